@@ -30,5 +30,5 @@ class Component:
         """
         kind, _, layer = label.partition(".")
         if kind not in ("attn", "mlp") or not layer.isdecimal():
-            raise HydrascopeError(f"{label!r} is no component: write attn.N or mlp.N, N counting layers from 0")
+            raise HydrascopeError(f"{label!r} is no component: write attn.N or mlp.N, counting layers from 0")
         return cls(int(layer), kind)  # type: ignore[arg-type]
