@@ -1,0 +1,45 @@
+"""The engines: `reference` (plain forward passes) and `wavefront` (one sweep over the layers), one answer.
+
+Both take a `Request` and give `Effects`; `choose` picks one for a model and says why.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hydrascope.engines import reference, wavefront
+from hydrascope.engines.rows import CLEAN, Effects, Request, Row, sweep_plan
+from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel
+
+__all__ = ["CLEAN", "ENGINES", "Effects", "Engine", "Request", "Row", "choose", "sweep_plan"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to measure, and why it was chosen."""
+
+    name: str
+    measure: Callable[[LanguageModel, Request], Effects]
+    reason: str
+
+
+ENGINES = {"wavefront": wavefront.measure, "reference": reference.measure}
+
+
+def choose(model: LanguageModel, name: str = "auto") -> Engine:
+    """The engine called `name`, or with "auto" the fastest that can carry `model`.
+
+    Raises:
+        HydrascopeError: there is no such engine, or the wavefront engine is asked for and can't carry the model.
+    """
+    if name not in ("auto", *ENGINES):
+        raise HydrascopeError(f"unknown engine {name!r}: choose auto, {' or '.join(ENGINES)}")
+    fast = model.anatomy.fast
+    why_not = f"{model.config.model_type} does not attend through transformers' AttentionInterface"
+    if name == "wavefront" and not fast:
+        raise HydrascopeError(f"the wavefront engine cannot carry this model: {why_not}; use --engine reference")
+    if name == "auto":
+        chosen = "wavefront" if fast else "reference"
+        reason = "the fastest that carries this model" if fast else f"the only one that can: {why_not}"
+        return Engine(chosen, ENGINES[chosen], reason)
+    return Engine(name, ENGINES[name], "asked for")
