@@ -3,3 +3,7 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The models are tiny: threads would spend their time waiting for each other. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may reach a hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")

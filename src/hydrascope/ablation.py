@@ -180,7 +180,7 @@ def _noisy(
         return clean_run(model, [tokens] * ablation.patches).written.cpu()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embedding_std(model: LanguageModel) -> float:
     """The standard deviation of the token embeddings, over the vocabulary and their width.
 

@@ -123,7 +123,7 @@ def _ablations(model: LanguageModel, tokens: list[list[int]], targets: Tensor, w
     return Request(tokens, targets, rows, patches)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _own(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
     """The logits that the model itself gives at the final position."""
     ids, last = padded(tokens, model.device)

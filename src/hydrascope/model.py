@@ -51,8 +51,12 @@ class LanguageModel:
         Raises:
             HydrascopeError: the architecture is unknown, or a part isn't where its anatomy says.
         """
-        self.hf = hf.eval()
+        # Nothing here is ever trained: no graph of derivatives is kept for the weights.
+        self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        if hf.dtype == torch.float64 and hf._can_set_experts_implementation():
+            # Grouped products of experts are for narrower numbers only.
+            hf.set_experts_implementation("eager")
         self.config = hf.config.get_text_config()
         self.anatomy = anatomy or anatomy_of(self.config.model_type)
         self.name = name or self.config.model_type

@@ -34,7 +34,7 @@ class CleanRun:
         return model.unembedding(self.normed) * model.logit_scale
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def clean_run(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> CleanRun:
     """Run prompts of any lengths, padded on the right, and keep what stands at each one's final position."""
     ids, last = padded(tokens, model.device)

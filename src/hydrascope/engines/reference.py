@@ -22,7 +22,7 @@ from hydrascope.readout import Readout, wider
 ROWS = 16
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Effects:
     """Run the plan of `request` on each of its prompts by plain forward passes; see `Effects`."""
     each = [_measure_prompt(model, request, prompt) for prompt in range(len(request.tokens))]

@@ -27,7 +27,7 @@ from hydrascope.model import LanguageModel, padded
 from hydrascope.readout import Readout, wider
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Effects:
     """Run the plan of `request` on all of its prompts in one sweep over the layers; see `Effects`."""
     ids, last = padded(request.tokens, model.device)
