@@ -156,8 +156,11 @@ def _own_value(effects: Effects) -> float:
 
 
 def _changes(effects: Effects) -> Tensor:
-    """`[row, component]` the largest change of each component's unembedding in each row."""
-    return (effects.row_unembed - effects.unembed[:, None]).abs().amax(0)
+    """`[row, component]` the largest change of each component's unembedding in each row.
+
+    Against row 0, which overrides a component with its own value: it ran in the same batch, so rounding is alike.
+    """
+    return (effects.row_unembed - effects.row_unembed[:, :1]).abs().amax(0)
 
 
 def _upstream(model: LanguageModel, request: Request, effects: Effects) -> float:
@@ -171,10 +174,11 @@ def _upstream(model: LanguageModel, request: Request, effects: Effects) -> float
 
 
 def _mlp_follows(model: LanguageModel, request: Request, effects: Effects) -> bool:
-    """Whether ablating attention moves the MLP of the same block, anywhere."""
+    """Whether ablating attention moves the MLP of the same block, anywhere, by more than rounding."""
+    rounding = 4 * torch.finfo(model.dtype).eps * _scale(effects)
     changes, places = _changes(effects), {component: i for i, component in enumerate(model.components)}
     return any(
-        float(changes[number, places[Component(row.start.layer, "mlp")]]) > 0
+        float(changes[number, places[Component(row.start.layer, "mlp")]]) > rounding
         for number, row in enumerate(request.rows)
         if row.start.kind == "attn" and row.overrides[0][1] is not CLEAN
     )
