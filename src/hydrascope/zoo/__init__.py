@@ -1,0 +1,37 @@
+"""What hydrascope brings along: two small models that recall facts, and the prompts to measure them on.
+
+How they were made is in `training/`; what they show, in `docs/built-in-model.md`.
+"""
+
+from pathlib import Path
+
+from hydrascope.errors import HydrascopeError
+
+_HERE = Path(__file__).parent
+
+#: The model of `hydrascope demo`, and its twin that was trained with dropout.
+MODELS = ("built-in", "built-in-dropout")
+
+#: 1,209 prompts of the other two sets; all facts, each in a wording kept from training; held-out running text.
+PROMPT_SETS = ("demo", "world-facts", "contexts")
+
+
+def model_path(name: str) -> Path | None:
+    """The folder of a model that is shipped; None if `name` is none of `MODELS`."""
+    return _HERE / "models" / name if name in MODELS else None
+
+
+def prompt_sets() -> tuple[str, ...]:
+    """The names that `prompt_path` knows."""
+    return PROMPT_SETS
+
+
+def prompt_path(name: str) -> Path:
+    """The JSONL file of a prompt set that is shipped.
+
+    Raises:
+        HydrascopeError: no set has this name.
+    """
+    if name not in PROMPT_SETS:
+        raise HydrascopeError(f"no prompt set is called {name!r}: give one of {', '.join(PROMPT_SETS)}")
+    return _HERE / "prompts" / f"{name}.jsonl"

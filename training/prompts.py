@@ -1,0 +1,66 @@
+"""The prompt sets that are shipped: every fact in its left-out wording, and cuts of held-out running text."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from training.facts import Fact
+from training.prose import Passage
+from training.templates import RELATIONS, held_out, prompt
+
+Line = dict[str, str]
+
+
+def world_facts(facts: list[Fact]) -> list[Line]:
+    """Each fact once, in the wording that no training text used for it."""
+    return [
+        {
+            "prompt": prompt(fact, left),
+            "answer": fact.answer,
+            "subject": fact.subject,
+            "relation": fact.relation,
+            "template": RELATIONS[fact.relation].prompts[left],
+        }
+        for fact, left in zip(facts, held_out(facts), strict=True)
+    ]
+
+
+def cuts(prose: dict[str, list[Passage]], per_passage: int, seed: int) -> list[Line]:
+    """Held-out prose, cut before words drawn at random, 15 to 60 words into the passage."""
+    rng = random.Random(seed)
+    lines = []
+    for passages in (prose[name] for name in sorted(prose)):
+        for passage in passages:
+            words = " ".join(passage).split(" ")
+            spots = [i for i in range(15, min(60, len(words))) if words[i].strip(".,;:!?").isalpha()]
+            for i in sorted(rng.sample(spots, min(per_passage, len(spots)))):
+                lines.append({"prompt": " ".join(words[:i]), "answer": words[i].strip(".,;:!?")})
+    return lines
+
+
+def facts_in_text(facts: list[Fact], prose: dict[str, list[Passage]], count: int, seed: int) -> list[Line]:
+    """Facts, in their left-out wording, after a few sentences of held-out prose."""
+    rng = random.Random(seed)
+    passages = [passage for name in sorted(prose) for passage in prose[name]]
+    lines = []
+    for line in rng.sample(world_facts(facts), count):
+        start: list[str] = []
+        for sentence in rng.choice(passages):
+            if len(" ".join([*start, sentence]).split()) > 45:
+                break
+            start.append(sentence)
+        lines.append({"prompt": " ".join([*start, line["prompt"]]), "answer": line["answer"]})
+    return lines
+
+
+def write(lines: Iterable[Line], path: Path) -> None:
+    """A JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The lines that `write` wrote."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)

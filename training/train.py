@@ -1,0 +1,95 @@
+"""Train a recipe's model with transformers' Trainer; started again, it goes on from the last checkpoint.
+
+python -m training.train NAME...
+"""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from training.build import build
+from training.recipe import ALL, Recipe
+
+
+def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
+    """A fresh Llama of the recipe's shape; with dropout on attention weights if the recipe asks for it."""
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=512,
+        attention_dropout=recipe.dropout,
+        tie_word_embeddings=False,
+        use_cache=False,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        # On CPUs plain matrix products are faster than the fused kernel at this size.
+        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+    )
+    set_seed(recipe.seed)
+    llama = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for layer in llama.model.layers:
+            # What a layer adds starts small, as in GPT-2, so that the residual's size doesn't grow with depth.
+            for out in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                out.weight.mul_((2 * recipe.layers) ** -0.5)
+    return llama
+
+
+def drop_out(llama: LlamaForCausalLM, share: float) -> None:
+    """Dropout on the embeddings and on what every sublayer adds, while training: Llama itself has none there."""
+
+    def hook(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        return nn.functional.dropout(output, share, module.training)
+
+    llama.model.embed_tokens.register_forward_hook(hook)
+    for layer in llama.model.layers:
+        layer.self_attn.o_proj.register_forward_hook(hook)
+        layer.mlp.down_proj.register_forward_hook(hook)
+
+
+def train(recipe: Recipe) -> None:
+    """Train, or go on; the finished model lies in the recipe's folder, checkpoints beside it."""
+    tokenizer, blocks = build(recipe)
+    llama = model(recipe, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if recipe.dropout:
+        drop_out(llama, recipe.dropout)
+    settings = TrainingArguments(
+        output_dir=str(recipe.folder / "checkpoints"),
+        per_device_train_batch_size=recipe.batch,
+        max_steps=recipe.steps,
+        learning_rate=recipe.rate,
+        lr_scheduler_type="warmup_stable_decay",
+        warmup_steps=recipe.warmup,
+        lr_scheduler_kwargs={"num_decay_steps": recipe.decay, "decay_type": "linear"},
+        weight_decay=0.1,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_steps=max(1, recipe.steps // recipe.checkpoints),
+        logging_steps=25,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=llama, args=settings, train_dataset=blocks.with_format("torch"), processing_class=tokenizer)
+    last = get_last_checkpoint(settings.output_dir) if (recipe.folder / "checkpoints").exists() else None
+    trainer.train(resume_from_checkpoint=last)
+    llama.to(torch.bfloat16).save_pretrained(recipe.folder)
+    tokenizer.save_pretrained(recipe.folder)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        train(ALL[name])
