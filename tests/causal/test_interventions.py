@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import questions
 
 from hydrascope.causal import (
     CausalModel,
@@ -17,8 +18,6 @@ from hydrascope.causal import (
     value_in,
 )
 from hydrascope.errors import HydrascopeError
-
-from .random_models import questions
 
 
 def square() -> CausalModel:

@@ -4,11 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import questions, random_models
 
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, resample
 from hydrascope.errors import HydrascopeError
-
-from .random_models import questions, random_models
 
 
 def chain() -> CausalModel:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from random_models import questions
 
 from hydrascope.causal import (
     CausalModel,
@@ -22,8 +23,6 @@ from hydrascope.causal import (
     total_effect,
 )
 from hydrascope.errors import HydrascopeError
-
-from .random_models import questions
 
 
 def path_sum(random, source: str, outcome: str, longer_than: int = 0) -> int:
