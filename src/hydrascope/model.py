@@ -1,27 +1,15 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hydrascope.anatomy import Anatomy, anatomy_of
 from hydrascope.components import Component, Kind
 from hydrascope.errors import HydrascopeError
-
-DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 class LanguageModel:
@@ -46,7 +34,7 @@ class LanguageModel:
         name: str = "",
         revision: str = "",
     ) -> None:
-        """Find the parts of `hf`; `load_model` is the way to one from a name.
+        """Find the parts of `hf`; `hydrascope.load_model` is the way to one from a name.
 
         Raises:
             HydrascopeError: the architecture is unknown, or a part isn't where its anatomy says.
@@ -148,122 +136,6 @@ class LanguageModel:
         if self.tokenizer is None:
             raise HydrascopeError(f"the model {self.name} was made without a tokenizer: give token ids")
         return self.tokenizer
-
-
-def load_model(
-    name: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: str = "float32",
-    device: str = "auto",
-) -> LanguageModel:
-    """Load a causal language model by hub name, local folder, or built-in name, and prove its anatomy.
-
-    Weights are read from safetensors alone and no code from the repository is run.
-
-    Args:
-        name: as above.
-        revision: the hub's branch, tag or commit.
-        dtype: what the model computes in: float64, float32, bfloat16 or float16.
-        device: a device of torch, or "auto": CUDA where there is one.
-
-    Raises:
-        HydrascopeError: the model cannot be found, read or understood, its weights aren't finite, or it fails the
-            self-check; the message says which.
-    """
-    from hydrascope import check, zoo
-
-    if dtype not in DTYPES:
-        raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    source = str(zoo.model_path(str(name)) or name)
-    local = Path(source).is_dir()
-    if not local and (Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise HydrascopeError(f"no model folder at {source}: give a folder with config.json and safetensors")
-    place = _device(device)
-    with _quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=revision,
-                dtype=DTYPES[dtype],
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except Exception as error:  # what transformers raises here is of many kinds and no contract
-            raise HydrascopeError(f"cannot load the model {name}: {_reason(error, local)}") from error
-    hf, info = loaded
-    # Transformers fills in weights that a file lacks with random ones: numbers that mean nothing.
-    absent = [*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]
-    if absent:
-        raise HydrascopeError(
-            f"the weights of {name} are incomplete: {', '.join(sorted(absent)[:3])}"
-            f"{' and others' if len(absent) > 3 else ''} missing or of another shape; get the model again"
-        )
-    for parameter, value in hf.named_parameters():
-        if not torch.isfinite(value).all():
-            raise HydrascopeError(f"the weights of {name} are not finite: NaN or infinity in {parameter}")
-    commit = _folder_hash(Path(source)) if local else str(getattr(hf.config, "_commit_hash", None) or "")
-    model = LanguageModel(hf.to(place), tokenizer, name=str(name), revision=commit)
-    check.require(model)
-    return model
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HydrascopeError(f"the device {name!r} cannot be used: {_first_line(error)}") from None
-    return device
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _reason(error: Exception, local: bool) -> str:
-    """What to tell the user of transformers' error, and what to do, in one line."""
-    text = str(error)
-    if not local and any(
-        sign in text for sign in ("couldn't connect", "offline", "Max retries", "resolve", "LocalEntryNotFound")
-    ):
-        return "it is not in the local cache and the hub cannot be reached; check the name, or give a folder"
-    if "safetensors" in text and "no file named" in text:
-        return "there are no safetensors weights; other formats can run code and are not read"
-    if "trust_remote_code" in text:
-        return "it needs code from its repository, which is never run; use a model that transformers knows"
-    if not local and ("is not a local folder" in text or "Repository Not Found" in text):
-        return "there is no such model, locally or on the hub; check the name"
-    return _first_line(error)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' warnings and bars: what matters of them is checked and said in one line."""
-    logging = transformers.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _folder_hash(folder: Path) -> str:
-    """`sha256:` over the configuration and the weight files of a local folder, names included."""
-    total = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        total.update(json.dumps(path.name).encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{total.hexdigest()}"
 
 
 def padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
