@@ -1,0 +1,115 @@
+"""Figure 2: unembedding and ablation disagree on how important a layer is."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hydrascope.components import Kind
+from hydrascope.figures import style
+from hydrascope.figures.panels import (
+    COLOUR,
+    KINDS,
+    NAME,
+    absent,
+    band,
+    cloud,
+    depth_bar,
+    depth_scale,
+    faint_lines,
+    layer_axis,
+    panel_letter,
+    zero_line,
+)
+from hydrascope.measures import Bootstrap, agreement, average_patches, direct_effect, layers, of_kind
+
+MARKER: dict[Kind, str] = {"attn": "o", "mlp": "^"}
+
+
+def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """Δ_unembed and Δ_ablate of every layer, against each other, and how well they agree.
+
+    (a) `unembed` and (b) −`total`, what the ablation costs, per layer: prompts grey, their mean in colour; (c) one
+    against the other; (d) their correlation over prompts and the share of prompts with `unembed` > −`total`.
+    """
+    effects = average_patches(results)
+    direct, lost = direct_effect(effects), -effects["total"]
+    depth = 1 + max(layers(effects["component"]))
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 4.4), layout="constrained")
+        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.35))
+        clean = effects["unembed"].rename(component="ablated")
+        for row, (letter, values, label) in enumerate(
+            (
+                ("a", clean, "Direct effect\nΔ unembed (logits)"),
+                ("b", lost, "Cost of ablation\n−Δ ablate (logits)"),
+            )
+        ):
+            left = figure.add_subplot(grid[row, 0])
+            right = figure.add_subplot(grid[row, 1], sharey=left)
+            for axes, kind in zip((left, right), KINDS, strict=True):
+                _per_layer(axes, of_kind(values, "ablated", kind), kind, depth)
+                panel_letter(axes, letter if kind == "attn" else "", NAME[kind])
+            # Where attention wasn't ablated, its panel has no axis to put numbers on.
+            (left if left.axison else right).set_ylabel(label)
+            right.tick_params(labelleft=not left.axison)
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, depth)
+        _agreement(figure.add_subplot(grid[1, 2]), agreement(effects, bootstrap), depth)
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _per_layer(axes: Axes, values: xr.DataArray, kind: Kind, depth: int) -> None:
+    """Every prompt's values over layers, and their mean."""
+    if not values.sizes["ablated"]:
+        absent(axes, "not ablated\nin this run")
+        return
+    x = layers(values["ablated"])
+    zero_line(axes)
+    faint_lines(axes, x, values.transpose("prompt", "ablated").values, style.GREY)
+    axes.plot(x, values.mean("prompt", skipna=False), color=COLOUR[kind], marker=MARKER[kind], markersize=2, zorder=3)
+    layer_axis(axes, depth)
+
+
+def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int) -> None:
+    """A point a prompt and layer, with the line on which both measures are the same."""
+    scale = depth_scale(depth)
+    for kind in KINDS:
+        x, y = of_kind(direct, "ablated", kind), of_kind(lost, "ablated", kind)
+        if x.size:
+            cloud(axes, x, y, scale, MARKER[kind])
+    axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", zorder=3)
+    axes.set_xlabel("Direct effect (logits)")
+    axes.set_ylabel("Cost of ablation (logits)")
+    depth_bar(axes, scale)
+    panel_letter(axes, "c")
+
+
+def _agreement(axes: Axes, agrees: xr.Dataset, depth: int) -> None:
+    """Correlation (solid) and share of prompts (dashed) per layer, with their confidence intervals."""
+    zero_line(axes)
+    for kind in KINDS:
+        part = of_kind(agrees, "ablated", kind)
+        if not part.sizes["ablated"]:
+            continue
+        x = layers(part["ablated"])
+        for name, line in (("correlation", "-"), ("share", "--")):
+            band(axes, x, part[name], COLOUR[kind])
+            axes.plot(x, part[name].sel(bound="estimate"), color=COLOUR[kind], linestyle=line)
+    low = float(agrees["correlation"].min())
+    axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
+    layer_axis(axes, depth, "Ablated layer")
+    axes.set_ylabel("Correlation, or share")
+    panel_letter(axes, "d")
+
+
+def _legend() -> list[Line2D]:
+    """What colours, markers and dashes mean in all panels."""
+    return [
+        *(Line2D([], [], color=COLOUR[kind], marker=MARKER[kind], label=NAME[kind]) for kind in KINDS),
+        Line2D([], [], color=style.GREY, linewidth=0.5, label="each prompt (a, b)"),
+        Line2D([], [], color=style.BLACK, linewidth=0.7, linestyle=":", label="both equal (c)"),
+        Line2D([], [], color=style.BLACK, label="correlation (d)"),
+        Line2D([], [], color=style.BLACK, linestyle="--", label="share of prompts with Δ unembed > −Δ ablate (d)"),
+    ]

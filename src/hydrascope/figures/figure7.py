@@ -1,0 +1,133 @@
+"""Figure 7: direct against compensatory effect, all prompts, all layers."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from hydrascope.components import Component, Kind
+from hydrascope.figures import style
+from hydrascope.figures.panels import (
+    COLOUR,
+    KINDS,
+    NAME,
+    absent,
+    band,
+    cloud,
+    depth_bar,
+    depth_scale,
+    layer_axis,
+    limit_slopes,
+    panel_letter,
+    point_size,
+    zero_line,
+)
+from hydrascope.measures import (
+    Bootstrap,
+    average_patches,
+    best_layer,
+    compensable,
+    compensation,
+    compensation_regression,
+    direct_effect,
+    kinds,
+    layers,
+    of_kind,
+)
+
+
+def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """Compensatory against direct effect.
+
+    (a) attention and (c) MLP layers, coloured by depth; (b) the layer whose regression explains most variance; (d)
+    per ablated layer the variance explained and the slope, with confidence intervals, that layer marked. (b) and
+    (d) show attention layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which
+    nothing can compensate for, are left out.
+    """
+    effects = average_patches(results)
+    points = effects.isel(ablated=compensable(effects).values)
+    direct, response = direct_effect(points), compensation(points)["compensation"]
+    fit = compensation_regression(effects, bootstrap)
+    kind: Kind = "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
+    depth = 1 + max(layers(effects["component"]))
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 5.2), layout="constrained")
+        (a, b), (c, d) = figure.subplots(2, 2)
+        scale = depth_scale(depth)
+        for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
+            _all_layers(axes, direct, response, each, scale)
+            panel_letter(axes, letter, f"{NAME[each]} layers")
+        best = best_layer(fit, kind)
+        _one_layer(b, direct, response, fit, best)
+        _over_depth(d, of_kind(fit, "ablated", kind), kind, best, depth)
+        panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
+        panel_letter(d, "d")
+    return figure
+
+
+def _all_layers(axes: Axes, direct: xr.DataArray, response: xr.DataArray, kind: Kind, scale: ScalarMappable) -> None:
+    """The points of all layers of one kind."""
+    x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
+    if not x.size:
+        absent(axes, "no such layer was ablated\nthat has anything downstream")
+        return
+    zero_line(axes)
+    cloud(axes, x, y, scale)
+    full_repair(axes)
+    axes.set_xlabel("Direct effect (logits)")
+    axes.set_ylabel("Compensatory effect (logits)")
+    depth_bar(axes, scale)
+
+
+def full_repair(axes: Axes) -> None:
+    """The line on which the network makes up for all of the direct effect; it doesn't widen the axes."""
+    axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", label="full repair", zorder=3)
+
+
+def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.DataArray, fit: xr.Dataset, ablated: str | None) -> None:
+    """The points of one layer, and the line through them."""
+    if ablated is None:
+        absent(axes, "no layer has a regression:\ntoo few prompts, or all alike")
+        return
+    x, y = direct.sel(ablated=ablated).values, response.sel(ablated=ablated).values
+    line = fit.sel(ablated=ablated)
+    slope, intercept = (float(line[name].sel(bound="estimate")) for name in ("slope", "intercept"))
+    zero_line(axes)
+    colour = COLOUR[Component.parse(ablated).kind]
+    axes.scatter(x, y, s=1.5 * point_size(x.size), color=colour, alpha=0.6, linewidths=0, rasterized=True)
+    ends = np.array([x.min(), x.max()])
+    axes.plot(ends, intercept + slope * ends, color=style.BLACK, label=_equation(line), zorder=4)
+    full_repair(axes)
+    axes.set_xlabel("Direct effect (logits)")
+    axes.set_ylabel("Compensatory effect (logits)")
+    _legend_below(axes)
+
+
+def _equation(line: xr.Dataset) -> str:
+    """What a regression found, with its interval where there is one."""
+    slope, low, high = (float(line["slope"].sel(bound=bound)) for bound in ("estimate", "low", "high"))
+    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
+
+
+def _over_depth(axes: Axes, fit: xr.Dataset, kind: Kind, best: str | None, depth: int) -> None:
+    """Slope and variance explained per ablated layer."""
+    x = layers(fit["ablated"])
+    zero_line(axes)
+    axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
+    if best is not None:
+        place = Component.parse(best).layer
+        axes.axvline(place, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
+    for name, colour, line, label in (("r2", COLOUR[kind], "-", "R²"), ("slope", style.BLACK, "--", "slope")):
+        band(axes, x, fit[name], colour)
+        values = fit[name].sel(bound="estimate").values
+        axes.plot(x, values, color=colour, linestyle=line, marker="o", markersize=2, label=label)
+    limit_slopes(axes, x, {style.BLACK: values}, shown=(0, 1))
+    layer_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+    axes.set_ylabel("Variance explained R², or slope")
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handlelength=1.8)

@@ -1,0 +1,225 @@
+"""Figures: they show the numbers of the results, from the smallest network to a large one, and stay small files."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
+
+from hydrascope.errors import HydrascopeError
+from hydrascope.figures import draw_all, examples, figure1, figure2, figure3, figure7, figure8
+from hydrascope.figures.panels import printable
+from hydrascope.figures.style import save
+from hydrascope.measures import (
+    Bootstrap,
+    average_patches,
+    compensation,
+    compensation_regression,
+    direct_effect,
+    regression,
+)
+
+FEW = Bootstrap(resamples=30)
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    """The panel whose title, in the middle or at the left, begins like this."""
+    found = [
+        axes for axes in figure.get_axes() if axes.get_title().startswith(title) or axes.get_title(loc="left") == title
+    ]
+    assert found, [axes.get_title() for axes in figure.get_axes()]
+    return found[0]
+
+
+def curve(axes: Axes, values: xr.DataArray | np.ndarray) -> bool:
+    """Whether `axes` has a line through these values."""
+    wanted = np.asarray(values)
+    return any(
+        len(line.get_ydata()) == len(wanted) and np.allclose(line.get_ydata(), wanted, equal_nan=True)
+        for line in axes.get_lines()
+    )
+
+
+def points(axes: Axes) -> np.ndarray:
+    """All points of a panel, sorted."""
+    offsets = [each.get_offsets() for each in axes.collections if isinstance(each, PathCollection)]
+    found = np.concatenate([np.asarray(each) for each in offsets])
+    return found[np.lexsort(found.T)]
+
+
+def in_order(x: xr.DataArray, y: xr.DataArray) -> np.ndarray:
+    pairs = np.stack([x.values.ravel(), y.values.ravel()], axis=1)
+    return pairs[np.lexsort(pairs.T)]
+
+
+@pytest.mark.parametrize("draw", [figure1, figure3])
+def test_a_trace_shows_before_after_and_every_patch(draw: object) -> None:
+    results = synthetic.results(4, 5, 3)
+    figure = draw(results, 2, "attn.1")  # type: ignore[operator]
+    for title, start in (("Attention", 0), ("MLP", 1)):
+        axes = panel(figure, title)
+        clean = results["unembed"][2, start::2]
+        after = results["unembed_ablated"][2, 2, :, start::2]
+        assert curve(axes, clean)
+        assert curve(axes, after.values.astype(np.float64).mean(0))
+        faint = next(each for each in axes.collections if isinstance(each, LineCollection))
+        np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
+        assert faint.get_rasterized()
+        assert any(line.get_linestyle() == "--" and set(line.get_xdata()) == {1} for line in axes.get_lines())
+    assert "Prompt 2: In 1999" in "".join(text.get_text() for text in figure.findobj(match=type(figure.text(0, 0, ""))))
+
+
+def test_the_default_examples_have_the_largest_direct_effects() -> None:
+    results = synthetic.results(5, 12, 2)
+    direct = direct_effect(results).isel(ablated=slice(0, None, 2)).values
+    best = np.unravel_index(direct.argmax(), direct.shape)
+    first, second = examples(results)
+    assert first == (best[0], f"attn.{best[1]}")
+    others = np.delete(np.arange(12), best[0])
+    assert second[0] in others
+    assert results["unembed"].sel(component=second[1])[second[0]] == direct[others].max()
+
+
+def test_what_is_named_is_kept_and_the_rest_differs() -> None:
+    results = synthetic.results(4, 6, 2)
+    assert examples(results, 3, "mlp.2") == ((3, "mlp.2"), (3, "mlp.2"))
+    (p1, k1), (p2, k2) = examples(results, prompt=3)
+    assert p1 == p2 == 3
+    assert k1 != k2
+    (p1, k1), (p2, k2) = examples(results, ablated="mlp.1")
+    assert k1 == k2 == "mlp.1"
+    assert p1 != p2
+    assert examples(results.isel(prompt=[0], ablated=[4])) == ((0, "attn.2"), (0, "attn.2"))
+
+
+def test_an_unknown_prompt_or_component_is_refused() -> None:
+    results = synthetic.results(4, 6, 2)
+    with pytest.raises(HydrascopeError, match="prompts 0 to 5"):
+        examples(results, prompt=6)
+    with pytest.raises(HydrascopeError, match="prompts 0 to 5"):
+        examples(results, prompt=-1)
+    with pytest.raises(HydrascopeError, match=r"attn\.9 isn't among"):
+        examples(results, ablated="attn.9")
+
+
+def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
+    results = synthetic.results(4, 9, 2)
+    figure = figure2(results, FEW)
+    direct, lost = direct_effect(results), -average_patches(results)["total"]
+    axes = figure.get_axes()
+    for values, first in ((direct, 0), (lost, 2)):
+        for k in (0, 1):
+            part = values[:, k::2]
+            assert curve(axes[first + k], part.mean("prompt"))
+            faint = next(each for each in axes[first + k].collections if isinstance(each, LineCollection))
+            np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], part)
+    np.testing.assert_allclose(points(panel(figure, "c")), in_order(direct, lost))
+    d = panel(figure, "d")
+    for a in (0, 1):
+        exceeding = (direct[:, a::2] > lost[:, a::2]).mean("prompt")
+        assert curve(d, exceeding)
+        r = [np.corrcoef(direct[:, i], lost[:, i])[0, 1] for i in range(a, 8, 2)]
+        assert curve(d, np.array(r))
+
+
+def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
+    results = synthetic.results(4, 15, 2)
+    figure = figure7(results, FEW)
+    direct, response = direct_effect(results), compensation(results)["compensation"]
+    np.testing.assert_allclose(points(panel(figure, "a")), in_order(direct[:, ::2], response[:, ::2]))
+    # Nothing is downstream of the last MLP.
+    np.testing.assert_allclose(points(panel(figure, "c")), in_order(direct[:, 1:-1:2], response[:, 1:-1:2]))
+    fit = compensation_regression(results, FEW).sel(bound="estimate")
+    assert curve(panel(figure, "d"), fit["slope"][::2])
+    assert curve(panel(figure, "d"), fit["r2"][::2])
+    best = str(fit["r2"][::2].idxmax("ablated").item())
+    b = panel(figure, "b")
+    assert b.get_title().startswith(best)
+    np.testing.assert_allclose(points(b), in_order(direct.sel(ablated=best), response.sel(ablated=best)))
+
+
+def test_figure_8_shows_both_parts_of_the_response() -> None:
+    results = synthetic.results(4, 15, 2)
+    figure = figure8(results, FEW)
+    direct, response = direct_effect(results), compensation(results)
+    for layer in range(4):
+        axes = panel(figure, f"attn.{layer} ablated")
+        x, both = direct[:, 2 * layer], [response[name][:, 2 * layer] for name in ("attention", "mlp")]
+        np.testing.assert_allclose(points(axes), in_order(xr.concat([x, x], "prompt"), xr.concat(both, "prompt")))
+    for name in ("attention", "mlp"):
+        fit = regression(direct[:, ::2], response[name][:, ::2], FEW).sel(bound="estimate")
+        assert curve(panel(figure, "b"), fit["slope"])
+        assert curve(panel(figure, "c"), fit["r2"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "prompts", "patches", "options"),
+    [
+        (1, 1, 1, {}),
+        (2, 2, 1, {"ablated": ["attn.0", "attn.1"]}),
+        (3, 4, 2, {"ablated": ["mlp.0", "mlp.2"], "parallel": True}),
+        (3, 5, 2, {"ablated": ["mlp.2"]}),
+        (3, 4, 2, {"noise": 0, "patch_noise": 0}),
+        (48, 3, 2, {}),
+    ],
+)
+def test_every_size_is_drawn_without_a_warning(layers: int, prompts: int, patches: int, options: dict) -> None:
+    results = synthetic.results(layers, prompts, patches, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for draw in (figure1, figure2, figure3, figure7, figure8):
+            draw(results).canvas.draw()
+
+
+def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) -> None:
+    results = synthetic.results(6, 400, 2)
+    paths = save(figure7(results, FEW), tmp_path / "a", "figure7")
+    again = save(figure7(results, FEW), tmp_path / "b", "figure7")
+    assert [path.suffix for path in paths] == [".png", ".pdf", ".svg"]
+    assert all(path.stat().st_size < 2_000_000 for path in paths)
+    assert paths[0].read_bytes() == again[0].read_bytes()
+    assert "Compensatory effect (logits)" in paths[2].read_text()
+
+
+def test_draw_all_writes_five_figures_in_three_formats(tmp_path: Path) -> None:
+    results = synthetic.results(2, 4, 2)
+    paths = draw_all(results, tmp_path, prompt=1, ablated="attn.0")
+    assert sorted(path.name for path in paths) == sorted(
+        f"figure{number}.{suffix}" for number in (1, 2, 3, 7, 8) for suffix in ("png", "pdf", "svg")
+    )
+    assert all(path.stat().st_size for path in paths)
+
+
+def test_draw_all_refuses_an_unfinished_result(tmp_path: Path) -> None:
+    results = synthetic.results(2, 4, 2)
+    results["total"][3:] = np.nan
+    with pytest.raises(HydrascopeError, match="1 of 4 prompts"):
+        draw_all(results, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("costs $5 or $6_2^", "costs $5 or $6_2^"),
+        ("two\nlines\tand\r\nmore", "two⏎lines and⏎more"),
+        ("東京 is", "□□ is"),
+        ("null\x00 bell\x07", "null□ bell□"),
+        ("Zürich, Łódź, Ελλάδα, Москва", "Zürich, Łódź, Ελλάδα, Москва"),
+    ],
+)
+def test_text_that_is_safe_to_draw(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_long_text_loses_its_middle() -> None:
+    shown = printable("A" * 50 + " " + "B" * 50, 30)
+    assert len(shown) <= 30
+    assert shown.startswith("AAA")
+    assert shown.endswith("BBB")
+    assert "…" in shown
