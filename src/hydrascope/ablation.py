@@ -16,8 +16,7 @@ from hydrascope.components import Component
 from hydrascope.engines.clean import clean_run
 from hydrascope.engines.hooks import hooked, on_output
 from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readout import wider
+from hydrascope.model import LanguageModel, wider
 
 
 @dataclass(frozen=True)

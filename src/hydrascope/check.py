@@ -13,8 +13,8 @@ from hydrascope.components import Component
 from hydrascope.engines import CLEAN, Effects, Request, Row, reference, wavefront
 from hydrascope.engines.clean import clean_run
 from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel, padded
-from hydrascope.readout import Readout, wider
+from hydrascope.model import LanguageModel, padded, wider
+from hydrascope.readout import Readout
 
 #: How far an identity may be off, as a share of the quantities' size, for rounding in the model's own dtype. Many
 #: models compute norms in float32 even in float64.

@@ -1,9 +1,11 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -115,6 +117,11 @@ class LanguageModel:
         """The width of the residual stream."""
         return int(self.unembedding.weight.shape[-1])
 
+    @cached_property
+    def mean_unembedding(self) -> Float[Tensor, "width"]:
+        """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
+        return self.unembedding.weight.mean(0, dtype=wider(self.dtype))
+
     @property
     def context_length(self) -> int | None:
         """The longest prompt that the model takes, in tokens; None where it sets no limit."""
@@ -136,6 +143,11 @@ class LanguageModel:
         if self.tokenizer is None:
             raise HydrascopeError(f"the model {self.name} was made without a tokenizer: give token ids")
         return self.tokenizer
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that numbers of `dtype` are read in: never less than float32."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

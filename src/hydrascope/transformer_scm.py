@@ -37,8 +37,7 @@ from hydrascope.causal import CausalModel, Endogenous, Exogenous, Value
 from hydrascope.components import Component
 from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
 from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readout import wider
+from hydrascope.model import LanguageModel, wider
 
 #: A text, token ids, or token embeddings `[position, width]`.
 Prompt = str | Sequence[int] | Tensor
@@ -122,8 +121,8 @@ def with_scale(model: LanguageModel, scm: CausalModel) -> CausalModel:
     Raises:
         HydrascopeError: `scm` has no variable `logits`, or has `scale` already.
     """
-    if "logits" not in scm.endogenous:
-        raise HydrascopeError("with_scale takes the causal model of a language model, with its variable logits")
+    if "logits" not in scm.endogenous or "scale" in scm.endogenous:
+        raise HydrascopeError("with_scale takes the causal model of a language model, without a variable 'scale' yet")
     parts = scm.endogenous["logits"].parents
 
     def residual(values: Sequence[Value]) -> Tensor:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from hydrascope.model import LanguageModel
-from hydrascope.readout import wider
+from hydrascope.model import LanguageModel, wider
 
 _NAME = "hydrascope"
 

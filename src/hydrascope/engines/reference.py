@@ -15,8 +15,8 @@ from hydrascope.components import Component
 from hydrascope.engines.clean import clean_run
 from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
 from hydrascope.engines.rows import CLEAN, Effects, Request, Row
-from hydrascope.model import LanguageModel
-from hydrascope.readout import Readout, wider
+from hydrascope.model import LanguageModel, wider
+from hydrascope.readout import Readout
 
 #: Rows run in one forward pass.
 ROWS = 16

@@ -23,8 +23,8 @@ from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
 from hydrascope.engines.kernels import fast_kernels
 from hydrascope.engines.rows import CLEAN, Effects, Request
 from hydrascope.engines.schedule import Write, schedule
-from hydrascope.model import LanguageModel, padded
-from hydrascope.readout import Readout, wider
+from hydrascope.model import LanguageModel, padded, wider
+from hydrascope.readout import Readout
 
 
 @torch.no_grad()
@@ -162,18 +162,19 @@ class _Sweep:
         assert self.final is not None
         places = list(self.schedule.place)
         final = self.final.to(self.delta.dtype)
-        logits = self.readout.logit(final)
-        logit = self.readout.logit(self.clean.final)
         scale, constant = self.scale[:, None], self.readout.constant[:, None]
+        own_scale, read = self.readout.scale(final), self.readout.unscaled(final)
+        logits = read / own_scale + constant
+        logit = self.readout.logit(self.clean.final)
         return Effects(
             unembed=(self.readout.unscaled(self.clean.written) / scale).cpu(),
             embed=(self.readout.unscaled(self.clean.embed) / self.scale).cpu(),
             logit=logit.cpu(),
             row_unembed=(self.read[:, places] / scale[..., None]).cpu(),
             row_logit=logits[:, places].cpu(),
-            row_frozen=(self.readout.unscaled(final) / scale + constant)[:, places].cpu(),
+            row_frozen=(read / scale + constant)[:, places].cpu(),
             row_direct=self.readout.logit(self.clean.final[:, None] + self.delta)[:, places].cpu(),
             row_indirect=self.readout.logit(final - self.delta)[:, places].cpu(),
-            row_scale=(scale / self.readout.scale(final))[:, places].cpu(),
+            row_scale=(scale / own_scale)[:, places].cpu(),
             clean_error=float((logits[:, 0] - logit).abs().max()),
         )
