@@ -199,3 +199,14 @@ def test_averaged_results_measure_the_same() -> None:
     averaged = average_patches(results)
     for measure in (agreement, restoration, localisation, compensation):
         xr.testing.assert_identical(measure(results), measure(averaged))
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
+    results = synthetic.results(2, 8, 1, noise=0, patch_noise=0)
+    effect = np.array([1, -1, 1, -1, 1, -1, 1, -0.5])
+    results["unembed"][:, 0] = effect
+    results["unembed_ablated"][:, 0, 0, 0] = 0
+    shares = restoration(results, FEW).sel(ablated="attn.0")
+    assert shares["restored"].sel(bound="estimate").notnull()
+    for name in ("restored", "attention", "mlp", "norm", "lost"):
+        assert shares[name].sel(bound=["low", "high"]).isnull().all()

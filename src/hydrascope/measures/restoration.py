@@ -18,7 +18,8 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
         scale (Rushing & Nanda 2024); `lost`: what the output really loses, −total. The four add up to 1.
         Beside them `restored`: mean CE over mean direct effect, the ratio that the regression's slope is to
         be compared with. Each [bound, ablated], without unit, a ratio of means over prompts: not a mean of
-        ratios, which a prompt with no effect would govern. NaN where the mean below the line is 0.
+        ratios, which a prompt with no effect would govern. NaN where the mean below the line is 0. Without bounds,
+        NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller 1954).
     """
     effects = average_patches(results)
     response = compensation(effects)
@@ -32,6 +33,14 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
     def shares(means: xr.Dataset) -> xr.Dataset:
         removed, direct = (means[name].where(means[name] != 0) for name in ("removed", "direct"))
         parts = {name: means[name] / removed for name in ("attention", "mlp", "norm", "lost")}
-        return xr.Dataset({**parts, "restored": means["compensation"] / direct})
+        return xr.Dataset({**parts, "restored": means["compensation"] / direct, "removed": removed, "direct": direct})
 
-    return interval(shares, samples, bootstrap or Bootstrap())
+    found = interval(shares, samples, bootstrap or Bootstrap())
+    ratios = dict.fromkeys(("attention", "mlp", "norm", "lost"), "removed") | {"restored": "direct"}
+    return xr.Dataset({name: _bounded(found[name], found[below]) for name, below in ratios.items()})
+
+
+def _bounded(ratio: xr.DataArray, below: xr.DataArray) -> xr.DataArray:
+    """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
+    one_sign = below.sel(bound="low") * below.sel(bound="high") > 0
+    return ratio.where(one_sign | (ratio["bound"] == "estimate"))
