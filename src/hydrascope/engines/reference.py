@@ -45,7 +45,7 @@ def _measure_prompt(model: LanguageModel, request: Request, prompt: int) -> Effe
     readout = Readout.of(model, request.targets[prompt : prompt + 1])
     scale = readout.scale(clean.final)
     logit = _centred(clean.logits(model), target)
-    patches = {component: values[prompt] for component, values in request.patches.items()}
+    patches = {component: values[prompt].to(model.device) for component, values in request.patches.items()}
     index = {component: i for i, component in enumerate(model.components)}
 
     unembed, logits, finals, deltas = [], [], [], []
