@@ -1,0 +1,241 @@
+"""Whatever ends a run, what was written stays, and going on gives the uninterrupted run's result to the bit."""
+
+import errno
+import multiprocessing
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from tiny import save_tiny, tiny, tiny_tokenizer
+from zarr.abc.buffer import Buffer
+from zarr.storage import LocalStore
+
+import hydrascope
+from hydrascope import load_model, plan
+from hydrascope.ablation import Mean, Noise, Resample, Zero
+from hydrascope.engines import Effects, Engine, Request, wavefront
+from hydrascope.errors import HydrascopeError
+from hydrascope.experiment import run
+from hydrascope.model import LanguageModel
+from hydrascope.store import open_results, read_attributes
+
+torch.set_num_threads(1)
+
+#: Prompts of many lengths, in no order.
+TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
+OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    made = tiny("llama", torch.float32)
+    made.tokenizer = tiny_tokenizer()
+    return made
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:
+    """Let the engine raise `error` once it has measured so many batches."""
+    done = iter(range(batches))
+
+    def measure(model: LanguageModel, request: Request) -> Effects:
+        if next(done, None) is None:
+            raise error
+        return wavefront.measure(model, request)
+
+    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+
+
+def identical(one: Path, other: Path) -> None:
+    """All numbers and attributes of two results, but for how the runs were called and which engine was chosen why."""
+    first, second = open_results(one), open_results(other)
+    for results in (first, second):
+        for name in ("command", "engine_reason"):
+            results.attrs.pop(name)
+    xr.testing.assert_identical(first, second)
+
+
+@pytest.mark.parametrize("ablation", [Resample(3), Noise(2), Mean()])
+@pytest.mark.parametrize("batches", [0, 1, 5, 11])
+def test_an_interrupted_run_goes_on(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int
+) -> None:
+    run(model, TEXTS, ablation, out=tmp_path / "whole.zarr", batch_size=2)
+    with monkeypatch.context() as patch:
+        interrupting(patch, batches, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(model, TEXTS, ablation, out=tmp_path / "r.zarr", batch_size=2)
+    assert read_attributes(tmp_path / "r.zarr")["measured"] == 8 * (batches // 4)
+    assert run(model, TEXTS, ablation, out=tmp_path / "r.zarr", resume=True) == tmp_path / "r.zarr"
+    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+
+
+def measure_slowly(folder: str, out: str, loaded: Event) -> None:
+    """The whole of a process: a run that is slow enough to be killed between and within its blocks."""
+    torch.set_num_threads(1)
+
+    def measure(model: LanguageModel, request: Request) -> Effects:
+        time.sleep(0.02)
+        return wavefront.measure(model, request)
+
+    plan.choose = lambda model, name: Engine("wavefront", measure, "for the test")
+    model = load_model(folder)
+    loaded.set()
+    run(model, TEXTS, Resample(3), out=out, resume=True, batch_size=2)
+
+
+def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["hydrascope.experiment"])
+    save_tiny(tmp_path / "model")
+
+    def started(out: str) -> BaseProcess:
+        loaded = processes.Event()
+        process = processes.Process(target=measure_slowly, args=(str(tmp_path / "model"), str(tmp_path / out), loaded))
+        process.start()
+        assert loaded.wait(60)
+        return process
+
+    whole = started("whole.zarr")
+    begin = time.monotonic()
+    whole.join()
+    length = time.monotonic() - begin
+    assert whole.exitcode == 0
+    moments, kills = random.Random(0), 0
+    for _ in range(4):
+        process = started("r.zarr")
+        process.join(moments.uniform(0, length / 2))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills >= 2
+    last = started("r.zarr")
+    last.join()
+    assert last.exitcode == 0
+    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "r.zarr", "whole.zarr"]
+
+
+def test_a_full_disk_keeps_what_is_measured(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
+    written = LocalStore.set
+
+    async def full(self: LocalStore, key: str, value: Buffer) -> None:
+        if key.startswith("total/c/1"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await written(self, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", full)
+        with pytest.raises(HydrascopeError, match=r"No space left on device\); 8 prompts are kept.*--resume"):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 8
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+
+
+@pytest.fixture
+def begun(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A result of which one block is measured."""
+    with monkeypatch.context() as patch:
+        interrupting(patch, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    return tmp_path / "r.zarr"
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"ablation": Resample(4)}, "patches was 3, now 4"),
+        ({"ablation": Resample(3, seed=1)}, "seed was 0, now 1"),
+        ({"ablation": Resample(3, different_target=True)}, "different_target was False, now True"),
+        ({"ablation": Zero()}, "ablation was 'resample', now 'zero'"),
+        ({"norm": "run"}, "norm was 'clean', now 'run'"),
+        ({"engine": "reference"}, "engine was 'wavefront', now 'reference'"),
+        ({"prompts": TEXTS[:-1]}, "prompt_count was 23, now 22"),
+        ({"prompts": [*TEXTS[:-1], "other"]}, "prompts_hash was"),
+        ({"model": tiny("llama", torch.float64)}, "dtype was 'float32', now 'float64'"),
+        ({"model": tiny("gpt2", torch.float32)}, "model was 'llama', now 'gpt2'"),
+    ],
+)
+def test_other_options_are_refused_by_name(
+    model: LanguageModel, begun: Path, other: dict[str, Any], difference: str
+) -> None:
+    before = open_results(begun)
+    arguments = {"model": model, "prompts": TEXTS, **OPTIONS, **other}
+    arguments["model"].tokenizer = tiny_tokenizer()
+    with pytest.raises(HydrascopeError, match=f"cannot resume .*{difference}"):
+        run(**arguments, out=begun, resume=True)
+    xr.testing.assert_identical(open_results(begun), before)
+
+
+def test_other_versions_are_refused_by_name(model: LanguageModel, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hydrascope, "__version__", "0.0.1")
+    with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '0\.0\.1'"):
+        run(model, TEXTS, **OPTIONS, out=begun, resume=True)
+
+
+def test_weights_count_where_there_is_a_hash_of_them_and_names_do_not(tmp_path: Path) -> None:
+    def named(name: str, revision: str, seed: int) -> LanguageModel:
+        made = tiny("llama", torch.float32, seed)
+        return LanguageModel(made.hf, tiny_tokenizer(), name=name, revision=revision)
+
+    run(named("here", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    run(named("there", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    with pytest.raises(HydrascopeError, match="revision was 'sha256:1', now 'sha256:2'"):
+        run(named("here", "sha256:2", 1), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+
+
+def test_a_smaller_batch_may_go_on(model: LanguageModel, begun: Path, tmp_path: Path) -> None:
+    """Where the system kills for memory there is no error to catch: a smaller batch must be able to finish."""
+    run(model, TEXTS, Resample(3), out=begun, resume=True, batch_size=1)
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
+    found, expected = open_results(begun), open_results(tmp_path / "whole.zarr")
+    assert (found.attrs["batch_size"], found.attrs["block_size"]) == (1, 8)
+    np.testing.assert_allclose(found["total"], expected["total"], atol=1e-5)
+
+
+def test_a_complete_result_is_left_as_it_is(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    interrupting(monkeypatch, 0, AssertionError("nothing is left to measure"))
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+
+
+def test_a_result_is_touched_only_on_request(model: LanguageModel, begun: Path) -> None:
+    before = open_results(begun)
+    with pytest.raises(HydrascopeError, match=r"r.zarr exists \(8 of 23 prompts measured\): go on with --resume"):
+        run(model, TEXTS, **OPTIONS, out=begun)
+    with pytest.raises(HydrascopeError, match="--resume and --overwrite exclude each other"):
+        run(model, TEXTS, **OPTIONS, out=begun, resume=True, overwrite=True)
+    xr.testing.assert_identical(open_results(begun), before)
+    run(model, TEXTS, Zero(), out=begun, overwrite=True)
+    assert open_results(begun).attrs["ablation"] == "zero"
+
+
+def test_an_overwrite_that_cannot_run_deletes_nothing(model: LanguageModel, begun: Path) -> None:
+    with pytest.raises(HydrascopeError, match="23 resample patches need"):
+        run(model, TEXTS, Resample(23), out=begun, overwrite=True)
+    assert open_results(begun).sizes["prompt"] == 8
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_what_is_no_result_is_never_touched(model: LanguageModel, tmp_path: Path, option: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("folder", "file"):
+        with pytest.raises(HydrascopeError, match=f"{name} exists and is no hydrascope result: choose another --out"):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / name, **{option: True})
+    assert (tmp_path / "folder" / "precious").read_text() == (tmp_path / "file").read_text() == "precious"
