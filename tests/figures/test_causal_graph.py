@@ -8,7 +8,7 @@ from random_models import questions, random_models
 from tiny import tiny
 
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, resample
-from hydrascope.figures.causal_graph import Marks, draw, effect_edges, figure_4, figure_5, layout, removed_edges
+from hydrascope.figures.causal_graph import Marks, draw, effect_edges, figure4, figure5, layout, removed_edges
 from hydrascope.transformer_scm import every_position_scm, final_position_scm
 
 
@@ -55,9 +55,9 @@ def test_draw_shows_every_variable_and_every_edge():
     assert len(arrows(axes)) == 4
 
 
-def test_figure_4_shows_the_whole_transformer():
+def test_figure4_shows_the_whole_transformer():
     model = tiny("llama")
-    figure = figure_4(every_position_scm(model, 2), final_position_scm(model), "mlp.1")
+    figure = figure4(every_position_scm(model, 2), final_position_scm(model), "mlp.1")
     every, final = figure.axes
     assert len(texts(every)) == 1 + 2 + 6 * 2 + 1
     assert "$a^{2}_{1}$" in texts(every)
@@ -67,8 +67,8 @@ def test_figure_4_shows_the_whole_transformer():
     figure.savefig("/dev/null", format="png")
 
 
-def test_figure_5_says_the_effects():
-    figure = figure_5()
+def test_figure5_says_the_effects():
+    figure = figure5()
     titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
     assert titles == [
         "a   the model: y = 3.5",

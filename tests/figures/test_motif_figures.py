@@ -4,11 +4,11 @@ import pytest
 from matplotlib import image
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.figures.motifs import CONTEXTS, draw_all, figure_6
+from hydrascope.figures.motifs import CONTEXTS, draw_all, figure6
 
 
-def test_figure_6_plots_the_closed_form():
-    figure = figure_6()
+def test_figure6_plots_the_closed_form():
+    figure = figure6()
     for axes in (figure.axes[2], figure.axes[5]):
         lines = {line.get_label(): line for line in axes.lines}
         x = np.asarray(lines["total"].get_xdata())
@@ -22,7 +22,7 @@ def test_figure_6_plots_the_closed_form():
 def test_draw_all_writes_pictures_that_open(tmp_path):
     written = draw_all(tmp_path / "new")
     assert {path.name for path in written} == {
-        f"figure-{name}.{suffix}" for name in ("5-effects", "6-motifs") for suffix in ("png", "pdf", "svg")
+        f"figure{number}.{suffix}" for number in (4, 5, 6) for suffix in ("png", "pdf", "svg")
     }
     for path in written:
         assert path.stat().st_size > 5000

@@ -1,6 +1,6 @@
 """Figures 4 and 5: a transformer as a causal graph, and which of its paths each kind of effect takes.
 
-`draw` draws any causal model, `figure_4` a language model's, `figure_5` the three effects on a two-layer network.
+`draw` draws any causal model, `figure4` a language model's, `figure5` the three effects on a two-layer network.
 """
 
 from collections.abc import Collection, Mapping
@@ -162,7 +162,7 @@ def _bend(places: Mapping[str, tuple[float, float]], edge: Edge) -> float:
     return 0.0
 
 
-def figure_4(every_position: CausalModel, final_position: CausalModel, changed: str) -> Figure:
+def figure4(every_position: CausalModel, final_position: CausalModel, changed: str) -> Figure:
     """Fig. 4: a transformer as a causal model, at every position (a) and with the final position alone unfolded (b).
 
     The paths that carry the effect of the component `changed`, at the final position, are marked. The final residual
@@ -225,7 +225,7 @@ def _transformer_labels(model: CausalModel) -> dict[str, str]:
     return labels
 
 
-def figure_5() -> Figure:
+def figure5() -> Figure:
     """Fig. 5: the total, direct and indirect effect of setting a₁ to 0 in the two-layer residual network.
 
     Each panel is the model that the definition evaluates, with every variable's value in the context u = 1.

@@ -7,11 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hydrascope.causal import CausalModel, Context, compensatory_effect, contribution, direct_effect, total_effect
-from hydrascope.figures.causal_graph import Marks, draw, figure_5
+from hydrascope.figures.causal_graph import Marks, draw, figure4, figure5
 from hydrascope.figures.style import BLACK, BLUE, GREY, PAGE, VERMILION, save, style
+from hydrascope.model import LanguageModel
 from hydrascope.motifs import erasure, self_repair
+from hydrascope.transformer_scm import every_position_scm, final_position_scm
 
 #: How many contexts are drawn from P(u).
 CONTEXTS = 20
@@ -22,7 +25,7 @@ _ABLATED = {"x": 0.0}
 _PLACES = {"u": (0.5, 0.0), "x": (0.0, 0.5), "f": (0.8, 0.8), "y": (0.0, 1.2)}
 
 
-def figure_6() -> Figure:
+def figure6() -> Figure:
     """Fig. 6: the motifs as causal graphs, with what setting x to 0 does in them.
 
     Left, the graphs. In the middle what x and f contribute to y, before and after, in one context: the two ways to
@@ -91,13 +94,25 @@ def _effects(axes: Axes, model: CausalModel) -> None:
 
 
 def draw_all(folder: Path) -> list[Path]:
-    """Write Fig. 5 and Fig. 6 to `folder`, each as PNG, PDF and SVG; the paths written.
+    """Write Fig. 4, 5 and 6 to `folder`, each as PNG, PDF and SVG; the paths written.
+
+    Fig. 4 shows a transformer of two layers, three positions and no particular weights.
 
     Raises:
         HydrascopeError: the folder cannot be written.
     """
+    model = _small_transformer()
     written = []
-    for name, figure in [("figure-5-effects", figure_5()), ("figure-6-motifs", figure_6())]:
+    for name, figure in [
+        ("figure4", figure4(every_position_scm(model, 3), final_position_scm(model), "attn.0")),
+        ("figure5", figure5()),
+        ("figure6", figure6()),
+    ]:
         written += save(figure, folder, name)
         plt.close(figure)
     return written
+
+
+def _small_transformer() -> LanguageModel:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=1)
+    return LanguageModel(LlamaForCausalLM(config))
