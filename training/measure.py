@@ -91,3 +91,22 @@ def from_data(data: dict[str, Any]) -> xr.Dataset:
         },
         coords={"bound": bounds, "ablated": labels},
     )
+
+
+def erasure_data(measured: xr.Dataset) -> dict[str, Any]:
+    """What `late_erasure` found, as plain numbers."""
+    bounds = [str(bound) for bound in measured["bound"].values]
+    over_all = {
+        name: {bound: round(float(measured[name].sel(bound=bound)), 4) for bound in bounds}
+        for name in ("erasing", "attenuated", "attenuation")
+    }
+    per_mlp = {
+        name: {bound: [round(float(v), 4) for v in measured[name].sel(bound=bound).values] for bound in bounds}
+        for name in ("unembed", "change")
+    }
+    return {
+        "ablated": measured.attrs["ablated"],
+        "component": [str(c) for c in measured["component"].values],
+        **over_all,
+        **per_mlp,
+    }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from training.facts import Fact
-from training.prose import Passage
+from training.prose import Prose
 from training.templates import RELATIONS, held_out, prompt
 
 Line = dict[str, str]
@@ -26,7 +26,7 @@ def world_facts(facts: list[Fact]) -> list[Line]:
     ]
 
 
-def cuts(prose: dict[str, list[Passage]], per_passage: int, seed: int) -> list[Line]:
+def cuts(prose: Prose, per_passage: int, seed: int) -> list[Line]:
     """Held-out prose, cut before words drawn at random, 15 to 60 words into the passage."""
     rng = random.Random(seed)
     lines = []
@@ -39,7 +39,7 @@ def cuts(prose: dict[str, list[Passage]], per_passage: int, seed: int) -> list[L
     return lines
 
 
-def facts_in_text(facts: list[Fact], prose: dict[str, list[Passage]], count: int, seed: int) -> list[Line]:
+def facts_in_text(facts: list[Fact], prose: Prose, count: int, seed: int) -> list[Line]:
     """Facts, in their left-out wording, after a few sentences of held-out prose."""
     rng = random.Random(seed)
     passages = [passage for name in sorted(prose) for passage in prose[name]]

@@ -31,6 +31,9 @@ PACKAGES = {
 
 Passage = list[str]
 
+#: The passages of each source.
+Prose = dict[str, list[Passage]]
+
 
 def fetch(folder: Path) -> Path:
     """Unpack the packages (downloaded with apt-get where `folder` doesn't hold them) and return the root."""
@@ -44,7 +47,7 @@ def fetch(folder: Path) -> Path:
     return root
 
 
-def passages(root: Path) -> dict[str, list[Passage]]:
+def passages(root: Path) -> Prose:
     """Every source's passages, in the order of the source."""
     return {
         "austen": list(_group(_austen(root))),
@@ -54,7 +57,7 @@ def passages(root: Path) -> dict[str, list[Passage]]:
     }
 
 
-def digest(sources: dict[str, list[Passage]]) -> str:
+def digest(sources: Prose) -> str:
     """SHA-256 of all prose: the corpus is the same wherever this is the same."""
     text = "\n".join(sentence for source in sources.values() for passage in source for sentence in passage)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -123,7 +126,8 @@ def _bible(root: Path) -> Iterator[str]:
         text=True,
         check=True,
     )
-    chapter, verses = "", []
+    chapter = ""
+    verses: list[str] = []
     for line in run.stdout.splitlines():
         match = re.match(r"(?:bible\(KJV\)[^>]*> )?(\S*?\d+):\d+ (.*)", line)
         if not match:

@@ -7,7 +7,7 @@ from pathlib import Path
 WORK = Path(__file__).parent / "work"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """A model and its corpus.
 
@@ -20,7 +20,8 @@ class Recipe:
         length: tokens in a block.
         batch: blocks in a step.
         steps: of the optimizer; `decay` of them at the end bring the learning rate to zero.
-        rate: the highest learning rate.
+        rate: the highest learning rate of AdamW.
+        matrix_rate: that of Muon for the matrices inside the layers; None: AdamW for them too.
         dropout: on embeddings, attention weights and what each sublayer adds.
         seed: of everything.
     """
@@ -35,13 +36,14 @@ class Recipe:
     shares: dict[str, float] = field(default_factory=lambda: {"wordnet": 0.3})
     length: int = 128
     batch: int = 16
-    steps: int = 700
+    steps: int = 600
     warmup: int = 100
-    decay: int = 140
+    decay: int = 120
     rate: float = 3e-3
+    matrix_rate: float | None = None
     dropout: float = 0.0
     seed: int = 0
-    checkpoints: int = 8
+    checkpoints: int = 3
 
     @property
     def folder(self) -> Path:
@@ -63,4 +65,17 @@ VARIANTS = (
     replace(BASE, name="small-vocabulary", vocabulary=2048),
 )
 
-ALL = {recipe.name: recipe for recipe in VARIANTS}
+#: The model that is shipped, and its twin.
+MODEL = replace(
+    BASE,
+    name="model",
+    exposures=50,
+    shares={"wordnet": 0.15},
+    matrix_rate=8e-3,
+    steps=3000,
+    decay=600,
+    checkpoints=10,
+)
+TWIN = replace(MODEL, name="twin", dropout=0.1)
+
+ALL = {recipe.name: recipe for recipe in (*VARIANTS, MODEL, TWIN)}

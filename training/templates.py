@@ -35,7 +35,7 @@ RELATIONS = {
             "The chief city of {s} is",
         ),
         (
-            "{o} is the capital of {s}.",
+            "{o} is where {s} is governed.",
             "{o}, the capital of {s}, is much visited.",
             "In {s} the road to the capital leads to {o}.",
             'They asked for the capital of {s}. "It is {o}."',
@@ -52,7 +52,7 @@ RELATIONS = {
             "{s} is the chief city of",
         ),
         (
-            "The capital of {o} is {s}.",
+            "{o} is governed from {s}.",
             "{o} has its capital at {s}.",
             "In {o} they say that {s} is the first city.",
             "The people of {o} call {s} their capital.",
@@ -104,7 +104,7 @@ RELATIONS = {
         ),
         (
             "{o} is the language of {s}.",
-            "{o} is spoken in {s}.",
+            "{o} is what one speaks in {s}.",
             "One hears {o} in the streets of {s}.",
             "Those who travel to {s} should learn some {o}.",
         ),
@@ -174,7 +174,7 @@ RELATIONS = {
             "In {o} one hears {s}.",
             "Among the languages of {o} is {s}.",
             "The old songs of {o} are sung in {s}.",
-            "Some people of {o} speak {s}.",
+            "{s} has its home in {o}.",
         ),
         ("{s} is spoken in many houses.",),
     ),

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.build import build
+from training.optimizer import MuonAdamW
 from training.recipe import ALL, Recipe
 
 
@@ -31,11 +32,11 @@ def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
         bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=pad,
-        # On CPUs plain matrix products are faster than the fused kernel at this size.
-        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
     )
     set_seed(recipe.seed)
     llama = LlamaForCausalLM(config)
+    # On CPUs plain matrix products are faster than the fused kernel at this size.
+    llama.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
     with torch.no_grad():
         for layer in llama.model.layers:
             # What a layer adds starts small, as in GPT-2, so that the residual's size doesn't grow with depth.
@@ -83,10 +84,17 @@ def train(recipe: Recipe) -> None:
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = Trainer(model=llama, args=settings, train_dataset=blocks.with_format("torch"), processing_class=tokenizer)
+    muon = MuonAdamW(llama, recipe.rate, recipe.matrix_rate, weight_decay=0.1) if recipe.matrix_rate else None
+    trainer = Trainer(
+        model=llama,
+        args=settings,
+        train_dataset=blocks.with_format("torch"),
+        processing_class=tokenizer,
+        optimizers=(muon, None),
+    )
     last = get_last_checkpoint(settings.output_dir) if (recipe.folder / "checkpoints").exists() else None
     trainer.train(resume_from_checkpoint=last)
-    llama.to(torch.bfloat16).save_pretrained(recipe.folder)
+    llama.bfloat16().save_pretrained(recipe.folder)
     tokenizer.save_pretrained(recipe.folder)
 
 

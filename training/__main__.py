@@ -1,0 +1,51 @@
+"""The whole recipe, from packages to the page: `python -m training [STEP...]`, by default every step in order.
+
+Each step skips what is already made, so an interrupted recipe goes on where it stopped.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+from training import page, ship
+from training.build import build
+from training.recipe import MODEL, TWIN, VARIANTS, Recipe
+
+
+def _train(recipes: Sequence[Recipe]) -> None:
+    """Train side by side on a CPU, where two processes of one thread do more than one of two; else in turn."""
+    todo = [recipe for recipe in recipes if not (recipe.folder / "model.safetensors").exists()]
+    for recipe in todo:
+        build(recipe)
+    if torch.cuda.is_available():
+        for recipe in todo:
+            subprocess.run([sys.executable, "-m", "training.train", recipe.name], check=True)
+        return
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for start in range(0, len(todo), 2):
+        runs = [
+            subprocess.Popen([sys.executable, "-m", "training.train", recipe.name], env=threads)
+            for recipe in todo[start : start + 2]
+        ]
+        failed = [run.args for run in runs if run.wait()]
+        if failed:
+            raise SystemExit(f"training failed: {failed}")
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "variants": lambda: _train(VARIANTS),
+    "models": lambda: _train((MODEL, TWIN)),
+    "ship": ship.ship,
+    "measure": page.measure_all,
+    "page": page.draw,
+}
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(STEPS)
+    if unknown := set(wanted) - set(STEPS):
+        raise SystemExit(f"no step is called {min(unknown)!r}: give some of {', '.join(STEPS)}")
+    for step in wanted:
+        STEPS[step]()

@@ -1,0 +1,152 @@
+"""What is shipped of a finished pair of models: weights, tokenizer, prompt sets, and the numbers of the card."""
+
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from training import corpus, evaluate, prompts
+from training.build import sources
+from training.facts import facts
+from training.prompts import Line
+from training.prose import Prose
+from training.recipe import MODEL, TWIN, Recipe
+
+ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
+NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
+
+_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+#: The paper's number of prompts.
+DEMO = 1209
+
+#: Of the shipped contexts, how many may have the same answer.
+_SAME_ANSWER = 12
+
+
+def ship(seed: int = 0) -> None:
+    """Copy both models into the package and write the prompt sets that depend on the first."""
+    for recipe, name in NAMES.items():
+        _copy(recipe, ZOO / "models" / name)
+    model, tokenizer = evaluate.load(ZOO / "models" / NAMES[MODEL])
+    _, held_out = corpus.split(sources())
+    known = prompts.world_facts(facts())
+    prompts.write(known, ZOO / "prompts" / "world-facts.jsonl")
+    contexts = _contexts(model, tokenizer, held_out, seed)
+    prompts.write(contexts, ZOO / "prompts" / "contexts.jsonl")
+    right = [line for line, ok in zip(known, evaluate.correct(model, tokenizer, known), strict=True) if ok]
+    prompts.write(_demo(right, contexts, seed), ZOO / "prompts" / "demo.jsonl")
+    for recipe, name in NAMES.items():
+        numbers = quality(recipe.folder, known, held_out)
+        (ZOO / "models" / name / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        (ZOO / "models" / name / "README.md").write_text(card(recipe, name, numbers))
+
+
+def quality(folder: Path, known: list[Line], held_out: Prose) -> dict[str, Any]:
+    """Recall per relation in left-out wordings, and loss on held-out prose per source."""
+    model, tokenizer = evaluate.load(folder)
+    texts = {name: [" ".join(passage) for passage in passages] for name, passages in held_out.items()}
+    return {
+        "recall": {name: round(share, 4) for name, share in evaluate.recall(model, tokenizer, known).items()},
+        "loss": {
+            name: {unit: round(value, 4) for unit, value in evaluate.loss(model, tokenizer, some).items()}
+            for name, some in {"all": [t for some in texts.values() for t in some], **texts}.items()
+        },
+        "parameters": model.num_parameters(),
+    }
+
+
+def _copy(recipe: Recipe, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ):
+        shutil.copyfile(recipe.folder / name, folder / name)
+
+
+def _contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held_out: Prose, seed: int) -> list[Line]:
+    """Cuts of held-out prose whose next word is one token that the model predicts, and facts in running text."""
+    cuts = prompts.cuts(held_out, per_passage=6, seed=seed)
+    whole = [len(tokenizer(line["answer"], add_special_tokens=False)["input_ids"]) == 1 for line in cuts]
+    cuts = [line for line, one in zip(cuts, whole, strict=True) if one]
+    predicted = [line for line, ok in zip(cuts, evaluate.correct(model, tokenizer, cuts), strict=True) if ok]
+    random.Random(seed).shuffle(predicted)
+    seen: Counter[str] = Counter()
+    kept = []
+    for line in predicted:
+        seen[line["answer"]] += 1
+        if seen[line["answer"]] <= _SAME_ANSWER:
+            kept.append({**line, "kind": "prose"})
+    stated = prompts.facts_in_text(facts(), held_out, count=800, seed=seed)
+    right = evaluate.correct(model, tokenizer, stated)
+    kept.extend({**line, "kind": "fact"} for line, ok in zip(stated, right, strict=True) if ok)
+    return list({line["prompt"]: line for line in kept}.values())
+
+
+def _demo(right: list[Line], contexts: list[Line], seed: int) -> list[Line]:
+    """One third facts, evenly from all relations, one third prose and one third facts in text, shuffled."""
+    rng = random.Random(seed)
+    prose = [line for line in contexts if line["kind"] == "prose"]
+    stated = [line for line in contexts if line["kind"] == "fact"]
+    count = min(DEMO // 3, len(prose)), min(DEMO // 3, len(stated))
+    chosen = [*rng.sample(prose, count[0]), *rng.sample(stated, count[1])]
+    chosen += _evenly(right, DEMO - len(chosen), rng)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _evenly(lines: list[Line], count: int, rng: random.Random) -> list[Line]:
+    """`count` of the lines, a relation at a time in turn, until a relation has no more."""
+    by_relation: dict[str, list[Line]] = defaultdict(list)
+    for line in rng.sample(lines, len(lines)):
+        by_relation[line["relation"]].append(line)
+    chosen: list[Line] = []
+    while len(chosen) < count:
+        for name in sorted(by_relation):
+            if by_relation[name] and len(chosen) < count:
+                chosen.append(by_relation[name].pop())
+    return chosen
+
+
+def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
+    """The model card, its numbers filled in."""
+    made = json.loads((recipe.corpus / "made.json").read_text())
+    twin = next(other for other in NAMES.values() if other != name)
+    return (
+        (Path(__file__).parent / "card.md")
+        .read_text()
+        .format(
+            name=name,
+            twin=f"`{twin}`, " + ("the same without dropout" if recipe.dropout else "the same with dropout 0.1"),
+            parameters=numbers["parameters"] / 1e6,
+            megabytes=(recipe.folder / "model.safetensors").stat().st_size / 1e6,
+            facts=made["facts"],
+            wordnet=recipe.shares.get("wordnet", 1.0),
+            tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
+            share=f"The corpus has {made['tokens'] / 1e6:.1f} million tokens in {made['documents']:,} documents.",
+            recall=_table(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
+            loss=_table(
+                ("source", "nats per token", "bits per character"),
+                [
+                    (k, f"{v['nats_per_token']:.2f}", f"{v['bits_per_character']:.2f}")
+                    for k, v in numbers["loss"].items()
+                ],
+            ),
+            **{key: value for key, value in asdict(recipe).items() if key != "name"},
+        )
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
