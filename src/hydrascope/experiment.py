@@ -174,7 +174,7 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
     ]
     if differences:
         raise HydrascopeError(
-            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, or another --out"
+            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another --out, or --overwrite"
         )
 
 

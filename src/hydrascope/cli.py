@@ -1,0 +1,270 @@
+"""The command line: a thin layer over the library."""
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from hydrascope import __version__
+from hydrascope.errors import HydrascopeError
+
+# PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from hydrascope.ablation import Ablation
+
+app = typer.Typer(
+    help="The instrument that shows how a language model repairs itself.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name on the hub, a local folder, or `built-in`.")]
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
+Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
+Dtype = Annotated[
+    Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
+]
+Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
+
+
+#: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is said in one line, with exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except HydrascopeError as error:
+        _fail(str(error))
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        message = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
+        _fail(f"{message} (see {context.command_path if context else 'hydrascope'} --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"hydrascope: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _without_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    model: Model,
+    prompts: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
+    ],
+    out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    ablation: Annotated[
+        Literal["resample", "zero", "mean", "noise"], typer.Option(help="What ablated components write instead.")
+    ] = "resample",
+    patches: Annotated[
+        int | None, typer.Option(min=1, show_default="15", help="How many, for resample and noise.")
+    ] = None,
+    noise_scale: Annotated[
+        float | None, typer.Option(show_default="3", help="In standard deviations of the embeddings, for noise.")
+    ] = None,
+    different_target: Annotated[
+        bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws of patches.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
+    target: Annotated[
+        Literal["argmax", "answer"], typer.Option(help="Whose logit is read: the likeliest token's, or the answer's.")
+    ] = "argmax",
+    norm: Annotated[
+        Literal["clean", "run"], typer.Option(help="At which scale of the final norm ablated runs are read.")
+    ] = "clean",
+    engine: Annotated[
+        Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
+    ] = "auto",
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
+    revision: Revision = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ablate every component on every prompt and store all effects."""
+    chosen = _ablation(ablation, patches, noise_scale, seed, different_target)
+    size = _batch_size(batch_size)
+    _measure(
+        model,
+        prompts,
+        limit,
+        {"revision": revision, "dtype": dtype, "device": device},
+        {
+            "ablation": chosen,
+            "out": out,
+            "resume": resume,
+            "overwrite": overwrite,
+            "norm": norm,
+            "target": target,
+            "engine": engine,
+            "batch_size": size,
+        },
+    )
+
+
+def _ablation(
+    name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool
+) -> "Ablation":
+    from hydrascope.ablation import Mean, Noise, Resample, Zero
+
+    if patches is not None and name in ("zero", "mean"):
+        raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
+    if noise_scale is not None and name != "noise":
+        raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")
+    if different_target and name != "resample":
+        raise HydrascopeError(f"--ablation {name} takes nothing from other prompts: leave out --different-target")
+    count, scale = 15 if patches is None else patches, 3.0 if noise_scale is None else noise_scale
+    if not 0 < scale < math.inf:
+        raise HydrascopeError(f"--noise-scale {scale:g} is no scale of noise: give a number above 0")
+    choices: dict[str, Ablation] = {
+        "resample": Resample(count, seed, different_target),
+        "noise": Noise(count, scale, seed),
+        "zero": Zero(),
+        "mean": Mean(),
+    }
+    return choices[name]
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
+    return int(text)
+
+
+def _measure(
+    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    from hydrascope import experiment, load_model, load_prompts, store
+    from hydrascope.engines import choose
+
+    out: Path = arguments["out"]
+    experiment.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
+    prompts = load_prompts(prompts_name)
+    if prompts.duplicates:
+        typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+    prompts = prompts if limit is None else prompts.limit(limit)
+    model = load_model(name, **loading)
+    engine = choose(model, arguments["engine"])
+    typer.echo(
+        f"{name}: {len(model.components)} components, {len(prompts.prompts):,} prompts, {engine.name} engine "
+        f"({engine.reason}), {loading['dtype']} on {model.device.type}"
+    )
+    try:
+        experiment.run(model, prompts, progress=True, **arguments)
+    except KeyboardInterrupt:
+        kept = store.read_attributes(out)["measured"] if out.exists() else 0
+        raise HydrascopeError(
+            f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
+        ) from None
+    off = store.read_attributes(out)["worst_imbalance"]
+    typer.echo(f"{len(prompts.prompts):,} prompts measured, books off by at most {off:.1e} logits: {out}")
+
+
+@app.command()
+def figures(
+    results: Results,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")],
+    prompt: Annotated[int | None, typer.Option(min=0, help="Figures 1 and 3: which prompt, counted from 0.")] = None,
+    ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which component, as attn.3.")] = None,
+) -> None:
+    """Draw the paper's figures 1, 2, 3, 7 and 8 as PNG, PDF and SVG."""
+    _draw(_opened(results), out, prompt, ablated)
+
+
+def _opened(path: Path) -> "xr.Dataset":
+    from hydrascope.store import open_results
+
+    results = open_results(path)
+    measured, planned = results.attrs["measured"], results.attrs["prompt_count"]
+    if measured < planned:
+        typer.echo(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
+    return results
+
+
+def _draw(results: "xr.Dataset", out: Path, prompt: int | None = None, ablated: str | None = None) -> None:
+    from hydrascope.figures import draw_all
+
+    written = draw_all(results, out, prompt, ablated)
+    typer.echo(f"{len(written)} files in {out}")
+
+
+@app.command()
+def summary(results: Results) -> None:
+    """Print the findings of a run as a table, with confidence intervals."""
+    _summarise(_opened(results))
+
+
+def _summarise(results: "xr.Dataset") -> None:
+    from rich.console import Console
+
+    from hydrascope.summary import render, summarise
+
+    console = Console()
+    # What is not read on a terminal has no width of its own.
+    (console if console.is_terminal else Console(width=140)).print(render(summarise(results)))
+
+
+@app.command()
+def check(model: Model, revision: Revision = None, dtype: Dtype = "float32", device: Device = "auto") -> None:
+    """Run the self-check: what must hold for any model if its anatomy is right."""
+    from hydrascope import load_model
+    from hydrascope.check import check as identities
+
+    for identity in identities(load_model(model, revision=revision, dtype=dtype, device=device)):
+        verdict = "holds" if identity.passed else "FAILS"
+        typer.echo(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """The paper's protocol on the built-in model: results, figures and a summary."""
+    from hydrascope import Resample
+
+    results = out / "results.zarr"
+    arguments = {"ablation": Resample(), "out": results, "resume": not overwrite, "overwrite": overwrite}
+    _measure("built-in", "demo", limit, {"dtype": "float32"}, arguments | {"engine": "auto"})
+    opened = _opened(results)
+    _draw(opened, out / "figures")
+    _summarise(opened)
+
+
+@app.command()
+def motifs(out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")]) -> None:
+    """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
+    from hydrascope.figures.motifs import draw_all
+
+    typer.echo(f"{len(draw_all(out))} files in {out}")
