@@ -1,0 +1,295 @@
+"""What a user types and reads: results and tables, or one line that says what to mend, and exit code 2."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file, save_file
+from tiny import save_tiny
+
+from hydrascope import Noise, Resample, cli, experiment, figures, load_model, load_prompts, open_results, sweep, zoo
+from hydrascope.figures import motifs
+
+torch.set_num_threads(1)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def hydrascope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process; its exit code, output and errors."""
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hydrascope", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        code = end.value.code
+        return code if isinstance(code, int) else 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, prompts, a result, and things that are none of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    save_tiny(folder / "model")
+    (folder / "prompts.txt").write_text("the cat\nno\nHello, world\nabc\nno\nxyz.\n")
+    (folder / "empty.txt").write_text("")
+    (folder / "bytes.txt").write_bytes(b"\xff\xfe")
+    (folder / "broken.json").write_text('[{"prompt": ]')
+    (folder / "facts.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "no", "answer": "way"}\n')
+    (folder / "nothing").mkdir()
+    prompts = load_prompts(folder / "prompts.txt")
+    experiment.run(load_model(folder / "model"), prompts, Resample(2), out=folder / "r.zarr")
+    return folder
+
+
+def test_help_and_version_answer_without_pytorch() -> None:
+    code = "import sys; from hydrascope.cli import main; sys.argv[1:] = ['--help']\ntry: main()\n"
+    code += "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout.endswith("0 False\n")
+    assert all(command in output.stdout for command in ("run", "figures", "summary", "check", "demo", "motifs"))
+
+
+def test_a_bare_command_shows_the_help(hydrascope: Run) -> None:
+    code, out, err = hydrascope()
+    assert (code, err) == (0, "")
+    assert "figures" in out
+    assert hydrascope("--version") == (0, "0.1.0\n", "")
+
+
+def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = hydrascope(
+        *("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr"),
+        *("--ablation", "noise", "--patches", 2, "--noise-scale", 0.5, "--seed", 3, "--limit", 4, "--norm", "run"),
+        *("--engine", "reference", "--dtype", "float64", "--device", "cpu", "--batch-size", 2),
+    )
+    assert (code, err) == (0, "1 duplicate prompts left out\n")
+    assert "6 components, 4 prompts, reference engine (asked for), float64 on cpu" in out
+    assert "4 prompts measured, books off by at most" in out
+    stored = open_results(tmp_path / "r.zarr")
+    expected = sweep(
+        load_model(folder / "model", dtype="float64"),
+        load_prompts(folder / "prompts.txt").limit(4),
+        Noise(2, 0.5, 3),
+        norm="run",
+        engine="reference",
+        batch_size=2,
+    )
+    assert stored.attrs.pop("command").startswith("hydrascope run ")
+    expected.attrs.pop("command")
+    xr.testing.assert_identical(stored, expected)
+
+
+def test_answers_as_targets(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    code, _, _ = hydrascope(
+        *("run", folder / "model", "--prompts", folder / "facts.jsonl", "--out", tmp_path / "r.zarr"),
+        *("--ablation", "mean", "--target", "answer"),
+    )
+    assert code == 0
+    assert list(open_results(tmp_path / "r.zarr")["target_text"].values) == [" ", " "]
+
+
+def test_resume_and_overwrite(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
+    command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
+    code, _, err = hydrascope(*command, "--patches", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "exists (5 of 5 prompts measured): go on with --resume" in err
+    assert hydrascope(*command, "--patches", 2, "--resume")[0] == 0
+    code, _, err = hydrascope(*command, "--patches", 3, "--resume")
+    assert code == 2
+    assert "patches was 2, now 3" in err
+    assert hydrascope(*command, "--patches", 3, "--overwrite")[0] == 0
+    assert open_results(tmp_path / "r.zarr").sizes["patch"] == 3
+
+
+def test_summary_prints_findings(hydrascope: Run, folder: Path) -> None:
+    code, out, err = hydrascope("summary", folder / "r.zarr")
+    assert (code, err) == (0, "")
+    assert "Findings" in out
+    assert "attn.2" in out
+
+
+def test_an_unfinished_result_is_said_to_be(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
+    root = tmp_path / "r.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace('"measured": 5', '"measured": 4'))
+    code, _, err = hydrascope("summary", tmp_path / "r.zarr")
+    assert code == 0
+    assert "only 4 of 5 prompts are measured" in err
+
+
+def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple] = []
+
+    def draw_all(results: xr.Dataset, *arguments: Any) -> list[Path]:
+        asked.append((results.sizes["prompt"], *arguments))
+        return [tmp_path / "figure1.png"]
+
+    monkeypatch.setattr(figures, "draw_all", draw_all)
+    assert hydrascope("figures", folder / "r.zarr", "--out", tmp_path, "--prompt", 1, "--ablated", "mlp.0")[0] == 0
+    assert hydrascope("figures", folder / "r.zarr", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
+    assert asked == [(5, tmp_path, 1, "mlp.0"), (5, tmp_path, None, None)]
+    monkeypatch.setattr(motifs, "draw_all", lambda out: [out / "figure6.svg"])
+    assert hydrascope("motifs", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
+
+
+def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None:
+    code, out, err = hydrascope("check", folder / "model")
+    assert (code, err) == (0, "")
+    assert "the books balance" in out
+    assert all(line.startswith("holds  off by ") for line in out.splitlines())
+
+
+def test_demo_runs_draws_and_tells(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "many.txt").write_text("\n".join(f"{letter} cat" for letter in "abcdefghijklmnopqrst"))
+    monkeypatch.setattr(zoo, "model_path", lambda name: folder / "model" if name == "built-in" else None)
+    monkeypatch.setattr(zoo, "prompt_path", lambda name: tmp_path / "many.txt")
+    monkeypatch.setattr(figures, "draw_all", lambda results, out, prompt, ablated: [out])
+    for again in ((), (), ("--overwrite",)):
+        code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
+        assert code == 0
+        assert "18 prompts measured" in out
+        assert f"1 files in {tmp_path / 'demo' / 'figures'}" in out
+        assert "Findings" in out
+    results = open_results(tmp_path / "demo" / "results.zarr")
+    assert (results.sizes["prompt"], results.sizes["patch"]) == (18, 15)
+    assert (results.attrs["model"], results.attrs["prompts"]) == ("built-in", "demo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("frob", "No such command 'frob'"),
+        ("run {model}", "Missing option '--prompts'"),
+        ("run {model} --prompts {prompts} --frob", "No such option: --frob"),
+        ("run {model} --prompts {prompts} --out {out} --norm ours", "'ours' is not one of 'clean', 'run'"),
+        ("run {model} --prompts {prompts} --out {out} --dtype int8", "'int8' is not one of"),
+        ("run {model} --prompts {prompts} --out {out} --patches 0", "Invalid value for '--patches'"),
+        ("run {model} --prompts {prompts} --out {out} --patches many", "Invalid value for '--patches'"),
+        ("run {model} --prompts {prompts} --out {out} --seed -1", "Invalid value for '--seed'"),
+        ("run {model} --prompts {prompts} --out {out} --limit 0", "Invalid value for '--limit'"),
+        ("run {model} --prompts {prompts} --out {out} --batch-size few", "--batch-size few is no number"),
+        ("run {model} --prompts {prompts} --out {out} --batch-size 0", "--batch-size 0 is no number"),
+        ("run {model} --prompts {prompts} --out {out} --ablation zero --patches 2", "zero has one patch"),
+        ("run {model} --prompts {prompts} --out {out} --noise-scale 2", "resample has no noise"),
+        ("run {model} --prompts {prompts} --out {out} --ablation noise --noise-scale nan", "no scale of noise"),
+        ("run {model} --prompts {prompts} --out {out} --ablation mean --different-target", "mean takes nothing"),
+        ("run {model} --prompts {prompts} --out {out} --device warp", "the device 'warp' cannot be used"),
+        ("run {model} --prompts {prompts} --out {out} --revision main", "has no revision 'main'"),
+        ("run {model} --prompts {prompts} --out {out} --target answer", "has no answer"),
+        ("run {model} --prompts {prompts} --out {out}", "15 resample patches need 15 other prompts"),
+        ("run {model} --prompts {prompts} --out {out} --resume --overwrite", "exclude each other"),
+        ("run {model} --prompts {folder}/none.txt --out {out}", "none.txt: No such file"),
+        ("run {model} --prompts {folder}/empty.txt --out {out}", "empty.txt is empty"),
+        ("run {model} --prompts {folder}/bytes.txt --out {out}", "line 1: not UTF-8"),
+        ("run {model} --prompts {folder}/broken.json --out {out}", "line 1, column 13: not JSON"),
+        ("run {model} --prompts nonsense --out {out}", "no prompt set is called 'nonsense'"),
+        ("run {folder}/none --prompts {prompts} --out {out}", "no model folder at"),
+        ("run {folder}/nothing --prompts {prompts} --out {out}", "cannot load the model"),
+        ("run surely/nonsense --prompts {prompts} --out {out}", "cannot load the model surely/nonsense"),
+        ("run {model} --prompts {prompts} --out {folder}/nothing", "exists and is no hydrascope result"),
+        ("run {model} --prompts {prompts} --out {folder}/nothing --overwrite", "exists and is no hydrascope"),
+        ("run {model} --prompts {prompts} --out {prompts}/r.zarr --patches 2", "cannot create .*prompts.txt/r.zarr"),
+        ("summary {folder}/none.zarr", "there is no .*none.zarr"),
+        ("summary {folder}/nothing", "is no hydrascope result"),
+        ("summary {prompts}", "is no hydrascope result"),
+        ("figures {folder}/nothing --out {out}", "is no hydrascope result"),
+        ("figures {results} --out {out} --prompt 99", "99"),
+        ("figures {results} --out {out} --ablated attn.99", "attn.99"),
+        ("figures {results} --out {prompts}", "cannot write figures"),
+        ("motifs --out {prompts}", "cannot write figures"),
+        ("check {folder}/none", "no model folder at"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    places = {"folder": folder, "model": folder / "model", "prompts": folder / "prompts.txt", "out": tmp_path / "out"}
+    code, _, err = hydrascope(*arguments.format(**places, results=folder / "r.zarr").split())
+    lines = [line for line in err.splitlines() if "duplicate" not in line]
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("hydrascope: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def damaged(folder: Path, damage: str) -> None:
+    """Break the model in `folder`."""
+    weights = folder / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "not finite":
+        tensors = load_file(weights)
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+        save_file(tensors, weights, {"format": "pt"})
+    elif damage == "incomplete":
+        tensors = load_file(weights)
+        del tensors["model.norm.weight"]
+        save_file(tensors, weights, {"format": "pt"})
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "no tokenizer":
+        for path in folder.glob("tokenizer*"):
+            path.unlink()
+    elif damage == "pickled":
+        torch.save(load_file(weights), folder / "pytorch_model.bin")
+        weights.unlink()
+    else:
+        (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "not finite", "incomplete", "no weights", "no tokenizer", "pickled", "no configuration"],
+)
+def test_a_broken_model_is_one_clear_line(hydrascope: Run, folder: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    damaged(tmp_path / "model", damage)
+    code, out, err = hydrascope("check", tmp_path / "model")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert str(tmp_path / "model") in err
+    if damage in ("not finite", "incomplete"):
+        assert damage in err
+
+
+def test_a_truncated_chunk_is_one_clear_line(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
+    chunk = tmp_path / "r.zarr/total/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-7])
+    for command in (("summary",), ("figures", "--out", tmp_path / "out")):
+        code, out, err = hydrascope(command[0], tmp_path / "r.zarr", *command[1:])
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "r.zarr is damaged, total cannot be read" in err
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        shutil.copytree(folder / "r.zarr", options["out"])
+        raise KeyboardInterrupt
+
+    command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "run", interrupted)
+        code, _, err = hydrascope(*command)
+    assert code == 2
+    assert err.splitlines()[-1].endswith("go on with --resume")
+    assert "interrupted: 5 of 5 prompts are kept" in err
