@@ -102,36 +102,42 @@ def clean_bank(model: LanguageModel, tokens: Sequence[Sequence[int]], batch_size
     return Bank(activations, argmax)
 
 
-def patch_sources(ablation: Ablation, targets: Sequence[int]) -> Int[np.ndarray, "prompt patch"]:
-    """Which prompt each patch of each prompt comes from, −1 where it comes from none.
+def patch_sources(
+    ablation: Ablation, targets: Sequence[int], indices: Sequence[int] | None = None
+) -> Int[np.ndarray, "prompt patch"]:
+    """Which prompt each patch comes from, −1 where it comes from none.
 
     Args:
         ablation: as declared.
-        targets: each prompt's target token.
+        targets: the target token of each prompt of the set.
+        indices: the prompts that are patched, by their place in the set; all by default.
 
     Raises:
         HydrascopeError: a prompt has fewer other prompts to draw from than it needs patches.
     """
+    patched = range(len(targets)) if indices is None else indices
     if isinstance(ablation, Zero | Mean):
-        return np.full((len(targets), 1), -1)
+        return np.full((len(patched), 1), -1)
     if ablation.patches < 1:
         raise HydrascopeError(f"{ablation.patches} patches: ask for at least one")
     if isinstance(ablation, Noise):
-        return np.full((len(targets), ablation.patches), -1)
+        return np.full((len(patched), ablation.patches), -1)
     tokens = np.asarray(targets)
-    sources = np.empty((len(targets), ablation.patches), dtype=np.int64)
-    for prompt in range(len(targets)):
-        others = np.flatnonzero(tokens != tokens[prompt]) if ablation.different_target else np.arange(len(targets))
-        others = others[others != prompt]
-        if len(others) < ablation.patches:
-            kind = "with another target " if ablation.different_target else ""
-            raise HydrascopeError(
-                f"{ablation.patches} resample patches need {ablation.patches} other prompts {kind}in the set, "
-                f"and prompt {prompt} has {len(others)}: add prompts or ask for fewer with --patches"
-            )
-        generator = np.random.default_rng([ablation.seed, prompt])
-        sources[prompt] = generator.choice(others, ablation.patches, replace=False)
-    return sources
+    return np.stack([_other_prompts(ablation, tokens, index) for index in patched])
+
+
+def _other_prompts(ablation: Resample, targets: Int[np.ndarray, "prompt"], index: int) -> Int[np.ndarray, "patch"]:
+    """The prompts that the patches of the prompt at `index` come from."""
+    allowed = targets != targets[index] if ablation.different_target else np.ones(len(targets), dtype=bool)
+    allowed[index] = False
+    others = np.flatnonzero(allowed)
+    if len(others) < ablation.patches:
+        kind = "with another target " if ablation.different_target else ""
+        raise HydrascopeError(
+            f"{ablation.patches} resample patches need {ablation.patches} other prompts {kind}in the set, "
+            f"and prompt {index} has {len(others)}: add prompts or ask for fewer with --patches"
+        )
+    return np.random.default_rng([ablation.seed, index]).choice(others, ablation.patches, replace=False)
 
 
 def draw(
@@ -153,7 +159,7 @@ def draw(
     Raises:
         HydrascopeError: as `patch_sources`.
     """
-    sources = patch_sources(ablation, targets)[list(indices)]
+    sources = patch_sources(ablation, targets, indices)
     match ablation:
         case Zero():
             values = bank.activations.new_zeros(len(sources), 1, *bank.activations.shape[1:])
