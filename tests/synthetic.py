@@ -14,6 +14,7 @@ PROMPTS = (
     "grew up speaking her mother tongue, which is",
     "def f(x):\n\treturn x **",
 )
+STRING = np.dtypes.StringDType()
 TARGETS = (" Paris", " baseball", " $", "法", " French", " 2")
 
 
@@ -121,10 +122,11 @@ def results(
             "imbalance": ("prompt", np.full(prompts, 1e-7, np.float32)),
         },
         coords={
-            "component": names,
-            "ablated": [names[i] for i in keep],
-            "text": ("prompt", text),
-            "target_text": ("prompt", [TARGETS[p % len(TARGETS)] for p in range(prompts)]),
+            # As a stored result has them.
+            "component": np.array(names, STRING),
+            "ablated": np.array([names[i] for i in keep], STRING),
+            "text": ("prompt", np.array(text, STRING)),
+            "target_text": ("prompt", np.array([TARGETS[p % len(TARGETS)] for p in range(prompts)], STRING)),
         },
         attrs={
             "model": "synthetic",

@@ -144,8 +144,8 @@ def summarise(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Summar
 
 def strongest_layer(effects: xr.Dataset, kind: Kind) -> str:
     """The ablated layer of one kind with the largest mean direct effect, among those with anything downstream."""
-    direct = direct_effect(effects.isel(ablated=compensable(effects).values))
-    return str(of_kind(direct, "ablated", kind).mean("prompt").idxmax("ablated").item())
+    direct = of_kind(direct_effect(effects.isel(ablated=compensable(effects).values)), "ablated", kind)
+    return str(strongest(direct.mean("prompt")).item())
 
 
 def _run(results: xr.Dataset) -> dict[str, str]:

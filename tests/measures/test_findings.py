@@ -210,3 +210,18 @@ def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
     assert shares["restored"].sel(bound="estimate").notnull()
     for name in ("restored", "attention", "mlp", "norm", "lost"):
         assert shares[name].sel(bound=["low", "high"]).isnull().all()
+
+
+@pytest.mark.parametrize("dtype", [object, str, np.dtypes.StringDType()])
+def test_labels_may_be_any_kind_of_string(dtype: object) -> None:
+    results = synthetic.results(3, 6, 2)
+    same = results.assign_coords(
+        {name: np.array([str(label) for label in results[name].values], dtype) for name in ("ablated", "component")}
+    )
+    top = strongest(of_kind(direct_effect(same), "ablated", "attn"))
+    assert list(top.values) == list(strongest(of_kind(direct_effect(results), "ablated", "attn")).values)
+    np.testing.assert_array_equal(compensation(same)["mlp"], compensation(results)["mlp"])
+    np.testing.assert_array_equal(localisation(same)["changed"], localisation(results)["changed"])
+    assert erasure(same, "attn.1", bootstrap=FEW)["erasing"].equals(
+        erasure(results, "attn.1", bootstrap=FEW)["erasing"]
+    )

@@ -54,14 +54,16 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         fits = {name: regression(direct, response[name], bootstrap) for name, _ in PARTS}
         count = chosen.sizes["ablated"]
         selection = np.unique(np.linspace(0, count - 1, min(count, _PANELS)).round().astype(int))
-        columns = min(4, len(selection))
+        columns = len(selection) if len(selection) <= 5 else -(-len(selection) // 2)
         rows = -(-len(selection) // columns)
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05 * rows, 1.15))[:, 0]
         grid = above.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, i in zip(grid.flat, selection, strict=False):
             _one_layer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits, int(i))
-        for axes in grid.flat[len(selection) :]:
-            axes.set_axis_off()
+        for i in range(len(selection), grid.size):
+            grid.flat[i].set_axis_off()
+            # What stands above an empty place is at the bottom.
+            grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
         above.supxlabel("Direct effect of the ablated layer (logits)", fontsize=8)
         above.supylabel("Change in direct effect, ΔDE (logits)", fontsize=8)

@@ -66,7 +66,7 @@ def faint_lines(
     axes: Axes, x: Sequence[int] | np.ndarray, lines: np.ndarray, colour: str, alpha: float | None = None
 ) -> None:
     """Many lines `[line, x]` at once, the fainter the more there are, as pixels so that files stay small."""
-    alpha = alpha or float(np.clip(12 / len(lines), 0.04, 0.5))
+    alpha = alpha or float(np.clip(20 / len(lines), 0.05, 0.5))
     points = np.stack([np.broadcast_to(x, lines.shape), lines], axis=-1)
     axes.add_collection(
         LineCollection(list(points), colors=colour, alpha=alpha, linewidths=0.5, rasterized=True, zorder=1)

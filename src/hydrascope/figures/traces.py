@@ -74,7 +74,7 @@ def figure1(results: xr.Dataset, prompt: int | None = None, ablated: str | None 
         attention, mlp = below.subplots(1, 2, sharex=True)
         _both_kinds(results, prompt, ablated, attention, mlp)
         mlp.set_ylabel("")
-        below.suptitle(_title(results, prompt, 76), fontsize=8)
+        below.suptitle(_title(results, prompt, 84), fontsize=8)
         _legend(below, results, ablated)
     return figure
 

@@ -32,9 +32,11 @@ def localisation(results: xr.Dataset, share: float = 0.1) -> xr.Dataset:
 
 
 def strongest(direct: xr.DataArray) -> xr.DataArray:
-    """The ablated layer with the largest direct effect on each prompt: its label, [prompt].
+    """The ablated layer with the largest direct effect, on each prompt or on average: its label, [prompt] or [].
 
     Args:
         direct: from `direct_effect`, of the layers to choose from.
     """
-    return direct.idxmax("ablated").rename("strongest")
+    # Not idxmax, which can't return labels of numpy's StringDType.
+    labels = direct["ablated"].drop_vars("ablated")
+    return labels.isel(ablated=direct.argmax("ablated", skipna=False)).rename("strongest")

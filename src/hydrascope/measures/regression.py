@@ -86,11 +86,14 @@ def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = N
 def best_layer(fit: xr.Dataset, kind: Kind = "attn") -> str | None:
     """The ablated layer of one kind with the highest R² (Figure 7b), None if none has one.
 
+    It is chosen on the prompts on which its R² is computed, which is therefore a little too high where many layers
+    are close: `repair_profile` tells in how far the choice is settled.
+
     Args:
         fit: from `compensation_regression`.
     """
     r2 = of_kind(fit["r2"].sel(bound="estimate"), "ablated", kind)
-    return None if r2.isnull().all() else str(r2.idxmax("ablated").item())
+    return None if r2.isnull().all() else str(r2["ablated"].values[int(r2.argmax("ablated"))])
 
 
 def repair_profile(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
