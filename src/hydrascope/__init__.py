@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hydrascope.ablation import Mean, Noise, Resample, Zero
+    from hydrascope.anatomy import Anatomy, declare
     from hydrascope.components import Component
     from hydrascope.errors import HydrascopeError
     from hydrascope.experiment import run, sweep
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anatomy",
     "Component",
     "HydrascopeError",
     "LanguageModel",
@@ -25,6 +27,7 @@ __all__ = [
     "PromptSet",
     "Resample",
     "Zero",
+    "declare",
     "load_model",
     "load_prompts",
     "open_results",
@@ -32,14 +35,23 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = ("ablation", "components", "errors", "experiment", "loading", "model", "prompts", "store")
+#: Where each public name is defined; imported when it is asked for, since PyTorch takes seconds.
+_HOMES = {
+    "ablation": ("Mean", "Noise", "Resample", "Zero"),
+    "anatomy": ("Anatomy", "declare"),
+    "components": ("Component",),
+    "errors": ("HydrascopeError",),
+    "experiment": ("run", "sweep"),
+    "loading": ("load_model",),
+    "model": ("LanguageModel",),
+    "prompts": ("Prompt", "PromptSet", "load_prompts"),
+    "store": ("open_results",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module that defines it; imported only when asked for, since PyTorch takes seconds."""
-    if name in __all__:
-        for module in (import_module(f"{__name__}.{module}") for module in _MODULES):
-            value = getattr(module, name, None)
-            if getattr(value, "__module__", None) == module.__name__:
-                return value
+    """A public name, from the module that defines it."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -135,7 +135,7 @@ def _other_prompts(ablation: Resample, targets: Int[np.ndarray, "prompt"], index
         kind = "with another target " if ablation.different_target else ""
         raise HydrascopeError(
             f"{ablation.patches} resample patches need {ablation.patches} other prompts {kind}in the set, "
-            f"and prompt {index} has {len(others)}: add prompts or ask for fewer with --patches"
+            f"and prompt {index + 1} has {len(others)}: add prompts or ask for fewer with --patches"
         )
     return np.random.default_rng([ablation.seed, index]).choice(others, ablation.patches, replace=False)
 
