@@ -10,7 +10,7 @@ from hydrascope.figures.panels import COLOUR, KINDS
 from hydrascope.measures import layers
 
 #: Where a patch comes from, by the name of the ablation; zero ablation has no source.
-SOURCE = {"resample": "another prompt", "mean": "mean over prompts", "noise": "prompt with noise"}
+SOURCE = {"resample": "another prompt", "mean": "mean over prompts", "noise": "this prompt, noised"}
 
 #: Of the layer below the ablated one, of that layer, and of the layer above.
 _PLACES = (2.2, 3.2, 4.4, 5.4, 6.6, 7.6)
