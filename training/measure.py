@@ -110,3 +110,19 @@ def erasure_data(measured: xr.Dataset) -> dict[str, Any]:
         **over_all,
         **per_mlp,
     }
+
+
+def curves_of(data: dict[str, Any], key: str) -> xr.Dataset:
+    """The curves of one entry of measurements.json."""
+    return from_data(data[key]["curves"])
+
+
+def of_kind(curves: xr.Dataset, kind: str) -> xr.Dataset:
+    """The ablated layers of one kind that have anything downstream."""
+    return curves.sel(ablated=[a for a in curves["ablated"].values if a.startswith(kind)]).dropna("ablated")
+
+
+def checkpoints(data: dict[str, Any], name: str) -> dict[int, str]:
+    """The measured checkpoints of a model: its keys in measurements.json by step, ascending."""
+    keys = {key.split("/")[0] for key in data if key.startswith(f"{name}@") and key.endswith("/text")}
+    return dict(sorted((int(key.split("@")[1]), key) for key in keys))

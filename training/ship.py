@@ -134,8 +134,8 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
             wordnet=recipe.shares.get("wordnet", 1.0),
             tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
             share=f"The corpus has {made['tokens'] / 1e6:.1f} million tokens in {made['documents']:,} documents.",
-            recall=_table(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
-            loss=_table(
+            recall=markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
+            loss=markdown(
                 ("source", "nats per token", "bits per character"),
                 [
                     (k, f"{v['nats_per_token']:.2f}", f"{v['bits_per_character']:.2f}")
@@ -147,6 +147,7 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

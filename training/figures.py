@@ -1,0 +1,110 @@
+"""The figures of docs/built-in-model.md, drawn from its data alone."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hydrascope.figures.style import ATTENTION, GREEN, GREY, MLP, ORANGE, PAGE, PURPLE, SKY, style
+from training.measure import checkpoints, curves_of, of_kind
+from training.recipe import VARIANTS
+from training.ship import NAMES
+
+
+def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, **look: Any) -> None:
+    """One quantity over depth with its intervals."""
+    chosen = curves[name].sel(ablated=[a for a in curves["ablated"].values if a.startswith(kind)])
+    depth = [int(str(a).split(".")[1]) for a in chosen["ablated"].values]
+    estimate, low, high = (chosen.sel(bound=bound).values for bound in ("estimate", "low", "high"))
+    axes.errorbar(depth, estimate, yerr=[estimate - low, high - estimate], marker="o", capsize=1.5, **look)
+
+
+_KINDS = (("attn", "attention"), ("mlp", "MLP"))
+_LOOKS = {"built-in": {"label": "model"}, "built-in-dropout": {"label": "twin with dropout", "linestyle": "--"}}
+
+
+def effects_figure(data: dict[str, Any]) -> Figure:
+    """Mean unembedding-based and ablation-based effect of every layer (the paper's Figure 2), demo prompts."""
+    with style():
+        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.2), sharex=True, sharey="row")
+        for row, (kind, title) in zip(axes, _KINDS, strict=True):
+            for column, name in zip(row, NAMES.values(), strict=True):
+                curves = curves_of(data, f"{name}/demo")
+                colour = ATTENTION if kind == "attn" else MLP
+                negated = curves.assign(lost_logits=-curves["total"])
+                _line(column, negated, "unembed", kind, color=colour, label="unembedding")
+                _line(column, negated, "lost_logits", kind, color=GREY, label="lost by ablation")
+                column.axhline(0, color="black", linewidth=0.5)
+                column.set_title(f"{title}, {_LOOKS[name]['label']}")
+            row[0].set_ylabel("mean effect (logits)")
+            row[0].legend()
+        for column in axes[-1]:
+            column.set_xlabel("layer")
+    return figure
+
+
+def compensation_figure(data: dict[str, Any]) -> Figure:
+    """Slope of CE on DE and R² of every layer (the paper's Figure 7d), model and twin, demo prompts."""
+    with style():
+        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.2), sharex=True, sharey="row")
+        for column, (kind, title) in zip(axes.T, _KINDS, strict=True):
+            for name, colour in zip(NAMES.values(), (ATTENTION if kind == "attn" else MLP, ORANGE), strict=True):
+                for cell, quantity in zip(column, ("slope", "r2"), strict=True):
+                    _line(cell, curves_of(data, f"{name}/demo"), quantity, kind, color=colour, **_LOOKS[name])
+            column[0].axhline(0, color="black", linewidth=0.5)
+            column[0].set_title(f"{title} ablated")
+            column[0].legend()
+            column[1].set_xlabel("layer")
+        axes[0, 0].set_ylabel("slope of CE on DE")
+        axes[1, 0].set_ylabel("R²")
+    return figure
+
+
+def variants_figure(data: dict[str, Any]) -> Figure:
+    """Slope of CE on DE in the variants, on the fixed prose prompts."""
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
+        for cell, (kind, title) in zip(axes, _KINDS, strict=True):
+            for variant, colour in zip(VARIANTS, (ATTENTION, GREEN, ORANGE, PURPLE, SKY), strict=False):
+                if f"{variant.name}/text" in data:
+                    _line(
+                        cell, curves_of(data, f"{variant.name}/text"), "slope", kind, color=colour, label=variant.name
+                    )
+            cell.axhline(0, color="black", linewidth=0.5)
+            cell.set_title(f"{title} ablated")
+            cell.set_xlabel("layer")
+        axes[0].set_ylabel("slope of CE on DE")
+        axes[1].legend()
+    return figure
+
+
+def training_figure(data: dict[str, Any]) -> Figure:
+    """Recall, loss and self-repair of model and twin along training, on the fixed sets."""
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.4))
+        for name, colour in zip(NAMES.values(), (ATTENTION, ORANGE), strict=True):
+            points = list(checkpoints(data, name).items())
+            steps = [step for step, _ in points]
+            axes[0].plot(steps, [data[f"{key}/quality"]["recall"] for _, key in points], "o-", color=colour)
+            axes[1].plot(
+                steps, [data[f"{key}/quality"]["loss"]["nats_per_token"] for _, key in points], "o-", color=colour
+            )
+            for kind, mark in (("attn", "-"), ("mlp", ":")):
+                label = f"{_LOOKS[name]['label']}, {'attention' if kind == 'attn' else 'MLP'}"
+                shares = [_repairing_share(curves_of(data, f"{key}/text"), kind) for _, key in points]
+                axes[2].plot(steps, shares, "o" + mark, color=colour, label=label)
+        titles = ("recall of facts", "loss on held-out prose (nats per token)", "layers with slope above 0")
+        for cell, title in zip(axes, titles, strict=True):
+            cell.set_title(title)
+            cell.set_xlabel("step")
+        axes[0].set_ylim(0, 1.02)
+        axes[2].set_ylim(-0.02, 1.02)
+        axes[2].legend()
+    return figure
+
+
+def _repairing_share(curves: xr.Dataset, kind: str) -> float:
+    """The share of the layers of a kind whose slope of CE on DE has an interval above 0."""
+    return float((of_kind(curves[["slope"]], kind)["slope"].sel(bound="low") > 0).mean())
