@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope import motifs
@@ -8,6 +8,7 @@ from hydrascope.causal import Effects, compensatory_effect, contribution, effect
 contexts = st.integers(1, 50).map(lambda n: {"u": n / 8})
 
 
+@settings(deadline=None)
 @given(contexts)
 def test_erasure_keeps_y_at_zero(u):
     model, x = motifs.erasure(), u["u"]
@@ -18,6 +19,7 @@ def test_erasure_keeps_y_at_zero(u):
     assert (contribution(model, "f", "y", u), contribution(model.do(x=0), "f", "y", u)) == (-x, 0)
 
 
+@settings(deadline=None)
 @given(contexts)
 def test_self_repair_keeps_y_at_u(u):
     model, x = motifs.self_repair(), u["u"]
@@ -28,6 +30,7 @@ def test_self_repair_keeps_y_at_u(u):
     assert (contribution(model, "f", "y", u), contribution(model.do(x=0), "f", "y", u)) == (0, x)
 
 
+@settings(deadline=None)
 @given(contexts, st.integers(-20, 20).map(lambda n: n / 8))
 def test_erasure_undoes_every_change_and_self_repair_only_removal(u, value):
     assert effects(motifs.erasure(), {"x": value}, "y", u).total == 0
@@ -36,7 +39,7 @@ def test_erasure_undoes_every_change_and_self_repair_only_removal(u, value):
 
 def test_two_layer_network_repairs_half():
     model, u = motifs.two_layer_residual_network(), {"u": 1.0}
-    assert model.evaluate(u) == {"e": 1, "a1": 2, "a2": 0.5, "y": 3.5}
+    assert model.evaluate(u) == {"e": 1, "a1": 2, "a2": 0, "y": 3}
     assert effects(model, {"a1": 0}, "y", u) == Effects(total=-1, direct=-2, indirect=1)
 
 

@@ -34,12 +34,12 @@ def self_repair() -> CausalModel:
 def two_layer_residual_network() -> CausalModel:
     """Fig. 5: an embedding e and two layers, each reading the residual stream before it and adding to it.
 
-    a₁ = 2e, a₂ = max(0, 4 − (e + a₁))/2, y = e + a₁ + a₂: the second layer writes the more, the less there is.
+    a₁ = 2e, a₂ = max(0, 3 − (e + a₁))/2, y = e + a₁ + a₂: the second layer makes up for half of what is missing.
     """
     return CausalModel(
         Exogenous("u", lambda rng: float(rng.uniform(0.5, 1.5))),
         Endogenous("e", lambda u: u),
         Endogenous("a1", lambda e: 2 * e),
-        Endogenous("a2", lambda e, a1: max(0.0, 4 - (e + a1)) / 2),
+        Endogenous("a2", lambda e, a1: max(0.0, 3 - (e + a1)) / 2),
         Endogenous("y", lambda e, a1, a2: e + a1 + a2),
     )

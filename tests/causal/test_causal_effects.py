@@ -3,7 +3,7 @@ import itertools
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_models import questions
 
@@ -34,6 +34,7 @@ def path_sum(random, source: str, outcome: str, longer_than: int = 0) -> int:
     )
 
 
+@settings(deadline=None)
 @given(questions(linear=True), st.one_of(st.none(), st.integers(-9, 9)))
 def test_linear_models_follow_wrights_rule(question, start):
     random, z, value, y = question
@@ -53,6 +54,7 @@ def test_total_is_not_direct_plus_indirect_where_parents_interact():
     assert effects(model, {"x": 0}, "y", {"u": 1}) == Effects(total=-1, direct=-1, indirect=-1)
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.integers(-9, 9))
 def test_no_effect_on_what_is_not_downstream(question, start):
     random, z, value, y = question
@@ -61,6 +63,7 @@ def test_no_effect_on_what_is_not_downstream(question, start):
     assert answer == Effects(total=0, direct=0, indirect=0)
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.integers(-9, 9))
 def test_no_direct_effect_without_a_direct_edge(question, start):
     random, z, value, y = question
@@ -71,12 +74,14 @@ def test_no_direct_effect_without_a_direct_edge(question, start):
     )
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.integers(-9, 9))
 def test_no_change_no_effect(question, start):
     random, z, _, y = question
     assert effects(random.model, {z: start}, y, random.context, {z: start}) == Effects(0, 0, 0)
 
 
+@settings(deadline=None)
 @given(questions(linear=False))
 def test_effects_are_the_definitions_written_out(question):
     random, z, value, y = question
@@ -91,6 +96,7 @@ def test_effects_are_the_definitions_written_out(question):
     assert indirect_effect(model, {z: value}, y, u) == indirect
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.one_of(st.none(), st.integers(-9, 9)), st.data())
 def test_path_effects_contain_all_the_others(question, start, data):
     random, z, value, y = question
@@ -110,6 +116,7 @@ def test_path_effects_contain_all_the_others(question, start, data):
     assert frozen_effect(model, change, *rest, others, begin) == direct_effect(model, change, *rest, begin)
 
 
+@settings(deadline=None)
 @given(questions(linear=True), st.data())
 def test_in_linear_models_path_effects_add_up(question, data):
     random, z, value, y = question
@@ -121,6 +128,7 @@ def test_in_linear_models_path_effects_add_up(question, data):
         assert along == by * int(np.prod([random.weights[edge] for edge in path]))
 
 
+@settings(deadline=None)
 @given(questions(linear=True))
 def test_in_linear_models_compensation_is_the_indirect_effect(question):
     random, z, value, y = question

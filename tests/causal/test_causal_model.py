@@ -2,7 +2,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import questions, random_models
 
@@ -31,6 +31,7 @@ def test_evaluates_in_causal_order_whatever_the_order_of_writing():
     assert chain().evaluate({"u": 3}) == {"x": 6, "m": 7, "y": 67}
 
 
+@settings(deadline=None)
 @given(random_models(linear=False))
 def test_evaluate_is_the_recursive_definition(random):
     expected = {name: by_recursion(random.model, name, random.context) for name in random.model.endogenous}
@@ -38,6 +39,7 @@ def test_evaluate_is_the_recursive_definition(random):
     assert {name: random.model.value(name, random.context) for name in expected} == expected
 
 
+@settings(deadline=None)
 @given(questions(linear=False))
 def test_do_replaces_one_function_and_leaves_the_original_alone(question):
     random, z, value, _ = question
@@ -50,6 +52,7 @@ def test_do_replaces_one_function_and_leaves_the_original_alone(question):
     assert set(intervened.graph.edges) == kept
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.integers(-9, 9))
 def test_do_composes(question, other):
     random, z, value, y = question
@@ -61,6 +64,7 @@ def test_do_composes(question, other):
     assert model.do({y: other}).do({z: value}).evaluate(u) == model.do({y: other, z: value}).evaluate(u)
 
 
+@settings(deadline=None)
 @given(questions(linear=False))
 def test_setting_a_variable_to_the_value_it_has_changes_nothing(question):
     random, z, _, _ = question
@@ -68,6 +72,7 @@ def test_setting_a_variable_to_the_value_it_has_changes_nothing(question):
     assert random.model.do({z: values[z]}).evaluate(random.context) == values
 
 
+@settings(deadline=None)
 @given(random_models(linear=False))
 def test_graph_is_the_parents(random):
     model = random.model

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import questions
 
@@ -29,6 +29,7 @@ def square() -> CausalModel:
     )
 
 
+@settings(deadline=None)
 @given(questions(linear=False), st.integers(-9, 9))
 def test_value_in_another_context(question, shift):
     random, z, _, _ = question
@@ -37,6 +38,7 @@ def test_value_in_another_context(question, shift):
     assert random.model.do({z: value_in(other)}).evaluate(random.context) == expected
 
 
+@settings(deadline=None)
 @given(questions(linear=False))
 def test_value_in_another_model_is_a_nested_counterfactual(question):
     random, z, value, y = question

@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import networkx as nx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.patches import FancyArrowPatch
 from random_models import questions, random_models
@@ -26,6 +26,7 @@ def arrows(axes) -> list[FancyArrowPatch]:
     return [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
 
 
+@settings(deadline=None)
 @given(random_models(linear=True))
 def test_layout_puts_every_variable_above_its_parents_and_none_on_another(random):
     places = layout(random.model)
@@ -34,6 +35,7 @@ def test_layout_puts_every_variable_above_its_parents_and_none_on_another(random
     assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in places.values())
 
 
+@settings(deadline=None)
 @given(questions(linear=True))
 def test_effect_edges_are_the_edges_of_all_paths(question):
     random, z, _, y = question
@@ -41,6 +43,7 @@ def test_effect_edges_are_the_edges_of_all_paths(question):
     assert effect_edges(random.model, z, y) == {edge for path in paths for edge in nx.utils.pairwise(path)}
 
 
+@settings(deadline=None)
 @given(questions(linear=True), st.integers())
 def test_removed_edges_are_the_in_edges(question, value):
     random, z, _, _ = question
@@ -71,11 +74,9 @@ def test_figure5_says_the_effects():
     figure = figure5()
     titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
     assert titles == [
-        "a   the model: y = 3.5",
+        "a   the model: y = 3",
         "b   total effect: −1",
         "c   direct effect: −2",
         "d   indirect effect: +1",
     ]
-    assert "2.5" in texts(figure.axes[1])
-    assert "1.5" in texts(figure.axes[2])
-    assert "4.5" in texts(figure.axes[3])
+    assert [texts(axes)[-1] for axes in figure.axes] == ["3", "2", "1", "4"]

@@ -162,7 +162,8 @@ def expected_effect(
 def contribution(model: CausalModel, variable: str, outcome: str, context: Context) -> Value:
     """What a variable itself adds to the outcome: −DE(z → 0, Y, u), the unembedding's place in causal terms
     (Eq. 25–28; the sign makes a variable that raises Y positive)."""
-    return -direct_effect(model, {variable: 0}, outcome, context)
+    # 0 − x: the contribution of what contributes nothing is 0, not −0.
+    return 0 - direct_effect(model, {variable: 0}, outcome, context)
 
 
 def compensatory_effect(

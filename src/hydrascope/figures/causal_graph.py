@@ -90,7 +90,7 @@ def draw(
     places = dict(places or layout(model))
     labels = {name: (labels or {}).get(name, name) for name in model.graph}
     with style():
-        axes = axes or plt.figure(figsize=(3.4, 3.4)).subplots()
+        axes = axes or plt.figure(figsize=_size(places)).subplots()
         graph = nx.DiGraph(model.graph)
         graph.add_edges_from(marks.removed)
         for edge in graph.edges:
@@ -104,6 +104,12 @@ def draw(
         axes.set_axis_off()
         axes.margins(0.1)
     return axes
+
+
+def _size(places: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    rows = {y for _, y in places.values()}
+    widest = max(sum(y == row for _, y in places.values()) for row in rows)
+    return 1.0 + 0.8 * widest, 0.4 + 0.6 * len(rows)
 
 
 def _looks(model: CausalModel, marks: Marks) -> list[tuple[dict, list[str]]]:

@@ -101,7 +101,7 @@ def draw_all(folder: Path) -> list[Path]:
     Raises:
         HydrascopeError: the folder cannot be written.
     """
-    model = _small_transformer()
+    model = small_transformer()
     written = []
     for name, figure in [
         ("figure4", figure4(every_position_scm(model, 3), final_position_scm(model), "attn.0")),
@@ -113,6 +113,7 @@ def draw_all(folder: Path) -> list[Path]:
     return written
 
 
-def _small_transformer() -> LanguageModel:
+def small_transformer() -> LanguageModel:
+    """Two layers with random weights: enough to have a graph."""
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=1)
     return LanguageModel(LlamaForCausalLM(config))
