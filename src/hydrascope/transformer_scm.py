@@ -83,6 +83,7 @@ def every_position_scm(model: LanguageModel, length: int, prompts: Sequence[Prom
     """The causal model of all positions of prompts of `length` tokens: `embed@0`, `attn.0@0`, …, counting from 0.
 
     Attention at a position reads that position and all before it; `residual` and `logits` are the final position's.
+    The edges grow with the square of layers × positions: it is for small models and short prompts.
 
     Args:
         model: the language model.

@@ -1,3 +1,5 @@
+import doctest
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import questions, random_models
 
+import hydrascope.causal
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, resample
 from hydrascope.errors import HydrascopeError
 
@@ -177,3 +180,7 @@ def test_errors_name_the_thing(ask, message):
 
 def test_repr_reads_as_the_graph():
     assert repr(chain().do(m=1)) == "CausalModel(u; x ← u; m ← constant; y ← x, m)"
+
+
+def test_the_example_of_the_package_is_right():
+    assert doctest.testmod(hydrascope.causal) == (0, 3)
