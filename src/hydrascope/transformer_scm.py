@@ -192,7 +192,6 @@ def _embed_at(model: LanguageModel, length: int, position: int, prompt: Prompt) 
 def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], place: _Place) -> Tensor:
     """One forward pass: every place in `values` is set, and what then stands at `place` is returned."""
     inputs = _inputs(model, prompt)
-    kept: dict[str, Tensor] = {}
 
     def visit(name: str, multiplier: float, hidden: Tensor) -> Tensor:
         changed = hidden.clone()
@@ -201,7 +200,7 @@ def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], p
             if part == name:
                 stream[position] = torch.as_tensor(value, dtype=stream.dtype, device=stream.device) / multiplier
         if name == place[0]:
-            kept[name] = stream[place[1]].clone() * multiplier
+            raise _Reached(stream[place[1]] * multiplier)
         return changed
 
     scale = model.residual_scale
@@ -211,9 +210,19 @@ def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], p
         on_input(model.final_norm, partial(visit, "residual", 1.0)),
         on_output(model.unembedding, partial(visit, "logits", 1.0)),
     ]
-    with hooked(handles):
-        model.hf(**inputs, use_cache=False)
-    return _centred(model, kept["logits"]) if place[0] == "logits" else kept[place[0]]
+    try:
+        with hooked(handles):
+            model.hf(**inputs, use_cache=False)
+    except _Reached as reached:
+        return _centred(model, reached.value) if place[0] == "logits" else reached.value
+    raise AssertionError(f"the forward pass of {model.name} does not come by {place[0]}")
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the place that is read: nothing after it matters."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
 
 
 def _centred(model: LanguageModel, logits: Tensor) -> Tensor:
