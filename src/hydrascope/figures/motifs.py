@@ -28,9 +28,9 @@ _PLACES = {"u": (0.5, 0.0), "x": (0.0, 0.5), "f": (0.8, 0.8), "y": (0.0, 1.2)}
 def figure6() -> Figure:
     """Fig. 6: the motifs as causal graphs, with what setting x to 0 does in them.
 
-    Left, the graphs. In the middle what x and f contribute to y, before and after, in one context: the two ways to
-    leave y as it is. On the right the effects in contexts drawn from P(u): the total effect is 0 whatever the direct
-    effect is, the compensatory effect making up for it.
+    Left, the graphs; an edge ends in a bar where the parent lowers the child. In the middle what x and f contribute
+    to y, before and after, in one context: the two ways to leave y as it is. On the right the effects in contexts
+    drawn from P(u): the total effect is 0 whatever the direct effect is, the compensatory effect making up for it.
     """
     motifs = [
         ("erasure", erasure(), "$f = -x$"),
