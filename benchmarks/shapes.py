@@ -36,8 +36,9 @@ class Shape:
     def build(self, seed: int = 0) -> PreTrainedModel:
         """The model, float32, in evaluation mode, its weights drawn from `seed`."""
         torch.manual_seed(seed)
-        kind = GPT2LMHeadModel if isinstance(self.config, GPT2Config) else LlamaForCausalLM
-        return kind(self.config).eval().requires_grad_(False)
+        config = self.config
+        model = GPT2LMHeadModel(config) if isinstance(config, GPT2Config) else LlamaForCausalLM(config)
+        return model.eval().requires_grad_(False)
 
 
 def gpt2(name: str, layers: int = 12, width: int = 768, heads: int = 12, vocabulary: int = 50257) -> Shape:
@@ -72,9 +73,7 @@ def llama(
         eos_token_id=None,
     )
     kv_width = width * kv_heads // heads
-    return Shape(
-        name, config, attn_weights=2 * width**2 + 2 * width * kv_width, mlp_weights=3 * width * inner
-    )
+    return Shape(name, config, attn_weights=2 * width**2 + 2 * width * kv_width, mlp_weights=3 * width * inner)
 
 
 GPT2_SMALL = gpt2("GPT-2 small")

@@ -1,5 +1,7 @@
 """The work that every tool is given: prompts, targets and patches, drawn once from a seed."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from benchmarks.shapes import Shape, parts
+from hydrascope.ablation import Resample, patch_sources
 
 #: How many of the 1,209 CounterFact prompts have how many tokens, estimated as characters / 4.065, which
 #: gives the mean (10.02) and the longest (27) that a GPT-NeoX vocabulary gives.
@@ -58,33 +61,35 @@ class Answer:
         return max((mine.double() - theirs.double()).abs().max().item() for mine, theirs in pairs)
 
 
-def natural_lengths(count: int) -> list[int]:
-    """`count` lengths distributed as in `LENGTHS`: its quantiles at evenly spaced ranks, the longest last."""
+def natural_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
+    """`count` lengths distributed as in `LENGTHS`: quantiles at evenly spaced ranks, and the longest, shuffled."""
     everyone = [length for length, number in sorted(LENGTHS.items()) for _ in range(number)]
     ranks = [round((i + 0.5) * len(everyone) / count - 0.5) for i in range(count - 1)]
-    return [everyone[rank] for rank in ranks] + [everyone[-1]]
+    lengths = [everyone[rank] for rank in ranks] + [everyone[-1]]
+    random.Random(seed).shuffle(lengths)
+    return tuple(lengths)
 
 
 @torch.inference_mode()
-def draw_task(model: PreTrainedModel, shape: Shape, lengths: list[int], seed: int = 0) -> list[Prompt]:
-    """Random prompts of these lengths, in random order, each with patches from `PATCHES` distinct others."""
+def draw_task(model: PreTrainedModel, shape: Shape, lengths: Sequence[int], seed: int = 0) -> list[Prompt]:
+    """Random prompts of these lengths, with the patches that `hydrascope.sweep` draws by default.
+
+    `PATCHES` distinct other prompts are drawn for a prompt; what they are patched with is computed here, plainly.
+    """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    tokens = [torch.randint(shape.config.vocab_size, (lengths[i],), generator=generator) for i in order]
+    vocabulary = shape.config.vocab_size
+    tokens = [torch.randint(vocabulary, (length,), generator=generator) for length in lengths]
     bank, targets = [], []
     for prompt in tokens:
         activations, logits = _clean_run(model, shape, prompt)
         bank.append(activations)
         targets.append(int(logits.argmax()))
-    banked = torch.stack(bank, 1)  # [component, prompt, width]
-    prompts = []
-    for i, (prompt, target) in enumerate(zip(tokens, targets, strict=True)):
-        draw = torch.rand(shape.components, len(lengths), generator=generator)
-        draw[:, i] = 2  # never the prompt itself
-        sources = draw.argsort(1)[:, :PATCHES]
-        patches = banked.gather(1, sources[:, :, None].expand(-1, -1, shape.width))
-        prompts.append(Prompt(prompt, target, patches))
-    return prompts
+    banked = torch.stack(bank)  # [prompt, component, width]
+    sources = patch_sources(Resample(PATCHES), targets)
+    return [
+        Prompt(prompt, target, banked[chosen].transpose(0, 1).contiguous())
+        for prompt, target, chosen in zip(tokens, targets, sources, strict=True)
+    ]
 
 
 def _clean_run(model: PreTrainedModel, shape: Shape, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,10 @@ protocol's answer, alike for all.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks.shapes import Parts
@@ -33,13 +34,15 @@ class Run:
 
 #: Runs a prompt with the component of that index writing the patches, one a copy; `None, None`: one clean run.
 Session = Callable[[int | None, Float[Tensor, "patch width"] | None], Run]
-Peer = Callable[[Int[Tensor, "token"]], Session]
+#: Opens a session on a prompt; keywords go to every call of the model: `logits_to_keep=1` unembeds the last
+#: position alone.
+Peer = Callable[..., Session]
 
 
 @torch.inference_mode()
-def sweep(peer: Peer, prompt: Prompt, readout: "Readout") -> Answer:
+def sweep(peer: Peer, prompt: Prompt, readout: "Readout", **forward: Any) -> Answer:
     """The paper's protocol on one prompt: every component ablated with every patch."""
-    run = peer(prompt.tokens)
+    run = peer(prompt.tokens, **forward)
     clean = run(None, None)
     direction = readout.direction(clean.residual[0], prompt.target)
     row_unembed, row_logit = [], []
@@ -54,7 +57,7 @@ class Readout:
     """The direction r(σ) against which a component's output is its centred logit of a token (Eq. 7-10)."""
 
     def __init__(self, parts: Parts) -> None:
-        self._norm: nn.Module = parts.norm
+        self._norm: Any = parts.norm
         self._unembedding: Tensor = parts.head.weight  # [vocabulary, width]
         self._mean = self._unembedding.mean(0)
 

@@ -12,10 +12,10 @@ from benchmarks.peers import Peer, Run, Session
 from benchmarks.shapes import Shape, parts
 
 
-def plain_hooks(model: PreTrainedModel, shape: Shape, **forward: Any) -> Peer:
-    """`forward` goes to the model's call: `logits_to_keep=1` unembeds nothing but the last position."""
+def plain_hooks(model: PreTrainedModel, shape: Shape) -> Peer:
+    """Hooks that are put on for every forward pass, and taken off again."""
 
-    def peer(tokens: Tensor) -> Session:
+    def peer(tokens: Tensor, **forward: Any) -> Session:
         def run(ablated: int | None, patches: Tensor | None) -> Run:
             copies = tokens.expand(1 if patches is None else len(patches), -1)
             return hooked_run(model, shape, ablated, patches, lambda: model(copies, **forward).logits)
@@ -38,6 +38,7 @@ def hooked_run(
     residual: list[Tensor] = []
 
     def overwrite(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        assert patches is not None
         (output[0] if isinstance(output, tuple) else output)[:, -1] = patches
 
     def read(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:

@@ -11,17 +11,18 @@ from benchmarks.peers import Peer, Run, Session
 from benchmarks.shapes import Shape
 
 
-def transformer_lens_hooks(model: PreTrainedModel, shape: Shape, **forward: Any) -> Peer:
-    """`model` is wrapped in place, its weights as they are; `forward` goes to its call."""
+def transformer_lens_hooks(model: PreTrainedModel, shape: Shape) -> Peer:
+    """`model` is wrapped in place, its weights as they are."""
     bridge = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
     names = [f"blocks.{layer}.hook_{kind}_out" for layer in range(shape.layers) for kind in ("attn", "mlp")]
 
-    def peer(tokens: Tensor) -> Session:
+    def peer(tokens: Tensor, **forward: Any) -> Session:
         def run(ablated: int | None, patches: Tensor | None) -> Run:
             written: list[Tensor] = []
             residual: list[Tensor] = []
 
             def overwrite(activation: Tensor, hook: Any) -> Tensor:
+                assert patches is not None
                 activation[:, -1] = patches
                 return activation
 

@@ -11,17 +11,17 @@ from benchmarks.peers import Peer, Run, Session
 from benchmarks.shapes import Shape, parts
 
 
-def nnsight_traces(model: PreTrainedModel, shape: Shape, **forward: Any) -> Peer:
-    """`model` is wrapped in place; `forward` goes to its call."""
+def nnsight_traces(model: PreTrainedModel, shape: Shape) -> Peer:
+    """`model` is wrapped in place."""
     wrapped = NNsight(model)
     where = parts(wrapped, shape)
     count = shape.components
 
-    def peer(tokens: Tensor) -> Session:
+    def peer(tokens: Tensor, **forward: Any) -> Session:
         def run(ablated: int | None, patches: Tensor | None) -> Run:
             copies = tokens.expand(1 if patches is None else len(patches), -1)
             with wrapped.trace(input_ids=copies, **forward):
-                written = []
+                written: list[Any] = []
                 for index in range(count):
                     layer, kind = divmod(index, 2)
                     output = where.mlp[layer].output if kind else where.attn[layer].output[0]

@@ -1,0 +1,147 @@
+"""The figures as tables, for a terminal and for docs/benchmarks.md alike: Markdown from the records of the parts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tools import CACHED, ENGINE, LAST, USUAL, USUAL_LAST, WHOLE
+
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+Record = dict[str, Any]
+
+
+def render(records: dict[str, Record]) -> str:
+    """All parts of which there is a record, as Markdown."""
+    sections = [_machine(records["machine"])] if "machine" in records else []
+    for name, record in records.items():
+        if name.startswith("race-"):
+            sections.append(_race(record))
+    if "products" in records:
+        sections.append(_products(records["products"]))
+    if "phases" in records:
+        sections.append(_phases(records["phases"]))
+    if "precision" in records:
+        sections.append(_precision(records["precision"], records.get("race-natural")))
+    if "memory" in records:
+        sections.append(_memory(records["memory"]))
+    return "\n\n".join(sections) + "\n"
+
+
+def insert(page: Path, text: str) -> None:
+    """Put `text` in the place of the measured part of `page`."""
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned to be read as text too; all but the first to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
+
+
+def _machine(record: Record) -> str:
+    return "### The machine\n\n" + "\n".join(f"- {key}: {value}" for key, value in record.items())
+
+
+def _race(record: Record) -> str:
+    tools: dict[str, Record] = record["tools"]
+    rows = [
+        [
+            name,
+            f"{tool['seconds']:.3f}",
+            f"{min(tool['rounds']):.3f}–{max(tool['rounds']):.3f}",
+            f"{tool['times']:.2f}" if tool["times"] < 2 else f"{tool['times']:.1f}",
+            f"{tool['share']:.1%} ({tool['share_in_round']:.1%})" if name in (ENGINE, WHOLE) else "",
+            f"{tool['difference']:.0e}" if name != ENGINE else "",
+        ]
+        for name, tool in tools.items()
+    ]
+    head = ["", "s a prompt", "rounds", "times hydrascope's", "share of the rate", "differs by, logits"]
+    lines = [
+        f"### {record['model']}, {record['prompts']} prompts of {record['mean_tokens']:.1f} tokens on average, "
+        f"the longest {record['longest']}",
+        _table(head, rows),
+        f"Medians of {record['rounds']} rounds. A prompt needs {record['operations'] / 1e9:.1f} GFLOP; the machine's "
+        f"best sustained rate was {record['best_rate'] / 1e9:.0f} GFLOP/s ({_rates(record['rates'])}); shares are of "
+        "this best and, in brackets, of the better library's rate just before and after. The largest number in the "
+        f"answers is {record['size']:.2f} logits. Load of the machine at the start: {record['load']:.1f}.",
+    ]
+    found = [
+        f"{title}: **{min(tools[name]['times'] for name in names):.1f}** times hydrascope's time."
+        for title, names in (
+            ("The fastest of the usual code", [name for name in USUAL if name in tools]),
+            (f"The fastest of the usual code{LAST}", [name for name in USUAL_LAST if name in tools]),
+            ("The expert's loop", [name for name in (CACHED,) if name in tools]),
+        )
+        if names
+    ]
+    return "\n\n".join([*lines, "\n".join(f"- {line}" for line in found)])
+
+
+def _rates(rates: dict[str, list[float]]) -> str:
+    return "; ".join(f"{name} {min(each) / 1e9:.0f}–{max(each) / 1e9:.0f}" for name, each in rates.items())
+
+
+def _products(record: Record) -> str:
+    large = {library: max(rates) for library, rates in record["large"].items()}
+    everything = {"4,096 × 4,096 × 4,096": large, **record["rates"]}
+    rows = [[name, *(f"{rate / 1e9:.0f}" for rate in rates.values())] for name, rates in everything.items()]
+    return "### The products alone, 16 prompts at a time, GFLOP/s\n\n" + _table(["", *large], rows)
+
+
+def _phases(record: Record) -> str:
+    total = sum(record.values())
+    names = {
+        "products": "products with weights",
+        "layers": "the rest of the model, and hydrascope's hooks in it",
+        "outside": "outside the model",
+    }
+    rows = [[names[key], f"{seconds:.4f}", f"{seconds / total:.1%}"] for key, seconds in record.items()]
+    rows.append(["together", f"{total:.4f}", ""])
+    return "### Where the time of hydrascope.sweep goes\n\n" + _table(["", "s a prompt", "share"], rows)
+
+
+def _precision(record: Record, race: Record | None) -> str:
+    rows = [
+        [
+            name,
+            f"{error['size']:.4f}",
+            f"{error['error']:.5f}",
+            f"{error['error'] / error['size']:.2%}",
+            f"{error['worst']:.4f}",
+        ]
+        for name, error in record["errors"].items()
+    ]
+    said = [f"- {record['float32'] / record['bfloat16']:.1f} times as fast as hydrascope in float32."]
+    if race is not None:
+        fastest = min(race["tools"][name]["seconds"] for name in USUAL if name in race["tools"])
+        said.append(f"- **{fastest / record['bfloat16']:.0f}** times as fast as the usual code in float32.")
+    return "\n\n".join(
+        [
+            "### bfloat16",
+            f"{record['bfloat16']:.4f} s a prompt (float32 in the same run: {record['float32']:.4f}).",
+            "\n".join(said),
+            _table(["quantity", "size", "error", "relative", "worst"], rows),
+            "Size and error are root mean squares, in logits; a model with random weights.",
+        ]
+    )
+
+
+def _memory(record: Record) -> str:
+    gib = {name: f"{number / 2**30:.2f}" for name, number in record.items()}
+    rows = [
+        ["the weights", gib["weights"]],
+        ["peak of the process", gib["peak"]],
+        ["peak beside the weights", gib["beside_weights"]],
+        ["of which Python and its libraries", gib["imports"]],
+    ]
+    return "### Memory of hydrascope.sweep at the default batch\n\n" + _table(["", "GiB"], rows)

@@ -1,0 +1,84 @@
+"""A process for each tool, so that none works under what another has changed, and idle while another is timed."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from benchmarks.shapes import Shape
+from benchmarks.task import PATCHES, Answer, Prompt, draw_task
+from benchmarks.tools import prepare
+
+#: One a core.
+THREADS = 2
+
+
+class Worker:
+    """A tool that is ready to run, in a process of its own; a context manager that ends it.
+
+    Raises:
+        RuntimeError: the tool raised an error; its process prints the traceback.
+    """
+
+    def __init__(self, tool: str, shape: Shape, lengths: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self.tool = tool
+        self._process = context.Process(target=_serve, args=(theirs, tool, shape, lengths, dtype), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._receive()  # ready
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise RuntimeError(f"{self.tool} failed; its error is printed above") from None
+
+    def run(self, indices: Sequence[int], **forward: int) -> tuple[float, list[Answer]]:
+        """The protocol on these prompts of the task: seconds a prompt, and the answers.
+
+        `forward` goes to every call of the model.
+        """
+        self._connection.send((list(indices), forward))
+        seconds, answers = self._receive()
+        return seconds, [Answer(*map(torch.from_numpy, answer)) for answer in answers]
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.terminate()
+
+
+def _serve(connection: Connection, tool_name: str, shape: Shape, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.set_num_threads(THREADS)
+    model = shape.build()
+    # The same task in every process: drawn in float32, whatever the tool computes in.
+    task = draw_task(model, shape, lengths)
+    model.to(dtype=dtype)
+    tool = prepare(tool_name, model, shape)
+    task = [Prompt(prompt.tokens, prompt.target, prompt.patches.to(dtype)) for prompt in task]
+    # The first call of anything is slower; as many prompts as resample patches need.
+    tool([Prompt(prompt.tokens[:3], prompt.target, prompt.patches) for prompt in task[: PATCHES + 1]])
+    connection.send("ready")
+    while True:
+        try:
+            indices, forward = connection.recv()
+        except EOFError:
+            return
+        chosen = [task[index] for index in indices]
+        start = time.perf_counter()
+        answers = tool(chosen, **forward)
+        seconds = time.perf_counter() - start
+        fields = [(a.unembed, a.row_unembed, a.row_logit) for a in answers]
+        connection.send((seconds / len(chosen), [[f.float().numpy() for f in answer] for answer in fields]))
