@@ -24,7 +24,7 @@ class Race:
 
     Attributes:
         lengths: of all prompts. Hydrascope is timed on all of them, a peer on one prompt a round, of the mean
-            length: a peer's time is proportional to the length.
+            length: a peer's time grows linearly with the length.
         peers: names from `benchmarks.tools`.
         rounds: how often each is timed.
     """

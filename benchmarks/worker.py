@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.shapes import Shape
 from benchmarks.task import PATCHES, Answer, Prompt, draw_task
-from benchmarks.tools import prepare
+from benchmarks.tools import WHOLE, prepare
 
 #: One a core.
 THREADS = 2
@@ -68,8 +68,9 @@ def _serve(connection: Connection, tool_name: str, shape: Shape, lengths: tuple[
     model.to(dtype=dtype)
     tool = prepare(tool_name, model, shape)
     task = [Prompt(prompt.tokens, prompt.target, prompt.patches.to(dtype)) for prompt in task]
-    # The first call of anything is slower; as many prompts as resample patches need.
-    tool([Prompt(prompt.tokens[:3], prompt.target, prompt.patches) for prompt in task[: PATCHES + 1]])
+    # The first call of anything is slower. `hydrascope.sweep` needs other prompts to draw patches from.
+    warm = task[: PATCHES + 1] if tool_name == WHOLE else task[:1]
+    tool([Prompt(prompt.tokens[:3], prompt.target, prompt.patches) for prompt in warm])
     connection.send("ready")
     while True:
         try:
