@@ -162,6 +162,23 @@ def test_a_result_can_be_removed_and_made_again(tmp_path: Path) -> None:
     stored(path)
 
 
+def test_an_overwrite_that_fails_keeps_the_old_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.zarr"
+    expected = stored(path)
+
+    async def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.storage.LocalStore.set", full)
+        with pytest.raises(HydrascopeError, match="No space left on device"):
+            store.create(path, known(7), 2, "float32", 3, overwrite=True)
+    xr.testing.assert_identical(store.open_results(path), expected)
+    assert list(tmp_path.iterdir()) == [path]
+    store.create(path, known(7), 2, "float32", 3, overwrite=True)
+    assert store.read_attributes(path)["measured"] == 0
+
+
 def test_what_a_killed_run_left_beside_is_cleared(tmp_path: Path) -> None:
     path = tmp_path / "r.zarr"
     (tmp_path / ".r.zarr.partial").mkdir()
@@ -188,5 +205,17 @@ def test_a_full_disk_keeps_what_is_measured(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(HydrascopeError, match=r"cannot create .*No space left on device"):
             store.create(tmp_path / "other.zarr", known(7), 2, "float32", 3)
     xr.testing.assert_identical(store.open_results(path), before)
-    store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
+
+    def no_room(self: Path, *arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", no_room)
+        with pytest.raises(HydrascopeError, match=r"3 prompts are kept"):
+            store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
+    assert [file.name for file in tmp_path.iterdir()] == ["r.zarr"]
+    xr.testing.assert_identical(store.open_results(path), before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
     assert store.open_results(path).sizes["prompt"] == 6

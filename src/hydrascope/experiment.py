@@ -124,9 +124,7 @@ def run(
         clean = clean_runs(plan, size)
         so_far = {"block_size": block_size, "batch_size": size, "worst_imbalance": worst}
         result = known(plan, clean).assign_attrs(so_far)
-        if out.exists():
-            store.remove(out)
-        store.create(out, result, clean.patches, plan.stored, block_size)
+        store.create(out, result, clean.patches, plan.stored, block_size, overwrite=overwrite)
     for block in _blocks(plan, clean, start, block_size, size, progress):
         worst = max(worst, float(block.dataset["imbalance"].max()))
         store.write(out, block.start, block.dataset, {"worst_imbalance": worst, "batch_size": block.batch_size})
@@ -174,7 +172,8 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
     ]
     if differences:
         raise HydrascopeError(
-            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another --out, or --overwrite"
+            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another --out, "
+            "or --overwrite"
         )
 
 

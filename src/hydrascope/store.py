@@ -39,7 +39,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
 _ROOT = "zarr.json"
 
 
-def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int) -> None:
+def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int, *, overwrite: bool = False) -> None:
     """Make an empty result at `path`, with what is `known` before anything is measured.
 
     Args:
@@ -47,6 +47,7 @@ def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int) 
         patches: the length of dimension `patch`.
         dtype: of the measured numbers, `float32` or `float64`.
         block: how many prompts are written at a time; the length of a chunk.
+        overwrite: delete the result that is there, once its successor has been made.
 
     Raises:
         HydrascopeError: something is there already, or the disk refuses.
@@ -61,29 +62,40 @@ def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int) 
     checked = (ZstdCodec(level=1, checksum=True),)
     # Made beside its place and moved there whole, so that a run killed meanwhile leaves no half of a result.
     partial = path.with_name(f".{path.name}.partial")
-    with _disk(f"cannot create {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if partial.exists():
-            shutil.rmtree(partial)
-        with warnings.catch_warnings():
-            # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
-            warnings.filterwarnings("ignore", "Consolidated metadata")
-            xr.Dataset(empty).to_zarr(
-                partial,
-                mode="w-",
-                encoding={name: {"compressors": checked, "chunks": chunks[name]} for name in empty},
-                zarr_format=3,
-                write_empty_chunks=False,
-            )
-            known.assign_attrs(format=FORMAT, measured=0).to_zarr(
-                partial,
-                mode="a",
-                encoding={name: {"compressors": checked} for name in known.variables},
-                write_empty_chunks=True,
-            )
+    with _disk(f"cannot create {path}"), _removed_on_failure(partial), warnings.catch_warnings():
+        # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
+        warnings.filterwarnings("ignore", "Consolidated metadata")
+        xr.Dataset(empty).to_zarr(
+            partial,
+            mode="w-",
+            encoding={name: {"compressors": checked, "chunks": chunks[name]} for name in empty},
+            zarr_format=3,
+            write_empty_chunks=False,
+        )
+        known.assign_attrs(format=FORMAT, measured=0).to_zarr(
+            partial,
+            mode="a",
+            encoding={name: {"compressors": checked} for name in known.variables},
+            write_empty_chunks=True,
+        )
         if path.exists():
-            raise HydrascopeError(f"{path} exists: choose another --out")
+            if not overwrite:
+                raise HydrascopeError(f"{path} exists: choose another --out")
+            remove(path)
         partial.rename(path)
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Make room for `folder`, and leave nothing of it where it couldn't be finished."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _unmeasured(name: str, dtype: str) -> np.generic:
@@ -111,12 +123,18 @@ def write(path: Path, start: int, block: xr.Dataset, attributes: Mapping[str, An
 def _update_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
     root = json.loads((path / _ROOT).read_bytes())
     root["attributes"].update(attributes)
-    partial = path / f"{_ROOT}.partial"
-    with partial.open("w") as file:
-        json.dump(root, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path / _ROOT)
+    # Beside the result: zarr wonders at files that it doesn't know.
+    place = path.resolve()
+    partial = place.with_name(f".{place.name}.attributes")
+    try:
+        with partial.open("w") as file:
+            json.dump(root, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(place / _ROOT)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
