@@ -1,33 +1,85 @@
-"""The same functions, computed with fewer passes over memory: what a sweep's many rows make worth while."""
+"""The same functions by faster kernels: what a sweep's many rows make worth while, up to rounding."""
 
 import ctypes
 import functools
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers.activations import FastGELUActivation, NewGELUActivation
+from torch import Tensor, nn
+from transformers.activations import FastGELUActivation, GELUActivation, GELUTanh, NewGELUActivation
+from transformers.pytorch_utils import Conv1D
 
 from hydrascope.model import LanguageModel
 
-#: Activations that transformers writes as several tensor operations and PyTorch has in one.
-_TANH_GELU = (NewGELUActivation, FastGELUActivation)
+Forward = Callable[[Tensor], Tensor]
+
+#: The form of GELU that each of transformers' modules computes, by PyTorch's name for it. Some are written as several
+#: tensor operations there.
+_GELU_FORMS: dict[type[nn.Module], str] = {
+    NewGELUActivation: "tanh",
+    FastGELUActivation: "tanh",
+    GELUTanh: "tanh",
+    GELUActivation: "none",
+}
 
 
 @contextmanager
 def fast_kernels(model: LanguageModel) -> Iterator[None]:
-    """Let `model` compute the tanh form of GELU in one operation instead of eight, up to rounding."""
+    """Let `model` multiply by the faster library, and compute GELU within the product before it or in one operation."""
     _keep_freed_memory()
-    activations = [module for module in model.hf.modules() if isinstance(module, _TANH_GELU)]
-    for module in activations:
-        # In place: the input is the output of the projection before, which nothing else reads.
-        module.forward = functools.partial(torch.ops.aten.gelu_, approximate="tanh")  # type: ignore[method-assign]
+    forwards: dict[nn.Module, Forward] = {}
+    for module in model.hf.modules():
+        if type(module) in (nn.Linear, Conv1D) and _one_dnn_multiplies(module.weight):
+            forwards.setdefault(module, _product(module, "none", ""))
+        elif form := _GELU_FORMS.get(type(module)):
+            # In place: the input is the output of the projection before, which nothing else reads.
+            forwards.setdefault(module, functools.partial(torch.ops.aten.gelu_, approximate=form))
+        elif pair := _widening_and_gelu(module):
+            widening, gelu = pair
+            forwards[widening] = _product(widening, "gelu", _GELU_FORMS[type(gelu)])
+            forwards[gelu] = nn.Identity().forward
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
-        for module in activations:
+        for module in forwards:
             del module.forward
+
+
+def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """The projection of a plain MLP that GELU follows: the one of its own that widens. Gated MLPs have two."""
+    children = list(module.children())
+    gelus = [child for child in children if type(child) in _GELU_FORMS]
+    linears = [child for child in children if type(child) in (nn.Linear, Conv1D)]
+    widening = [linear for linear in linears if _weight(linear).shape[0] > _weight(linear).shape[1]]
+    if len(gelus) == len(widening) == 1 and len(linears) == 2 and _one_dnn_multiplies(_weight(widening[0])):
+        return widening[0], gelus[0]
+    return None
+
+
+def _weight(linear: nn.Module) -> Tensor:
+    """The weight of a linear module, `[out, in]`."""
+    weight: Tensor = linear.weight  # type: ignore[assignment]
+    return weight.T if isinstance(linear, Conv1D) else weight
+
+
+def _one_dnn_multiplies(weight: Tensor) -> bool:
+    """Whether oneDNN can multiply by `weight`: PyTorch asks another library for float32, on many CPUs a slower one."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
+
+
+def _product(linear: nn.Module, activation: str, form: str) -> Forward:
+    """`linear` by oneDNN, and then `activation` before anything is written to memory."""
+    weight, bias = _weight(linear), linear.bias
+
+    def forward(hidden: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, activation, [], form)
+
+    return forward
 
 
 @functools.cache
