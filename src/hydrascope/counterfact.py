@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydrascope.errors import HydrascopeError
 
-#: The file's name says 1000; it holds 1,209 entries.
+#: The file's name says 1000; it holds 1,209 entries. One prompt is there twice: 1,208 are measured.
 URL = "https://rome.baulab.info/data/dsets/known_1000.json"
 SHA256 = "61daca55318bb5260c1e62e133debef9102c7b278bbc7b19dd2ac655543f333a"
 

@@ -32,13 +32,16 @@ def automatic_batch_size(model: LanguageModel, tokens: Sequence[Sequence[int]], 
 
 
 def prompt_bytes(model: LanguageModel, length: int, patches: int) -> int:
-    """An estimate from above of the memory that one prompt of a batch needs at the top layer."""
+    """An estimate from above of the memory that one prompt of a batch needs at the top layer.
+
+    Twice what the tensors of one layer take: the allocator keeps freed pieces that don't fit the next.
+    """
     rows = len(model.components) * patches + 1
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
     matrices = [parameter for parameter in model.layers[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
     heads = model.config.num_attention_heads
-    row = size * (6 * model.width + 3 * inner) + wide * (4 * model.width + 3 * len(model.components))
+    row = size * (12 * model.width + 6 * inner) + wide * (8 * model.width + 6 * len(model.components))
     row += wide * 3 * heads * length
     prefix = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.layers))
     return rows * row + prefix + wide * 2 * heads * length**2
