@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ EVERYONE = (*USUAL, *USUAL_LAST, CACHED)
 def parts(quick: bool, rounds: int) -> dict[str, Callable[[], dict[str, Any]]]:
     """Everything there is to measure, by name; `quick`: on tiny models, to see that all of it works."""
     gpt2, llama = (TINY_GPT2, TINY_LLAMA) if quick else (GPT2_SMALL, LLAMA_1024)
-    natural = natural_lengths(24 if quick else 64)
+    natural = natural_lengths(32 if quick else 64)
     races = (
         race.Race("natural", gpt2, natural, EVERYONE, rounds),
         race.Race("llama", llama, natural_lengths(24 if quick else 32), EVERYONE, rounds),
@@ -44,12 +45,17 @@ def parts(quick: bool, rounds: int) -> dict[str, Callable[[], dict[str, Any]]]:
         return {**asdict(found), "beside_weights": found.beside_weights}
 
     return {
-        **{f"race-{each.name}": lambda each=each: race.run(each, say).record() for each in races},
+        **{f"race-{each.name}": partial(compete, each) for each in races},
         "products": occurring,
         "phases": lambda: asdict(phases.of_sweep(gpt2, natural)),
         "precision": lambda: asdict(precision.compare(gpt2, natural[: len(natural) // 2], rounds, say)),
         "memory": peak,
     }
+
+
+def compete(one: race.Race) -> dict[str, Any]:
+    """The record of a race."""
+    return race.run(one, say).record()
 
 
 def say(message: str) -> None:

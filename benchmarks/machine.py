@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class Rate:
         _keep_freed_memory()
         left, right = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE)
         for name, multiply in LIBRARIES.items():
-            times = sustained(lambda multiply=multiply: multiply(left, right), seconds)
+            times = sustained(partial(multiply, left, right), seconds)
             self.measured[name].append(2 * LARGE**3 * times)
         return max(rates[-1] for rates in self.measured.values())
 

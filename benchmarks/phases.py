@@ -19,7 +19,8 @@ class Phases:
     """Seconds a prompt.
 
     Attributes:
-        products: in modules that multiply with weights, biases included, the unembedding of clean runs too.
+        products: in modules that multiply with weights, with what is done in the same pass (biases, GELU), and the
+            unembedding of clean runs.
         layers: in the rest of the model's calls: attention itself, norms, activations, residual additions, and
             hydrascope's hooks, which join, overwrite and read rows.
         outside: everything else: drawing patches, effects from what was read, checks of the books, the dataset.

@@ -1,6 +1,7 @@
 """The matrix products that the protocol needs: how many operations, and how fast this machine does them alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,10 +62,15 @@ def occurring_rates(
             inputs = [torch.randn(rows, weight.shape[1]) for weight in weights]
             operations = sum(2 * rows * weight.numel() for weight in weights)
             rates[f"layer {layer}, {name}, {rows:,} rows"] = {
-                library: operations * sustained(lambda m=multiply, i=inputs, w=weights: list(map(m, i, w)), seconds)
+                library: operations * sustained(partial(_multiply_all, multiply, inputs, weights), seconds)
                 for library, multiply in LIBRARIES.items()
             }
     return rates
+
+
+def _multiply_all(multiply: Callable[[Tensor, Tensor], Tensor], inputs: list[Tensor], weights: list[Tensor]) -> None:
+    for rows, weight in zip(inputs, weights, strict=True):
+        multiply(rows, weight)
 
 
 def _weight(linear: Any) -> Tensor:

@@ -62,10 +62,10 @@ class Worker:
 
 def _serve(connection: Connection, tool_name: str, shape: Shape, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.set_num_threads(THREADS)
-    model = shape.build()
+    model: Any = shape.build()
     # The same task in every process: drawn in float32, whatever the tool computes in.
     task = draw_task(model, shape, lengths)
-    model.to(dtype=dtype)
+    model.to(dtype)
     tool = prepare(tool_name, model, shape)
     task = [Prompt(prompt.tokens, prompt.target, prompt.patches.to(dtype)) for prompt in task]
     # The first call of anything is slower. `hydrascope.sweep` needs other prompts to draw patches from.

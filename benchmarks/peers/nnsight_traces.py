@@ -30,7 +30,8 @@ def nnsight_traces(model: PreTrainedModel, shape: Shape) -> Peer:
                     written.append(output[:, -1])
                 residual = where.norm.input[:, -1].save()
                 logits = wrapped.output.logits[:, -1].save()
-                stacked = torch.stack(written, 1).save()
+                stacked: Any = torch.stack(written, 1)
+                stacked = stacked.save()
             return Run(stacked, residual, logits)
 
         return run
