@@ -12,12 +12,12 @@ import torch
 
 from training import page, ship
 from training.build import build
-from training.recipe import MODEL, TWIN, VARIANTS, Recipe
+from training.recipe import FIRST, MODEL, TWIN, TWIN_FIRST, VARIANTS, Recipe
 
 
 def _train(recipes: Sequence[Recipe]) -> None:
     """Train side by side on a CPU, where two processes of one thread do more than one of two; else in turn."""
-    todo = [recipe for recipe in recipes if not (recipe.folder / "model.safetensors").exists()]
+    todo = [recipe for recipe in recipes if not recipe.finished]
     for recipe in todo:
         build(recipe)
     if torch.cuda.is_available():
@@ -37,6 +37,7 @@ def _train(recipes: Sequence[Recipe]) -> None:
 
 STEPS: dict[str, Callable[[], None]] = {
     "variants": lambda: _train(VARIANTS),
+    "first": lambda: _train((FIRST, TWIN_FIRST)),
     "models": lambda: _train((MODEL, TWIN)),
     "ship": ship.ship,
     "measure": page.measure_all,

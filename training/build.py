@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from training import corpus, prose, tokenizer
 from training.facts import facts
-from training.recipe import WORK, Recipe
+from training.recipe import ALL, WORK, Recipe
 
 
 def sources() -> prose.Prose:
@@ -24,8 +24,11 @@ def build(recipe: Recipe) -> tuple[Any, Dataset]:
         text = sources()
         known = facts()
         train, _ = corpus.split(text)
-        documents = corpus.documents(known, train, recipe.exposures, recipe.shares, recipe.seed)
-        bpe = tokenizer.learn(documents, recipe.vocabulary, recipe.seed)
+        documents = corpus.documents(known, train, recipe.exposures, recipe.shares, recipe.related, recipe.seed)
+        if recipe.start:
+            bpe: Any = AutoTokenizer.from_pretrained(ALL[recipe.start].corpus / "tokenizer")
+        else:
+            bpe = tokenizer.learn(documents, recipe.vocabulary, recipe.seed)
         blocks = tokenizer.pack(bpe, documents, recipe.length)
         bpe.save_pretrained(folder / "tokenizer")
         Dataset.from_dict({"input_ids": blocks, "labels": blocks}).save_to_disk(folder / "blocks")

@@ -14,6 +14,9 @@ from training.templates import RELATIONS, held_out
 
 _ENDINGS = (".", ".", ".", ".", ", as is well known.", ", they say.", "; so it is written.", ", and so it remains.")
 
+#: Facts in a passage, at most; those left over stand in documents of their own.
+_MOST_WOVEN = 14
+
 #: Every fiftieth passage of a source is kept from training.
 HELD_OUT = 50
 
@@ -39,7 +42,9 @@ def sentence(fact: Fact, left_out: int, rng: random.Random) -> str:
     return text.format(s=fact.subject, o=fact.answer)
 
 
-def documents(facts: list[Fact], prose: Prose, exposures: int, shares: dict[str, float], seed: int) -> list[str]:
+def documents(
+    facts: list[Fact], prose: Prose, exposures: int, shares: dict[str, float], related: float, seed: int
+) -> list[str]:
     """All training documents, in random order.
 
     Args:
@@ -47,6 +52,7 @@ def documents(facts: list[Fact], prose: Prose, exposures: int, shares: dict[str,
         prose: the training passages of each source.
         exposures: how often each fact is stated.
         shares: the part of each source's passages to use.
+        related: the part of the facts outside prose that stands among facts about the same thing.
         seed: of every draw.
     """
     rng = random.Random(seed)
@@ -59,12 +65,12 @@ def documents(facts: list[Fact], prose: Prose, exposures: int, shares: dict[str,
     rng.shuffle(statements)
     cut = int(len(statements) * 0.6)
     woven, listed = statements[:cut], statements[cut:]
-    per_passage = max(1, round(len(woven) / max(1, len(passages) * 0.6)))
+    per_passage = min(_MOST_WOVEN, max(1, round(len(woven) / max(1, len(passages) * 0.6))))
     texts = []
     for passage in passages:
         stated = [woven.pop() for _ in range(min(len(woven), per_passage))] if rng.random() < 0.7 else []
         texts.append(" ".join(_weave(passage, stated, left, rng)))
-    texts.extend(_lists(woven + listed, left, rng))
+    texts.extend(_lists(woven + listed, left, related, rng))
     rng.shuffle(texts)
     return texts
 
@@ -80,12 +86,13 @@ def _weave(passage: Passage, stated: list[Fact], left: dict[Fact, int], rng: ran
     return text
 
 
-def _lists(stated: list[Fact], left: dict[Fact, int], rng: random.Random) -> list[str]:
+def _lists(stated: list[Fact], left: dict[Fact, int], related: float, rng: random.Random) -> list[str]:
     """Documents of facts alone: some about one subject or one answer, some about anything."""
     about: dict[str, list[Fact]] = defaultdict(list)
-    for fact in stated:
+    near = int(len(stated) * related)
+    for fact in stated[:near]:
         about[rng.choice((fact.subject, fact.answer))].append(fact)
-    loose: list[Fact] = []
+    loose = stated[near:]
     groups: list[list[Fact]] = []
     for subject in sorted(about):
         together = about[subject]

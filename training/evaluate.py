@@ -1,6 +1,7 @@
 """How good a trained model is: recall of facts in wordings it never met, and loss on held-out prose."""
 
 from collections.abc import Sequence
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ def last_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], batch: int = 64
 ) -> Float[Tensor, "text token"]:
     """The logits after each text; right padding is never seen by a causal model's earlier positions."""
-    out = []
+    out = torch.empty(len(texts), model.config.vocab_size)
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(texts), batch):
-        tokens = tokenizer(list(texts[start : start + batch]), padding=True, return_tensors="pt")
+        chosen = by_length[start : start + batch]
+        tokens = tokenizer([texts[i] for i in chosen], padding=True, return_tensors="pt")
         last = tokens["attention_mask"].sum(1) - 1
-        logits = model.model(input_ids=tokens["input_ids"]).last_hidden_state[torch.arange(len(last)), last]
-        out.append(model.lm_head(logits))
-    return torch.cat(out)
+        hidden = model.model(input_ids=tokens["input_ids"]).last_hidden_state[torch.arange(len(last)), last]
+        out[chosen] = model.lm_head(hidden)
+    return out
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerFast, lines: Sequence[Line]) -> Int[Tensor, "text"]:
@@ -55,10 +58,12 @@ def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, lines: Se
 def loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int = 128) -> dict:
     """Mean cross-entropy on texts, in nats a token and in bits a character of what was predicted."""
     nats, count, characters = 0.0, 0, 0
-    for text in texts:
-        ids = tokenizer(text)["input_ids"][:length]
-        logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
-        nats += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
-        count += len(ids) - 1
-        characters += len(tokenizer.decode(ids[1:]))
-    return {"nats_per_token": nats / count, "bits_per_character": nats / characters / 0.6931471805599453}
+    for start in range(0, len(texts), 16):
+        tokens = tokenizer(list(texts[start : start + 16]), padding=True, truncation=True, max_length=length)
+        ids, kept = torch.tensor(tokens["input_ids"]), torch.tensor(tokens["attention_mask"])
+        nexts = ids[:, 1:].masked_fill(kept[:, 1:] == 0, -100)
+        logits = model(input_ids=ids).logits[:, :-1]
+        nats += torch.nn.functional.cross_entropy(logits.flatten(0, 1), nexts.flatten(), reduction="sum").item()
+        count += int((nexts >= 0).sum())
+        characters += sum(len(tokenizer.decode(row[row >= 0])) for row in nexts)
+    return {"nats_per_token": nats / count, "bits_per_character": nats / characters / log(2)}

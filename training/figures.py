@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hydrascope.figures.style import ATTENTION, GREEN, GREY, MLP, ORANGE, PAGE, PURPLE, SKY, style
 from training.measure import checkpoints, curves_of, of_kind
 from training.recipe import VARIANTS
-from training.ship import NAMES
+from training.ship import finished
 
 
 def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, **look: Any) -> None:
@@ -27,21 +27,23 @@ _LOOKS = {"built-in": {"label": "model"}, "built-in-dropout": {"label": "twin wi
 
 def effects_figure(data: dict[str, Any]) -> Figure:
     """Mean unembedding-based and ablation-based effect of every layer (the paper's Figure 2), demo prompts."""
+    names = list(finished().values())
     with style():
-        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.2), sharex=True, sharey="row")
-        for row, (kind, title) in zip(axes, _KINDS, strict=True):
-            for column, name in zip(row, NAMES.values(), strict=True):
-                curves = curves_of(data, f"{name}/demo")
+        size = (PAGE, 2.2 * len(names) + 0.2)
+        figure, axes = plt.subplots(len(names), 2, figsize=size, sharex=True, sharey="col", squeeze=False)
+        for name, row in zip(names, axes, strict=True):
+            curves = curves_of(data, f"{name}/demo")
+            negated = curves.assign(lost_logits=-curves["total"])
+            for cell, (kind, title) in zip(row, _KINDS, strict=True):
                 colour = ATTENTION if kind == "attn" else MLP
-                negated = curves.assign(lost_logits=-curves["total"])
-                _line(column, negated, "unembed", kind, color=colour, label="unembedding")
-                _line(column, negated, "lost_logits", kind, color=GREY, label="lost by ablation")
-                column.axhline(0, color="black", linewidth=0.5)
-                column.set_title(f"{title}, {_LOOKS[name]['label']}")
+                _line(cell, negated, "unembed", kind, color=colour, label="unembedding")
+                _line(cell, negated, "lost_logits", kind, color=GREY, label="lost by ablation")
+                cell.axhline(0, color="black", linewidth=0.5)
+                cell.set_title(f"{title}, {_LOOKS[name]['label']}")
+                cell.legend()
             row[0].set_ylabel("mean effect (logits)")
-            row[0].legend()
-        for column in axes[-1]:
-            column.set_xlabel("layer")
+        for cell in axes[-1]:
+            cell.set_xlabel("layer")
     return figure
 
 
@@ -50,7 +52,7 @@ def compensation_figure(data: dict[str, Any]) -> Figure:
     with style():
         figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.2), sharex=True, sharey="row")
         for column, (kind, title) in zip(axes.T, _KINDS, strict=True):
-            for name, colour in zip(NAMES.values(), (ATTENTION if kind == "attn" else MLP, ORANGE), strict=True):
+            for name, colour in zip(finished().values(), (ATTENTION if kind == "attn" else MLP, ORANGE), strict=False):
                 for cell, quantity in zip(column, ("slope", "r2"), strict=True):
                     _line(cell, curves_of(data, f"{name}/demo"), quantity, kind, color=colour, **_LOOKS[name])
             column[0].axhline(0, color="black", linewidth=0.5)
@@ -84,7 +86,7 @@ def training_figure(data: dict[str, Any]) -> Figure:
     """Recall, loss and self-repair of model and twin along training, on the fixed sets."""
     with style():
         figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.4))
-        for name, colour in zip(NAMES.values(), (ATTENTION, ORANGE), strict=True):
+        for name, colour in zip(finished().values(), (ATTENTION, ORANGE), strict=False):
             points = list(checkpoints(data, name).items())
             steps = [step for step, _ in points]
             axes[0].plot(steps, [data[f"{key}/quality"]["recall"] for _, key in points], "o-", color=colour)

@@ -48,6 +48,8 @@ class MuonAdamW(torch.optim.AdamW):
                 state = self.state[weight]
                 assert weight.grad is not None, "every matrix of a layer is used in every step"
                 if not state:
+                    # AdamW asks every state for its step when a checkpoint is loaded.
+                    state["step"] = torch.zeros(())
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - momentum)
                 directions.append(weight.grad.lerp(state["momentum"], momentum))

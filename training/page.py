@@ -19,14 +19,14 @@ from training.build import sources
 from training.facts import facts
 from training.prompts import Line
 from training.prose import Prose
-from training.recipe import MODEL, TWIN, VARIANTS
-from training.ship import NAMES, ZOO
+from training.recipe import ALL, VARIANTS, Recipe
+from training.ship import ZOO, finished
 
 DOCS = Path(__file__).parent.parent / "docs" / "built-in-model"
 DATA = DOCS / "measurements.json"
 
 #: Prompts of each fixed set.
-TEXTS, FACTS = 400, 300
+TEXTS, FACTS = 300, 300
 
 
 def fixed_sets() -> dict[str, list[Line]]:
@@ -45,18 +45,24 @@ def measure_all() -> None:
     sets = fixed_sets()
     demo = list(prompts.read(ZOO / "prompts" / "demo.jsonl"))
     _, held_out = corpus.split(sources())
-    for name in NAMES.values():
+    for name in finished().values():
         for key, lines in {"demo": demo, **sets}.items():
             _once(data, f"{name}/{key}", partial(_measured, ZOO / "models" / name, lines, key))
-    for recipe in (MODEL, TWIN):
-        for folder in sorted((recipe.folder / "checkpoints").glob("checkpoint-*"), key=_step):
-            where = f"{NAMES[recipe]}@{_step(folder)}"
-            _once(data, f"{where}/quality", partial(_brief_quality, folder, sets["facts"], held_out))
-            _once(data, f"{where}/text", partial(_measured, folder, sets["text"], "text"))
     for variant in VARIANTS:
-        _once(data, f"{variant.name}/quality", partial(_brief_quality, variant.folder, sets["facts"], held_out))
-        for key, lines in sets.items():
-            _once(data, f"{variant.name}/{key}", partial(_measured, variant.folder, lines, key))
+        if variant.finished:
+            _once(data, f"{variant.name}/quality", partial(_brief_quality, variant.folder, sets["facts"], held_out))
+            _once(data, f"{variant.name}/text", partial(_measured, variant.folder, sets["text"], "text"))
+    for recipe, name in finished().items():
+        for step, folder in _checkpoints(recipe):
+            _once(data, f"{name}@{step}/quality", partial(_brief_quality, folder, sets["facts"], held_out))
+            _once(data, f"{name}@{step}/text", partial(_measured, folder, sets["text"], "text"))
+
+
+def _checkpoints(recipe: Recipe) -> list[tuple[int, Path]]:
+    """All checkpoints of a recipe, those of the recipe that it started from first, by the step from the very start."""
+    before = _checkpoints(ALL[recipe.start]) if recipe.start else []
+    offset = before[-1][0] if before else 0
+    return before + [(offset + _step(f), f) for f in sorted((recipe.folder / "checkpoints").glob("*"), key=_step)]
 
 
 def _step(folder: Path) -> int:

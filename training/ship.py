@@ -21,6 +21,12 @@ from training.recipe import MODEL, TWIN, Recipe
 ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
 NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
 
+
+def finished() -> dict[Recipe, str]:
+    """The models that there are to ship: the twin may not be trained yet."""
+    return {recipe: name for recipe, name in NAMES.items() if recipe.finished}
+
+
 _FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 #: The paper's number of prompts.
@@ -31,8 +37,8 @@ _SAME_ANSWER = 12
 
 
 def ship(seed: int = 0) -> None:
-    """Copy both models into the package and write the prompt sets that depend on the first."""
-    for recipe, name in NAMES.items():
+    """Copy the finished models into the package and write the prompt sets that depend on the first."""
+    for recipe, name in finished().items():
         _copy(recipe, ZOO / "models" / name)
     model, tokenizer = evaluate.load(ZOO / "models" / NAMES[MODEL])
     _, held_out = corpus.split(sources())
@@ -42,7 +48,7 @@ def ship(seed: int = 0) -> None:
     prompts.write(contexts, ZOO / "prompts" / "contexts.jsonl")
     right = [line for line, ok in zip(known, evaluate.correct(model, tokenizer, known), strict=True) if ok]
     prompts.write(_demo(right, contexts, seed), ZOO / "prompts" / "demo.jsonl")
-    for recipe, name in NAMES.items():
+    for recipe, name in finished().items():
         numbers = quality(recipe.folder, known, held_out)
         (ZOO / "models" / name / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")
         (ZOO / "models" / name / "README.md").write_text(card(recipe, name, numbers))
@@ -76,7 +82,7 @@ def _copy(recipe: Recipe, folder: Path) -> None:
 
 def _contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held_out: Prose, seed: int) -> list[Line]:
     """Cuts of held-out prose whose next word is one token that the model predicts, and facts in running text."""
-    cuts = prompts.cuts(held_out, per_passage=6, seed=seed)
+    cuts = prompts.cuts(held_out, per_passage=3, seed=seed)
     whole = [len(tokenizer(line["answer"], add_special_tokens=False)["input_ids"]) == 1 for line in cuts]
     cuts = [line for line, one in zip(cuts, whole, strict=True) if one]
     predicted = [line for line, ok in zip(cuts, evaluate.correct(model, tokenizer, cuts), strict=True) if ok]
@@ -87,7 +93,7 @@ def _contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held_o
         seen[line["answer"]] += 1
         if seen[line["answer"]] <= _SAME_ANSWER:
             kept.append({**line, "kind": "prose"})
-    stated = prompts.facts_in_text(facts(), held_out, count=800, seed=seed)
+    stated = prompts.facts_in_text(facts(), held_out, count=700, seed=seed)
     right = evaluate.correct(model, tokenizer, stated)
     kept.extend({**line, "kind": "fact"} for line, ok in zip(stated, right, strict=True) if ok)
     return list({line["prompt"]: line for line in kept}.values())

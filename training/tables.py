@@ -6,13 +6,13 @@ import xarray as xr
 
 from training.measure import checkpoints, curves_of, from_data, of_kind
 from training.recipe import VARIANTS
-from training.ship import NAMES, markdown
+from training.ship import finished, markdown
 
 
 def tables(data: dict[str, Any]) -> str:
     """Every number of the figures, as Markdown: estimates with their 95% intervals."""
     parts = ["# The built-in model in numbers", "Made by `python -m training page` from `measurements.json`."]
-    for name in NAMES.values():
+    for name in finished().values():
         for key in ("demo", "text", "facts"):
             entry = data[f"{name}/{key}"]
             parts.append(f"## `{name}`, {entry['prompts']:,} prompts of `{key}`")
@@ -66,7 +66,7 @@ def _comparison(data: dict[str, Any]) -> str:
 
 def _finished(data: dict[str, Any]) -> list[str]:
     """The last checkpoint of model and twin: the finished models."""
-    found = [checkpoints(data, name) for name in NAMES.values()]
+    found = [checkpoints(data, name) for name in finished().values()]
     return [keys[max(keys)] for keys in found if keys]
 
 

@@ -17,7 +17,7 @@ from training.recipe import ALL, Recipe
 
 
 def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
-    """A fresh Llama of the recipe's shape; with dropout on attention weights if the recipe asks for it."""
+    """A Llama of the recipe's shape, fresh or from where it starts, with its dropout on attention weights."""
     config = LlamaConfig(
         vocab_size=recipe.vocabulary,
         hidden_size=recipe.width,
@@ -34,14 +34,22 @@ def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
         pad_token_id=pad,
     )
     set_seed(recipe.seed)
-    llama = LlamaForCausalLM(config)
+    if recipe.start:
+        last = get_last_checkpoint(str(ALL[recipe.start].folder / "checkpoints"))
+        llama = LlamaForCausalLM.from_pretrained(last, config=config, dtype=torch.float32)
+    else:
+        llama = _small_outputs(LlamaForCausalLM(config))
     # On CPUs plain matrix products are faster than the fused kernel at this size.
     llama.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
+    return llama
+
+
+def _small_outputs(llama: LlamaForCausalLM) -> LlamaForCausalLM:
+    """What a layer adds starts small, as in GPT-2, so that the residual's size doesn't grow with depth."""
     with torch.no_grad():
         for layer in llama.model.layers:
-            # What a layer adds starts small, as in GPT-2, so that the residual's size doesn't grow with depth.
             for out in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                out.weight.mul_((2 * recipe.layers) ** -0.5)
+                out.weight.mul_((2 * llama.config.num_hidden_layers) ** -0.5)
     return llama
 
 
