@@ -232,14 +232,15 @@ def _require_sound(plan: Plan, indices: Sequence[int], measured: dict[str, np.nd
             )
     size = books.size(effects)
     allowed = books.TOLERANCE[plan.model.dtype] * size
-    if effects.clean_error > allowed.max():
+    # Comparisons so that a NaN fails.
+    if not effects.clean_error <= allowed.max():
         raise HydrascopeError(
             f"the {plan.engine.name} engine does not reproduce the clean run: off by {effects.clean_error:.2g} logits, "
             f"rounding explains {allowed.max():.2g}; take a wider --dtype or --engine reference"
         )
     off = np.maximum(measured["imbalance"], books.rescaling_error(effects))
     worst = int((off / allowed).argmax())
-    if off[worst] > allowed[worst]:
+    if not off[worst] <= allowed[worst]:
         raise HydrascopeError(
             f"the books of {plan.called(indices[worst])} do not balance: off by {off[worst]:.2g} logits, "
             f"rounding explains {allowed[worst]:.2g}; take a wider --dtype, or see hydrascope check"
