@@ -14,7 +14,20 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
-from hydrascope import Noise, Resample, cli, experiment, figures, load_model, load_prompts, open_results, sweep, zoo
+from hydrascope import (
+    Noise,
+    Resample,
+    anatomy,
+    cli,
+    experiment,
+    figures,
+    load_model,
+    load_prompts,
+    open_results,
+    sweep,
+    zoo,
+)
+from hydrascope.anatomy import Anatomy
 from hydrascope.figures import motifs
 
 torch.set_num_threads(1)
@@ -151,6 +164,17 @@ def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None
     assert (code, err) == (0, "")
     assert "the books balance" in out
     assert all(line.startswith("holds  off by ") for line in out.splitlines())
+
+
+def test_check_lists_what_holds_and_what_fails(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(anatomy._ANATOMIES, "llama", Anatomy(norm_kind="layer"))
+    code, out, err = hydrascope("check", folder / "model")
+    assert code == 2
+    assert "holds" in out
+    assert any(line.startswith("FAILS") and "residual stream gives" in line for line in out.splitlines())
+    assert err.count("\n") == 1
 
 
 def test_demo_runs_draws_and_tells(

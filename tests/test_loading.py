@@ -98,7 +98,13 @@ def test_missing_folder(tmp_path):
 
 
 def test_empty_folder(tmp_path):
-    refused(tmp_path, "cannot load the model")
+    refused(tmp_path, r"no config\.json in it")
+
+
+def test_no_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    refused(folder, "no tokenizer")
 
 
 def test_unknown_name_offline():

@@ -237,12 +237,16 @@ def _summarise(results: "xr.Dataset") -> None:
 @app.command()
 def check(model: Model, revision: Revision = None, dtype: Dtype = "float32", device: Device = "auto") -> None:
     """Run the self-check: what must hold for any model if its anatomy is right."""
-    from hydrascope import load_model
-    from hydrascope.check import check as identities
+    from hydrascope.check import identities
+    from hydrascope.loading import read_model
 
-    for identity in identities(load_model(model, revision=revision, dtype=dtype, device=device)):
+    failed = 0
+    for identity in identities(read_model(model, revision=revision, dtype=dtype, device=device)):
         verdict = "holds" if identity.passed else "FAILS"
+        failed += not identity.passed
         typer.echo(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
+    if failed:
+        raise HydrascopeError(f"{model} fails {failed} of the identities above: its anatomy is wrong, or it is broken")
 
 
 @app.command()

@@ -36,6 +36,25 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model by hub name, local folder, or built-in name, and prove its anatomy.
 
+    Arguments and errors are those of `read_model`.
+
+    Raises:
+        HydrascopeError: besides, the model fails the self-check; the message says which identity, and by how much.
+    """
+    model = read_model(name, revision=revision, dtype=dtype, device=device)
+    check.require(model)
+    return model
+
+
+def read_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+) -> LanguageModel:
+    """Load a model as `load_model` does, unproven: for running the self-check on it.
+
     Args:
         name: as above.
         revision: the hub's branch, tag or commit.
@@ -43,14 +62,16 @@ def load_model(
         device: a device of torch, or "auto": CUDA where there is one.
 
     Raises:
-        HydrascopeError: the model cannot be found, read or understood, its weights aren't finite, or it fails the
-            self-check; the message says which.
+        HydrascopeError: the model cannot be found, read or understood, or its weights aren't whole and finite; the
+            message says which.
     """
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     place = _device(device)
     built_in = zoo.model_path(str(name))
     folder, commit = _folder(str(built_in or name), revision)
+    if not (folder / "config.json").exists():
+        raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -61,9 +82,7 @@ def load_model(
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
     hf, info = loaded
     _require_whole(name, hf, info)
-    model = LanguageModel(hf.to(place), tokenizer, name=str(name), revision=commit or _weight_hash(folder))
-    check.require(model)
-    return model
+    return LanguageModel(hf.to(place), tokenizer, name=str(name), revision=commit or _weight_hash(folder))
 
 
 def _folder(source: str, revision: str | None) -> tuple[Path, str]:
@@ -131,6 +150,8 @@ def _first_line(error: BaseException) -> str:
 def _reason(error: Exception) -> str:
     """What to tell the user of transformers' error, and what to do, in one line."""
     text = str(error)
+    if "backend tokenizer" in text:
+        return "it has no tokenizer.json; save the model's tokenizer beside it with transformers' save_pretrained"
     if "no file named" in text and "safetensors" in text:
         return "it has no safetensors weights; other formats can run code and are not read"
     if "trust_remote_code" in text:
