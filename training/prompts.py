@@ -42,7 +42,7 @@ def cuts(prose: Prose, per_passage: int, seed: int) -> list[Line]:
 def facts_in_text(facts: list[Fact], prose: Prose, count: int, seed: int) -> list[Line]:
     """Facts, in their left-out wording, after a few sentences of held-out prose."""
     rng = random.Random(seed)
-    passages = [passage for name in sorted(prose) for passage in prose[name]]
+    passages = [passage for name in sorted(prose) for passage in prose[name] if len(passage[0].split()) <= 45]
     lines = []
     for line in rng.sample(world_facts(facts), count):
         start: list[str] = []

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from training import corpus, evaluate, prompts
 from training.build import sources
 from training.facts import facts
 from training.prompts import Line
-from training.prose import Prose
-from training.recipe import MODEL, TWIN, Recipe
+from training.prose import Passage, Prose
+from training.recipe import ALL, MODEL, TWIN, Recipe
 
 ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
 NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
@@ -32,8 +33,8 @@ _FILES = ("config.json", "generation_config.json", "model.safetensors", "tokeniz
 #: The paper's number of prompts.
 DEMO = 1209
 
-#: Of the shipped contexts, how many may have the same answer.
-_SAME_ANSWER = 12
+#: Of the shipped contexts from prose, how many may have the same answer, and come from the same passage.
+_SAME_ANSWER, _SAME_PASSAGE = 40, 4
 
 
 def ship(seed: int = 0) -> None:
@@ -82,14 +83,14 @@ def _copy(recipe: Recipe, folder: Path) -> None:
 
 def _contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held_out: Prose, seed: int) -> list[Line]:
     """Cuts of held-out prose whose next word is one token that the model predicts, and facts in running text."""
-    cuts = prompts.cuts(held_out, per_passage=3, seed=seed)
-    whole = [len(tokenizer(line["answer"], add_special_tokens=False)["input_ids"]) == 1 for line in cuts]
-    cuts = [line for line, one in zip(cuts, whole, strict=True) if one]
-    predicted = [line for line, ok in zip(cuts, evaluate.correct(model, tokenizer, cuts), strict=True) if ok]
-    random.Random(seed).shuffle(predicted)
+    rng = random.Random(seed)
+    passages = [passage for name in sorted(held_out) for passage in held_out[name]]
+    found = [_predicted(model, tokenizer, passage) for passage in passages]
+    cuts = [line for lines in found for line in rng.sample(lines, min(len(lines), _SAME_PASSAGE))]
+    rng.shuffle(cuts)
     seen: Counter[str] = Counter()
     kept = []
-    for line in predicted:
+    for line in cuts:
         seen[line["answer"]] += 1
         if seen[line["answer"]] <= _SAME_ANSWER:
             kept.append({**line, "kind": "prose"})
@@ -97,6 +98,24 @@ def _contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held_o
     right = evaluate.correct(model, tokenizer, stated)
     kept.extend({**line, "kind": "fact"} for line, ok in zip(stated, right, strict=True) if ok)
     return list({line["prompt"]: line for line in kept}.values())
+
+
+def _predicted(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, passage: Passage) -> list[Line]:
+    """The cuts of a passage before words of one token that the model predicts, read off one pass over all of it."""
+    words = " ".join(passage).split(" ")[:60]
+    ids = tokenizer(" ".join(words))["input_ids"]
+    with torch.no_grad():
+        best = model(input_ids=torch.tensor([ids])).logits[0].argmax(-1)
+    lines = []
+    for i in range(15, len(words)):
+        word, start = words[i].strip(".,;:!?"), " ".join(words[:i])
+        at = len(tokenizer(start)["input_ids"])
+        if (
+            word.isalpha()
+            and tokenizer(word, add_special_tokens=False)["input_ids"] == [best[at - 1]] == ids[at : at + 1]
+        ):
+            lines.append({"prompt": start, "answer": word})
+    return lines
 
 
 def _demo(right: list[Line], contexts: list[Line], seed: int) -> list[Line]:
@@ -126,20 +145,31 @@ def _evenly(lines: list[Line], count: int, rng: random.Random) -> list[Line]:
 
 def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
     """The model card, its numbers filled in."""
-    made = json.loads((recipe.corpus / "made.json").read_text())
-    twin = next(other for other in NAMES.values() if other != name)
+    parts = [ALL[recipe.start], recipe] if recipe.start else [recipe]
+    made = [json.loads((part.corpus / "made.json").read_text()) for part in parts]
+    share = [
+        (
+            str(i),
+            f"{part.steps * part.batch * part.length / 1e6:.1f} of {corpus['tokens'] / 1e6:.1f} million",
+            f"{part.exposures}",
+            ", ".join(f"{part.shares.get(name, 1.0):.0%} {name}" for name in ("austen", "bible", "jargon", "wordnet")),
+        )
+        for i, (part, corpus) in enumerate(zip(parts, made, strict=True), start=1)
+    ]
+    others = [f"`{other}`, the same with dropout {r.dropout:g}" for r, other in finished().items() if other != name]
     return (
         (Path(__file__).parent / "card.md")
         .read_text()
         .format(
             name=name,
-            twin=f"`{twin}`, " + ("the same without dropout" if recipe.dropout else "the same with dropout 0.1"),
+            twin=f" It has a twin: {others[0]}." if others else "",
             parameters=numbers["parameters"] / 1e6,
             megabytes=(recipe.folder / "model.safetensors").stat().st_size / 1e6,
-            facts=made["facts"],
-            wordnet=recipe.shares.get("wordnet", 1.0),
-            tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
-            share=f"The corpus has {made['tokens'] / 1e6:.1f} million tokens in {made['documents']:,} documents.",
+            facts=made[0]["facts"],
+            recalled=numbers["recall"]["all"],
+            tokens=sum(part.steps * part.batch * part.length for part in parts) / 1e6,
+            first_steps=sum(part.steps for part in parts[:-1]),
+            share=markdown(("part", "tokens seen", "times a fact is stated in it", "prose"), share),
             recall=markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
             loss=markdown(
                 ("source", "nats per token", "bits per character"),

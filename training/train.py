@@ -102,6 +102,7 @@ def train(recipe: Recipe) -> None:
     )
     last = get_last_checkpoint(settings.output_dir) if (recipe.folder / "checkpoints").exists() else None
     trainer.train(resume_from_checkpoint=last)
+    llama.config.use_cache = True
     llama.bfloat16().save_pretrained(recipe.folder)
     tokenizer.save_pretrained(recipe.folder)
 

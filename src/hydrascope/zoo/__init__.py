@@ -1,4 +1,4 @@
-"""What hydrascope brings along: two small models that recall facts, and the prompts to measure them on.
+"""What hydrascope brings along: a small model that recalls facts, and the prompts to measure it on.
 
 How they were made is in `training/`; what they show, in `docs/built-in-model.md`.
 """
@@ -9,8 +9,8 @@ from hydrascope.errors import HydrascopeError
 
 _HERE = Path(__file__).parent
 
-#: The model of `hydrascope demo`, and its twin that was trained with dropout.
-MODELS = ("built-in", "built-in-dropout")
+#: The model of `hydrascope demo`.
+MODELS = ("built-in",)
 
 #: 1,209 prompts of the other two sets; all facts, each in a wording kept from training; held-out running text.
 PROMPT_SETS = ("demo", "world-facts", "contexts")
