@@ -1,0 +1,26 @@
+"""The examples run, and the README shows them as they are."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from hydrascope import zoo
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "ten_lines.py"
+
+
+def test_the_readme_shows_the_example():
+    code = EXAMPLE.read_text().split('"""\n\n', 1)[1]
+    assert f"```python\n{code}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    folder = zoo.model_path("built-in")
+    if folder is None or not folder.exists():
+        pytest.skip("the built-in model is not here")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLE))
+    assert (tmp_path / "figure7.png").stat().st_size > 10_000
+    assert "attn.0" in capsys.readouterr().out
