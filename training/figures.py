@@ -15,10 +15,12 @@ from training.ship import finished
 
 def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, **look: Any) -> None:
     """One quantity over depth with its intervals."""
-    chosen = curves[name].sel(ablated=[a for a in curves["ablated"].values if a.startswith(kind)])
+    chosen = curves[name].sel(ablated=[a for a in curves["ablated"].values if str(a).startswith(kind)])
     depth = [int(str(a).split(".")[1]) for a in chosen["ablated"].values]
     estimate, low, high = (chosen.sel(bound=bound).values for bound in ("estimate", "low", "high"))
-    axes.errorbar(depth, estimate, yerr=[estimate - low, high - estimate], marker="o", capsize=1.5, **look)
+    # A percentile interval of a biased statistic, as R² near 0, may leave its estimate outside: no bar on that side.
+    reach = [(estimate - low).clip(min=0), (high - estimate).clip(min=0)]
+    axes.errorbar(depth, estimate, yerr=reach, marker="o", capsize=1.5, **look)
 
 
 _KINDS = (("attn", "attention"), ("mlp", "MLP"))
@@ -33,7 +35,9 @@ def effects_figure(data: dict[str, Any]) -> Figure:
         figure, axes = plt.subplots(len(names), 2, figsize=size, sharex=True, sharey="col", squeeze=False)
         for name, row in zip(names, axes, strict=True):
             curves = curves_of(data, f"{name}/demo")
-            negated = curves.assign(lost_logits=-curves["total"])
+            # The negative of an interval has its bounds the other way round.
+            turned = -curves["total"].sel(bound=["estimate", "high", "low"]).assign_coords(bound=curves["bound"])
+            negated = curves.assign(lost_logits=turned)
             for cell, (kind, title) in zip(row, _KINDS, strict=True):
                 colour = ATTENTION if kind == "attn" else MLP
                 _line(cell, negated, "unembed", kind, color=colour, label="unembedding")
@@ -65,20 +69,24 @@ def compensation_figure(data: dict[str, Any]) -> Figure:
 
 
 def variants_figure(data: dict[str, Any]) -> Figure:
-    """Slope of CE on DE in the variants, on the fixed prose prompts."""
+    """Slope of CE on DE in the variants and the model, on the fixed prose prompts.
+
+    Without attn.0, whose direct effect hardly varies: its interval would flatten all others.
+    """
+    names = [name for name in (*(variant.name for variant in VARIANTS), *finished().values()) if f"{name}/text" in data]
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
         for cell, (kind, title) in zip(axes, _KINDS, strict=True):
-            for variant, colour in zip(VARIANTS, (ATTENTION, GREEN, ORANGE, PURPLE, SKY), strict=False):
-                if f"{variant.name}/text" in data:
-                    _line(
-                        cell, curves_of(data, f"{variant.name}/text"), "slope", kind, color=colour, label=variant.name
-                    )
+            for name, colour in zip(names, (ATTENTION, GREEN, ORANGE, PURPLE, SKY), strict=False):
+                curves = curves_of(data, f"{name}/text")
+                shown = curves.sel(ablated=[a for a in curves["ablated"].values if a != "attn.0"])
+                _line(cell, shown, "slope", kind, color=colour, label=name)
             cell.axhline(0, color="black", linewidth=0.5)
             cell.set_title(f"{title} ablated")
             cell.set_xlabel("layer")
+            cell.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("slope of CE on DE")
-        axes[1].legend()
+        axes[0].legend()
     return figure
 
 

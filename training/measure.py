@@ -59,9 +59,9 @@ def curves(result: xr.Dataset) -> xr.Dataset:
 def late_erasure(result: xr.Dataset) -> xr.Dataset:
     """The late MLPs' erasure, ablating the attention layer with the largest mean direct effect."""
     direct = direct_effect(result).mean("prompt")
-    attention = [label for label in direct["ablated"].values if label.startswith("attn")]
-    middle = attention[: 3 * len(attention) // 4]
-    strongest = str(direct.sel(ablated=middle).idxmax("ablated").item())
+    attention = [str(label) for label in direct["ablated"].values if str(label).startswith("attn")]
+    lower = attention[: 3 * len(attention) // 4]
+    strongest = lower[int(direct.sel(ablated=lower).values.argmax())]
     return erasure(result, strongest).assign_attrs(ablated=strongest)
 
 
@@ -119,7 +119,7 @@ def curves_of(data: dict[str, Any], key: str) -> xr.Dataset:
 
 def of_kind(curves: xr.Dataset, kind: str) -> xr.Dataset:
     """The ablated layers of one kind that have anything downstream."""
-    return curves.sel(ablated=[a for a in curves["ablated"].values if a.startswith(kind)]).dropna("ablated")
+    return curves.sel(ablated=[a for a in curves["ablated"].values if str(a).startswith(kind)]).dropna("ablated")
 
 
 def checkpoints(data: dict[str, Any], name: str) -> dict[int, str]:

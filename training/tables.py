@@ -81,6 +81,6 @@ def _best(curves: xr.Dataset, kind: str) -> str:
     chosen = chosen.isel(ablated=(chosen["slope"].sel(bound="low") > 0).values)
     if not chosen.sizes["ablated"]:
         return "none"
-    label = str(chosen["r2"].sel(bound="estimate").idxmax("ablated").item())
+    label = str(chosen["ablated"].values[int(chosen["r2"].sel(bound="estimate").values.argmax())])
     layer = chosen.sel(ablated=label)
     return f"{label}: {_interval(layer['slope'])}, R² {_interval(layer['r2'])}"
