@@ -1,6 +1,6 @@
 """Runs the code of a tutorial in Markdown. As a program it writes what the code prints, and its pictures, into it:
 
-python tests/tutorial.py docs/causal-tutorial.md MODEL_FOLDER
+python tests/tutorial.py docs/causal-tutorial.md
 """
 
 import contextlib
@@ -38,22 +38,16 @@ def printed(code: list[Block]) -> Iterator[str]:
         yield out.getvalue()
 
 
-def _rewrite(page: Path, model: Path) -> None:
-    """Run `page` with `model` as its model folder, and write outputs and pictures."""
+def _rewrite(page: Path) -> None:
+    """Run `page`, and write outputs and pictures."""
     text = page.read_text()
     found = blocks(text)
-    link = page.parent / model.name
     os.chdir(page.parent)
-    link.symlink_to(model)
-    try:
-        outputs = list(printed(found))
-    finally:
-        link.unlink()
-    for block, output in reversed(list(zip(found, outputs, strict=True))):
+    for block, output in reversed(list(zip(found, list(printed(found)), strict=True))):
         if block.span[0] >= 0:
             text = text[: block.span[0]] + output + text[block.span[1] :]
     Path(page.name).write_text(text)
 
 
 if __name__ == "__main__":
-    _rewrite(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    _rewrite(Path(sys.argv[1]).resolve())
