@@ -27,7 +27,7 @@ def test_bfloat16_passes(case):
 @pytest.mark.parametrize(
     ("case", "mistake", "refused_for"),
     [
-        ("llama", {"mlp_out": "mlp.up_proj"}, "parts|size"),
+        ("llama", {"mlp_out": "mlp.up_proj"}, "writes 48 numbers"),
         ("gemma", {"norm_offset": 0.0}, "reading the residual stream"),
         ("gpt2", {"norm_kind": "rms"}, "reading the residual stream"),
         ("llama", {"norm_kind": "layer"}, "reading the residual stream"),
@@ -43,7 +43,7 @@ def test_bfloat16_passes(case):
 def test_wrong_anatomies_are_refused(case, mistake, refused_for):
     right = tiny(case)
     wrong = LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case)
-    with pytest.raises((HydrascopeError, RuntimeError), match=refused_for):
+    with pytest.raises(HydrascopeError, match=refused_for):
         check.require(wrong)
 
 

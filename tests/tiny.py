@@ -109,11 +109,11 @@ CONFIGS: dict[str, tuple[str, dict]] = {
 }
 
 #: Cases whose float64 model computes something in float32 all the same: transformers writes RMSNorm (and Cohere's
-#: LayerNorm) so, and the eager attention of GPT-Neo and the like its softmax.
+#: LayerNorm) so, and the eager attention of the last four its scores or softmax.
 _FLOAT32_INSIDE = {
     *("llama", "llama-bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text"),
     *("olmo2", "olmo3", "phi3", "cohere", "granite", "smollm3", "deepseek_v3", "gpt_oss"),
-    *("gptj", "gpt_neo", "bloom", "mpt", "falcon-sequential"),
+    *("gptj", "gpt_neo", "bloom", "mpt"),
 }
 
 

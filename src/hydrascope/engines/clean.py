@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hydrascope.components import Component
 from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
+from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, padded
 
 
@@ -36,7 +37,11 @@ class CleanRun:
 
 @torch.no_grad()
 def clean_run(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> CleanRun:
-    """Run prompts of any lengths, padded on the right, and keep what stands at each one's final position."""
+    """Run prompts of any lengths, padded on the right, and keep what stands at each one's final position.
+
+    Raises:
+        HydrascopeError: a component's output doesn't fit the residual stream, so the anatomy is wrong.
+    """
     ids, last = padded(tokens, model.device)
     prompts = torch.arange(len(tokens), device=model.device)
     kept: dict[Component | str, Tensor] = {}
@@ -53,5 +58,11 @@ def clean_run(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> CleanRun
     ]
     with hooked(handles):
         model.hf.base_model(input_ids=ids, use_cache=False)
+    for component in model.components:
+        if kept[component].shape != kept["embed"].shape:
+            raise HydrascopeError(
+                f"{component} of {model.name} writes {kept[component].shape[-1]} numbers a position and the residual "
+                f"stream has {model.width}: its anatomy ({model.config.model_type}) names another module's output"
+            )
     written = torch.stack([kept[component] for component in model.components], dim=1)
     return CleanRun(written * model.residual_scale, kept["embed"], kept["final"], kept["normed"])

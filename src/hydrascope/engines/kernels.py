@@ -87,7 +87,7 @@ def _keep_freed_memory() -> None:
     """Ask glibc to reuse the memory of freed tensors instead of returning it to the system.
 
     Every layer allocates tensors of tens of megabytes. By default glibc maps each one afresh and unmaps it when it
-    is freed, and the system then clears every page of the next: a third of a sweep's time on a CPU.
+    is freed, and the system then clears every page of the next, which costs a sweep dearly.
     """
     if platform.libc_ver()[0] != "glibc":
         return
