@@ -12,7 +12,7 @@ import torch
 
 from training import page, ship
 from training.build import build
-from training.recipe import FIRST, MODEL, TWIN, TWIN_FIRST, VARIANTS, Recipe
+from training.recipe import DENSE, DENSE_FIRST, FIRST, MODEL, SECOND, SHORT, TWIN, TWIN_FIRST, TWIN_SECOND, Recipe
 
 
 def _train(recipes: Sequence[Recipe]) -> None:
@@ -35,10 +35,22 @@ def _train(recipes: Sequence[Recipe]) -> None:
             raise SystemExit(f"training failed: {failed}")
 
 
+def variants() -> None:
+    """Train what the model is compared with."""
+    _train((*SHORT, DENSE_FIRST))
+    _train((DENSE,))
+
+
+def models() -> None:
+    """Train the model and its twin, part by part."""
+    _train((FIRST, TWIN_FIRST))
+    _train((SECOND, TWIN_SECOND))
+    _train((MODEL, TWIN))
+
+
 STEPS: dict[str, Callable[[], None]] = {
-    "variants": lambda: _train(VARIANTS),
-    "first": lambda: _train((FIRST, TWIN_FIRST)),
-    "models": lambda: _train((MODEL, TWIN)),
+    "variants": variants,
+    "models": models,
     "ship": ship.ship,
     "measure": page.measure_all,
     "page": page.draw,

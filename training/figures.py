@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from hydrascope.figures.style import ATTENTION, GREEN, GREY, MLP, ORANGE, PAGE, PURPLE, SKY, style
+from hydrascope.figures.style import ATTENTION, DEPTH_CMAP, GREY, MLP, ORANGE, PAGE, style
 from training.measure import checkpoints, curves_of, of_kind
-from training.recipe import VARIANTS
+from training.recipe import FIRST, SECOND, VARIANTS
 from training.ship import finished
 
 
@@ -48,50 +51,74 @@ def effects_figure(data: dict[str, Any]) -> Figure:
             row[0].set_ylabel("mean effect (logits)")
         for cell in axes[-1]:
             cell.set_xlabel("layer")
+            cell.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def compensation_figure(data: dict[str, Any]) -> Figure:
-    """Slope of CE on DE and R² of every layer (the paper's Figure 7d), model and twin, demo prompts."""
+def compensation_figure(data: dict[str, Any], prompts: str) -> Figure:
+    """Slope of CE on DE and R² of every layer (the paper's Figure 7d), model and twin, on one set of prompts.
+
+    Without attn.0, whose direct effect hardly varies: its slope says nothing and would flatten all others.
+    """
     with style():
         figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.2), sharex=True, sharey="row")
         for column, (kind, title) in zip(axes.T, _KINDS, strict=True):
-            for name, colour in zip(finished().values(), (ATTENTION if kind == "attn" else MLP, ORANGE), strict=False):
+            for name, colour in zip(finished().values(), (ATTENTION if kind == "attn" else MLP, GREY), strict=False):
+                curves = curves_of(data, f"{name}/{prompts}")
+                shown = curves.sel(ablated=[a for a in curves["ablated"].values if a != "attn.0"])
                 for cell, quantity in zip(column, ("slope", "r2"), strict=True):
-                    _line(cell, curves_of(data, f"{name}/demo"), quantity, kind, color=colour, **_LOOKS[name])
+                    _line(cell, shown, quantity, kind, color=colour, **_LOOKS[name])
             column[0].axhline(0, color="black", linewidth=0.5)
             column[0].set_title(f"{title} ablated")
             column[0].legend()
             column[1].set_xlabel("layer")
+            column[1].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 0].set_ylabel("slope of CE on DE")
         axes[1, 0].set_ylabel("R²")
     return figure
 
 
 def variants_figure(data: dict[str, Any]) -> Figure:
-    """Slope of CE on DE in the variants and the model, on the fixed prose prompts.
+    """Slope of CE on DE in every layer of the variants, the model and its twin, on the fixed prose prompts.
 
-    Without attn.0, whose direct effect hardly varies: its interval would flatten all others.
+    A row a model, a dot a layer, coloured by depth; full where the interval lies above 0. Without attn.0, whose
+    direct effect hardly varies: its slope says nothing and would flatten all others.
     """
-    names = [name for name in (*(variant.name for variant in VARIANTS), *finished().values()) if f"{name}/text" in data]
+    names = [
+        name for name in (*(variant.name for variant in VARIANTS), *finished().values()) if f"{name}/passages" in data
+    ]
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 0.32 * len(names) + 0.9), sharey=True)
         for cell, (kind, title) in zip(axes, _KINDS, strict=True):
-            for name, colour in zip(names, (ATTENTION, GREEN, ORANGE, PURPLE, SKY), strict=False):
-                curves = curves_of(data, f"{name}/text")
-                shown = curves.sel(ablated=[a for a in curves["ablated"].values if a != "attn.0"])
-                _line(cell, shown, "slope", kind, color=colour, label=name)
-            cell.axhline(0, color="black", linewidth=0.5)
+            for row, name in enumerate(names):
+                _dots(cell, curves_of(data, f"{name}/passages"), kind, row)
+            cell.axvline(0, color="black", linewidth=0.5)
             cell.set_title(f"{title} ablated")
-            cell.set_xlabel("layer")
-            cell.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("slope of CE on DE")
-        axes[0].legend()
+            cell.set_xlabel("slope of CE on DE")
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].invert_yaxis()
+        depth = ScalarMappable(Normalize(0, 1), DEPTH_CMAP)
+        figure.colorbar(depth, ax=axes, label="depth (share of layers)", ticks=[0, 0.5, 1], pad=0.01)
     return figure
 
 
+def _dots(axes: Axes, curves: xr.Dataset, kind: str, row: int) -> None:
+    """The slopes of one model's layers of a kind, in one row."""
+    slopes = of_kind(curves[["slope"]], kind)["slope"]
+    layers = [int(str(a).split(".")[1]) for a in slopes["ablated"].values]
+    deepest = max(int(str(a).split(".")[1]) for a in curves["ablated"].values)
+    for layer, (slope, low) in zip(layers, slopes.sel(bound=["estimate", "low"]).values.T, strict=True):
+        if kind == "attn" and layer == 0:
+            continue
+        colour = mpl.colormaps[DEPTH_CMAP](layer / deepest)
+        axes.plot(slope, row, "o", color=colour, markersize=4, fillstyle="full" if low > 0 else "none", alpha=0.85)
+
+
 def training_figure(data: dict[str, Any]) -> Figure:
-    """Recall, loss and self-repair of model and twin along training, on the fixed sets."""
+    """Recall, loss and self-repair of model and twin along training, on the fixed sets.
+
+    Grey: the second part, with more facts than prose.
+    """
     with style():
         figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.4))
         for name, colour in zip(finished().values(), (ATTENTION, ORANGE), strict=False):
@@ -103,11 +130,14 @@ def training_figure(data: dict[str, Any]) -> Figure:
             )
             for kind, mark in (("attn", "-"), ("mlp", ":")):
                 label = f"{_LOOKS[name]['label']}, {'attention' if kind == 'attn' else 'MLP'}"
-                shares = [_repairing_share(curves_of(data, f"{key}/text"), kind) for _, key in points]
+                shares = [_repairing_share(curves_of(data, f"{key}/passages"), kind) for _, key in points]
                 axes[2].plot(steps, shares, "o" + mark, color=colour, label=label)
-        titles = ("recall of facts", "loss on held-out prose (nats per token)", "layers with slope above 0")
-        for cell, title in zip(axes, titles, strict=True):
+        titles = ("recall of facts", "loss on held-out prose", "layers with slope above 0")
+        labels = ("share", "nats per token", "share")
+        for cell, title, label in zip(axes, titles, labels, strict=True):
+            cell.axvspan(FIRST.steps, FIRST.steps + SECOND.steps, color=GREY, alpha=0.2, linewidth=0)
             cell.set_title(title)
+            cell.set_ylabel(label)
             cell.set_xlabel("step")
         axes[0].set_ylim(0, 1.02)
         axes[2].set_ylim(-0.02, 1.02)

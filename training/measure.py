@@ -124,5 +124,5 @@ def of_kind(curves: xr.Dataset, kind: str) -> xr.Dataset:
 
 def checkpoints(data: dict[str, Any], name: str) -> dict[int, str]:
     """The measured checkpoints of a model: its keys in measurements.json by step, ascending."""
-    keys = {key.split("/")[0] for key in data if key.startswith(f"{name}@") and key.endswith("/text")}
+    keys = {key.split("/")[0] for key in data if key.startswith(f"{name}@") and key.endswith("/passages")}
     return dict(sorted((int(key.split("@")[1]), key) for key in keys))

@@ -1,8 +1,8 @@
 """The measurements behind docs/built-in-model.md, kept as data beside it, and the figures drawn from them.
 
-Two kinds of prompts: the shipped demo set, which the model itself answers correctly; and fixed sets that know
-nothing of any model (`text`: held-out prose cut before random words; `facts`: facts in left-out wordings), on which
-models, variants and checkpoints are compared.
+Two kinds of prompts: the shipped demo set, which the model itself answers correctly, as a whole and its three kinds
+apart; and the first of two sets that know nothing of any model (`passages`: held-out prose cut before random words;
+`facts`: facts in left-out wordings), on which models, variants and checkpoints are compared.
 """
 
 import json
@@ -25,17 +25,18 @@ from training.ship import ZOO, finished
 DOCS = Path(__file__).parent.parent / "docs" / "built-in-model"
 DATA = DOCS / "measurements.json"
 
-#: Prompts of each fixed set.
-TEXTS, FACTS = 300, 300
+#: The kinds of prompts in the demo set: running text, facts inside it, facts alone.
+KINDS = {"prose": "demo-prose", "fact": "demo-fact-in-prose", None: "demo-fact"}
+
+#: Prompts on which all models are compared.
+COMPARED = 300
 
 
 def fixed_sets() -> dict[str, list[Line]]:
     """The prompts on which all models are compared."""
-    _, held_out = corpus.split(sources())
-    known = prompts.world_facts(facts())
     return {
-        "text": random.Random(1).sample(prompts.cuts(held_out, per_passage=1, seed=1), TEXTS),
-        "facts": random.Random(1).sample(known, FACTS),
+        "passages": list(prompts.read(ZOO / "prompts" / "passages.jsonl"))[:COMPARED],
+        "facts": random.Random(1).sample(prompts.world_facts(facts()), COMPARED),
     }
 
 
@@ -44,18 +45,20 @@ def measure_all() -> None:
     data = _data()
     sets = fixed_sets()
     demo = list(prompts.read(ZOO / "prompts" / "demo.jsonl"))
+    sets["demo"] = demo
+    sets |= {name: [line for line in demo if line.get("kind") == kind] for kind, name in KINDS.items()}
     _, held_out = corpus.split(sources())
     for name in finished().values():
-        for key, lines in {"demo": demo, **sets}.items():
+        for key, lines in sets.items():
             _once(data, f"{name}/{key}", partial(_measured, ZOO / "models" / name, lines, key))
     for variant in VARIANTS:
         if variant.finished:
             _once(data, f"{variant.name}/quality", partial(_brief_quality, variant.folder, sets["facts"], held_out))
-            _once(data, f"{variant.name}/text", partial(_measured, variant.folder, sets["text"], "text"))
+            _once(data, f"{variant.name}/passages", partial(_measured, variant.folder, sets["passages"], "passages"))
     for recipe, name in finished().items():
         for step, folder in _checkpoints(recipe):
             _once(data, f"{name}@{step}/quality", partial(_brief_quality, folder, sets["facts"], held_out))
-            _once(data, f"{name}@{step}/text", partial(_measured, folder, sets["text"], "text"))
+            _once(data, f"{name}@{step}/passages", partial(_measured, folder, sets["passages"], "passages"))
 
 
 def _checkpoints(recipe: Recipe) -> list[tuple[int, Path]]:
@@ -106,7 +109,8 @@ def draw() -> None:
     data = _data()
     for name, figure in (
         ("effects", figures.effects_figure(data)),
-        ("compensation", figures.compensation_figure(data)),
+        ("compensation-passages", figures.compensation_figure(data, "passages")),
+        ("compensation-demo", figures.compensation_figure(data, "demo")),
         ("variants", figures.variants_figure(data)),
         ("training", figures.training_figure(data)),
     ):

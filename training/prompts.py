@@ -39,6 +39,12 @@ def cuts(prose: Prose, per_passage: int, seed: int) -> list[Line]:
     return lines
 
 
+def passages(prose: Prose, seed: int = 1) -> list[Line]:
+    """Held-out prose, each passage cut once before a word drawn at random, in random order: no model chose them."""
+    lines = cuts(prose, per_passage=1, seed=seed)
+    return random.Random(seed).sample(lines, len(lines))
+
+
 def facts_in_text(facts: list[Fact], prose: Prose, count: int, seed: int) -> list[Line]:
     """Facts, in their left-out wording, after a few sentences of held-out prose."""
     rng = random.Random(seed)

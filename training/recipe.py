@@ -15,6 +15,7 @@ class Recipe:
         name: of the folder in `WORK/runs`.
         layers, width, heads, mlp: the shape of the Llama.
         vocabulary: tokens of the tokenizer.
+        tied: whether the unembedding is the embedding, transposed.
         exposures: how often each fact is stated in the corpus.
         shares: the part of each prose source that is used; all of it where none is named.
         related: the part of the facts outside prose that stands among facts about the same thing, where the answer
@@ -35,6 +36,7 @@ class Recipe:
     heads: int = 4
     mlp: int = 344
     vocabulary: int = 4096
+    tied: bool = False
     exposures: int = 30
     shares: dict[str, float] = field(default_factory=lambda: {"wordnet": 0.3})
     related: float = 1.0
@@ -69,23 +71,23 @@ class Recipe:
 
 BASE = Recipe("base")
 
-VARIANTS = (
+#: Depth against width, share of prose, vocabulary, tied embeddings: each alone, in a short training.
+SHORT = (
     BASE,
     replace(BASE, name="deep-narrow", layers=20, width=96, heads=3, mlp=256),
     replace(BASE, name="more-prose", exposures=10, shares={"wordnet": 0.6}),
     replace(BASE, name="small-vocabulary", vocabulary=2048),
+    replace(BASE, name="tied", layers=20, width=96, heads=3, mlp=256, tied=True),
 )
 
-#: The first part of the model's training: half prose, half facts.
-FIRST = replace(
-    BASE, name="first", exposures=50, shares={"wordnet": 0.15}, matrix_rate=8e-3, steps=900, decay=1, checkpoints=3
+#: Trained for recall alone: Muon for the matrices, half facts in the first part, nearly all in the second.
+DENSE_FIRST = replace(
+    BASE, name="dense-first", exposures=50, shares={"wordnet": 0.15}, matrix_rate=8e-3, steps=900, decay=1
 )
-
-#: The model that is shipped: the second part is denser in facts, and few of them can be copied.
-MODEL = replace(
-    FIRST,
-    name="model",
-    start="first",
+DENSE = replace(
+    DENSE_FIRST,
+    name="dense",
+    start="dense-first",
     exposures=55,
     shares={"austen": 0.4, "bible": 0.4, "jargon": 0.4, "wordnet": 0.02},
     related=0.2,
@@ -95,8 +97,43 @@ MODEL = replace(
     checkpoints=8,
 )
 
-#: Its twin: the same data and seed, with dropout in both parts.
-TWIN_FIRST = replace(FIRST, name="twin-first", dropout=0.1)
-TWIN = replace(MODEL, name="twin", start="twin-first", dropout=0.1)
+#: What the model is compared with.
+VARIANTS = (*SHORT, DENSE)
 
-ALL = {recipe.name: recipe for recipe in (*VARIANTS, FIRST, MODEL, TWIN_FIRST, TWIN)}
+#: The first part of the model's training: two thirds prose, one third facts, few of which can be copied.
+FIRST = replace(
+    BASE,
+    name="first",
+    layers=20,
+    width=96,
+    heads=3,
+    mlp=256,
+    tied=True,
+    exposures=40,
+    shares={"wordnet": 0.6},
+    related=0.2,
+    steps=4500,
+    decay=0,
+    checkpoints=3,
+)
+
+#: The second part, for recall: more facts than prose.
+SECOND = replace(
+    FIRST,
+    name="second",
+    start="first",
+    exposures=90,
+    shares={"wordnet": 0.5},
+    steps=3000,
+    warmup=30,
+)
+
+#: The model that is shipped: the last part is as the first, woven anew, and brings the learning rate down.
+MODEL = replace(FIRST, name="model", start="second", steps=2000, warmup=30, decay=1900, seed=1, checkpoints=2)
+
+#: Its twin: the same data and seeds, with dropout in all parts.
+TWIN_FIRST = replace(FIRST, name="twin-first", dropout=0.1)
+TWIN_SECOND = replace(SECOND, name="twin-second", start="twin-first", dropout=0.1)
+TWIN = replace(MODEL, name="twin", start="twin-second", dropout=0.1)
+
+ALL = {recipe.name: recipe for recipe in (*VARIANTS, DENSE_FIRST, FIRST, SECOND, MODEL, TWIN_FIRST, TWIN_SECOND, TWIN)}

@@ -30,6 +30,8 @@ def finished() -> dict[Recipe, str]:
 
 _FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
+_DROPOUT = "{:g}, on embeddings, attention weights and what each sublayer adds"
+
 #: The paper's number of prompts.
 DEMO = 1209
 
@@ -45,6 +47,7 @@ def ship(seed: int = 0) -> None:
     _, held_out = corpus.split(sources())
     known = prompts.world_facts(facts())
     prompts.write(known, ZOO / "prompts" / "world-facts.jsonl")
+    prompts.write(prompts.passages(held_out), ZOO / "prompts" / "passages.jsonl")
     contexts = _contexts(model, tokenizer, held_out, seed)
     prompts.write(contexts, ZOO / "prompts" / "contexts.jsonl")
     right = [line for line, ok in zip(known, evaluate.correct(model, tokenizer, known), strict=True) if ok]
@@ -71,13 +74,7 @@ def quality(folder: Path, known: list[Line], held_out: Prose) -> dict[str, Any]:
 
 def _copy(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ):
+    for name in _FILES:
         shutil.copyfile(recipe.folder / name, folder / name)
 
 
@@ -143,9 +140,14 @@ def _evenly(lines: list[Line], count: int, rng: random.Random) -> list[Line]:
     return chosen
 
 
+def _parts(recipe: Recipe) -> list[Recipe]:
+    """The recipe and all that it goes on from, the first one first."""
+    return [*(_parts(ALL[recipe.start]) if recipe.start else []), recipe]
+
+
 def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
     """The model card, its numbers filled in."""
-    parts = [ALL[recipe.start], recipe] if recipe.start else [recipe]
+    parts = _parts(recipe)
     made = [json.loads((part.corpus / "made.json").read_text()) for part in parts]
     share = [
         (
@@ -168,7 +170,8 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
             facts=made[0]["facts"],
             recalled=numbers["recall"]["all"],
             tokens=sum(part.steps * part.batch * part.length for part in parts) / 1e6,
-            first_steps=sum(part.steps for part in parts[:-1]),
+            all_steps=" + ".join(f"{part.steps:,}" for part in parts),
+            seeds=", ".join(str(part.seed) for part in parts),
             share=markdown(("part", "tokens seen", "times a fact is stated in it", "prose"), share),
             recall=markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
             loss=markdown(
@@ -178,7 +181,9 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
                     for k, v in numbers["loss"].items()
                 ],
             ),
-            **{key: value for key, value in asdict(recipe).items() if key != "name"},
+            embeddings="tied" if recipe.tied else "untied",
+            dropout=_DROPOUT.format(recipe.dropout) if recipe.dropout else "none",
+            **{key: value for key, value in asdict(recipe).items() if key not in ("name", "dropout")},
         )
     )
 

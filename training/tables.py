@@ -13,7 +13,7 @@ def tables(data: dict[str, Any]) -> str:
     """Every number of the figures, as Markdown: estimates with their 95% intervals."""
     parts = ["# The built-in model in numbers", "Made by `python -m training page` from `measurements.json`."]
     for name in finished().values():
-        for key in ("demo", "text", "facts"):
+        for key in (key.removeprefix(f"{name}/") for key in data if key.startswith(f"{name}/")):
             entry = data[f"{name}/{key}"]
             parts.append(f"## `{name}`, {entry['prompts']:,} prompts of `{key}`")
             parts.append(_layer_table(from_data(entry["curves"])))
@@ -36,15 +36,18 @@ def _layer_table(curves: xr.Dataset) -> str:
 
 def _interval(values: xr.DataArray) -> str:
     estimate, low, high = (float(values.sel(bound=bound)) for bound in ("estimate", "low", "high"))
-    return "–" if estimate != estimate else f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
+    return "–" if low != low else f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _erasure_line(found: dict[str, Any]) -> str:
-    e = {name: found[name]["estimate"] for name in ("erasing", "attenuated")}
+    late = f"{found['component'][0]} to {found['component'][-1]}"
+    erasing, attenuated = (found[name]["estimate"] for name in ("erasing", "attenuated"))
+    if not erasing:
+        return f"None of the late MLPs, {late}, has a negative mean effect."
     share = found["attenuation"]
     return (
-        f"Late MLPs ({', '.join(found['component'])}) when {found['ablated']} is ablated: {e['erasing']:.0f} of them "
-        f"have a negative mean effect, {e['attenuated']:.0f} of these are attenuated, their erasure shrinking by "
+        f"Late MLPs, {late}, when {found['ablated']} is ablated: {erasing:.0f} of them have a negative mean effect, "
+        f"{attenuated:.0f} of these are attenuated, their erasure shrinking by "
         f"{share['estimate']:.2f} [{share['low']:.2f}, {share['high']:.2f}] of itself."
     )
 
@@ -56,7 +59,7 @@ def _comparison(data: dict[str, Any]) -> str:
     for name in (*(variant.name for variant in VARIANTS), *_finished(data)):
         if f"{name}/quality" not in data:
             continue
-        quality, curves = data[f"{name}/quality"], curves_of(data, f"{name}/text")
+        quality, curves = data[f"{name}/quality"], curves_of(data, f"{name}/passages")
         row = [name, f"{quality['recall']:.0%}", f"{quality['loss']['nats_per_token']:.2f}"]
         row += [_above_zero(curves, kind) for kind in ("attn", "mlp")]
         row += [_best(curves, kind) for kind in ("attn", "mlp")]

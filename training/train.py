@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -27,7 +28,7 @@ def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
         num_key_value_heads=recipe.heads,
         max_position_embeddings=512,
         attention_dropout=recipe.dropout,
-        tie_word_embeddings=False,
+        tie_word_embeddings=recipe.tied,
         use_cache=False,
         bos_token_id=bos,
         eos_token_id=eos,
@@ -71,6 +72,8 @@ def train(recipe: Recipe) -> None:
     llama = model(recipe, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     if recipe.dropout:
         drop_out(llama, recipe.dropout)
+        # Inductor's own random numbers are several times slower than PyTorch's on CPUs.
+        inductor.fallback_random = True
     settings = TrainingArguments(
         output_dir=str(recipe.folder / "checkpoints"),
         per_device_train_batch_size=recipe.batch,
@@ -84,6 +87,7 @@ def train(recipe: Recipe) -> None:
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
         bf16=True,
+        torch_compile=True,
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,
         data_seed=recipe.seed,

@@ -1,4 +1,4 @@
-"""What hydrascope brings along: a small model that recalls facts, and the prompts to measure it on.
+"""What hydrascope brings along: a small model that recalls facts, its twin, and the prompts to measure them on.
 
 How they were made is in `training/`; what they show, in `docs/built-in-model.md`.
 """
@@ -12,8 +12,9 @@ _HERE = Path(__file__).parent
 #: The model of `hydrascope demo`.
 MODELS = ("built-in",)
 
-#: 1,209 prompts of the other two sets; all facts, each in a wording kept from training; held-out running text.
-PROMPT_SETS = ("demo", "world-facts", "contexts")
+#: 1,209 prompts of the next two sets; all facts, each in a wording kept from training; held-out running text, cut
+#: where the model predicts the next word; the same, cut at random.
+PROMPT_SETS = ("demo", "world-facts", "contexts", "passages")
 
 
 def model_path(name: str) -> Path | None:
