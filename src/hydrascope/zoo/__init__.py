@@ -9,8 +9,8 @@ from hydrascope.errors import HydrascopeError
 
 _HERE = Path(__file__).parent
 
-#: The model of `hydrascope demo`.
-MODELS = ("built-in",)
+#: The model of `hydrascope demo`; its twin, which differs in dropout while it was trained.
+MODELS = ("built-in", "built-in-dropout")
 
 #: 1,209 prompts of the next two sets; all facts, each in a wording kept from training; held-out running text, cut
 #: where the model predicts the next word; the same, cut at random.
