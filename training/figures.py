@@ -16,10 +16,10 @@ from training.recipe import FIRST, SECOND, VARIANTS
 from training.ship import finished
 
 
-def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, **look: Any) -> None:
-    """One quantity over depth with its intervals."""
+def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, shift: float = 0, **look: Any) -> None:
+    """One quantity over depth with its intervals; `shift` keeps those of two models apart."""
     chosen = curves[name].sel(ablated=[a for a in curves["ablated"].values if str(a).startswith(kind)])
-    depth = [int(str(a).split(".")[1]) for a in chosen["ablated"].values]
+    depth = [int(str(a).split(".")[1]) + shift for a in chosen["ablated"].values]
     estimate, low, high = (chosen.sel(bound=bound).values for bound in ("estimate", "low", "high"))
     # A percentile interval of a biased statistic, as R² near 0, may leave its estimate outside: no bar on that side.
     reach = [(estimate - low).clip(min=0), (high - estimate).clip(min=0)]
@@ -27,7 +27,10 @@ def _line(axes: Axes, curves: xr.Dataset, name: str, kind: str, **look: Any) -> 
 
 
 _KINDS = (("attn", "attention"), ("mlp", "MLP"))
-_LOOKS = {"built-in": {"label": "model"}, "built-in-dropout": {"label": "twin with dropout", "linestyle": "--"}}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "built-in": {"label": "model"},
+    "built-in-dropout": {"label": "twin with dropout", "linestyle": "--", "shift": 0.3},
+}
 
 
 def effects_figure(data: dict[str, Any]) -> Figure:
@@ -120,7 +123,7 @@ def training_figure(data: dict[str, Any]) -> Figure:
     Grey: the second part, with more facts than prose.
     """
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.4))
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.6))
         for name, colour in zip(finished().values(), (ATTENTION, ORANGE), strict=False):
             points = list(checkpoints(data, name).items())
             steps = [step for step, _ in points]
@@ -141,7 +144,7 @@ def training_figure(data: dict[str, Any]) -> Figure:
             cell.set_xlabel("step")
         axes[0].set_ylim(0, 1.02)
         axes[2].set_ylim(-0.02, 1.02)
-        axes[2].legend()
+        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

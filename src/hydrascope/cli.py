@@ -23,7 +23,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name on the hub, a local folder, or `built-in`.")]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name on the hub, a local folder, `built-in` or `built-in-dropout`."),
+]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
 Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
 Dtype = Annotated[
