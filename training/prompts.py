@@ -26,22 +26,15 @@ def world_facts(facts: list[Fact]) -> list[Line]:
     ]
 
 
-def cuts(prose: Prose, per_passage: int, seed: int) -> list[Line]:
-    """Held-out prose, cut before words drawn at random, 15 to 60 words into the passage."""
+def passages(prose: Prose, seed: int = 1) -> list[Line]:
+    """Held-out prose, each passage cut once, 15 to 60 words in, before a word drawn at random: no model chose them."""
     rng = random.Random(seed)
     lines = []
-    for passages in (prose[name] for name in sorted(prose)):
-        for passage in passages:
-            words = " ".join(passage).split(" ")
-            spots = [i for i in range(15, min(60, len(words))) if words[i].strip(".,;:!?").isalpha()]
-            for i in sorted(rng.sample(spots, min(per_passage, len(spots)))):
-                lines.append({"prompt": " ".join(words[:i]), "answer": words[i].strip(".,;:!?")})
-    return lines
-
-
-def passages(prose: Prose, seed: int = 1) -> list[Line]:
-    """Held-out prose, each passage cut once before a word drawn at random, in random order: no model chose them."""
-    lines = cuts(prose, per_passage=1, seed=seed)
+    for passage in (passage for name in sorted(prose) for passage in prose[name]):
+        words = " ".join(passage).split(" ")
+        spots = [i for i in range(15, min(60, len(words))) if words[i].strip(".,;:!?").isalpha()]
+        for i in rng.sample(spots, min(1, len(spots))):
+            lines.append({"prompt": " ".join(words[:i]), "answer": words[i].strip(".,;:!?")})
     return random.Random(seed).sample(lines, len(lines))
 
 
