@@ -1,8 +1,9 @@
 """The measurements behind docs/built-in-model.md, kept as data beside it, and the figures drawn from them.
 
 Two kinds of prompts: the shipped demo set, which the model itself answers correctly, as a whole and its three kinds
-apart; and the first of two sets that know nothing of any model (`passages`: held-out prose cut before random words;
-`facts`: facts in left-out wordings), on which models, variants and checkpoints are compared.
+apart; and prompts that no model chose, on which models, variants and checkpoints are compared: the first of
+`passages` (held-out prose cut before random words) and a sample of `facts` (in left-out wordings). The recipe was found
+with these in view; `passages-rest` are those that it was not, so they confirm or don't.
 """
 
 import json
@@ -33,9 +34,11 @@ COMPARED = 300
 
 
 def fixed_sets() -> dict[str, list[Line]]:
-    """The prompts on which all models are compared."""
+    """The prompts that no model chose."""
+    passages = list(prompts.read(ZOO / "prompts" / "passages.jsonl"))
     return {
-        "passages": list(prompts.read(ZOO / "prompts" / "passages.jsonl"))[:COMPARED],
+        "passages": passages[:COMPARED],
+        "passages-rest": passages[COMPARED:],
         "facts": random.Random(1).sample(prompts.world_facts(facts()), COMPARED),
     }
 

@@ -71,7 +71,7 @@ class Recipe:
 
 BASE = Recipe("base")
 
-#: Depth against width, share of prose, vocabulary, tied embeddings: each alone, in a short training.
+#: Short trainings: depth against width, share of prose, vocabulary; tied embeddings in the deep and narrow shape.
 SHORT = (
     BASE,
     replace(BASE, name="deep-narrow", layers=20, width=96, heads=3, mlp=256),

@@ -152,13 +152,18 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
     share = [
         (
             str(i),
-            f"{part.steps * part.batch * part.length / 1e6:.1f} of {corpus['tokens'] / 1e6:.1f} million",
+            f"{part.steps * part.batch * part.length / 1e6:.1f} million",
+            f"{corpus['tokens'] / 1e6:.1f} million",
             f"{part.exposures}",
             ", ".join(f"{part.shares.get(name, 1.0):.0%} {name}" for name in ("austen", "bible", "jargon", "wordnet")),
         )
         for i, (part, corpus) in enumerate(zip(parts, made, strict=True), start=1)
     ]
-    others = [f"`{other}`, the same with dropout {r.dropout:g}" for r, other in finished().items() if other != name]
+    others = [
+        f"`{other}`, the same with{f' dropout {r.dropout:g}' if r.dropout else 'out dropout'}"
+        for r, other in finished().items()
+        if other != name
+    ]
     return (
         (Path(__file__).parent / "card.md")
         .read_text()
@@ -172,7 +177,9 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
             tokens=sum(part.steps * part.batch * part.length for part in parts) / 1e6,
             all_steps=" + ".join(f"{part.steps:,}" for part in parts),
             seeds=", ".join(str(part.seed) for part in parts),
-            share=markdown(("part", "tokens seen", "times a fact is stated in it", "prose"), share),
+            share=markdown(
+                ("part", "tokens seen", "tokens in its corpus", "times its corpus states a fact", "prose in it"), share
+            ),
             recall=markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
             loss=markdown(
                 ("source", "nats per token", "bits per character"),

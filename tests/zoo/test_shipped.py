@@ -56,6 +56,7 @@ def test_weights_are_safetensors_and_small():
         assert folder is not None
         assert {path.suffix for path in folder.iterdir()} <= {".json", ".md", ".safetensors"}
         sizes.append((folder / "model.safetensors").stat().st_size)
+        assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] >= 12
     assert max(sizes) <= 24e6
     assert sum(sizes) <= 40e6
 
