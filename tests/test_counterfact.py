@@ -11,7 +11,8 @@ import pytest
 
 from hydrascope import counterfact
 from hydrascope.errors import HydrascopeError
-from hydrascope.prompts import Prompt, PromptSet, load_prompts
+from hydrascope.prompt_sources import load_prompts
+from hydrascope.prompts import Prompt, PromptSet
 
 FACTS = json.dumps([{"prompt": "The tower is in", "attribute": "Paris"}]).encode()
 

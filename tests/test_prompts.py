@@ -1,169 +1,237 @@
-"""What may stand in a file of prompts, what is refused, and which token is an answer's first."""
+"""What a set of prompts may be made of, when two sets are the same, and which tokens a prompt comes to."""
 
-import json
-from dataclasses import dataclass, field
-from pathlib import Path
-
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from speaking import byte_level, speaking
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.prompts import Prompt, PromptSet, answer_tokens, load_prompts, tokenize
-
-
-@dataclass
-class Tokens:
-    """A byte-level BPE tokenizer, as GPT-2's, that knows a few words."""
-
-    name: str = "toy"
-    context_length: int | None = 6
-    tokenizer: Tokenizer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokenizer = Tokenizer(models.BPE())
-        self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self.tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-        )
-        self.tokenizer.train_from_iterator(["The tower is in Paris France"] * 20, trainer)
-
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text).ids
-
-    def decode(self, token: int) -> str:
-        return self.tokenizer.decode([token])
+from hydrascope.model import LanguageModel
+from hydrascope.prompts import (
+    Prompt,
+    PromptSet,
+    answer_tokens,
+    called,
+    counterfactual_tokens,
+    foil_tokens,
+    require_same_length,
+    texts,
+    tokenize,
+)
 
 
 @pytest.fixture(scope="module")
-def model() -> Tokens:
-    return Tokens()
+def model() -> LanguageModel:
+    """One that knows a few words, of which it takes six."""
+    return speaking(byte_level(["The tower is in Paris France"] * 20), context=6)
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
+PROMPTS = st.lists(
+    st.text(min_size=1).filter(str.strip) | st.lists(st.integers(0, 3), min_size=1, max_size=3), min_size=1
+)
 
 
-def test_a_text_file_is_a_prompt_a_line(tmp_path: Path) -> None:
-    file = write(tmp_path / "p.txt", "\ufeffThe tower is in\r\n\n  \nThe sea \u2028 is \nThe tower is in\n")
-    loaded = load_prompts(file)
-    assert [prompt.text for prompt in loaded.prompts] == ["The tower is in", "The sea \u2028 is "]
-    assert (loaded.name, loaded.duplicates) == ("p.txt", 1)
+@given(PROMPTS, st.integers(1, 20))
+def test_each_prompt_once_in_the_order_of_the_source(items: list[str | list[int]], count: int) -> None:
+    made = PromptSet.of(items)
+    kept = [prompt.text or list(prompt.tokens or ()) for prompt in made.prompts]
+    assert kept == [item for i, item in enumerate(items) if item not in items[:i]]
+    assert made.duplicates == len(items) - len(kept)
+    assert made.limit(count).prompts == made.prompts[:count]
+    assert made.fitted(model=None) == (made, "")  # type: ignore[arg-type]
 
 
-def test_json_and_jsonl_carry_answers_and_subjects(tmp_path: Path) -> None:
-    entries = [
-        {"prompt": "The tower is in", "attribute": "Paris", "subject": "tower", "known_id": 1},
-        {"prompt": "Iron is", "answer": "Fe", "attribute": "other"},
-        {"prompt": "Bare", "answer": None},
-    ]
-    expected = (
-        Prompt("The tower is in", "Paris", "tower"),
-        Prompt("Iron is", "Fe"),
-        Prompt("Bare"),
-    )
-    assert load_prompts(write(tmp_path / "p.json", json.dumps(entries))).prompts == expected
-    lines = "\n\n".join(json.dumps(entry) for entry in entries)
-    assert load_prompts(str(write(tmp_path / "p.jsonl", lines))).prompts == expected
+def test_the_first_of_two_equal_prompts_is_kept() -> None:
+    made = PromptSet.of([Prompt("a", "first"), Prompt("b"), Prompt("a", "second"), [1, 2], Prompt(tokens=(1, 2))])
+    assert made.prompts == (Prompt("a", "first"), Prompt("b"), Prompt(tokens=(1, 2)))
+    assert made.duplicates == 2
+
+
+def test_a_set_is_made_of_one_prompt_or_of_any_kinds_of_prompts() -> None:
+    assert PromptSet.of("The tower is in").prompts == (Prompt("The tower is in"),)
+    assert PromptSet.of(Prompt("Iron is", "Fe")).prompts == (Prompt("Iron is", "Fe"),)
+    made = PromptSet.of(["a", [3, 4], Prompt(tokens=(5,)), (6, 7), np.array([8, 9]), torch.tensor([10])])
+    assert [prompt.tokens for prompt in made.prompts] == [None, (3, 4), (5,), (6, 7), (8, 9), (10,)]
+    assert all(type(token) is int for prompt in made.prompts for token in prompt.tokens or ())
+    assert PromptSet.of(made) is made
+    assert PromptSet.of(text for text in ("a", "b")).prompts == (Prompt("a"), Prompt("b"))
+    lists = Prompt("a", np.int64(3), foil=torch.tensor(4), counterfactual=[1, 2])  # type: ignore[arg-type]
+    assert PromptSet.of([lists]).prompts == (Prompt("a", 3, foil=4, counterfactual=(1, 2)),)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("prompts", "message"),
     [
-        ("p.txt", "", "is empty"),
-        ("p.txt", " \n\n", "is empty"),
-        ("p.json", "[]", "holds no prompts"),
-        ("p.txt", b"fine\n\xff\xfe\n", "line 2: not UTF-8"),
-        ("p.json", '[{"prompt": "a"},\n {"prompt": }]', "line 2, column 13: not JSON"),
-        ("p.json", "[" * 100_000, "not JSON that can be read"),
-        ("p.json", '{"prompt": "a"}', "not a list"),
-        ("p.json", '[{"prompt": "a"}, "b"]', "entry 2: not an object"),
-        ("p.json", '[{"prompt": "a"}, {"prompt": " "}]', 'entry 2: "prompt" is missing or blank'),
-        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}', 'line 2: "prompt" is missing'),
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"', "line 2, column 15: not JSON"),
-        ("p.jsonl", '{"prompt": "a", "answer": 3}', 'line 1: "answer" is not a string'),
-        ("p.jsonl", '{"prompt": "a\\ud800"}', "half a surrogate pair"),
-        ("p.csv", "a", "is no file of prompts"),
+        ([], "holds no prompts"),
+        ("", "prompt 1 is blank"),
+        (["a", "\t"], "prompt 2 is blank"),
+        ([[1], []], "prompt 2 is blank"),
+        ([Prompt()], "prompt 1 is blank"),
+        ([1, 2, 3], "prompt 1 is no prompt"),
+        (["a", [1.5]], "prompt 2 is no prompt"),
+        (["a", ["b"]], "prompt 2 is no prompt"),
+        ([Prompt("a", tokens=(1,))], "prompt 1 has both"),
+        (3, "cannot be a int"),
     ],
 )
-def test_bad_files_are_one_clear_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_what_is_no_prompt_is_refused(prompts: object, message: str) -> None:
     with pytest.raises(HydrascopeError, match=message) as caught:
-        load_prompts(write(tmp_path / name, content))
-    assert name in str(caught.value)
+        PromptSet.of(prompts)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(HydrascopeError, match="No such file"):
-        load_prompts(tmp_path / "none.txt")
-    (tmp_path / "folder.txt").mkdir()
-    with pytest.raises(HydrascopeError, match="directory"):
-        load_prompts(tmp_path / "folder.txt")
-    with pytest.raises(HydrascopeError, match=r"no prompt set is called 'nonsense'.*counterfact"):
-        load_prompts("nonsense")
-
-
-@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1), st.integers(1, 20))
-def test_each_text_once_in_the_order_of_the_source(texts: list[str], count: int) -> None:
-    made = PromptSet.of(texts)
-    kept = [prompt.text for prompt in made.prompts]
-    assert kept == [text for i, text in enumerate(texts) if text not in texts[:i]]
-    assert made.duplicates == len(texts) - len(kept)
-    assert made.limit(count).prompts == made.prompts[:count]
-
-
-def test_the_first_of_two_equal_texts_is_kept() -> None:
-    made = PromptSet.of([Prompt("a", "first"), Prompt("b"), Prompt("a", "second")])
-    assert made.prompts == (Prompt("a", "first"), Prompt("b"))
+def test_limits_below_one_are_refused() -> None:
+    with pytest.raises(HydrascopeError, match="at least 1"):
+        PromptSet.of(["a"]).limit(0)
 
 
 def test_the_hash_tells_prompt_sets_apart() -> None:
     base = PromptSet.of(["a", "b"])
     assert base.hash == PromptSet.of(["a", "b"], "other name").hash
-    others = [["b", "a"], ["a"], ["ab"], ["a", "b", "c"], [Prompt("a", "b")], [Prompt("a", "b"), "b"]]
-    hashes = {PromptSet.of(other).hash for other in others}
+    others = [
+        *(["b", "a"], ["a"], ["ab"], ["a", "b", "c"], [[1], "b"], [[1, 2], "b"], [[12], "b"], [Prompt("a", "b")]),
+        *([Prompt("a", "x"), "b"], [Prompt("a", foil="x"), "b"], [Prompt("a", subject="x"), "b"]),
+        *([Prompt("a", counterfactual="x"), "b"], [Prompt("a", counterfactual=(1,)), "b"], [Prompt("a", 1), "b"]),
+        [Prompt("a", "1"), "b"],
+    ]
+    hashes = {PromptSet.of(other).hash for other in others}  # type: ignore[arg-type]
     assert len(hashes | {base.hash}) == len(others) + 1
 
 
-def test_limits_below_one_and_blank_prompts_are_refused() -> None:
-    with pytest.raises(HydrascopeError, match="at least 1"):
-        PromptSet.of(["a"]).limit(0)
-    with pytest.raises(HydrascopeError, match="prompt 2 is blank"):
-        PromptSet.of(["a", "\t"])
-    with pytest.raises(HydrascopeError, match="holds no prompts"):
-        PromptSet.of([])
+def test_a_set_that_is_fitted_has_as_many_prompts_as_it_was_limited_to(model: LanguageModel) -> None:
+    def fit(given: object, count: int) -> tuple[list[Prompt], str]:
+        assert given is model
+        return [Prompt(letter) for letter in "vwxyz"[:count]], "said"
+
+    some = PromptSet("letters", (Prompt("a"), Prompt("b"), Prompt("c")), fit=fit)
+    fitted, said = some.limit(2).fitted(model)
+    assert (fitted, said) == (PromptSet("letters", (Prompt("v"), Prompt("w"))), "said")
+    assert fitted.fitted(model) == (fitted, "")
 
 
-def test_prompts_without_tokens_or_beyond_the_context_are_refused(model: Tokens) -> None:
+def test_prompts_are_tokenized_by_the_model_or_taken_as_token_ids(model: LanguageModel) -> None:
     fits = Prompt("The tower is in Paris France")
-    assert tokenize(model, [fits]) == [model.encode(fits.text)]
-    assert len(model.encode(fits.text)) == 6
-    with pytest.raises(HydrascopeError, match=r"prompt 2 .*is 7 tokens long, the context of toy holds 6"):
-        tokenize(model, [fits, Prompt(fits.text + " in")])
-    with pytest.raises(HydrascopeError, match="has no tokens"):
-        tokenize(model, [Prompt("")])
+    own = model.encode(fits.text)
+    assert len(own) == 6
+    assert tokenize(model, [fits, Prompt(tokens=(5, 0, 5))]) == [own, [5, 0, 5]]
 
 
-def test_the_answer_is_read_as_it_continues_the_prompt(model: Tokens) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt("The tower is in Paris France in"), r"prompt 2 \(.*\) is 7 tokens long, the context of toy holds 6"),
+        (Prompt(tokens=(1,) * 7), r"prompt 2 \(token ids 1 1.*is 7 tokens long"),
+        (Prompt(""), "prompt 2 .* has no tokens"),
+        (Prompt(tokens=(0, 600)), r"prompt 2 \(token ids 0 600\) has token 600, toy knows 0 to"),
+        (Prompt(tokens=(-1, 0)), "has token -1"),
+    ],
+)
+def test_prompts_that_the_model_cannot_take_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
+    with pytest.raises(HydrascopeError, match=message):
+        tokenize(model, [Prompt("The tower is in Paris France"), prompt])
+
+
+def test_the_answer_is_read_as_it_continues_the_prompt(model: LanguageModel) -> None:
     asked = [
         Prompt("The tower is in", "Paris"),  # a space between
         Prompt("The tower is in", " Paris"),  # it has its own
         Prompt("The tower is in\n", "Paris"),  # the prompt brings white space
         Prompt("The tower is", "in Paris"),  # of several words the first
+        Prompt("The tower is", 7),  # a token's id is itself
+        Prompt(tokens=(1, 2), answer=9),
     ]
-    found = [model.decode(token) for token in answer_tokens(model, asked)]
-    assert found[:2] == [" Paris", " Paris"]
-    assert found[2] == model.decode(model.encode("Paris")[0])
-    assert found[3] == " in"
+    found = answer_tokens(model, asked)
+    assert [model.decode(token) for token in found[:2]] == [" Paris", " Paris"]
+    assert found[2] == model.encode("Paris")[0]
+    assert model.decode(found[3]) == " in"
+    assert found[4:] == [7, 9]
 
 
-def test_answers_that_cannot_be_read_are_refused(model: Tokens) -> None:
-    with pytest.raises(HydrascopeError, match=r"prompt 2 .*has no answer"):
-        answer_tokens(model, [Prompt("The tower is in", "Paris"), Prompt("The tower is in")])
-    with pytest.raises(HydrascopeError, match="has no answer"):
-        answer_tokens(model, [Prompt("The tower is in", " ")])
-    with pytest.raises(HydrascopeError, match="share a token"):
-        answer_tokens(model, [Prompt("The tower is in ", "Paris")])
+def test_the_foil_is_read_by_the_same_rule(model: LanguageModel) -> None:
+    asked = [
+        Prompt("The tower is in", "Paris", foil="France"),
+        Prompt("The tower is in\n", "Paris", foil="France"),
+        Prompt("The tower is", "in Paris", foil="tower"),
+        Prompt("The tower is in", "Paris", foil=3),
+        Prompt(tokens=(1, 2), answer=9, foil=4),
+    ]
+    found = foil_tokens(model, asked)
+    assert found == answer_tokens(model, [Prompt(p.text, p.foil, tokens=p.tokens) for p in asked])
+    assert model.decode(found[0]) == " France"
+    assert found[3:] == [3, 4]
+
+
+TOWER = "The tower is in"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt(TOWER), r'prompt 2 \("The tower is in"\) has no answer'),
+        (Prompt(TOWER, " "), "has no answer"),
+        (Prompt(TOWER + " ", "Paris", foil="France"), 'prompt 2 .* and its answer "Paris" share a token'),
+        (Prompt(TOWER, 601), "the answer of prompt 2 .* has token 601"),
+        (Prompt(tokens=(1, 2), answer="Paris"), r"prompt 2 \(token ids 1 2\) is given as token ids: give the id of"),
+    ],
+)
+def test_answers_that_cannot_be_read_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
+    good = Prompt(TOWER, "Paris", foil="France")
+    for read in (answer_tokens, foil_tokens):
+        with pytest.raises(HydrascopeError, match=message):
+            read(model, [good, prompt])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt(TOWER, "Paris"), r'prompt 2 \("The tower is in"\) has no foil'),
+        (Prompt(TOWER, "Paris", foil="Paris France"), "prompt 2 .* begin with the same token"),
+        (Prompt(TOWER, "in Paris", foil="in France"), "begin with the same token"),
+        (Prompt(tokens=(1, 2), answer=3, foil=3), "begin with the same token"),
+        (Prompt(tokens=(1, 2), answer=3, foil="Paris"), "its foil's first token"),
+        (Prompt(TOWER, 3, foil=-2), "the foil of prompt 2 .* has token -2"),
+    ],
+)
+def test_foils_that_tell_nothing_apart_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
+    with pytest.raises(HydrascopeError, match=message):
+        foil_tokens(model, [Prompt(TOWER, "Paris", foil="France"), prompt])
+
+
+def test_twins_are_tokenized_as_prompts_are(model: LanguageModel) -> None:
+    prompts = [
+        Prompt(TOWER, counterfactual="The tower is Paris"),
+        Prompt(tokens=(1, 2), counterfactual=(1, 3, 4)),
+        Prompt(TOWER, counterfactual=(1, 2)),
+        Prompt(tokens=(1, 2), counterfactual=TOWER),
+    ]
+    twins = counterfactual_tokens(model, prompts)
+    assert twins == [model.encode("The tower is Paris"), [1, 3, 4], [1, 2], model.encode(TOWER)]
+    require_same_length(prompts[:1], tokenize(model, prompts[:1]), twins[:1])
+    with pytest.raises(HydrascopeError, match=r"prompt 2 \(token ids 1 2\) is 2 tokens long and its counterfactual 3"):
+        require_same_length(prompts, tokenize(model, prompts), twins)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt("The sea"), r'prompt 2 \("The sea"\) has no counterfactual'),
+        (Prompt("The sea", counterfactual=""), "prompt 2 .* has no counterfactual"),
+        (Prompt("The sea", counterfactual="The sea"), "prompt 2 .* is its own counterfactual"),
+        (Prompt(tokens=(1, 2), counterfactual=(1, 2)), r"prompt 2 .* is its own counterfactual"),
+        (Prompt("The sea", counterfactual=(1,) * 7), "the counterfactual of prompt 2 .* is 7 tokens long"),
+        (Prompt("The sea", counterfactual=(1, 600)), "the counterfactual of prompt 2 .* has token 600"),
+    ],
+)
+def test_twins_that_are_none_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
+    with pytest.raises(HydrascopeError, match=message):
+        counterfactual_tokens(model, [Prompt(TOWER, counterfactual="The tower is Paris"), prompt])
+
+
+def test_what_is_shown_of_a_prompt(model: LanguageModel) -> None:
+    prompts = [Prompt(TOWER), Prompt(tokens=tuple(model.encode("The tower")))]
+    assert texts(model, prompts) == [TOWER, "The tower"]
+    assert texts(speaking(None, vocabulary=9), [Prompt(tokens=(1, 2))]) == ["1 2"]
+    assert called(7, Prompt("a\nb" * 20)).startswith(r'prompt 7 ("a\nba')
+    assert called(7, Prompt(tokens=tuple(range(9)))) == "prompt 7 (token ids 0 1 2 3 4 5 6 7 …)"

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from training.prompts import Line
+from training.lines import Line
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, Any]:

@@ -23,7 +23,7 @@ from hydrascope.measures import (
 from hydrascope.measures.bootstrap import Bootstrap
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import Prompt, PromptSet
-from training.prompts import Line
+from training.lines import Line
 
 
 def effects(model: LanguageModel, lines: Sequence[Line], name: str) -> xr.Dataset:

@@ -18,7 +18,7 @@ from hydrascope.loading import load_model
 from training import corpus, evaluate, figures, measure, prompts, tables
 from training.build import sources
 from training.facts import facts
-from training.prompts import Line
+from training.lines import Line, read
 from training.prose import Prose
 from training.recipe import ALL, VARIANTS, Recipe
 from training.ship import ZOO, finished
@@ -35,7 +35,7 @@ COMPARED = 300
 
 def fixed_sets() -> dict[str, list[Line]]:
     """The prompts that no model chose."""
-    passages = list(prompts.read(ZOO / "prompts" / "passages.jsonl"))
+    passages = read(ZOO / "prompts" / "passages.jsonl")
     return {
         "passages": passages[:COMPARED],
         "passages-rest": passages[COMPARED:],
@@ -47,7 +47,7 @@ def measure_all() -> None:
     """Measure models, variants and checkpoints; what is measured already is kept."""
     data = _data()
     sets = fixed_sets()
-    demo = list(prompts.read(ZOO / "prompts" / "demo.jsonl"))
+    demo = read(ZOO / "prompts" / "demo.jsonl")
     sets["demo"] = demo
     sets |= {name: [line for line in demo if line.get("kind") == kind] for kind, name in KINDS.items()}
     _, held_out = corpus.split(sources())

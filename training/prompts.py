@@ -1,15 +1,11 @@
 """The prompt sets that are shipped: every fact in its left-out wording, and cuts of held-out running text."""
 
-import json
 import random
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from training.facts import Fact
+from training.lines import Line
 from training.prose import Prose
-from training.templates import RELATIONS, held_out, prompt
-
-Line = dict[str, str]
+from training.templates import held_out, prompt
 
 
 def world_facts(facts: list[Fact]) -> list[Line]:
@@ -20,7 +16,6 @@ def world_facts(facts: list[Fact]) -> list[Line]:
             "answer": fact.answer,
             "subject": fact.subject,
             "relation": fact.relation,
-            "template": RELATIONS[fact.relation].prompts[left],
         }
         for fact, left in zip(facts, held_out(facts), strict=True)
     ]
@@ -51,15 +46,3 @@ def facts_in_text(facts: list[Fact], prose: Prose, count: int, seed: int) -> lis
             start.append(sentence)
         lines.append({"prompt": " ".join([*start, line["prompt"]]), "answer": line["answer"]})
     return lines
-
-
-def write(lines: Iterable[Line], path: Path) -> None:
-    """A JSON object a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-
-
-def read(path: Path) -> Iterator[Line]:
-    """The lines that `write` wrote."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)

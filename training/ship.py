@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from training import corpus, evaluate, prompts
 from training.build import sources
 from training.facts import facts
-from training.prompts import Line
+from training.lines import Line, write
 from training.prose import Passage, Prose
 from training.recipe import ALL, MODEL, TWIN, Recipe
+from training.twins import with_twins
 
 ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
 NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
@@ -46,12 +47,12 @@ def ship(seed: int = 0) -> None:
     model, tokenizer = evaluate.load(ZOO / "models" / NAMES[MODEL])
     _, held_out = corpus.split(sources())
     known = prompts.world_facts(facts())
-    prompts.write(known, ZOO / "prompts" / "world-facts.jsonl")
-    prompts.write(prompts.passages(held_out), ZOO / "prompts" / "passages.jsonl")
+    write(with_twins(known, tokenizer), ZOO / "prompts" / "world-facts.jsonl")
+    write(prompts.passages(held_out), ZOO / "prompts" / "passages.jsonl")
     contexts = _contexts(model, tokenizer, held_out, seed)
-    prompts.write(contexts, ZOO / "prompts" / "contexts.jsonl")
+    write(contexts, ZOO / "prompts" / "contexts.jsonl")
     right = [line for line, ok in zip(known, evaluate.correct(model, tokenizer, known), strict=True) if ok]
-    prompts.write(_demo(right, contexts, seed), ZOO / "prompts" / "demo.jsonl")
+    write(_demo(right, contexts, seed), ZOO / "prompts" / "demo.jsonl")
     for recipe, name in finished().items():
         numbers = quality(recipe.folder, known, held_out)
         (ZOO / "models" / name / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from hydrascope.experiment import run, sweep
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
-    from hydrascope.prompts import Prompt, PromptSet, load_prompts
+    from hydrascope.prompt_sources import load_prompts
+    from hydrascope.prompts import Prompt, PromptSet
     from hydrascope.store import open_results
 
 __version__ = "0.1.0"
@@ -44,7 +45,8 @@ _HOMES = {
     "experiment": ("run", "sweep"),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
-    "prompts": ("Prompt", "PromptSet", "load_prompts"),
+    "prompt_sources": ("load_prompts",),
+    "prompts": ("Prompt", "PromptSet"),
     "store": ("open_results",),
 }
 

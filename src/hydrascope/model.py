@@ -134,6 +134,24 @@ class LanguageModel:
         """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""
         return list(self._tokenizer(text)["input_ids"])
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The token ids of `text`, as `encode` makes them, and which characters each stands for: first, and end.
+
+            model.encode_with_offsets("The capital")  # ([0, 306, 490], [(0, 0), (0, 3), (3, 11)])
+
+        A special token stands for none. Some tokenizers count the space before a word, as here, others don't.
+
+        Raises:
+            HydrascopeError: the tokenizer doesn't keep them.
+        """
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise HydrascopeError(
+                f"the tokenizer of {self.name} does not say where its tokens stand: give positions by number, or take "
+                "a model with a fast tokenizer (tokenizer.json)"
+            )
+        encoded = self._tokenizer(text, return_offsets_mapping=True)
+        return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
+
     def decode(self, token: int) -> str:
         """The text of one token."""
         return str(self._tokenizer.decode([token]))

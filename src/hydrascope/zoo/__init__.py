@@ -22,11 +22,6 @@ def model_path(name: str) -> Path | None:
     return _HERE / "models" / name if name in MODELS else None
 
 
-def prompt_sets() -> tuple[str, ...]:
-    """The names that `prompt_path` knows."""
-    return PROMPT_SETS
-
-
 def prompt_path(name: str) -> Path:
     """The JSONL file of a prompt set that is shipped.
 
