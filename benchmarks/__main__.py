@@ -11,24 +11,31 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, memory, phases, precision, products, race, report
+from benchmarks import machine, memory, phases, precision, products, race, report, variations
 from benchmarks.shapes import GPT2_SMALL, LLAMA_1024, TINY_GPT2, TINY_LLAMA
-from benchmarks.task import natural_lengths
+from benchmarks.task import Work, natural_lengths
 from benchmarks.tools import CACHED, HOOKS, LAST, USUAL, USUAL_LAST
 from benchmarks.worker import THREADS
 
 EVERYONE = (*USUAL, *USUAL_LAST, CACHED)
+LAYERS, HEADS, EVERYWHERE = Work(), Work("heads"), Work("layers", "all")
 
 
-def parts(quick: bool, rounds: int) -> dict[str, Callable[[], dict[str, Any]]]:
+def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """Everything there is to measure, by name; `quick`: on tiny models, to see that all of it works."""
     gpt2, llama = (TINY_GPT2, TINY_LLAMA) if quick else (GPT2_SMALL, LLAMA_1024)
     natural = natural_lengths(32 if quick else 64)
+    few = natural_lengths(16)
+    some, more = natural_lengths(16 if quick else 24), natural_lengths(32 if quick else 48)
+    rounds = 1 if quick else 3
+    # How many prompts and rounds in bfloat16, which takes minutes on a processor that has no instructions for it.
+    narrow = (32, rounds) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (4, 1)
     races = (
-        race.Race("natural", gpt2, natural, EVERYONE, rounds),
-        race.Race("llama", llama, natural_lengths(24 if quick else 32), EVERYONE, rounds),
-        race.Race("long", gpt2, (100,) * 16, (HOOKS, HOOKS + LAST, CACHED), 1),
-        race.Race("long-others", gpt2, (100,) * 16, (*USUAL[1:], *USUAL_LAST[1:]), 1),
+        race.Race("layers", gpt2, natural, EVERYONE, rounds, LAYERS, one_in=3),
+        race.Race("heads", gpt2, few, EVERYONE, rounds, HEADS, one_in=12),
+        race.Race("everywhere", gpt2, (10,) * 16, (*USUAL, *USUAL_LAST), min(rounds, 2), EVERYWHERE, one_in=3),
+        race.Race("llama", llama, few, EVERYONE, 1, LAYERS, one_in=3),
+        race.Race("long", gpt2, (100,) * 16, (HOOKS, HOOKS + LAST, CACHED), 1, LAYERS, one_in=3),
     )
 
     def occurring() -> dict[str, Any]:
@@ -40,15 +47,22 @@ def parts(quick: bool, rounds: int) -> dict[str, Callable[[], dict[str, Any]]]:
         rate.measure()
         return {"large": rate.measured, "rates": rates}
 
+    def spent() -> dict[str, Any]:
+        asked = {"layers": (natural[:32], LAYERS), "heads": (few, HEADS), "everywhere": ((10,) * 16, EVERYWHERE)}
+        return {name: asdict(phases.of_sweep(gpt2, lengths, work)) for name, (lengths, work) in asked.items()}
+
     def peak() -> dict[str, Any]:
-        found = memory.of_sweep(gpt2, natural)
-        return {**asdict(found), "beside_weights": found.beside_weights}
+        asked = {"layers": (natural, LAYERS), "heads": (some, HEADS), "heads again": (more, HEADS)}
+        found = {name: memory.of_run(gpt2, lengths, work) for name, (lengths, work) in asked.items()}
+        return {name: {**asdict(each), "beside_weights": each.beside_weights} for name, each in found.items()}
 
     return {
         **{f"race-{each.name}": partial(compete, each) for each in races},
+        "metrics": lambda: asdict(variations.of_metrics(gpt2, few, rounds, say)),
+        "pairs": lambda: asdict(variations.of_pairs(gpt2, natural[:32], rounds, say)),
         "products": occurring,
-        "phases": lambda: asdict(phases.of_sweep(gpt2, natural)),
-        "precision": lambda: asdict(precision.compare(gpt2, natural[: len(natural) // 2], rounds, say)),
+        "phases": spent,
+        "precision": lambda: asdict(precision.compare(gpt2, natural[:32], *narrow, say)),
         "memory": peak,
     }
 
@@ -65,11 +79,10 @@ def say(message: str) -> None:
 
 def main() -> None:
     """Parse the command line and measure what it names."""
-    names = list(parts(quick=True, rounds=1))
+    names = list(parts(quick=True))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("part", nargs="*", help=f"what to measure, by default all: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="tiny models: shows that everything works, no figures")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each tool is timed (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="folder of the records")
     parser.add_argument("--page", type=Path, help="also write the tables of all records into this Markdown page")
     options = parser.parse_args()
@@ -78,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     out = options.out / "quick" if options.quick else options.out
     out.mkdir(parents=True, exist_ok=True)
-    measure = {"machine": machine.description, **parts(options.quick, options.rounds)}
+    measure = {"machine": machine.description, **parts(options.quick)}
     for name in measure if not options.part else ["machine", *options.part]:
         (out / f"{name}.json").write_text(json.dumps(measure[name](), indent=1))
     records = {

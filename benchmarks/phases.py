@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.shapes import Shape
-from benchmarks.task import draw_task
+from benchmarks.task import Work, draw_task
 from benchmarks.tools import hydrascope_sweep
 
 
@@ -23,7 +23,7 @@ class Phases:
             unembedding of clean runs.
         layers: in the rest of the model's calls: attention itself, norms, activations, residual additions, and
             hydrascope's hooks, which join, overwrite and read rows.
-        outside: everything else: drawing patches, effects from what was read, checks of the books, the dataset.
+        outside: everything else: drawing patches, effects from what was read, checks of the balance, the dataset.
     """
 
     products: float = 0.0
@@ -35,19 +35,20 @@ class Phases:
         return self.products + self.layers + self.outside
 
 
-def of_sweep(shape: Shape, lengths: Sequence[int]) -> Phases:
+def of_sweep(shape: Shape, lengths: Sequence[int], work: Work) -> Phases:
     """The phases of `hydrascope.sweep` on prompts of these lengths.
 
     A run of its own: the clocks cost a little, so that no other figure is taken from it.
     """
     model = shape.build()
-    task = draw_task(model, shape, lengths)
-    tool = hydrascope_sweep(model)
-    tool(task)
+    task = draw_task(model, shape, lengths, work)
+    everything = range(len(work.ablated(shape)))
+    tool = hydrascope_sweep(model, shape, work)
+    tool(task, everything)
     phases = Phases()
     with _clocked(phases):
         start = time.perf_counter()
-        tool(task)
+        tool(task, everything)
         phases.outside = time.perf_counter() - start - phases.products - phases.layers
     return Phases(*(seconds / len(task) for seconds in (phases.products, phases.layers, phases.outside)))
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 import hydrascope as hs
+from benchmarks.engine import Engine
 from benchmarks.shapes import Shape
-from benchmarks.task import Prompt, draw_task
-from benchmarks.tools import measure_effects
-from hydrascope import books
+from benchmarks.task import Prompt, Work, draw_task
+from hydrascope import balance
+from hydrascope.components import downstream
 
 
 @dataclass(frozen=True)
@@ -39,33 +40,41 @@ class Precision:
     errors: dict[str, Error]
 
 
-def compare(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Callable[[str], None]) -> Precision:
-    """The engine in both precisions by turns, on the same prompts, targets and patches."""
-    model = shape.build()
-    task = draw_task(model, shape, lengths)
+def compare(
+    shape: Shape, lengths: tuple[int, ...], measured: int, rounds: int, say: Callable[[str], None]
+) -> Precision:
+    """The engine in both precisions by turns, on the same prompts, targets and patches.
+
+    Args:
+        lengths: of all prompts that patches come from.
+        measured: how many of them are measured.
+    """
+    model, work = shape.build(), Work()
+    task = draw_task(model, shape, lengths, work)[:measured]
     narrow_task = [Prompt(prompt.tokens, prompt.target, prompt.patches.bfloat16()) for prompt in task]
-    wide = hs.LanguageModel(model)
-    narrow = hs.LanguageModel(shape.build().bfloat16())
+    wide = Engine(hs.LanguageModel(model), shape, work)
+    narrow = Engine(hs.LanguageModel(shape.build().bfloat16()), shape, work)
     errors = _errors(_quantities(wide, task), _quantities(narrow, narrow_task))
     times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for number in range(rounds):
-        for name, language_model, prompts in (("float32", wide, task), ("bfloat16", narrow, narrow_task)):
+        for name, engine, prompts in (("float32", wide, task), ("bfloat16", narrow, narrow_task)):
             start = time.perf_counter()
-            measure_effects(language_model, prompts)
+            engine.measure(prompts)
             times[name].append((time.perf_counter() - start) / len(prompts))
             say(f"precision, round {number + 1}: {name} {times[name][-1]:.3f} s a prompt")
     return Precision(statistics.median(times["float32"]), statistics.median(times["bfloat16"]), errors)
 
 
-def _quantities(model: hs.LanguageModel, task: list[Prompt]) -> dict[str, Tensor]:
-    """The quantities of the paper, `[prompt, ...]`, in float64."""
-    downstream = torch.tensor(
-        [[other in set(model.downstream(component)) for other in model.components] for component in model.components]
-    )
-    each = [books.quantities(effects, downstream, "clean") for effects in measure_effects(model, task)]
-    found = {name: torch.cat([prompt[name] for prompt in each]).double() for name in each[0]}
-    change = found["unembed_ablated"] - found["unembed"][:, None, None, :]
-    return found | {"compensatory effect": torch.einsum("pakc,ac->pak", change, downstream.double())}
+def _quantities(engine: Engine, task: list[Prompt]) -> dict[str, Tensor]:
+    """The quantities of the paper, with the logit as their one readout, in float64."""
+    below = torch.tensor([downstream(engine.model, run, engine.components) for run in engine.runs]).double()
+    each = [balance.quantities(readings, torch.tensor([True])) for readings in engine.measure(task)]
+    names = ("unembed", "unembed_ablated_by_patch", "total", "direct", "indirect", "logit")
+    found = {name: torch.cat([prompt[name] for prompt in each], 1).double() for name in names}
+    ablated = found.pop("unembed_ablated_by_patch")
+    change = ablated - found["unembed"][:, :, None, None]
+    compensatory = torch.einsum("rpakc,ac->rpak", change, below)
+    return {"unembed": found.pop("unembed"), "unembed_ablated": ablated, **found, "compensatory effect": compensatory}
 
 
 def _errors(wide: dict[str, Tensor], narrow: dict[str, Tensor]) -> dict[str, Error]:

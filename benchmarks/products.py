@@ -1,6 +1,7 @@
 """The matrix products that the protocol needs: how many operations, and how fast this machine does them alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,32 +12,42 @@ from transformers.pytorch_utils import Conv1D
 
 from benchmarks.machine import LIBRARIES, sustained
 from benchmarks.shapes import Shape, parts
-from benchmarks.task import PATCHES
+from benchmarks.task import PATCHES, Work
 
 
-def rows_in_attention(layer: int, patches: int = PATCHES) -> int:
-    """Rows of a prompt whose attention must be computed at `layer`: the clean one, and all ablated further down."""
-    return 1 + 2 * patches * layer
+@dataclass(frozen=True)
+class Rows:
+    """How many rows of a prompt need one layer's products: the clean one, and all that differ from it there."""
+
+    qkv: int
+    out: int
+    mlp: int
 
 
-def rows_in_mlp(layer: int, patches: int = PATCHES) -> int:
-    """The same for the MLP: those that ablate this layer's attention have joined."""
-    return rows_in_attention(layer, patches) + patches
+def rows_at(layer: int, work: Work, heads: int, patches: int = PATCHES) -> Rows:
+    """The rows of a prompt at `layer`.
+
+    Those that ablate something of a layer below need all of it. A head's rows join at attention's output projection, a
+    whole attention layer's after it, an MLP's at the next layer.
+    """
+    if work.ablate == "heads":
+        below, joining = heads * patches * layer, heads * patches
+        return Rows(1 + below, 1 + below + joining, 1 + below + joining)
+    below = 2 * patches * layer
+    return Rows(1 + below, 1 + below, 1 + below + patches)
 
 
-def needed_operations(shape: Shape, tokens: float, patches: int = PATCHES) -> float:
+def needed_operations(shape: Shape, work: Work, tokens: int, patches: int = PATCHES) -> float:
     """FLOP a prompt of `tokens` tokens needs in products with weights, a multiply-add being two.
 
-    Every row once through the attention and the MLP that it needs, and every token of the prompt once through all
-    layers, for the clean run. Not counted, though they are done: products inside attention (queries with keys),
-    the unembedding, readouts.
+    Every row once through the products that it needs, each a token, or as many as the prompt has where all positions
+    are ablated; and every token of the prompt once through all layers, for the clean run. Not counted, though they are
+    done: products inside attention (queries with keys), the unembedding, readouts.
     """
-    rows = sum(
-        shape.attn_weights * rows_in_attention(layer, patches) + shape.mlp_weights * rows_in_mlp(layer, patches)
-        for layer in range(shape.layers)
-    )
-    clean = tokens * shape.layers * (shape.attn_weights + shape.mlp_weights)
-    return 2 * (rows + clean)
+    rows = [rows_at(layer, work, shape.heads, patches) for layer in range(shape.layers)]
+    weights = sum(shape.qkv_weights * at.qkv + shape.out_weights * at.out + shape.mlp_weights * at.mlp for at in rows)
+    suffix = tokens if work.at == "all" else 1
+    return 2 * (suffix * weights + tokens * shape.layers * shape.weights)
 
 
 def linears(module: nn.Module) -> list[nn.Module]:
@@ -54,9 +65,10 @@ def occurring_rates(
     rates = {}
     where = parts(model, shape)
     for layer in layers:
+        needed = rows_at(layer, Work(), shape.heads)
         for name, module, rows in (
-            ("attention", where.attn[layer], prompts * rows_in_attention(layer)),
-            ("MLP", where.mlp[layer], prompts * rows_in_mlp(layer)),
+            ("attention", where.attn[layer], prompts * needed.qkv),
+            ("MLP", where.mlp[layer], prompts * needed.mlp),
         ):
             weights = [_weight(linear) for linear in linears(module)]
             inputs = [torch.randn(rows, weight.shape[1]) for weight in weights]

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.machine import Rate
 from benchmarks.products import needed_operations
 from benchmarks.shapes import Shape
-from benchmarks.task import Answer
+from benchmarks.task import Answer, Work
 from benchmarks.tools import ENGINE, LAST, WHOLE
 from benchmarks.worker import Worker
 
@@ -27,6 +27,9 @@ class Race:
             length: a peer's time grows linearly with the length.
         peers: names from `benchmarks.tools`.
         rounds: how often each is timed.
+        work: what is done with every prompt.
+        one_in: a peer ablates one in so many components, other ones each round, and its time counts as many times: it
+            takes as long for each of them. Hydrascope ablates all.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Race:
     lengths: tuple[int, ...]
     peers: tuple[str, ...]
     rounds: int
+    work: Work
+    one_in: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Result:
 
     Attributes:
         size: the largest number in the answers, in logits: what differences are to be compared with.
-        operations: FLOP a prompt of the mean length needs.
+        operations: FLOP that a prompt needs, on average.
         rate: of the large product, measured before and after hydrascope's turn in each round.
         rate_in_round: the mean of the better library's rate just before and just after hydrascope's turn.
         load: what else ran on the machine when it began, in processes.
@@ -73,6 +78,10 @@ class Result:
         median = {name: statistics.median(times) for name, times in seconds.items()}
         return {
             "model": self.race.shape.name,
+            "ablate": self.race.work.ablate,
+            "at": self.race.work.at,
+            "ablated": len(self.race.work.ablated(self.race.shape)),
+            "one_in": self.race.one_in,
             "prompts": len(self.race.lengths),
             "mean_tokens": statistics.mean(self.race.lengths),
             "longest": max(self.race.lengths),
@@ -114,20 +123,23 @@ def run(race: Race, say: Callable[[str], None]) -> Result:
         workers = {}
         tools = (ENGINE, WHOLE, *race.peers)
         for name in dict.fromkeys(tool.removesuffix(LAST) for tool in tools):
-            workers[name] = stack.enter_context(Worker(name, race.shape, race.lengths))
+            workers[name] = stack.enter_context(Worker(name, race.shape, race.lengths, race.work))
             say(f"{race.name}: {name} is ready")
-        everyone = range(len(race.lengths))
+        everyone, everything = range(len(race.lengths)), range(len(race.work.ablated(race.shape)))
         mean = statistics.mean(race.lengths)
         middling = sorted(everyone, key=lambda index: abs(race.lengths[index] - mean))
         found: list[Answer] = []
         for number in range(race.rounds):
             before = rate.measure()
             for tool in tools:
-                indices = everyone if tool in (ENGINE, WHOLE) else [middling[number]]
+                ours = tool in (ENGINE, WHOLE)
+                indices = everyone if ours else [middling[number]]
+                ablated = everything if ours else everything[number % race.one_in :: race.one_in]
                 forward = {"logits_to_keep": 1} if tool.endswith(LAST) else {}
-                seconds, answers = workers[tool.removesuffix(LAST)].run(indices, **forward)
+                seconds, answers = workers[tool.removesuffix(LAST)].run(indices, ablated, **forward)
+                seconds *= len(everything) / len(ablated)
                 found = found or answers
-                difference = _difference(tool, answers, [found[index] for index in indices])
+                difference = _difference(tool, answers, [found[index].of(ablated) for index in indices])
                 laps.append(Lap(tool, number, seconds, difference))
                 if tool == WHOLE:
                     rate_in_round.append((before + rate.measure()) / 2)
@@ -136,7 +148,7 @@ def run(race: Race, say: Callable[[str], None]) -> Result:
         race,
         laps,
         size=max(map(size, found)),
-        operations=needed_operations(race.shape, mean),
+        operations=statistics.mean(needed_operations(race.shape, race.work, length) for length in race.lengths),
         rate=rate,
         rate_in_round=rate_in_round,
         load=load,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.task import PATCHES
 from benchmarks.tools import CACHED, ENGINE, LAST, USUAL, USUAL_LAST, WHOLE
 
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -17,14 +18,11 @@ def render(records: dict[str, Record]) -> str:
     for name, record in records.items():
         if name.startswith("race-"):
             sections.append(_race(record))
-    if "products" in records:
-        sections.append(_products(records["products"]))
-    if "phases" in records:
-        sections.append(_phases(records["phases"]))
+    for name, write in _SECTIONS.items():
+        if name in records:
+            sections.append(write(records[name]))
     if "precision" in records:
-        sections.append(_precision(records["precision"], records.get("race-natural")))
-    if "memory" in records:
-        sections.append(_memory(records["memory"]))
+        sections.append(_precision(records["precision"], records.get("race-layers")))
     return "\n\n".join(sections) + "\n"
 
 
@@ -66,9 +64,14 @@ def _race(record: Record) -> str:
         for name, tool in tools.items()
     ]
     head = ["", "s a prompt", "rounds", "times hydrascope's", "share of the rate", "differs by, logits"]
+    what = f"{record['ablated']} {record['ablate']}"
+    where = "at the last position" if record["at"] == "last" else "at all positions"
+    one_in = record["one_in"]
+    share = f" A peer ablates one in {one_in} of them, others each round, and its time counts {one_in} times."
     lines = [
-        f"### {record['model']}, {record['prompts']} prompts of {record['mean_tokens']:.1f} tokens on average, "
-        f"the longest {record['longest']}",
+        f"### {record['model']}: {what} × {PATCHES} patches {where}",
+        f"{record['prompts']} prompts of {record['mean_tokens']:.1f} tokens on average, the longest "
+        f"{record['longest']}.{share if one_in > 1 else ''}",
         _table(head, rows),
         f"Medians of {record['rounds']} rounds. A prompt needs {record['operations'] / 1e9:.1f} GFLOP; the machine's "
         f"best sustained rate was {record['best_rate'] / 1e9:.0f} GFLOP/s ({_rates(record['rates'])}); shares are of "
@@ -98,16 +101,35 @@ def _products(record: Record) -> str:
     return "### The products alone, 16 prompts at a time, GFLOP/s\n\n" + _table(["", *large], rows)
 
 
+_PHASES = {
+    "products": "products with weights",
+    "layers": "the rest of the model, and hydrascope's hooks in it",
+    "outside": "outside the model",
+}
+
+
 def _phases(record: Record) -> str:
-    total = sum(record.values())
-    names = {
-        "products": "products with weights",
-        "layers": "the rest of the model, and hydrascope's hooks in it",
-        "outside": "outside the model",
-    }
-    rows = [[names[key], f"{seconds:.4f}", f"{seconds / total:.1%}"] for key, seconds in record.items()]
-    rows.append(["together", f"{total:.4f}", ""])
-    return "### Where the time of hydrascope.sweep goes\n\n" + _table(["", "s a prompt", "share"], rows)
+    totals = {work: sum(seconds.values()) for work, seconds in record.items()}
+    rows = [
+        [title, *(f"{seconds[name]:.4f} ({seconds[name] / totals[work]:.1%})" for work, seconds in record.items())]
+        for name, title in _PHASES.items()
+    ]
+    rows.append(["together", *(f"{total:.4f}" for total in totals.values())])
+    return "### Where the time of hydrascope.sweep goes, s a prompt\n\n" + _table(["", *record], rows)
+
+
+def _metrics(record: Record) -> str:
+    return (
+        f"### Metrics\n\nAll layers × {PATCHES} patches at the last position: {record['without']:.4f} s a prompt; with "
+        f"log_prob and kl {record['more']:.4f}: **{record['times']:.2f}** times."
+    )
+
+
+def _pairs(record: Record) -> str:
+    return (
+        f"### All pairs of layers\n\nAll layers with one patch: {record['without']:.4f} s a prompt; all pairs of them "
+        f"with one patch {record['more']:.4f}: **{record['times']:.2f}** times."
+    )
 
 
 def _precision(record: Record, race: Record | None) -> str:
@@ -136,12 +158,33 @@ def _precision(record: Record, race: Record | None) -> str:
     )
 
 
+_MEMORY = {
+    "weights": "the weights",
+    "peak": "peak of the process",
+    "beside_weights": "peak beside the weights",
+    "imports": "of which Python and its libraries",
+    "bank": "of which the bank of clean values",
+    "disk": "the result on disk",
+}
+
+
 def _memory(record: Record) -> str:
-    gib = {name: f"{number / 2**30:.2f}" for name, number in record.items()}
-    rows = [
-        ["the weights", gib["weights"]],
-        ["peak of the process", gib["peak"]],
-        ["peak beside the weights", gib["beside_weights"]],
-        ["of which Python and its libraries", gib["imports"]],
-    ]
-    return "### Memory of hydrascope.sweep at the default batch\n\n" + _table(["", "GiB"], rows)
+    rows = [[title, *(f"{each[name] / 2**30:.3f}" for each in record.values())] for name, title in _MEMORY.items()]
+    rows.append(["the result on disk for 1,209 prompts", *(f"{_of_all(each):.3f}" for each in record.values())])
+    head = ["", *(f"{name}, {each['prompts']} prompts" for name, each in record.items())]
+    return "### Memory of hydrascope.run at the default batch, GiB\n\n" + _table(head, rows)
+
+
+def _of_all(memory: Record) -> float:
+    """GiB: every prompt takes the same on disk."""
+    return float(memory["disk"]) / memory["prompts"] * 1209 / 2**30
+
+
+#: The parts that need no other's record.
+_SECTIONS = {
+    "metrics": _metrics,
+    "pairs": _pairs,
+    "products": _products,
+    "phases": _phases,
+    "memory": _memory,
+}

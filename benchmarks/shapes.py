@@ -1,10 +1,14 @@
 """The models that are timed: the shapes of real ones with random weights, since time doesn't depend on the values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from hydrascope.components import Component
 
 
 @dataclass(frozen=True)
@@ -12,13 +16,15 @@ class Shape:
     """A model to be built, and what one token costs in it.
 
     Attributes:
-        attn_weights: entries of one attention layer's weight matrices.
+        qkv_weights: entries of one attention layer's weight matrices before attention itself: queries, keys, values.
+        out_weights: entries of its output projection.
         mlp_weights: entries of one MLP layer's weight matrices.
     """
 
     name: str
     config: GPT2Config | LlamaConfig
-    attn_weights: int
+    qkv_weights: int
+    out_weights: int
     mlp_weights: int
 
     @property
@@ -26,12 +32,17 @@ class Shape:
         return self.config.num_hidden_layers
 
     @property
-    def components(self) -> int:
-        return 2 * self.layers
-
-    @property
     def width(self) -> int:
         return self.config.hidden_size
+
+    @property
+    def heads(self) -> int:
+        return self.config.num_attention_heads
+
+    @property
+    def weights(self) -> int:
+        """Entries of one layer's weight matrices."""
+        return self.qkv_weights + self.out_weights + self.mlp_weights
 
     def build(self, seed: int = 0) -> PreTrainedModel:
         """The model, float32, in evaluation mode, its weights drawn from `seed`."""
@@ -50,7 +61,7 @@ def gpt2(name: str, layers: int = 12, width: int = 768, heads: int = 12, vocabul
         bos_token_id=None,
         eos_token_id=None,
     )
-    return Shape(name, config, attn_weights=4 * width**2, mlp_weights=8 * width**2)
+    return Shape(name, config, 3 * width**2, width**2, 8 * width**2)
 
 
 def llama(
@@ -73,7 +84,7 @@ def llama(
         eos_token_id=None,
     )
     kv_width = width * kv_heads // heads
-    return Shape(name, config, attn_weights=2 * width**2 + 2 * width * kv_width, mlp_weights=3 * width * inner)
+    return Shape(name, config, width**2 + 2 * width * kv_width, width**2, 3 * width * inner)
 
 
 GPT2_SMALL = gpt2("GPT-2 small")
@@ -84,17 +95,17 @@ TINY_LLAMA = llama("tiny Llama", layers=3, width=48, heads=4, kv_heads=2, inner=
 
 @dataclass(frozen=True)
 class Parts:
-    """Where a model, or a tool's wrapper of it, keeps what the protocol touches; attn and mlp by layer."""
+    """Where a model, or a tool's wrapper of it, keeps what the protocol touches; attention and MLPs by layer."""
 
     attn: list[Any]
+    projection: list[Any]
     mlp: list[Any]
     norm: Any
-    head: Any
+    unembedding: Any
 
-    @property
-    def components(self) -> list[Any]:
-        """attn.0, mlp.0, attn.1, …: the order of every result here."""
-        return [part for pair in zip(self.attn, self.mlp, strict=True) for part in pair]
+    def layer(self, site: Component) -> Any:
+        """The layer whose output `site` is."""
+        return (self.attn if site.kind == "attn" else self.mlp)[site.layer]
 
 
 def parts(model: Any, shape: Shape) -> Parts:
@@ -102,7 +113,26 @@ def parts(model: Any, shape: Shape) -> Parts:
     if isinstance(shape.config, GPT2Config):
         body = model.transformer
         blocks = [body.h[layer] for layer in range(shape.layers)]
-        return Parts([b.attn for b in blocks], [b.mlp for b in blocks], body.ln_f, model.lm_head)
+        attn, projection = [block.attn for block in blocks], [block.attn.c_proj for block in blocks]
+        return Parts(attn, projection, [block.mlp for block in blocks], body.ln_f, model.lm_head)
     body = model.model
     blocks = [body.layers[layer] for layer in range(shape.layers)]
-    return Parts([b.self_attn for b in blocks], [b.mlp for b in blocks], body.norm, model.lm_head)
+    attn, projection = [block.self_attn for block in blocks], [block.self_attn.o_proj for block in blocks]
+    return Parts(attn, projection, [block.mlp for block in blocks], body.norm, model.lm_head)
+
+
+def visit(where: Parts, site: Component, look: Callable[[Tensor], None]) -> Any:
+    """Call `look`, which may write into them, with the hidden states at `site`: the handle of a hook.
+
+    A layer's are its output; those of all its heads, side by side, the input of attention's output projection.
+    """
+
+    def before(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        look(inputs[0])
+
+    def after(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        look(output[0] if isinstance(output, tuple) else output)
+
+    if site.kind == "head":
+        return where.projection[site.layer].register_forward_pre_hook(before)
+    return where.layer(site).register_forward_hook(after)

@@ -3,14 +3,17 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.shapes import Shape, parts
-from hydrascope.ablation import Resample, patch_sources
+from benchmarks.shapes import Shape, parts, visit
+from hydrascope.components import Component, Kind
 
 #: How many of the 1,209 CounterFact prompts have how many tokens, estimated as characters / 4.065, which
 #: gives the mean (10.02) and the longest (27) that a GPT-NeoX vocabulary gives.
@@ -23,23 +26,65 @@ PATCHES = 15
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is done with every prompt: what is ablated, one by one, each with `PATCHES` patches, and where.
+
+    Where layers are ablated all layers are read; where heads are, all heads and all MLPs.
+
+    Attributes:
+        at: the prompt's `last` position, or `all` of them.
+    """
+
+    ablate: Literal["layers", "heads"] = "layers"
+    at: Literal["last", "all"] = "last"
+
+    def sites(self, shape: Shape) -> list[Component]:
+        """Where what is read stands, in the order of a forward pass; and what is ablated."""
+        kinds: tuple[Kind, Kind] = ("attn" if self.ablate == "layers" else "head", "mlp")
+        return [Component(layer, kind) for layer in range(shape.layers) for kind in kinds]
+
+    def read(self, shape: Shape) -> list[Component]:
+        """What is read: at each site its layer, or all its heads."""
+        return [part for site in self.sites(shape) for part in _parts_at(site, shape)]
+
+    def ablated(self, shape: Shape) -> list[Component]:
+        """What is ablated, in the order of every result here."""
+        return [part for part in self.read(shape) if self.ablate == "layers" or part.is_unit]
+
+    def columns(self, component: Component, shape: Shape) -> slice:
+        """Which columns of what stands at its site are the value of `component`."""
+        width = shape.width // shape.heads
+        return slice(component.unit * width, (component.unit + 1) * width) if component.is_unit else slice(None)
+
+    @property
+    def positions(self) -> slice:
+        """Which of a prompt's positions are ablated."""
+        return slice(-1, None) if self.at == "last" else slice(None)
+
+
+def _parts_at(site: Component, shape: Shape) -> list[Component]:
+    return [Component(site.layer, "head", unit) for unit in range(shape.heads)] if site.kind == "head" else [site]
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """One prompt's share of the protocol.
+    """One prompt's share of the work.
 
     Attributes:
         tokens: `[token]`.
         target: the clean run's most likely next token.
-        patches: `[component, patch, width]`, other prompts' clean activations at their final position.
+        patches: `[ablated, patch, slot, columns]`, other prompts' clean values, as far from their ends as the
+            prompt's ablated positions are from its own.
     """
 
     tokens: Int[Tensor, "token"]
     target: int
-    patches: Float[Tensor, "component patch width"]
+    patches: Float[Tensor, "ablated patch slot columns"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What every tool must find for a prompt, in logits.
+    """What every tool must find for a prompt, in logits; `component` is what is read.
 
     Attributes:
         unembed: `[component]` ⟨y_c, r(σ)⟩ of the clean run (Eq. 10).
@@ -50,6 +95,11 @@ class Answer:
     unembed: Float[Tensor, "component"]
     row_unembed: Float[Tensor, "ablated patch component"]
     row_logit: Float[Tensor, "ablated patch"]
+
+    def of(self, ablated: Sequence[int]) -> "Answer":
+        """The part that is about some of the ablated components."""
+        numbers = list(ablated)
+        return Answer(self.unembed, self.row_unembed[numbers], self.row_logit[numbers])
 
     def difference(self, other: "Answer") -> float:
         """The largest difference from `other` in any number, in logits."""
@@ -71,38 +121,49 @@ def natural_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def draw_task(model: PreTrainedModel, shape: Shape, lengths: Sequence[int], seed: int = 0) -> list[Prompt]:
+def draw_task(model: PreTrainedModel, shape: Shape, lengths: Sequence[int], work: Work, seed: int = 0) -> list[Prompt]:
     """Random prompts of these lengths, with the patches that `hydrascope.sweep` draws by default.
 
-    `PATCHES` distinct other prompts are drawn for a prompt; what they are patched with is computed here, plainly.
+    `PATCHES` distinct other prompts, none too short, are drawn for each; what they are patched with is computed here,
+    plainly.
     """
     generator = torch.Generator().manual_seed(seed)
     vocabulary = shape.config.vocab_size
     tokens = [torch.randint(vocabulary, (length,), generator=generator) for length in lengths]
-    bank, targets = [], []
-    for prompt in tokens:
-        activations, logits = _clean_run(model, shape, prompt)
-        bank.append(activations)
-        targets.append(int(logits.argmax()))
-    banked = torch.stack(bank)  # [prompt, component, width]
-    sources = patch_sources(Resample(PATCHES), targets)
-    return [
-        Prompt(prompt, target, banked[chosen].transpose(0, 1).contiguous())
-        for prompt, target, chosen in zip(tokens, targets, sources, strict=True)
-    ]
+    clean = [_clean_run(model, shape, work, prompt) for prompt in tokens]
+    needed = [1 if work.at == "last" else length for length in lengths]
+    prompts = []
+    for index, (prompt, slots) in enumerate(zip(tokens, needed, strict=True)):
+        others = [other for other, length in enumerate(lengths) if other != index and length >= slots]
+        # As hydrascope.Resample draws them, from the seed and the prompt's place.
+        sources = np.random.default_rng([0, index]).choice(others, PATCHES, replace=False)
+        patches = [
+            torch.stack([clean[source].values[part.site][-slots:, work.columns(part, shape)] for source in sources])
+            for part in work.ablated(shape)
+        ]
+        prompts.append(Prompt(prompt, clean[index].target, torch.stack(patches)))
+    return prompts
 
 
-def _clean_run(model: PreTrainedModel, shape: Shape, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """`[component, width]` every component's output at the last position, and `[vocabulary]` its logits."""
-    kept: list[Tensor] = []
+@dataclass(frozen=True)
+class _CleanRun:
+    """`[position, columns]` what stands at each site; and the most likely next token."""
 
-    def keep(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        kept.append((output[0] if isinstance(output, tuple) else output)[0, -1])
+    values: dict[Component, Tensor]
+    target: int
 
-    handles = [component.register_forward_hook(keep) for component in parts(model, shape).components]
+
+def _clean_run(model: PreTrainedModel, shape: Shape, work: Work, tokens: Tensor) -> _CleanRun:
+    where = parts(model, shape)
+    values: dict[Component, Tensor] = {}
+
+    def keep(site: Component, hidden: Tensor) -> None:
+        values[site] = hidden[0].clone()
+
+    handles = [visit(where, site, partial(keep, site)) for site in work.sites(shape)]
     try:
         logits = model(tokens[None], logits_to_keep=1).logits[0, -1]
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(kept), logits
+    return _CleanRun(values, int(logits.argmax()))

@@ -15,8 +15,10 @@ from hydrascope.model import LanguageModel
 @pytest.mark.parametrize("case", list(CONFIGS))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_every_architecture_passes(case, dtype):
-    for identity in check.check(tiny(case, dtype)):
+    found = check.check(tiny(case, dtype))
+    for identity in found:
         assert identity.passed, identity
+    assert len({identity.name for identity in found}) == len(found) >= 9
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_neox"])
@@ -24,10 +26,20 @@ def test_bfloat16_passes(case):
     check.require(tiny(case, torch.bfloat16))
 
 
+def test_the_reference_engine_s_models_are_checked_without_the_wavefront():
+    names = {identity.name for identity in check.check(tiny("bloom"))}
+    assert not any("wavefront" in name for name in names)
+    assert any("wavefront" in identity.name for identity in check.check(tiny("gpt2")))
+
+
+UNITS = "heads and neurons sum to their layers"
+
+
 @pytest.mark.parametrize(
     ("case", "mistake", "refused_for"),
     [
-        ("llama", {"mlp_out": "mlp.up_proj"}, "writes 48 numbers"),
+        ("llama", {"mlp_out": "mlp.up_proj"}, r"the output of mlp\.0 of llama, Linear, neither holds 'mlp\.down_proj'"),
+        ("mixtral", {"mlp_out": "mlp.gate"}, r"mlp\.0 of mixtral writes 4 numbers"),
         ("gemma", {"norm_offset": 0.0}, "reading the residual stream"),
         ("gpt2", {"norm_kind": "rms"}, "reading the residual stream"),
         ("llama", {"norm_kind": "layer"}, "reading the residual stream"),
@@ -38,17 +50,50 @@ def test_bfloat16_passes(case):
         ("gemma2", {"attention_out": "self_attn"}, "parts sum"),
         ("olmo2", {"mlp_out": "mlp"}, "parts sum"),
         ("bloom", {"attention_out": "self_attention"}, "parts sum"),
+        # Heads and neurons: other projections, of the same shape and of others.
+        ("llama", {"heads_out": "self_attn.q_proj"}, UNITS),
+        ("llama", {"heads_out": "self_attn.k_proj"}, r"'self_attn\.k_proj' of llama is no projection to 32 numbers"),
+        ("llama", {"heads_out": "mlp.down_proj"}, r"attn\.0 of llama, LlamaAttention, neither holds 'mlp\.down_proj'"),
+        ("llama", {"heads_out": "self_attn"}, r"'self_attn' of llama is no projection"),
+        ("llama", {"heads_out": "input_layernorm"}, r"'input_layernorm' of llama is no projection"),
+        ("llama", {"heads_out": "self_attn.dense"}, r"no part 'self_attn\.dense'"),
+        ("llama", {"neurons_out": "mlp.gate_proj"}, r"'mlp\.gate_proj' of .* is no projection to 32 numbers"),
+        ("llama", {"neurons_out": "self_attn.o_proj"}, r"mlp\.0 of llama, LlamaMLP, neither holds 'self_attn\.o_proj'"),
+        ("gpt2", {"heads_out": "attn.c_attn"}, r"'attn\.c_attn' of .* is no projection to 32 numbers"),
+        ("gpt2", {"neurons_out": "mlp.c_fc"}, r"'mlp\.c_fc' of .* is no projection to 32 numbers"),
+        ("gemma2", {"heads_out": "self_attn.q_proj"}, UNITS),
+        ("gemma2", {"heads_out": "mlp.down_proj"}, UNITS),
+        ("olmo2", {"neurons_out": "self_attn.o_proj"}, UNITS),
+        ("opt", {"heads_out": "self_attn.v_proj"}, UNITS),
     ],
 )
 def test_wrong_anatomies_are_refused(case, mistake, refused_for):
     right = tiny(case)
-    wrong = LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case)
-    with pytest.raises(HydrascopeError, match=refused_for):
-        check.require(wrong)
+    with pytest.raises(HydrascopeError, match=refused_for) as error:
+        check.require(LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case))
+    assert "\n" not in str(error.value)
+
+
+def test_the_number_of_heads_is_the_configuration_s_word():
+    """Sums can't tell it: however columns are cut into heads, the heads and the bias add up to the layer."""
+    right = tiny("llama")
+    right.hf.config.num_attention_heads = 2
+    wrong = LanguageModel(right.hf, name="two heads")
+    assert len(wrong.units(wrong.components[0])) == 2
+    check.require(wrong)
+
+
+def test_a_broken_model_is_refused():
+    model = tiny("llama")
+    with torch.no_grad():
+        model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(HydrascopeError, match=r"llama fails the self-check: .* does not hold \(off by nan"):
+        check.require(model)
 
 
 def test_a_nan_passes_no_identity():
     assert not check.Identity("x", float("nan"), 1.0).passed
+    assert check.Identity("x", 1.0, 1.0).passed
 
 
 def test_unknown_architecture_says_how_to_declare_it():

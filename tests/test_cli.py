@@ -1,5 +1,6 @@
 """What a user types and reads: results and tables, or one line that says what to mend, and exit code 2."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
@@ -15,20 +17,23 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from hydrascope import (
+    Counterfactual,
+    LogitDifference,
     Noise,
     Resample,
     anatomy,
     cli,
-    experiment,
     figures,
     load_model,
     load_prompts,
     open_results,
+    runs,
     sweep,
     zoo,
 )
 from hydrascope.anatomy import Anatomy
 from hydrascope.figures import motifs
+from hydrascope.runs import run as measure
 
 torch.set_num_threads(1)
 
@@ -59,9 +64,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bytes.txt").write_bytes(b"\xff\xfe")
     (folder / "broken.json").write_text('[{"prompt": ]')
     (folder / "facts.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "no", "answer": "way"}\n')
+    pairs = [
+        {"prompt": "a cat and ", "answer": "b", "foil": "c", "subject": "cat", "counterfactual": "a dog and "},
+        {"prompt": "no ", "answer": "way", "foil": "x", "subject": "no", "counterfactual": "on "},
+        {"prompt": "z", "answer": "y", "foil": "y", "counterfactual": "zz"},
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     (folder / "nothing").mkdir()
+    np.save(folder / "short.npy", np.ones(5))
+    np.save(folder / "words.npy", np.array(["a"]))
     prompts = load_prompts(folder / "prompts.txt")
-    experiment.run(load_model(folder / "model"), prompts, Resample(2), out=folder / "r.zarr")
+    measure(load_model(folder / "model"), prompts, Resample(2), out=folder / "r.zarr")
     return folder
 
 
@@ -83,24 +96,59 @@ def test_a_bare_command_shows_the_help(hydrascope: Run) -> None:
 def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     code, out, err = hydrascope(
         *("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr"),
-        *("--ablation", "noise", "--patches", 2, "--noise-scale", 0.5, "--seed", 3, "--limit", 4, "--norm", "run"),
+        *("--ablation", "noise", "--patches", 2, "--noise-scale", 0.5, "--seed", 3, "--limit", 4),
+        *(
+            "--ablate",
+            "heads.1,mlp",
+            "--read",
+            "heads",
+            "--at",
+            "-1,-2",
+            "--metric",
+            "kl,log_prob",
+            "--keep",
+            "patches",
+        ),
         *("--engine", "reference", "--dtype", "float64", "--device", "cpu", "--batch-size", 2),
     )
     assert (code, err) == (0, "1 duplicate prompts left out\n")
-    assert "6 components, 4 prompts, reference engine (asked for), float64 on cpu" in out
-    assert "4 prompts measured, books off by at most" in out
+    assert "7 ablations of 2 patches, 18 components read, 4 prompts, reference engine (asked for), float64" in out
+    assert "4 prompts measured, total effects and their parts apart by at most" in out
     stored = open_results(tmp_path / "r.zarr")
     expected = sweep(
         load_model(folder / "model", dtype="float64"),
         load_prompts(folder / "prompts.txt").limit(4),
         Noise(2, 0.5, 3),
-        norm="run",
+        ablate="heads.1,mlp",
+        read="heads",
+        at=[-1, -2],
+        metrics=["kl", "log_prob"],
+        keep="patches",
         engine="reference",
         batch_size=2,
     )
     assert stored.attrs.pop("command").startswith("hydrascope run ")
     expected.attrs.pop("command")
+    assert stored.attrs == expected.attrs
     xr.testing.assert_identical(stored, expected)
+
+
+def test_readouts_and_twins(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "probe.npy", np.arange(32.0))
+    code, _, err = hydrascope(
+        *("run", folder / "model", "--prompts", folder / "pairs.jsonl", "--out", tmp_path / "r.zarr", "--limit", 2),
+        *("--ablation", "counterfactual", "--at", "subject"),
+        *("--readout", f"difference,logit.answer,placebo.2,direction:{tmp_path / 'probe.npy'}@1"),
+    )
+    assert (code, err) == (0, "")
+    stored = open_results(tmp_path / "r.zarr")
+    assert list(stored["readout"].values) == ["difference", "logit.answer", "placebo.0", "placebo.1", "probe"]
+    assert list(stored["readout_before"].values) == [-1, -1, -1, -1, 1]
+    prompts = load_prompts(folder / "pairs.jsonl").limit(2)
+    expected = sweep(
+        load_model(folder / "model"), prompts, Counterfactual(), at="subject", readouts=[LogitDifference()]
+    )
+    xr.testing.assert_allclose(stored["total"][:1], expected["total"])
 
 
 def test_answers_as_targets(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
@@ -117,7 +165,7 @@ def test_resume_and_overwrite(hydrascope: Run, folder: Path, tmp_path: Path) -> 
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     code, _, err = hydrascope(*command, "--patches", 2)
     assert (code, err.count("\n")) == (2, 1)
-    assert "exists (5 of 5 prompts measured): go on with --resume" in err
+    assert "exists (5 of 5 prompts measured): go on with resume" in err
     assert hydrascope(*command, "--patches", 2, "--resume")[0] == 0
     code, _, err = hydrascope(*command, "--patches", 3, "--resume")
     assert code == 2
@@ -147,14 +195,18 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
 ) -> None:
     asked: list[tuple] = []
 
-    def draw_all(results: xr.Dataset, *arguments: Any) -> list[Path]:
-        asked.append((results.sizes["prompt"], *arguments))
-        return [tmp_path / "figure1.png"]
+    def draw_all(results: xr.Dataset, folder: Path, *arguments: Any) -> figures.Drawn:
+        asked.append((results.sizes["prompt"], folder, *arguments))
+        return figures.Drawn(folder, (tmp_path / "figure1.png",), ())
 
     monkeypatch.setattr(figures, "draw_all", draw_all)
-    assert hydrascope("figures", folder / "r.zarr", "--out", tmp_path, "--prompt", 1, "--ablated", "mlp.0")[0] == 0
-    assert hydrascope("figures", folder / "r.zarr", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
-    assert asked == [(5, tmp_path, 1, "mlp.0"), (5, tmp_path, None, None)]
+    command, choice = ("figures", folder / "r.zarr", "--out", tmp_path), ("--readout", "logit", "--norm", "own")
+    assert (
+        hydrascope("figures", folder / "r.zarr", "--out", tmp_path, "--prompt", 1, "--ablated", "mlp.0", *choice)[0]
+        == 0
+    )
+    assert hydrascope(*command) == (0, f"1 files in {tmp_path}\n", "")
+    assert asked == [(5, tmp_path, 1, "mlp.0", "logit", "own"), (5, tmp_path, None, None, None, None)]
     monkeypatch.setattr(motifs, "draw_all", lambda out: [out / "figure6.svg"])
     assert hydrascope("motifs", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
 
@@ -162,7 +214,7 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
 def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None:
     code, out, err = hydrascope("check", folder / "model")
     assert (code, err) == (0, "")
-    assert "the books balance" in out
+    assert "total effects balance with their parts" in out
     assert all(line.startswith("holds  off by ") for line in out.splitlines())
 
 
@@ -183,7 +235,7 @@ def test_demo_runs_draws_and_tells(
     (tmp_path / "many.txt").write_text("\n".join(f"{letter} cat" for letter in "abcdefghijklmnopqrst"))
     monkeypatch.setattr(zoo, "model_path", lambda name: folder / "model" if name == "built-in" else None)
     monkeypatch.setattr(zoo, "prompt_path", lambda name: tmp_path / "many.txt")
-    monkeypatch.setattr(figures, "draw_all", lambda results, out, prompt, ablated: [out])
+    monkeypatch.setattr(figures, "draw_all", lambda results, out, *choices: figures.Drawn(out, (out,), ()))
     for again in ((), (), ("--overwrite",)):
         code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
         assert code == 0
@@ -201,7 +253,42 @@ def test_demo_runs_draws_and_tells(
         ("frob", "No such command 'frob'"),
         ("run {model}", "Missing option '--prompts'"),
         ("run {model} --prompts {prompts} --frob", "No such option: --frob"),
-        ("run {model} --prompts {prompts} --out {out} --norm ours", "'ours' is not one of 'clean', 'run'"),
+        ("summary {results} --norm ours", "'ours' is not one of 'clean', 'own'"),
+        ("summary {results} --readout difference", "difference"),
+        ("run {model} --prompts {prompts} --out {out} --ablate tail", "'tail' is no part of a model"),
+        ("run {model} --prompts {prompts} --out {out} --ablate head.99.0", "has no head.99.0: its layers are 0 to 2"),
+        ("run {model} --prompts {prompts} --out {out} --read head.0.9", "has no head.0.9: attn.0 has head.0.0 to"),
+        ("run {model} --prompts {prompts} --out {out} --ablate attn.1+attn.1", "overrides attn.1 twice"),
+        ("run {model} --prompts {prompts} --out {out} --ablate attn.1+head.1.0", "and the whole of attn.1"),
+        ("run {model} --prompts {prompts} --out {out} --ablate mlp.1|attn.1", "freezes attn.1, which nothing"),
+        ("run {model} --prompts {prompts} --out {out} --at middle", "'middle' is no position"),
+        ("run {model} --prompts {prompts} --out {out} --at 30", "prompt 1 .* has no position 30"),
+        ("run {model} --prompts {prompts} --out {out} --at subject", "prompt 1 .* has no subject"),
+        ("run {model} --prompts {prompts} --out {out} --readout taste", "--readout taste is none that is known"),
+        ("run {model} --prompts {prompts} --out {out} --readout logit,logit", "two readouts are called 'logit'"),
+        ("run {model} --prompts {prompts} --out {out} --readout logit.99", "has no token 99"),
+        ("run {model} --prompts {prompts} --out {out} --readout placebo.99", "99 placebo tokens"),
+        ("run {model} --prompts {prompts} --out {out} --readout difference", "has no answer"),
+        ("run {model} --prompts {folder}/facts.jsonl --out {out} --readout difference", "has no foil"),
+        ("run {model} --prompts {folder}/pairs.jsonl --out {out} --readout difference", "begin with the same token"),
+        (
+            "run {model} --prompts {prompts} --out {out} --readout direction:{folder}/none.npy",
+            "cannot read the direction",
+        ),
+        ("run {model} --prompts {prompts} --out {out} --readout direction:{prompts}", "cannot read the direction"),
+        (
+            "run {model} --prompts {prompts} --out {out} --readout direction:{folder}/words.npy",
+            "a .npy file of numbers",
+        ),
+        ("run {model} --prompts {prompts} --out {out} --readout direction:{folder}/short.npy", r"has the shape \[5\]"),
+        ("run {model} --prompts {prompts} --out {out} --readout direction:{folder}/short.npy@x", "'x' is no block"),
+        ("run {model} --prompts {prompts} --out {out} --metric taste", "unknown metric 'taste'"),
+        ("run {model} --prompts {prompts} --out {out} --target taste", "--target taste is none that is known"),
+        ("run {model} --prompts {prompts} --out {out} --ablation counterfactual", "has no counterfactual"),
+        (
+            "run {model} --prompts {folder}/pairs.jsonl --out {out} --ablation counterfactual --at 0",
+            "is 1 tokens long and its counterfactual 2",
+        ),
         ("run {model} --prompts {prompts} --out {out} --dtype int8", "'int8' is not one of"),
         ("run {model} --prompts {prompts} --out {out} --patches 0", "Invalid value for '--patches'"),
         ("run {model} --prompts {prompts} --out {out} --patches many", "Invalid value for '--patches'"),
@@ -295,7 +382,7 @@ def test_a_broken_model_is_one_clear_line(hydrascope: Run, folder: Path, tmp_pat
 
 def test_a_truncated_chunk_is_one_clear_line(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
-    chunk = tmp_path / "r.zarr/total/c/0/0/0"
+    chunk = tmp_path / "r.zarr/total/c/0/0/0/0"
     chunk.write_bytes(chunk.read_bytes()[:-7])
     for command in (("summary",), ("figures", "--out", tmp_path / "out")):
         code, out, err = hydrascope(command[0], tmp_path / "r.zarr", *command[1:])
@@ -312,7 +399,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "run", interrupted)
+        patch.setattr(runs, "run", interrupted)
         code, _, err = hydrascope(*command)
     assert code == 2
     assert err.splitlines()[-1].endswith("go on with --resume")

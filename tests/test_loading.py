@@ -40,6 +40,12 @@ def test_a_local_folder_loads(folder):
     assert model.revision.startswith("sha256:")
 
 
+def test_what_is_read_is_never_trained(folder):
+    model = load_model(folder)
+    assert not model.hf.training
+    assert not any(parameter.requires_grad for parameter in model.hf.parameters())
+
+
 def test_the_revision_follows_the_weights(folder):
     before = load_model(folder).revision
     assert load_model(folder).revision == before

@@ -1,5 +1,6 @@
 """A batch fits the memory there is, by an estimate that grows with all that takes memory."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,66 +11,95 @@ from tiny import tiny
 
 from hydrascope import memory
 from hydrascope.errors import HydrascopeError
-from hydrascope.memory import automatic_batch_size, is_out_of_memory, prompt_bytes, within_memory
+from hydrascope.memory import Batch, Load, automatic_batch, is_out_of_memory, prefix_bytes, row_bytes, within_memory
 
 MODEL = tiny("llama", torch.float32)
+LOAD = Load(length=10, suffix=1, runs=6, patches=15, reads=6)
+
+
+def needed(load: Load, batch: Batch) -> int:
+    """What a batch takes by the estimate: prefixes, clean rows, and a row a run and patch."""
+    return batch.prompts * (prefix_bytes(MODEL, load.length) + (batch.runs * load.patches + 1) * row_bytes(MODEL, load))
+
+
+loads = st.builds(
+    lambda length, suffix, runs, patches, reads: Load(length, min(suffix, length), runs, patches, reads),
+    st.integers(1, 2000),
+    st.integers(1, 50),
+    st.integers(1, 500),
+    st.integers(1, 40),
+    st.integers(1, 100),
+)
 
 
 @settings(deadline=None)
-@given(st.integers(1, 2000), st.integers(1, 40), st.integers(10_000, 10_000_000))
-def test_a_batch_fits_the_budget(length: int, patches: int, budget: int) -> None:
-    tokens = [[1] * length, [1]]
-    bank = 2 * len(MODEL.components) * MODEL.width * 4
+@given(loads, st.integers(10_000, 1_000_000_000), st.integers(0, 2_000_000_000))
+def test_a_batch_fits_the_budget_and_no_larger_one_does(load: Load, budget: int, bank: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "CPU_BYTES", budget)
-        size = automatic_batch_size(MODEL, tokens, patches)
-    needed = prompt_bytes(MODEL, length, patches)
-    assert 1 <= size <= memory.LARGEST_BATCH["cpu"]
-    assert size == 1 or size * needed <= budget - bank or size * needed <= budget / 8
-    assert size == memory.LARGEST_BATCH["cpu"] or (size + 1) * needed > budget - bank
+        batch = automatic_batch(MODEL, load, bank)
+    left, smallest = max(budget - bank, budget / 8), Batch(1, 1)
+    assert 1 <= batch.prompts <= memory.LARGEST_BATCH["cpu"]
+    assert 1 <= batch.runs <= load.runs
+    # All runs of several prompts, or some runs of one.
+    assert batch.prompts == 1 or batch.runs == load.runs
+    # A run split off shares its clean row with others: one row is the slack of the estimate.
+    assert batch == smallest or needed(load, batch) <= left + row_bytes(MODEL, load)
+    if batch.runs < load.runs:
+        assert needed(load, replace(batch, runs=batch.runs + 1)) > left
+    elif batch.prompts < memory.LARGEST_BATCH["cpu"]:
+        assert needed(load, replace(batch, prompts=batch.prompts + 1)) > left
 
 
 def test_on_a_gpu_the_budget_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = prompt_bytes(MODEL, 4, 15)
+    free = 10 * needed(LOAD, Batch(1, LOAD.runs))
     monkeypatch.setattr(type(MODEL), "device", torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * needed, 100 * needed))
-    assert automatic_batch_size(MODEL, [[1] * 4], 15) == 8
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    assert automatic_batch(MODEL, LOAD, 0) == Batch(8, LOAD.runs)
 
 
 def test_the_estimate_grows_with_all_that_takes_memory() -> None:
-    base = prompt_bytes(MODEL, 10, 15)
-    assert prompt_bytes(MODEL, 20, 15) > base
-    assert prompt_bytes(MODEL, 10, 30) > 1.9 * base
-    assert prompt_bytes(tiny("llama", torch.float64), 10, 15) > 1.9 * base
-    # What the rows alone hold: the residual stream and the widest inner layer.
-    rows = len(MODEL.components) * 15 + 1
-    assert base > rows * 4 * (MODEL.width + MODEL.config.intermediate_size)
+    base = row_bytes(MODEL, LOAD)
+    assert row_bytes(MODEL, replace(LOAD, length=20)) > base
+    assert row_bytes(MODEL, replace(LOAD, suffix=10)) > 5 * base
+    assert row_bytes(MODEL, replace(LOAD, reads=1000)) > base + 900 * 4
+    assert row_bytes(tiny("llama", torch.float64), LOAD) > 1.9 * base
+    assert prefix_bytes(MODEL, 20) > 1.9 * prefix_bytes(MODEL, 10)
+    assert prefix_bytes(tiny("llama", torch.float64), 10) > 1.9 * prefix_bytes(MODEL, 10)
+    # What a row alone holds: the residual stream and the widest inner layer.
+    assert base > 4 * (MODEL.width + MODEL.config.intermediate_size)
 
 
-@settings(deadline=None, max_examples=15)
-@given(st.integers(1, 64), st.integers(1, 64))
-def test_halved_until_it_fits(size: int, fits: int) -> None:
-    tried: list[int] = []
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 4096))
+def test_halved_until_it_fits(prompts: int, runs: int, fits: int) -> None:
+    """First prompts, then the runs of one prompt."""
+    tried: list[Batch] = []
 
-    def measure(count: int) -> int:
-        tried.append(count)
-        if count > fits:
+    def measure(batch: Batch) -> Batch:
+        tried.append(batch)
+        if batch.prompts * batch.runs > fits:
             raise MemoryError
-        return count
+        return batch
 
-    result, found = within_memory(measure, size)
+    with pytest.MonkeyPatch.context() as patch:
+        # It takes its time where many tests' objects are about.
+        patch.setattr("hydrascope.memory.gc.collect", lambda: 0)
+        result, found = within_memory(measure, Batch(prompts, runs))
     assert result == found == tried[-1]
-    assert found <= min(fits, size)
-    assert size <= fits or found > fits // 2 - 1
-    assert all(after == before // 2 for before, after in pairwise(tried))
+    assert found.prompts * found.runs <= fits
+    assert found.runs == runs or found.prompts == 1
+    for before, after in pairwise(tried):
+        halved = (before.prompts // 2, runs) if before.prompts > 1 else (1, before.runs // 2)
+        assert (after.prompts, after.runs) == halved
 
 
 def test_what_counts_as_running_out_of_memory() -> None:
-    def none_left(size: int) -> None:
+    def none_left(batch: Batch) -> None:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
 
-    with pytest.raises(HydrascopeError, match="memory runs out with one prompt at a time"):
-        within_memory(none_left, 4)
+    with pytest.raises(HydrascopeError, match="memory runs out with one run of one prompt at a time"):
+        within_memory(none_left, Batch(4, 4))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError) as refused:

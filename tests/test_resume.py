@@ -1,6 +1,7 @@
 """Whatever ends a run, what was written stays, and going on gives the uninterrupted run's result to the bit."""
 
 import errno
+import json
 import multiprocessing
 import random
 import signal
@@ -19,12 +20,14 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
 
 import hydrascope
-from hydrascope import load_model, plan
+from hydrascope import plan
 from hydrascope.ablation import Mean, Noise, Resample, Zero
-from hydrascope.engines import Effects, Engine, Request, wavefront
+from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.errors import HydrascopeError
-from hydrascope.experiment import run
+from hydrascope.loading import read_model
 from hydrascope.model import LanguageModel
+from hydrascope.readouts import Direction, Logit
+from hydrascope.runs import run
 from hydrascope.store import open_results, read_attributes
 
 torch.set_num_threads(1)
@@ -45,7 +48,7 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
     """Let the engine raise `error` once it has measured so many batches."""
     done = iter(range(batches))
 
-    def measure(model: LanguageModel, request: Request) -> Effects:
+    def measure(model: LanguageModel, request: Request) -> Readings:
         if next(done, None) is None:
             raise error
         return wavefront.measure(model, request)
@@ -62,8 +65,9 @@ def identical(one: Path, other: Path) -> None:
     xr.testing.assert_identical(first, second)
 
 
-@pytest.mark.parametrize("ablation", [Resample(3), Noise(2), Mean()])
-@pytest.mark.parametrize("batches", [0, 1, 5, 11])
+@pytest.mark.parametrize(
+    ("ablation", "batches"), [*((Resample(3), batches) for batches in (0, 5, 11)), (Noise(2), 5), (Mean(), 5)]
+)
 def test_an_interrupted_run_goes_on(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int
 ) -> None:
@@ -81,19 +85,19 @@ def measure_slowly(folder: str, out: str, loaded: Event) -> None:
     """The whole of a process: a run that is slow enough to be killed between and within its blocks."""
     torch.set_num_threads(1)
 
-    def measure(model: LanguageModel, request: Request) -> Effects:
+    def measure(model: LanguageModel, request: Request) -> Readings:
         time.sleep(0.02)
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", measure, "for the test")
-    model = load_model(folder)
+    model = read_model(folder)
     loaded.set()
     run(model, TEXTS, Resample(3), out=out, resume=True, batch_size=2)
 
 
 def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hydrascope.experiment"])
+    processes.set_forkserver_preload(["hydrascope.runs"])
     save_tiny(tmp_path / "model")
 
     def started(out: str) -> BaseProcess:
@@ -130,13 +134,13 @@ def test_a_full_disk_keeps_what_is_measured(
     written = LocalStore.set
 
     async def full(self: LocalStore, key: str, value: Buffer) -> None:
-        if key.startswith("total/c/1"):
+        if key.startswith("total/c/0/1"):
             raise OSError(errno.ENOSPC, "No space left on device")
         await written(self, key, value)
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "set", full)
-        with pytest.raises(HydrascopeError, match=r"No space left on device\); 8 prompts are kept.*--resume"):
+        with pytest.raises(HydrascopeError, match=r"left on device\); 8 prompts are kept: make room and resume"):
             run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 8
     run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
@@ -160,7 +164,13 @@ def begun(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"ablation": Resample(3, seed=1)}, "seed was 0, now 1"),
         ({"ablation": Resample(3, different_target=True)}, "different_target was False, now True"),
         ({"ablation": Zero()}, "ablation was 'resample', now 'zero'"),
-        ({"norm": "run"}, "norm was 'clean', now 'run'"),
+        ({"ablate": "heads"}, "ablate was 'layers', now 'heads'"),
+        ({"read": "heads"}, "read was 'layers', now 'heads'"),
+        ({"at": -1}, "positions was 'last', now '-1'"),
+        ({"target": 5}, "target was 'argmax', now 5"),
+        ({"metrics": ["kl"]}, r"metrics was \[\], now \['kl'\]"),
+        ({"readouts": [Logit(5)]}, r"readouts was \[.*target.*\], now \['Logit\(token=5\)'\]"),
+        ({"keep": "means"}, "keep was 'patches', now 'means'"),
         ({"engine": "reference"}, "engine was 'wavefront', now 'reference'"),
         ({"prompts": TEXTS[:-1]}, "prompt_count was 23, now 22"),
         ({"prompts": [*TEXTS[:-1], "other"]}, "prompts_hash was"),
@@ -177,6 +187,17 @@ def test_other_options_are_refused_by_name(
     with pytest.raises(HydrascopeError, match=f"cannot resume .*{difference}"):
         run(**arguments, out=begun, resume=True)
     xr.testing.assert_identical(open_results(begun), before)
+
+
+def test_another_direction_is_refused(model: LanguageModel, tmp_path: Path) -> None:
+    """What a direction is decides, not only what it is called; as what it comes does not."""
+    numbers = np.linspace(-1, 1, 32)
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(numbers)])
+    same = torch.tensor(numbers, requires_grad=True)
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(same)], resume=True)
+    for other in (Direction(numbers + 1e-9), Direction(numbers, before=1), Direction(numbers, name="other")):
+        with pytest.raises(HydrascopeError, match="readouts was"):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[other], resume=True)
 
 
 def test_other_versions_are_refused_by_name(model: LanguageModel, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,13 +236,24 @@ def test_a_complete_result_is_left_as_it_is(
 
 def test_a_result_is_touched_only_on_request(model: LanguageModel, begun: Path) -> None:
     before = open_results(begun)
-    with pytest.raises(HydrascopeError, match=r"r.zarr exists \(8 of 23 prompts measured\): go on with --resume"):
+    with pytest.raises(HydrascopeError, match=r"r.zarr exists \(8 of 23 prompts measured\): go on with resume"):
         run(model, TEXTS, **OPTIONS, out=begun)
-    with pytest.raises(HydrascopeError, match="--resume and --overwrite exclude each other"):
+    with pytest.raises(HydrascopeError, match="resume and overwrite exclude each other"):
         run(model, TEXTS, **OPTIONS, out=begun, resume=True, overwrite=True)
     xr.testing.assert_identical(open_results(begun), before)
     run(model, TEXTS, Zero(), out=begun, overwrite=True)
     assert open_results(begun).attrs["ablation"] == "zero"
+
+
+def test_a_result_of_format_1_can_only_be_replaced(model: LanguageModel, begun: Path) -> None:
+    root = json.loads((begun / "zarr.json").read_text())
+    root["attributes"]["format"] = "hydrascope results 1"
+    (begun / "zarr.json").write_text(json.dumps(root))
+    for option in ({}, {"resume": True}):
+        with pytest.raises(HydrascopeError, match="holds a result of format 1, which is no longer read: measure again"):
+            run(model, TEXTS, **OPTIONS, out=begun, **option)
+    run(model, TEXTS, **OPTIONS, out=begun, overwrite=True)
+    assert open_results(begun).sizes["prompt"] == len(TEXTS)
 
 
 def test_an_overwrite_that_cannot_run_deletes_nothing(model: LanguageModel, begun: Path) -> None:
@@ -236,6 +268,6 @@ def test_what_is_no_result_is_never_touched(model: LanguageModel, tmp_path: Path
     (tmp_path / "folder" / "precious").write_text("precious")
     (tmp_path / "file").write_text("precious")
     for name in ("folder", "file"):
-        with pytest.raises(HydrascopeError, match=f"{name} exists and is no hydrascope result: choose another --out"):
+        with pytest.raises(HydrascopeError, match=f"{name} exists and is no hydrascope result: choose another place"):
             run(model, TEXTS, **OPTIONS, out=tmp_path / name, **{option: True})
     assert (tmp_path / "folder" / "precious").read_text() == (tmp_path / "file").read_text() == "precious"

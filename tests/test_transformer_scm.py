@@ -1,12 +1,14 @@
 """The definitions of section 3, evaluated on a causal model, give what both engines measure (section 2)."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from asked import request, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CONFIGS, VOCABULARY, tiny, tiny_tokenizer, tolerance
+from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
 from hydrascope.causal import (
     compensatory_effect,
@@ -20,12 +22,13 @@ from hydrascope.causal import (
     total_effect,
     value_in,
 )
-from hydrascope.components import Component
-from hydrascope.engines import CLEAN, ENGINES, Effects, Request, Row, sweep_plan
+from hydrascope.components import Component, Run, downstream
+from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.clean import clean_run
 from hydrascope.engines.hooks import by_prompt, hooked, on_output
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
+from hydrascope.readouts import Logit, Readouts, Tokens
 from hydrascope.transformer_scm import every_position_scm, final_position_scm, token_embeddings, with_scale
 
 #: Sequential and parallel, LayerNorm and RMSNorm, with post-norms and without.
@@ -36,17 +39,20 @@ def tokens(seed: int, length: int) -> list[int]:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def patched(model: LanguageModel, prompt: list[int], other: list[int], rows=None) -> Request:
-    """Every component ablated by its value in another prompt, or the given rows with those patches."""
-    written = clean_run(model, [other]).written
-    patches = {c: written[:, i, None] for i, c in enumerate(model.components)}
+def patched(model: LanguageModel, prompt: list[int], other: list[int], runs: list[Run]) -> Request:
+    """Runs of `prompt` in which ablated layers write what they write in `other`; its likeliest token is read."""
+    clean = clean_run(model, [other]).values
     target = clean_run(model, [prompt]).logits(model).argmax(-1)
-    return Request([prompt], target, tuple(rows or sweep_plan(model.components, 1)), patches)
+    readouts = Readouts.of(model, [Logit()], Tokens(target.tolist()), [0])
+    asked = request(model, runs, (len(prompt),), patches=1)
+    return replace(
+        asked, tokens=[prompt], targets=target, readouts=readouts, values=lambda layer: clean[layer][:, None, None]
+    )
 
 
-def measured(model: LanguageModel, request: Request) -> list[Effects]:
+def measured(model: LanguageModel, asked: Request) -> list[Readings]:
     engines = [name for name in ENGINES if model.anatomy.fast or name == "reference"]
-    return [ENGINES[name](model, request) for name in engines]
+    return [ENGINES[name](model, asked) for name in engines]
 
 
 def close(found, expected, case: str, size: float) -> None:
@@ -55,52 +61,48 @@ def close(found, expected, case: str, size: float) -> None:
     torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=0, atol=tolerance(case) * size)
 
 
-def size_of(effects: Effects) -> float:
-    return max(float(getattr(effects, name).abs().max()) for name in ("unembed", "row_unembed", "logit", "row_logit"))
-
-
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_values_are_the_model_s_own(case):
-    model, prompt = tiny(case), tokens(0, 6)
+    model, prompt = shared(case), tokens(0, 6)
     scm, clean = final_position_scm(model), clean_run(model, [prompt])
     values = scm.evaluate({"prompt": prompt})
-    size = float(clean.written.abs().max())
-    for component, written in zip(model.components, clean.written[0], strict=True):
+    size = float(clean.written(model).abs().max())
+    for component, written in zip(model.components, clean.written(model)[0], strict=True):
         close(values[str(component)], written, case, size)
     close(values["embed"], clean.embed[0], case, size)
     close(values["residual"], clean.final[0], case, size)
-    logits = clean.logits(model)[0]
+    logits = clean.logits(model)[0].detach()
     close(values["logits"], logits - logits.mean(), case, float(logits.abs().max()))
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_effects_by_definition_are_what_the_engines_measure(case):
-    model, prompt, other = tiny(case), tokens(1, 7), tokens(2, 4)
+    model, prompt, other = shared(case), tokens(1, 7), tokens(2, 4)
     scm, u = final_position_scm(model), {"prompt": prompt}
     ablated = [Component(0, "attn"), Component(1, "mlp"), Component(2, "attn")]
-    request = patched(model, prompt, other, [Row(((component, 0),)) for component in ablated])
-    target = int(request.targets)
+    asked = patched(model, prompt, other, [Run((component,)) for component in ablated])
+    target = int(asked.targets)
     found = [
         [effect(scm, {str(c): value_in({"prompt": other})}, "logits", u)[target] for c in ablated]
         for effect in (total_effect, direct_effect, indirect_effect)
     ]
-    for effects in measured(model, request):
-        for effect, after in zip(found, (effects.row_logit, effects.row_direct, effects.row_indirect), strict=True):
-            close(torch.stack(effect), after[0] - effects.logit, case, size_of(effects))
+    for readings in measured(model, asked):
+        for effect, after in zip(found, (readings.run_logit, readings.run_direct, readings.run_indirect), strict=True):
+            close(torch.stack(effect), (after - readings.logit[..., None, None]).flatten(), case, sizes(readings)[0])
 
 
 @pytest.mark.parametrize("case", VARIED)
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 100), length=st.integers(1, 8), other=st.integers(1, 8), data=st.data())
 def test_everything_the_engines_measure_has_its_definition(case, seed, length, other, data):
-    model, prompt, source = tiny(case, seed=seed % 3), tokens(seed, length), tokens(seed + 1, other)
+    model, prompt, source = shared(case, seed % 3), tokens(seed, length), tokens(seed + 1, other)
     u = {"prompt": prompt}
     ablated = data.draw(st.sampled_from(model.components))
     change = {str(ablated): value_in({"prompt": source})}
     scm = final_position_scm(model)
     frozen = with_scale(model, scm).do(scale=value_in(u, with_scale(model, scm)))
-    request = patched(model, prompt, source, [Row(((ablated, 0),))])
-    target = int(request.targets)
+    asked = patched(model, prompt, source, [Run((ablated,))])
+    target = int(asked.targets)
 
     def unembeddings(causal_model) -> torch.Tensor:
         return torch.stack([contribution(causal_model, str(c), "logits", u)[target] for c in model.components])
@@ -110,51 +112,56 @@ def test_everything_the_engines_measure_has_its_definition(case, seed, length, o
         "logit": scm.value("logits", u)[target],
         "embed": contribution(frozen, "embed", "logits", u)[target],
         "unembed": unembeddings(with_scale(model, scm)),
-        "row_unembed": unembeddings(frozen.do(change)),
-        "row_logit": after["logits"][target],
-        "row_frozen": frozen.do(change).value("logits", u)[target],
-        "row_scale": frozen.value("scale", u) / after["scale"],
+        "run_unembed": unembeddings(frozen.do(change)),
+        "run_logit": after["logits"][target],
+        "scale": frozen.value("scale", u) / after["scale"],
     }
-    downstream = [model.components.index(c) for c in model.downstream(ablated)]
+    at_clean_scale = frozen.do(change).value("logits", u)[target]
+    below = downstream(model, Run((ablated,)), model.components)
     compensation = compensatory_effect(frozen, change, "logits", u, map(str, model.components))
-    for effects in measured(model, request):
+    for readings in measured(model, asked):
+        size = float(sizes(readings)[0])
         for name, value in definitions.items():
-            close(value, getattr(effects, name).squeeze(), case, size_of(effects))
-        changes = (effects.row_unembed[0, 0] - effects.unembed[0])[downstream].sum()
-        expected = compensation[target] if downstream else compensation
-        close(expected, changes if downstream else 0, case, size_of(effects))
+            close(value, getattr(readings, name).squeeze(), case, size)
+        # At the clean run's scale the logit is linear: what is missing to the run's own is the norm's part.
+        everything = readings.embed.sum() + readings.run_unembed.sum()
+        norm = (readings.scale.squeeze() - 1) * everything
+        close(after["logits"][target] - at_clean_scale, norm, case, size)
+        change_below = (readings.run_unembed[0, 0, 0, 0] - readings.unembed[0, 0])[torch.tensor(below)].sum()
+        close(compensation[target] if any(below) else compensation, change_below if any(below) else 0, case, size)
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "llama"])
-def test_effects_around_frozen_mediators_are_rows_that_freeze_them(case):
-    model, prompt, other = tiny(case), tokens(3, 5), tokens(4, 5)
+def test_effects_around_frozen_mediators_are_runs_that_freeze_them(case):
+    model, prompt, other = shared(case), tokens(3, 5), tokens(4, 5)
     scm, u = final_position_scm(model), {"prompt": prompt}
-    first, held = Component(0, "attn"), [Component(0, "mlp"), Component(2, "attn")]
-    rows = [Row(((first, 0), *((c, CLEAN) for c in held))), Row(((first, 0), (held[1], 0)))]
-    request = patched(model, prompt, other, rows)
-    target = int(request.targets)
+    first, held = Component(0, "attn"), (Component(1, "mlp"), Component(2, "attn"))
+    asked = patched(model, prompt, other, [Run((first,), held), Run((first, held[1]))])
+    target = int(asked.targets)
     patch = value_in({"prompt": other})
     alone = frozen_effect(scm, {str(first): patch}, "logits", u, map(str, held))[target]
     joint = total_effect(scm, {str(first): patch, str(held[1]): patch}, "logits", u)[target]
-    for effects in measured(model, request):
-        close(torch.stack([alone, joint]), effects.row_logit[0] - effects.logit, case, size_of(effects))
+    for readings in measured(model, asked):
+        change = (readings.run_logit - readings.logit[..., None, None]).flatten()
+        close(torch.stack([alone, joint]), change, case, sizes(readings)[0])
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_the_graph_is_the_anatomy(case):
-    model = tiny(case)
+    model = shared(case)
     scm = final_position_scm(model)
     names = set(map(str, model.components))
     for component in model.components:
-        downstream = set(map(str, model.downstream(component)))
-        assert scm.descendants(str(component)) & names == downstream
-        assert scm.descendants(str(component)) == downstream | {"residual", "logits"}
+        below = downstream(model, Run((component,)), model.components)
+        expected = {str(other) for other, follows in zip(model.components, below, strict=True) if follows}
+        assert scm.descendants(str(component)) & names == expected
+        assert scm.descendants(str(component)) == expected | {"residual", "logits"}
         assert ("prompt" in scm.endogenous[str(component)].parents) == (component.kind == "attn")
 
 
 @pytest.mark.parametrize("case", VARIED)
 def test_every_position_joins_up_with_the_final_one(case):
-    model, prompt, other = tiny(case), tokens(5, 4), tokens(6, 4)
+    model, prompt, other = shared(case), tokens(5, 4), tokens(6, 4)
     every, final, u = every_position_scm(model, 4), final_position_scm(model), {"prompt": prompt}
     values, expected = every.evaluate(u), final.evaluate(u)
     size = float(expected["logits"].abs().max())
@@ -176,7 +183,7 @@ def test_interventions_at_earlier_positions_are_a_hooked_run(case):
     def override(hidden: torch.Tensor) -> None:
         by_prompt(hidden, 1)[0, 1] = patch / model.residual_scale
 
-    with torch.no_grad(), hooked([on_output(model.site(Component(0, "mlp")), override)]):
+    with model.measuring(), hooked([on_output(model.output(Component(0, "mlp")), override)]):
         logits = model.hf(torch.tensor([prompt])).logits[0, -1]
     model.hf.config.final_logit_softcapping = cap
     found = scm.do({"mlp.0@1": patch}).value("logits", u)

@@ -1,5 +1,6 @@
 """A tiny random model of every architecture, with everything that the architecture can do turned on."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ CONFIGS: dict[str, tuple[str, dict]] = {
     "gemma2": ("gemma2", {**_LLAMA, **_SLIDING, "head_dim": 8, "query_pre_attn_scalar": 12}),
     "gemma3_text": ("gemma3_text", {**_LLAMA, **_SLIDING, "head_dim": 8, "query_pre_attn_scalar": 12}),
     "olmo2": ("olmo2", _LLAMA),
+    "olmo2-bias": ("olmo2", {**_LLAMA, "attention_bias": True}),
     "olmo3": ("olmo3", {**_LLAMA, **_SLIDING}),
     "gpt_neox": ("gpt_neox", {**_LLAMA, "use_parallel_residual": True}),
     "gpt_neox-sequential": ("gpt_neox", {**_LLAMA, "use_parallel_residual": False}),
@@ -112,7 +114,7 @@ CONFIGS: dict[str, tuple[str, dict]] = {
 #: LayerNorm) so, and the eager attention of the last four its scores or softmax.
 _FLOAT32_INSIDE = {
     *("llama", "llama-bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text"),
-    *("olmo2", "olmo3", "phi3", "cohere", "granite", "smollm3", "deepseek_v3", "gpt_oss"),
+    *("olmo2", "olmo2-bias", "olmo3", "phi3", "cohere", "granite", "smollm3", "deepseek_v3", "gpt_oss"),
     *("gptj", "gpt_neo", "bloom", "mpt"),
 }
 
@@ -135,6 +137,12 @@ def tiny(case: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Langua
             noise = torch.randn_like(parameter) * (0.2 if parameter.ndim == 1 else 0.15)
             parameter.copy_(parameter + noise if is_gain else noise)
     return LanguageModel(hf.to(dtype), name=case)
+
+
+@cache
+def shared(case: str, seed: int = 0) -> LanguageModel:
+    """`tiny` in float64, made once: for tests that leave it as it is."""
+    return tiny(case, seed=seed)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -9,35 +9,36 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.experiment import sweep
 from hydrascope.measures import (
-    average_patches,
     compensation,
     compensation_regression,
     direct_effect,
     erasure,
+    interval,
     mean_interval,
+    own_change,
+    per_prompt,
     regression,
-    restoration,
 )
 from hydrascope.measures.bootstrap import Bootstrap
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import Prompt, PromptSet
+from hydrascope.runs import sweep
 from training.lines import Line
 
 
 def effects(model: LanguageModel, lines: Sequence[Line], name: str) -> xr.Dataset:
     """The paper's protocol on `lines`, averaged over patches."""
     prompts = PromptSet.of([Prompt(line["prompt"], line["answer"]) for line in lines], name)
-    return average_patches(sweep(model, prompts))
+    return per_prompt(sweep(model, prompts))
 
 
 def curves(result: xr.Dataset) -> xr.Dataset:
     """Per ablated layer, [bound, ablated]: what docs/built-in-model.md shows.
 
     `slope` and `r2` of CE on DE; `slope_norm` and `r2_norm` of CE plus the norm's change on DE; the mean
-    `unembed` and `total` effect; CE's parts `attention` and `mlp` and the `norm`'s, as shares of the removed
-    effect, with what is `lost`.
+    `unembed` and `total` effect; the shares of what is removed that `attention`, `mlp` and the `norm`
+    restore, and what is `lost` of it.
     """
     bootstrap = Bootstrap()
     fit = compensation_regression(result, bootstrap)
@@ -49,11 +50,22 @@ def curves(result: xr.Dataset) -> xr.Dataset:
             with_norm[["slope", "r2"]].rename(slope="slope_norm", r2="r2_norm"),
             mean_interval(direct_effect(result), bootstrap).rename("unembed"),
             mean_interval(result["total"], bootstrap).rename("total"),
-            restoration(result, bootstrap)[["attention", "mlp", "norm", "lost"]],
+            shares_of_removed(result, bootstrap),
         ],
         compat="override",
         join="exact",
     )
+
+
+def shares_of_removed(result: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """What becomes of what the ablated layer itself wrote less, read at the clean run's σ.
+
+    `attention`, `mlp` and `norm` bring back, the rest is `lost`: shares of the mean that add up to 1, each
+    [bound, ablated]. Not `hydrascope.measures.restoration`, which takes what is removed with the model's own norm.
+    """
+    samples = compensation(result).assign(norm=result["norm"], lost=-result["total"], removed=-own_change(result))
+    names = ["attention", "mlp", "norm", "lost"]
+    return interval(lambda means: means[names] / means["removed"], samples, bootstrap)
 
 
 def late_erasure(result: xr.Dataset) -> xr.Dataset:

@@ -2,37 +2,39 @@
 
 from typing import Any
 
-import torch
-from nnsight import NNsight
+import nnsight
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.peers import Peer, Run, Session
+from benchmarks.peers import Override, Peer, Run, Session
 from benchmarks.shapes import Shape, parts
+from benchmarks.task import Work
 
 
-def nnsight_traces(model: PreTrainedModel, shape: Shape) -> Peer:
+def nnsight_traces(model: PreTrainedModel, shape: Shape, work: Work) -> Peer:
     """`model` is wrapped in place."""
-    wrapped = NNsight(model)
+    wrapped = nnsight.NNsight(model)
     where = parts(wrapped, shape)
-    count = shape.components
+    sites = work.sites(shape)
 
     def peer(tokens: Tensor, **forward: Any) -> Session:
-        def run(ablated: int | None, patches: Tensor | None) -> Run:
-            copies = tokens.expand(1 if patches is None else len(patches), -1)
+        def run(override: Override | None) -> Run:
+            copies = tokens.expand(1 if override is None else len(override.patches), -1)
             with wrapped.trace(input_ids=copies, **forward):
-                written: list[Any] = []
-                for index in range(count):
-                    layer, kind = divmod(index, 2)
-                    output = where.mlp[layer].output if kind else where.attn[layer].output[0]
-                    if index == ablated:
-                        output[:, -1] = patches
-                    written.append(output[:, -1])
+                values: Any = nnsight.save([])
+                for site in sites:
+                    if site.kind == "head":
+                        hidden = where.projection[site.layer].input
+                    elif site.kind == "attn":
+                        hidden = where.attn[site.layer].output[0]
+                    else:
+                        hidden = where.mlp[site.layer].output
+                    if override is not None and site == override.site:
+                        override(hidden)
+                    values.append(hidden[:, -1])
                 residual = where.norm.input[:, -1].save()
                 logits = wrapped.output.logits[:, -1].save()
-                stacked: Any = torch.stack(written, 1)
-                stacked = stacked.save()
-            return Run(stacked, residual, logits)
+            return Run(values, residual, logits)
 
         return run
 

@@ -4,29 +4,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hydrascope.ablation import Mean, Noise, Resample, Zero
+    from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
     from hydrascope.anatomy import Anatomy, declare
-    from hydrascope.components import Component
+    from hydrascope.bank import CleanRuns
+    from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
-    from hydrascope.experiment import run, sweep
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
+    from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
+    from hydrascope.runs import run, sweep
     from hydrascope.store import open_results
+    from hydrascope.table import tidy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ablation",
     "Anatomy",
+    "CleanRuns",
     "Component",
+    "Counterfactual",
+    "Direction",
     "HydrascopeError",
     "LanguageModel",
+    "Logit",
+    "LogitDifference",
     "Mean",
     "Noise",
+    "Patches",
+    "Placebo",
     "Prompt",
     "PromptSet",
     "Resample",
+    "Run",
     "Zero",
     "declare",
     "load_model",
@@ -34,20 +46,24 @@ __all__ = [
     "open_results",
     "run",
     "sweep",
+    "tidy",
 ]
 
 #: Where each public name is defined; imported when it is asked for, since PyTorch takes seconds.
 _HOMES = {
-    "ablation": ("Mean", "Noise", "Resample", "Zero"),
+    "ablation": ("Ablation", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"),
     "anatomy": ("Anatomy", "declare"),
-    "components": ("Component",),
+    "bank": ("CleanRuns",),
+    "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
-    "experiment": ("run", "sweep"),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
+    "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
+    "runs": ("run", "sweep"),
     "store": ("open_results",),
+    "table": ("tidy",),
 }
 
 

@@ -1,32 +1,125 @@
-"""What an ablated component writes instead: zero, mean, noise and resample ablation (Appendix A, Eq. 35–39).
+"""What ablated components write instead: zero, mean, noise, resample, counterfactual (Appendix A, Eq. 35–39).
+
+An ablation says which runs its patches come from, and what of them a component writes: one method, `draw`. Anyone can
+write another. This one takes a direction out of what the ablated layers write:
+
+    @dataclasses.dataclass(frozen=True)
+    class ProjectOut:
+        direction: torch.Tensor                                     # [width], of length 1
+        patches: int = 1
+
+        def draw(self, clean, prompts):
+            own = np.array(prompts)[:, None]                        # each prompt is its own source
+
+            def values(component):
+                value = clean.take(component, own, prompts)         # [prompt, patch, slot, width]
+                return value - (value @ self.direction)[..., None] * self.direction
+
+            return hs.Patches(own, values)
+
+    hs.sweep(model, prompts, ProjectOut(direction), ablate="layers")
 
 Every draw depends on the seed and on the prompt's place in its set alone: batch size, order and number of workers
 change nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from hydrascope.bank import CleanRuns
 from hydrascope.components import Component
-from hydrascope.engines.clean import clean_run
-from hydrascope.engines.hooks import hooked, on_output
 from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel, wider
+from hydrascope.noise import noisy_values
+from hydrascope.prompts import called
+
+#: From a component to `[prompt, patch, slot, columns]`, what it writes at each of the prompt's ablated positions.
+Values = Callable[[Component], Float[Tensor, "prompt patch slot columns"]]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the ablated components of a batch of prompts write.
+
+    Attributes:
+        sources: `[prompt, patch]` the prompt that each patch comes from, −1 where it comes from none.
+        values: what each component writes; asked for when it is needed.
+    """
+
+    sources: Int[np.ndarray, "prompt patch"]
+    values: Values
+
+
+class Ablation(Protocol):
+    """How ablated components are patched.
+
+    Attributes:
+        patches: how many patches each prompt gets.
+    """
+
+    @property
+    def patches(self) -> int: ...
+
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """The patches of some prompts, by their places in the set.
+
+        It is called once for all prompts before anything is measured, to find what cannot be drawn, and then a batch at
+        a time.
+        """
+        ...
+
+
+def drawn(ablation: Ablation, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    """What `ablation` draws for some prompts; that its values have the shape of `Patches` is seen to.
+
+    Raises:
+        HydrascopeError: patches can't be drawn, or, in an ablation of the user's own, have another shape.
+    """
+    patches = ablation.draw(clean, prompts)
+    shape = (len(prompts), ablation.patches)
+    _require_shape(ablation, "sources", np.shape(patches.sources), shape)
+
+    def values(component: Component) -> Tensor:
+        found = patches.values(component)
+        like = clean.own(component, prompts).shape
+        _require_shape(ablation, f"values of {component}", found.shape, (*shape, *like[2:]))
+        return found
+
+    return Patches(patches.sources, values)
+
+
+def _require_shape(ablation: Ablation, what: str, found: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(found) != tuple(wanted):
+        raise HydrascopeError(
+            f"the ablation {type(ablation).__name__} draws {what} of shape {list(found)}: give {list(wanted)}"
+        )
 
 
 @dataclass(frozen=True)
 class Zero:
     """Write zeros (Eq. 35)."""
 
+    patches: ClassVar[int] = 1
+
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """Zeros, from no prompt."""
+        return Patches(_nobody(prompts, 1), lambda component: torch.zeros_like(clean.own(component, prompts)))
+
 
 @dataclass(frozen=True)
 class Mean:
-    """Write the component's mean over the prompt set's final positions (Eq. 36)."""
+    """Write the component's mean over the prompt set, at the corresponding places (Eq. 36)."""
+
+    patches: ClassVar[int] = 1
+
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """The means, from no prompt in particular."""
+        return Patches(_nobody(prompts, 1), lambda component: clean.mean(component, prompts))
 
 
 @dataclass(frozen=True)
@@ -43,10 +136,23 @@ class Noise:
     scale: float = 3.0
     seed: int = 0
 
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """What noised copies of each prompt write.
+
+        Raises:
+            HydrascopeError: the scale is no positive number, or there are no patches.
+        """
+        _require_patches(self.patches)
+        if not 0 < self.scale < np.inf:
+            raise HydrascopeError(f"{self.scale:g} is no scale of noise: give a number above 0")
+        return Patches(
+            _nobody(prompts, self.patches), noisy_values(clean, prompts, self.patches, self.scale, self.seed)
+        )
+
 
 @dataclass(frozen=True)
 class Resample:
-    """Write what the component writes at the final position of other prompts of the set (Eq. 38).
+    """Write what the component writes at the corresponding places of other prompts of the set (Eq. 38).
 
     Attributes:
         patches: how many prompts, all distinct, never the prompt itself.
@@ -58,150 +164,58 @@ class Resample:
     seed: int = 0
     different_target: bool = False
 
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """Patches from other prompts.
 
-Ablation = Zero | Mean | Noise | Resample
+        Raises:
+            HydrascopeError: a prompt has fewer others to draw from than it needs patches.
+        """
+        _require_patches(self.patches)
+        targets = np.asarray(clean.targets)
+        sources = np.stack([self._others(clean, targets, index) for index in prompts])
+        return Patches(sources, lambda component: clean.take(component, sources, prompts))
+
+    def _others(self, clean: CleanRuns, targets: Int[np.ndarray, "prompt"], index: int) -> Int[np.ndarray, "patch"]:
+        """The prompts that the patches of the prompt at `index` come from."""
+        fitting = clean.corresponding(index)
+        allowed = fitting & (targets != targets[index]) if self.different_target else fitting.copy()
+        allowed[index] = False
+        others = np.flatnonzero(allowed)
+        if len(others) < self.patches:
+            short = len(targets) - fitting.sum()
+            reasons = f" ({short} are too short for its positions)" if short else ""
+            kind = "with another target " if self.different_target else ""
+            raise HydrascopeError(
+                f"{self.patches} resample patches need {self.patches} other prompts {kind}to draw from, and "
+                f"{called(index + 1, clean.prompts[index])} has {len(others)}{reasons}: add prompts or ask for "
+                "fewer patches"
+            )
+        return np.random.default_rng([self.seed, index]).choice(others, self.patches, replace=False)
 
 
 @dataclass(frozen=True)
-class Bank:
-    """The clean activations of a whole prompt set, computed once.
+class Counterfactual:
+    """Write what the component writes on the prompt's own twin, its `counterfactual` text, as far from its end.
 
-    Attributes:
-        activations: `[prompt, component, width]` y_c at each prompt's final position, on the CPU.
-        argmax: `[prompt]` the most likely next token of each.
+    Where another position than the last is ablated, both must have as many tokens.
     """
 
-    activations: Float[Tensor, "prompt component width"]
-    argmax: Int[Tensor, "prompt"]
+    patches: ClassVar[int] = 1
+
+    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+        """The twins' values.
+
+        Raises:
+            HydrascopeError: a prompt has no twin, or one of another length where that matters.
+        """
+        twins = [clean.twins[index] for index in prompts]
+        return Patches(_nobody(prompts, 1), clean.of_others(prompts, twins))
 
 
-@dataclass(frozen=True)
-class Patches:
-    """What the ablated components of a batch of prompts write.
-
-    Attributes:
-        values: per component `[prompt, patch, width]`.
-        sources: `[prompt, patch]` the prompt that each patch came from, −1 where it came from none.
-    """
-
-    values: dict[Component, Float[Tensor, "prompt patch width"]]
-    sources: Int[np.ndarray, "prompt patch"]
+def _nobody(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
+    return np.full((len(prompts), patches), -1)
 
 
-def clean_bank(model: LanguageModel, tokens: Sequence[Sequence[int]], batch_size: int) -> Bank:
-    """Run all prompts once, the shortest first so that little is padded, `batch_size` at a time."""
-    width, count = model.width, len(tokens)
-    activations = torch.empty(count, len(model.components), width, dtype=model.dtype)
-    argmax = torch.empty(count, dtype=torch.long)
-    order = sorted(range(count), key=lambda index: len(tokens[index]))
-    for start in range(0, count, batch_size):
-        batch = order[start : start + batch_size]
-        run = clean_run(model, [tokens[index] for index in batch])
-        activations[batch] = run.written.cpu()
-        argmax[batch] = run.logits(model).argmax(-1).cpu()
-    return Bank(activations, argmax)
-
-
-def patch_sources(
-    ablation: Ablation, targets: Sequence[int], indices: Sequence[int] | None = None
-) -> Int[np.ndarray, "prompt patch"]:
-    """Which prompt each patch comes from, −1 where it comes from none.
-
-    Args:
-        ablation: as declared.
-        targets: the target token of each prompt of the set.
-        indices: the prompts that are patched, by their place in the set; all by default.
-
-    Raises:
-        HydrascopeError: a prompt has fewer other prompts to draw from than it needs patches.
-    """
-    patched = range(len(targets)) if indices is None else indices
-    if isinstance(ablation, Zero | Mean):
-        return np.full((len(patched), 1), -1)
-    if ablation.patches < 1:
-        raise HydrascopeError(f"{ablation.patches} patches: ask for at least one")
-    if isinstance(ablation, Noise):
-        return np.full((len(patched), ablation.patches), -1)
-    tokens = np.asarray(targets)
-    return np.stack([_other_prompts(ablation, tokens, index) for index in patched])
-
-
-def _other_prompts(ablation: Resample, targets: Int[np.ndarray, "prompt"], index: int) -> Int[np.ndarray, "patch"]:
-    """The prompts that the patches of the prompt at `index` come from."""
-    allowed = targets != targets[index] if ablation.different_target else np.ones(len(targets), dtype=bool)
-    allowed[index] = False
-    others = np.flatnonzero(allowed)
-    if len(others) < ablation.patches:
-        kind = "with another target " if ablation.different_target else ""
-        raise HydrascopeError(
-            f"{ablation.patches} resample patches need {ablation.patches} other prompts {kind}in the set, "
-            f"and prompt {index + 1} has {len(others)}: add prompts or ask for fewer with --patches"
-        )
-    return np.random.default_rng([ablation.seed, index]).choice(others, ablation.patches, replace=False)
-
-
-def draw(
-    ablation: Ablation,
-    model: LanguageModel,
-    bank: Bank,
-    tokens: Sequence[Sequence[int]],
-    targets: Sequence[int],
-    indices: Sequence[int],
-) -> Patches:
-    """What the ablated components write for the prompts `indices` of the set `tokens`.
-
-    Args:
-        ablation, model: as declared.
-        bank: the clean activations of the whole set.
-        tokens, targets: of the whole set.
-        indices: the prompts of the batch, by their place in the set.
-
-    Raises:
-        HydrascopeError: as `patch_sources`.
-    """
-    sources = patch_sources(ablation, targets, indices)
-    match ablation:
-        case Zero():
-            values = bank.activations.new_zeros(len(sources), 1, *bank.activations.shape[1:])
-        case Mean():
-            mean = bank.activations.mean(0, dtype=wider(bank.activations.dtype)).to(bank.activations.dtype)
-            values = mean.expand(len(sources), 1, *mean.shape)
-        case Resample():
-            values = bank.activations[torch.from_numpy(sources)]
-        case Noise():
-            spread = embedding_std(model) * ablation.scale
-            values = torch.stack([_noisy(ablation, model, tokens[index], index, spread) for index in indices])
-    return Patches({c: values[:, :, i] for i, c in enumerate(model.components)}, sources)
-
-
-def _noisy(
-    ablation: Noise, model: LanguageModel, tokens: Sequence[int], index: int, spread: float
-) -> Float[Tensor, "patch component width"]:
-    """What every component writes in runs of one prompt with noise on its token embeddings."""
-    generator = np.random.default_rng([ablation.seed, index])
-    shape = (ablation.patches, len(tokens), model.hf.get_input_embeddings().weight.shape[1])
-    noise = torch.from_numpy(generator.standard_normal(shape)).to(model.device, model.dtype) * spread
-    with hooked([on_output(model.hf.get_input_embeddings(), lambda embedded: embedded + noise)]):
-        return clean_run(model, [tokens] * ablation.patches).written.cpu()
-
-
-@torch.no_grad()
-def embedding_std(model: LanguageModel) -> float:
-    """The standard deviation of the token embeddings, over the vocabulary and their width.
-
-    Of what the embedding module gives, so that a scale inside it counts.
-    """
-    embedding = model.hf.get_input_embeddings()
-    total = square = count = 0.0
-    for vectors in _embedded(embedding, model.device):
-        vectors = vectors.double()
-        total += float(vectors.sum())
-        square += float(vectors.square().sum())
-        count += vectors.numel()
-    return float(np.sqrt(square / count - (total / count) ** 2))
-
-
-def _embedded(embedding: nn.Module, device: torch.device) -> Iterator[Tensor]:
-    size: int = embedding.weight.shape[0]  # type: ignore[index,assignment]
-    for start in range(0, size, 4096):
-        yield embedding(torch.arange(start, min(start + 4096, size), device=device))
+def _require_patches(patches: int) -> None:
+    if patches < 1:
+        raise HydrascopeError(f"{patches} patches: ask for at least one")

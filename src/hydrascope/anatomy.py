@@ -5,6 +5,7 @@ An architecture of transformers that is missing here can be declared from Python
     import hydrascope as hs
 
     hs.declare("my_model_type", hs.Anatomy(layers="model.layers", attention="self_attn", mlp_out="mlp",
+                                           heads_out="self_attn.o_proj", neurons_out="mlp.down_proj",
                                            norm="model.norm", norm_kind="rms"))
 """
 
@@ -33,9 +34,12 @@ class Anatomy:
         attention_out: the module, in a block, whose output attention adds to the residual stream: attention
             itself (None), or the norm after it.
         mlp_out: the same for the MLP.
+        heads_out: the projection, in a block, whose input holds the heads' outputs side by side.
+        neurons_out: the projection, in a block, whose input holds the neurons of a dense MLP; blocks without it, such
+            as mixtures of experts, have no neurons.
         norm: the final norm, in the model.
         norm_kind: whether the final norm centres ("layer") or not ("rms").
-        norm_offset: what the norm adds to its stored weight to get the gain.
+        norm_offset: what norms add to their stored weight to get the gain.
         parallel: whether a block's MLP reads the same residual stream as its attention, so that `mlp.l` is not
             downstream of `attn.l`.
         residual_scale: what a block multiplies its outputs by when it adds them.
@@ -47,6 +51,8 @@ class Anatomy:
     attention: str = "self_attn"
     attention_out: str | None = None
     mlp_out: str = "mlp"
+    heads_out: str = "self_attn.o_proj"
+    neurons_out: str = "mlp.down_proj"
     norm: str = "model.norm"
     norm_kind: Literal["rms", "layer"] = "rms"
     norm_offset: float = 0.0
@@ -90,20 +96,37 @@ _ANATOMIES: dict[str, Anatomy] = {
         logit_scale=lambda config: 1.0 / config.logits_scaling,
     ),
     "cohere": Anatomy(norm_kind="layer", parallel=_always, logit_scale=lambda config: float(config.logit_scale)),
-    "starcoder2": Anatomy(norm_kind="layer"),
+    "starcoder2": Anatomy(neurons_out="mlp.c_proj", norm_kind="layer"),
     "nemotron": Anatomy(norm_kind="layer", norm_offset=1.0),
     "stablelm": Anatomy(norm_kind="layer", parallel=_use_parallel_residual),
-    "phi": Anatomy(norm="model.final_layernorm", norm_kind="layer", parallel=_always),
+    "phi": Anatomy(
+        heads_out="self_attn.dense",
+        neurons_out="mlp.fc2",
+        norm="model.final_layernorm",
+        norm_kind="layer",
+        parallel=_always,
+    ),
     "opt": Anatomy(
         layers="model.decoder.layers",
         mlp_out="fc2",
+        heads_out="self_attn.out_proj",
+        neurons_out="fc2",
         norm="model.decoder.final_layer_norm",
         norm_kind="layer",
     ),
-    "gpt2": Anatomy(layers="transformer.h", attention="attn", norm="transformer.ln_f", norm_kind="layer"),
+    "gpt2": Anatomy(
+        layers="transformer.h",
+        attention="attn",
+        heads_out="attn.c_proj",
+        neurons_out="mlp.c_proj",
+        norm="transformer.ln_f",
+        norm_kind="layer",
+    ),
     "gpt_neox": Anatomy(
         layers="gpt_neox.layers",
         attention="attention",
+        heads_out="attention.dense",
+        neurons_out="mlp.dense_4h_to_h",
         norm="gpt_neox.final_layer_norm",
         norm_kind="layer",
         parallel=_use_parallel_residual,
@@ -111,17 +134,27 @@ _ANATOMIES: dict[str, Anatomy] = {
     "gptj": Anatomy(
         layers="transformer.h",
         attention="attn",
+        heads_out="attn.out_proj",
+        neurons_out="mlp.fc_out",
         norm="transformer.ln_f",
         norm_kind="layer",
         parallel=_always,
         fast=False,
     ),
     "gpt_neo": Anatomy(
-        layers="transformer.h", attention="attn", norm="transformer.ln_f", norm_kind="layer", fast=False
+        layers="transformer.h",
+        attention="attn",
+        heads_out="attn.attention.out_proj",
+        neurons_out="mlp.c_proj",
+        norm="transformer.ln_f",
+        norm_kind="layer",
+        fast=False,
     ),
     "falcon": Anatomy(
         layers="transformer.h",
         attention="self_attention",
+        heads_out="self_attention.dense",
+        neurons_out="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         norm_kind="layer",
         parallel=lambda config: bool(config.new_decoder_architecture or config.parallel_attn),
@@ -133,6 +166,8 @@ _ANATOMIES: dict[str, Anatomy] = {
         attention="self_attention",
         attention_out="self_attention.dense",
         mlp_out="mlp.dense_4h_to_h",
+        heads_out="self_attention.dense",
+        neurons_out="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         norm_kind="layer",
         fast=False,
@@ -141,6 +176,8 @@ _ANATOMIES: dict[str, Anatomy] = {
         layers="transformer.blocks",
         attention="attn",
         mlp_out="ffn.down_proj",
+        heads_out="attn.out_proj",
+        neurons_out="ffn.down_proj",
         norm="transformer.norm_f",
         norm_kind="layer",
         fast=False,
@@ -173,6 +210,7 @@ def anatomy_of(model_type: str) -> Anatomy:
         raise HydrascopeError(
             f"the architecture {model_type!r} is not known (known: {', '.join(known())}); declare it from Python: "
             f"hydrascope.declare({model_type!r}, hydrascope.Anatomy(layers='model.layers', "
-            "attention='self_attn', mlp_out='mlp', norm='model.norm', norm_kind='rms')), "
+            "attention='self_attn', mlp_out='mlp', heads_out='self_attn.o_proj', "
+            "neurons_out='mlp.down_proj', norm='model.norm', norm_kind='rms')), "
             "with its own module names; the self-check proves it at load"
         ) from None

@@ -3,18 +3,19 @@
 Every identity is tested on short prompts of the model's own tokens, when a model is loaded and by `hydrascope check`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hydrascope.components import Component
-from hydrascope.engines import CLEAN, Effects, Request, Row, reference, wavefront
-from hydrascope.engines.clean import clean_run
+from hydrascope.balance import imbalance, responding
+from hydrascope.components import UNIT_OF, Component, Run
+from hydrascope.engines import Readings, Request, reference, wavefront
+from hydrascope.engines.clean import CleanRun, clean_run
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, padded, wider
-from hydrascope.readout import Readout
+from hydrascope.readouts import Logit, Readouts, Tokens, final_scale
 
 #: How far an identity may be off, as a share of the quantities' size, for rounding in the model's own dtype. Many
 #: models compute norms in float32 even in float64.
@@ -57,7 +58,7 @@ def require(model: LanguageModel) -> None:
             raise HydrascopeError(
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
                 f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); its anatomy ({model.config.model_type}) "
-                "is declared wrongly, or the model is broken"
+                "is declared wrongly, or the model is broken or changed by a hook"
             )
 
 
@@ -69,36 +70,58 @@ def check(model: LanguageModel) -> list[Identity]:
 def identities(model: LanguageModel) -> Iterator[Identity]:
     """The identities one by one, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
-    tokens = _prompts(model)
-    wide = wider(model.dtype)
-    clean = clean_run(model, tokens)
-    total = clean.embed.to(wide) + clean.written.to(wide).sum(1)
+    tokens, wide = _prompts(model), wider(model.dtype)
+    blocks = sorted({0, len(model.layers) // 2, len(model.layers) - 1})
+    layers = [layer for layer in model.components if layer.layer in blocks]
+    whole = [layer for layer in layers if layer.kind == "attn" or _is_dense(model, layer)]
+    sites = dict.fromkeys([*model.components, *map(_units_site, whole)])
+    clean = clean_run(model, tokens, sites)
+    total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
     yield Identity("the parts sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
+    yield Identity("heads and neurons sum to their layers", _units_error(model, clean, whole), tolerance)
 
-    logits = clean.logits(model)
-    yield Identity(
-        "the parts give the model's own logits",
-        _error(_capped(model, logits), _own(model, tokens)),
-        tolerance,
-    )
+    with torch.no_grad():
+        logits = clean.logits(model)
+    own, given = _own(model, tokens), _capped(model, logits)
+    yield Identity("the parts give the model's own logits", _error(given, own), tolerance)
 
     targets = logits.argmax(-1)
+    readouts = Readouts.of(model, [Logit()], Tokens(targets.tolist()), range(len(tokens)))
     centred = logits.to(wide).gather(1, targets[:, None])[:, 0] - logits.to(wide).mean(1)
-    read = Readout.of(model, targets).logit(clean.final)
+    final = clean.final.to(wide)
+    read = (readouts.read(final[:, None])[:, 0] / final_scale(model, final)[:, None] + readouts.constants)[:, 0]
     yield Identity("reading the residual stream gives the centred logit", _error(read, centred), tolerance)
 
-    request = _ablations(model, tokens, targets, clean.written)
-    effects = reference.measure(model, request)
-    yield Identity("an ablation with its own clean value changes nothing", _own_value(effects), tolerance)
-    yield Identity("what is not downstream never changes", _upstream(model, request, effects), tolerance)
+    last = torch.tensor([[len(prompt) - 1] for prompt in tokens])
+    request = _request(model, tokens, last, clean.values, layers, readouts, targets)
+    readings = reference.measure(model, request)
+    yield Identity("an ablation with its own clean value changes nothing", _own_value(readings), tolerance)
+    yield Identity("what is not downstream never changes", _upstream(model, request, readings), tolerance)
     if not model.parallel:
-        still = 0.0 if _mlp_follows(model, request, effects) else 1.0
+        still = 0.0 if _mlp_follows(model, request, readings) else 1.0
         yield Identity("an MLP reads what attention of its block writes", still, tolerance)
-    yield Identity("the books balance", _imbalance(model, effects), tolerance)
+    yield Identity("heads sum to their layers in ablated runs", _heads_error(model, request, readings), tolerance)
+    alike = _all_heads_error(request, readings)
+    yield Identity("ablating all heads of a layer is ablating the layer", alike, tolerance)
+    changing = responding(model, request.runs).to(readings.scale.device)
+    off = float(imbalance(readings, changing, readouts.final).max()) / _scale(readings)
+    yield Identity("total effects balance with their parts", off, tolerance)
     if model.anatomy.fast:
         fast = wavefront.measure(model, request)
         yield Identity("row 0 of the wavefront is the clean run", fast.clean_error / _size(fast.logit), tolerance)
-        yield Identity("the wavefront gives what plain forward passes give", _difference(fast, effects), tolerance)
+        yield Identity("the wavefront gives what plain forward passes give", _difference(fast, readings), tolerance)
+        earlier = replace(request, positions=last // 2)
+        far = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
+        yield Identity("the same at an earlier position", far, tolerance)
+
+
+def _is_dense(model: LanguageModel, layer: Component) -> bool:
+    """Whether its neurons can be told apart."""
+    try:
+        model.projection(layer)
+    except HydrascopeError:
+        return False
+    return True
 
 
 def _prompts(model: LanguageModel) -> list[list[int]]:
@@ -112,22 +135,59 @@ def _prompts(model: LanguageModel) -> list[list[int]]:
     ]
 
 
-def _ablations(model: LanguageModel, tokens: list[list[int]], targets: Tensor, written: Tensor) -> Request:
-    """Rows that ablate the components of the first, the middle and the last block, by the next prompt's values."""
-    depth = len(model.layers)
-    blocks = sorted({0, depth // 2, depth - 1})
-    ablated = [component for component in model.components if component.layer in blocks]
-    rows = (Row(((model.components[0], CLEAN),)), *(Row(((component, 0),)) for component in ablated))
-    index = {component: i for i, component in enumerate(model.components)}
-    patches = {component: written.roll(1, dims=0)[:, index[component], None] for component in ablated}
-    return Request(tokens, targets, rows, patches)
+@torch.no_grad()
+def _units_error(model: LanguageModel, clean: CleanRun, layers: Sequence[Component]) -> float:
+    """How far units and bias are from the output of their layer."""
+    worst = 0.0
+    for layer in layers:
+        projection, values = model.projection(layer), clean.values[_units_site(layer)]
+        output, bias = (projection.module.forward(each) for each in (values, torch.zeros_like(values)))
+        if layer.kind == "attn":
+            written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
+        else:
+            # What thousands of neurons write is one product.
+            written = projection.scaled(output - bias, output)
+        worst = max(worst, _error(written + projection.scaled(bias, output), clean.values[layer]))
+    return worst
+
+
+def _units_site(layer: Component) -> Component:
+    """Where the heads or neurons of `layer` stand."""
+    return Component(layer.layer, UNIT_OF["attn" if layer.kind == "attn" else "mlp"])
+
+
+def _request(
+    model: LanguageModel,
+    tokens: list[list[int]],
+    positions: Tensor,
+    values: dict[Component, Tensor],
+    layers: Sequence[Component],
+    readouts: Readouts,
+    targets: Tensor,
+) -> Request:
+    """Every one of `layers` ablated, all heads of each attention layer together, a neuron, two parts, and one frozen.
+
+    The first patch is the next prompt's value, the second the prompt's own.
+    """
+    heads = [model.units(layer) for layer in layers if layer.kind == "attn"]
+    neurons = [model.units(layer)[-1] for layer in layers if layer.kind == "mlp" and _is_dense(model, layer)]
+    runs = [*(Run((part,)) for part in [*layers, *neurons]), *map(Run, heads)]
+    runs += [Run((layers[0], layers[-1])), Run((layers[0],), (layers[-1],))]
+    units = tuple(head for each in heads for head in each) + tuple(neurons)
+
+    def patches(component: Component) -> Tensor:
+        own = values[component.site][:, model.columns(component)]
+        return torch.stack([own.roll(1, dims=0), own], 1)[:, :, None]
+
+    return Request(tokens, positions, tuple(runs), 2, patches, units, readouts, (), targets)
 
 
 @torch.no_grad()
 def _own(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
     """The logits that the model itself gives at the final position."""
     ids, last = padded(tokens, model.device)
-    return model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(tokens)), last]
+    with model.measuring():
+        return model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(tokens)), last]
 
 
 def _capped(model: LanguageModel, logits: Tensor) -> Tensor:
@@ -144,55 +204,72 @@ def _error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max()) / _size(expected)
 
 
-def _scale(effects: Effects) -> float:
+def _scale(readings: Readings) -> float:
     """The size of the largest contribution to the logit, which rounding is a share of."""
-    return max(_size(effects.unembed), _size(effects.row_unembed), _size(effects.embed), _size(effects.logit))
+    return max(map(_size, (readings.unembed, readings.run_unembed, readings.embed, readings.logit)))
 
 
-def _own_value(effects: Effects) -> float:
-    changed = (effects.row_unembed[:, 0] - effects.unembed).abs().max()
-    total = (effects.row_logit[:, 0] - effects.logit).abs().max()
-    return float(torch.maximum(changed, total)) / _scale(effects)
+def _own_value(readings: Readings) -> float:
+    """How far runs with the second patch, the prompt's own value, are from the clean run."""
+    changed = (readings.run_unembed[:, :, :, 1] - readings.unembed[:, :, None]).abs().max()
+    total = (readings.run_logit[:, :, :, 1] - readings.logit[:, :, None]).abs().max()
+    return float(torch.maximum(changed, total)) / _scale(readings)
 
 
-def _changes(effects: Effects) -> Tensor:
-    """`[row, component]` the largest change of each component's unembedding in each row.
+def _changes(readings: Readings) -> Tensor:
+    """`[run, component]` the largest change of each component's readings in each run.
 
-    Against row 0, which overrides a component with its own value: it ran in the same batch, so rounding is alike.
+    Against the second patch, which changes nothing: it ran in the same batch, so rounding is alike.
     """
-    return (effects.row_unembed - effects.row_unembed[:, :1]).abs().amax(0)
+    return (readings.run_unembed[:, :, :, 0] - readings.run_unembed[:, :, :, 1]).abs().amax((0, 1))
 
 
-def _upstream(model: LanguageModel, request: Request, effects: Effects) -> float:
-    changes, worst = _changes(effects), 0.0
-    for number, row in enumerate(request.rows):
-        below = {*model.downstream(row.start), row.start}
-        fixed = [i for i, component in enumerate(model.components) if component not in below]
-        if fixed:
-            worst = max(worst, float(changes[number, fixed].max()))
-    return worst / _scale(effects)
+def _upstream(model: LanguageModel, request: Request, readings: Readings) -> float:
+    """How much anything changes that a run neither overrides nor reaches."""
+    still = ~responding(model, request.runs)
+    changes = _changes(readings)[:, : len(model.components)]
+    return float((changes * still.to(changes)).max()) / _scale(readings)
 
 
-def _mlp_follows(model: LanguageModel, request: Request, effects: Effects) -> bool:
+def _mlp_follows(model: LanguageModel, request: Request, readings: Readings) -> bool:
     """Whether ablating attention moves the MLP of the same block, anywhere, by more than rounding."""
-    rounding = 4 * torch.finfo(model.dtype).eps * _scale(effects)
-    changes, places = _changes(effects), {component: i for i, component in enumerate(model.components)}
+    rounding = 4 * torch.finfo(model.dtype).eps * _scale(readings)
+    changes = _changes(readings)
     return any(
-        float(changes[number, places[Component(row.start.layer, "mlp")]]) > rounding
-        for number, row in enumerate(request.rows)
-        if row.start.kind == "attn" and row.overrides[0][1] is not CLEAN
+        float(changes[number, model.components.index(Component(run.ablated[0].layer, "mlp"))]) > rounding
+        for number, run in enumerate(request.runs)
+        if run.ablated[0].kind == "attn" and len(run.overridden) == 1
     )
 
 
-def _imbalance(model: LanguageModel, effects: Effects) -> float:
-    """total = Σ changes of the components + norm, for every row."""
-    total = effects.row_logit - effects.logit[:, None]
-    changes = (effects.row_unembed - effects.unembed[:, None]).sum(-1)
-    norm = effects.row_logit - effects.row_frozen
-    return float((total - changes - norm).abs().max()) / _scale(effects)
+def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> float:
+    """How far changes of heads are from the changes of their layers: a bias doesn't change."""
+    changes, worst = readings.run_unembed - readings.unembed[:, :, None, None], 0.0
+    components = (*model.components, *request.units)
+    for number, layer in enumerate(model.components):
+        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.whole == layer]
+        biased = heads and getattr(model.projection(layer).module, "bias", None) is not None
+        if not heads or (biased and model.projection(layer).norm is not None):
+            continue
+        # Where the layer itself is overridden, its heads have no say.
+        free = [place for place, run in enumerate(request.runs) if layer not in run.overridden]
+        difference = changes[:, :, free][..., heads].sum(-1) - changes[:, :, free][..., number]
+        worst = max(worst, float(difference.abs().max()))
+    return worst / _scale(readings)
 
 
-def _difference(found: Effects, expected: Effects) -> float:
+def _all_heads_error(request: Request, readings: Readings) -> float:
+    """How far runs that ablate all heads of a layer are from those that ablate the layer."""
+    worst = 0.0
+    for number, run in enumerate(request.runs):
+        if run.ablated[0].kind == "head":
+            layer = request.runs.index(Run((run.ablated[0].whole,)))
+            difference = readings.run_logit[:, :, number] - readings.run_logit[:, :, layer]
+            worst = max(worst, float(difference.abs().max()))
+    return worst / _scale(readings)
+
+
+def _difference(found: Readings, expected: Readings) -> float:
     size = _scale(expected)
-    names = [name for name in Effects.__dataclass_fields__ if name != "clean_error"]
+    names = ("unembed", "embed", "logit", "run_unembed", "run_logit", "run_direct", "run_indirect", "scale")
     return max(float((getattr(found, name) - getattr(expected, name)).abs().max()) / size for name in names)

@@ -1,6 +1,5 @@
 """The command line: a thin layer over the library."""
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -13,8 +12,6 @@ from hydrascope.errors import HydrascopeError
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
 if TYPE_CHECKING:
     import xarray as xr
-
-    from hydrascope.ablation import Ablation
 
 app = typer.Typer(
     help="The instrument that shows how a language model repairs itself.",
@@ -82,8 +79,21 @@ def run(
         str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
     ],
     out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    ablate: Annotated[
+        str,
+        typer.Option(metavar="PARTS", help="layers, attn, mlp, heads, heads.9, head.9.6, attn.3+mlp.5, attn.3|mlp.5"),
+    ] = "layers",
+    read: Annotated[str, typer.Option(metavar="PARTS", help="What is read besides all layers.")] = "layers",
+    at: Annotated[
+        str, typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last.")
+    ] = "last",
+    readout: Annotated[
+        str, typer.Option(metavar="LIST", help="logit, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L")
+    ] = "logit",
+    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, top")] = "",
     ablation: Annotated[
-        Literal["resample", "zero", "mean", "noise"], typer.Option(help="What ablated components write instead.")
+        Literal["resample", "zero", "mean", "noise", "counterfactual"],
+        typer.Option(help="What ablated components write instead."),
     ] = "resample",
     patches: Annotated[
         int | None, typer.Option(min=1, show_default="15", help="How many, for resample and noise.")
@@ -97,11 +107,12 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws of patches.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
     target: Annotated[
-        Literal["argmax", "answer"], typer.Option(help="Whose logit is read: the likeliest token's, or the answer's.")
+        str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and of metrics.")
     ] = "argmax",
-    norm: Annotated[
-        Literal["clean", "run"], typer.Option(help="At which scale of the final norm ablated runs are read.")
-    ] = "clean",
+    keep: Annotated[
+        Literal["auto", "means", "patches"],
+        typer.Option(help="Keep what components write after each patch, or its means only."),
+    ] = "auto",
     engine: Annotated[
         Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
     ] = "auto",
@@ -112,48 +123,25 @@ def run(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Ablate every component on every prompt and store all effects."""
-    chosen = _ablation(ablation, patches, noise_scale, seed, different_target)
-    size = _batch_size(batch_size)
-    _measure(
-        model,
-        prompts,
-        limit,
-        {"revision": revision, "dtype": dtype, "device": device},
-        {
-            "ablation": chosen,
-            "out": out,
-            "resume": resume,
-            "overwrite": overwrite,
-            "norm": norm,
-            "target": target,
-            "engine": engine,
-            "batch_size": size,
-        },
-    )
+    """Ablate parts of a model on every prompt and store all effects."""
+    from hydrascope import words
 
-
-def _ablation(
-    name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool
-) -> "Ablation":
-    from hydrascope.ablation import Mean, Noise, Resample, Zero
-
-    if patches is not None and name in ("zero", "mean"):
-        raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
-    if noise_scale is not None and name != "noise":
-        raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")
-    if different_target and name != "resample":
-        raise HydrascopeError(f"--ablation {name} takes nothing from other prompts: leave out --different-target")
-    count, scale = 15 if patches is None else patches, 3.0 if noise_scale is None else noise_scale
-    if not 0 < scale < math.inf:
-        raise HydrascopeError(f"--noise-scale {scale:g} is no scale of noise: give a number above 0")
-    choices: dict[str, Ablation] = {
-        "resample": Resample(count, seed, different_target),
-        "noise": Noise(count, scale, seed),
-        "zero": Zero(),
-        "mean": Mean(),
+    arguments: dict[str, Any] = {
+        "ablation": words.ablation(ablation, patches, noise_scale, seed, different_target),
+        "ablate": ablate,
+        "read": read,
+        "at": at,
+        "readouts": words.readouts(readout),
+        "metrics": [name.strip() for name in metric.split(",") if name.strip()],
+        "target": words.target(target),
+        "keep": keep,
+        "engine": engine,
+        "batch_size": _batch_size(batch_size),
+        "out": out,
+        "resume": resume,
+        "overwrite": overwrite,
     }
-    return choices[name]
+    _measure(model, prompts, limit, {"revision": revision, "dtype": dtype, "device": device}, arguments)
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -167,30 +155,34 @@ def _batch_size(text: str) -> int | Literal["auto"]:
 def _measure(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
-    from hydrascope import experiment, load_model, load_prompts, store
-    from hydrascope.engines import choose
+    from hydrascope import load_model, load_prompts, runs, store
 
     out: Path = arguments["out"]
-    experiment.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
+    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
         typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
     prompts = prompts if limit is None else prompts.limit(limit)
     model = load_model(name, **loading)
-    engine = choose(model, arguments["engine"])
-    typer.echo(
-        f"{name}: {len(model.components)} components, {len(prompts.prompts):,} prompts, {engine.name} engine "
-        f"({engine.reason}), {loading['dtype']} on {model.device.type}"
-    )
     try:
-        experiment.run(model, prompts, progress=True, **arguments)
+        runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
     except KeyboardInterrupt:
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
             f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
         ) from None
-    off = store.read_attributes(out)["worst_imbalance"]
-    typer.echo(f"{len(prompts.prompts):,} prompts measured, books off by at most {off:.1e} logits: {out}")
+    attributes = store.read_attributes(out)
+    typer.echo(
+        f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
+        f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
+    )
+
+
+Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
+Norm = Annotated[
+    Literal["clean", "own"] | None,
+    typer.Option(show_default="clean", help="At which scale of the final norm ablated runs are read."),
+]
 
 
 @app.command()
@@ -198,10 +190,12 @@ def figures(
     results: Results,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")],
     prompt: Annotated[int | None, typer.Option(min=0, help="Figures 1 and 3: which prompt, counted from 0.")] = None,
-    ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which component, as attn.3.")] = None,
+    ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which part, as attn.3.")] = None,
+    readout: Readout = None,
+    norm: Norm = None,
 ) -> None:
-    """Draw the paper's figures 1, 2, 3, 7 and 8 as PNG, PDF and SVG."""
-    _draw(_opened(results), out, prompt, ablated)
+    """Draw the paper's figures 1, 2, 3, 7 and 8, and ablated heads, as PNG, PDF and SVG."""
+    _draw(_opened(results), out, prompt, ablated, readout, norm)
 
 
 def _opened(path: Path) -> "xr.Dataset":
@@ -214,27 +208,27 @@ def _opened(path: Path) -> "xr.Dataset":
     return results
 
 
-def _draw(results: "xr.Dataset", out: Path, prompt: int | None = None, ablated: str | None = None) -> None:
+def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
     from hydrascope.figures import draw_all
 
-    written = draw_all(results, out, prompt, ablated)
-    typer.echo(f"{len(written)} files in {out}")
+    typer.echo(str(draw_all(results, out, *choices)))
 
 
 @app.command()
-def summary(results: Results) -> None:
+def summary(results: Results, readout: Readout = None, norm: Norm = None) -> None:
     """Print the findings of a run as a table, with confidence intervals."""
-    _summarise(_opened(results))
+    _summarise(_opened(results), readout, norm)
 
 
-def _summarise(results: "xr.Dataset") -> None:
+def _summarise(results: "xr.Dataset", readout: str | None = None, norm: Literal["clean", "own"] | None = None) -> None:
     from rich.console import Console
 
     from hydrascope.summary import render, summarise
 
     console = Console()
     # What is not read on a terminal has no width of its own.
-    (console if console.is_terminal else Console(width=140)).print(render(summarise(results)))
+    wide = console if console.is_terminal else Console(width=140)
+    wide.print(render(summarise(results, readout=readout, sigma=norm)))
 
 
 @app.command()
@@ -259,11 +253,8 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """The paper's protocol on the built-in model: results, figures and a summary."""
-    from hydrascope import Resample
-
     results = out / "results.zarr"
-    arguments = {"ablation": Resample(), "out": results, "resume": not overwrite, "overwrite": overwrite}
-    _measure("built-in", "demo", limit, {"dtype": "float32"}, arguments | {"engine": "auto"})
+    _measure("built-in", "demo", limit, {}, {"out": results, "resume": not overwrite, "overwrite": overwrite})
     opened = _opened(results)
     _draw(opened, out / "figures")
     _summarise(opened)

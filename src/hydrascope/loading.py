@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import errors, snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hydrascope import check, zoo
 from hydrascope.errors import HydrascopeError
@@ -28,47 +28,74 @@ DTYPES = {
 
 
 def load_model(
-    name: str | Path,
+    model: str | Path | PreTrainedModel,
+    tokenizer: Any = None,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
-    device: str = "auto",
+    dtype: str | None = None,
+    device: str | None = None,
 ) -> LanguageModel:
-    """Load a causal language model by hub name, local folder, or built-in name, and prove its anatomy.
+    """Load a causal language model by hub name, local folder, or built-in name, or take one of transformers as it is.
+
+    Its anatomy is proven before it is given. A model of yours is read and never changed: its mode, its gradients and
+    its hooks are afterwards what they were.
+
+        >>> hs.load_model("openai-community/gpt2")                               # doctest: +SKIP
+        >>> hs.load_model(my_model, my_tokenizer)                                # doctest: +SKIP
 
     Arguments and errors are those of `read_model`.
 
     Raises:
         HydrascopeError: besides, the model fails the self-check; the message says which identity, and by how much.
     """
-    model = read_model(name, revision=revision, dtype=dtype, device=device)
-    check.require(model)
-    return model
+    loaded = read_model(model, tokenizer, revision=revision, dtype=dtype, device=device)
+    check.require(loaded)
+    return loaded
 
 
 def read_model(
-    name: str | Path,
+    model: str | Path | PreTrainedModel,
+    tokenizer: Any = None,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
-    device: str = "auto",
+    dtype: str | None = None,
+    device: str | None = None,
 ) -> LanguageModel:
     """Load a model as `load_model` does, unproven: for running the self-check on it.
 
     Args:
-        name: as above.
+        model: a name or folder, or a model of transformers.
+        tokenizer: of a model of transformers; without it, prompts are token ids.
         revision: the hub's branch, tag or commit.
-        dtype: what the model computes in: float64, float32, bfloat16 or float16.
-        device: a device of torch, or "auto": CUDA where there is one.
+        dtype: what the model computes in: float64, float32 (the default), bfloat16 or float16.
+        device: a device of torch, or "auto" (the default): CUDA where there is one.
 
     Raises:
         HydrascopeError: the model cannot be found, read or understood, or its weights aren't whole and finite; the
-            message says which.
+            message says which. A model of transformers comes with a dtype and a device of its own.
     """
+    if isinstance(model, str | Path):
+        if tokenizer is not None:
+            raise HydrascopeError(f"the tokenizer of {model} is read with it: leave yours out, or give both as objects")
+        return _read(str(model), revision, dtype or "float32", device or "auto")
+    if not isinstance(model, PreTrainedModel):
+        raise HydrascopeError(
+            f"a {type(model).__name__} is no model of transformers: give a name, a folder or a PreTrainedModel (with "
+            "adapters merged, as by merge_and_unload)"
+        )
+    for name, value in (("revision", revision), ("dtype", dtype), ("device", device)):
+        if value is not None:
+            raise HydrascopeError(f"a model that is given as an object has its own {name}: leave {name} out")
+    name = model.config._name_or_path or type(model).__name__
+    _require_finite(name, model)
+    return LanguageModel(model, tokenizer, name=name, revision=_parameter_hash(model))
+
+
+def _read(name: str, revision: str | None, dtype: str, device: str) -> LanguageModel:
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     place = _device(device)
-    built_in = zoo.model_path(str(name))
+    built_in = zoo.model_path(name)
     folder, commit = _folder(str(built_in or name), revision)
     if not (folder / "config.json").exists():
         raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
@@ -82,7 +109,9 @@ def read_model(
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
     hf, info = loaded
     _require_whole(name, hf, info)
-    return LanguageModel(hf.to(place), tokenizer, name=str(name), revision=commit or _weight_hash(folder))
+    # Nothing that is loaded here is ever trained.
+    hf.eval().requires_grad_(False)
+    return LanguageModel(hf.to(place), tokenizer, name=name, revision=commit or _weight_hash(folder))
 
 
 def _folder(source: str, revision: str | None) -> tuple[Path, str]:
@@ -127,6 +156,10 @@ def _require_whole(name: str | Path, hf: Any, info: dict) -> None:
             f"the weights of {name} are incomplete: {', '.join(absent[:3])}{more} missing or of another shape; "
             "get the model again"
         )
+    _require_finite(name, hf)
+
+
+def _require_finite(name: str | Path, hf: PreTrainedModel) -> None:
     for parameter, value in hf.named_parameters():
         if not torch.isfinite(value).all():
             raise HydrascopeError(f"the weights of {name} are not finite: NaN or infinity in {parameter}")
@@ -172,6 +205,20 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _parameter_hash(hf: PreTrainedModel) -> str:
+    """`sha256:` over the configuration and all parameters and buffers of a model, names included.
+
+    Not over where it was read from: the same model has the same hash.
+    """
+    config = json.loads(hf.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)
+    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, value in sorted(hf.state_dict().items()):
+        total.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{total.hexdigest()}"
 
 
 def _weight_hash(folder: Path) -> str:

@@ -1,7 +1,8 @@
-"""How many prompts a batch may hold: estimated from the memory there is, and what counts as running out of it."""
+"""How much is run at a time: estimated from the memory there is, and what counts as running out of it."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -18,56 +19,103 @@ CPU_BYTES = 2 * 2**30
 LARGEST_BATCH = {"cpu": 16, "cuda": 256}
 
 
-def automatic_batch_size(model: LanguageModel, tokens: Sequence[Sequence[int]], patches: int) -> int:
-    """How many prompts of `tokens` fit into memory at a time, each with all components ablated by `patches`."""
-    bank = len(tokens) * len(model.components) * model.width * model.dtype.itemsize
+@dataclass(frozen=True)
+class Load:
+    """What the runs of one prompt need memory for.
+
+    Attributes:
+        length: of the prompt, in tokens.
+        suffix: how many of its last positions every run goes through.
+        runs: how many, each with every patch.
+        patches: of each run.
+        reads: how many numbers are read off each run: components × readouts.
+    """
+
+    length: int
+    suffix: int
+    runs: int
+    patches: int
+    reads: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How many prompts go through the layers together, and how many runs of each, with all their patches."""
+
+    prompts: int
+    runs: int
+
+    def halved(self) -> "Batch | None":
+        """Half as much at a time; None where there is no less."""
+        if self.prompts > 1:
+            return Batch(self.prompts // 2, self.runs)
+        return Batch(1, self.runs // 2) if self.runs > 1 else None
+
+
+def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
+    """How much fits into memory at a time.
+
+    Args:
+        load: of the longest prompt.
+        bank: bytes of clean values that are kept besides.
+    """
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         budget = 0.8 * free
     else:
-        # Where the bank of clean activations alone is larger, batches of some size are still worth having.
+        # Where the bank alone is larger, batches of some size are still worth having.
         budget = max(CPU_BYTES - bank, CPU_BYTES / 8)
-    fits = int(budget // prompt_bytes(model, max(map(len, tokens)), patches))
-    return max(1, min(fits, LARGEST_BATCH.get(model.device.type, 16)))
+    prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
+    fits = int(budget // (prefix + (load.runs * load.patches + 1) * row))
+    if fits >= 1:
+        return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.runs)
+    runs = int((budget - prefix) // row) // load.patches
+    return Batch(1, max(1, min(runs, load.runs)))
 
 
-def prompt_bytes(model: LanguageModel, length: int, patches: int) -> int:
-    """An estimate from above of the memory that one prompt of a batch needs at the top layer.
+def row_bytes(model: LanguageModel, load: Load) -> int:
+    """An estimate from above of the memory that one run with one patch needs at the top layer.
 
     Twice what the tensors of one layer take: the allocator keeps freed pieces that don't fit the next.
     """
-    rows = len(model.components) * patches + 1
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
     matrices = [parameter for parameter in model.layers[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
-    heads = model.config.num_attention_heads
-    row = size * (12 * model.width + 6 * inner) + wide * (8 * model.width + 6 * len(model.components))
-    row += wide * 3 * heads * length
-    prefix = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.layers))
-    return rows * row + prefix + wide * 2 * heads * length**2
+    token = size * (12 * model.width + 6 * inner) + wide * 3 * model.config.num_attention_heads * load.length
+    return load.suffix * token + wide * (8 * model.width + 6 * load.reads)
 
 
-def within_memory(measure: Callable[[int], Measured], size: int) -> tuple[Measured, int]:
-    """`measure(size)`, with half the size whenever memory runs out; and the size that worked.
+def prefix_bytes(model: LanguageModel, length: int) -> int:
+    """An estimate from above of the memory that a prompt's clean run needs, and what all its runs share of it."""
+    size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
+    matrices = [parameter for parameter in model.layers[0].parameters() if parameter.ndim > 1]
+    inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
+    kept = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.layers))
+    return kept + wide * 2 * model.config.num_attention_heads * length**2
+
+
+def within_memory(measure: Callable[[Batch], Measured], batch: Batch) -> tuple[Measured, Batch]:
+    """`measure(batch)`, with half as much at a time whenever memory runs out; and the batch that worked.
 
     Raises:
-        HydrascopeError: not even one prompt at a time fits.
+        HydrascopeError: not even one run of one prompt at a time fits.
     """
     while True:
         try:
-            return measure(size), size
+            return measure(batch), batch
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if size == 1:
+            smaller = batch.halved()
+            if smaller is None:
                 raise HydrascopeError(
-                    "memory runs out with one prompt at a time: take a narrower --dtype or fewer --patches"
+                    "memory runs out with one run of one prompt at a time: take a narrower dtype or fewer patches"
                 ) from error
         # Only here, where the error and with it the tensors of its frames are gone.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        size //= 2
+        batch = smaller
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,8 +1,9 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,21 +11,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hydrascope.anatomy import Anatomy, anatomy_of
-from hydrascope.components import Component, Kind
+from hydrascope.components import LAYER_KINDS, UNIT_OF, Component
 from hydrascope.errors import HydrascopeError
+from hydrascope.projection import Projection, weight_of
 
 
 class LanguageModel:
-    """A causal language model of transformers, with its parts found.
+    """A causal language model of transformers, with its parts found; `hydrascope.load_model` is the way to one.
 
     Attributes:
-        hf: the model of transformers, in evaluation mode.
+        hf: the model of transformers, which stays as it is.
         tokenizer: its tokenizer; None where prompts are given as token ids.
         anatomy: where its parts are.
         name: what it was loaded as.
         revision: the hub's commit, or `sha256:…` of a local folder's weights.
-        components: everything that can be ablated, by layer, attention before MLP.
+        components: its layers, attention and MLP in turn.
         layers, final_norm, unembedding: the modules.
+        parallel: whether a block's MLP reads the same residual stream as its attention.
     """
 
     def __init__(
@@ -36,17 +39,13 @@ class LanguageModel:
         name: str = "",
         revision: str = "",
     ) -> None:
-        """Find the parts of `hf`; `hydrascope.load_model` is the way to one from a name.
+        """Find the parts of `hf`.
 
         Raises:
             HydrascopeError: the architecture is unknown, or a part isn't where its anatomy says.
         """
-        # Nothing here is ever trained: no graph of derivatives is kept for the weights.
-        self.hf = hf.eval().requires_grad_(False)
+        self.hf: Any = hf
         self.tokenizer = tokenizer
-        if hf.dtype == torch.float64 and hf._can_set_experts_implementation():
-            # Grouped products of experts are for narrower numbers only.
-            hf.set_experts_implementation("eager")
         self.config = hf.config.get_text_config()
         self.anatomy = anatomy or anatomy_of(self.config.model_type)
         self.name = name or self.config.model_type
@@ -54,12 +53,14 @@ class LanguageModel:
         self.layers = list(self._part(hf, self.anatomy.layers).children())
         self.final_norm: Any = self._part(hf, self.anatomy.norm)
         self.unembedding: Any = hf.get_output_embeddings()
-        self.components = tuple(Component(layer, kind) for layer in range(len(self.layers)) for kind in get_args(Kind))
+        self.components = tuple(Component(layer, kind) for layer in range(len(self.layers)) for kind in LAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)
         self.logit_scale = self.anatomy.logit_scale(self.config)
-        self.norm_eps = self._norm_eps()
-        self._sites = {component: self._site(component) for component in self.components}
+        self.norm_eps = self._eps(self.final_norm)
+        self._attention = [self._part(layer, self.anatomy.attention) for layer in self.layers]
+        self._outputs = {component: self._output(component) for component in self.components}
+        self._projections = {component: self._projection(component) for component in self.components}
 
     @staticmethod
     def _part(parent: nn.Module, path: str) -> nn.Module:
@@ -70,37 +71,114 @@ class LanguageModel:
                 f"{type(parent).__name__} has no part {path!r}: its anatomy does not fit this model ({error})"
             ) from None
 
-    def _site(self, component: Component) -> nn.Module:
-        layer = self.layers[component.layer]
-        if component.kind == "mlp":
-            return self._part(layer, self.anatomy.mlp_out)
-        return self._part(layer, self.anatomy.attention_out or self.anatomy.attention)
+    def _output(self, layer: Component) -> nn.Module:
+        block = self.layers[layer.layer]
+        if layer.kind == "mlp":
+            return self._part(block, self.anatomy.mlp_out)
+        return self._part(block, self.anatomy.attention_out or self.anatomy.attention)
 
-    def _norm_eps(self) -> float:
+    def _projection(self, layer: Component) -> Projection | None:
+        """How the units of `layer` write to the residual stream; None where it has none that can be told apart."""
+        block, output = self.layers[layer.layer], self._outputs[layer]
+        attends = layer.kind == "attn"
+        path = self.anatomy.heads_out if attends else self.anatomy.neurons_out
+        try:
+            module = self._part(block, path)
+        except HydrascopeError:
+            if attends:
+                raise
+            return None  # a mixture of experts
+        wrong = f"its anatomy ({self.config.model_type}) names another module"
+        if _dimensions(module) != 2 or weight_of(module).shape[0] != self.width:
+            raise HydrascopeError(f"{path!r} of {self.name} is no projection to {self.width} numbers: {wrong}")
+        after = None if any(part is module for part in output.modules()) else output
+        if after is not None and _dimensions(after) != 1:
+            raise HydrascopeError(
+                f"the output of {layer} of {self.name}, {type(after).__name__}, neither holds {path!r} nor is a norm "
+                f"after it: {wrong}"
+            )
+        units = self.config.num_attention_heads if attends else None
+        return Projection.of(module, after, units, self.anatomy.norm_offset, 0.0 if after is None else self._eps(after))
+
+    def _eps(self, norm: nn.Module) -> float:
         for name in ("variance_epsilon", "eps", "epsilon"):
-            if hasattr(self.final_norm, name):
-                return float(getattr(self.final_norm, name))
-        raise HydrascopeError(f"the final norm {type(self.final_norm).__name__} of {self.name} has no epsilon")
+            if hasattr(norm, name):
+                return float(getattr(norm, name))
+        raise HydrascopeError(f"the norm {type(norm).__name__} of {self.name} has no epsilon")
 
-    def site(self, component: Component) -> nn.Module:
-        """The module whose output, times `residual_scale`, `component` adds to the residual stream."""
-        return self._sites[component]
+    def output(self, layer: Component) -> nn.Module:
+        """The module whose output, times `residual_scale`, a layer adds to the residual stream."""
+        return self._outputs[layer]
 
     def attention(self, layer: int) -> nn.Module:
         """The module of block `layer` that reads other positions."""
-        return self._part(self.layers[layer], self.anatomy.attention)
+        return self._attention[layer]
 
-    def downstream(self, component: Component) -> tuple[Component, ...]:
-        """The components causally downstream of `component`, as the anatomy has it (Eq. 33).
+    def projection(self, layer: Component) -> Projection:
+        """How the heads or neurons of `layer` write to the residual stream.
 
-        `mlp.l` is downstream of `attn.l` in sequential blocks, not in parallel ones.
+        Raises:
+            HydrascopeError: it is a mixture of experts, whose neurons write through no one projection.
         """
+        found = self._projections[layer]
+        if found is None:
+            raise HydrascopeError(f"{layer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
+        return found
 
-        def follows(other: Component) -> bool:
-            same_block = other.layer == component.layer and not self.parallel
-            return other.layer > component.layer or (same_block and other > component)
+    def units(self, layer: Component) -> tuple[Component, ...]:
+        """The heads or neurons of `layer`.
 
-        return tuple(other for other in self.components if follows(other))
+        Raises:
+            HydrascopeError: as `projection`.
+        """
+        kind = UNIT_OF["attn" if layer.kind == "attn" else "mlp"]
+        return tuple(Component(layer.layer, kind, unit) for unit in range(self.projection(layer).units))
+
+    def columns(self, component: Component) -> slice:
+        """Which columns of what stands at its site are the value of `component`: all of a layer's."""
+        return self.projection(component.whole).columns(component.unit) if component.is_unit else slice(None)
+
+    def site_width(self, site: Component) -> int:
+        """How many columns stand at a site."""
+        if site.whole == site:
+            return self.width
+        projection = self.projection(site.whole)
+        return projection.units * projection.width
+
+    def stage(self, component: Component) -> int:
+        """When `component` computes: one is downstream of another if its stage is later (Eq. 33).
+
+        2·layer, and one more for the MLP where it reads what attention of its block wrote; `layer` in parallel blocks.
+        """
+        if self.parallel:
+            return component.layer
+        return 2 * component.layer + LAYER_KINDS.index(component.whole.kind)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Everything that is computed on the model happens in here: without dropout and gradients.
+
+        The model comes back as it was.
+        """
+        training = [module for module in self.hf.modules() if module.training]
+        experts = self.hf.get_experts_implementation() if self._grouped_experts else None
+        try:
+            if training:
+                self.hf.eval()
+            if experts is not None:
+                self.hf.set_experts_implementation("eager")
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+            if experts is not None:
+                self.hf.set_experts_implementation(experts)
+
+    @cached_property
+    def _grouped_experts(self) -> bool:
+        """Whether experts would be multiplied in groups, which is for narrower numbers than float64 only."""
+        return self.hf.dtype == torch.float64 and self.hf._can_set_experts_implementation()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,10 +195,16 @@ class LanguageModel:
         """The width of the residual stream."""
         return int(self.unembedding.weight.shape[-1])
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are: the unembedding may have rows beyond the tokenizer's."""
+        rows = int(self.unembedding.weight.shape[0])
+        return rows if self.tokenizer is None else min(rows, len(self.tokenizer))
+
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
-        return self.unembedding.weight.mean(0, dtype=wider(self.dtype))
+        return self.unembedding.weight.detach().mean(0, dtype=wider(self.dtype))
 
     @property
     def context_length(self) -> int | None:
@@ -161,6 +245,12 @@ class LanguageModel:
         if self.tokenizer is None:
             raise HydrascopeError(f"the model {self.name} was made without a tokenizer: give token ids")
         return self.tokenizer
+
+
+def _dimensions(module: nn.Module) -> int:
+    """Of a module's weight; 0 where it has none."""
+    weight = getattr(module, "weight", None)
+    return weight.ndim if isinstance(weight, Tensor) else 0
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:

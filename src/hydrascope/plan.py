@@ -1,79 +1,167 @@
-"""What is to be measured, decided before any of it is: the settings of a run, and the attributes that record them."""
+"""What is to be measured, decided before any of it is: the arguments of a run, found to fit together."""
 
+import hashlib
 import shlex
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
 import xarray as xr
-from jaxtyping import Bool
 
 import hydrascope
-from hydrascope.ablation import Ablation, Bank, clean_bank, patch_sources
-from hydrascope.books import Norm
+from hydrascope.ablation import Ablation, drawn
+from hydrascope.balance import responding
+from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
 from hydrascope.engines import Engine, choose
 from hydrascope.errors import HydrascopeError
-from hydrascope.memory import automatic_batch_size, within_memory
+from hydrascope.memory import Batch, Load, automatic_batch, within_memory
+from hydrascope.metrics import UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt, PromptSet, answer_tokens, shown, tokenize
+from hydrascope.positions import At, Places, places, written
+from hydrascope.prompts import AnyPrompts, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
+from hydrascope.readouts import Direction, Readout, Readouts, Tokens
+from hydrascope.variables import MEASURED
 
-#: Whose logit is read: the clean run's most likely token, or the first token of the prompt's answer.
-Target = Literal["argmax", "answer"]
+#: The token that metrics, `Logit()` and placebos are about: the clean run's most likely one, the first of the prompt's
+#: answer, or one token for all prompts.
+Target = Literal["argmax", "answer"] | int
+
+#: Whether `unembed_ablated` is kept for each patch, besides its means.
+Keep = Literal["auto", "means", "patches"]
+KEEP_BYTES = 4 * 2**30
 
 _TEXT = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured: arguments of `hydrascope.sweep`, found to fit together."""
+    """What is to be measured: arguments of `hydrascope.sweep`, found to fit together.
+
+    Attributes:
+        tokens, places: of each prompt, its token ids and where it is ablated.
+        runs: what is ablated and frozen, one by one.
+        units: the heads and neurons that are read besides all layers.
+        answers, foils: tokens of each prompt, where readouts or the target need them.
+        said: what is to be told of the prompts.
+        asked: the selections as they were given.
+    """
 
     model: LanguageModel
     prompts: PromptSet
     tokens: list[list[int]]
+    places: tuple[Places, ...]
     ablation: Ablation
-    norm: Norm
+    runs: tuple[Run, ...]
+    units: tuple[Component, ...]
+    readouts: tuple[Readout, ...]
+    metrics: tuple[Metric, ...]
     target: Target
+    answers: list[int]
+    foils: list[int]
     engine: Engine
+    keep: Keep
+    said: str
+    asked: dict[str, str]
+
+    @property
+    def lines(self) -> list[str]:
+        """What is measured, in a line, after what is to be told of the prompts."""
+        model, sizes = self.model, self.sizes
+        what = (
+            f"{model.name}: {sizes['ablated']:,} ablations of {sizes['patch']} patches, {sizes['component']:,} "
+            f"components read, {sizes['prompt']:,} prompts, {self.engine.name} engine ({self.engine.reason}), "
+            f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
+        )
+        return [line for line in (self.said, what) if line]
 
     @property
     def stored(self) -> str:
         """The dtype of the numbers in the result."""
         return "float64" if self.model.dtype == torch.float64 else "float32"
 
-    @cached_property
-    def downstream(self) -> Bool[torch.Tensor, "ablated component"]:
-        """Whether the component is causally downstream of the ablated one."""
-        components = self.model.components
-        below = [set(self.model.downstream(ablated)) for ablated in components]
-        return torch.tensor([[component in each for component in components] for each in below])
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Everything that is read."""
+        return self.model.components + self.units
 
-    def batch_size(self, asked: int | Literal["auto"]) -> int:
-        """How many prompts to measure at a time: as asked for, or what memory allows.
+    @cached_property
+    def sites(self) -> tuple[Component, ...]:
+        """Where the values of what is ablated stand."""
+        return tuple(dict.fromkeys(component.site for run in self.runs for component in run.ablated))
+
+    @cached_property
+    def changing(self) -> torch.Tensor:
+        """`[run, layer]` Which layers may change."""
+        return responding(self.model, self.runs)
+
+    @property
+    def labels(self) -> list[str]:
+        """What the readings are called."""
+        return [label for readout in self.readouts for label in readout.labels]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The length of each dimension of the result."""
+        return {
+            "readout": len(self.labels),
+            "prompt": len(self.tokens),
+            "ablated": len(self.runs),
+            "patch": self.ablation.patches,
+            "component": len(self.components),
+            "metric": len(self.metrics),
+        }
+
+    @cached_property
+    def measured(self) -> dict[str, tuple[str, ...]]:
+        """The variables that are measured, and their dimensions."""
+        names = [name for name in MEASURED if self.metrics or not name.startswith("metric")]
+        if not self._by_patch:
+            names.remove("unembed_ablated_by_patch")
+        return {name: MEASURED[name].dims for name in names}
+
+    @property
+    def _by_patch(self) -> bool:
+        if self.keep != "auto":
+            return self.keep == "patches"
+        only_layers = not self.units and not any(c.is_unit for run in self.runs for c in run.overridden)
+        sizes = [self.sizes[dim] for dim in MEASURED["unembed_ablated_by_patch"].dims]
+        return only_layers and float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
+
+    def batch(self, asked: int | Literal["auto"]) -> Batch:
+        """How much to measure at a time: as many prompts as asked for, or what memory allows.
 
         Raises:
-            HydrascopeError: it is less than one.
+            HydrascopeError: fewer than one prompt is asked for.
         """
-        if asked == "auto":
-            return automatic_batch_size(self.model, self.tokens, getattr(self.ablation, "patches", 1))
-        if asked < 1:
-            raise HydrascopeError(f"a batch of {asked} prompts: --batch-size must be auto or at least 1")
-        return asked
+        if asked != "auto":
+            if asked < 1:
+                raise HydrascopeError(f"a batch of {asked} prompts: ask for auto, or at least 1")
+            return Batch(asked, len(self.runs))
+        longest = max(map(len, self.tokens))
+        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
+        reads = len(self.components) * len(self.labels)
+        load = Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
+        widths = [self.model.site_width(site) for site in self.sites]
+        kept = sum(len(place.positions) for place in self.places)
+        return automatic_batch(self.model, load, kept * sum(widths) * self.model.dtype.itemsize)
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""
-        return f"prompt {index + 1} ({shown(self.prompts.prompts[index].text)})"
+        return called(index + 1, self.prompts.prompts[index])
+
+    def tokens_of(self, clean: CleanRuns) -> Tokens:
+        """What readouts speak of."""
+        return Tokens(clean.targets, self.answers, self.foils)
 
     def settings(self) -> dict[str, Any]:
         """The attributes that decide the numbers of the result, and name what it is of."""
-        parameters = asdict(self.ablation)
-        if "scale" in parameters:
-            parameters["noise_scale"] = parameters.pop("scale")
         return {
             "model": self.model.name,
             "revision": self.model.revision,
@@ -81,12 +169,17 @@ class Plan:
             "device": self.model.device.type,
             "engine": self.engine.name,
             "ablation": type(self.ablation).__name__.lower(),
-            **parameters,
-            "norm": self.norm,
+            **_parameters(self.ablation),
+            **self.asked,
+            "readouts": [_written(readout) for readout in self.readouts],
+            "metrics": [metric.name for metric in self.metrics],
             "target": self.target,
+            "keep": "patches" if self._by_patch else "means",
             "prompts": self.prompts.name,
             "prompt_count": len(self.prompts.prompts),
             "prompts_hash": self.prompts.hash,
+            "depth": len(self.model.layers),
+            "units": "unit of the readout" if any(isinstance(each, Direction) for each in self.readouts) else "logits",
             "hydrascope": hydrascope.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -95,74 +188,148 @@ class Plan:
 
 def planned(
     model: LanguageModel,
-    prompts: PromptSet | Iterable[str | Prompt],
+    prompts: AnyPrompts,
     ablation: Ablation,
-    norm: Norm,
+    *,
+    ablate: Selection,
+    read: Selection,
+    at: At,
+    readouts: Readout | Sequence[Readout],
+    metrics: str | Function | Sequence[str | Function],
     target: Target,
+    keep: Keep,
     engine: str,
 ) -> Plan:
     """The plan of these arguments of `hydrascope.sweep`.
 
     Raises:
-        HydrascopeError: an option is unknown, or a prompt or the engine doesn't fit the model.
+        HydrascopeError: an option is unknown, or a prompt, a part or the engine doesn't fit the model.
     """
-    for name, value, allowed in (("norm", norm, get_args(Norm)), ("target", target, get_args(Target))):
-        if value not in allowed:
-            raise HydrascopeError(f"unknown {name} {value!r}: choose {' or '.join(allowed)}")
-    chosen = choose(model, engine)
-    prompts = prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts)
-    return Plan(model, prompts, tokenize(model, prompts.prompts), ablation, norm, target, chosen)
+    if not isinstance(target, int) and target not in ("argmax", "answer"):
+        raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
+    if isinstance(target, int) and not 0 <= target < model.vocabulary:
+        raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
+    if keep not in ("auto", "means", "patches"):
+        raise HydrascopeError(f"unknown keep {keep!r}: choose auto, means or patches")
+    # One of either may stand alone.
+    readouts = readouts if isinstance(readouts, Sequence) else [readouts]
+    metrics = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    runs, parts = selected_runs(model, ablate), selected(model, read)
+    engine_ = choose(model, engine)
+    fitted, said = PromptSet.of(prompts).fitted(model)
+    tokens = tokenize(model, fitted.prompts)
+    needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
+    answers = answer_tokens(model, fitted.prompts) if needs else []
+    foils = foil_tokens(model, fitted.prompts) if "foil" in needs else []
+    plan = Plan(
+        model,
+        fitted,
+        tokens,
+        places(model, fitted.prompts, tokens, at),
+        ablation,
+        runs,
+        tuple(part for part in parts if part.is_unit),
+        tuple(readouts),
+        chosen(metrics),
+        target,
+        answers,
+        foils,
+        engine_,
+        keep,
+        said,
+        {"ablate": _selection(ablate), "read": _selection(read), "positions": written(at)},
+    )
+    if not plan.labels:
+        raise HydrascopeError("nothing is read out: give at least one readout")
+    if len(set(plan.labels)) < len(plan.labels):
+        twice = max(plan.labels, key=plan.labels.count)
+        raise HydrascopeError(
+            f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
+        )
+    # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
+    Readouts.of(model, plan.readouts, Tokens([0] * len(tokens), answers, foils), [0])
+    return plan
 
 
-@dataclass(frozen=True)
-class Clean:
-    """What the clean runs of the whole prompt set give.
-
-    Attributes:
-        bank: the activations to patch with.
-        targets: each prompt's target token.
-        patches: how many patches a prompt gets.
-    """
-
-    bank: Bank
-    targets: list[int]
-    patches: int
-
-
-def clean_runs(plan: Plan, batch_size: int) -> Clean:
-    """Run all prompts clean, `batch_size` at a time, or fewer where memory runs out.
+def clean_runs_of(plan: Plan, batch: Batch) -> CleanRuns:
+    """Run all prompts clean, as many at a time as `batch` has, or fewer where memory runs out.
 
     Raises:
-        HydrascopeError: an answer can't be read, or there are too few prompts to draw patches from.
+        HydrascopeError: some patches can't be drawn.
     """
-    # Answers that can't be read are said to be so before anything is run.
-    answers = answer_tokens(plan.model, plan.prompts.prompts) if plan.target == "answer" else None
-    bank, _ = within_memory(lambda size: clean_bank(plan.model, plan.tokens, size), batch_size)
-    targets = bank.argmax.tolist() if answers is None else answers
-    return Clean(bank, targets, patch_sources(plan.ablation, targets).shape[1])
+    given = {"argmax": None, "answer": plan.answers}
+    targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
+
+    def run(batch: Batch) -> CleanRuns:
+        return clean_runs(
+            plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites, batch.prompts, targets
+        )
+
+    clean, _ = within_memory(run, batch)
+    drawn(plan.ablation, clean, range(len(plan.tokens)))
+    return clean
 
 
-def known(plan: Plan, clean: Clean) -> xr.Dataset:
+def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
     """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
-    labels = np.array([str(component) for component in plan.model.components], _TEXT)
-    text = [prompt.text for prompt in plan.prompts.prompts]
-    return xr.Dataset(
+    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.runs]
+    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).each
+    below = np.array([downstream(model, run, plan.components) for run in plan.runs])
+    result = xr.Dataset(
+        {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
         {
-            "target": ("prompt", np.array(clean.targets, np.int64)),
-            "downstream": (("ablated", "component"), plan.downstream.numpy()),
+            "component": _text(map(str, plan.components)),
+            "component_kind": ("component", _text(part.kind for part in plan.components)),
+            "component_layer": ("component", np.array([part.layer for part in plan.components])),
+            "component_unit": ("component", np.array([part.unit for part in plan.components])),
+            "ablated": _text(map(str, plan.runs)),
+            "ablated_kind": ("ablated", _text("joint" if part is None else part.kind for part in alone)),
+            "ablated_layer": ("ablated", np.array([min(c.layer for c in run.ablated) for run in plan.runs])),
+            "ablated_unit": ("ablated", np.array([-1 if part is None else part.unit for part in alone])),
+            "readout": _text(plan.labels),
+            "readout_before": ("readout", np.array([each.before for each in linear])),
+            "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
+            "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
         },
-        {
-            "component": labels,
-            "ablated": labels,
-            "text": ("prompt", np.array(text, _TEXT)),
-            "target_text": ("prompt", np.array([plan.model.decode(token) for token in clean.targets], _TEXT)),
-        },
-        {
-            **plan.settings(),
-            "engine_reason": plan.engine.reason,
-            "command": _command_line(),
-        },
+        {**plan.settings(), "engine_reason": plan.engine.reason, "command": _command_line()},
     )
+    if plan.metrics:
+        names = [metric.name for metric in plan.metrics]
+        units = _text(UNITS.get(name, "") for name in names)
+        result = result.assign_coords(metric=_text(names), metric_units=("metric", units))
+    return result
+
+
+def _decoder(model: LanguageModel) -> Any:
+    return str if model.tokenizer is None else model.decode
+
+
+def _text(values: Iterable[str]) -> np.ndarray:
+    return np.array(list(values), _TEXT)
+
+
+def _selection(selection: Selection) -> str:
+    given = [selection] if isinstance(selection, str | Component | Run) else selection
+    return ",".join(map(str, given))
+
+
+def _parameters(ablation: Ablation) -> dict[str, Any]:
+    """The numbers that an ablation is declared with."""
+    if not is_dataclass(ablation):
+        return {"patches": ablation.patches}
+    values = {field.name: getattr(ablation, field.name) for field in fields(ablation)}
+    kept = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+    if "scale" in kept:
+        kept["noise_scale"] = kept.pop("scale")
+    return {"patches": ablation.patches, **kept}
+
+
+def _written(readout: Readout) -> str:
+    """What decides the numbers of a readout, in a line."""
+    if not isinstance(readout, Direction):
+        return repr(readout)
+    digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
+    return f"Direction(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
 
 
 def _command_line() -> str:

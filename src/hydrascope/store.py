@@ -10,69 +10,66 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from xarray.backends import BackendArray
+from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 from zarr.codecs import ZstdCodec
 
 from hydrascope.errors import HydrascopeError
-
-FORMAT = "hydrascope results 1"
-
-#: The variables that are measured, by the names of the specification, and their dimensions.
-MEASURED: dict[str, tuple[str, ...]] = {
-    "unembed": ("prompt", "component"),
-    "unembed_ablated": ("prompt", "ablated", "patch", "component"),
-    "total": ("prompt", "ablated", "patch"),
-    "direct": ("prompt", "ablated", "patch"),
-    "indirect": ("prompt", "ablated", "patch"),
-    "norm": ("prompt", "ablated", "patch"),
-    "patch_prompt": ("prompt", "patch"),
-    "logit": ("prompt",),
-    "imbalance": ("prompt",),
-}
+from hydrascope.variables import FORMAT, MEASURED, described
 
 _ROOT = "zarr.json"
 
 
-def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int, *, overwrite: bool = False) -> None:
+def create(
+    path: Path,
+    known: xr.Dataset,
+    empty: Mapping[str, tuple[tuple[str, ...], str]],
+    sizes: Mapping[str, int],
+    block: int,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Make an empty result at `path`, with what is `known` before anything is measured.
 
     Args:
-        known: coordinates, attributes, and the variables that are not `MEASURED`.
-        patches: the length of dimension `patch`.
-        dtype: of the measured numbers, `float32` or `float64`.
+        known: coordinates, attributes, and the variables that are known.
+        empty: the dimensions and dtype of the variables that will be measured.
+        sizes: the lengths of the dimensions.
         block: how many prompts are written at a time; the length of a chunk.
         overwrite: delete the result that is there, once its successor has been made.
 
     Raises:
         HydrascopeError: something is there already, or the disk refuses.
     """
-    sizes = {**known.sizes, "patch": patches}
     # Views of one number: the shapes without the memory.
-    empty = {
-        name: (dims, np.broadcast_to(_unmeasured(name, dtype), [sizes[dim] for dim in dims]))
-        for name, dims in MEASURED.items()
+    shapes = {name: [sizes[dim] for dim in dims] for name, (dims, _) in empty.items()}
+    variables = {
+        name: (dims, np.broadcast_to(_unmeasured(dtype), shapes[name])) for name, (dims, dtype) in empty.items()
     }
-    chunks = {name: (block, *(sizes[dim] for dim in dims[1:])) for name, dims in MEASURED.items()}
+    chunks = {
+        name: tuple(block if dim == "prompt" else sizes[dim] for dim in dims) for name, (dims, _) in empty.items()
+    }
     checked = (ZstdCodec(level=1, checksum=True),)
     # Made beside its place and moved there whole, so that a run killed meanwhile leaves no half of a result.
     partial = path.with_name(f".{path.name}.partial")
     with _disk(f"cannot create {path}"), _removed_on_failure(partial), warnings.catch_warnings():
         # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
         warnings.filterwarnings("ignore", "Consolidated metadata")
-        xr.Dataset(empty).to_zarr(
+        described(xr.Dataset(variables), known.attrs["units"]).to_zarr(
             partial,
             mode="w-",
             encoding={name: {"compressors": checked, "chunks": chunks[name]} for name in empty},
             zarr_format=3,
             write_empty_chunks=False,
         )
-        known.assign_attrs(format=FORMAT, measured=0).to_zarr(
+        described(known, known.attrs["units"]).assign_attrs(format=FORMAT, measured=0).to_zarr(
             partial,
             mode="a",
             encoding={name: {"compressors": checked} for name in known.variables},
@@ -80,7 +77,7 @@ def create(path: Path, known: xr.Dataset, patches: int, dtype: str, block: int, 
         )
         if path.exists():
             if not overwrite:
-                raise HydrascopeError(f"{path} exists: choose another --out")
+                raise HydrascopeError(f"{path} exists: choose another place")
             remove(path)
         partial.rename(path)
 
@@ -98,12 +95,13 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def _unmeasured(name: str, dtype: str) -> np.generic:
-    return np.int64(0) if name == "patch_prompt" else np.dtype(dtype).type(np.nan)
+def _unmeasured(dtype: str) -> np.generic:
+    kind = np.dtype(dtype)
+    return kind.type(0 if kind.kind == "i" else np.nan)
 
 
 def write(path: Path, start: int, block: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write the `MEASURED` variables of the prompts from `start` on, then count them as measured.
+    """Write the measured variables of the prompts from `start` on, then count them as measured.
 
     Args:
         attributes: of the result, changed in the same instant.
@@ -112,11 +110,9 @@ def write(path: Path, start: int, block: xr.Dataset, attributes: Mapping[str, An
         HydrascopeError: the disk refuses; what was measured before stays.
     """
     stop = start + block.sizes["prompt"]
-    kept = f"{start:,} prompts are kept: make room and go on with --resume"
+    kept = f"{start:,} prompts are kept: make room and resume"
     with _disk(f"cannot write to {path}", kept):
-        block[list(MEASURED)].drop_vars(block.coords).to_zarr(
-            path, region={"prompt": slice(start, stop)}, write_empty_chunks=True, consolidated=False
-        )
+        block.to_zarr(path, region={"prompt": slice(start, stop)}, write_empty_chunks=True, consolidated=False)
         _update_attributes(path, {**attributes, "measured": stop})
 
 
@@ -146,49 +142,96 @@ def read_attributes(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise HydrascopeError(f"there is no {path}: make it with hydrascope run")
     try:
-        attributes = json.loads((path / _ROOT).read_bytes())["attributes"]
+        attributes = dict(json.loads((path / _ROOT).read_bytes())["attributes"])
         version = attributes["format"]
         int(attributes["measured"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HydrascopeError(f"{path} is no hydrascope result: give a folder that hydrascope run made") from error
+    if version == "hydrascope results 1":
+        raise OlderFormatError(f"{path} holds a result of format 1, which is no longer read: measure again")
     if version != FORMAT:
-        raise HydrascopeError(f"{path} holds {version!r}, not {FORMAT!r}: use the hydrascope that wrote it")
-    return dict(attributes)
+        raise HydrascopeError(f"{path} holds format {version!r}, and this hydrascope reads {FORMAT}: use a newer one")
+    return attributes
+
+
+class OlderFormatError(HydrascopeError):
+    """A result of a format that is no longer read."""
 
 
 def open_results(path: str | Path) -> xr.Dataset:
-    """The result at `path`, in memory: all prompts that have been measured.
+    """The result at `path`: all prompts that have been measured, each variable read when it is looked at.
 
-    Of a run that was interrupted these are the first `attrs["measured"]` of its prompts.
+    Of a run that was interrupted these are the first `attrs["measured"]` of its prompts. What is damaged is said to be
+    so when it is opened or, at the latest, read.
+
+        >>> hs.open_results("gpt2.zarr")["total"].mean(["prompt", "patch"])      # doctest: +SKIP
 
     Raises:
         HydrascopeError: there is no result, nothing of it is measured yet, or it is damaged.
     """
     path = Path(path)
-    measured = read_attributes(path)["measured"]
+    attributes = read_attributes(path)
+    measured = attributes["measured"]
     if measured == 0:
-        raise HydrascopeError(f"nothing of {path} is measured yet: go on with hydrascope run --resume")
-    name = _ROOT
+        raise HydrascopeError(f"nothing of {path} is measured yet: resume the run")
+    with _reading(path, "its list of variables"):
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        names = sorted(group.array_keys())
+    variables, coordinates = {}, {}
+    for name in names:
+        with _reading(path, name):
+            array: Any = group[name]
+            dims = array.metadata.dimension_names
+            _refuse_missing_chunks(path / name, array, measured if name in MEASURED else None)
+            data = LazilyIndexedArray(_Array(array, path, name))
+            # What xarray writes besides is for its own reading.
+            attrs = {key: value for key, value in array.attrs.items() if key in ("long_name", "units")}
+            variable = xr.Variable(dims, data, attrs, {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))})
+        if name in MEASURED:
+            variables[name] = variable
+        elif name in ("target", "downstream"):
+            variables[name] = variable.load()
+        else:
+            coordinates[name] = variable.load()
+    attributes.pop("coordinates", None)
+    return xr.Dataset(variables, coordinates, attributes).isel(prompt=slice(measured))
+
+
+class _Array(BackendArray):
+    """An array on disk that says what is damaged when it is read."""
+
+    def __init__(self, array: Any, path: Path, name: str) -> None:
+        self.array, self.path, self.name = array, path, name
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple) -> Any:
+        with _reading(self.path, self.name):
+            return self.array.oindex[key]
+
+
+@contextmanager
+def _reading(path: Path, name: str) -> Iterator[None]:
     try:
-        results = xr.open_dataset(path, engine="zarr", chunks=None).isel(prompt=slice(measured))
-        for name in sorted({*MEASURED, *map(str, results.variables)}):
-            _refuse_missing_chunks(path / name, measured if name in MEASURED else None)
-            results.variables[name].load()
-    except MemoryError:
+        yield
+    except (MemoryError, HydrascopeError):
         raise
     except Exception as error:  # zarr and its codecs raise errors of many kinds for a damaged file
         reason = " ".join(str(error).split())
-        raise HydrascopeError(
-            f"{path} is damaged, {name} cannot be read ({reason}): measure again with --overwrite"
-        ) from error
-    return results
+        raise HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason}): measure again") from error
 
 
-def _refuse_missing_chunks(array_path: Path, extent: int | None) -> None:
-    """zarr reads a chunk that is gone as if it had never been written; `extent` rows must have been."""
-    array = zarr.open_array(array_path, mode="r")
-    block, rows = array.chunks[0], array.shape[0]
-    if array.nchunks_initialized < -(-(rows if extent is None else extent) // block):
+def _refuse_missing_chunks(folder: Path, array: Any, extent: int | None) -> None:
+    """zarr reads a chunk that is gone as if it had never been written; those of the first `extent` prompts must be."""
+    dims = array.metadata.dimension_names
+    counts = [
+        -(-(extent if dim == "prompt" and extent is not None else length) // chunk)
+        for dim, length, chunk in zip(dims, array.shape, array.chunks, strict=True)
+    ]
+    # One by one: a run that was killed may have left chunks of a block that doesn't count.
+    if not all((folder / array.metadata.encode_chunk_key(chunk)).exists() for chunk in np.ndindex(*counts)):
         raise FileNotFoundError("a chunk is missing")
 
 
@@ -198,7 +241,8 @@ def remove(path: Path) -> None:
     Raises:
         HydrascopeError: what is there is no result of hydrascope, and stays.
     """
-    read_attributes(path)
+    with suppress(OlderFormatError):
+        read_attributes(path)
     path = path.resolve()
     # Moved aside first: nobody meets half of a result under its name.
     aside = path.with_name(f".{path.name}.removed")
@@ -210,7 +254,7 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def _disk(failure: str, kept: str = "choose another --out or make room") -> Iterator[None]:
+def _disk(failure: str, kept: str = "choose another place or make room") -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -9,34 +9,50 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hydrascope.components import Kind
 from hydrascope.measures import (
     BOUNDS,
+    SIGMA_NAME,
     Bootstrap,
+    LayerKind,
+    PartKind,
+    Sigma,
     agreement,
-    average_patches,
     best_layer,
+    caption,
     compensable,
     compensation_regression,
+    depth,
     direct_effect,
     erasure,
-    layers,
+    kinds,
     localisation,
     mean_interval,
     of_kind,
+    per_prompt,
     repair_profile,
     require_complete,
     response_shift,
     restoration,
+    strength,
     strongest,
+    with_direct_effect,
 )
 
 #: A downstream attention layer takes part in the response if it changes by more than this share of DE.
 LOCALISATION_SHARE = 0.1
 #: An MLP is late from this share of the network's depth on.
 LATE = 0.5
+#: How many heads and neurons are printed, the strongest.
+PRINTED = 20
 
-_NAME: dict[Kind, str] = {"attn": "attention", "mlp": "MLP"}
+_NAME: dict[LayerKind, str] = {"attn": "attention", "mlp": "MLP"}
+_PLURAL: dict[PartKind, str] = {
+    "attn": "attention layers",
+    "mlp": "MLP layers",
+    "head": "heads",
+    "neuron": "neurons",
+    "joint": "joint ablations",
+}
 
 
 @dataclass(frozen=True)
@@ -52,13 +68,19 @@ class Interval:
         """From an array [bound]."""
         return cls(*(float(bounds.sel(bound=bound)) for bound in BOUNDS))
 
+    @classmethod
+    def at(cls, bounds: xr.DataArray, ablated: str) -> "Interval":
+        """From an array [bound, ablated]; unknown where there is no such part."""
+        known = ablated in bounds["ablated"].values
+        return cls.of(bounds.sel(ablated=ablated)) if known else cls(np.nan, np.nan, np.nan)
+
 
 @dataclass(frozen=True)
 class Finding:
     """One number that the run establishes.
 
     Attributes:
-        name: what it is, with the layer it was found at.
+        name: what it is, with the part it was found at.
         value: a share, a count of layers, or a layer's number.
         meaning: how it is computed, in a line.
         paper: what the paper reports of Chinchilla 7B, empty where it gives no number.
@@ -73,27 +95,32 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class LayerFindings:
-    """One ablated component: the regression of CE on DE, and where went what the ablation took away.
+class PartFindings:
+    """One ablated part: what its ablation removes, what of it is restored and by what, and how CE follows DE.
 
     Attributes:
         ablated: its label.
-        direct: mean direct effect, in logits.
-        cost: mean −`total`, in logits.
+        kind: as in `hydrascope.measures.PartKind`.
+        direct: mean direct effect, in logits; NaN, as all that is derived from it, where it wasn't read.
+        removed: mean −`direct`, in logits.
+        lost: mean −`total`, in logits.
+        restored: 1 − lost/removed.
+        attention, mlp, norm: the shares of what is removed that each restores; they add up to `restored`.
         slope, r2: of the regression of CE on DE over prompts.
-        attention, mlp, norm, lost: shares of the removed effect, adding up to 1.
         correlation: of `unembed` and −`total` over prompts.
     """
 
     ablated: str
+    kind: str
     direct: Interval
-    cost: Interval
-    slope: Interval
-    r2: Interval
+    removed: Interval
+    lost: Interval
+    restored: Interval
     attention: Interval
     mlp: Interval
     norm: Interval
-    lost: Interval
+    slope: Interval
+    r2: Interval
     correlation: Interval
 
 
@@ -104,113 +131,179 @@ class Summary:
     Attributes:
         run: what was measured and how, by name.
         findings: the paper's findings, for this model.
-        layers: every ablated component, in the order of the results.
+        parts: every ablated part, in the order of the results.
         bootstrap: how the intervals were drawn.
     """
 
     run: dict[str, str]
     findings: tuple[Finding, ...]
-    layers: tuple[LayerFindings, ...]
+    parts: tuple[PartFindings, ...]
     bootstrap: Bootstrap
 
 
-def summarise(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Summary:
+def summarise(
+    results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
+) -> Summary:
     """Every finding of the paper that these results can tell of, with confidence intervals over prompts.
 
+        print(render(summarise(hydrascope.open_results("results.zarr"))))
+
+    Args:
+        readout, sigma: as in `hydrascope.measures.per_prompt`.
+
     Raises:
-        HydrascopeError: this is no result, or an unfinished one.
+        HydrascopeError: this is no result, or an unfinished one, or has no such readout.
     """
     bootstrap = bootstrap or Bootstrap()
-    effects = average_patches(results)
+    effects = per_prompt(results, readout, sigma)
     require_complete(effects)
-    fit, shares = compensation_regression(effects, bootstrap), restoration(effects, bootstrap)
-    per_layer = xr.merge(
-        [
-            fit[["slope", "r2"]],
-            shares,
-            agreement(effects, bootstrap)["correlation"],
-            mean_interval(direct_effect(effects), bootstrap).rename("direct"),
-            mean_interval(-effects["total"], bootstrap).rename("cost"),
-        ]
-    )
-    findings = [*_disagreement(effects, bootstrap)]
+    if not effects["direct"].any():
+        return _of_losses(results, effects, bootstrap)
+    read = with_direct_effect(effects)
+    fit, shares = compensation_regression(read, bootstrap), restoration(effects, bootstrap)
+    findings = [*_restored(effects, shares), *_disagreement(read, bootstrap)]
     for kind in _NAME:
-        if of_kind(compensable(effects), "ablated", kind).any():
+        if compensable(of_kind(effects, "ablated", kind)).any():
             findings += _repair(effects, kind, fit, shares, bootstrap)
+            findings += _other_reading(results, effects, kind, fit, bootstrap)
             if kind == "attn":
                 findings += _response(effects, bootstrap)
-    return Summary(_run(results), tuple(findings), tuple(_layers(per_layer)), bootstrap)
+    per_part = {
+        **{str(name): shares[name] for name in ("restored", "attention", "mlp", "norm")},
+        **{str(name): fit[name] for name in ("slope", "r2")},
+        "correlation": agreement(read, bootstrap)["correlation"],
+        "direct": mean_interval(direct_effect(read), bootstrap),
+        "removed": mean_interval(-effects["direct"], bootstrap),
+        "lost": mean_interval(-effects["total"], bootstrap),
+    }
+    return Summary(_run(results, effects), tuple(findings), tuple(_parts(effects, per_part)), bootstrap)
 
 
-def strongest_layer(effects: xr.Dataset, kind: Kind) -> str:
-    """The ablated layer of one kind with the largest mean direct effect, among those with anything downstream."""
-    direct = of_kind(direct_effect(effects.isel(ablated=compensable(effects).values)), "ablated", kind)
-    return str(strongest(direct.mean("prompt")).item())
+def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Summary:
+    """What can be said where only positions before the last are ablated: nothing is removed directly, and nothing is
+    known of what would have been."""
+    lost = mean_interval(-effects["total"], bootstrap)
+    findings = []
+    for kind in dict.fromkeys(kinds(effects["ablated"])):
+        of_one = of_kind(lost, "ablated", kind)  # type: ignore[arg-type]
+        most = str(of_one["ablated"].values[int(of_one.sel(bound="estimate").argmax("ablated"))])
+        findings.append(Finding(f"lost at {most}", Interval.at(lost, most), f"−total; the most of the {_PLURAL[kind]}"))  # type: ignore[index]
+    return Summary(_run(results, effects), tuple(findings), tuple(_parts(effects, {"lost": lost})), bootstrap)
 
 
-def _run(results: xr.Dataset) -> dict[str, str]:
+def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
+    """The ablated part of one kind with the largest mean direct effect, among those with anything downstream.
+
+    By what is removed, where the direct effect wasn't read; None if there is no such part.
+    """
+    chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
+    return str(strongest(strength(chosen).mean("prompt")).item()) if chosen.sizes["ablated"] else None
+
+
+def _run(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
     """What was measured and how."""
-    sizes = results.sizes
-    names = ("model", "ablation", "norm", "engine", "dtype", "seed")
+    names = ("model", "ablation", "positions", "engine", "dtype", "seed")
+    found = kinds(effects["ablated"])
     return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
-        "prompts": f"{sizes['prompt']:,}",
-        "patches": str(sizes.get("patch", "averaged")),
-        "ablated": f"{sizes['ablated']} of {sizes['component']} components",
+        "unit": str(results.attrs.get("units", "logits")),
+        "prompts": f"{results.sizes['prompt']:,}",
+        "patches": str(results.sizes.get("patch", "averaged")),
+        "ablated": ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found),
+        "readout": caption(effects),
     }
 
 
-def _layers(per_layer: xr.Dataset) -> Iterator[LayerFindings]:
-    names = [field.name for field in fields(LayerFindings) if field.name != "ablated"]
-    for label in per_layer["ablated"].values:
-        at = per_layer.sel(ablated=label)
-        yield LayerFindings(str(label), **{name: Interval.of(at[name]) for name in names})
+def _parts(effects: xr.Dataset, per_part: dict[str, xr.DataArray]) -> Iterator[PartFindings]:
+    """Every ablated part's numbers."""
+    values = {name: bounds.transpose("ablated", "bound").values for name, bounds in per_part.items()}
+    rows = {name: {str(label): i for i, label in enumerate(b["ablated"].values)} for name, b in per_part.items()}
+    unknown = np.full(len(BOUNDS), np.nan)
+    for label, kind in zip(map(str, effects["ablated"].values), kinds(effects["ablated"]), strict=True):
+        found = {name: values[name][at[label]] if label in at else unknown for name, at in rows.items()}
+        found = {field.name: found.get(field.name, unknown) for field in fields(PartFindings)[2:]}
+        yield PartFindings(label, kind, **{name: Interval(*map(float, bounds)) for name, bounds in found.items()})
 
 
-def _disagreement(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
+def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
+    """How much of what an ablation removes is restored, and by what, at the strongest part of each kind."""
+    for kind in _PLURAL:
+        strong = strongest_part(effects, kind)
+        if strong is None or kind == "joint":
+            continue
+        how = f"1 − lost / removed; the strongest of the {_PLURAL[kind]}"
+        yield Finding(f"restored at {strong}", _if_bounded(Interval.at(shares["restored"], strong)), how)
+        slope = Interval.at(shares["restored_slope"], strong)
+        yield Finding(f"restored at {strong}, slope", slope, "of total − direct on −direct over prompts")
+        for name, by in (("attention", "attention"), ("mlp", "MLPs"), ("norm", "the norm")):
+            share = _if_bounded(Interval.at(shares[name], strong))
+            yield Finding(f"  of it by {by}", share, "share of what is removed")
+
+
+def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
     """How often ablation costs less than unembedding lets expect (Figure 2)."""
-    exceeds = (direct_effect(effects) > -effects["total"]).mean("ablated")
-    meaning = "share of prompts and ablated layers whose ablation costs less than their direct effect"
-    yield Finding("Δ unembed > −Δ ablate", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
+    groups: tuple[tuple[str, tuple[PartKind, ...]], ...] = (
+        ("layers", ("attn", "mlp")),
+        ("heads", ("head",)),
+        ("neurons", ("neuron",)),
+    )
+    for name, chosen in groups:
+        part = of_kind(read, "ablated", *chosen)
+        if part.sizes["ablated"]:
+            exceeds = (direct_effect(part) > -part["total"]).mean("ablated")
+            meaning = f"share of prompts and ablated {name} whose ablation costs less than their direct effect"
+            which = "" if name == "layers" else f", {name}"
+            yield Finding(f"Δ unembed > −Δ ablate{which}", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
 
 
 def _repair(
-    effects: xr.Dataset, kind: Kind, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
+    effects: xr.Dataset, kind: LayerKind, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
 ) -> Iterator[Finding]:
-    """How much of the effect of one kind of layer is restored, and at which layers (Figure 7)."""
+    """How much of the effect of one kind of layer is compensated for, and at which layers (Figure 7)."""
     name = _NAME[kind]
     # The paper's numbers are of attention.
-    where, r2, restored, partial = ("23 of 32", "0.92", "about 0.7", "past 13 of 32") if kind == "attn" else [""] * 4
+    where, r2, share, partial = ("23 of 32", "0.92", "about 0.7", "past 13 of 32") if kind == "attn" else [""] * 4
     profile = {str(key): Interval.of(value) for key, value in repair_profile(effects, kind, bootstrap).items()}
-    best, strong = best_layer(fit, kind), strongest_layer(effects, kind)
-
-    def at(layer: str, bounds: xr.DataArray) -> Interval:
-        return Interval.of(bounds.sel(ablated=layer))
+    best, strong = best_layer(fit, kind), strongest_part(effects, kind)
 
     yield Finding(f"best {name} layer", profile["best"], "highest R² of CE on DE", where, whole=True)
     if best is not None:
-        yield Finding(f"R² at {best}", at(best, fit["r2"]), "variance of CE that DE explains", r2)
-        yield Finding(f"restored at {best}", at(best, fit["slope"]), "slope of CE on DE", restored)
-    if kind == "attn":
+        yield Finding(f"R² at {best}", Interval.at(fit["r2"], best), "variance of CE that DE explains", r2)
+        yield Finding(f"compensated at {best}", Interval.at(fit["slope"], best), "slope of CE on DE", share)
+    if kind == "attn" and strong is not None:
         if strong != best:
             meaning = "slope at the layer with the largest mean DE"
-            yield Finding(f"restored at {strong}", at(strong, fit["slope"]), meaning, restored)
-        yield Finding(f"restored on average at {strong}", at(strong, shares["restored"]), "mean CE / mean DE")
-        yield Finding(f"norm’s share at {strong}", at(strong, shares["norm"]), "of what is removed, by the final norm")
-        yield Finding(f"lost at {strong}", at(strong, shares["lost"]), "of what is removed, missing from the logit")
+            yield Finding(f"compensated at {strong}", Interval.at(fit["slope"], strong), meaning, share)
+        average = Interval.at(shares["compensated"], strong)
+        yield Finding(f"compensated on average at {strong}", average, "mean CE / mean DE")
     of_all = f"of {profile['slopes'].estimate:g}"
     yield Finding(f"{name} layers with slope above 0", profile["repairing"], of_all, whole=True)
     yield Finding(f"{name} layers with slope below 1", profile["partial"], of_all, whole=True)
-    depth = 1 + max(layers(effects["component"]))
-    meaning = f"at this and all {name} layers above ({depth}: nowhere)"
+    meaning = f"at this and all {name} layers above ({depth(effects)}: nowhere)"
     yield Finding("slopes below 1 from layer", profile["partial_from"], meaning, partial, whole=True)
+
+
+def _other_reading(
+    results: xr.Dataset, effects: xr.Dataset, kind: LayerKind, fit: xr.Dataset, bootstrap: Bootstrap
+) -> Iterator[Finding]:
+    """The slope and R² of the best layer under the other reading of σ, which they depend on."""
+    best = best_layer(fit, kind)
+    if best is None or results is effects or effects.attrs["readout_before"] >= 0:
+        return
+    sigma: Sigma = "own" if effects.attrs["sigma"] == "clean" else "clean"
+    other = per_prompt(results.sel(ablated=[best]), effects.attrs["readout"], sigma)
+    again = compensation_regression(other, bootstrap)
+    for name, title in (("r2", "R²"), ("slope", "compensated")):
+        value = Interval.at(again[name], best)
+        yield Finding(f"{title} at {best}, read otherwise", value, f"the same, {SIGMA_NAME[sigma]}")
 
 
 def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
     """What responds to the ablation of attention: how many layers, erasure, and the shift to MLPs."""
-    reached = localisation(effects, LOCALISATION_SHARE)
-    reached = of_kind(reached.isel(ablated=(reached["available"] > 0).values), "ablated", "attn")
+    attention = of_kind(effects, "ablated", "attn")
+    reached = localisation(attention, LOCALISATION_SHARE)
+    reached = reached.isel(ablated=(reached["available"] > 0).values)
     if reached.sizes["ablated"]:
-        chosen = strongest(direct_effect(effects).sel(ablated=reached["ablated"]))
+        chosen = strongest(direct_effect(attention).sel(ablated=reached["ablated"]))
         changed = reached["changed"].sel(ablated=chosen).drop_vars("ablated")
         available = float(reached["available"].sel(ablated=chosen).mean())
         yield Finding(
@@ -218,7 +311,7 @@ def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
             Interval.of(mean_interval(changed, bootstrap)),
             f"|ΔDE| > {LOCALISATION_SHARE:.0%} of DE at each prompt’s strongest layer, of {available:.1f} downstream",
         )
-    strong = strongest_layer(effects, "attn")
+    strong = str(strongest_part(effects, "attn"))
     erased = erasure(effects, strong, LATE, bootstrap)
     count = erased.sizes["component"]
     if count:
@@ -227,14 +320,13 @@ def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
         yield Finding("of these attenuated", Interval.of(erased["attenuated"]), f"when {strong} is ablated", whole=True)
         yield Finding("erasure that lets go", Interval.of(erased["attenuation"]), f"share, when {strong} is ablated")
     if reached.sizes["ablated"]:
-        depth = 1 + max(layers(effects["component"]))
         shift = Interval.of(response_shift(effects, "attn", bootstrap)["layer"])
-        nowhere = f"MLPs answer more than attention from here on ({depth}: nowhere)"
+        nowhere = f"MLPs answer more than attention from here on ({depth(effects)}: nowhere)"
         yield Finding("response shifts to MLPs at layer", shift, nowhere, "by 22 of 32", whole=True)
 
 
 def render(summary: Summary) -> Group:
-    """The summary for a terminal: what was run, the findings, and every ablated component."""
+    """The summary for a terminal: what was run, the findings, and the ablated parts."""
     run = Text("  ".join(f"{name} {value}" for name, value in summary.run.items()), style="dim")
     level = f"{summary.bootstrap.confidence:.0%}"
     findings = Table(title=f"Findings, with {level} confidence intervals", title_justify="left")
@@ -245,39 +337,64 @@ def render(summary: Summary) -> Group:
     for each in summary.findings:
         value = written(each.value, 0 if each.whole else 2)
         findings.add_row(Text(each.name), Text(value), Text(each.paper), Text(each.meaning))
-    per_layer = Table(title="Ablated components", title_justify="left")
+    per_part = Table(title="Ablated parts", title_justify="left")
+    unit = summary.run["unit"]
     headings = {
-        "direct": "DE (logits)",
-        "cost": "−total (logits)",
-        "slope": "slope",
-        "r2": "R²",
+        "direct": f"DE ({unit})",
+        "removed": f"removed ({unit})",
+        "lost": f"lost ({unit})",
+        "restored": "restored",
         "attention": "attention",
         "mlp": "MLP",
         "norm": "norm",
-        "lost": "lost",
-        "correlation": "DE ~ −total",
+        "slope": "slope",
+        "r2": "R²",
+        "correlation": "DE ~ lost",
     }
-    per_layer.add_column("ablated")
-    for name, heading in headings.items():
-        per_layer.add_column(heading, justify="right", no_wrap=name in ("slope", "r2"))
-    for layer in summary.layers:
-        per_layer.add_row(layer.ablated, *(Text(_cell(getattr(layer, name), name)) for name in headings))
+    shown = _printed(summary.parts)
+    # What no part has is left out.
+    known = [name for name in headings if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
+    per_part.add_column("ablated", overflow="fold")
+    for name in known:
+        per_part.add_column(headings[name], justify="right", no_wrap=name in ("slope", "r2"))
+    for part in shown:
+        per_part.add_row(part.ablated, *(Text(_cell(getattr(part, name), name)) for name in known))
+    left_out = len(summary.parts) - len(shown)
+    few = f"Of heads and neurons the {PRINTED} that remove most; {left_out:,} are left out.\n" if left_out else ""
+    if "removed" not in known:
+        few += (
+            "Only positions before the last are ablated: nothing is removed directly, so nothing can be said of how "
+            "much is restored.\n"
+        )
     notes = Text(
-        "slope, R²: CE regressed on DE over prompts. attention, MLP, norm, lost: where went what the ablation removed, "
-        "as shares of its mean. – : not defined.\n"
+        f"{few}removed, lost: mean −direct and −total. restored: 1 − lost/removed; attention, MLP, norm: the shares of "
+        "what is removed that each restores. slope, R²: CE regressed on DE over prompts. – : not defined.\n"
+        f"Readout: {summary.run['readout']}.\n"
         f"Intervals: percentile bootstrap over prompts, {summary.bootstrap.resamples:,} resamples, "
         f"seed {summary.bootstrap.seed}.",
         style="dim",
     )
-    return Group(run, findings, per_layer, notes)
+    return Group(run, *([findings] if summary.findings else []), per_part, notes)
+
+
+def _printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
+    """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
+    units = [part for part in parts if part.kind in ("head", "neuron")]
+    weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
+    left_out = {part.ablated for part in weak}
+    return [part for part in parts if part.ablated not in left_out]
 
 
 def _cell(value: Interval, name: str) -> str:
-    """A share without bounds is a ratio to what may be 0: nothing to be read from it."""
     if name in ("slope", "r2"):
         return written(value, 2)
-    unbounded = name in ("attention", "mlp", "norm", "lost") and np.isnan(value.low)
-    return "–" if unbounded else _number(value.estimate, 2)
+    is_share = name in ("restored", "attention", "mlp", "norm")
+    return _number((_if_bounded(value) if is_share else value).estimate, 2)
+
+
+def _if_bounded(share: Interval) -> Interval:
+    """A share without bounds is a ratio to what may be 0: nothing to be read from it."""
+    return share if np.isfinite(share.low) else Interval(np.nan, np.nan, np.nan)
 
 
 def written(value: Interval, digits: int) -> str:

@@ -24,7 +24,7 @@ The variables, their names and values (width: of the residual stream):
     >>> total_effect(scm, {"attn.3": value_in(other)}, "logits", u)[target]  # doctest: +SKIP
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, Value
 from hydrascope.components import Component
-from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
+from hydrascope.engines.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
 
@@ -149,7 +149,7 @@ def with_scale(model: LanguageModel, scm: CausalModel) -> CausalModel:
 
 def token_embeddings(model: LanguageModel, prompt: Prompt) -> Float[Tensor, "position width"]:
     """The embeddings of a prompt's tokens: a value of `prompt` to which noise can be added (Eq. 37)."""
-    return model.hf.get_input_embeddings()(_inputs(model, prompt)["input_ids"])[0]
+    return model.hf.get_input_embeddings()(_inputs(model, prompt)["input_ids"])[0].detach()
 
 
 def _prompt(prompts: Sequence[Prompt]) -> Exogenous:
@@ -159,7 +159,7 @@ def _prompt(prompts: Sequence[Prompt]) -> Exogenous:
 
 
 def _upstream(model: LanguageModel, component: Component) -> list[str]:
-    return [str(other) for other in model.components if component in model.downstream(other)]
+    return [str(other) for other in model.components if model.stage(other) < model.stage(component)]
 
 
 def _reads(model: LanguageModel, read: Mapping[str, _Place], place: _Place) -> Callable[..., Tensor]:
@@ -204,14 +204,16 @@ def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], p
         return changed
 
     scale = model.residual_scale
-    handles = [
-        on_input(model.layers[0], partial(visit, "embed", 1.0)),
-        *(on_output(model.site(c), partial(visit, str(c), scale)) for c in model.components),
-        on_input(model.final_norm, partial(visit, "residual", 1.0)),
-        on_output(model.unembedding, partial(visit, "logits", 1.0)),
-    ]
+
+    def hooks() -> Iterator[Handle]:
+        yield on_input(model.layers[0], partial(visit, "embed", 1.0))
+        for component in model.components:
+            yield on_site(model, component, partial(visit, str(component), scale))
+        yield on_input(model.final_norm, partial(visit, "residual", 1.0))
+        yield on_output(model.unembedding, partial(visit, "logits", 1.0))
+
     try:
-        with hooked(handles):
+        with model.measuring(), hooked(hooks()):
             model.hf(**inputs, use_cache=False)
     except _Reached as reached:
         return _centred(model, reached.value) if place[0] == "logits" else reached.value

@@ -10,17 +10,19 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.figures import draw_all, examples, figure1, figure2, figure3, figure7, figure8
+from hydrascope.figures import draw_all, examples, figure1, figure2, figure3, figure7, figure8, figure_heads
 from hydrascope.figures.panels import printable
 from hydrascope.figures.style import save
 from hydrascope.measures import (
     Bootstrap,
-    average_patches,
     compensation,
     compensation_regression,
     direct_effect,
+    per_prompt,
     regression,
 )
 
@@ -52,6 +54,13 @@ def points(axes: Axes) -> np.ndarray:
     return found[np.lexsort(found.T)]
 
 
+def written(figure: Figure) -> str:
+    """All text of a figure."""
+    found = [text.get_text() for text in figure.findobj(Text)]
+    legends = [text.get_text() for each in figure.findobj(Legend) for text in each.get_texts()]
+    return "\n".join(found + legends)
+
+
 def in_order(x: xr.DataArray, y: xr.DataArray) -> np.ndarray:
     pairs = np.stack([x.values.ravel(), y.values.ravel()], axis=1)
     return pairs[np.lexsort(pairs.T)]
@@ -63,15 +72,48 @@ def test_a_trace_shows_before_after_and_every_patch(draw: object) -> None:
     figure = draw(results, 2, "attn.1")  # type: ignore[operator]
     for title, start in (("Attention", 0), ("MLP", 1)):
         axes = panel(figure, title)
-        clean = results["unembed"][2, start::2]
-        after = results["unembed_ablated"][2, 2, :, start::2]
+        clean = results["unembed"][0, 2, start::2]
+        after = results["unembed_ablated_by_patch"][0, 2, 2, :, start::2]
         assert curve(axes, clean)
         assert curve(axes, after.values.astype(np.float64).mean(0))
         faint = next(each for each in axes.collections if isinstance(each, LineCollection))
         np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
         assert faint.get_rasterized()
         assert any(line.get_linestyle() == "--" and set(line.get_xdata()) == {1} for line in axes.get_lines())
-    assert "Prompt 2: In 1999" in "".join(text.get_text() for text in figure.findobj(match=type(figure.text(0, 0, ""))))
+    assert "Prompt 2: In 1999" in written(figure)
+    assert "each patch" in written(figure)
+
+
+@pytest.mark.parametrize("draw", [figure1, figure3])
+def test_a_trace_of_another_reading(draw: object) -> None:
+    results = synthetic.results(4, 5, 3, heads=2, readouts={"logit": -1, "placebo.0": -1, "probe": 3})
+    figure = draw(results, 2, "attn.1", "placebo.0", "own")  # type: ignore[operator]
+    assert "Readout: placebo.0, at each run’s own σ" in written(figure)
+    assert "Direct effect on placebo.0 (logits)" in written(figure)
+    assert "target" not in written(figure)
+    for title, start in (("Attention", 0), ("MLP", 1)):
+        axes = panel(figure, title)
+        at_clean = results["unembed_ablated_by_patch"].values[1, 2, 2].astype(np.float64)
+        after = (at_clean * results["scale"].values[2, 2, :, None])[:, start:8:2]
+        faint = next(each for each in axes.collections if isinstance(each, LineCollection))
+        np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
+        assert curve(axes, after.mean(0))
+    inside = draw(results, 2, "head.1.1", "probe", "own")  # type: ignore[operator]
+    assert "Readout: probe, before block 3, without a norm" in written(inside)
+    assert "in place of head.1.1" in written(inside) or draw is figure3
+    after = results["unembed_ablated_by_patch"].sel(readout="probe", ablated="head.1.1")[2, :, 0:8:2]
+    faint = next(each for each in panel(inside, "Attention").collections if isinstance(each, LineCollection))
+    np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
+
+
+@pytest.mark.parametrize("draw", [figure1, figure3])
+def test_a_trace_without_patches_says_so(draw: object) -> None:
+    results = synthetic.results(4, 5, 3, by_patch=False)
+    figure = draw(results, 2, "attn.1")  # type: ignore[operator]
+    axes = panel(figure, "Attention")
+    assert curve(axes, results["unembed_ablated"][0, 2, 2, 0::2])
+    assert not any(isinstance(each, LineCollection) for each in axes.collections)
+    assert "mean of 3 patches (only the mean was kept)" in written(figure)
 
 
 def test_the_default_examples_have_the_largest_direct_effects() -> None:
@@ -82,7 +124,7 @@ def test_the_default_examples_have_the_largest_direct_effects() -> None:
     assert first == (best[0], f"attn.{best[1]}")
     others = np.delete(np.arange(12), best[0])
     assert second[0] in others
-    assert results["unembed"].sel(component=second[1])[second[0]] == direct[others].max()
+    assert results["unembed"].sel(component=second[1])[0, second[0]] == direct[others].max()
 
 
 def test_what_is_named_is_kept_and_the_rest_differs() -> None:
@@ -110,7 +152,7 @@ def test_an_unknown_prompt_or_component_is_refused() -> None:
 def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
     results = synthetic.results(4, 9, 2)
     figure = figure2(results, FEW)
-    direct, lost = direct_effect(results), -average_patches(results)["total"]
+    direct, lost = direct_effect(results), -per_prompt(results)["total"]
     axes = figure.get_axes()
     for values, first in ((direct, 0), (lost, 2)):
         for k in (0, 1):
@@ -137,7 +179,7 @@ def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
     fit = compensation_regression(results, FEW).sel(bound="estimate")
     assert curve(panel(figure, "d"), fit["slope"][::2])
     assert curve(panel(figure, "d"), fit["r2"][::2])
-    best = f"attn.{int(fit['r2'][::2].argmax())}"
+    best = f"attn.{int(fit['r2'][::2].argmax('ablated'))}"
     b = panel(figure, "b")
     assert b.get_title().startswith(best)
     np.testing.assert_allclose(points(b), in_order(direct.sel(ablated=best), response.sel(ablated=best)))
@@ -166,6 +208,8 @@ def test_figure_8_shows_both_parts_of_the_response() -> None:
         (3, 5, 2, {"ablated": ["mlp.2"]}),
         (3, 4, 2, {"noise": 0, "patch_noise": 0}),
         (48, 3, 2, {}),
+        (3, 4, 2, {"heads": 2, "read_heads": False}),
+        (3, 4, 2, {"readouts": {"probe": 2}, "ablated": ["attn.0", "attn.2"]}),
     ],
 )
 def test_every_size_is_drawn_without_a_warning(layers: int, prompts: int, patches: int, options: dict) -> None:
@@ -188,16 +232,75 @@ def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) 
 
 def test_draw_all_writes_five_figures_in_three_formats(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2)
-    paths = draw_all(results, tmp_path, prompt=1, ablated="attn.0")
-    assert sorted(path.name for path in paths) == sorted(
+    drawn = draw_all(results, tmp_path, prompt=1, ablated="attn.0")
+    assert sorted(path.name for path in drawn.paths) == sorted(
         f"figure{number}.{suffix}" for number in (1, 2, 3, 7, 8) for suffix in ("png", "pdf", "svg")
     )
-    assert all(path.stat().st_size for path in paths)
+    assert all(path.stat().st_size for path in drawn.paths)
+    assert str(drawn) == f"15 files in {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("ablated", "names", "reason"),
+    [
+        (["head.0.1", "head.1.0"], "figure1 figure3 heads", "figures 2, 7 and 8, which show ablated layers"),
+        (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 heads", None),
+        (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8", None),
+    ],
+)
+def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], names: str, reason: str | None) -> None:
+    results = synthetic.results(2, 4, 2, heads=2, ablated=ablated, by_patch=False)
+    drawn = draw_all(results, tmp_path, sigma="own")
+    assert sorted({path.stem for path in drawn.paths}) == names.split()
+    assert len(drawn.left_out) == (reason is not None)
+    assert reason is None or f"\nleft out: {reason}" in str(drawn)
+
+
+def test_draw_all_with_nothing_to_draw(tmp_path: Path) -> None:
+    results = synthetic.results(2, 4, 2, ablated=["attn.0+mlp.1"])
+    with pytest.raises(HydrascopeError, match=r"nothing to draw: figures 1 and 3, .*figures 2, 7 and 8"):
+        draw_all(results, tmp_path)
+    for draw in (figure1, figure3):
+        with pytest.raises(HydrascopeError, match="the ablation of one part"):
+            draw(results)
+    for draw in (figure2, figure7, figure8):
+        with pytest.raises(HydrascopeError, match="show ablated layers, and this run ablated none"):
+            draw(results)
+    with pytest.raises(HydrascopeError, match="this run ablated none: ablate heads"):
+        figure_heads(results)
+
+
+@pytest.mark.parametrize("read_heads", [True, False])
+def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
+    ablated = ["attn.1", "head.0.0", "head.0.2", "head.2.1", "head.0.0+head.2.1"]
+    results = synthetic.results(4, 6, 2, heads=3, ablated=ablated, read_heads=read_heads)
+    figure = figure_heads(results)
+    images = [image.get_array() for axes in figure.get_axes() for image in axes.get_images()]
+    assert len(images) == 1 + read_heads
+    for image, name in zip(images, ("total", "unembed"), strict=False):
+        assert image.shape == (4, 3)
+        for layer in range(4):
+            for head in range(3):
+                label = f"head.{layer}.{head}"
+                if label not in ablated:
+                    assert np.ma.getmaskarray(image)[layer, head]
+                elif name == "total":
+                    lost = -results["total"].sel(ablated=label).values[0].astype(float).mean()
+                    np.testing.assert_allclose(image[layer, head], lost)
+                else:
+                    direct = results["unembed"].sel(component=label).values[0].astype(float).mean()
+                    np.testing.assert_allclose(image[layer, head], direct)
+
+
+def test_figures_name_their_reading() -> None:
+    effects = per_prompt(synthetic.results(3, 6, 2, heads=2, readouts={"difference": -1}), sigma="own")
+    for figure in (figure2(effects, FEW), figure7(effects, FEW), figure8(effects, FEW), figure_heads(effects)):
+        assert "Readout: difference, at each run’s own σ" in written(figure)
 
 
 def test_draw_all_refuses_an_unfinished_result(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2)
-    results["total"][3:] = np.nan
+    results["total"][0, 3:] = np.nan
     with pytest.raises(HydrascopeError, match="1 of 4 prompts"):
         draw_all(results, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -223,3 +326,11 @@ def test_long_text_loses_its_middle() -> None:
     assert shown.startswith("AAA")
     assert shown.endswith("BBB")
     assert "…" in shown
+
+
+def test_figures_of_direct_effects_are_left_out_where_there_are_none(tmp_path: Path) -> None:
+    results = synthetic.results(4, prompts=12)
+    results["direct"] = 0 * results["direct"]
+    drawn = draw_all(results, tmp_path)
+    assert {path.stem for path in drawn.paths} == {"figure1", "figure3"}
+    assert "figures 2, 7 and 8" in drawn.left_out[0]

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     Bootstrap,
+    Sigma,
     agreement,
-    average_patches,
     compensation,
+    compensation_regression,
     direct_effect,
     erasure,
     localisation,
     of_kind,
+    per_prompt,
     response_shift,
     restoration,
     strongest,
@@ -31,9 +33,9 @@ FEW = Bootstrap(resamples=40)
 def test_agreement_is_pearsons_correlation_and_a_plain_count(seed: int, prompts: int) -> None:
     results = synthetic.results(3, prompts, 2, seed)
     ours = agreement(results, FEW).sel(bound="estimate")
-    lost = -results["total"].values.astype(np.float64).mean(-1)
+    lost = -results["total"].values[0].astype(np.float64).mean(-1)
     for a in range(6):
-        direct = results["unembed"].values[:, a].astype(np.float64)
+        direct = results["unembed"].values[0, :, a].astype(np.float64)
         expected = scipy.stats.pearsonr(direct, lost[:, a]).statistic
         np.testing.assert_allclose(ours["correlation"][a], expected, atol=1e-9)
         exceeding = sum(d > t for d, t in zip(direct, lost[:, a], strict=True))
@@ -42,41 +44,94 @@ def test_agreement_is_pearsons_correlation_and_a_plain_count(seed: int, prompts:
 
 def test_agreement_counts_no_missing_prompt() -> None:
     results = synthetic.results(2, 5, 1)
-    results["total"][0, 1] = np.nan
+    results["total"][0, 0, 1] = np.nan
     ours = agreement(results, FEW)
     assert ours.isel(ablated=1).to_array().isnull().all()
     assert ours["share"].isel(ablated=0).notnull().all()
 
 
-def test_restoration_without_noise_is_what_was_put_in() -> None:
-    results = synthetic.results(4, 9, 3, noise=0, patch_noise=0.3, norm_share=0.15)
+@pytest.mark.parametrize("patch_noise", [0, 0.3])
+def test_restoration_without_noise_is_what_was_put_in(patch_noise: float) -> None:
+    results = synthetic.results(4, 9, 3, heads=2, noise=0, patch_noise=patch_noise, norm_share=0.2, dtype="float64")
     shares = restoration(results, FEW).sel(bound="estimate")
     known = synthetic.response(4) * synthetic.downstream(4)
-    np.testing.assert_allclose(shares["attention"], known[:, 0::2].sum(1), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(shares["mlp"], known[:, 1::2].sum(1), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(shares["norm"], 0.15, rtol=1e-3)
-    np.testing.assert_allclose(shares["lost"], 0.85 - known.sum(1), rtol=1e-3, atol=1e-3)
+    known = np.concatenate([known, np.repeat(known[0::2], 2, axis=0)])
+    # A tenth of the effect, half of the norm's part, is missing from what is removed: the norm answers at once.
+    expected = {
+        "attention": known[:, 0::2].sum(1),
+        "mlp": known[:, 1::2].sum(1),
+        "norm": 0.1 + 0 * known[:, 0],
+        "restored": known.sum(1) + 0.1,
+        "lost": 0.8 - known.sum(1),
+        "restored_slope": known.sum(1) + 0.1,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(shares[name], value / 0.9, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-@given(seed=st.integers(0, 99), parallel=st.booleans())
+@given(seed=st.integers(0, 99), parallel=st.booleans(), sigma=st.sampled_from(["clean", "own"]))
+@settings(max_examples=15, deadline=None)
+def test_the_parts_of_what_is_restored_add_up_to_it(seed: int, parallel: bool, sigma: Sigma) -> None:
+    runs = [*synthetic.labels(3), *synthetic.head_labels(3, 2), "attn.0+mlp.1", "attn.0|mlp.1"]
+    results = synthetic.results(3, 12, 2, seed, parallel=parallel, heads=2, ablated=runs, dtype="float64")
+    shares = restoration(per_prompt(results, sigma=sigma), FEW).sel(bound="estimate")
+    np.testing.assert_allclose(shares["attention"] + shares["mlp"] + shares["norm"], shares["restored"], atol=1e-9)
+    np.testing.assert_allclose(shares["restored"] + shares["lost"], 1, atol=1e-12)
+
+
+def test_the_norms_share_is_what_it_does_beyond_answering_to_the_ablated_layer() -> None:
+    """(s − 1)(e + Σ u^k) less (s_δ − 1)(e + Σ u + δ), s_δ the scale where only the ablated layer has changed."""
+    rng = np.random.default_rng(5)
+    results = synthetic.results(3, 7, 2, norm_share=0.3, dtype="float64")
+    lone = 1 + 0.05 * rng.normal(size=results["scale"].shape)
+    e, unembed = results["embed"].values[0], results["unembed"].values[0]
+    after = results["unembed_ablated_by_patch"].values[0]
+    own = np.stack([after[:, k, :, k] - unembed[:, k, None] for k in range(6)], axis=1)
+    intact = (e + unembed.sum(1))[:, None, None]
+    results["direct"][0] = lone * (intact + own) - intact
+    norm = (results["scale"].values - 1) * (e[:, None, None] + after.sum(-1)) - (lone - 1) * (intact + own)
+    expected = norm.mean((0, 2)) / -results["direct"].values[0].mean((0, 2))
+    np.testing.assert_allclose(restoration(results, FEW)["norm"].sel(bound="estimate"), expected, rtol=1e-9)
+
+
+def test_what_is_restored_does_not_depend_on_the_scale_that_is_read_with() -> None:
+    results = synthetic.results(3, 9, 2, norm_share=0.4)
+    clean, own = (restoration(per_prompt(results, sigma=sigma), FEW) for sigma in ("clean", "own"))
+    same = ["restored", "lost", "restored_slope"]
+    xr.testing.assert_identical(clean[same], own[same])
+    assert abs(clean["attention"] - own["attention"]).max() > 1e-4
+
+
+@given(seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
-def test_the_shares_of_what_is_removed_add_up_to_one(seed: int, parallel: bool) -> None:
-    shares = restoration(synthetic.results(3, 12, 2, seed, parallel=parallel), FEW).sel(bound="estimate")
-    total = shares["attention"] + shares["mlp"] + shares["norm"] + shares["lost"]
-    # The tolerance is float32's, over a mean removed effect that may be small.
-    np.testing.assert_allclose(total, 1, atol=1e-3)
+def test_restored_is_a_ratio_of_means_and_a_plain_slope(seed: int) -> None:
+    results = synthetic.results(3, 8, 2, seed)
+    shares = restoration(results, FEW).sel(bound="estimate")
+    direct, total = (results[name].values[0].astype(np.float64).mean(-1) for name in ("direct", "total"))
+    np.testing.assert_allclose(shares["restored"], 1 - total.mean(0) / direct.mean(0))
+    for a in range(6):
+        slope = scipy.stats.linregress(-direct[:, a], total[:, a] - direct[:, a]).slope
+        np.testing.assert_allclose(shares["restored_slope"][a], slope, rtol=1e-7)
 
 
-def test_the_restored_share_is_a_ratio_of_means() -> None:
+def test_the_compensated_share_is_a_ratio_of_means() -> None:
     results = synthetic.results(3, 8, 2)
     ratio = compensation(results)["compensation"].mean("prompt") / direct_effect(results).mean("prompt")
-    np.testing.assert_allclose(restoration(results, FEW)["restored"].sel(bound="estimate"), ratio)
+    np.testing.assert_allclose(restoration(results, FEW)["compensated"].sel(bound="estimate"), ratio)
+
+
+def test_restoration_knows_unread_heads_by_what_is_removed() -> None:
+    options = {"heads": 2, "ablated": ["attn.1", "head.1.0"]}
+    read, unread = (restoration(synthetic.results(3, 8, 2, read_heads=each, **options), FEW) for each in (True, False))
+    np.testing.assert_array_equal(unread["restored"], read["restored"])
+    np.testing.assert_array_equal(unread["norm"], read["norm"])
+    assert unread["compensated"].sel(bound="estimate").isnull().values.tolist() == [False, True]
 
 
 def test_nothing_removed_has_no_shares() -> None:
     results = synthetic.results(2, 4, 1)
-    results["unembed"][:] = 0
-    results["unembed_ablated"][:] = 0
+    for name in ("unembed", "unembed_ablated", "unembed_ablated_own", "total", "direct"):
+        results[name][:] = 0
     assert restoration(results, FEW).to_array().isnull().all()
 
 
@@ -85,8 +140,8 @@ def test_nothing_removed_has_no_shares() -> None:
 def test_localisation_is_a_plain_count(seed: int, share: float, parallel: bool) -> None:
     results = synthetic.results(4, 4, 2, seed, parallel=parallel)
     ours = localisation(results, share)
-    after = results["unembed_ablated"].values.astype(np.float64).mean(2)
-    clean = results["unembed"].values.astype(np.float64)
+    after = results["unembed_ablated"].values[0].astype(np.float64)
+    clean = results["unembed"].values[0].astype(np.float64)
     for a, label in enumerate(synthetic.labels(4)):
         later = [2 * layer for layer in range(int(label.split(".")[1]) + 1, 4)]
         assert ours["available"][a] == len(later)
@@ -106,7 +161,7 @@ def test_localisation_of_a_single_backup() -> None:
 
 def test_localisation_does_not_count_what_is_missing() -> None:
     results = synthetic.results(3, 3, 1)
-    results["unembed_ablated"][1, 0, 0, 4] = np.nan
+    results["unembed_ablated"][0, 1, 0, 4] = np.nan
     changed = localisation(results)["changed"]
     assert np.isnan(changed[1, 0])
     assert changed.isnull().sum() == 1
@@ -116,7 +171,7 @@ def test_the_strongest_layer_of_each_prompt() -> None:
     results = synthetic.results(3, 5, 1)
     direct = of_kind(direct_effect(results), "ablated", "attn")
     for p, label in enumerate(strongest(direct).values):
-        assert results["unembed"].sel(component=label)[p] == results["unembed"][p, 0::2].max()
+        assert results["unembed"].sel(component=label)[0, p] == results["unembed"][0, p, 0::2].max()
 
 
 def erasing_results(attenuated: float) -> xr.Dataset:
@@ -125,11 +180,11 @@ def erasing_results(attenuated: float) -> xr.Dataset:
     results = synthetic.results(6, 10, 2, shares=shares, noise=0, patch_noise=0)
     for label, value in {"mlp.1": -1.0, "mlp.3": -1.0, "mlp.4": -1.0, "mlp.5": 2.0}.items():
         c = synthetic.labels(6).index(label)
-        results["unembed"][:, c] = value
+        results["unembed"][..., c] = value
         results["unembed_ablated"][..., c] = value
     attn_2 = synthetic.labels(6).index("attn.2")
-    results["unembed_ablated"][:, attn_2, :, synthetic.labels(6).index("mlp.3")] = -1 + attenuated
-    results["unembed_ablated"][:, attn_2, :, synthetic.labels(6).index("mlp.5")] = 1.0
+    results["unembed_ablated"][:, :, attn_2, synthetic.labels(6).index("mlp.3")] = -1 + attenuated
+    results["unembed_ablated"][:, :, attn_2, synthetic.labels(6).index("mlp.5")] = 1.0
     return results
 
 
@@ -159,7 +214,7 @@ def test_erasure_looks_downstream_only_and_as_late_as_asked() -> None:
 
 def test_erasure_is_missing_where_a_value_is() -> None:
     results = erasing_results(0.4)
-    results["unembed"][2, synthetic.labels(6).index("mlp.4")] = np.nan
+    results["unembed"][0, 2, synthetic.labels(6).index("mlp.4")] = np.nan
     found = erasure(results, "attn.2", bootstrap=FEW)
     assert found[["erasing", "attenuated", "attenuation"]].to_array().isnull().all()
 
@@ -194,29 +249,52 @@ def test_a_network_too_small_for_a_shift() -> None:
         response_shift(synthetic.results(1, 4, 1))
 
 
-def test_averaged_results_measure_the_same() -> None:
+def test_results_that_were_read_measure_the_same() -> None:
     results = synthetic.results(3, 6, 3)
-    averaged = average_patches(results)
+    effects = per_prompt(results)
     for measure in (agreement, restoration, localisation, compensation):
-        xr.testing.assert_identical(measure(results), measure(averaged))
+        xr.testing.assert_identical(measure(results), measure(effects))
 
 
 def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
-    results = synthetic.results(2, 8, 1, noise=0, patch_noise=0)
+    results = synthetic.results(2, 8, 1)
     effect = np.array([1, -1, 1, -1, 1, -1, 1, -0.5])
-    results["unembed"][:, 0] = effect
-    results["unembed_ablated"][:, 0, 0, 0] = 0
+    results["unembed"][0, :, 0] = effect
+    results["direct"][0, :, 0, 0] = -effect
     shares = restoration(results, FEW).sel(ablated="attn.0")
     assert shares["restored"].sel(bound="estimate").notnull()
-    for name in ("restored", "attention", "mlp", "norm", "lost"):
+    for name in ("restored", "compensated", "attention", "mlp", "norm", "lost"):
         assert shares[name].sel(bound=["low", "high"]).isnull().all()
+
+
+def test_heads_are_measured_like_layers() -> None:
+    """Each head of two that make up their layer, in a network that answers to both alike."""
+    results = synthetic.results(4, 12, 2, heads=2, noise=0, patch_noise=0, dtype="float64")
+    fit = compensation_regression(results, FEW)["slope"].sel(bound="estimate")
+    for head in ("head.1.0", "head.1.1"):
+        np.testing.assert_allclose(fit.sel(ablated=head), fit.sel(ablated="attn.1"), rtol=1e-9)
+    reached = localisation(results)
+    assert reached["available"].sel(ablated="head.1.0") == 2
+    np.testing.assert_array_equal(reached["changed"].sel(ablated="head.1.0"), reached["changed"].sel(ablated="attn.1"))
+    found = erasure(results, "head.1.1", bootstrap=FEW)
+    assert list(found["component"].values) == ["mlp.2", "mlp.3"]
+    xr.testing.assert_allclose(agreement(results, FEW).sel(ablated="head.1.0", drop=True), plain(results, "head.1.0"))
+
+
+def plain(results: xr.Dataset, part: str) -> xr.Dataset:
+    """The agreement of one part, alone."""
+    return agreement(results.sel(ablated=[part]), FEW).isel(ablated=0, drop=True)
 
 
 @pytest.mark.parametrize("dtype", [object, str, np.dtypes.StringDType()])
 def test_labels_may_be_any_kind_of_string(dtype: object) -> None:
     results = synthetic.results(3, 6, 2)
     same = results.assign_coords(
-        {name: np.array([str(label) for label in results[name].values], dtype) for name in ("ablated", "component")}
+        {
+            name: (dim, np.array([str(label) for label in results[name].values], dtype))
+            for dim in ("ablated", "component")
+            for name in (dim, f"{dim}_kind")
+        }
     )
     top = strongest(of_kind(direct_effect(same), "ablated", "attn"))
     assert list(top.values) == list(strongest(of_kind(direct_effect(results), "ablated", "attn")).values)

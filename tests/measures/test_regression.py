@@ -127,7 +127,7 @@ def test_the_best_layer_is_the_one_with_least_noise() -> None:
     quiet = synthetic.results(4, 40, 2, shares=shares_with({"attn.2": 0.6}, 4), noise=0, patch_noise=0)
     # The same seed gives both the same intact network, so that one ablation's runs can be exchanged.
     np.testing.assert_array_equal(results["unembed"], quiet["unembed"])
-    results["unembed_ablated"][:, 4] = quiet["unembed_ablated"][:, 4]
+    results["unembed_ablated"][:, :, 4] = quiet["unembed_ablated"][:, :, 4]
     profile = repair_profile(results, "attn", FEW)
     assert profile["best"].values.tolist() == [2, 2, 2]
     assert best_layer(compensation_regression(results, FEW)) == "attn.2"
@@ -135,7 +135,7 @@ def test_the_best_layer_is_the_one_with_least_noise() -> None:
 
 def test_the_profile_is_missing_where_a_value_is() -> None:
     results = synthetic.results(3, 10, 1)
-    results["unembed_ablated"][3, 0, 0, 5] = np.nan
+    results["unembed_ablated"][0, 3, 0, 5] = np.nan
     assert repair_profile(results, "attn", FEW).to_array().isnull().all()
     assert repair_profile(results, "mlp", FEW).to_array().notnull().all()
 

@@ -1,17 +1,17 @@
 """The engines: `reference` (plain forward passes) and `wavefront` (one sweep over the layers), one answer.
 
-Both take a `Request` and give `Effects`; `choose` picks one for a model and says why.
+Both take a `Request` and give `Readings`; `choose` picks one for a model and says why.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hydrascope.engines import reference, wavefront
-from hydrascope.engines.rows import CLEAN, Effects, Request, Row, sweep_plan
+from hydrascope.engines.request import Readings, Request
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 
-__all__ = ["CLEAN", "ENGINES", "Effects", "Engine", "Request", "Row", "choose", "sweep_plan"]
+__all__ = ["ENGINES", "Engine", "Readings", "Request", "choose"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Engine:
     """A way to measure, and why it was chosen."""
 
     name: str
-    measure: Callable[[LanguageModel, Request], Effects]
+    measure: Callable[[LanguageModel, Request], Readings]
     reason: str
 
 
@@ -37,7 +37,7 @@ def choose(model: LanguageModel, name: str = "auto") -> Engine:
     fast = model.anatomy.fast
     why_not = f"{model.config.model_type} does not attend through transformers' AttentionInterface"
     if name == "wavefront" and not fast:
-        raise HydrascopeError(f"the wavefront engine cannot carry this model: {why_not}; use --engine reference")
+        raise HydrascopeError(f"the wavefront engine cannot carry this model: {why_not}; use the reference engine")
     if name == "auto":
         chosen = "wavefront" if fast else "reference"
         reason = "the fastest that carries this model" if fast else f"the only one that can: {why_not}"

@@ -2,18 +2,19 @@
 
 A model's blocks call one function to attend. Under `attending`, that function is the engine's: in the clean run it
 attends as the model would and keeps each layer's keys and values; in the sweep, every row attends to the prefix it
-shares with all rows of its prompt, and to itself.
+shares with all rows of its prompt, and to its own last positions.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
@@ -28,26 +29,43 @@ _attend: ContextVar[Attend] = ContextVar("attend")
 
 @dataclass
 class Prefix:
-    """Per layer, what the final position of each prompt can attend to besides itself.
+    """Per layer, what the last positions of each prompt can attend to: what is before them, and themselves.
+
+    The sweep runs the last `length` positions of every prompt, its *suffix*; the rows of a sweep share all before.
 
     Attributes:
-        last: `[prompt]` each prompt's final position.
-        keys, values: per layer `[prompt, head, position, head width]`.
-        visible: per layer `[prompt, position]`: before the final position, and inside the layer's window.
+        start: `[prompt]` where each prompt's suffix starts.
+        length: of the suffixes.
+        keys, values: per layer `[prompt, head, position, head width]`, of what is before the latest start.
+        visible: per layer `[prompt, suffix, position]`: before the suffix, and seen from each of its positions.
+        own: per layer `[prompt, suffix, suffix]`: which positions of the suffix see which.
     """
 
-    last: Tensor
+    start: Tensor
+    length: int
     keys: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
     values: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
-    visible: dict[int, Bool[Tensor, "prompt position"]] = field(default_factory=dict)
+    visible: dict[int, Bool[Tensor, "prompt suffix position"]] = field(default_factory=dict)
+    own: dict[int, Bool[Tensor, "prompt suffix suffix"]] = field(default_factory=dict)
+
+    @cached_property
+    def before(self) -> int:
+        """How many positions are before the latest start."""
+        return int(self.start.max())
+
+    @cached_property
+    def suffix(self) -> Int[Tensor, "prompt suffix"]:
+        """The positions of each prompt's suffix."""
+        return self.start[:, None] + torch.arange(self.length, device=self.start.device)
 
     def keep(self, layer: int, key: Tensor, value: Tensor, mask: Tensor) -> None:
-        """Keep layer `layer`'s keys and values, and the final position's row of its mask."""
-        self.keys[layer], self.values[layer] = key, value
-        visible = mask.expand(len(key), -1, -1, -1)[torch.arange(len(key)), 0, self.last].clone()
-        # The final position itself is not shared: each row has its own key and value there.
-        visible[torch.arange(len(key)), self.last] = False
-        self.visible[layer] = visible
+        """Keep layer `layer`'s keys and values, and the suffix's part of its mask."""
+        self.keys[layer], self.values[layer] = key[:, :, : self.before], value[:, :, : self.before]
+        prompts = torch.arange(len(key), device=key.device)[:, None]
+        seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, self.suffix]
+        positions = torch.arange(self.before, device=key.device)
+        self.visible[layer] = seen[:, :, : self.before] & (positions < self.start[:, None, None])
+        self.own[layer] = seen.gather(2, self.suffix[:, None].expand(-1, self.length, -1))
 
 
 @contextmanager
@@ -94,7 +112,7 @@ def causal_attention(prefix: Prefix) -> Attend:
 
 
 def row_attention(prefix: Prefix) -> Attend:
-    """Attention of `[prompt, head, row, head width]`: every row to its prompt's prefix, and to itself alone."""
+    """Attention of `[prompt, head, row · suffix, head width]`: each row to its prompt's prefix and its own suffix."""
 
     def attend(
         layer: int,
@@ -107,21 +125,47 @@ def row_attention(prefix: Prefix) -> Attend:
         sinks: Tensor | None,
     ) -> Tensor:
         prompts, heads, rows, width = query.shape
-        kv_heads = key.shape[1]
+        kv_heads, length = key.shape[1], prefix.length
         # Heads that share keys and values (grouped-query attention) are rows of one product.
         grouped = query.reshape(prompts, kv_heads, heads // kv_heads, rows, width)
         scores = grouped.flatten(2, 3) @ prefix.keys[layer].transpose(-1, -2)
-        scores = scores.view(prompts, heads, rows, -1)
-        own = (grouped * key[:, :, None]).sum(-1).view(prompts, heads, rows, 1)
+        before, suffixes = scores.shape[-1], rows // length
+        scores = scores.view(prompts, heads, rows, before)
+        own = _own_scores(grouped, key, length).view(prompts, heads, rows, length)
         scores, own = _capped(scores * scaling, softcap), _capped(own * scaling, softcap)
-        scores = scores.masked_fill_(~prefix.visible[layer][:, None, None], -torch.inf)
+        # [prompt, 1, 1, suffix, position]: the same for every head and row.
+        hidden = ~prefix.visible[layer][:, None, None]
+        scores.view(prompts, heads, suffixes, length, before).masked_fill_(hidden, -torch.inf)
+        if length > 1:
+            unseen = ~prefix.own[layer][:, None, None]
+            own.view(prompts, heads, suffixes, length, length).masked_fill_(unseen, -torch.inf)
         weights = _softmax(torch.cat([scores, own], dim=-1), sinks).to(value.dtype)
-        shared = weights[..., :-1].reshape(prompts, kv_heads, -1, scores.shape[-1]) @ prefix.values[layer]
-        shared = shared.view(prompts, kv_heads, heads // kv_heads, rows, -1)
-        own = weights[..., -1:].view(prompts, kv_heads, heads // kv_heads, rows, 1)
-        return torch.addcmul(shared, own, value[:, :, None]).flatten(1, 2)
+        shared = (
+            weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[layer]
+        )
+        shared = shared.view(prompts, kv_heads, heads // kv_heads, rows, value.shape[-1])
+        own = weights[..., before:].view(prompts, kv_heads, heads // kv_heads, rows, length)
+        return _with_own(shared, own, value).flatten(1, 2)
 
     return attend
+
+
+def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
+    """`[prompt, head, group, row · suffix, suffix]` each position's scores of its own row's positions."""
+    if length == 1:
+        # A product of single numbers is faster as one pass than as many matrices.
+        return (query * key[:, :, None]).sum(-1, keepdim=True)
+    keys = key.unflatten(2, (-1, length))[:, :, None]
+    return (query.unflatten(3, (-1, length)) @ keys.transpose(-1, -2)).flatten(3, 4)
+
+
+def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
+    """`shared`, and what each position takes from its own row's positions."""
+    length = weights.shape[-1]
+    if length == 1:
+        return torch.addcmul(shared, weights, value[:, :, None])
+    values = value.unflatten(2, (-1, length))[:, :, None]
+    return shared + (weights.unflatten(3, (-1, length)) @ values).flatten(3, 4)
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:

@@ -1,68 +1,89 @@
-"""The clean run: what every component writes at the final position when nothing is ablated."""
+"""The clean run: what stands at every site when nothing is ablated."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hydrascope.components import Component
-from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
+from hydrascope.engines.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, padded
 
 
 @dataclass(frozen=True)
 class CleanRun:
-    """What a clean run leaves at the final position of each prompt.
+    """What a clean run leaves at one position of each prompt, or at several.
 
     Attributes:
-        written: `[prompt, component, width]` y_c, what each component adds to the residual stream.
-        embed: `[prompt, width]` e, the residual stream before the first layer.
-        final: `[prompt, width]` z, the residual stream before the final norm.
-        normed: `[prompt, width]` what the final norm makes of it.
+        values: per site `[place, columns]`, what stands there.
+        embed: `[place, width]` e, the residual stream before the first layer.
+        final: `[place, width]` z, the residual stream before the final norm.
+        normed: `[place, width]` what the final norm makes of it.
     """
 
-    written: Float[Tensor, "prompt component width"]
-    embed: Float[Tensor, "prompt width"]
-    final: Float[Tensor, "prompt width"]
-    normed: Float[Tensor, "prompt width"]
+    values: dict[Component, Float[Tensor, "place columns"]]
+    embed: Float[Tensor, "place width"]
+    final: Float[Tensor, "place width"]
+    normed: Float[Tensor, "place width"]
 
-    def logits(self, model: LanguageModel) -> Float[Tensor, "prompt vocabulary"]:
-        """The model's logits at the final position, before any final soft-cap."""
+    def written(self, model: LanguageModel) -> Float[Tensor, "place layer width"]:
+        """y_c, what each layer adds to the residual stream."""
+        return torch.stack([self.values[layer] for layer in model.components], 1) * model.residual_scale
+
+    def logits(self, model: LanguageModel) -> Float[Tensor, "place vocabulary"]:
+        """The model's logits, before any final soft-cap."""
         return model.unembedding(self.normed) * model.logit_scale
 
 
-@torch.no_grad()
-def clean_run(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> CleanRun:
-    """Run prompts of any lengths, padded on the right, and keep what stands at each one's final position.
+def clean_run(
+    model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Collection[Component] | None = None
+) -> CleanRun:
+    """Run prompts of any lengths, and keep what stands at each one's final position; all layers' by default.
 
     Raises:
-        HydrascopeError: a component's output doesn't fit the residual stream, so the anatomy is wrong.
+        HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
-    ids, last = padded(tokens, model.device)
-    prompts = torch.arange(len(tokens), device=model.device)
+    last = torch.tensor([len(prompt) - 1 for prompt in tokens])
+    return clean_run_at(model, tokens, torch.arange(len(tokens)), last, model.components if sites is None else sites)
+
+
+def clean_run_at(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    prompts: Int[Tensor, "place"],
+    positions: Int[Tensor, "place"],
+    sites: Collection[Component],
+) -> CleanRun:
+    """Run prompts of any lengths, padded on the right, and keep what stands at each of the places asked for.
+
+    Raises:
+        HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
+    """
+    ids, _ = padded(tokens, model.device)
+    places = prompts.to(model.device), positions.to(model.device)
     kept: dict[Component | str, Tensor] = {}
 
     def keep(name: Component | str, hidden: Tensor) -> None:
         # A copy: some blocks go on to write into the tensors they have read.
-        kept[name] = by_prompt(hidden, len(tokens))[prompts, last].clone()
+        kept[name] = by_prompt(hidden, len(tokens))[places].clone()
 
-    handles = [
-        on_input(model.layers[0], partial(keep, "embed")),
-        on_input(model.final_norm, partial(keep, "final")),
-        on_output(model.final_norm, partial(keep, "normed")),
-        *(on_output(model.site(component), partial(keep, component)) for component in model.components),
-    ]
-    with hooked(handles):
+    def hooks() -> Iterator[Handle]:
+        yield on_input(model.layers[0], partial(keep, "embed"))
+        yield on_input(model.final_norm, partial(keep, "final"))
+        yield on_output(model.final_norm, partial(keep, "normed"))
+        for site in sites:
+            yield on_site(model, site, partial(keep, site))
+
+    with model.measuring(), hooked(hooks()):
         model.hf.base_model(input_ids=ids, use_cache=False)
-    for component in model.components:
-        if kept[component].shape != kept["embed"].shape:
+    for site in sites:
+        if site.whole == site and kept[site].shape != kept["embed"].shape:
             raise HydrascopeError(
-                f"{component} of {model.name} writes {kept[component].shape[-1]} numbers a position and the residual "
+                f"{site} of {model.name} writes {kept[site].shape[-1]} numbers a position and the residual "
                 f"stream has {model.width}: its anatomy ({model.config.model_type}) names another module's output"
             )
-    written = torch.stack([kept[component] for component in model.components], dim=1)
-    return CleanRun(written * model.residual_scale, kept["embed"], kept["final"], kept["normed"])
+    return CleanRun({site: kept[site] for site in sites}, kept["embed"], kept["final"], kept["normed"])

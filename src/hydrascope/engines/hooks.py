@@ -1,22 +1,34 @@
 """Hooks that are always taken off again, and the few shapes that modules of transformers answer in."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from hydrascope.components import Component
+from hydrascope.model import LanguageModel
 
 Handle = Any
 
 
 @contextmanager
-def hooked(handles: list[Handle]) -> Iterator[None]:
-    """Keep the hooks of `handles` for the length of the context; appending to the list inside is fine."""
-    try:
-        yield
-    finally:
+def hooked(handles: Iterable[Handle]) -> Iterator[None]:
+    """Keep the hooks of `handles` for the length of the context; they may be made as it is entered, one by one."""
+    with ExitStack() as stack:
         for handle in handles:
-            handle.remove()
+            stack.callback(handle.remove)
+        yield
+
+
+def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Tensor | None]) -> Handle:
+    """Call `change` with the values at `site`: a layer's output, or what all its heads or neurons hand on.
+
+    What it returns, if anything, replaces them.
+    """
+    if site.whole == site:
+        return on_output(model.output(site), change)
+    return on_input(model.projection(site.whole).module, change)
 
 
 def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:
@@ -46,5 +58,10 @@ def on_output(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> H
 
 
 def by_prompt(hidden: Tensor, prompts: int) -> Tensor:
-    """Hidden states as `[prompt, position, width]`; OPT's blocks flatten the first two."""
+    """Hidden states as `[prompt, position, width]`; OPT's MLPs flatten the first two."""
     return hidden if hidden.ndim == 3 else hidden.view(prompts, -1, hidden.shape[-1])
+
+
+def as_given(changed: Tensor, hidden: Tensor) -> Tensor:
+    """`changed`, `[prompt, position, width]`, flattened where `hidden` is."""
+    return changed if hidden.ndim == 3 else changed.flatten(0, 1)

@@ -12,6 +12,7 @@ from transformers.activations import FastGELUActivation, GELUActivation, GELUTan
 from transformers.pytorch_utils import Conv1D
 
 from hydrascope.model import LanguageModel
+from hydrascope.projection import weight_of
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -31,6 +32,8 @@ def fast_kernels(model: LanguageModel) -> Iterator[None]:
     _keep_freed_memory()
     forwards: dict[nn.Module, Forward] = {}
     for module in model.hf.modules():
+        if "forward" in vars(module):
+            continue  # somebody's own already, as accelerate's: it stays
         if type(module) in (nn.Linear, Conv1D) and _one_dnn_multiplies(module.weight):
             forwards.setdefault(module, _product(module, "none", ""))
         elif form := _GELU_FORMS.get(type(module)):
@@ -54,27 +57,33 @@ def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     children = list(module.children())
     gelus = [child for child in children if type(child) in _GELU_FORMS]
     linears = [child for child in children if type(child) in (nn.Linear, Conv1D)]
-    widening = [linear for linear in linears if _weight(linear).shape[0] > _weight(linear).shape[1]]
-    if len(gelus) == len(widening) == 1 and len(linears) == 2 and _one_dnn_multiplies(_weight(widening[0])):
-        return widening[0], gelus[0]
+    widening = [linear for linear in linears if weight_of(linear).shape[0] > weight_of(linear).shape[1]]
+    if len(gelus) == len(widening) == 1 and len(linears) == 2 and _one_dnn_multiplies(weight_of(widening[0])):
+        pair = widening[0], gelus[0]
+        return None if any(map(_is_watched, pair)) else pair
     return None
 
 
-def _weight(linear: nn.Module) -> Tensor:
-    """The weight of a linear module, `[out, in]`."""
-    weight: Tensor = linear.weight  # type: ignore[assignment]
-    return weight.T if isinstance(linear, Conv1D) else weight
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody's own code sees what the module is given or gives: it must compute that, and nothing else."""
+    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _one_dnn_multiplies(weight: Tensor) -> bool:
     """Whether oneDNN can multiply by `weight`: PyTorch asks another library for float32, on many CPUs a slower one."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
+    return known and weight.device.type == "cpu" and weight.dtype in _dtypes()
+
+
+@functools.cache
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """What oneDNN computes in on this processor: bfloat16 needs instructions that not all have."""
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 def _product(linear: nn.Module, activation: str, form: str) -> Forward:
     """`linear` by oneDNN, and then `activation` before anything is written to memory."""
-    weight, bias = _weight(linear), linear.bias
+    weight, bias = weight_of(linear), linear.bias
 
     def forward(hidden: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, activation, [], form)

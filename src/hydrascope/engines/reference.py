@@ -1,128 +1,232 @@
-"""The reference engine: every row is a plain forward pass of the whole prompt, with hooks.
+"""The reference engine: every run is a plain forward pass of the whole prompt, with hooks.
 
 Slow, for any model, and obviously right: the oracle that the wavefront engine is tested against, and the fallback
-for models that it can't carry. Each prompt is run alone, without padding; the centred logit is read off the model's
-own logits over the whole vocabulary, not through the readout direction.
+for models that it can't carry. Each prompt is run alone, without padding; logits are read off the model's own, over
+the whole vocabulary, and not through the readout direction; what a head or neuron writes is written out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from hydrascope.components import Component
-from hydrascope.engines.clean import clean_run
-from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
-from hydrascope.engines.rows import CLEAN, Effects, Request, Row
+from hydrascope.components import Component, Run
+from hydrascope.engines.clean import clean_run_at
+from hydrascope.engines.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.engines.request import Readings, Request
+from hydrascope.metrics import evaluated
 from hydrascope.model import LanguageModel, wider
-from hydrascope.readout import Readout
+from hydrascope.readouts import FINAL, Linear, final_scale
 
-#: Rows run in one forward pass.
+#: Runs in one forward pass.
 ROWS = 16
+
+#: A run of the request, and the patch that its ablated components write.
+Row = tuple[Run, int]
 
 
 @torch.no_grad()
-def measure(model: LanguageModel, request: Request) -> Effects:
-    """Run the plan of `request` on each of its prompts by plain forward passes; see `Effects`."""
-    each = [_measure_prompt(model, request, prompt) for prompt in range(len(request.tokens))]
-
-    def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(effects, name) for effects in each]).cpu()
-
-    tensors = (name for name in Effects.__dataclass_fields__ if name != "clean_error")
-    return Effects(
-        **{name: stacked(name) for name in tensors}, clean_error=max(effects.clean_error for effects in each)
-    )
-
-
-def _measure_prompt(model: LanguageModel, request: Request, prompt: int) -> Effects:
-    """The effects on one prompt, without the prompt dimension."""
-    tokens = request.tokens[prompt]
-    wide = wider(model.dtype)
-    target = int(request.targets[prompt])
-    clean = clean_run(model, [tokens])
-    readout = Readout.of(model, request.targets[prompt : prompt + 1])
-    scale = readout.scale(clean.final)
-    logit = _centred(clean.logits(model), target)
-    patches = {component: values[prompt].to(model.device) for component, values in request.patches.items()}
-    index = {component: i for i, component in enumerate(model.components)}
-
-    unembed, logits, finals, deltas = [], [], [], []
-    for start in range(0, len(request.rows), ROWS):
-        rows = request.rows[start : start + ROWS]
-        overrides = _overrides(rows, patches, clean.written[0], index)
-        written, final, row_logits = _ablated_run(model, tokens, len(rows), overrides)
-        delta = torch.zeros(len(rows), model.width, dtype=wide, device=model.device)
-        for component, (where, values) in overrides.items():
-            delta[where] += values.to(wide) - clean.written[0, index[component]].to(wide)
-        unembed.append(readout.unscaled(written[None])[0] / scale)
-        logits.append(_centred(row_logits, target))
-        finals.append(final)
-        deltas.append(delta)
-    final, delta = torch.cat(finals).to(wide), torch.cat(deltas)
-    return Effects(
-        unembed=readout.unscaled(clean.written)[0] / scale,
-        embed=(readout.unscaled(clean.embed) / scale)[0],
-        logit=logit[0],
-        row_unembed=torch.cat(unembed),
-        row_logit=torch.cat(logits),
-        row_frozen=readout.unscaled(final[None])[0] / scale + readout.constant,
-        row_direct=readout.logit((clean.final.to(wide) + delta)[None])[0],
-        row_indirect=readout.logit((final - delta)[None])[0],
-        row_scale=scale / readout.scale(final),
-        clean_error=float((readout.logit(clean.final) - logit).abs().max()),
-    )
+def measure(model: LanguageModel, request: Request) -> Readings:
+    """Make the runs of `request` on each of its prompts by plain forward passes; see `Readings`."""
+    with model.measuring():
+        each = [_Prompt.of(model, request, prompt).readings() for prompt in range(len(request.tokens))]
+    # The prompt follows the readout or metric where there is one.
+    place = {"scale": 0}
+    stacked = {
+        field.name: torch.stack([getattr(readings, field.name) for readings in each], place.get(field.name, 1))
+        for field in fields(Readings)
+        if field.name != "clean_error"
+    }
+    return Readings(**stacked, clean_error=max(readings.clean_error for readings in each))
 
 
-def _centred(logits: Tensor, target: int) -> Tensor:
-    """The centred logit of `target` (Eq. 9)."""
-    logits = logits.to(wider(logits.dtype))
-    return logits[..., target] - logits.mean(-1)
+@dataclass(frozen=True)
+class _Seen:
+    """What forward passes of one prompt show at its final position, a row each.
 
-
-def _overrides(
-    rows: Sequence[Row], patches: dict[Component, Tensor], written: Tensor, index: dict[Component, int]
-) -> dict[Component, tuple[list[int], Tensor]]:
-    """Per overridden component: which of `rows` override it, and with what `[row, width]`."""
-    found: dict[Component, tuple[list[int], list[Tensor]]] = {}
-    for number, row in enumerate(rows):
-        for component, value in row.overrides:
-            where, values = found.setdefault(component, ([], []))
-            where.append(number)
-            values.append(written[index[component]] if value is CLEAN else patches[component][value])
-    return {component: (where, torch.stack(values)) for component, (where, values) in found.items()}
-
-
-def _ablated_run(
-    model: LanguageModel,
-    tokens: Sequence[int],
-    rows: int,
-    overrides: dict[Component, tuple[list[int], Tensor]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`rows` copies of a prompt, run with `overrides` at the final position.
-
-    Returns what every component then writes there `[row, component, width]`, the final residual stream
-    `[row, width]` and the logits `[row, vocabulary]`.
+    Attributes:
+        values: what stands at each site.
+        streams: the residual stream before each block that is read, and the final one.
+        logits: the centred logits, before any soft-cap.
     """
-    kept: dict[Component | str, Tensor] = {}
 
-    def override(component: Component, hidden: Tensor) -> None:
-        last = by_prompt(hidden, rows)[:, -1]
-        if component in overrides:
-            where, values = overrides[component]
-            last[where] = values / model.residual_scale
-        kept[component] = last * model.residual_scale
+    values: dict[Component, Tensor]
+    streams: dict[int, Tensor]
+    logits: Tensor
 
-    def keep(name: str, hidden: Tensor) -> None:
-        kept[name] = by_prompt(hidden, rows)[:, -1].clone()
 
-    handles = [
-        on_input(model.final_norm, partial(keep, "final")),
-        on_output(model.final_norm, partial(keep, "normed")),
-        *(on_output(model.site(component), partial(override, component)) for component in model.components),
-    ]
-    with hooked(handles):
-        model.hf.base_model(input_ids=torch.tensor([list(tokens)] * rows, device=model.device), use_cache=False)
-    written = torch.stack([kept[component] for component in model.components], dim=1)
-    return written, kept["final"], model.unembedding(kept["normed"]) * model.logit_scale
+@dataclass(frozen=True)
+class _Prompt:
+    """One prompt of a request: its clean values at every position, and the patches for it."""
+
+    model: LanguageModel
+    request: Request
+    index: int
+    sites: tuple[Component, ...]
+    clean: dict[Component, Tensor]
+    embed: Tensor
+    patches: dict[Component, Tensor]
+
+    @classmethod
+    def of(cls, model: LanguageModel, request: Request, index: int) -> "_Prompt":
+        ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
+        frozen = [component for run in request.runs for component in run.frozen]
+        units = [component.site for component in (*request.units, *ablated, *frozen)]
+        sites = tuple(dict.fromkeys((*model.components, *units)))
+        length = len(request.tokens[index])
+        everywhere = torch.arange(length)
+        run = clean_run_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
+        patches = {component: request.values(component)[index].to(model.device) for component in ablated}
+        return cls(model, request, index, sites, run.values, run.embed[-1], patches)
+
+    @property
+    def readouts(self) -> list[Linear]:
+        return list(self.request.readouts.each)
+
+    def readings(self) -> Readings:
+        """What `Readings` says, without the prompt dimension."""
+        model, request = self.model, self.request
+        rows = [(run, patch) for run in request.runs for patch in range(request.patches)]
+        clean = self.seen([(Run(()), 0)])
+        seen = [self.seen(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+        final, z = clean.streams[FINAL], torch.cat([each.streams[FINAL] for each in seen])
+        sigma, own_sigma = final_scale(model, final), final_scale(model, z)
+        delta = torch.stack([self.delta(row) for row in rows], 1)
+        shape = (len(request.runs), request.patches)
+        target = int(request.targets[self.index])
+        metrics = (
+            [evaluated(model, request.metrics, s, final[0], target) for s in (final, z)] if request.metrics else []
+        )
+
+        def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
+            return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
+
+        def written(readout: Linear, seen: Sequence[_Seen]) -> Tensor:
+            values = torch.cat([self.written(each) for each in seen])
+            below = torch.tensor([readout.before == FINAL or c.layer < readout.before for c in self.components])
+            return self.dot(readout, values) * below / (sigma if readout.before == FINAL else 1)
+
+        def logit(readout: Linear, seen: Sequence[_Seen]) -> Tensor:
+            if readout.tokens is None:
+                return self.through(readout, torch.cat([each.streams[readout.before] for each in seen]))
+            plus, minus = (None if tokens is None else int(tokens[self.index]) for tokens in readout.tokens)
+            logits = torch.cat([each.logits for each in seen])
+            return logits[:, plus] - (logits[:, minus] if minus is not None else logits.mean(-1))
+
+        def shifted(readout: Linear, stream: Tensor, sign: int) -> Tensor:
+            below = delta[: 2 * readout.before].sum(0) if readout.before != FINAL else delta.sum(0)
+            return self.through(readout, stream.to(below.dtype) + sign * below).view(shape)
+
+        unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
+        logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
+        read = per_readout(lambda _, readout: self.through(readout, clean.streams[readout.before])[0])
+        return Readings(
+            unembed=unembed,
+            embed=per_readout(
+                lambda _, readout: self.dot(readout, self.embed) / (sigma[0] if readout.before == FINAL else 1)
+            ),
+            logit=logits,
+            run_unembed=per_readout(lambda _, readout: written(readout, seen).view(*shape, -1)),
+            run_logit=per_readout(lambda _, readout: logit(readout, seen).view(shape)),
+            run_direct=per_readout(lambda _, readout: shifted(readout, clean.streams[readout.before], 1)),
+            run_indirect=per_readout(
+                lambda _, readout: shifted(readout, torch.cat([each.streams[readout.before] for each in seen]), -1)
+            ),
+            scale=(sigma / own_sigma).view(shape),
+            metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
+            run_metrics=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
+            clean_error=float((read - logits).abs().max()),
+        )
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        return self.model.components + self.request.units
+
+    def dot(self, readout: Linear, vectors: Tensor) -> Tensor:
+        return vectors.to(readout.direction.dtype) @ readout.direction[self.index]
+
+    def through(self, readout: Linear, stream: Tensor) -> Tensor:
+        """The readout of whole residual streams."""
+        read = self.dot(readout, stream)
+        return (
+            read if readout.before != FINAL else read / final_scale(self.model, stream) + readout.constant[self.index]
+        )
+
+    def written(self, seen: _Seen) -> Tensor:
+        """`[row, component, width]` what each component adds to the residual stream."""
+        wide = wider(self.model.dtype)
+        each = []
+        for component in self.components:
+            values = seen.values[component.site]
+            if component.is_unit:
+                values = self.model.projection(component.whole).written(values, component.unit)
+            each.append(values.to(wide) * self.model.residual_scale)
+        return torch.stack(each, 1)
+
+    def delta(self, row: Row) -> Tensor:
+        """`[layer, width]` what the overrides of one row change in what each layer writes at the final position.
+
+        As if nothing else had changed.
+        """
+        run, patch = row
+        model, wide = self.model, wider(self.model.dtype)
+        change = torch.zeros(len(model.components), model.width, dtype=wide, device=model.device)
+        at_last = (self.request.positions[self.index] == len(self.request.tokens[self.index]) - 1).nonzero()
+        if not len(at_last):
+            return change
+        slot = int(at_last[0])
+        for number, layer in enumerate(model.components):
+            parts = [component for component in run.ablated if component.whole == layer]
+            if layer in parts:
+                change[number] = self.patches[layer][patch, slot].to(wide) - self.clean[layer][-1].to(wide)
+            elif parts:
+                projection = model.projection(layer)
+                before = self.clean[parts[0].site][-1]
+                after = before.clone()
+                for part in parts:
+                    after[projection.columns(part.unit)] = self.patches[part][patch, slot]
+                outputs = [projection.after(projection.module.forward(values)).to(wide) for values in (before, after)]
+                change[number] = outputs[1] - outputs[0]
+        return change * model.residual_scale
+
+    def seen(self, rows: Sequence[Row]) -> _Seen:
+        """Copies of the prompt, each with the overrides of a row."""
+        model, request = self.model, self.request
+        positions = request.positions[self.index].to(model.device)
+        values: dict[Component, Tensor] = {}
+        streams: dict[int, Tensor] = {}
+        normed = []
+
+        def visit(site: Component, hidden: Tensor) -> Tensor:
+            changed = hidden.clone()
+            at = by_prompt(changed, len(rows))
+            for number, (run, patch) in enumerate(rows):
+                for component in run.overridden:
+                    if component.site != site:
+                        continue
+                    columns = model.columns(component)
+                    if component in run.frozen:
+                        at[number, :, columns] = self.clean[site][:, columns]
+                    else:
+                        at[number, positions, columns] = self.patches[component][patch]
+            values[site] = at[:, -1].clone()
+            return changed
+
+        def keep(block: int, hidden: Tensor) -> None:
+            streams[block] = by_prompt(hidden, len(rows))[:, -1].clone()
+
+        def hooks() -> Iterator[Handle]:
+            for block in request.readouts.blocks:
+                yield on_input(model.layers[block], partial(keep, block))
+            yield on_input(model.final_norm, partial(keep, FINAL))
+            yield on_output(model.final_norm, lambda hidden: normed.append(by_prompt(hidden, len(rows))[:, -1]))
+            for site in self.sites:
+                yield on_site(model, site, partial(visit, site))
+
+        ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
+        with hooked(hooks()):
+            model.hf.base_model(input_ids=ids, use_cache=False)
+        logits = (model.unembedding(normed[0]) * model.logit_scale).to(wider(model.dtype))
+        return _Seen(values, streams, logits)

@@ -1,56 +1,143 @@
-"""When each row of a plan joins the wavefront, and what it writes where: bookkeeping without a tensor of a model."""
+"""When each run of a plan joins the wavefront, what it branches off, and what it writes where: no tensor of a model.
 
+Runs form a tree. A run is what it overrides, by stage; runs that begin alike share that beginning: (k ablated, d
+frozen) goes through the layers below d as (k ablated) does, so it branches off that run at d. Branch 0 is the clean
+run, which is never overridden; every other branch is as many rows as there are patches.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
-from hydrascope.components import Component
-from hydrascope.engines.rows import Row, Value
+from hydrascope.components import Component, Run
+from hydrascope.model import LanguageModel
+
+#: What a run overrides at one stage: components, and whether each is frozen.
+Step = tuple[tuple[Component, bool], ...]
+Path = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class Write:
-    """What a component's rows write instead of what the component would: `values[i]` at place `places[i]`."""
+class Branch:
+    """A run, or a beginning that runs share.
 
-    places: tuple[int, ...]
-    values: tuple[Value, ...]
+    Attributes:
+        parent: the branch that it is like until it starts.
+        start: the stage of the first override of its own.
+        own: its own overrides: components, and whether each is frozen.
+    """
+
+    parent: int
+    start: int
+    own: Step
+
+
+@dataclass
+class Turn:
+    """What happens at one layer.
+
+    Attributes:
+        writes: per overridden component, the branches that override it, and whether they freeze it.
+        inner: the branches that start here with a head or neuron: they join where units' values stand.
+        outer: the branches that start here with the whole layer: they join at its output.
+        idle: the branches that start at this stage, but in the block's other layer.
+    """
+
+    writes: dict[Component, list[tuple[int, bool]]] = field(default_factory=dict)
+    inner: list[int] = field(default_factory=list)
+    outer: list[int] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
+
+    @property
+    def starting(self) -> list[int]:
+        """All branches that start with an override here, in the order in which they join."""
+        return self.inner + self.outer
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rows in the order in which they join. Place 0 is the clean run, which is never overridden.
+    """The branches in the order in which they join.
 
     Attributes:
-        place: where each row of the plan stands.
-        starts: per component, the places of the rows that are ablated there first: `[first, last)`.
-        writes: per component, what the rows that override it write.
-        rows: the number of places.
+        branches: parents before children; entry 0 is the clean run.
+        place: the branch of each run of the plan.
+        turns: what happens at each layer.
     """
 
+    branches: tuple[Branch, ...]
     place: tuple[int, ...]
-    starts: dict[Component, tuple[int, int]]
-    writes: dict[Component, Write]
-    rows: int
+    turns: dict[Component, Turn]
 
 
-def schedule(rows: Sequence[Row]) -> Schedule:
-    """Order `rows` by the first component that each overrides."""
-    ablated = [number for number, row in enumerate(rows) if row.overrides]
-    ablated.sort(key=lambda number: rows[number].start)
-    place = [0] * len(rows)
-    starts: dict[Component, tuple[int, int]] = {}
-    writes: dict[Component, list[tuple[int, Value]]] = {}
-    for here, number in enumerate(ablated, start=1):
-        place[number] = here
-        first, _ = starts.get(rows[number].start, (here, here))
-        starts[rows[number].start] = (first, here + 1)
-        for component, value in rows[number].overrides:
-            writes.setdefault(component, []).append((here, value))
-    return Schedule(
-        tuple(place),
-        starts,
-        {
-            component: Write(tuple(place for place, _ in pairs), tuple(value for _, value in pairs))
-            for component, pairs in writes.items()
-        },
-        len(ablated) + 1,
-    )
+def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
+    """Order `runs`, and what they share, by where they start."""
+    paths = [_path(model, run) for run in runs]
+    nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
+    parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
+    own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
+
+    def turn_of(path: Path) -> tuple[int, int, bool]:
+        # Where it joins: its first layer, and there units' values come before the layer's output.
+        first = path[len(parents[path])]
+        stage = model.stage(first[0][0])
+        layer = min(model.components.index(component.whole) for component, _ in first)
+        return stage, layer, not any(c.is_unit and model.components.index(c.whole) == layer for c, _ in first)
+
+    order = sorted(nodes, key=turn_of)
+    number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
+    clean = Branch(0, -1, ())
+    branches = (clean, *(Branch(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
+    return Schedule(branches, tuple(number[path] for path in paths), _turns(model, branches))
+
+
+def _path(model: LanguageModel, run: Run) -> Path:
+    """The overrides of `run` by stage; what nothing ablated reaches is as it was anyway, and needs no freezing."""
+    if not run.ablated:
+        return ()
+    first = min(map(model.stage, run.ablated))
+    overrides = [(component, False) for component in run.ablated]
+    overrides += [(component, True) for component in run.frozen if model.stage(component) > first]
+    overrides.sort(key=lambda override: (model.stage(override[0]), str(override[0])))
+    return tuple(tuple(step) for _, step in groupby(overrides, key=lambda override: model.stage(override[0])))
+
+
+def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
+    """Beginnings that are no runs of the plan, but which it pays to make once for all that begin so.
+
+    One costs its rows from its start to the top; each branch that leaves it saves those up to its own start. The
+    longest are decided first: what leaves one that is made leaves no shorter one.
+    """
+    top, asked = model.stage(model.components[-1]) + 1, set(paths)
+    leaving: Counter[Path] = Counter()
+    saved: Counter[Path] = Counter()
+    shared = []
+
+    def stage(path: Path) -> int:
+        return model.stage(path[-1][0][0])
+
+    beginnings = dict.fromkeys(path[:length] for path in paths for length in range(1, len(path) + 1))
+    for path in sorted(beginnings, key=len, reverse=True):
+        pays = path not in asked and saved[path] > top - stage(path)
+        if pays:
+            shared.append(path)
+        if before := path[:-1]:
+            branches = 1 if pays or path in asked else leaving[path]
+            leaving[before] += branches
+            saved[before] += branches * (stage(path) - stage(before))
+    return shared
+
+
+def _turns(model: LanguageModel, branches: Sequence[Branch]) -> dict[Component, Turn]:
+    turns = {layer: Turn() for layer in model.components}
+    for number, branch in enumerate(branches):
+        for component, frozen in branch.own:
+            turns[component.whole].writes.setdefault(component, []).append((number, frozen))
+        started = {component for component, _ in branch.own if model.stage(component) == branch.start}
+        for layer in model.components:
+            if model.stage(layer) != branch.start:
+                continue
+            here = [component for component in started if component.whole == layer]
+            kind = "outer" if layer in here else "inner" if here else "idle"
+            getattr(turns[layer], kind).append(number)
+    return turns

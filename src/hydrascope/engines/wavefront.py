@@ -1,180 +1,266 @@
-"""The wavefront engine: all ablated runs of many prompts as one pass over the layers.
+"""The wavefront engine: all runs of many prompts as one pass over the layers.
 
-An ablation replaces what one component writes at the final position. Attention is causal, so no earlier position
-ever changes: every ablated run shares the prompt's keys and values, and what is left of it is one token's path from
-the ablated component to the top, a *row*. Rows of all components, patches and prompts go through a layer together;
-at each component, the rows that ablate it join in, starting from the clean run's residual stream (row 0). Nothing
-upstream of an ablation is recomputed, weights are read once, and a component's effect is one dot product.
+An ablation replaces what components write at some positions. Attention is causal, so no earlier position ever
+changes: all runs of a prompt share its keys and values up to there, and what is left of a run is the path of its last
+positions, its *suffix*, from the ablated component to the top: a *row*. Rows of all runs, patches and prompts go
+through a layer together; at each site, the rows that are overridden there first join in as copies of the run that they
+branch off (`schedule`): the clean run, row 0, or a run that begins as they do. Nothing upstream of an ablation is
+recomputed, weights are read once, and a component's effect is one dot product.
 
-The model's own blocks do the computing. Hooks widen `[prompt, 1, width]`, the last token of each prompt, to
-`[prompt, row, width]`: rows at one and the same position, so that what the model computes per position (rotary
-embeddings) broadcasts over them.
+The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, the last tokens of each prompt, to
+`[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hydrascope.components import Component
 from hydrascope.engines.attention import Prefix, attending, causal_attention, row_attention
-from hydrascope.engines.clean import CleanRun, clean_run
-from hydrascope.engines.hooks import by_prompt, hooked, on_input, on_output
+from hydrascope.engines.clean import clean_run
+from hydrascope.engines.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.engines.kernels import fast_kernels
-from hydrascope.engines.rows import CLEAN, Effects, Request
-from hydrascope.engines.schedule import Write, schedule
+from hydrascope.engines.record import Record
+from hydrascope.engines.request import Readings, Request
+from hydrascope.engines.schedule import Schedule, Turn, schedule
 from hydrascope.model import LanguageModel, padded, wider
-from hydrascope.readout import Readout
 
 
 @torch.no_grad()
-def measure(model: LanguageModel, request: Request) -> Effects:
-    """Run the plan of `request` on all of its prompts in one sweep over the layers; see `Effects`."""
+def measure(model: LanguageModel, request: Request) -> Readings:
+    """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
     ids, last = padded(request.tokens, model.device)
-    prefix = Prefix(last)
-    with fast_kernels(model):
+    positions = request.positions.to(model.device)
+    length = int((last - positions.amin(1)).max()) + 1
+    prefix = Prefix((last + 1 - length).clamp_min(0), length)
+    plan = schedule(model, request.runs)
+    # All at once, before any hook is on: drawing a patch may run the model.
+    ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
+    values = {component: request.values(component).to(model.device) for component in ablated}
+    sites = dict.fromkeys((*model.components, *(unit.site for unit in request.units)))
+    with model.measuring(), fast_kernels(model):
         with attending(model, causal_attention(prefix)):
-            clean = clean_run(model, request.tokens)
-        sweep = _Sweep(model, request, clean)
+            clean = clean_run(model, request.tokens, sites)
+        record = Record(model, request, plan, clean)
+        sweep = _Sweep(
+            model, request, values, plan, record, positions - prefix.start[:, None], last - prefix.start, length
+        )
         with attending(model, row_attention(prefix)), hooked(sweep.hooks()):
-            model.hf.base_model(input_ids=ids.gather(1, last[:, None]), position_ids=last[:, None], use_cache=False)
-    return sweep.effects()
+            model.hf.base_model(input_ids=ids.gather(1, prefix.suffix), position_ids=prefix.suffix, use_cache=False)
+        return record.readings()
 
 
 class _Sweep:
-    """The state of one sweep: how many rows have joined, and what has been read off them."""
+    """The rows of one sweep, on their way through the layers.
 
-    def __init__(self, model: LanguageModel, request: Request, clean: CleanRun) -> None:
+    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean run, then every branch of the
+    schedule with a row a patch, in the order in which they join.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        request: Request,
+        values: Mapping[Component, Tensor],
+        plan: Schedule,
+        record: Record,
+        positions: Tensor,
+        last: Tensor,
+        length: int,
+    ) -> None:
         self.model = model
         self.request = request
-        self.clean = clean
-        self.schedule = schedule(request.rows)
-        self.index = {component: i for i, component in enumerate(model.components)}
-        self.readout = Readout.of(model, request.targets)
-        self.scale = self.readout.scale(clean.final)
+        #: `[prompt, patch, slot, columns]` of each ablated component.
+        self.values = values
+        self.plan = plan
+        self.record = record
+        #: [prompt, slot] and [prompt], counted from the start of the suffix.
+        self.positions = positions
+        self.last = last
+        self.length = length
+        self.prompts = torch.arange(len(request.tokens), device=model.device)
+        #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
+        at_last = positions == last[:, None]
+        self.at_last = at_last & (at_last.cumsum(1) == 1)
+        #: Branches that are on their way, the clean run among them.
         self.joined = 1
-        wide = wider(model.dtype)
-        prompts, rows = len(request.tokens), self.schedule.rows
-        #: [prompt, place, component] ⟨y_c, a⟩; a row's upstream components are the clean run's.
-        self.read = self.readout.unscaled(clean.written)[:, None].repeat(1, rows, 1)
-        #: [prompt, place, width] δ, what the overrides of a row change.
-        self.delta = torch.zeros(prompts, rows, model.width, dtype=wide, device=model.device)
-        #: δ of the rows that join at the next block, and the final residual stream of all rows.
+        #: What the rows that join at the next block change in their parents' residual streams.
         self.pending: Tensor | None = None
-        self.final: Tensor | None = None
 
-    def hooks(self) -> list:
-        """The hooks of the sweep, on every block, attention and MLP, and the final norm."""
-        handles = [on_input(self.model.final_norm, self._finish)]
-        for number, layer in enumerate(self.model.layers):
+    def hooks(self) -> Iterator[Handle]:
+        """The hooks of the sweep."""
+        for number, block in enumerate(self.model.layers):
             attn, mlp = Component(number, "attn"), Component(number, "mlp")
-            handles += [
-                on_input(layer, partial(self._enter, attn)),
-                on_input(self.model.attention(number), partial(self._narrow, attn)),
-                on_output(self.model.site(attn), partial(self._write, attn)),
-                on_output(self.model.site(mlp), partial(self._write, mlp)),
-            ]
-        return handles
+            yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
+            yield on_input(self.model.attention(number), partial(self._narrow, attn))
+            for layer in (attn, mlp):
+                if units := self.record.site(layer):
+                    yield on_site(self.model, units, partial(self._units, layer))
+                    if (norm := self.model.projection(layer).norm) is not None:
+                        yield on_input(norm, partial(self._projected, layer))
+                yield on_output(self.model.output(layer), partial(self._write, layer))
+        yield on_input(self.model.final_norm, self._finish)
 
-    def _joins_inside(self, component: Component) -> int:
-        """How many rows join inside the block: those that ablate attention, where the MLP reads what it wrote.
+    def _rows(self, hidden: Tensor) -> Tensor:
+        return by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
 
-        All others (ablated MLPs, and attention of parallel blocks) differ from the clean run only after the block,
-        and join at the next one: they cost nothing before.
+    def _final(self, rows: Tensor) -> Tensor:
+        """`[prompt, row, width]` the final position of each row."""
+        return rows[:, :, 0] if self.length == 1 else rows[self.prompts, :, self.last]
+
+    def _count(self) -> int:
+        """How many rows are on their way."""
+        return self.record.first(self.joined)
+
+    def _turn(self, layer: Component) -> Turn:
+        return self.plan.turns[layer]
+
+    def _copies(self, rows: Tensor, branches: Sequence[int]) -> Tensor:
+        """`rows` of the parents of `branches`."""
+        parents = self.record.parents(branches)
+        if parents is None:
+            return rows[:, :1].expand(-1, len(branches) * self.request.patches, *rows.shape[2:])
+        return rows[:, parents]
+
+    def _joins_inside(self, layer: Component) -> bool:
+        """Whether rows that start at `layer` join within the block: attention, where the MLP reads what it wrote.
+
+        All others differ from their parents only after the block, and join at the next one: they cost nothing before.
         """
-        if component.kind == "mlp" or self.model.parallel:
-            return 0
-        first, last = self.schedule.starts.get(component, (0, 0))
-        return last - first
+        return layer.kind == "attn" and not self.model.parallel
 
-    def _enter(self, attn: Component, hidden: Tensor) -> Tensor:
+    def _enter(self, attn: Component, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a block: join the rows of the block before, and hold places for those that join inside."""
-        hidden = self._join_pending(hidden)
-        held = self._joins_inside(attn)
-        return torch.cat([hidden, hidden[:, :1].expand(-1, held, -1)], dim=1) if held else hidden
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rows = self._join_pending(self._rows(hidden))
+        self.record.stream(attn.layer, self._final(rows))
+        self.record.begin(self.model.stage(attn))
+        if self.length > 1 and "position_embeddings" in kwargs:
+            tiled = tuple(each.repeat(1, rows.shape[1], 1) for each in kwargs["position_embeddings"])
+            kwargs = {**kwargs, "position_embeddings": tiled}
+        if self._joins_inside(attn) and (starting := self._turn(attn).starting):
+            rows = torch.cat([rows, self._copies(rows, starting)], 1)
+        hidden = rows.flatten(1, 2)
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
-    def _join_pending(self, hidden: Tensor) -> Tensor:
+    def _join_pending(self, rows: Tensor) -> Tensor:
         if self.pending is None:
-            return hidden
-        joining = (hidden[:, :1] + self.pending).to(hidden.dtype)
-        self.joined += joining.shape[1]
+            return rows
+        count = self.pending.shape[1] // self.request.patches
+        branches = range(self.joined, self.joined + count)
+        joining = (self._copies(rows, branches) + self.pending).to(rows.dtype)
         self.pending = None
-        return torch.cat([hidden, joining], dim=1)
+        self.joined += count
+        return torch.cat([rows, joining], 1)
 
     def _narrow(self, attn: Component, hidden: Tensor) -> Tensor | None:
-        """Before attention: rows that ablate it need no attention."""
-        return hidden[:, : self.joined].contiguous() if self._joins_inside(attn) else None
+        """Before attention: rows that start there need no attention."""
+        if not (self._joins_inside(attn) and self._turn(attn).starting):
+            return None
+        return hidden[:, : self._count() * self.length].contiguous()
 
-    def _write(self, component: Component, hidden: Tensor) -> Tensor | None:
-        """After a component: overwrite what the overriding rows write, and read every row."""
-        output = by_prompt(hidden, len(self.request.tokens))
-        widened = None
-        if held := self._joins_inside(component):
-            widened = output = torch.cat([output, output[:, :1].expand(-1, held, -1)], dim=1)
-            self.joined += held
-        write = self.schedule.writes.get(component)
-        late: list[int] = []
-        if write is not None:
-            values = self._values(component, write)
-            change = values.to(self.delta.dtype) - self._clean(component).to(self.delta.dtype)
-            self.delta[:, write.places] += change
-            now = [i for i, place in enumerate(write.places) if place < self.joined]
-            late = [i for i, place in enumerate(write.places) if place >= self.joined]
-            if now:
-                places = [write.places[i] for i in now]
-                output[:, places] = values[:, now] / self.model.residual_scale
-            if late:
-                self._postpone(component, [write.places[i] for i in late], change[:, late])
-        index = self.index[component]
-        self.read[:, : self.joined, index] = self.readout.unscaled(output) * self.model.residual_scale
-        if late and write is not None:
-            self.read[:, [write.places[i] for i in late], index] = self.readout.unscaled(values[:, late])
-        return widened
+    def _units(self, layer: Component, hidden: Tensor) -> Tensor | None:
+        """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
+        rows, turn = self._rows(hidden), self._turn(layer)
+        if turn.inner:
+            rows = torch.cat([rows, self._copies(rows, turn.inner)], 1)
+        for component, writes in turn.writes.items():
+            if component.is_unit:
+                self._override(component, writes, rows, rows[:, :1], self._after_those_on_their_way(turn.inner))
+        self.record.units(layer, self._final(rows))
+        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
 
-    def _postpone(self, component: Component, places: list[int], change: Tensor) -> None:
-        """Let the rows at `places` join at the next block, their residual stream changed by `change`."""
-        block = [Component(component.layer, "attn"), Component(component.layer, "mlp")]
+    def _projected(self, layer: Component, hidden: Tensor) -> None:
+        """Before the norm of a layer's output, where there is one: heads and neurons write at its scale."""
+        self.record.projected(layer, self._final(self._rows(hidden)))
+
+    def _write(self, layer: Component, hidden: Tensor) -> Tensor | None:
+        """After a layer: join the rows that start with it, overwrite, and read every row."""
+        turn, count = self._turn(layer), self._count()
+        output = self._rows(hidden)
+        rows, fresh = output[:, :count], output[:, count:]
+        if turn.outer:
+            fresh = torch.cat([fresh, self._copies(rows, turn.outer)], 1)
+        writes = turn.writes.get(layer, [])
+        self._override(layer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
+        starting = {branch: place * self.request.patches for place, branch in enumerate(turn.starting)}
+        self._override(layer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
+        self.record.layer(layer, self._final(rows), self._final(fresh))
+        if self._joins_inside(layer):
+            self.joined += len(turn.starting)
+            self.record.begin(self.model.stage(layer) + 1)
+            return torch.cat([rows, fresh], 1).flatten(1, 2) if turn.starting else None
+        if turn.starting:
+            self._postpone(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
+        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+
+    def _after_those_on_their_way(self, starting: Sequence[int]) -> dict[int, int]:
+        """The first row of each branch that joins now."""
+        return {branch: self._count() + place * self.request.patches for place, branch in enumerate(starting)}
+
+    def _override(
+        self,
+        component: Component,
+        writes: Sequence[tuple[int, bool]],
+        rows: Tensor,
+        clean: Tensor,
+        joining: dict[int, int],
+    ) -> None:
+        """Let `component` write its patches, or its clean values, in the rows of some branches.
+
+        Args:
+            writes: which branches, and whether they freeze it.
+            rows: `[prompt, row, suffix, columns]` what stands at the component's site.
+            clean: `[prompt, 1, suffix, columns]` what stands there in the clean run.
+            joining: the first row of each branch that isn't on its way yet.
+        """
+        if not writes:
+            return
+        columns = self.model.columns(component)
+        clean = clean[..., columns]
+        values = self.values.get(component)
+        change = None if values is None else self._change(values, self._final(clean))
+        for branch, frozen in writes:
+            first = joining[branch] if branch in joining else self.record.first(branch)
+            here = slice(first, first + self.request.patches)
+            if frozen:
+                rows[:, here, :, columns] = clean
+                continue
+            assert values is not None
+            assert change is not None
+            if self.length == 1:
+                rows[:, here, 0, columns] = values[:, :, 0]
+            else:
+                places = torch.arange(first, here.stop, device=rows.device)[:, None]
+                rows[self.prompts[:, None, None], places, self.positions[:, None], columns] = values
+            self.record.change(component, branch, change)
+
+    def _change(self, values: Tensor, clean: Tensor) -> Tensor:
+        """`[prompt, patch, columns]` what patches change at the final position; 0 where it isn't overridden."""
+        wide = wider(values.dtype)
+        if self.length == 1:
+            return values[:, :, 0].to(wide) - clean.to(wide)
+        change = values.to(wide) - clean.to(wide)[:, :, None]
+        return (change * self.at_last[:, None, :, None]).sum(2)
+
+    def _postpone(self, layer: Component, change: Tensor) -> None:
+        """Let the rows that start at `layer` join at the next block, their parents' residual streams changed so."""
+        turn = self._turn(layer)
+        together = sorted(turn.starting + turn.idle)
+        if self.pending is None and together == turn.starting:
+            self.pending = change
+            return
+        # In parallel blocks some rows start with the other layer, some with both.
         if self.pending is None:
-            ends = [self.schedule.starts[part][1] for part in block if part in self.schedule.starts]
-            self.pending = change.new_zeros(len(change), max(ends) - self.joined, change.shape[-1])
-        self.pending[:, [place - self.joined for place in places]] += change
-
-    def _clean(self, component: Component) -> Tensor:
-        return self.clean.written[:, self.index[component], None]
-
-    def _values(self, component: Component, write: Write) -> Tensor:
-        """`[prompt, override, width]` what the overrides of `component` write."""
-        values = []
-        if any(value is not CLEAN for value in write.values):
-            values.append(self.request.patches[component].to(self.model.device))
-        values.append(self._clean(component))
-        pool = torch.cat(values, dim=1)
-        clean = pool.shape[1] - 1
-        return pool[:, [clean if value is CLEAN else value for value in write.values]]
+            self.pending = change.new_zeros(len(change), len(together) * self.request.patches, *change.shape[2:])
+        patches = torch.arange(self.request.patches, device=change.device)
+        places = [patches + (branch - self.joined) * self.request.patches for branch in turn.starting]
+        self.pending[:, torch.cat(places)] += change
 
     def _finish(self, hidden: Tensor) -> Tensor:
         """Before the final norm: keep every row's residual stream, and let the clean run go on alone."""
-        self.final = self._join_pending(hidden)
-        return self.final[:, :1]
-
-    def effects(self) -> Effects:
-        """What was measured, the rows in the order of the plan."""
-        assert self.final is not None
-        places = list(self.schedule.place)
-        final = self.final.to(self.delta.dtype)
-        scale, constant = self.scale[:, None], self.readout.constant[:, None]
-        own_scale, read = self.readout.scale(final), self.readout.unscaled(final)
-        logits = read / own_scale + constant
-        logit = self.readout.logit(self.clean.final)
-        return Effects(
-            unembed=(self.readout.unscaled(self.clean.written) / scale).cpu(),
-            embed=(self.readout.unscaled(self.clean.embed) / self.scale).cpu(),
-            logit=logit.cpu(),
-            row_unembed=(self.read[:, places] / scale[..., None]).cpu(),
-            row_logit=logits[:, places].cpu(),
-            row_frozen=(read / scale + constant)[:, places].cpu(),
-            row_direct=self.readout.logit(self.clean.final[:, None] + self.delta)[:, places].cpu(),
-            row_indirect=self.readout.logit(final - self.delta)[:, places].cpu(),
-            row_scale=(scale / own_scale)[:, places].cpu(),
-            clean_error=float((logits[:, 0] - logit).abs().max()),
-        )
+        rows = self._join_pending(self._rows(hidden))
+        self.record.finish(self._final(rows))
+        return rows[:, 0]

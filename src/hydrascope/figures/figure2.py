@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.components import Kind
 from hydrascope.figures import style
 from hydrascope.figures.panels import (
     COLOUR,
     KINDS,
     NAME,
+    ablated_layers,
     absent,
     band,
     cloud,
@@ -19,12 +19,13 @@ from hydrascope.figures.panels import (
     depth_scale,
     faint_lines,
     layer_axis,
+    name_reading,
     panel_letter,
     zero_line,
 )
-from hydrascope.measures import Bootstrap, agreement, average_patches, direct_effect, layers, of_kind
+from hydrascope.measures import Bootstrap, LayerKind, agreement, depth, direct_effect, layers, of_kind
 
-MARKER: dict[Kind, str] = {"attn": "o", "mlp": "^"}
+MARKER: dict[LayerKind, str] = {"attn": "o", "mlp": "^"}
 
 
 def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
@@ -32,42 +33,45 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
 
     (a) `unembed` and (b) −`total`, what the ablation costs, per layer: prompts grey, their mean in colour; (c) one
     against the other; (d) their correlation over prompts and the share of prompts with `unembed` > −`total`.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
     """
-    effects = average_patches(results)
+    effects = ablated_layers(results)
     direct, lost = direct_effect(effects), -effects["total"]
-    depth = 1 + max(layers(effects["component"]))
+    top = depth(effects)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 4.4), layout="constrained")
         grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.35))
-        clean = effects["unembed"].rename(component="ablated")
-        for row, (letter, values, label) in enumerate(
+        name_reading(figure, effects)
+        for row, (letter, values, dim, label) in enumerate(
             (
-                ("a", clean, "Direct effect\nΔ unembed (logits)"),
-                ("b", lost, "Cost of ablation\n−Δ ablate (logits)"),
+                ("a", effects["unembed"], "component", "Direct effect\nΔ unembed (logits)"),
+                ("b", lost, "ablated", "Cost of ablation\n−Δ ablate (logits)"),
             )
         ):
             left = figure.add_subplot(grid[row, 0])
             right = figure.add_subplot(grid[row, 1], sharey=left)
             for axes, kind in zip((left, right), KINDS, strict=True):
-                _per_layer(axes, of_kind(values, "ablated", kind), kind, depth)
+                _per_layer(axes, of_kind(values, dim, kind), dim, kind, top)
                 panel_letter(axes, letter if kind == "attn" else "", NAME[kind])
             # Where attention wasn't ablated, its panel has no axis to put numbers on.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
-        _against(figure.add_subplot(grid[0, 2]), direct, lost, depth)
-        _agreement(figure.add_subplot(grid[1, 2]), agreement(effects, bootstrap), depth)
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, top)
+        _agreement(figure.add_subplot(grid[1, 2]), agreement(effects, bootstrap), top)
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
     return figure
 
 
-def _per_layer(axes: Axes, values: xr.DataArray, kind: Kind, depth: int) -> None:
-    """Every prompt's values over layers, and their mean."""
-    if not values.sizes["ablated"]:
+def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: LayerKind, depth: int) -> None:
+    """Every prompt's values over layers, which lie along `dim`, and their mean."""
+    if not values.sizes[dim]:
         absent(axes, "not ablated\nin this run")
         return
-    x = layers(values["ablated"])
+    x = layers(values[dim])
     zero_line(axes)
-    faint_lines(axes, x, values.transpose("prompt", "ablated").values, style.GREY)
+    faint_lines(axes, x, values.transpose("prompt", dim).values, style.GREY)
     axes.plot(x, values.mean("prompt", skipna=False), color=COLOUR[kind], marker=MARKER[kind], markersize=2, zorder=3)
     layer_axis(axes, depth)
 

@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from hydrascope.components import Component, Kind
 from hydrascope.figures import style
 from hydrascope.figures.panels import (
     COLOUR,
     KINDS,
     NAME,
+    ablated_layers,
     absent,
     band,
     cloud,
@@ -19,19 +19,21 @@ from hydrascope.figures.panels import (
     depth_scale,
     layer_axis,
     limit_slopes,
+    main_kind,
+    name_reading,
     panel_letter,
     point_size,
     zero_line,
 )
 from hydrascope.measures import (
     Bootstrap,
-    average_patches,
+    LayerKind,
     best_layer,
     compensable,
     compensation,
     compensation_regression,
+    depth,
     direct_effect,
-    kinds,
     layers,
     of_kind,
 )
@@ -44,29 +46,34 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     per ablated layer the variance explained and the slope, with confidence intervals, that layer marked. (b) and
     (d) show attention layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which
     nothing can compensate for, are left out.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
     """
-    effects = average_patches(results)
+    effects = ablated_layers(results)
     points = effects.isel(ablated=compensable(effects).values)
     direct, response = direct_effect(points), compensation(points)["compensation"]
     fit = compensation_regression(effects, bootstrap)
-    kind: Kind = "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
-    depth = 1 + max(layers(effects["component"]))
+    kind, top = main_kind(effects), depth(effects)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 5.2), layout="constrained")
+        name_reading(figure, effects)
         (a, b), (c, d) = figure.subplots(2, 2)
-        scale = depth_scale(depth)
+        scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
             _all_layers(axes, direct, response, each, scale)
             panel_letter(axes, letter, f"{NAME[each]} layers")
         best = best_layer(fit, kind)
-        _one_layer(b, direct, response, fit, best)
-        _over_depth(d, of_kind(fit, "ablated", kind), kind, best, depth)
+        _one_layer(b, direct, response, fit, best, kind)
+        _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
         panel_letter(d, "d")
     return figure
 
 
-def _all_layers(axes: Axes, direct: xr.DataArray, response: xr.DataArray, kind: Kind, scale: ScalarMappable) -> None:
+def _all_layers(
+    axes: Axes, direct: xr.DataArray, response: xr.DataArray, kind: LayerKind, scale: ScalarMappable
+) -> None:
     """The points of all layers of one kind."""
     x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
     if not x.size:
@@ -85,7 +92,9 @@ def full_repair(axes: Axes) -> None:
     axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", label="full repair", zorder=3)
 
 
-def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.DataArray, fit: xr.Dataset, ablated: str | None) -> None:
+def _one_layer(
+    axes: Axes, direct: xr.DataArray, response: xr.DataArray, fit: xr.Dataset, ablated: str | None, kind: LayerKind
+) -> None:
     """The points of one layer, and the line through them."""
     if ablated is None:
         absent(axes, "no layer has a regression:\ntoo few prompts, or all alike")
@@ -94,8 +103,7 @@ def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.DataArray, fit: xr
     line = fit.sel(ablated=ablated)
     slope, intercept = (float(line[name].sel(bound="estimate")) for name in ("slope", "intercept"))
     zero_line(axes)
-    colour = COLOUR[Component.parse(ablated).kind]
-    axes.scatter(x, y, s=1.5 * point_size(x.size), color=colour, alpha=0.6, linewidths=0, rasterized=True)
+    axes.scatter(x, y, s=1.5 * point_size(x.size), color=COLOUR[kind], alpha=0.6, linewidths=0, rasterized=True)
     ends = np.array([x.min(), x.max()])
     axes.plot(ends, intercept + slope * ends, color=style.BLACK, label=_equation(line), zorder=4)
     full_repair(axes)
@@ -111,13 +119,13 @@ def _equation(line: xr.Dataset) -> str:
     return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
 
 
-def _over_depth(axes: Axes, fit: xr.Dataset, kind: Kind, best: str | None, depth: int) -> None:
+def _over_depth(axes: Axes, fit: xr.Dataset, kind: LayerKind, best: str | None, depth: int) -> None:
     """Slope and variance explained per ablated layer."""
     x = layers(fit["ablated"])
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     if best is not None:
-        place = Component.parse(best).layer
+        place = int(fit["ablated_layer"].sel(ablated=best))
         axes.axvline(place, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
     for name, colour, line, label in (("r2", COLOUR[kind], "-", "R²"), ("slope", style.BLACK, "--", "slope")):
         band(axes, x, fit[name], colour)

@@ -6,32 +6,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.components import Kind
 from hydrascope.figures import style
 from hydrascope.figures.panels import (
     COLOUR,
+    ablated_layers,
     absent,
     band,
     layer_axis,
     limit_slopes,
+    main_kind,
+    name_reading,
     panel_letter,
     point_size,
     zero_line,
 )
 from hydrascope.measures import (
     Bootstrap,
-    average_patches,
+    LayerKind,
     compensable,
     compensation,
+    depth,
     direct_effect,
-    kinds,
     layers,
     of_kind,
     regression,
 )
 
 #: The two parts of the response, in `compensation`, and the kind of component that each is due to.
-PARTS: tuple[tuple[str, Kind], ...] = (("attention", "attn"), ("mlp", "mlp"))
+PARTS: tuple[tuple[str, LayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
 _PANELS = 8
 
 
@@ -41,12 +43,16 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     (a) A selection of ablated layers, evenly spaced in depth, one point a prompt, with regression lines; (b) the
     slopes and (c) the variance explained at all layers, with confidence intervals. Ablated are attention layers,
     or MLPs where none was; layers with nothing downstream are left out.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
     """
-    effects = average_patches(results)
-    kind: Kind = "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
+    effects = ablated_layers(results)
+    kind = main_kind(effects)
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+        name_reading(figure, effects)
         if not chosen.sizes["ablated"]:
             absent(figure.subplots(), "Nothing is downstream of the layers that this run ablated.")
             return figure
@@ -69,12 +75,12 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         above.supylabel("Change in direct effect, ΔDE (logits)", fontsize=8)
         above.legend(handles=_legend(), loc="outside upper center", ncols=2)
         slope, explained = below.subplots(1, 2)
-        _over_depth(slope, explained, fits, kind, 1 + max(layers(effects["component"])))
+        _over_depth(slope, explained, fits, kind, depth(effects))
     return figure
 
 
 def _legend() -> list[Line2D]:
-    names: tuple[tuple[Kind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
+    names: tuple[tuple[LayerKind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
     return [Line2D([], [], color=COLOUR[kind], marker="o", label=f"downstream {name}") for kind, name in names]
 
 
@@ -96,7 +102,7 @@ def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dic
     axes.set_title(f"{direct['ablated'].item()} ablated")
 
 
-def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: Kind, depth: int) -> None:
+def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: LayerKind, depth: int) -> None:
     """Slope and R² of each part of the response over depth."""
     x = layers(fits["mlp"]["ablated"])
     for axes, name, label in ((slope, "slope", "Slope of ΔDE on direct effect"), (explained, "r2", "R²")):

@@ -10,16 +10,40 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.components import Kind
+from hydrascope.errors import HydrascopeError
 from hydrascope.figures import style
-from hydrascope.measures import layers
+from hydrascope.measures import LayerKind, caption, kinds, layers, per_prompt, whole_layers
 
-KINDS: tuple[Kind, Kind] = ("attn", "mlp")
-COLOUR: dict[Kind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
-NAME: dict[Kind, str] = {"attn": "Attention", "mlp": "MLP"}
+KINDS: tuple[LayerKind, LayerKind] = ("attn", "mlp")
+COLOUR: dict[LayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
+NAME: dict[LayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
+
+
+def ablated_layers(results: xr.Dataset) -> xr.Dataset:
+    """The effects of the layers that were ablated, heads and neurons and joint ablations left out.
+
+    Raises:
+        HydrascopeError: no layer was.
+    """
+    effects = per_prompt(results)
+    chosen = whole_layers(effects["ablated"])
+    if not chosen:
+        raise HydrascopeError("figures 2, 7 and 8 show ablated layers, and this run ablated none: ablate layers, too")
+    return effects.isel(ablated=chosen)
+
+
+def main_kind(effects: xr.Dataset) -> LayerKind:
+    """The kind of layer that a figure with room for one shows: attention where any was ablated."""
+    return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
+
+
+def name_reading(figure: Figure, effects: xr.Dataset) -> None:
+    """Say above the panels which readout is shown, and how σ was read."""
+    figure.suptitle(f"Readout: {printable(caption(effects))}", fontsize=6.5, color=style.GREY)
 
 
 def printable(text: str, limit: int = 80) -> str:

@@ -4,29 +4,34 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from hydrascope.components import Component
 from hydrascope.figures import style
 from hydrascope.figures.panels import COLOUR, KINDS
-from hydrascope.measures import layers
+from hydrascope.measures import depth
 
 #: Where a patch comes from, by the name of the ablation; zero ablation has no source.
-SOURCE = {"resample": "another prompt", "mean": "mean over prompts", "noise": "this prompt, noised"}
+SOURCE = {
+    "resample": "another prompt",
+    "counterfactual": "this prompt’s twin",
+    "mean": "mean over prompts",
+    "noise": "this prompt, noised",
+}
 
 #: Of the layer below the ablated one, of that layer, and of the layer above.
 _PLACES = (2.2, 3.2, 4.4, 5.4, 6.6, 7.6)
 _OTHER, _OWN = 1.75, 0.6
 
 
-def protocol(axes: Axes, results: xr.Dataset, ablated: str) -> None:
-    """The residual streams of the patch's source and of the prompt, with the ablated component between them.
+def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> None:
+    """The residual streams of the patch's source and of the prompt, with the ablated part between them.
 
-    What is downstream, in this model, and so can respond, is tinted.
+    A head or a neuron is shown at its layer's place. What is downstream, in this model, and so can respond, is tinted.
+    `outcome` names what is read.
     """
-    cut = Component.parse(ablated)
-    at = 2 if cut.kind == "attn" else 3
-    beside = f"mlp.{cut.layer}" if cut.kind == "attn" else f"attn.{cut.layer}"
-    same_layer = bool(results["downstream"].sel(ablated=ablated, component=beside))
-    top = max(layers(results["component"])) == cut.layer
+    cut = results[["downstream"]].sel(ablated=ablated)
+    layer, in_attention = int(cut["ablated_layer"]), str(cut["ablated_kind"].values) in ("attn", "head")
+    at, other_kind = (2, "mlp") if in_attention else (3, "attn")
+    same_layer = bool(cut["downstream"].sel(component=f"{other_kind}.{layer}"))
+    top = layer == depth(results) - 1
     source = SOURCE.get(str(results.attrs.get("ablation", "resample")))
     axes.set_axis_off()
     axes.set_xlim(0, 10)
@@ -37,11 +42,11 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str) -> None:
         axes.text(1.45, _OTHER, source, ha="right", va="center", color=style.GREY, fontsize=7)
     axes.add_patch(_arrow((1.55, _OWN), (8.35, _OWN), style.BLACK))
     axes.text(1.45, _OWN, "this prompt", ha="right", va="center", fontsize=7)
-    axes.text(8.45, _OWN, "logit of the\ntarget token", ha="left", va="center", fontsize=7)
+    axes.text(8.45, _OWN, outcome, ha="left", va="center", fontsize=7)
     responding = []
     for i, x in enumerate(_PLACES):
         kind = KINDS[i % 2]
-        if (i // 2 == 0 and cut.layer == 0) or (i // 2 == 2 and top):
+        if (i // 2 == 0 and layer == 0) or (i // 2 == 2 and top):
             continue
         if source:
             _box(axes, x, _OTHER, kind, COLOUR[kind] if i == at else style.GREY)

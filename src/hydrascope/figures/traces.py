@@ -1,4 +1,4 @@
-"""Figures 1 and 3: one prompt, every layer's direct effect before and after the ablation of one."""
+"""Figures 1 and 3: one prompt, every layer's direct effect before and after the ablation of one part."""
 
 from typing import Any
 
@@ -9,37 +9,58 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from hydrascope.components import Component, Kind
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures import style
 from hydrascope.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, zero_line
 from hydrascope.figures.protocol import protocol
-from hydrascope.measures import direct_effect, kinds, layers, of_kind
+from hydrascope.measures import (
+    PartKind,
+    Sigma,
+    at_readout,
+    caption,
+    depth,
+    kinds,
+    layers,
+    of_kind,
+    per_prompt,
+    strength,
+    whole_layers,
+)
 
-#: How the ablated layer is marked.
+#: How the ablated part's layer is marked.
 CUT: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
+#: What a figure of one ablation shows, the first that there is.
+_PREFERRED: tuple[PartKind, ...] = ("attn", "mlp", "head", "neuron")
+_BY_PATCH = "unembed_ablated_by_patch"
 
 
 def examples(
-    results: xr.Dataset, prompt: int | None = None, ablated: str | None = None
+    results: xr.Dataset, prompt: int | None = None, ablated: str | None = None, readout: str | None = None
 ) -> tuple[tuple[int, str], tuple[int, str]]:
-    """The prompt and the ablated component that Figures 1 and 3 show.
+    """The prompt and the ablated part that Figures 1 and 3 show.
 
-    What is named is kept in both. What is left open is chosen by the largest direct effect, among attention
-    layers where any was ablated; Figure 3 then takes another prompt than Figure 1, or, where the prompt is
-    named or the only one, another layer.
+    What is named is kept in both. What is left open is chosen by the largest direct effect (by what is removed, where
+    the direct effect wasn't read), among attention layers where any was ablated; Figure 3 then takes another
+    prompt than Figure 1, or, where the prompt is named or the only one, another part.
 
     Raises:
-        HydrascopeError: there is no such prompt, or no such component was ablated.
+        HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
     """
     prompts, labels = results.sizes["prompt"], [str(label) for label in results["ablated"].values]
+    single = dict(zip(labels, kinds(results["ablated"]), strict=True))
     if prompt is not None and not 0 <= prompt < prompts:
         raise HydrascopeError(f"there is no prompt {prompt}: this result holds prompts 0 to {prompts - 1}")
     if ablated is not None and ablated not in labels:
-        raise HydrascopeError(f"{ablated} isn't among the components that this run ablated: {_some(labels)}")
-    kind: Kind = "attn" if "attn" in kinds(results["ablated"]) else "mlp"
-    direct = direct_effect(results)
-    direct = direct.sel(ablated=[ablated]) if ablated else of_kind(direct, "ablated", kind)
+        raise HydrascopeError(f"{ablated} isn't among what this run ablated: {_some(labels)}")
+    if (ablated is None and set(single.values()) == {"joint"}) or single.get(str(ablated)) == "joint":
+        raise HydrascopeError("figures 1 and 3 show the ablation of one part, and this run ablated several at once")
+    if prompt is not None and ablated is not None:
+        return (prompt, ablated), (prompt, ablated)
+    direct = strength(per_prompt(results, readout))
+    if ablated:
+        direct = direct.sel(ablated=[ablated])
+    else:
+        direct = of_kind(direct, "ablated", next(kind for kind in _PREFERRED if kind in single.values()))
     chosen = direct.values if prompt is None else direct.values[[prompt]]
     # NaN would be taken for the largest.
     chosen = np.where(np.isnan(chosen), -np.inf, chosen)
@@ -61,81 +82,114 @@ def _some(labels: list[str]) -> str:
     return ", ".join(labels) if len(labels) <= 6 else f"{labels[0]}, {labels[1]}, … {labels[-1]}"
 
 
-def figure1(results: xr.Dataset, prompt: int | None = None, ablated: str | None = None) -> Figure:
+def figure1(
+    results: xr.Dataset,
+    prompt: int | None = None,
+    ablated: str | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+) -> Figure:
     """The protocol, and one prompt's direct effects before and after an ablation (the paper's Figure 1).
 
-    Defaults and errors as in `examples`, of which this is the first.
+    Every patch is drawn where the run kept them apart, else their mean alone. Defaults and errors as in `examples`,
+    of which this is the first, and as in `hydrascope.measures.per_prompt`.
     """
-    prompt, ablated = examples(results, prompt, ablated)[0]
+    prompt, ablated = examples(results, prompt, ablated, readout)[0]
+    shown = _one(results, prompt, ablated, readout, sigma)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 3.9), layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.5))[:, 0]
-        protocol(above.subplots(), results, ablated)
+        protocol(above.subplots(), results, ablated, _outcome(shown, "logit of the\ntarget token"))
         attention, mlp = below.subplots(1, 2, sharex=True)
-        _both_kinds(results, prompt, ablated, attention, mlp)
+        _both_kinds(shown, attention, mlp)
         mlp.set_ylabel("")
-        below.suptitle(_title(results, prompt, 84), fontsize=8)
-        _legend(below, results, ablated)
+        below.suptitle(_title(shown, prompt, 84), fontsize=8)
+        _legend(below, shown, results.sizes["patch"])
     return figure
 
 
-def figure3(results: xr.Dataset, prompt: int | None = None, ablated: str | None = None) -> Figure:
+def figure3(
+    results: xr.Dataset,
+    prompt: int | None = None,
+    ablated: str | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+) -> Figure:
     """A second example, as large as the page (the paper's Figure 3).
 
-    Defaults and errors as in `examples`, of which this is the second.
+    As `figure1`, but of the second of the `examples`.
     """
-    prompt, ablated = examples(results, prompt, ablated)[1]
+    prompt, ablated = examples(results, prompt, ablated, readout)[1]
+    shown = _one(results, prompt, ablated, readout, sigma)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 4.6), layout="constrained")
         attention, mlp = figure.subplots(2, 1, sharex=True)
-        _both_kinds(results, prompt, ablated, attention, mlp)
+        _both_kinds(shown, attention, mlp)
         attention.set_xlabel("")
-        figure.suptitle(_title(results, prompt, 88), fontsize=8)
-        _legend(figure, results, ablated)
+        figure.suptitle(_title(shown, prompt, 88), fontsize=8)
+        _legend(figure, shown, results.sizes["patch"])
     return figure
 
 
-def _title(results: xr.Dataset, prompt: int, limit: int) -> str:
-    """The prompt, and the token whose logit is read."""
-    text, target = (str(results[name].values[prompt]) for name in ("text", "target_text"))
-    return f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
+def _one(results: xr.Dataset, prompt: int, ablated: str, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+    """The effects of one ablation on one prompt, and `by_patch` [patch, component] where the run kept it."""
+    one = results.isel(prompt=[prompt]).sel(ablated=[ablated])
+    effects = per_prompt(one, readout, sigma)
+    if _BY_PATCH in results:
+        at = at_readout(one, readout)
+        patches = at[_BY_PATCH].isel(component=whole_layers(at["component"])).astype(np.float64)
+        if effects.attrs["sigma"] == "own" and effects.attrs["readout_before"] < 0:
+            patches = patches * at["scale"].astype(np.float64)
+        effects = effects.assign(by_patch=patches.drop_vars(patches.coords))
+    return effects.isel(prompt=0, ablated=0)
 
 
-def _both_kinds(results: xr.Dataset, prompt: int, ablated: str, attention: Axes, mlp: Axes) -> None:
+def _title(shown: xr.Dataset, prompt: int, limit: int) -> str:
+    """The prompt, the token that it is followed by, and what is read."""
+    text, target = (str(shown[name].values) for name in ("text", "target_text"))
+    first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
+    return f"{first}\nReadout: {printable(caption(shown))}"
+
+
+def _outcome(shown: xr.Dataset, logit: str) -> str:
+    """What is read: `logit`, in the words of the place that it stands in, or the name of another readout."""
+    return logit if shown.attrs["readout"] == "logit" else printable(shown.attrs["readout"], 18)
+
+
+def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
     """Direct effects of attention layers in one panel, of MLPs in the other."""
-    one = results[["unembed", "unembed_ablated"]].isel(prompt=prompt).sel(ablated=ablated).load()
-    depth = 1 + max(layers(results["component"]))
-    size = float(np.clip(60 / depth, 1, 3.5))
+    top = depth(shown)
+    size = float(np.clip(60 / top, 1, 3.5))
+    outcome = _outcome(shown, "the\ntarget’s logit")
     for axes, kind in zip((attention, mlp), KINDS, strict=True):
-        part = of_kind(one, "component", kind)
+        part = of_kind(shown, "component", kind)
         x = layers(part["component"])
-        patches = part["unembed_ablated"].transpose("patch", "component").values
         zero_line(axes)
-        axes.axvline(Component.parse(ablated).layer, **CUT)
-        if len(patches) > 1:
-            faint_lines(axes, x, patches, COLOUR[kind], alpha=0.3)
+        axes.axvline(int(shown["ablated_layer"]), **CUT)
+        if part.sizes.get("patch", 1) > 1:
+            faint_lines(axes, x, part["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
         axes.plot(x, part["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
-        axes.plot(x, patches.mean(0), color=COLOUR[kind], marker="s", markersize=size, zorder=5)
-        layer_axis(axes, depth)
+        axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
+        layer_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
-        axes.set_ylabel("Direct effect on the\ntarget’s logit (logits)")
+        axes.set_ylabel(f"Direct effect on {outcome} (logits)")
 
 
-def _legend(figure: Figure | SubFigure, results: xr.Dataset, ablated: str) -> None:
+def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None:
     """One legend for both panels: what is drawn in either kind's colour is shown in both."""
-    patches = results.sizes["patch"]
     faint, mean = (
         tuple(Line2D([], [], color=COLOUR[kind], **look) for kind in KINDS)
         for look in ({"linewidth": 0.6, "alpha": 0.6}, {"marker": "s"})
     )
+    kept = "by_patch" in shown
+    how = {False: "", True: f", mean of {patches} patches" + ("" if kept else " (only the mean was kept)")}[patches > 1]
     entries: dict[str, Any] = {
         "intact": Line2D([], [], color=style.BLACK, marker="o"),
-        f"{ablated} ablated" + (", mean of patches" if patches > 1 else ""): mean,
-        f"each of {patches} patches": faint,
-        "the ablated layer": Line2D([], [], **CUT),
+        f"{shown['ablated'].item()} ablated{how}": mean,
     }
-    if patches == 1:
-        del entries["each of 1 patches"]
+    if patches > 1 and kept:
+        entries["each patch"] = faint
+    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **CUT)
     handler = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     figure.legend(
         list(entries.values()),

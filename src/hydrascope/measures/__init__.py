@@ -1,24 +1,26 @@
 """What a run's results say: pure functions on the dataset, with confidence intervals over prompts.
 
-Every function takes the results as `xarray.open_zarr` gives them. Where several are wanted, average the
-patches once and hand that to each: `effects = average_patches(results)`.
+Every function takes the results as `hydrascope.open_results` gives them, and measures on their first readout with
+ablated runs read at the clean run's σ. For another reading, or where several measures are wanted, read the results
+once and hand that to each: `effects = per_prompt(results, "difference", "own")`.
 """
 
+from hydrascope.components import LayerKind
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, interval, mean_interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import (
-    average_patches,
     change,
     direct_effect,
-    kinds,
-    layers,
-    of_kind,
-    removed_effect,
+    own_change,
     require_complete,
+    strength,
+    with_direct_effect,
 )
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.localisation import localisation, strongest
+from hydrascope.measures.parts import PartKind, depth, kinds, layers, of_kind, units, whole_layers
+from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import (
     best_layer,
     compensation_regression,
@@ -30,14 +32,20 @@ from hydrascope.measures.shift import response_shift
 
 __all__ = [
     "BOUNDS",
+    "SIGMA_NAME",
     "Bootstrap",
+    "LayerKind",
+    "PartKind",
+    "Sigma",
     "agreement",
-    "average_patches",
+    "at_readout",
     "best_layer",
+    "caption",
     "change",
     "compensable",
     "compensation",
     "compensation_regression",
+    "depth",
     "direct_effect",
     "erasure",
     "interval",
@@ -46,11 +54,16 @@ __all__ = [
     "localisation",
     "mean_interval",
     "of_kind",
+    "own_change",
+    "per_prompt",
     "regression",
-    "removed_effect",
     "repair_profile",
     "require_complete",
     "response_shift",
     "restoration",
+    "strength",
     "strongest",
+    "units",
+    "whole_layers",
+    "with_direct_effect",
 ]

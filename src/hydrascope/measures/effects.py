@@ -1,74 +1,13 @@
-"""From results to effects per prompt: the patches averaged, the components told apart.
-
-Every measure starts here. `average_patches` is the only function that reads the big variables, and it reads
-them once: call it first where several measures are wanted, or hand any measure the results as they are.
-"""
-
-from typing import TypeVar
+"""Effects of ablated parts per prompt, each [prompt, ablated], and what makes them fit to be measured on."""
 
 import numpy as np
 import xarray as xr
 
-from hydrascope.components import Component, Kind
 from hydrascope.errors import HydrascopeError
+from hydrascope.measures.parts import separable
+from hydrascope.measures.reading import per_prompt
 
-Data = TypeVar("Data", xr.DataArray, xr.Dataset)
-
-#: Per prompt, ablated component and patch, and so averaged over patches.
-_PER_PATCH = ("unembed_ablated", "total", "direct", "indirect", "norm")
-
-#: What a result must hold to be measured.
-VARIABLES = ("unembed", "downstream", *_PER_PATCH)
-
-#: Bytes of one variable that are held at a time while it is averaged.
-_BLOCK = 2**26
-
-
-def average_patches(results: xr.Dataset) -> xr.Dataset:
-    """The results with every effect averaged over patches (Eq. 39), in memory and in float64.
-
-    Effects are averaged, not patches. What is summed over components afterwards may be summed after the mean,
-    sums and means commuting. Reads a block of prompts at a time, so that a result larger than memory can be
-    measured. Results without a `patch` dimension are averaged already and come back unchanged.
-
-    Returns:
-        `unembed` [prompt, component], `unembed_ablated` [prompt, ablated, component], `total`, `direct`,
-        `indirect`, `norm` [prompt, ablated], all in logits, `downstream` [ablated, component], with the
-        coordinates and attributes of `results`. A value that is no number stays one.
-
-    Raises:
-        HydrascopeError: the dataset is no result of a run.
-    """
-    missing = [name for name in VARIABLES if name not in results]
-    if missing:
-        raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")
-    if "patch" not in results.dims:
-        return results
-    if not all(results.sizes[dim] for dim in ("prompt", "ablated", "patch", "component")):
-        raise HydrascopeError("the result holds no measurements: run `hydrascope run` to fill it")
-    strangers = set(results["ablated"].values) - set(results["component"].values)
-    if strangers:
-        raise HydrascopeError(f"the result ablates {min(strangers)}, which is none of its components")
-    effects = xr.Dataset(
-        {name: _patch_mean(results[name]) for name in _PER_PATCH},
-        coords={name: coord for name, coord in results.coords.items() if "patch" not in coord.dims},
-        attrs=results.attrs,
-    )
-    effects["unembed"] = results["unembed"].transpose("prompt", "component").astype(np.float64)
-    effects["downstream"] = results["downstream"].transpose("ablated", "component").astype(bool)
-    return effects.load()
-
-
-def _patch_mean(variable: xr.DataArray) -> xr.DataArray:
-    """The mean over patches in float64, a block of prompts at a time; NaN where a patch is NaN."""
-    per_prompt = variable.nbytes // variable.sizes["prompt"]
-    chunk = variable.encoding.get("preferred_chunks", {}).get("prompt", 1)
-    step = max(_BLOCK // max(per_prompt, 1) // chunk, 1) * chunk
-    blocks = [
-        variable.isel(prompt=slice(start, start + step)).mean("patch", dtype=np.float64, skipna=False)
-        for start in range(0, variable.sizes["prompt"], step)
-    ]
-    return xr.concat(blocks, "prompt").transpose("prompt", "ablated", ...)
+_MEASURED = ("unembed", "unembed_ablated", "total", "direct", "indirect", "scale", "norm", "embed", "logit")
 
 
 def require_complete(effects: xr.Dataset) -> None:
@@ -77,8 +16,9 @@ def require_complete(effects: xr.Dataset) -> None:
     Raises:
         HydrascopeError: some prompt has a value that is no finite number.
     """
-    for name in ("unembed", *_PER_PATCH):
-        finite = abs(effects[name]) < np.inf
+    read = with_direct_effect(effects)["contribution"]
+    for name, values in [*((name, effects[name]) for name in _MEASURED), ("unembed", read)]:
+        finite = abs(values) < np.inf
         if not finite.all():
             bad = int((~finite.all([dim for dim in finite.dims if dim != "prompt"])).sum())
             raise HydrascopeError(
@@ -87,49 +27,58 @@ def require_complete(effects: xr.Dataset) -> None:
             )
 
 
-def layers(labels: xr.DataArray) -> list[int]:
-    """The layer of each component label, counted from 0."""
-    return [Component.parse(str(label)).layer for label in labels.values]
-
-
-def kinds(labels: xr.DataArray) -> list[Kind]:
-    """The kind, `attn` or `mlp`, of each component label."""
-    return [Component.parse(str(label)).kind for label in labels.values]
-
-
-def of_kind(data: Data, dim: str, kind: Kind) -> Data:
-    """The part of `data` whose `dim`, `ablated` or `component`, is of one kind, in order of depth."""
-    chosen = [i for i, each in enumerate(kinds(data[dim])) if each == kind]
-    depth = layers(data[dim])
-    return data.isel({dim: sorted(chosen, key=depth.__getitem__)})
+def with_direct_effect(results: xr.Dataset) -> xr.Dataset:
+    """The effects of those ablated parts that were read, too, so that their direct effect is known."""
+    effects = per_prompt(results)
+    read = effects["ablated_read"].values
+    return effects if read.all() else effects.isel(ablated=read)
 
 
 def direct_effect(results: xr.Dataset) -> xr.DataArray:
-    """DE: what each ablated component adds to the target's logit in the intact network, in logits.
+    """DE: what each ablated part adds to the readout in the intact network, in logits.
 
-    `[prompt, ablated]`, the clean run's Δ_unembed (Eq. 10) of the component that is ablated: positive where
-    it promotes the target. It is the paper's DE(a^l, u) of Eq. 34 and the horizontal axis of Figure 7.
+    `[prompt, ablated]`, the clean run's Δ_unembed (Eq. 10) of the part that is ablated, summed over the parts of
+    a joint ablation: positive where it promotes the target. It is the paper's DE(a^l, u) of Eq. 34 and the
+    horizontal axis of Figure 7. It doesn't depend on how σ is read.
+
+    Raises:
+        HydrascopeError: a part was ablated that wasn't read.
     """
-    own = results["unembed"].sel(component=results["ablated"]).drop_vars("component")
-    return own.transpose("prompt", "ablated").astype(np.float64).rename("direct_effect")
+    effects = per_prompt(results)
+    unread = effects["ablated"].values[~effects["ablated_read"].values]
+    if len(unread):
+        raise HydrascopeError(
+            f"what {unread[0]} adds isn't known, since it was ablated and not read: measure again and read it, too"
+        )
+    return effects["contribution"].rename("direct_effect")
 
 
-def removed_effect(results: xr.Dataset) -> xr.DataArray:
-    """What an ablation takes away: the direct effect less what the patch adds in its place, in logits.
+def strength(results: xr.Dataset) -> xr.DataArray:
+    """How much each ablated part does, [prompt, ablated], in logits, to choose parts by.
 
-    `[prompt, ablated]`, u(a)_i − u(ã)_i (Eq. 28 with its sign turned), averaged over patches; the direct
-    effect itself under zero ablation.
+    DE where the part was read, else what its ablation removes, −`direct`, which every run knows.
     """
-    effects = average_patches(results)
-    own = effects["unembed_ablated"].sel(component=effects["ablated"]).drop_vars("component")
-    return (direct_effect(effects) - own).transpose("prompt", "ablated").rename("removed_effect")
+    effects = per_prompt(results)
+    return effects["contribution"].where(effects["ablated_read"], -effects["direct"]).rename("strength")
+
+
+def own_change(results: xr.Dataset) -> xr.DataArray:
+    """By how much the ablated layers' own direct effect changes, in logits.
+
+    `[prompt, ablated]`, u(ã)_i − u(a)_i (Eq. 28), averaged over patches: under zero ablation −DE. Of a head or a
+    neuron it is the change of the layer that holds it. NaN where heads or neurons of several layers are ablated
+    together: what the later layer answers can't be told from what is ablated of it.
+    """
+    effects = per_prompt(results)
+    moved = change(effects).where(effects["is_ablated"], 0).sum("component", skipna=False)
+    return moved.where(separable(effects["ablated"])).rename("own_change")
 
 
 def change(results: xr.Dataset) -> xr.DataArray:
-    """ΔDE: by how much each component's direct effect changes when another is ablated, in logits.
+    """ΔDE: by how much each layer's direct effect changes when something is ablated, in logits.
 
     `[prompt, ablated, component]`, averaged over patches (Eq. 34): positive where a component pushes the
     target more, or holds it down less, than in the intact network.
     """
-    effects = average_patches(results)
+    effects = per_prompt(results)
     return (effects["unembed_ablated"] - effects["unembed"]).rename("change")

@@ -2,20 +2,20 @@
 
 import xarray as xr
 
-from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.effects import average_patches, layers, of_kind
+from hydrascope.measures.parts import depth, layers, of_kind
+from hydrascope.measures.reading import per_prompt
 
 
 def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The erasure of the late MLPs downstream of one ablated component, and what the ablation leaves of it.
+    """The erasure of the late MLPs downstream of one ablated part, and what the ablation leaves of it.
 
     An MLP erases if its mean direct effect over prompts is negative. It is attenuated by the ablation if its
     mean direct effect rises.
 
     Args:
-        ablated: the component whose ablation is looked at.
+        ablated: the label of what is ablated.
         late: an MLP is late from this share of the network's depth on.
 
     Returns:
@@ -27,16 +27,16 @@ def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Boo
     Raises:
         HydrascopeError: `ablated` isn't ablated in these results.
     """
-    effects = average_patches(results)
+    effects = per_prompt(results)
     if ablated not in effects["ablated"].values:
-        raise HydrascopeError(f"{ablated} isn't among the components that this run ablated")
-    depth = 1 + max(layers(effects["component"]))
+        raise HydrascopeError(f"{ablated} isn't among what this run ablated")
+    first = late * depth(effects)
     mlps = of_kind(effects[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
     chosen = [
-        bool(below) and Component.parse(str(label)).layer >= late * depth
-        for label, below in zip(mlps["component"].values, mlps["downstream"].values, strict=True)
+        bool(below) and layer >= first
+        for layer, below in zip(layers(mlps["component"]), mlps["downstream"].values, strict=True)
     ]
-    mlps = mlps.isel(component=chosen).drop_vars("ablated")
+    mlps = mlps.isel(component=chosen).reset_coords(drop=True)
     samples = xr.Dataset({"unembed": mlps["unembed"], "change": mlps["unembed_ablated"] - mlps["unembed"]})
 
     def measure(means: xr.Dataset) -> xr.Dataset:

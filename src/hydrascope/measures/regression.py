@@ -1,13 +1,15 @@
-"""Linear regression and correlation over prompts, for every layer at once."""
+"""Linear regression and correlation over prompts, for every ablated part at once."""
 
 import numpy as np
 import xarray as xr
 
-from hydrascope.components import Kind
+from hydrascope.components import LayerKind
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
 from hydrascope.measures.compensation import compensable, compensation
-from hydrascope.measures.effects import average_patches, direct_effect, layers, of_kind
+from hydrascope.measures.effects import direct_effect
+from hydrascope.measures.parts import depth, layers, of_kind
+from hydrascope.measures.reading import per_prompt
 
 #: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
 #: constant.
@@ -67,23 +69,25 @@ def _variance(square: xr.DataArray, mean: xr.DataArray) -> xr.DataArray:
 
 
 def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The compensatory effect regressed on the direct effect, per ablated layer (the paper's Figure 7d).
+    """The compensatory effect regressed on the direct effect, per ablated part (the paper's Figure 7d).
 
     As the paper does, x is DE(k) = `unembed` of the ablated component in the intact network (Eq. 34), and y
     is CE(k) (Eq. 33), one point a prompt. The slope is the share of the direct effect that the network
     restores, per logit of it: 1 for full repair, 0 for none, below 0 where the damage spreads. What the
-    ablation really takes away is less by what the patches add: `regression(removed_effect(r),
-    compensation(r).compensation)`.
+    ablation really takes away is less by what the patches add: see `restoration`.
 
     Returns:
-        as `regression`, each [bound, ablated]. Of a component with nothing downstream, all are NaN.
+        as `regression`, each [bound, ablated]. Of a part with nothing downstream, all are NaN.
+
+    Raises:
+        HydrascopeError: a part was ablated that wasn't read.
     """
-    effects = average_patches(results)
+    effects = per_prompt(results)
     fit = regression(direct_effect(effects), compensation(effects)["compensation"], bootstrap)
     return fit.where(compensable(effects))
 
 
-def best_layer(fit: xr.Dataset, kind: Kind = "attn") -> str | None:
+def best_layer(fit: xr.Dataset, kind: LayerKind = "attn") -> str | None:
     """The ablated layer of one kind with the highest R² (Figure 7b), None if none has one.
 
     It is chosen on the prompts on which its R² is computed, which is therefore a little too high where many layers
@@ -96,7 +100,7 @@ def best_layer(fit: xr.Dataset, kind: Kind = "attn") -> str | None:
     return None if r2.isnull().all() else str(r2["ablated"].values[int(r2.argmax("ablated"))])
 
 
-def repair_profile(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+def repair_profile(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The regression of CE on DE over depth, in a few numbers with confidence intervals.
 
     Args:
@@ -112,8 +116,7 @@ def repair_profile(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstra
     Raises:
         HydrascopeError: no such layer was ablated.
     """
-    effects = average_patches(results)
-    depth = 1 + max(layers(effects["component"]))
+    effects = per_prompt(results)
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     if not chosen.sizes["ablated"]:
         raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")
@@ -130,7 +133,9 @@ def repair_profile(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstra
             {
                 "best": best.where(known & r2.notnull().any("ablated")),
                 "partial": (slope < 1).sum("ablated").where(known),
-                "partial_from": holds_from(~(slope >= 1), positions, depth).where(known & has_slope.any("ablated")),
+                "partial_from": holds_from(~(slope >= 1), positions, depth(effects)).where(
+                    known & has_slope.any("ablated")
+                ),
                 "repairing": (slope > 0).sum("ablated").where(known),
                 "slopes": has_slope.sum("ablated").where(known),
             }

@@ -4,40 +4,57 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
-from hydrascope.measures.effects import average_patches, direct_effect, removed_effect
+from hydrascope.measures.effects import own_change
+from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.regression import regression
+
+#: What `restored` is made of.
+PARTS = ("attention", "mlp", "norm")
 
 
 def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """Shares of the effect that an ablation takes away, per ablated layer.
+    """What becomes of the effect that an ablation takes away, per ablated part.
 
-    The books balance, −removed + CE + norm = total, so over the mean removed effect the means of its parts
-    add up to one:
+    *Removed* is −`direct`, what the ablation takes away where nothing answers to it; *lost* is −`total`, what is
+    missing in the end. Both are the model's own, its final norm recomputed, so `restored` and `lost` don't depend on
+    how σ is read. What `restored` is made of follows from the balance, total = own change + CE + norm, so that
+    total − direct = CE + norm − (direct − own change). What the last bracket takes off is what the norm would
+    do in answer to the ablated part alone, the rest of the network held. Read with σ own, what attention and MLPs
+    bring holds the rescaling of what they write, which with σ clean is the norm's.
+
+        restoration(results)["restored"].sel(bound="estimate")
 
     Returns:
-        `attention`, `mlp`: restored by downstream layers of that kind; `norm`: by the final norm's change of
-        scale (Rushing & Nanda 2024); `lost`: what the output really loses, −total. The four add up to 1.
-        Beside them `restored`: mean CE over mean direct effect, the ratio that the regression's slope is to
-        be compared with. Each [bound, ablated], without unit, a ratio of means over prompts: not a mean of
-        ratios, which a prompt with no effect would govern. NaN where the mean below the line is 0. Without bounds,
-        NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller 1954).
+        `restored` = 1 − lost/removed, and `attention`, `mlp` and `norm`, which add up to it: what downstream layers
+        of either kind bring, and what the final norm does because they answer (Rushing & Nanda 2024); `lost` =
+        lost/removed. `restored_slope`, of total − direct regressed on −direct. `compensated` = mean CE over mean DE,
+        the ratio that the slope of `compensation_regression` is to be compared with, NaN where the ablated part
+        wasn't read. Each [bound, ablated], without unit, all but the slope a ratio of means over prompts: not a mean
+        of ratios, which a prompt with no effect would govern. NaN where the mean below the line is 0. Without
+        bounds, NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller
+        1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see `compensation`.
     """
-    effects = average_patches(results)
-    response = compensation(effects)
-    samples = response.assign(
-        norm=effects["norm"],
+    effects = per_prompt(results)
+    bootstrap = bootstrap or Bootstrap()
+    removed, back = -effects["direct"], effects["total"] - effects["direct"]
+    samples = compensation(effects).assign(
+        norm=effects["norm"] - (effects["direct"] - own_change(effects)),
+        restored=back,
         lost=-effects["total"],
-        removed=removed_effect(effects),
-        direct=direct_effect(effects),
+        removed=removed,
+        contribution=effects["contribution"],
     )
+    below = dict.fromkeys((*PARTS, "restored", "lost"), "removed") | {"compensated": "contribution"}
 
-    def shares(means: xr.Dataset) -> xr.Dataset:
-        removed, direct = (means[name].where(means[name] != 0) for name in ("removed", "direct"))
-        parts = {name: means[name] / removed for name in ("attention", "mlp", "norm", "lost")}
-        return xr.Dataset({**parts, "restored": means["compensation"] / direct, "removed": removed, "direct": direct})
+    def ratios(means: xr.Dataset) -> xr.Dataset:
+        means = means.assign(compensated=means["compensation"])
+        lines = {name: means[name].where(means[name] != 0) for name in ("removed", "contribution")}
+        return xr.Dataset({name: means[name] / lines[line] for name, line in below.items()}).assign(lines)
 
-    found = interval(shares, samples, bootstrap or Bootstrap())
-    ratios = dict.fromkeys(("attention", "mlp", "norm", "lost"), "removed") | {"restored": "direct"}
-    return xr.Dataset({name: _bounded(found[name], found[below]) for name, below in ratios.items()})
+    found = interval(ratios, samples, bootstrap)
+    return xr.Dataset({name: _bounded(found[name], found[line]) for name, line in below.items()}).assign(
+        restored_slope=regression(removed, back, bootstrap)["slope"]
+    )
 
 
 def _bounded(ratio: xr.DataArray, below: xr.DataArray) -> xr.DataArray:

@@ -3,15 +3,16 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components import Kind
+from hydrascope.components import LayerKind
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
-from hydrascope.measures.effects import average_patches, kinds, layers, of_kind
+from hydrascope.measures.parts import depth, kinds, layers, of_kind
+from hydrascope.measures.reading import per_prompt
 from hydrascope.measures.regression import holds_from
 
 
-def response_shift(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+def response_shift(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The MLPs' share of the response to each ablation, and the layer from which on it is the larger one.
 
     Only ablated layers that have both attention and MLPs downstream are compared: above them the answer is
@@ -29,8 +30,7 @@ def response_shift(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstra
     Raises:
         HydrascopeError: no ablated layer of this kind has both kinds downstream.
     """
-    effects = average_patches(results)
-    depth = 1 + max(layers(effects["component"]))
+    effects = per_prompt(results)
     is_mlp = xr.DataArray(np.array(kinds(effects["component"])) == "mlp", dims="component")
     both = (effects["downstream"] & is_mlp).any("component") & (effects["downstream"] & ~is_mlp).any("component")
     response = of_kind(compensation(effects).isel(ablated=both.values), "ablated", kind)
@@ -42,7 +42,7 @@ def response_shift(results: xr.Dataset, kind: Kind = "attn", bootstrap: Bootstra
     def measure(means: xr.Dataset) -> xr.Dataset:
         total = means["attention"] + means["mlp"]
         share = means["mlp"] / total.where(total > 0)
-        layer = holds_from(share > 0.5, positions, depth).where(share.notnull().all("ablated"))
+        layer = holds_from(share > 0.5, positions, depth(effects)).where(share.notnull().all("ablated"))
         return xr.Dataset({"mlp_share": share, "layer": layer})
 
     return interval(measure, samples, bootstrap or Bootstrap())

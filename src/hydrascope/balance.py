@@ -1,0 +1,96 @@
+"""From what an engine read to the quantities of the paper, and the proof that they balance.
+
+For every prompt, run k, patch and readout, whatever the model and the ablation, up to rounding:
+
+    total = Σ_c (unembed_ablated − unembed) + norm,    norm = (s − 1)(e + Σ_c unembed_ablated)
+
+over the layers that k overrides and those downstream (Eq. 33, 34), with s = σ/σ^k; 1 where a readout is read inside the
+network, without a norm.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hydrascope.components import Run, downstream
+from hydrascope.engines import Readings
+from hydrascope.model import LanguageModel
+
+#: How far the balance may be off, as a share of the size of its terms. In float32 it is 64 roundings, of which a
+#: model of 12 layers shows up to 6; some models compute in float32 even where they are asked for float64. Narrower
+#: models are read in float32, so that only the rounding of their residual stream counts: 4, where models show 1.
+TOLERANCE = {
+    torch.float64: 64 * torch.finfo(torch.float32).eps,
+    torch.float32: 64 * torch.finfo(torch.float32).eps,
+    torch.float16: 4 * torch.finfo(torch.float16).eps,
+    torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
+}
+
+
+def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, Tensor]:
+    """The variables of a result, by the names and with the dimensions of the specification.
+
+    Args:
+        readings: as an engine gave them; their runs become `ablated`.
+        final: which readouts are read through the final norm.
+
+    Returns:
+        `unembed` (Eq. 10) `[readout, prompt, component]`; `unembed_ablated` (Eq. 13) and `unembed_ablated_own`, the
+        means over patches of u^k and of s·u^k `[readout, prompt, ablated, component]`; `unembed_ablated_by_patch`,
+        before the mean; `total` (Eq. 12), `direct` (Def. 3.3) and `indirect` (Def. 3.4) `[readout, prompt, ablated,
+        patch]`; `scale` `[prompt, ablated, patch]`; `logit` and `embed` `[readout, prompt]`; `metric_clean` and
+        `metric_ablated`.
+    """
+    clean = readings.logit[..., None, None]
+    return {
+        "unembed": readings.unembed,
+        "unembed_ablated": readings.run_unembed.mean(3),
+        "unembed_ablated_own": (readings.run_unembed * _scales(readings, final)[..., None]).mean(3),
+        "unembed_ablated_by_patch": readings.run_unembed,
+        "total": readings.run_logit - clean,
+        "direct": readings.run_direct - clean,
+        "indirect": readings.run_indirect - clean,
+        "scale": readings.scale,
+        "logit": readings.logit,
+        "embed": readings.embed,
+        "metric_clean": readings.metrics,
+        "metric_ablated": readings.run_metrics,
+    }
+
+
+def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt run patch"]:
+    return torch.where(final[:, None, None, None], readings.scale, 1.0)
+
+
+def responding(model: LanguageModel, runs: Sequence[Run]) -> Bool[Tensor, "run layer"]:
+    """Which layers each run overrides, in whole or in part, or has downstream: those that may change."""
+    below = [downstream(model, run, model.components) for run in runs]
+    own = [{component.whole for component in run.overridden} for run in runs]
+    layers = model.components
+    return torch.tensor(
+        [
+            [follows or layer in overridden for follows, layer in zip(row, layers, strict=True)]
+            for row, overridden in zip(below, own, strict=True)
+        ]
+    )
+
+
+def imbalance(
+    readings: Readings, changing: Bool[Tensor, "run layer"], final: Bool[Tensor, "readout"]
+) -> Float[np.ndarray, "readout prompt"]:
+    """`[readout, prompt]` how far the balance is off at worst, in the unit of the readout."""
+    layers = changing.shape[1]
+    after, before = readings.run_unembed[..., :layers], readings.unembed[:, :, None, None, :layers]
+    changes = ((after - before) * changing[:, None].to(after)).sum(-1)
+    norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1))
+    total = readings.run_logit - readings.logit[..., None, None]
+    return np.asarray((total - changes - norm).abs().amax((2, 3)).double().cpu())
+
+
+def size(readings: Readings, layers: int) -> Float[np.ndarray, "readout prompt"]:
+    """`[readout, prompt]` the sum of the balance's terms, without their signs: what rounding errors are a share of."""
+    terms = readings.run_unembed[..., :layers].abs().sum(-1).amax((2, 3)) + readings.embed.abs() + readings.logit.abs()
+    return np.asarray(terms.double().clamp_min(torch.finfo(torch.float32).tiny).cpu())

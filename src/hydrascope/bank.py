@@ -1,0 +1,194 @@
+"""The clean runs of a whole prompt set, made once: what ablations draw their patches from.
+
+Kept are the values at the sites that are ablated, at the places of each prompt that correspond to any ablated position
+of any prompt; not what components write, which for heads and neurons would be many times as much.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hydrascope.components import Component
+from hydrascope.engines.clean import clean_run_at
+from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel, wider
+from hydrascope.positions import Places
+from hydrascope.prompts import Prompt, called, counterfactual_tokens, require_same_length
+
+
+@dataclass(frozen=True)
+class CleanRuns:
+    """What the clean runs of a prompt set leave.
+
+    Attributes:
+        model: the model.
+        prompts: the set.
+        tokens: each prompt's token ids.
+        places: where each is ablated.
+        sites: where the values of the ablated components stand.
+        targets: each prompt's target token.
+        values: per site `[row, columns]`, on the CPU.
+        row: `[prompt, offset]` where the values at a distance of `offset` + 1 from a prompt's end are; −1 where the
+            prompt is too short.
+        argmax: each prompt's most likely next token.
+    """
+
+    model: LanguageModel
+    prompts: Sequence[Prompt]
+    tokens: Sequence[Sequence[int]]
+    places: Sequence[Places]
+    sites: Sequence[Component]
+    targets: Sequence[int]
+    values: dict[Component, Float[Tensor, "row columns"]]
+    row: Int[np.ndarray, "prompt offset"]
+    argmax: Sequence[int]
+    _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
+
+    def take(
+        self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
+    ) -> Float[Tensor, "prompt patch slot columns"]:
+        """What `component` writes in the clean runs of `sources`, at the places that correspond to those of `prompts`.
+
+        >>> clean.take(Component.parse("attn.3"), np.array([[4, 7]]), [0])       # doctest: +SKIP
+
+        Raises:
+            HydrascopeError: a source has no such place; `corresponding` says which have.
+        """
+        rows = self.row[np.asarray(sources)[:, :, None], self.slots(prompts)[:, None] - 1]
+        if len(short := np.argwhere(rows < 0)):
+            place, patch, _ = short[0]
+            patched, source = prompts[place], int(sources[place, patch])
+            raise HydrascopeError(
+                f"{called(source + 1, self.prompts[source])} is too short to patch "
+                f"{called(patched + 1, self.prompts[patched])}: draw from prompts that correspond to it"
+            )
+        return self.values[component.site][:, self.model.columns(component)][torch.from_numpy(rows)]
+
+    def own(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+        """What `component` writes in the clean runs of `prompts` themselves."""
+        return self.take(component, np.asarray(prompts)[:, None], prompts)
+
+    def mean(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+        """The mean of what `component` writes over all prompts that have a corresponding place."""
+        if component.site not in self._means:
+            values = self.values[component.site]
+            self._means[component.site] = torch.stack(
+                # A distance that no prompt is ablated at is kept for none, and never asked for.
+                [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row.T]
+            )
+        mean = self._means[component.site][self.slots(prompts) - 1]
+        return mean[:, None, :, self.model.columns(component)]
+
+    def corresponding(self, index: int) -> Bool[np.ndarray, "prompt"]:
+        """Which prompts have a place that corresponds to each ablated position of the prompt at `index`."""
+        return np.asarray((self.row[:, np.array(self.places[index].offsets) - 1] >= 0).all(1))
+
+    def slots(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+        """How far each ablated position is from its prompt's end; the last one repeated where a prompt has fewer."""
+        return _even([self.places[index].offsets for index in prompts])
+
+    def positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+        """Each ablated position, counted from the prompt's start; as `slots`."""
+        return _even([self.places[index].positions for index in prompts])
+
+    @cached_property
+    def twins(self) -> list[list[int]]:
+        """The token ids of each prompt's counterfactual.
+
+        Raises:
+            HydrascopeError: a prompt has none, or one of another length though another position than the last is
+                ablated.
+        """
+        twins = counterfactual_tokens(self.model, self.prompts)
+        if any(place.positions != (len(ids) - 1,) for place, ids in zip(self.places, self.tokens, strict=True)):
+            require_same_length(self.prompts, self.tokens, twins)
+        return twins
+
+    def of_others(
+        self, prompts: Sequence[int], others: Sequence[Sequence[int]]
+    ) -> Callable[[Component], Float[Tensor, "prompt 1 slot columns"]]:
+        """What components write in runs of `others`, as far from their ends as `prompts` are ablated from theirs.
+
+        The runs are made when the first component is asked for.
+        """
+        back = [len(self.tokens[index]) for index in prompts]
+        positions = self.positions(prompts) - np.array(back)[:, None] + np.array([[len(ids)] for ids in others])
+        kept: dict[Component, Tensor] = {}
+
+        def values(component: Component) -> Tensor:
+            if not kept:
+                kept.update(values_at(self.model, others, positions, self.sites))
+            return kept[component.site][:, None, :, self.model.columns(component)]
+
+        return values
+
+
+def values_at(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    positions: Int[np.ndarray, "run slot"],
+    sites: Sequence[Component],
+) -> dict[Component, Float[Tensor, "run slot columns"]]:
+    """What stands at `sites` in plain runs of `tokens`, at some positions of each; on the CPU."""
+    runs = torch.arange(len(tokens)).repeat_interleave(positions.shape[1])
+    found = clean_run_at(model, tokens, runs, torch.from_numpy(positions).flatten(), sites)
+    return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
+
+
+def clean_runs(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    batch_size: int,
+    targets: Sequence[int] | None = None,
+) -> CleanRuns:
+    """Run all prompts once, the shortest first so that little is padded, `batch_size` at a time.
+
+    Args:
+        targets: each prompt's target token; the most likely one by default.
+    """
+    offsets = sorted({offset for place in places for offset in place.offsets})
+    row = np.full((len(prompts), offsets[-1]), -1)
+    kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
+    for number, (index, offset) in enumerate(kept):
+        row[index, offset - 1] = number
+    values: dict[Component, Tensor] = {}
+    argmax = np.zeros(len(prompts), np.int64)
+    order = sorted(range(len(prompts)), key=lambda index: len(tokens[index]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        here = [
+            (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
+        ]
+        runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
+        ends = [len(tokens[index]) - 1 for index in batch]
+        at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
+        found = clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
+        rows = torch.tensor([row[index, offset] for _, offset, index in here])
+        for site in sites:
+            if site not in values:
+                values[site] = torch.empty(len(kept), found.values[site].shape[-1], dtype=model.dtype)
+            values[site][rows] = found.values[site][len(batch) :].cpu()
+        with torch.no_grad():
+            logits = model.unembedding(found.normed[: len(batch)]) * model.logit_scale
+        argmax[batch] = logits.argmax(-1).cpu().numpy()
+    likeliest = argmax.tolist()
+    return CleanRuns(
+        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
+    )
+
+
+def _even(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:
+    longest = max(map(len, each))
+    return np.array([[*values, *[values[-1]] * (longest - len(values))] for values in each])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(0, dtype=wider(values.dtype)).to(values.dtype)

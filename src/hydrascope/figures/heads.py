@@ -1,0 +1,57 @@
+"""What every head does: the cost of its ablation, and its direct effect, over layers and heads."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hydrascope.errors import HydrascopeError
+from hydrascope.figures import style
+from hydrascope.figures.panels import name_reading, panel_letter
+from hydrascope.measures import depth, layers, of_kind, per_prompt, units
+
+#: Blue below 0, red above: read without colour vision, too.
+_COLOURS = "RdBu_r"
+
+
+def figure_heads(results: xr.Dataset) -> Figure:
+    """Means over prompts, a square a head: (a) −`total`, what its ablation costs; (b) DE, where heads were read.
+
+    White is no effect, and both panels have one scale. A head that wasn't ablated is grey.
+
+        figure_heads(results).savefig("heads.png")
+
+    Raises:
+        HydrascopeError: no head was ablated.
+    """
+    effects = of_kind(per_prompt(results), "ablated", "head")
+    if not effects.sizes["ablated"]:
+        raise HydrascopeError("the figure of heads shows ablated heads, and this run ablated none: ablate heads, too")
+    panels = [("Cost of ablation, −Δ ablate", -effects["total"])]
+    if effects["ablated_read"].all():
+        panels.append(("Direct effect, Δ unembed", effects["contribution"]))
+    squares = [_square(values.mean("prompt", skipna=False), depth(effects)) for _, values in panels]
+    most = max(float(np.nanmax(abs(square), initial=0)) for square in squares) or 1.0
+    with style.style():
+        figure = Figure(figsize=(style.PAGE if len(panels) > 1 else style.COLUMN, 3.2), layout="constrained")
+        name_reading(figure, effects)
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, letter, (title, _), square in zip(row, "ab", panels, squares, strict=False):
+            axes.set_facecolor("#D9D9D9")
+            image = axes.imshow(square, cmap=_COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none")
+            axes.set_xlabel("Head")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+            axes.invert_yaxis()
+            panel_letter(axes, letter if len(panels) > 1 else "", title)
+        row[0].set_ylabel("Layer")
+        figure.colorbar(image, ax=row, label="Mean over prompts (logits)", aspect=25, pad=0.02)
+    return figure
+
+
+def _square(means: xr.DataArray, rows: int) -> np.ndarray:
+    """`[layer, head]` the mean of each ablated head, NaN where one wasn't ablated."""
+    places, columns = layers(means["ablated"]), units(means["ablated"])
+    square = np.full((rows, 1 + max(columns)), np.nan)
+    square[places, columns] = means.values
+    return square

@@ -1,0 +1,342 @@
+"""A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result on disk.
+
+Prompts are measured in blocks, in their order; a block is cut into batches of prompts of similar length. Which
+prompts share a batch follows from the prompt set and the batch size alone, so that a run that was interrupted goes
+on to the very numbers that it would have given.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+
+from hydrascope import balance, store
+from hydrascope.ablation import Ablation, Resample, drawn
+from hydrascope.bank import CleanRuns
+from hydrascope.components import Selection
+from hydrascope.engines import Readings, Request
+from hydrascope.errors import HydrascopeError
+from hydrascope.memory import Batch, within_memory
+from hydrascope.metrics import Function
+from hydrascope.model import LanguageModel
+from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
+from hydrascope.positions import At
+from hydrascope.progress import bar
+from hydrascope.prompts import AnyPrompts
+from hydrascope.readouts import Logit, Readout, Readouts
+from hydrascope.variables import FORMAT, described
+
+#: A block is this many batches: enough to sort by length, little to lose when a run is killed.
+BATCHES_PER_BLOCK = 4
+
+#: What is read where nothing else is asked for.
+TARGET_LOGIT = (Logit(),)
+
+
+def sweep(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    ablate: Selection = "layers",
+    read: Selection = "layers",
+    at: At = "last",
+    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
+    metrics: str | Function | Sequence[str | Function] = (),
+    target: Target = "argmax",
+    keep: Keep = "auto",
+    engine: str = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    progress: bool = False,
+) -> xr.Dataset:
+    """Ablate parts of `model` on every prompt and measure all effects, in memory.
+
+        >>> hs.sweep(model, hs.load_prompts("ioi").limit(200), hs.Counterfactual(), ablate="heads", read="heads,mlp",
+        ...          readouts=[hs.LogitDifference()], metrics=["kl"])                # doctest: +SKIP
+
+    Args:
+        model: what is ablated.
+        prompts: a set from `load_prompts`, or texts, `Prompt`s, lists of token ids; a single text is one prompt.
+        ablation: what ablated components write instead; by default `Resample()`, 15 patches from other prompts.
+        ablate: what is ablated, one by one: `layers`, `attn`, `mlp`, `heads`, `heads.9`, `neurons.5`, single parts, and
+            runs of several, `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean values).
+        read: what is read besides all layers, selected alike.
+        at: where components are ablated: `last`, `all`, `subject`, `subject-last`, a position, or several.
+        readouts: what is read off the residual stream, each with a `readout` of its own in the result.
+        metrics: functions of the logits: `log_prob`, `prob`, `rank`, `kl`, `top`, or your own (`hydrascope.metrics`).
+        target: the token that `Logit()` and metrics are about: the likeliest (`argmax`), the `answer`'s, or an id.
+        keep: whether `unembed_ablated` is kept for each patch (`patches`) besides its `means`; `auto` keeps it for
+            layers up to 4 GiB.
+        engine: `wavefront`, `reference`, or `auto`: the fastest that carries the model.
+        batch_size: how many prompts at a time; `auto` takes what memory allows. Halved when memory runs out.
+        progress: show a bar when standard error is a terminal.
+
+    Returns:
+        The variables of `hydrascope.variables`: effects `[readout, prompt, ablated, …]` in the readouts' units,
+        metrics, the target token, what is downstream of what; and attributes that say how all was made.
+
+    Raises:
+        HydrascopeError: an option or a prompt is wrong, or total effects and their parts don't balance.
+    """
+    plan = planned(
+        model,
+        prompts,
+        Resample() if ablation is None else ablation,
+        ablate=ablate,
+        read=read,
+        at=at,
+        readouts=readouts,
+        metrics=metrics,
+        target=target,
+        keep=keep,
+        engine=engine,
+    )
+    batch = plan.batch(batch_size)
+    clean = clean_runs_of(plan, batch)
+    blocks = list(_blocks(plan, clean, 0, batch.prompts * BATCHES_PER_BLOCK, batch, progress))
+    measured = {
+        name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
+        for name, dims in plan.measured.items()
+    }
+    result = known(plan, clean).assign(measured)
+    return described(result, result.attrs["units"]).assign_attrs(
+        format=FORMAT,
+        measured=len(plan.tokens),
+        **_sizes(batch.prompts * BATCHES_PER_BLOCK, blocks[-1].batch),
+        worst_imbalance=float(measured["imbalance"][1].max()),
+    )
+
+
+def run(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    ablate: Selection = "layers",
+    read: Selection = "layers",
+    at: At = "last",
+    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
+    metrics: str | Function | Sequence[str | Function] = (),
+    target: Target = "argmax",
+    keep: Keep = "auto",
+    engine: str = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    progress: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """As `sweep`, but write the result to the folder `out`, a block of prompts at a time.
+
+    Whatever ends the run, the blocks that are written stay. `resume` goes on to the result that the uninterrupted
+    run would have given, to the bit where the machine and the number of threads are the same; a `batch_size` other
+    than `auto` may then differ from the one at the start, and changes the rounding. `open_results` opens `out`.
+
+        >>> hs.run(model, hs.load_prompts("counterfact"), out="gpt2.zarr", ablate="heads")   # doctest: +SKIP
+
+    Args:
+        out: the result's folder.
+        resume: go on with the result at `out`; start it where there is none.
+        overwrite: delete the result at `out` and start again.
+        say: is told what is measured, in a line or two, before it starts.
+
+    Returns:
+        `out`.
+
+    Raises:
+        HydrascopeError: as `sweep`; or `out` can't be written, is no result, or is one and neither `resume` nor
+            `overwrite` is asked for, or was made with other options.
+    """
+    out = Path(out)
+    refuse_existing(out, resume=resume, overwrite=overwrite)
+    plan = planned(
+        model,
+        prompts,
+        Resample() if ablation is None else ablation,
+        ablate=ablate,
+        read=read,
+        at=at,
+        readouts=readouts,
+        metrics=metrics,
+        target=target,
+        keep=keep,
+        engine=engine,
+    )
+    for line in plan.lines:
+        say(line)
+    if resume and out.exists():
+        before = store.read_attributes(out)
+        _refuse_differences(out, before, plan)
+        start, block_size, worst = before["measured"], before["block_size"], before["worst_imbalance"]
+        batch = Batch(before["batch_size"], before["runs_at_once"]) if batch_size == "auto" else plan.batch(batch_size)
+        if start == len(plan.tokens):
+            return out
+        clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs))
+    else:
+        batch = plan.batch(batch_size)
+        start, block_size, worst = 0, batch.prompts * BATCHES_PER_BLOCK, 0.0
+        clean = clean_runs_of(plan, batch)
+        result = known(plan, clean).assign_attrs(_sizes(block_size, batch), worst_imbalance=worst)
+        empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
+        store.create(out, result, empty, plan.sizes, block_size, overwrite=overwrite)
+    for block in _blocks(plan, clean, start, block_size, batch, progress):
+        worst = max(worst, float(block.measured["imbalance"].max()))
+        variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
+        attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch)}
+        store.write(out, block.start, variables, attributes)
+    return out
+
+
+def _dtype(plan: Plan, name: str) -> str:
+    return "int64" if name == "patch_prompt" else plan.stored
+
+
+def _sizes(block: int, batch: Batch) -> dict[str, int]:
+    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.runs}
+
+
+def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to touch what is at `out` unless it is a result and one of the options says what to do with it.
+
+    Raises:
+        HydrascopeError: it isn't, or neither does, or both do.
+    """
+    if resume and overwrite:
+        raise HydrascopeError("resume and overwrite exclude each other: ask for one of them")
+    if not out.exists():
+        return
+    try:
+        attributes = store.read_attributes(out)
+    except store.OlderFormatError:
+        if overwrite:
+            return
+        raise
+    except HydrascopeError as error:
+        raise HydrascopeError(f"{out} exists and is no hydrascope result: choose another place") from error
+    if not (resume or overwrite):
+        raise HydrascopeError(
+            f"{out} exists ({attributes['measured']:,} of {attributes['prompt_count']:,} prompts measured): go on with "
+            "resume, start again with overwrite, or choose another place"
+        )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The measured prompts from `start` on, and how much memory allowed at a time last."""
+
+    start: int
+    measured: dict[str, np.ndarray]
+    batch: Batch
+
+
+def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
+    settings = plan.settings()
+    # Names may change where a hash says that what they name is the same.
+    names = {"prompts", "model"} if settings["revision"] else {"prompts"}
+    differences = [
+        f"{key} was {before.get(key)!r}, now {value!r}"
+        for key, value in settings.items()
+        if key not in names and before.get(key) != value
+    ]
+    if differences:
+        raise HydrascopeError(
+            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another place, or overwrite"
+        )
+
+
+def _blocks(
+    plan: Plan, clean: CleanRuns, start: int, block_size: int, batch: Batch, progress: bool
+) -> Iterator[_Block]:
+    """Measure the prompts from `start` on, a block at a time."""
+    with bar(len(plan.tokens), start, progress) as advance:
+        for first in range(start, len(plan.tokens), block_size):
+            block = range(first, min(first + block_size, len(plan.tokens)))
+            remaining = sorted(block, key=lambda index: len(plan.tokens[index]))
+            order, pieces = np.argsort(remaining), []
+            while remaining:
+                tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
+                piece, fitted = within_memory(partial(_measured, plan, clean, remaining), tried)
+                batch = batch if fitted == tried else fitted
+                pieces.append(piece)
+                remaining = remaining[fitted.prompts :]
+                advance(fitted.prompts)
+            measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
+            places = {name: dims.index("prompt") for name, dims in plan.measured.items()}
+            yield _Block(first, {name: values.take(order, places[name]) for name, values in measured.items()}, batch)
+
+
+def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:
+    if len(pieces) == 1 or along not in dims:
+        return pieces[0][name]
+    return np.concatenate([piece[name] for piece in pieces], dims.index(along))
+
+
+def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
+    """The measured variables of one batch: the first of the prompts `remaining`, in that order.
+
+    Raises:
+        HydrascopeError: the model's numbers aren't finite, the engine's two ways to the clean run differ, or total
+            effects and their parts don't balance.
+    """
+    indices = remaining[: batch.prompts]
+    patches = drawn(plan.ablation, clean, indices)
+    readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
+    pieces, worst = [], np.zeros(len(indices))
+    for first in range(0, len(plan.runs), batch.runs):
+        runs = slice(first, first + batch.runs)
+        request = Request(
+            [plan.tokens[index] for index in indices],
+            torch.from_numpy(clean.positions(indices)),
+            plan.runs[runs],
+            plan.ablation.patches,
+            patches.values,
+            plan.units,
+            readouts,
+            plan.metrics,
+            torch.tensor([clean.targets[index] for index in indices]),
+        )
+        readings = plan.engine.measure(plan.model, request)
+        changing = plan.changing[runs].to(readings.scale.device)
+        off = balance.imbalance(readings, changing, readouts.final)
+        quantities = balance.quantities(readings, readouts.final)
+        pieces.append(
+            {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}
+        )
+        _require_sound(plan, indices, pieces[-1], readings, off)
+        worst = np.maximum(worst, off.max(0))
+    measured = {name: _joined(pieces, name, plan.measured[name], "ablated") for name in pieces[0]}
+    return measured | {"imbalance": worst.astype(plan.stored), "patch_prompt": patches.sources}
+
+
+def _require_sound(
+    plan: Plan, indices: Sequence[int], measured: dict[str, np.ndarray], readings: Readings, off: np.ndarray
+) -> None:
+    for name, values in measured.items():
+        by_prompt = np.moveaxis(values, plan.measured[name].index("prompt"), 0).reshape(len(indices), -1)
+        bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
+        if len(bad) and not name.startswith("metric"):
+            raise HydrascopeError(
+                f"{name} of {plan.called(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
+            )
+    size = balance.size(readings, len(plan.model.components))
+    allowed = balance.TOLERANCE[plan.model.dtype] * size
+    # Comparisons so that a NaN fails.
+    if not readings.clean_error <= allowed.max():
+        raise HydrascopeError(
+            f"the {plan.engine.name} engine does not reproduce the clean run: off by {readings.clean_error:.2g}, "
+            f"rounding explains {allowed.max():.2g}; take a wider dtype or the reference engine"
+        )
+    readout, prompt = map(int, np.unravel_index((off / allowed).argmax(), off.shape))
+    found, explained = off[readout, prompt], allowed[readout, prompt]
+    if not found <= explained:
+        raise HydrascopeError(
+            f"total effects of {plan.called(indices[prompt])} on {plan.labels[readout]} and their parts do not "
+            f"balance: off by {found:.2g}, rounding explains {explained:.2g}; take a wider dtype, or see hydrascope "
+            "check"
+        )

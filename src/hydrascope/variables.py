@@ -1,0 +1,79 @@
+"""Result format 2: which variables a result holds, their dimensions, names and units."""
+
+from dataclasses import dataclass
+
+import xarray as xr
+
+FORMAT = 2
+
+_LOGITS = "unit of the readout"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a result."""
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+
+
+_CLEAN = ("readout", "prompt", "component")
+_MEAN = ("readout", "prompt", "ablated", "component")
+_RUN = ("prompt", "ablated", "patch")
+
+#: What is measured prompt by prompt.
+MEASURED: dict[str, Variable] = {
+    "unembed": Variable(_CLEAN, "direct effect of each component, clean run", _LOGITS),
+    "unembed_ablated": Variable(_MEAN, "direct effect after the ablation, at the clean run's scale", _LOGITS),
+    "unembed_ablated_own": Variable(_MEAN, "direct effect after the ablation, at the ablated run's scale", _LOGITS),
+    "unembed_ablated_by_patch": Variable(
+        ("readout", *_RUN, "component"), "direct effect after each patch, at the clean run's scale", _LOGITS
+    ),
+    "total": Variable(("readout", *_RUN), "total effect of the ablation", _LOGITS),
+    "direct": Variable(("readout", *_RUN), "direct effect of the ablation, the final norm recomputed", _LOGITS),
+    "indirect": Variable(("readout", *_RUN), "indirect effect of the ablation", _LOGITS),
+    "scale": Variable(_RUN, "scale of the final norm in the clean run, over that in the ablated run"),
+    "logit": Variable(("readout", "prompt"), "readout of the clean run", _LOGITS),
+    "embed": Variable(("readout", "prompt"), "direct effect of the embedding", _LOGITS),
+    "metric_clean": Variable(("metric", "prompt"), "metric of the clean run", "unit of the metric"),
+    "metric_ablated": Variable(("metric", *_RUN), "metric of the ablated run", "unit of the metric"),
+    "patch_prompt": Variable(("prompt", "patch"), "prompt that the patch came from, -1 where from none", "index"),
+    "imbalance": Variable(("prompt",), "how far total and the sum of its parts are apart at worst", _LOGITS),
+}
+
+#: What is known before anything is measured.
+KNOWN: dict[str, Variable] = {
+    "target": Variable(("prompt",), "target token", "token id"),
+    "downstream": Variable(("ablated", "component"), "whether the component is downstream of what is ablated"),
+    "component": Variable(("component",), "what is read"),
+    "component_kind": Variable(("component",), "kind of part that is read"),
+    "component_layer": Variable(("component",), "layer of what is read", "layer"),
+    "component_unit": Variable(("component",), "head or neuron that is read, -1 for a layer", "index"),
+    "ablated": Variable(("ablated",), "what is ablated, or frozen after |"),
+    "ablated_kind": Variable(("ablated",), "kind of part that is ablated"),
+    "ablated_layer": Variable(("ablated",), "first layer that is ablated", "layer"),
+    "ablated_unit": Variable(("ablated",), "head or neuron that is ablated, -1 for a layer", "index"),
+    "readout": Variable(("readout",), "what is read off the residual stream"),
+    "readout_before": Variable(
+        ("readout",), "block before which it is read, -1 for the final residual stream", "layer"
+    ),
+    "metric": Variable(("metric",), "function of the logits"),
+    "metric_units": Variable(("metric",), "unit of the metric, empty where it is not known"),
+    "text": Variable(("prompt",), "prompt"),
+    "target_text": Variable(("prompt",), "target token as text"),
+}
+
+
+def described(results: xr.Dataset, unit: str) -> xr.Dataset:
+    """`results`, every variable with its `long_name` and `units`.
+
+    Args:
+        unit: of what the readouts read.
+    """
+    named = results.copy()
+    for name, variable in (MEASURED | KNOWN).items():
+        if name in named.variables:
+            units = unit if variable.units == _LOGITS else variable.units
+            named[name].attrs = {"long_name": variable.long_name, "units": units}
+    return named

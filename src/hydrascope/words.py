@@ -1,0 +1,96 @@
+"""What the command line says in words, as the library's objects: ablations, readouts and targets."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.errors import HydrascopeError
+from hydrascope.plan import Target
+from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo, Readout
+
+_READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L"
+
+
+def ablation(name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool) -> Ablation:
+    """The ablation that the options of `hydrascope run` describe.
+
+    Raises:
+        HydrascopeError: an option belongs to another ablation.
+    """
+    if patches is not None and name not in ("resample", "noise"):
+        raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
+    if noise_scale is not None and name != "noise":
+        raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")
+    if different_target and name != "resample":
+        raise HydrascopeError(f"--ablation {name} takes nothing from other prompts: leave out --different-target")
+    if name == "resample":
+        return Resample(15 if patches is None else patches, seed, different_target)
+    if name == "noise":
+        noise = Noise(15 if patches is None else patches, seed=seed)
+        return noise if noise_scale is None else replace(noise, scale=noise_scale)
+    others: dict[str, Ablation] = {"zero": Zero(), "mean": Mean(), "counterfactual": Counterfactual()}
+    return others[name]
+
+
+def readouts(text: str) -> list[Readout]:
+    """The readouts of `--readout`, words with commas between.
+
+    >>> readouts("logit,difference,placebo.2")
+    [Logit(token='target'), LogitDifference(), Placebo(tokens=2, seed=0)]
+
+    Raises:
+        HydrascopeError: a word is no readout, or a file can't be read.
+    """
+    return [_readout(word.strip()) for word in text.split(",")]
+
+
+def _readout(word: str) -> Readout:
+    name, _, rest = word.partition(".")
+    if word == "logit":
+        return Logit()
+    if word in ("logit.answer", "logit.foil"):
+        return Logit("answer" if rest == "answer" else "foil")
+    if name == "logit" and rest.isdecimal():
+        return Logit(int(rest))
+    if word == "difference":
+        return LogitDifference()
+    if word == "placebo":
+        return Placebo()
+    if name == "placebo" and rest.isdecimal():
+        return Placebo(int(rest))
+    if word.startswith("direction:"):
+        return _direction(word.removeprefix("direction:"))
+    raise HydrascopeError(f"--readout {word} is none that is known: give {_READOUTS}")
+
+
+def _direction(place: str) -> Direction:
+    """The vector, or one a prompt, in a file that numpy saved, and the block that it is read before."""
+    file, at, block = place.rpartition("@")
+    if not at:
+        file, block = place, ""
+    if at and not block.isdecimal():
+        raise HydrascopeError(f"--readout direction:{place}: {block!r} is no block: give its number, counted from 0")
+    try:
+        vector = np.load(Path(file).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise HydrascopeError(f"cannot read the direction {file} ({error}): give a .npy file of numbers") from error
+    if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiu":
+        raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save makes it")
+    return Direction(vector, int(block) if at else None, Path(file).stem)
+
+
+def target(text: str) -> Target:
+    """The target of `--target`: `argmax`, `answer`, or a token's id.
+
+    Raises:
+        HydrascopeError: it is none of these.
+    """
+    if text == "argmax":
+        return "argmax"
+    if text == "answer":
+        return "answer"
+    if text.isdecimal():
+        return int(text)
+    raise HydrascopeError(f"--target {text} is none that is known: give argmax, answer, or a token's id")

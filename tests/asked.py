@@ -1,0 +1,156 @@
+"""Random requests to an engine, and how far two answers to one request are apart."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from zlib import crc32
+
+import torch
+from hypothesis import strategies as st
+from tiny import VOCABULARY
+from torch import Tensor
+
+from hydrascope.components import Component, Run
+from hydrascope.engines import Readings, Request
+from hydrascope.errors import HydrascopeError
+from hydrascope.metrics import chosen
+from hydrascope.model import LanguageModel
+from hydrascope.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
+
+#: Where components are ablated: at the last position, at one in the middle, at several there, everywhere.
+PLACES = ("last", "middle", "span", "all")
+
+#: What of `Readings` has a value for each readout, in its unit.
+READ = ("unembed", "embed", "logit", "run_unembed", "run_logit", "run_direct", "run_indirect")
+
+lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
+
+
+def request(
+    model: LanguageModel,
+    runs: Sequence[Run | str],
+    lengths: Sequence[int] = (7, 3),
+    at: str = "last",
+    *,
+    patches: int = 2,
+    seed: int = 0,
+    units: Sequence[Component] = (),
+    readouts: Sequence[Readout] = (Logit(),),
+    metrics: Sequence = (),
+) -> Request:
+    """These runs of random prompts, with random patches that differ at every position."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+    target, answer = torch.randint(VOCABULARY, (2, len(lengths)), generator=generator)
+    foil = (answer + torch.randint(1, VOCABULARY, (len(lengths),), generator=generator)) % VOCABULARY
+    slots = [_slots(length, at) for length in lengths]
+    longest = max(map(len, slots))
+    # A prompt with fewer positions than another has its last one repeated, and what is written there.
+    place = torch.tensor([[*range(len(each)), *[len(each) - 1] * (longest - len(each))] for each in slots])
+    positions = torch.tensor([[*each, *[each[-1]] * (longest - len(each))] for each in slots])
+    kept: dict[Component, Tensor] = {}
+
+    def values(component: Component) -> Tensor:
+        if component not in kept:
+            width = len(range(*model.columns(component).indices(model.site_width(component.site))))
+            # Of its own seed: whichever engine asks first, and in whatever order.
+            own = torch.Generator().manual_seed(seed + 1000 * crc32(str(component).encode()))
+            drawn = torch.randn(len(lengths), patches, longest, width, generator=own, dtype=torch.float64)
+            kept[component] = drawn.take_along_dim(place[:, None, :, None], 2).to(model.dtype)
+        return kept[component]
+
+    spoken = Tokens(target.tolist(), answer.tolist(), foil.tolist())
+    return Request(
+        tokens,
+        positions,
+        tuple(Run.parse(run) if isinstance(run, str) else run for run in runs),
+        patches,
+        values,
+        tuple(units),
+        Readouts.of(model, readouts, spoken, range(len(lengths))),
+        chosen(metrics),
+        target,
+    )
+
+
+def _slots(length: int, at: str) -> list[int]:
+    return {
+        "last": [length - 1],
+        "middle": [length // 2],
+        "span": list(range(length // 3, (2 * length + 2) // 3)),
+        "all": list(range(length)),
+    }[at]
+
+
+def neurons(model: LanguageModel) -> tuple[Component, ...]:
+    """The first and the last neuron of every dense MLP."""
+    found: list[Component] = []
+    for layer in model.components:
+        if layer.kind == "mlp" and is_dense(model, layer):
+            found += [model.units(layer)[0], model.units(layer)[-1]]
+    return tuple(found)
+
+
+def heads(model: LanguageModel) -> tuple[Component, ...]:
+    """All heads."""
+    return tuple(head for layer in model.components if layer.kind == "attn" for head in model.units(layer))
+
+
+def is_dense(model: LanguageModel, layer: Component) -> bool:
+    """Whether the neurons of an MLP can be told apart."""
+    try:
+        return bool(model.units(layer))
+    except HydrascopeError:
+        return False
+
+
+def several_readouts(model: LanguageModel, prompts: int = 2) -> list[Readout]:
+    """A logit, a difference, and directions: one through the final norm, others within the network."""
+    generator = torch.Generator().manual_seed(7)
+    own = torch.randn(prompts, model.width, generator=generator, dtype=torch.float64)
+    alike = torch.randn(3, model.width, generator=generator, dtype=torch.float64)
+    return [
+        Logit(),
+        LogitDifference(),
+        Direction(alike[0]),
+        Direction(own, before=1, name="inner"),
+        Direction(alike[1], before=2, name="later"),
+        Direction(alike[2], before=0, name="embedding"),
+    ]
+
+
+@st.composite
+def random_runs(draw, model: LanguageModel) -> list[Run]:
+    """Runs with anything ablated and frozen at once, but no part together with its whole."""
+    pool = (*model.components, *heads(model), *neurons(model))
+    runs = []
+    for _ in range(draw(st.integers(1, 5))):
+        parts = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=5, unique=True))
+        fitting = [part for part in parts if not (part.is_unit and part.whole in parts)]
+        ablated = draw(st.integers(1, len(fitting)))
+        runs.append(Run(tuple(fitting[:ablated]), tuple(fitting[ablated:])))
+    return runs
+
+
+def sizes(readings: Readings) -> Tensor:
+    """`[readout]` the largest of its readings: what rounding is a share of."""
+    return torch.stack([getattr(readings, name).flatten(1).abs().amax(1) for name in READ]).amax(0)
+
+
+def assert_same(found: Readings, expected: Readings, tolerance: float) -> None:
+    """Every reading is the same, up to a share of the size of its readout, or of its own."""
+    size = sizes(expected)
+    assert max(found.clean_error, expected.clean_error) <= tolerance * float(size.max())
+    for name in (field.name for field in fields(Readings) if field.name != "clean_error"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.shape == other.shape, name
+        if not other.numel():
+            continue
+        error = (one - other).abs()
+        if name in READ:
+            error = error.flatten(1).amax(1) / size
+        elif name == "scale":
+            error = error / other
+        else:
+            error = error.flatten(1).amax(1) / expected.run_metrics.flatten(1).abs().amax(1).clamp_min(1)
+        # Not `<=` of the largest, so that a NaN fails.
+        assert bool((error <= tolerance).all()), f"{name}: off by {error.flatten().max():.1e}"

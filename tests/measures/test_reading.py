@@ -1,0 +1,193 @@
+"""Reading results: the balance holds in either reading of σ, blocks don't matter, nothing is counted twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydrascope.errors import HydrascopeError
+from hydrascope.measures import caption, change, compensation, own_change, per_prompt, reading
+
+READOUTS = {"logit": -1, "placebo.0": -1, "probe": 2, "early": 0}
+RUNS = [
+    *synthetic.labels(3),
+    *synthetic.head_labels(3, 2),
+    "attn.0+mlp.1",
+    "attn.0|mlp.1",
+    "head.1.0+head.1.1",
+    "head.0.1+attn.2",
+]
+
+
+@given(
+    ablated=st.lists(st.sampled_from(RUNS), min_size=1, unique=True),
+    read_heads=st.booleans(),
+    parallel=st.booleans(),
+    prompts=st.integers(1, 4),
+    patches=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_books_balance_in_either_reading(
+    ablated: list[str], read_heads: bool, parallel: bool, prompts: int, patches: int, seed: int
+) -> None:
+    results = synthetic.results(
+        3,
+        prompts,
+        patches,
+        seed,
+        ablated=ablated,
+        heads=2,
+        read_heads=read_heads,
+        parallel=parallel,
+        readouts=READOUTS,
+        dtype="float64",
+    )
+    for readout in READOUTS:
+        for sigma in ("clean", "own"):
+            effects = per_prompt(results, readout, sigma)
+            moved = change(effects).where(effects["is_ablated"] | effects["downstream"], 0).sum("component")
+            np.testing.assert_allclose(effects["total"], moved + effects["norm"], atol=1e-12)
+            told = own_change(effects) + compensation(effects)["compensation"] + effects["norm"]
+            known = [label != "head.0.1+attn.2" for label in ablated]
+            np.testing.assert_allclose(told[:, known], effects["total"][:, known], atol=1e-12)
+            assert told.isnull().sum() == prompts * (len(ablated) - sum(known))
+
+
+@given(parallel=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
+    """(s − 1)(e + Σ u) with u in the run itself, or in the intact network over what doesn't move."""
+    results = synthetic.results(3, 4, 3, seed, heads=2, parallel=parallel, readouts=READOUTS, dtype="float64")
+    names = synthetic.labels(3)
+    below = synthetic.downstream(3, parallel)
+    for readout, before in READOUTS.items():
+        at = results.sel(readout=readout)
+        seen = [before < 0 or int(name.split(".")[1]) < before for name in names]
+        clean, own = per_prompt(results, readout, "clean"), per_prompt(results, readout, "own")
+        for p in range(4):
+            for a, label in enumerate(results["ablated"].values):
+                k = names.index(synthetic.holder(label))
+                run, still = [], []
+                for patch in range(3):
+                    s = float(at["scale"][p, a, patch]) if before < 0 else 1.0
+                    after = at["unembed_ablated_by_patch"][p, a, patch, :6].values
+                    intact = at["unembed"][p, :6].values
+                    unmoved = [c for c in range(6) if seen[c] and c != k and not below[k, c]]
+                    run.append((s - 1) * (float(at["embed"][p]) + sum(after[c] for c in range(6) if seen[c])))
+                    still.append((s - 1) * (float(at["embed"][p]) + sum(intact[c] for c in unmoved)))
+                np.testing.assert_allclose(clean["norm"][p, a], np.mean(run), atol=1e-12)
+                np.testing.assert_allclose(own["norm"][p, a], np.mean(still), atol=1e-12)
+
+
+@given(prompts=st.integers(1, 7), patches=st.integers(1, 4), block=st.integers(1, 20_000))
+@settings(max_examples=20, deadline=None)
+def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int, patches: int, block: int) -> None:
+    results = synthetic.results(2, prompts, patches, readouts={"logit": -1, "other": -1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_BLOCK", block)
+        effects = per_prompt(results, "other", "own")
+    at = results.sel(readout="other")
+    for name in ("total", "direct", "indirect"):
+        np.testing.assert_allclose(effects[name], at[name].values.astype(np.float64).mean(-1), rtol=1e-12)
+    np.testing.assert_allclose(effects["scale"], results["scale"].values.astype(np.float64).mean(-1), rtol=1e-12)
+    np.testing.assert_array_equal(effects["unembed_ablated"], at["unembed_ablated_own"])
+    np.testing.assert_array_equal(effects["unembed"], at["unembed"])
+    assert all(effects[name].dtype == np.float64 for name in ("unembed", "unembed_ablated", "total", "norm"))
+    assert list(effects["text"].values) == list(results["text"].values)
+    assert effects.attrs == {**results.attrs, "readout": "other", "readout_before": -1, "sigma": "own"}
+
+
+def test_a_reading_has_a_name() -> None:
+    results = synthetic.results(2, 3, 1, readouts={"logit": -1, "probe": 1})
+    assert caption(per_prompt(results)) == "logit, at the clean run’s σ"
+    assert caption(per_prompt(results, sigma="own")) == "logit, at each run’s own σ"
+    assert caption(per_prompt(results, "probe", "own")) == "probe, before block 1, without a norm"
+
+
+def test_the_first_readout_at_the_clean_scale_is_the_default() -> None:
+    results = synthetic.results(2, 3, 2, readouts={"difference": -1, "logit": -1})
+    xr.testing.assert_identical(per_prompt(results), per_prompt(results, "difference", "clean"))
+
+
+def test_heads_are_no_part_of_the_sums() -> None:
+    results = synthetic.results(3, 4, 2, heads=2, dtype="float64")
+    without = results.isel(component=[i for i, kind in enumerate(results["component_kind"].values) if kind != "head"])
+    for sigma in ("clean", "own"):
+        effects, fewer = per_prompt(results, sigma=sigma), per_prompt(without, sigma=sigma)
+        assert list(effects["component"].values) == synthetic.labels(3)
+        for name in ("norm", "unembed_ablated", "total"):
+            np.testing.assert_array_equal(effects[name], fewer[name])
+        np.testing.assert_array_equal(compensation(effects)["mlp"], compensation(fewer)["mlp"])
+
+
+def test_what_was_read_before_is_left_as_it_is() -> None:
+    results = synthetic.results(2, 3, 2, readouts={"logit": -1, "other": -1})
+    effects = per_prompt(results, "other", "own")
+    assert per_prompt(effects) is effects
+    assert per_prompt(effects, "other", "own") is effects
+    with pytest.raises(HydrascopeError, match="read with sigma 'own', not 'clean'"):
+        per_prompt(effects, sigma="clean")
+    with pytest.raises(HydrascopeError, match="read with readout 'other', not 'logit'"):
+        per_prompt(effects, "logit")
+
+
+def test_a_readout_inside_the_network_sees_what_is_below_it_and_no_norm() -> None:
+    results = synthetic.results(4, 3, 2, readouts={"logit": -1, "probe": 2}, dtype="float64")
+    # Whatever a run stores of what can't reach the readout.
+    results["unembed"].loc[{"readout": "probe", "component": "mlp.3"}] = np.nan
+    results["unembed_ablated"].loc[{"readout": "probe", "component": "mlp.3"}] = np.nan
+    effects = per_prompt(results, "probe")
+    assert (effects["norm"] == 0).all()
+    assert (effects["scale"] == 1).all()
+    above = effects.isel(ablated=slice(4, None))
+    assert (above["total"] == 0).all()
+    assert (above["contribution"] == 0).all()
+    assert not effects["downstream"][:, 4:].any()
+    assert effects["downstream"][0, 1:4].all()
+    assert (effects["unembed_ablated"][..., 4:] == 0).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_stored_result_is_never_loaded_whole(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = synthetic.results(3, 5, 4, heads=2, readouts={"logit": -1, "other": -1})
+    big = ("unembed_ablated", "unembed_ablated_own")
+    results.to_zarr(
+        tmp_path / "r.zarr",
+        consolidated=False,
+        encoding={name: {"chunks": (1, chunk, *results[name].shape[2:])} for name in big},
+    )
+    stored = xr.open_zarr(tmp_path / "r.zarr", chunks=None, consolidated=False)
+    sizes: list[int] = []
+    monkeypatch.setattr(reading, "_BLOCK", results["unembed_ablated"].nbytes // 2)
+    original = xr.Dataset.compute
+
+    def spy(dataset: xr.Dataset, **kwargs: object) -> xr.Dataset:
+        sizes.append(dataset.sizes["prompt"])
+        return original(dataset, **kwargs)
+
+    monkeypatch.setattr(xr.Dataset, "compute", spy)
+    effects = per_prompt(stored, "other", "own")
+    assert max(sizes) < 5 or chunk == 5
+    assert all(size % chunk == 0 for size in sizes[:-1])
+    assert not any(stored[name]._in_memory for name in (*big, "unembed_ablated_by_patch", "total"))
+    monkeypatch.undo()
+    xr.testing.assert_identical(effects, per_prompt(results, "other", "own"))
+
+
+def test_what_is_no_result_is_refused() -> None:
+    with pytest.raises(HydrascopeError, match="no variable 'unembed'"):
+        per_prompt(xr.Dataset({"temperature": ("x", [1.0])}))
+    results = synthetic.results(2, 3, 1)
+    with pytest.raises(HydrascopeError, match="no measurements"):
+        per_prompt(results.isel(prompt=slice(0)))
+    with pytest.raises(HydrascopeError, match=r"no readout 'lgoit': this run read logit"):
+        per_prompt(results, "lgoit")
+    with pytest.raises(HydrascopeError, match="'clean' or as 'own', not as 'run'"):
+        per_prompt(results, sigma="run")  # type: ignore[arg-type]
+    with pytest.raises(HydrascopeError, match=r"ablates mlp\.9, but mlp\.9 isn't"):
+        per_prompt(results.assign_coords(synthetic.coordinates("ablated", ["attn.0", "mlp.0", "attn.1", "mlp.9"])))

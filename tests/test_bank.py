@@ -1,0 +1,111 @@
+"""What is kept of clean runs is what plain forward passes write, at the places that correspond."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain import loaded, plain_run
+
+from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.components import Component
+from hydrascope.errors import HydrascopeError
+from hydrascope.positions import At, Places, places
+from hydrascope.prompts import Prompt, tokenize
+
+MODEL = loaded("gpt2")
+SITES = [Component.parse("attn.1"), Component.parse("mlp.2"), Component(0, "head"), Component(1, "neuron")]
+PARTS = ["attn.1", "mlp.2", "head.0.3", "neuron.1.7"]
+ALPHABET = "abcdefgh"
+
+
+def bank(prompts: Sequence[Prompt], at: At, batch_size: int = 3) -> CleanRuns:
+    tokens = tokenize(MODEL, prompts)
+    return clean_runs(MODEL, prompts, tokens, places(MODEL, prompts, tokens, at), SITES, batch_size)
+
+
+def plain_values(prompt: Prompt) -> dict[str, torch.Tensor]:
+    """`[position, columns]` of each part."""
+    return plain_run(MODEL, MODEL.encode(prompt.text), units=PARTS).values
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> tuple[list[Prompt], str]:
+    """Distinct prompts of 2 to 6 tokens with subjects of 1 or 2, and where to ablate them."""
+    texts = draw(st.lists(st.text(ALPHABET, min_size=2, max_size=6), min_size=2, max_size=5, unique=True))
+    prompts = []
+    for text in texts:
+        first = draw(st.integers(0, len(text) - 1))
+        prompts.append(Prompt(text, subject=text[first : first + draw(st.integers(1, 2))]))
+    return prompts, draw(st.sampled_from(["last", "-2", "0", "-2,0,-1", "all", "subject", "subject-last"]))
+
+
+def spans(prompts: Sequence[Prompt], at: str) -> list[tuple[list[int], int, int]]:
+    """By hand: each prompt's ablated positions, what they are counted back from, and where that begins."""
+    found = []
+    for prompt in prompts:
+        length = len(prompt.text)
+        if at.startswith("subject"):
+            assert prompt.subject is not None
+            start = prompt.text.rfind(prompt.subject)
+            end = start + len(prompt.subject)
+            found.append(([end - 1] if at == "subject-last" else list(range(start, end)), end, start))
+        elif at == "all":
+            found.append((list(range(length)), length, 0))
+        else:
+            numbers = [-1] if at == "last" else [int(number) for number in at.split(",")]
+            found.append((sorted({number % length for number in numbers}), length, 0))
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(sets(), st.integers(1, 5))
+def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Prompt], str], batch_size: int) -> None:
+    prompts, at = drawn
+    clean = bank(prompts, at, batch_size)
+    values, where = [plain_values(prompt) for prompt in prompts], spans(prompts, at)
+    for index, (positions, end, _) in enumerate(where):
+        assert list(clean.places[index].positions) == positions
+        back = [end - position for position in positions]
+        fitting = [
+            number for number, (_, other, start) in enumerate(where) if all(other - each >= start for each in back)
+        ]
+        assert list(np.flatnonzero(clean.corresponding(index))) == fitting
+        for part in PARTS:
+            component = Component.parse(part)
+            expected = torch.stack([values[n][part][[where[n][1] - each for each in back]] for n in fitting])
+            torch.testing.assert_close(clean.take(component, np.array([fitting]), [index])[0], expected)
+            torch.testing.assert_close(clean.own(component, [index])[0, 0], values[index][part][positions])
+            means = []
+            for each in back:
+                far = [n for n, (_, other, start) in enumerate(where) if other - each >= start]
+                means.append(torch.stack([values[n][part][where[n][1] - each] for n in far]).mean(0))
+            torch.testing.assert_close(clean.mean(component, [index])[0, 0], torch.stack(means))
+    logits = [plain_run(MODEL, MODEL.encode(prompt.text)).logits for prompt in prompts]
+    assert list(clean.argmax) == list(clean.targets) == [int(each.argmax()) for each in logits]
+
+
+def test_prompts_with_fewer_positions_repeat_their_last() -> None:
+    """In one batch, every prompt has as many slots; to write a place twice changes nothing."""
+    clean = bank([Prompt("ab"), Prompt("cdef")], "all")
+    np.testing.assert_array_equal(clean.positions([0, 1]), [[0, 1, 1, 1], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(clean.slots([0, 1]), [[2, 1, 1, 1], [4, 3, 2, 1]])
+    attn = Component.parse("attn.1")
+    torch.testing.assert_close(clean.own(attn, [0, 1])[0, 0, :2], clean.own(attn, [0])[0, 0])
+
+
+def test_a_source_that_does_not_correspond_is_refused() -> None:
+    """Whoever writes an ablation of their own must not get another place's values without a word."""
+    clean = bank([Prompt("ab"), Prompt("cdef")], "all")
+    with pytest.raises(HydrascopeError, match=r'prompt 1 \("ab"\) is too short to patch prompt 2 \("cdef"\)'):
+        clean.take(Component.parse("attn.1"), np.array([[1], [0]]), [0, 1])
+
+
+def test_other_targets_can_be_given() -> None:
+    tokens = [[5, 6], [7]]
+    prompts = [Prompt(tokens=tuple(ids)) for ids in tokens]
+    clean = clean_runs(MODEL, prompts, tokens, [Places((1,), 2), Places((0,), 1)], SITES, 2, targets=[3, 4])
+    assert list(clean.targets) == [3, 4]
+    assert list(clean.argmax) == [int(plain_run(MODEL, ids).logits.argmax()) for ids in tokens]
