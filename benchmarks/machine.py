@@ -2,17 +2,13 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from hydrascope.engines.kernels import _keep_freed_memory
+from hydrascope.engines.kernels import keep_freed_memory
+from hydrascope.machine import memory, processor, rate
 
 #: Rows and columns of the large product: big enough that a larger one is no faster.
 LARGE = 4096
@@ -20,46 +16,19 @@ LARGE = 4096
 #: What decides the figures besides the hardware.
 PACKAGES = ("torch", "transformers", "nnsight", "transformer-lens", "hydrascope")
 
+#: Both of PyTorch's libraries for products in float32, and hydrascope's names for them.
+LIBRARIES = {"torch.matmul": "matmul", "oneDNN": "onednn"}
+
 
 def description() -> dict[str, str]:
     """Processor, cores, memory, system and versions, as a reader needs them to compare; no names."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
-        "memory": f"{memory:.0f} GiB",
+        "memory": f"{memory():.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES),
     }
-
-
-def _processor() -> str:
-    """The processor's model, family and widest vector instructions, as Linux tells them."""
-    facts: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
-        key, _, value = line.partition(":")
-        facts[key.strip()] = value.strip()
-    flags = facts.get("flags", "").split()
-    vectors = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    model = f"{facts.get('model name', platform.processor())}"
-    return f"{model} (family {facts.get('cpu family')}, model {facts.get('model')}; {', '.join(vectors)})"
-
-
-def sustained(work: Callable[[], object], seconds: float) -> float:
-    """How often `work` is done in a second, over at least `seconds` of doing nothing else."""
-    work()
-    done, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds or not done:
-        work()
-        done += 1
-    return done / elapsed
-
-
-#: Both of PyTorch's libraries for products in float32, of rows `[row, in]` with weights `[out, in]`.
-LIBRARIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "torch.matmul": lambda rows, weight: torch.matmul(rows, weight.T),
-    "oneDNN": lambda rows, weight: torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], ""),
-}
 
 
 @dataclass
@@ -77,11 +46,9 @@ class Rate:
     def measure(self, seconds: float = 2.0) -> float:
         """Measure both libraries once more; the better one's rate."""
         # As it is for hydrascope: results of 64 MB go into memory that is there.
-        _keep_freed_memory()
-        left, right = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE)
-        for name, multiply in LIBRARIES.items():
-            times = sustained(partial(multiply, left, right), seconds)
-            self.measured[name].append(2 * LARGE**3 * times)
+        keep_freed_memory()
+        for name, routine in LIBRARIES.items():
+            self.measured[name].append(rate(routine, LARGE, torch.float32, seconds))
         return max(rates[-1] for rates in self.measured.values())
 
     @property

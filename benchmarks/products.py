@@ -1,6 +1,6 @@
 """The matrix products that the protocol needs: how many operations, and how fast this machine does them alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks.machine import LIBRARIES, sustained
+from benchmarks.machine import LIBRARIES
 from benchmarks.shapes import Shape, parts
 from benchmarks.task import PATCHES, Work
+from hydrascope.engines.routines import ROUTINES, Routine
+from hydrascope.machine import sustained
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,15 @@ def occurring_rates(
             inputs = [torch.randn(rows, weight.shape[1]) for weight in weights]
             operations = sum(2 * rows * weight.numel() for weight in weights)
             rates[f"layer {layer}, {name}, {rows:,} rows"] = {
-                library: operations * sustained(partial(_multiply_all, multiply, inputs, weights), seconds)
-                for library, multiply in LIBRARIES.items()
+                library: operations * sustained(partial(_multiply_all, ROUTINES[routine], inputs, weights), seconds)
+                for library, routine in LIBRARIES.items()
             }
     return rates
 
 
-def _multiply_all(multiply: Callable[[Tensor, Tensor], Tensor], inputs: list[Tensor], weights: list[Tensor]) -> None:
+def _multiply_all(routine: Routine, inputs: list[Tensor], weights: list[Tensor]) -> None:
     for rows, weight in zip(inputs, weights, strict=True):
-        multiply(rows, weight)
+        routine(rows, weight, None, "")
 
 
 def _weight(linear: Any) -> Tensor:

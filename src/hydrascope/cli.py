@@ -31,6 +31,7 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
+Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
 
 
@@ -121,6 +122,7 @@ def run(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
     revision: Revision = None,
     resume: Resume = False,
+    elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Ablate parts of a model on every prompt and store all effects."""
@@ -139,6 +141,7 @@ def run(
         "batch_size": _batch_size(batch_size),
         "out": out,
         "resume": resume,
+        "elsewhere": elsewhere,
         "overwrite": overwrite,
     }
     _measure(model, prompts, limit, {"revision": revision, "dtype": dtype, "device": device}, arguments)

@@ -15,11 +15,14 @@ import transformers
 import xarray as xr
 
 import hydrascope
+from hydrascope import machine
 from hydrascope.ablation import Ablation, drawn
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns, clean_runs
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
 from hydrascope.engines import Engine, choose
+from hydrascope.engines.kernels import fastest_routines
+from hydrascope.engines.routines import Routines
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, Load, automatic_batch, within_memory
 from hydrascope.metrics import UNITS, Function, Metric, chosen
@@ -51,6 +54,7 @@ class Plan:
         answers, foils: tokens of each prompt, where readouts or the target need them.
         said: what is to be told of the prompts.
         asked: the selections as they were given.
+        routines: how the wavefront engine multiplies.
     """
 
     model: LanguageModel
@@ -69,6 +73,7 @@ class Plan:
     keep: Keep
     said: str
     asked: dict[str, str]
+    routines: Routines
 
     @property
     def lines(self) -> list[str]:
@@ -238,6 +243,7 @@ def planned(
         keep,
         said,
         {"ablate": _selection(ablate), "read": _selection(read), "positions": written(at)},
+        fastest_routines(model) if engine_.name == "wavefront" else {},
     )
     if not plan.labels:
         raise HydrascopeError("nothing is read out: give at least one readout")
@@ -291,7 +297,13 @@ def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
             "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
             "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
         },
-        {**plan.settings(), "engine_reason": plan.engine.reason, "command": _command_line()},
+        {
+            **plan.settings(),
+            "engine_reason": plan.engine.reason,
+            "command": _command_line(),
+            "machines": [machine.kind(model.device)],
+            "routines": dict(plan.routines),
+        },
     )
     if plan.metrics:
         names = [metric.name for metric in plan.metrics]

@@ -6,7 +6,7 @@ on to the very numbers that it would have given.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from hydrascope import balance, store
+from hydrascope import balance, machine, store
 from hydrascope.ablation import Ablation, Resample, drawn
 from hydrascope.bank import CleanRuns
 from hydrascope.components import Selection
@@ -119,6 +119,7 @@ def run(
     *,
     out: str | Path,
     resume: bool = False,
+    elsewhere: bool = False,
     overwrite: bool = False,
     ablate: Selection = "layers",
     read: Selection = "layers",
@@ -135,14 +136,16 @@ def run(
     """As `sweep`, but write the result to the folder `out`, a block of prompts at a time.
 
     Whatever ends the run, the blocks that are written stay. `resume` goes on to the result that the uninterrupted
-    run would have given, to the bit where the machine and the number of threads are the same; a `batch_size` other
-    than `auto` may then differ from the one at the start, and changes the rounding. `open_results` opens `out`.
+    run would have given, to the bit: on another kind of machine, or with another number of threads, where rounding
+    differs, only if asked for by `elsewhere`. A `batch_size` other than `auto` may then differ from the one at the
+    start, and changes the rounding. `open_results` opens `out`.
 
         >>> hs.run(model, hs.load_prompts("counterfact"), out="gpt2.zarr", ablate="heads")   # doctest: +SKIP
 
     Args:
         out: the result's folder.
         resume: go on with the result at `out`; start it where there is none.
+        elsewhere: resume on another kind of machine, or with another number of threads, than the run was started on.
         overwrite: delete the result at `out` and start again.
         say: is told what is measured, in a line or two, before it starts.
 
@@ -151,7 +154,7 @@ def run(
 
     Raises:
         HydrascopeError: as `sweep`; or `out` can't be written, is no result, or is one and neither `resume` nor
-            `overwrite` is asked for, or was made with other options.
+            `overwrite` is asked for, or was made with other options, or on another kind of machine.
     """
     out = Path(out)
     refuse_existing(out, resume=resume, overwrite=overwrite)
@@ -177,18 +180,21 @@ def run(
         batch = Batch(before["batch_size"], before["runs_at_once"]) if batch_size == "auto" else plan.batch(batch_size)
         if start == len(plan.tokens):
             return out
+        plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
         clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs))
     else:
         batch = plan.batch(batch_size)
         start, block_size, worst = 0, batch.prompts * BATCHES_PER_BLOCK, 0.0
         clean = clean_runs_of(plan, batch)
         result = known(plan, clean).assign_attrs(_sizes(block_size, batch), worst_imbalance=worst)
+        machines = result.attrs["machines"]
         empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
         store.create(out, result, empty, plan.sizes, block_size, overwrite=overwrite)
     for block in _blocks(plan, clean, start, block_size, batch, progress):
         worst = max(worst, float(block.measured["imbalance"].max()))
         variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
-        attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch)}
+        how = {"machines": machines, "routines": dict(plan.routines)}
+        attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch), **how}
         store.write(out, block.start, variables, attributes)
     return out
 
@@ -250,6 +256,20 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
         )
 
 
+def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> tuple[Plan, list[str]]:
+    """The plan with the routines that the run at `out` multiplies by, and the machines it has been measured on."""
+    machines, here = list(before.get("machines", [])), machine.kind(plan.model.device)
+    routines = before.get("routines", {})
+    if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
+        return replace(plan, routines=routines), machines
+    if not elsewhere:
+        raise HydrascopeError(
+            f"cannot resume {out} to the same bits: it was measured on {machines[-1] if machines else 'no machine'}, "
+            f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
+        )
+    return plan, [*machines, here]
+
+
 def _blocks(
     plan: Plan, clean: CleanRuns, start: int, block_size: int, batch: Batch, progress: bool
 ) -> Iterator[_Block]:
@@ -300,6 +320,7 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
             readouts,
             plan.metrics,
             torch.tensor([clean.targets[index] for index in indices]),
+            plan.routines,
         )
         readings = plan.engine.measure(plan.model, request)
         changing = plan.changing[runs].to(readings.scale.device)

@@ -10,7 +10,8 @@ from torch import nn
 
 from hydrascope.engines import ENGINES, reference, wavefront
 from hydrascope.engines.attention import attending
-from hydrascope.engines.kernels import fast_kernels
+from hydrascope.engines.kernels import fast_kernels, fastest_routines, products
+from hydrascope.engines.routines import ROUTINES
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 
@@ -155,12 +156,13 @@ def test_a_forward_of_the_user_s_own_survives_and_is_called(case, dtype):
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "phi", "starcoder2", "gemma2", "llama", "nemotron", "opt"])
-def test_fast_kernels_compute_the_same(case):
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_fast_kernels_compute_the_same(case, routine):
     model = tiny(case, torch.float32)
     ids = torch.randint(61, (2, 7), generator=torch.Generator().manual_seed(0))
     with model.measuring():
         expected = model.hf(ids).logits
-        with fast_kernels(model):
+        with fast_kernels(model, {str(product): routine for product in products(model)}):
             replaced = [module for module in model.hf.modules() if "forward" in vars(module)]
             found = model.hf(ids).logits
     if torch.backends.mkldnn.is_available():
@@ -173,7 +175,7 @@ def test_attention_is_the_model_s_own_again_after_an_error():
     before = state(model)
     with pytest.raises(ZeroDivisionError), attending(model, lambda *args, **kwargs: 1 / 0):
         model.hf(torch.tensor([[5, 6]]))
-    with pytest.raises(ZeroDivisionError), fast_kernels(model):
+    with pytest.raises(ZeroDivisionError), fast_kernels(model, fastest_routines(model)):
         raise ZeroDivisionError
     assert_as_it_was(model, before)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.activations import FastGELUActivation, GELUActivation, GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from hydrascope.engines.routines import ROUTINES, Product, Routines, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.projection import weight_of
 
@@ -27,22 +28,22 @@ _GELU_FORMS: dict[type[nn.Module], str] = {
 
 
 @contextmanager
-def fast_kernels(model: LanguageModel) -> Iterator[None]:
-    """Let `model` multiply by the faster library, and compute GELU within the product before it or in one operation."""
-    _keep_freed_memory()
+def fast_kernels(model: LanguageModel, routines: Routines) -> Iterator[None]:
+    """Let `model` multiply by `routines`, and compute GELU with the product before it or in one operation.
+
+    Args:
+        routines: one for each of `products(model)`; none where no product is.
+    """
+    keep_freed_memory()
     forwards: dict[nn.Module, Forward] = {}
-    for module in model.hf.modules():
-        if "forward" in vars(module):
-            continue  # somebody's own already, as accelerate's: it stays
-        if type(module) in (nn.Linear, Conv1D) and _one_dnn_multiplies(module.weight):
-            forwards.setdefault(module, _product(module, "none", ""))
-        elif form := _GELU_FORMS.get(type(module)):
-            # In place: the input is the output of the projection before, which nothing else reads.
-            forwards.setdefault(module, functools.partial(torch.ops.aten.gelu_, approximate=form))
-        elif pair := _widening_and_gelu(module):
-            widening, gelu = pair
-            forwards[widening] = _product(widening, "gelu", _GELU_FORMS[type(gelu)])
+    for linear, (product, gelu) in _multiplying(model).items():
+        forwards[linear] = _product(linear, product, routines)
+        if gelu is not None:
             forwards[gelu] = nn.Identity().forward
+    for module in model.hf.modules():
+        if module not in forwards and "forward" not in vars(module) and (form := _GELU_FORMS.get(type(module))):
+            # In place: the input is the output of the projection before, which nothing else reads.
+            forwards[module] = functools.partial(torch.ops.aten.gelu_, approximate=form)
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -52,13 +53,42 @@ def fast_kernels(model: LanguageModel) -> Iterator[None]:
             del module.forward
 
 
+def fastest_routines(model: LanguageModel) -> dict[str, str]:
+    """The fastest routine for each of the model's products that have a choice, measured once in a process.
+
+    Raises:
+        HydrascopeError: the environment asks for a routine that isn't there.
+    """
+    keep_freed_memory()
+    return chosen(products(model), model.dtype)
+
+
+def products(model: LanguageModel) -> set[Product]:
+    """The products of `model` that there is a choice for: none where PyTorch knows of one library only."""
+    return {product for product, _ in _multiplying(model).values()}
+
+
+def _multiplying(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
+    """The modules that multiply by a weight, what they multiply, and the GELU that is computed with it."""
+    # Somebody's own forward already, as accelerate's, stays.
+    free = [module for module in model.hf.modules() if "forward" not in vars(module)]
+    linears = [module for module in free if type(module) in (nn.Linear, Conv1D) and _is_choice(module.weight)]
+    pairs = dict(pair for module in free if (pair := _widening_and_gelu(module)))
+    found: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
+    for linear in linears:
+        (outputs, inputs), gelu = weight_of(linear).shape, pairs.get(linear)
+        form = "" if gelu is None else _GELU_FORMS[type(gelu)]
+        found[linear] = Product(inputs, outputs, not weight_of(linear).is_contiguous(), form), gelu
+    return found
+
+
 def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """The projection of a plain MLP that GELU follows: the one of its own that widens. Gated MLPs have two."""
     children = list(module.children())
     gelus = [child for child in children if type(child) in _GELU_FORMS]
     linears = [child for child in children if type(child) in (nn.Linear, Conv1D)]
     widening = [linear for linear in linears if weight_of(linear).shape[0] > weight_of(linear).shape[1]]
-    if len(gelus) == len(widening) == 1 and len(linears) == 2 and _one_dnn_multiplies(weight_of(widening[0])):
+    if len(gelus) == len(widening) == 1 and len(linears) == 2:
         pair = widening[0], gelus[0]
         return None if any(map(_is_watched, pair)) else pair
     return None
@@ -69,8 +99,8 @@ def _is_watched(module: nn.Module) -> bool:
     return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _one_dnn_multiplies(weight: Tensor) -> bool:
-    """Whether oneDNN can multiply by `weight`: PyTorch asks another library for float32, on many CPUs a slower one."""
+def _is_choice(weight: Tensor) -> bool:
+    """Whether PyTorch has two libraries that can multiply by `weight`."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return known and weight.device.type == "cpu" and weight.dtype in _dtypes()
 
@@ -81,18 +111,15 @@ def _dtypes() -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
-def _product(linear: nn.Module, activation: str, form: str) -> Forward:
-    """`linear` by oneDNN, and then `activation` before anything is written to memory."""
-    weight, bias = weight_of(linear), linear.bias
-
-    def forward(hidden: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, activation, [], form)
-
-    return forward
+def _product(linear: nn.Module, product: Product, routines: Routines) -> Forward:
+    """`linear`, and the GELU after it, by the routine chosen for it."""
+    weight, routine = weight_of(linear), ROUTINES[routines[str(product)]]
+    bias: Tensor | None = linear.bias  # type: ignore[assignment]
+    return lambda hidden: routine(hidden, weight, bias, product.gelu)
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Ask glibc to reuse the memory of freed tensors instead of returning it to the system.
 
     Every layer allocates tensors of tens of megabytes. By default glibc maps each one afresh and unmaps it when it

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hydrascope.components import Component, Run
+from hydrascope.engines.routines import Routines
 from hydrascope.metrics import Metric
 from hydrascope.readouts import Readouts
 
@@ -32,6 +33,7 @@ class Request:
         readouts: what is read, of the same prompts.
         metrics: what is computed from the logits.
         targets: `[prompt]` the token that metrics are about.
+        routines: how the wavefront engine multiplies; by default what is fastest here.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -43,6 +45,7 @@ class Request:
     readouts: Readouts
     metrics: tuple[Metric, ...]
     targets: Int[Tensor, "prompt"]
+    routines: Routines | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hydrascope.components import Component
 from hydrascope.engines.attention import Prefix, attending, causal_attention, row_attention
 from hydrascope.engines.clean import clean_run
 from hydrascope.engines.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
-from hydrascope.engines.kernels import fast_kernels
+from hydrascope.engines.kernels import fast_kernels, fastest_routines
 from hydrascope.engines.record import Record
 from hydrascope.engines.request import Readings, Request
 from hydrascope.engines.schedule import Schedule, Turn, schedule
@@ -40,7 +40,8 @@ def measure(model: LanguageModel, request: Request) -> Readings:
     ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
     values = {component: request.values(component).to(model.device) for component in ablated}
     sites = dict.fromkeys((*model.components, *(unit.site for unit in request.units)))
-    with model.measuring(), fast_kernels(model):
+    routines = fastest_routines(model) if request.routines is None else request.routines
+    with model.measuring(), fast_kernels(model, routines):
         with attending(model, causal_attention(prefix)):
             clean = clean_run(model, request.tokens, sites)
         record = Record(model, request, plan, clean)

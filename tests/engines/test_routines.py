@@ -1,0 +1,120 @@
+"""Which library multiplies: chosen, forced, kept for a resumed run, and refused on another machine."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from asked import request
+from tiny import tiny
+from torch.nn.functional import gelu, linear
+
+from hydrascope import machine, open_results, run
+from hydrascope.engines import routines, wavefront
+from hydrascope.engines.kernels import fastest_routines, products
+from hydrascope.engines.routines import ROUTINES, Product
+from hydrascope.errors import HydrascopeError
+
+ONEDNN = torch.backends.mkldnn.is_available()
+
+
+@pytest.mark.parametrize("name", ROUTINES)
+@pytest.mark.parametrize("form", ["", "none", "tanh"])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
+def test_every_routine_computes_the_product(name, form, transposed):
+    drawn = torch.Generator().manual_seed(0)
+    rows, bias = torch.randn(3, 7, generator=drawn), torch.randn(5, generator=drawn)
+    weight = torch.randn(7, 5, generator=drawn).T if transposed else torch.randn(5, 7, generator=drawn)
+    expected = linear(rows.double(), weight.double(), bias.double())
+    expected = gelu(expected, approximate=form) if form else expected
+    torch.testing.assert_close(ROUTINES[name](rows, weight, bias, form).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
+def test_the_fastest_is_taken_once_a_process(monkeypatch):
+    monkeypatch.delenv(routines.FORCE)
+    routines.timed.cache_clear()
+    found = {Product(8, 16, False, ""): {"matmul": 1.0, "onednn": 2.0}, Product(8, 8, True, ""): {"matmul": 3.0}}
+    asked = []
+
+    def timed(product, dtype, threads):
+        asked.append((product, dtype, threads))
+        return found[product]
+
+    monkeypatch.setattr(routines, "timed", timed)
+    chosen = routines.chosen(found, torch.float32)
+    assert chosen == {"8 to 16": "onednn", "8 to 8, transposed": "matmul"}
+    assert {threads for _, _, threads in asked} == {torch.get_num_threads()}
+
+
+@pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
+def test_what_is_timed_is_every_routine_that_could_be_taken():
+    plain = routines.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads())
+    with_gelu = routines.timed(Product(8, 16, True, "tanh"), torch.float32, torch.get_num_threads())
+    assert set(plain) == {"matmul", "onednn"}
+    assert set(with_gelu) == set(ROUTINES)
+    assert all(rate > 0 for rate in (*plain.values(), *with_gelu.values()))
+    # Once in a process: the same numbers again.
+    assert routines.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads()) is plain
+
+
+def test_a_routine_that_is_not_there(monkeypatch):
+    monkeypatch.setenv(routines.FORCE, "cublas")
+    with pytest.raises(HydrascopeError, match="HYDRASCOPE_KERNELS=cublas is no routine: set it to matmul, onednn"):
+        wavefront.measure(tiny("gpt2", torch.float32), request(tiny("gpt2", torch.float32), ["mlp.0"], (4,)))
+
+
+def test_float64_has_no_choice():
+    assert not products(tiny("gpt2"))
+    assert fastest_routines(tiny("gpt2")) == {}
+
+
+PROMPTS = [[5, 6, 7 + number] for number in range(24)]
+
+
+def interrupted(path, model, monkeypatch):
+    """A run with one of its three blocks measured."""
+    from hydrascope import store
+
+    write, times = store.write, []
+
+    def fail_at_the_second(*args):
+        times.append(args)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        return write(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write", fail_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, PROMPTS, out=path, batch_size=2)
+
+
+@pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
+def test_a_resumed_run_multiplies_as_it_did(tmp_path, monkeypatch):
+    model = tiny("gpt2", torch.float32)
+    monkeypatch.setenv(routines.FORCE, "matmul")
+    whole = open_results(run(model, PROMPTS, out=tmp_path / "whole.zarr", batch_size=2)).load()
+    assert set(whole.attrs["routines"].values()) == {"matmul"}
+    assert whole.attrs["machines"] == [machine.kind(torch.device("cpu"))]
+    interrupted(tmp_path / "cut.zarr", model, monkeypatch)
+    monkeypatch.setenv(routines.FORCE, "onednn+gelu")
+    resumed = open_results(run(model, PROMPTS, out=tmp_path / "cut.zarr", resume=True)).load()
+    assert set(resumed.attrs["routines"].values()) == {"matmul"}
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(whole[name].values, resumed[name].values)
+
+
+def test_another_machine_is_refused_unless_asked_for(tmp_path, monkeypatch):
+    model, path = tiny("gpt2", torch.float32), tmp_path / "cut.zarr"
+    interrupted(path, model, monkeypatch)
+    here = machine.kind(torch.device("cpu"))
+    monkeypatch.setattr(machine, "kind", lambda device: "another, 64 threads")
+    with pytest.raises(HydrascopeError, match=re.escape(here) + ".*and this is another, 64 threads.*--elsewhere"):
+        run(model, PROMPTS, out=path, resume=True)
+    run(model, PROMPTS, out=path, resume=True, elsewhere=True)
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert attributes["measured"] == len(PROMPTS)
+    assert attributes["machines"] == [here, "another, 64 threads"]
