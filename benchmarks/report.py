@@ -143,8 +143,13 @@ def _precision(record: Record, race: Record | None) -> str:
         ]
         for name, error in record["errors"].items()
     ]
-    said = [f"- {record['float32'] / record['bfloat16']:.1f} times as fast as hydrascope in float32."]
-    if race is not None:
+    faster = record["float32"] / record["bfloat16"]
+    said = [f"- {faster:.1f} times as fast as hydrascope in float32."]
+    if faster < 1:
+        said = [
+            f"- {1 / faster:.1f} times as **slow** as hydrascope in float32: this processor has no instructions for it."
+        ]
+    elif race is not None:
         fastest = min(race["tools"][name]["seconds"] for name in USUAL if name in race["tools"])
         said.append(f"- **{fastest / record['bfloat16']:.0f}** times as fast as the usual code in float32.")
     return "\n\n".join(
