@@ -83,7 +83,10 @@ def test_help_and_version_answer_without_pytorch() -> None:
     code += "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.endswith("0 False\n")
-    assert all(command in output.stdout for command in ("run", "figures", "summary", "check", "demo", "motifs"))
+    assert all(
+        command in output.stdout
+        for command in ("run", "figures", "summary", "compare", "export", "check", "demo", "motifs")
+    )
 
 
 def test_a_bare_command_shows_the_help(hydrascope: Run) -> None:
@@ -177,8 +180,16 @@ def test_resume_and_overwrite(hydrascope: Run, folder: Path, tmp_path: Path) -> 
 def test_summary_prints_findings(hydrascope: Run, folder: Path) -> None:
     code, out, err = hydrascope("summary", folder / "r.zarr")
     assert (code, err) == (0, "")
+    assert "Is what ablating attention removes restored?" in out
+    assert "Findings" not in out
+    code, out, err = hydrascope("summary", folder / "r.zarr", "--full")
+    assert (code, err) == (0, "")
     assert "Findings" in out
     assert "attn.2" in out
+    assert max(map(len, out.splitlines())) <= 80
+    for name, start in (("csv", "ablated,kind,direct"), ("json", "{"), ("markdown", "Is what ablating attention")):
+        code, out, err = hydrascope("summary", folder / "r.zarr", "--format", name)
+        assert (code, err, out.startswith(start)) == (0, "", True)
 
 
 def test_an_unfinished_result_is_said_to_be(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
@@ -233,18 +244,24 @@ def test_demo_runs_draws_and_tells(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "many.txt").write_text("\n".join(f"{letter} cat" for letter in "abcdefghijklmnopqrst"))
-    monkeypatch.setattr(zoo, "model_path", lambda name: folder / "model" if name == "built-in" else None)
+    monkeypatch.setattr(zoo, "MODELS", ("built-in", "built-in-dropout"))
+    monkeypatch.setattr(zoo, "model_path", lambda name: folder / "model" if name in zoo.MODELS else None)
     monkeypatch.setattr(zoo, "prompt_path", lambda name: tmp_path / "many.txt")
     monkeypatch.setattr(figures, "draw_all", lambda results, out, *choices: figures.Drawn(out, (out,), ()))
     for again in ((), (), ("--overwrite",)):
         code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
         assert code == 0
-        assert "18 prompts measured" in out
+        assert out.count("18 prompts measured") == 2
         assert f"1 files in {tmp_path / 'demo' / 'figures'}" in out
-        assert "Findings" in out
-    results = open_results(tmp_path / "demo" / "results.zarr")
-    assert (results.sizes["prompt"], results.sizes["patch"]) == (18, 15)
-    assert (results.attrs["model"], results.attrs["prompts"]) == ("built-in", "demo")
+        # A verdict for each model and kind of layer, then the picture and where to look further.
+        assert out.count("Is what ablating attention removes restored?") == 2
+        assert out.count("Is what ablating MLPs removes restored?") == 2
+        assert (tmp_path / "demo" / "figures" / "comparison.png").exists()
+    for name in zoo.MODELS:
+        results = open_results(tmp_path / "demo" / f"{name}.zarr")
+        assert (results.sizes["prompt"], results.sizes["patch"]) == (18, 15)
+        assert list(map(str, results["readout"].values)) == ["logit", "placebo.0", "placebo.1"]
+        assert (results.attrs["model"], results.attrs["prompts"]) == (name, "demo")
 
 
 @pytest.mark.parametrize(

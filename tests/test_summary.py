@@ -1,30 +1,49 @@
 """The summary: the measures' numbers under readable names, complete and safe to print."""
 
 import io
+import json
 from dataclasses import astuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
+import xarray as xr
 from rich.console import Console
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     Bootstrap,
     Sigma,
+    amounts,
+    best_layer_held_out,
     compensation_regression,
     direct_effect,
     per_prompt,
+    regression,
     restoration,
 )
-from hydrascope.summary import PRINTED, Finding, Interval, Summary, render, strongest_part, summarise, written
+from hydrascope.summary import (
+    PRINTED,
+    Finding,
+    Interval,
+    Summary,
+    Verdict,
+    as_csv,
+    as_json,
+    as_markdown,
+    render,
+    strongest_part,
+    summarise,
+    written,
+)
 
 FEW = Bootstrap(resamples=40)
 
 
-def printed(summary: Summary) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(render(summary))
+def printed(summary: Summary, *, full: bool = True, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(summary, full=full))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -60,15 +79,15 @@ def test_findings_of_a_known_network() -> None:
     summary = known()
     expected = {
         "restored at attn.3": 0.75 / 0.95,
-        "restored at attn.3, slope": 0.75 / 0.95,
-        "compensated on average at attn.3": 0.7,
+        "slope of restored on removed at attn.3": 0.75 / 0.95,
+        "CE/DE at attn.3": 0.7,
         "attention layers with slope below 1": 5,
-        "slopes below 1 from layer": 2,
+        "all attention slopes below 1 from": 2,
         "attention layers that respond": 1,
         "late MLPs that erase": 2,
-        "of these attenuated": 1,
+        "  of these erase less": 1,
         # mlp.3 and mlp.4 hold down six times the effect, and a fifth of one of the six is let go.
-        "erasure that lets go": 0.2 / 6,
+        "  erasure that is taken back": 0.2 / 6,
     }
     for name, value in expected.items():
         found = finding(summary, name).value
@@ -92,7 +111,7 @@ def test_findings_of_a_known_network() -> None:
     ],
 )
 def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: str, other_words: str) -> None:
-    results = synthetic.results(3, 10, 2, norm_share=0.5, readouts={"logit": -1, "placebo.0": -1})
+    results = synthetic.results(6, 40, 2, norm_share=0.5, readouts={"logit": -1, "placebo.0": -1})
     summary = summarise(results, FEW, "placebo.0", sigma)
     effects = per_prompt(results, "placebo.0", sigma)
     fit = compensation_regression(effects, FEW)
@@ -101,11 +120,14 @@ def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: s
     text = printed(summary)
     assert f"Readout: placebo.0, {words}." in text
     # What depends on the reading is shown in both.
-    best = next(each.name for each in summary.findings if each.name.startswith("R² at attn")).split()[-1]
-    again = compensation_regression(per_prompt(results, "placebo.0", other_sigma), FEW)
-    other = finding(summary, f"compensated at {best}, read otherwise")
-    np.testing.assert_allclose(astuple(other.value), again["slope"].sel(ablated=best).values)
-    assert other.value != finding(summary, f"compensated at {best}").value
+    held, line = best_layer_held_out(effects, "attn", FEW)
+    again = amounts(per_prompt(results, "placebo.0", other_sigma))
+    expected = regression(held.take(again["contribution"]), held.take(again["compensated"]), FEW)["slope"]
+    other = finding(summary, "slope of CE on DE, read otherwise")
+    np.testing.assert_allclose(astuple(other.value), expected.values)
+    mine = finding(summary, f"slope of CE on DE at {held.named}")
+    np.testing.assert_allclose(astuple(mine.value), line["slope"].values)
+    assert other.value != mine.value
     assert other.meaning == f"the same, {other_words}"
     assert summarise(effects, FEW).parts[0].slope == summary.parts[0].slope
 
@@ -117,10 +139,11 @@ def test_only_the_strongest_heads_are_printed() -> None:
     heads = [part for part in summary.parts if part.kind == "head"]
     assert len(heads) == 2 * PRINTED
     in_order = sorted(heads, key=lambda part: part.removed.estimate, reverse=True)
-    table = text[text.index("Ablated parts") :]
-    assert all(f" {part.ablated} " in table for part in in_order[:PRINTED])
-    assert not any(f" {part.ablated} " in table for part in in_order[PRINTED:])
-    assert f"the {PRINTED} that remove most; {PRINTED} are left out" in text
+    rows = text[text.index("Ablated parts") :].splitlines()
+    listed = {line.strip("│").split("│")[0].strip() for line in rows}
+    assert all(part.ablated in listed for part in in_order[:PRINTED])
+    assert not any(part.ablated in listed for part in in_order[PRINTED:])
+    assert f"the {PRINTED} that remove most are listed; {PRINTED} are left out" in text
 
 
 def test_every_layer_has_the_measures_own_numbers() -> None:
@@ -174,6 +197,12 @@ def test_every_kind_of_run_has_a_summary(layers: int, prompts: int, options: dic
     text = printed(summary)
     for each in summary.findings:
         assert each.name in text
+    for verdict in summary.verdicts:
+        assert verdict.answer in text.lower()
+    for width in (80, 100):
+        lines = printed(summary, full=True, width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert not any("…" in line for line in lines)
     for label in results["ablated"].values:
         assert str(label) in text
     assert "nan" not in text
@@ -220,3 +249,94 @@ def test_where_nothing_is_removed_directly_only_losses_are_told() -> None:
     text = printed(summary)
     assert "nothing is removed directly" in text
     assert not any(heading in text for heading in ("slope ", "DE ~", "restored │"))
+
+
+def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:
+    return next(each for each in summarise(results, FEW).verdicts if each.kind == kind)
+
+
+def test_nothing_is_restored_where_nothing_answers() -> None:
+    """What is removed is lost: a share of 0 with little scatter is no."""
+    results = synthetic.results(5, 60, 2, noise=0, norm_share=0, shares=np.zeros((10, 10)))
+    found = verdict_of(results)
+    assert found.answer == "no"
+    assert found.restored.high < 0.05
+    assert not found.responders
+
+
+def test_a_repair_that_is_the_norm_s_alone_is_called_that() -> None:
+    results = synthetic.results(5, 60, 2, noise=0, norm_share=0.6, shares=np.zeros((10, 10)))
+    found = verdict_of(results)
+    assert found.answer == "yes"
+    # Half of the norm's part is direct: it answers to the ablated part alone.
+    assert found.norm.estimate == pytest.approx(found.restored.estimate, abs=1e-4)
+    assert abs(found.attention.estimate) < 1e-4
+    assert abs(found.mlp.estimate) < 1e-4
+    assert not found.responders
+
+
+def test_what_cannot_be_told_is_not_told() -> None:
+    results = synthetic.results(5, 20, 2, noise=40)
+    assert verdict_of(results).answer == "can't tell"
+    assert "can’t tell" in printed(summarise(results, FEW), full=False) or "Can't tell" in printed(
+        summarise(results, FEW), full=False
+    )
+
+
+def test_responders_are_those_that_respond_the_most_first() -> None:
+    shares = np.zeros((10, 10))
+    index = synthetic.labels(5).index
+    shares[index("attn.3"), index("mlp.3")], shares[index("attn.3"), index("attn.4")] = 0.2, 0.5
+    results = synthetic.results(5, 60, 2, shares=shares, noise=0.01, norm_share=0)
+    found = verdict_of(results)
+    assert found.part == "attn.3"
+    assert [each.name for each in found.responders] == ["attn.4", "mlp.3"]
+    removed = -results["direct"].sel(ablated="attn.3").mean()
+    for each in found.responders:
+        moved = (results["unembed_ablated"] - results["unembed"]).sel(ablated="attn.3", component=each.name).mean()
+        assert each.response.estimate == pytest.approx(float(moved / removed), rel=1e-4)
+        assert each.response.low < each.response.estimate < each.response.high
+
+
+def test_the_placebo_is_what_the_same_ablations_restore_of_other_tokens() -> None:
+    results = synthetic.results(5, 60, 2, readouts={"logit": -1, "placebo.0": -1, "placebo.1": -1})
+    found = verdict_of(results)
+    assert len(set(found.part.split(" or "))) == 1
+    at = results.sel(ablated=found.part, readout=["placebo.0", "placebo.1"])
+    assert found.placebo.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
+    at = results.sel(ablated=found.part, readout="logit")
+    assert found.restored_amount.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
+
+
+def test_two_kinds_share_what_may_be_wrong() -> None:
+    both = summarise(synthetic.results(4, 30, 1), FEW).verdicts
+    assert [each.confidence for each in both] == [0.975, 0.975]
+    alone = summarise(synthetic.results(4, 30, 1, ablated=["attn.0", "attn.1"]), FEW).verdicts
+    assert [each.confidence for each in alone] == [0.95]
+
+
+def test_warnings() -> None:
+    results = synthetic.results(4, 12, 1)
+    results.attrs |= {"dtype": "bfloat16", "worst_imbalance": 0.5, "prompt_count": 20}
+    told = " ".join(summarise(results, FEW).warnings)
+    assert "only 12 of 20 prompts are measured" in told
+    assert "from fewer than 30 the intervals are too narrow" in told
+    assert "computed in bfloat16" in told
+    many = synthetic.results(4, 40, 1)
+    many.attrs |= {"dtype": "float32", "worst_imbalance": 1e-6}
+    assert not any("prompts" in each or "computed" in each for each in summarise(many, FEW).warnings)
+
+
+def test_formats() -> None:
+    results = synthetic.results(4, 40, 1)
+    results.attrs["model"] = "a|b"
+    summary = summarise(results, FEW)
+    found = json.loads(as_json(summary))
+    assert found["verdicts"][0]["restored"]["estimate"] == summary.verdicts[0].restored.estimate
+    assert found["parts"][0]["ablated"] == "attn.0"
+    assert "NaN" not in as_json(summary)
+    table = pd.read_csv(io.StringIO(as_csv(summary)))
+    np.testing.assert_allclose(table["restored_low"], [part.restored.low for part in summary.parts])
+    markdown = as_markdown(summary)
+    assert all(f"| {part.ablated} |" in markdown for part in summary.parts)
+    assert markdown.startswith("Is what ablating attention removes restored?")

@@ -12,7 +12,19 @@ import torch
 
 from training import page, ship
 from training.build import build
-from training.recipe import DENSE, DENSE_FIRST, FIRST, MODEL, SECOND, SHORT, TWIN, TWIN_FIRST, TWIN_SECOND, Recipe
+from training.recipe import (
+    DENSE,
+    DENSE_FIRST,
+    DEPTH,
+    FIRST,
+    MODEL,
+    SECOND,
+    SHORT,
+    TWIN,
+    TWIN_FIRST,
+    TWIN_SECOND,
+    Recipe,
+)
 
 
 def _train(recipes: Sequence[Recipe]) -> None:
@@ -48,10 +60,17 @@ def models() -> None:
     _train((MODEL, TWIN))
 
 
+def depth() -> None:
+    """Train the shipped model on while its sublayers fail, and ship that, too."""
+    _train((DEPTH,))
+    ship.ship_depth()
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "variants": variants,
     "models": models,
     "ship": ship.ship,
+    "depth": depth,
     "measure": page.measure_all,
     "page": page.draw,
 }

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer
 
+from hydrascope.zoo import model_path
 from training import corpus, prose, tokenizer
 from training.facts import facts
 from training.recipe import ALL, WORK, Recipe
@@ -26,7 +27,8 @@ def build(recipe: Recipe) -> tuple[Any, Dataset]:
         train, _ = corpus.split(text)
         documents = corpus.documents(known, train, recipe.exposures, recipe.shares, recipe.related, recipe.seed)
         if recipe.start:
-            bpe: Any = AutoTokenizer.from_pretrained(ALL[recipe.start].corpus / "tokenizer")
+            start = model_path(recipe.start) or ALL[recipe.start].corpus / "tokenizer"
+            bpe: Any = AutoTokenizer.from_pretrained(start)
         else:
             bpe = tokenizer.learn(documents, recipe.vocabulary, recipe.seed)
         blocks = tokenizer.pack(bpe, documents, recipe.length)

@@ -20,13 +20,15 @@ class Recipe:
         shares: the part of each prose source that is used; all of it where none is named.
         related: the part of the facts outside prose that stands among facts about the same thing, where the answer
             can be copied; the others stand among strangers, where it must be recalled.
-        start: the recipe whose last checkpoint and tokenizer this one goes on with.
+        start: the recipe whose last checkpoint and tokenizer this one goes on with, or a shipped model's name.
         length: tokens in a block.
         batch: blocks in a step.
         steps: of the optimizer; `decay` of them at the end bring the learning rate to zero.
         rate: the highest learning rate of AdamW.
         matrix_rate: that of Muon for the matrices inside the layers; None: AdamW for them too.
         dropout: on embeddings, attention weights and what each sublayer adds.
+        left_out, swapped: at how many places of how many sequences what a sublayer adds is left out whole, and is
+            another sequence's of the batch at the same place: stochastic depth (Huang et al. 2016), place by place.
         seed: of everything.
     """
 
@@ -49,6 +51,8 @@ class Recipe:
     rate: float = 3e-3
     matrix_rate: float | None = None
     dropout: float = 0.0
+    left_out: float = 0.0
+    swapped: float = 0.0
     seed: int = 0
     checkpoints: int = 3
 
@@ -136,4 +140,21 @@ TWIN_FIRST = replace(FIRST, name="twin-first", dropout=0.1)
 TWIN_SECOND = replace(SECOND, name="twin-second", start="twin-first", dropout=0.1)
 TWIN = replace(MODEL, name="twin", start="twin-second", dropout=0.1)
 
-ALL = {recipe.name: recipe for recipe in (*VARIANTS, DENSE_FIRST, FIRST, SECOND, MODEL, TWIN_FIRST, TWIN_SECOND, TWIN)}
+#: The model trained on while sublayers fail, as they do when they are ablated: what it learns there is repair.
+DEPTH = replace(
+    MODEL,
+    name="depth",
+    start="built-in",
+    steps=1500,
+    warmup=50,
+    decay=900,
+    rate=1.5e-3,
+    left_out=0.1,
+    swapped=0.1,
+    seed=2,
+)
+
+ALL = {
+    recipe.name: recipe
+    for recipe in (*VARIANTS, DENSE_FIRST, FIRST, SECOND, MODEL, TWIN_FIRST, TWIN_SECOND, TWIN, DEPTH)
+}

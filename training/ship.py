@@ -17,11 +17,13 @@ from training.build import sources
 from training.facts import facts
 from training.lines import Line, write
 from training.prose import Passage, Prose
-from training.recipe import ALL, MODEL, TWIN, Recipe
+from training.recipe import ALL, DEPTH, MODEL, TWIN, Recipe
 from training.twins import with_twins
 
 ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
 NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
+#: The model that goes on from the first of these once it is shipped.
+DEPTH_NAME = "built-in-depth"
 
 
 def finished() -> dict[Recipe, str]:
@@ -57,6 +59,22 @@ def ship(seed: int = 0) -> None:
         numbers = quality(recipe.folder, known, held_out)
         (ZOO / "models" / name / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")
         (ZOO / "models" / name / "README.md").write_text(card(recipe, name, numbers))
+
+
+def ship_depth() -> None:
+    """Copy the model whose sublayers failed into the package, and write its card."""
+    folder = ZOO / "models" / DEPTH_NAME
+    _copy(DEPTH, folder)
+    _, held_out = corpus.split(sources())
+    numbers = quality(DEPTH.folder, prompts.world_facts(facts()), held_out)
+    (folder / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    said = {
+        **asdict(DEPTH),
+        "tokens": DEPTH.steps * DEPTH.batch * DEPTH.length / 1e6,
+        "megabytes": (folder / "model.safetensors").stat().st_size / 1e6,
+        **_tables(numbers),
+    }
+    (folder / "README.md").write_text((Path(__file__).parent / "card_depth.md").read_text().format(**said))
 
 
 def quality(folder: Path, known: list[Line], held_out: Prose) -> dict[str, Any]:
@@ -181,19 +199,21 @@ def card(recipe: Recipe, name: str, numbers: dict[str, Any]) -> str:
             share=markdown(
                 ("part", "tokens seen", "tokens in its corpus", "times its corpus states a fact", "prose in it"), share
             ),
-            recall=markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
-            loss=markdown(
-                ("source", "nats per token", "bits per character"),
-                [
-                    (k, f"{v['nats_per_token']:.2f}", f"{v['bits_per_character']:.2f}")
-                    for k, v in numbers["loss"].items()
-                ],
-            ),
+            **_tables(numbers),
             embeddings="tied" if recipe.tied else "untied",
             dropout=_DROPOUT.format(recipe.dropout) if recipe.dropout else "none",
             **{key: value for key, value in asdict(recipe).items() if key not in ("name", "dropout")},
         )
     )
+
+
+def _tables(numbers: dict[str, Any]) -> dict[str, str]:
+    """What a model can do, as its card shows it."""
+    losses = [(k, f"{v['nats_per_token']:.2f}", f"{v['bits_per_character']:.2f}") for k, v in numbers["loss"].items()]
+    return {
+        "recall": markdown(("relation", "recall"), [(k, f"{v:.1%}") for k, v in numbers["recall"].items()]),
+        "loss": markdown(("source", "nats per token", "bits per character"), losses),
+    }
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

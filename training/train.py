@@ -12,6 +12,7 @@ from torch._inductor import config as inductor
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from hydrascope.zoo import model_path
 from training.build import build
 from training.optimizer import MuonAdamW
 from training.recipe import ALL, Recipe
@@ -36,7 +37,7 @@ def model(recipe: Recipe, bos: int, eos: int, pad: int) -> LlamaForCausalLM:
     )
     set_seed(recipe.seed)
     if recipe.start:
-        last = get_last_checkpoint(str(ALL[recipe.start].folder / "checkpoints"))
+        last = model_path(recipe.start) or get_last_checkpoint(str(ALL[recipe.start].folder / "checkpoints"))
         llama = LlamaForCausalLM.from_pretrained(last, config=config, dtype=torch.float32)
     else:
         llama = _small_outputs(LlamaForCausalLM(config))
@@ -66,12 +67,30 @@ def drop_out(llama: LlamaForCausalLM, share: float) -> None:
         layer.mlp.down_proj.register_forward_hook(hook)
 
 
+def fail(llama: LlamaForCausalLM, left_out: float, swapped: float) -> None:
+    """While training, at random places what a sublayer adds is left out, or is that of another sequence there."""
+
+    def hook(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        if not module.training:
+            return output
+        drawn = torch.rand(output.shape[:2], device=output.device)[..., None]
+        other = torch.where(drawn < left_out, torch.zeros_like(output), output.roll(1, 0))
+        return torch.where(drawn < left_out + swapped, other, output)
+
+    for layer in llama.model.layers:
+        layer.self_attn.o_proj.register_forward_hook(hook)
+        layer.mlp.down_proj.register_forward_hook(hook)
+
+
 def train(recipe: Recipe) -> None:
     """Train, or go on; the finished model lies in the recipe's folder, checkpoints beside it."""
     tokenizer, blocks = build(recipe)
     llama = model(recipe, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     if recipe.dropout:
         drop_out(llama, recipe.dropout)
+    if recipe.left_out or recipe.swapped:
+        fail(llama, recipe.left_out, recipe.swapped)
+    if recipe.dropout or recipe.left_out or recipe.swapped:
         # Inductor's own random numbers are several times slower than PyTorch's on CPUs.
         inductor.fallback_random = True
     settings = TrainingArguments(
@@ -86,7 +105,8 @@ def train(recipe: Recipe) -> None:
         adam_beta2=0.95,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        bf16=True,
+        # A processor without instructions for it takes ten times as long.
+        bf16=torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         torch_compile=True,
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,

@@ -1,6 +1,7 @@
 """The command line: a thin layer over the library."""
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -13,6 +14,8 @@ from hydrascope.errors import HydrascopeError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from hydrascope.summary import Summary
+
 app = typer.Typer(
     help="The instrument that shows how a language model repairs itself.",
     add_completion=False,
@@ -22,7 +25,9 @@ app = typer.Typer(
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A name on the hub, a local folder, `built-in` or `built-in-dropout`."),
+    typer.Argument(
+        metavar="MODEL", help="A name on the hub, a local folder, `built-in`, `built-in-dropout` or `phantom`."
+    ),
 ]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
 Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
@@ -34,6 +39,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at
 Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
 
+
+#: So many that the shipped models are measured in about a minute on two cores.
+DEMO_PROMPTS = 300
 
 #: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -218,30 +226,107 @@ def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
 
 
 @app.command()
-def summary(results: Results, readout: Readout = None, norm: Norm = None) -> None:
-    """Print the findings of a run as a table, with confidence intervals."""
-    _summarise(_opened(results), readout, norm)
+def summary(
+    results: Results,
+    readout: Readout = None,
+    norm: Norm = None,
+    full: Annotated[bool, typer.Option("--full", help="Every finding and every ablated part, too.")] = False,
+    format_: Annotated[
+        Literal["text", "json", "csv", "markdown"],
+        typer.Option("--format", help="For programs and papers, always in full; csv: a row an ablated part."),
+    ] = "text",
+) -> None:
+    """Say whether anything is restored, how much, how sure, and by whom."""
+    from hydrascope import summary as formats
+
+    found = formats.summarise(_opened(results), readout=readout, sigma=norm)
+    if format_ == "text":
+        _print(found, full=full)
+    else:
+        write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
+        typer.echo(write(found).rstrip("\n"))
 
 
-def _summarise(results: "xr.Dataset", readout: str | None = None, norm: Literal["clean", "own"] | None = None) -> None:
+def _print(found: "Summary", *, full: bool) -> None:
     from rich.console import Console
 
-    from hydrascope.summary import render, summarise
+    from hydrascope.summary import render
 
     console = Console()
     # What is not read on a terminal has no width of its own.
-    wide = console if console.is_terminal else Console(width=140)
-    wide.print(render(summarise(results, readout=readout, sigma=norm)))
+    wide = console if console.is_terminal else Console(width=80)
+    wide.print(render(found, full=full), soft_wrap=False)
 
 
 @app.command()
-def check(model: Model, revision: Revision = None, dtype: Dtype = "float32", device: Device = "auto") -> None:
+def compare(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS…", help="Two folders or more; the first is the base.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the comparison into this folder.")] = None,
+    readout: Readout = None,
+    norm: Norm = None,
+) -> None:
+    """Set results side by side: models, checkpoints, or settings."""
+    from rich.console import Console
+
+    from hydrascope.comparison import compare as compared
+    from hydrascope.summary.terminal import side_by_side
+
+    names = [path.stem if [each.stem for each in results].count(path.stem) == 1 else str(path) for path in results]
+    found = compared({name: _opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
+    console = Console()
+    (console if console.is_terminal else Console(width=80)).print(side_by_side(found))
+    if out is not None:
+        from hydrascope.figures.comparison import figure_comparison
+        from hydrascope.figures.style import save
+
+        typer.echo(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
+
+
+@app.command()
+def export(
+    results: Results,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
+    from hydrascope.table import tidy
+
+    if not out.name.endswith((".csv", ".csv.gz")):
+        raise HydrascopeError(f"cannot export to {out}: give a file that ends in .csv or .csv.gz")
+    if out.exists() and not overwrite:
+        raise HydrascopeError(f"{out} exists: choose another place or --overwrite")
+    table = tidy(_opened(results))
+    try:
+        table.to_csv(out, index=False)
+    except OSError as error:
+        raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another place") from error
+    typer.echo(f"{len(table):,} rows: {out}")
+
+
+@app.command()
+def check(
+    model: Model,
+    revision: Revision = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
+    ] = False,
+) -> None:
     """Run the self-check: what must hold for any model if its anatomy is right."""
     from hydrascope.check import identities
     from hydrascope.loading import read_model
 
+    read = read_model(model, revision=revision, dtype=dtype, device=device)
+    if machine:
+        from hydrascope.machine import page
+
+        typer.echo("\n".join(page(read)))
+        return
     failed = 0
-    for identity in identities(read_model(model, revision=revision, dtype=dtype, device=device)):
+    for identity in identities(read):
         verdict = "holds" if identity.passed else "FAILS"
         failed += not identity.passed
         typer.echo(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
@@ -252,15 +337,45 @@ def check(model: Model, revision: Revision = None, dtype: Dtype = "float32", dev
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Measure the first so many prompts of each model.")] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
-    """The paper's protocol on the built-in model: results, figures and a summary."""
-    results = out / "results.zarr"
-    _measure("built-in", "demo", limit, {}, {"out": results, "resume": not overwrite, "overwrite": overwrite})
-    opened = _opened(results)
-    _draw(opened, out / "figures")
-    _summarise(opened)
+    """The shipped models side by side: does any of them repair itself? A verdict each, a comparison, and figures."""
+    from hydrascope import zoo
+
+    measured = {}
+    for name in zoo.MODELS:
+        results = out / f"{name}.zarr"
+        again = {"out": results, "resume": not overwrite, "overwrite": overwrite, "readouts": _with_placebos()}
+        _measure(name, "demo", limit, {}, again)
+        measured[name] = _opened(results)
+    _tell(measured, out)
+
+
+def _with_placebos() -> list[Any]:
+    from hydrascope import Logit, Placebo
+
+    return [Logit(), Placebo(2)]
+
+
+def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
+    """The verdict on each model, the comparison, and the figures of the one of whose attention most is restored."""
+    from hydrascope.comparison import compare as compared
+    from hydrascope.figures.comparison import figure_comparison
+    from hydrascope.figures.style import save
+    from hydrascope.summary import sentences, summarise
+
+    found = {name: summarise(results) for name, results in measured.items()}
+    attention = {name: next(v for v in each.verdicts if v.kind == "attn") for name, each in found.items()}
+    best = max(attention, key=lambda name: (attention[name].answer == "yes", attention[name].restored.estimate))
+    save(figure_comparison(compared(measured)), out / "figures", "comparison")
+    _draw(measured[best], out / "figures")
+    for name, each in found.items():
+        typer.echo(f"\n{name}")
+        for sentence in sentences(each):
+            typer.echo(textwrap.fill(sentence, 79))
+    typer.echo(f"\nOne picture: {out / 'figures' / 'comparison.png'}; the others are of {best}.")
+    typer.echo(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from hydrascope import check, zoo
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
+from hydrascope.zoo import phantom
 
 DTYPES = {
     "float64": torch.float64,
@@ -95,6 +96,10 @@ def _read(name: str, revision: str | None, dtype: str, device: str) -> LanguageM
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     place = _device(device)
+    if name == zoo.PHANTOM:
+        made: Any = phantom.model()
+        made.to(place, DTYPES[dtype])
+        return LanguageModel(made, phantom.tokenizer(), name=name, revision=_parameter_hash(made))
     built_in = zoo.model_path(name)
     folder, commit = _folder(str(built_in or name), revision)
     if not (folder / "config.json").exists():

@@ -10,7 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hydrascope.engines.routines import ROUTINES
+from hydrascope.engines.kernels import fastest_routines, is_choice, products
+from hydrascope.engines.routines import FORCE, ROUTINES, timed
+from hydrascope.model import LanguageModel
+
+#: Rows and columns of a large product, and of one that is fast enough in any dtype.
+LARGE, _SMALL = 2048, 256
 
 #: Instructions that decide how fast products are, as Linux names them.
 _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16", "i8mm")
@@ -61,6 +66,55 @@ def sustained(work: Callable[[], object], seconds: float) -> float:
         work()
         done += 1
     return done / elapsed
+
+
+def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
+    """What the machine is, how fast it multiplies by every routine in every dtype, and which are chosen for `model`.
+
+        print("\n".join(hs.machine.page(hs.load_model("built-in"))))         # doctest: +SKIP
+
+    Args:
+        seconds: how long each rate is measured.
+    """
+    threads = torch.get_num_threads()
+    lines = [f"{processor()}: {os.cpu_count()} cores, {threads} threads, {memory():.0f} GiB", ""]
+    if torch.cuda.is_available():
+        lines[:1] += [torch.cuda.get_device_name()]
+    for dtype in (torch.float32, torch.bfloat16):
+        # On a processor without instructions for it a product in bfloat16 may take minutes.
+        size = LARGE if dtype == torch.float32 or is_choice(torch.empty(0, dtype=dtype)) else LARGE // 8
+        for name in ("matmul", "onednn") if is_choice(torch.empty(0, dtype=dtype)) else ("matmul",):
+            flops = rate(name, size, dtype, seconds)
+            lines.append(f"{_dtype(dtype)}, {name}: {flops / 1e9:,.0f} GFLOP/s, {size:,} × {size:,} × {size:,}")
+    if model is None:
+        return lines
+    lines += ["", f"{model.name} in {_dtype(model.dtype)}: products are computed by the fastest routine, marked *"]
+    routines = fastest_routines(model)
+    for product in sorted(products(model), key=str):
+        found = timed(product, model.dtype, threads)
+        each = (f"{name} {flops / 1e9:,.0f}{'*' * (name == routines[str(product)])}" for name, flops in found.items())
+        lines.append(f"  {product}: {', '.join(each)} GFLOP/s")
+    if not routines:
+        lines.append("  there is no choice: PyTorch has one library for these")
+    if forced := os.environ.get(FORCE):
+        lines.append(f"  {FORCE}={forced} forces one routine")
+    return lines
+
+
+def slower_than_float32(dtype: torch.dtype, seconds: float = 0.02) -> float | None:
+    """How many times as long products in a narrower `dtype` take on this processor as in float32; None if no longer.
+
+    A processor without instructions for a dtype converts number by number.
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        return None
+    name = "onednn" if is_choice(torch.empty(0, dtype=dtype)) else "matmul"
+    ratio = rate("matmul", _SMALL, torch.float32, seconds) / rate(name, _SMALL, dtype, seconds)
+    return ratio if ratio > 1 else None
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def rate(routine: str, size: int, dtype: torch.dtype, seconds: float) -> float:

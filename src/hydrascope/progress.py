@@ -1,11 +1,18 @@
-"""How far a run is: a bar with rate and time left, on a terminal; nothing elsewhere."""
+"""How far a run is: a bar with rate and time left on a terminal, a line every half a minute elsewhere."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+#: Seconds between lines.
+EVERY = 30.0
+
+Advance = Callable[[int], None]
 
 
 class _Rate(ProgressColumn):
@@ -14,19 +21,37 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar(total: int, done: int, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of `total` prompts of which `done` are measured; gives what to call with each number of new ones."""
+def shown(total: int, done: int, show: bool) -> Iterator[Advance]:
+    """Show on standard error that `done` of `total` prompts are measured; gives what to call with each number more."""
     console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("measuring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (show and console.is_terminal),
-        speed_estimate_period=300,
-    )
-    with progress:
-        task = progress.add_task("measuring", total=total, completed=done)
-        yield lambda count: progress.advance(task, count)
+    if not show:
+        yield lambda count: None
+    elif console.is_terminal:
+        with _bar(console) as progress:
+            task = progress.add_task("measuring", total=total, completed=done)
+            yield lambda count: progress.advance(task, count)
+    else:
+        yield _lines(total, done)
+
+
+def _bar(console: Console) -> Progress:
+    counted = (MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(TextColumn("measuring"), BarColumn(), *counted, console=console, speed_estimate_period=300)
+
+
+def _lines(total: int, done: int) -> Advance:
+    """A line where none was written for so long: what a log can keep."""
+    start = last = time.monotonic()
+    measured = 0
+
+    def advance(count: int) -> None:
+        nonlocal last, measured
+        measured += count
+        now = time.monotonic()
+        if now - last < EVERY:
+            return
+        last = now
+        left = (total - done - measured) * (now - start) / measured
+        print(f"{done + measured:,} of {total:,} prompts measured, {left:,.0f} s left", file=sys.stderr, flush=True)
+
+    return advance

@@ -14,9 +14,10 @@ from typing import Any
 from hydrascope import counterfact, ioi, zoo
 from hydrascope.errors import HydrascopeError
 from hydrascope.prompts import Prompt, PromptSet
+from hydrascope.zoo import phantom
 
 #: What `load_prompts` knows by name: what is downloaded, shipped, made.
-NAMES = ("counterfact", *zoo.PROMPT_SETS, "ioi")
+NAMES = ("counterfact", *zoo.PROMPT_SETS, "ioi", zoo.PHANTOM)
 
 _SUFFIXES = (".txt", ".json", ".jsonl")
 _FILES = "that ends in .txt, .json or .jsonl"
@@ -38,6 +39,8 @@ def load_prompts(source: str | Path) -> PromptSet:
         return _parsed(counterfact.known_facts(), ".json", "counterfact", "counterfact")
     if source == "ioi":
         return ioi.prompt_set()
+    if source == zoo.PHANTOM:
+        return phantom.prompts()
     if source in zoo.PROMPT_SETS:
         return _read_file(zoo.prompt_path(str(source)), str(source))
     if path.exists():

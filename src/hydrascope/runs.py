@@ -26,7 +26,7 @@ from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
 from hydrascope.positions import At
-from hydrascope.progress import bar
+from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Logit, Readout, Readouts
 from hydrascope.variables import FORMAT, described
@@ -74,7 +74,7 @@ def sweep(
             layers up to 4 GiB.
         engine: `wavefront`, `reference`, or `auto`: the fastest that carries the model.
         batch_size: how many prompts at a time; `auto` takes what memory allows. Halved when memory runs out.
-        progress: show a bar when standard error is a terminal.
+        progress: show on standard error how far it is: a bar on a terminal, a line every half a minute elsewhere.
 
     Returns:
         The variables of `hydrascope.variables`: effects `[readout, prompt, ablated, …]` in the readouts' units,
@@ -274,7 +274,7 @@ def _blocks(
     plan: Plan, clean: CleanRuns, start: int, block_size: int, batch: Batch, progress: bool
 ) -> Iterator[_Block]:
     """Measure the prompts from `start` on, a block at a time."""
-    with bar(len(plan.tokens), start, progress) as advance:
+    with shown(len(plan.tokens), start, progress) as advance:
         for first in range(start, len(plan.tokens), block_size):
             block = range(first, min(first + block_size, len(plan.tokens)))
             remaining = sorted(block, key=lambda index: len(plan.tokens[index]))

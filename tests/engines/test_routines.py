@@ -118,3 +118,23 @@ def test_another_machine_is_refused_unless_asked_for(tmp_path, monkeypatch):
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     assert attributes["measured"] == len(PROMPTS)
     assert attributes["machines"] == [here, "another, 64 threads"]
+
+
+def test_the_page_of_the_machine(monkeypatch):
+    monkeypatch.setattr(machine, "LARGE", 64)
+    monkeypatch.setenv(routines.FORCE, "matmul")
+    model = tiny("gpt2", torch.float32)
+    text = "\n".join(machine.page(model, seconds=0.01))
+    assert machine.processor() in text
+    assert re.search(r"float32, matmul: [0-9,]+ GFLOP/s", text)
+    assert "HYDRASCOPE_KERNELS=matmul forces" in text
+    for product in products(model):
+        assert re.search(rf"{product}: .*matmul [0-9,]+\*", text)
+
+
+@pytest.mark.parametrize(("rates", "told"), [((100.0, 5.0), True), ((100.0, 250.0), False)])
+def test_a_dtype_that_is_slower_here_is_said_to_be(monkeypatch, tmp_path, rates, told):
+    monkeypatch.setattr(machine, "rate", lambda name, size, dtype, seconds: rates[dtype == torch.bfloat16])
+    said = []
+    run(tiny("gpt2", torch.bfloat16), PROMPTS, out=tmp_path / "r.zarr", ablate="mlp.0", say=said.append)
+    assert any("products in bfloat16 take 20.0 times as long here as in float32" in line for line in said) is told

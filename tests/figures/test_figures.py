@@ -14,14 +14,27 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.figures import draw_all, examples, figure1, figure2, figure3, figure7, figure8, figure_heads
+from hydrascope.figures import (
+    draw_all,
+    examples,
+    figure1,
+    figure2,
+    figure3,
+    figure7,
+    figure8,
+    figure_heads,
+    figure_responses,
+)
 from hydrascope.figures.panels import printable
 from hydrascope.figures.style import save
 from hydrascope.measures import (
     Bootstrap,
+    best_layer,
+    choosable,
     compensation,
     compensation_regression,
     direct_effect,
+    most_restored,
     per_prompt,
     regression,
 )
@@ -116,8 +129,22 @@ def test_a_trace_without_patches_says_so(draw: object) -> None:
     assert "mean of 3 patches (only the mean was kept)" in written(figure)
 
 
-def test_the_default_examples_have_the_largest_direct_effects() -> None:
+def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored() -> None:
+    results = synthetic.results(6, 31, 2)
+    samples = choosable(results, "attn")
+    best = str(samples["ablated"].values[int(most_restored(samples).argmax())])
+    one = samples.sel(ablated=best)
+    large = (one["removed"] > one["removed"].median()).values
+    share = (one["restored"] / one["removed"]).values
+    near = np.where(large, abs(share - np.median(share[large])), np.inf)
+    first, second = examples(results)
+    assert first == (near.argmin(), best)
+    assert second == (np.argsort(near)[1], best)
+
+
+def test_where_nothing_removes_enough_the_examples_have_the_largest_direct_effects() -> None:
     results = synthetic.results(5, 12, 2)
+    results["logit"] = results["logit"] + 1e6
     direct = direct_effect(results).isel(ablated=slice(0, None, 2)).values
     best = np.unravel_index(direct.argmax(), direct.shape)
     first, second = examples(results)
@@ -161,10 +188,10 @@ def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
             faint = next(each for each in axes[first + k].collections if isinstance(each, LineCollection))
             np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], part)
     np.testing.assert_allclose(points(panel(figure, "c")), in_order(direct, lost))
-    d = panel(figure, "d")
+    d, e = panel(figure, "d"), panel(figure, "e")
     for a in (0, 1):
         exceeding = (direct[:, a::2] > lost[:, a::2]).mean("prompt")
-        assert curve(d, exceeding)
+        assert curve(e, exceeding)
         r = [np.corrcoef(direct[:, i], lost[:, i])[0, 1] for i in range(a, 8, 2)]
         assert curve(d, np.array(r))
 
@@ -179,7 +206,8 @@ def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
     fit = compensation_regression(results, FEW).sel(bound="estimate")
     assert curve(panel(figure, "d"), fit["slope"][::2])
     assert curve(panel(figure, "d"), fit["r2"][::2])
-    best = f"attn.{int(fit['r2'][::2].argmax('ablated'))}"
+    best = best_layer(results)
+    assert best is not None
     b = panel(figure, "b")
     assert b.get_title().startswith(best)
     np.testing.assert_allclose(points(b), in_order(direct.sel(ablated=best), response.sel(ablated=best)))
@@ -230,22 +258,24 @@ def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) 
     assert "Compensatory effect (logits)" in paths[2].read_text()
 
 
-def test_draw_all_writes_five_figures_in_three_formats(tmp_path: Path) -> None:
+def test_draw_all_writes_six_figures_in_three_formats(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2)
     drawn = draw_all(results, tmp_path, prompt=1, ablated="attn.0")
     assert sorted(path.name for path in drawn.paths) == sorted(
-        f"figure{number}.{suffix}" for number in (1, 2, 3, 7, 8) for suffix in ("png", "pdf", "svg")
+        f"{name}.{suffix}"
+        for name in ("responses", *(f"figure{number}" for number in (1, 2, 3, 7, 8)))
+        for suffix in ("png", "pdf", "svg")
     )
     assert all(path.stat().st_size for path in drawn.paths)
-    assert str(drawn) == f"15 files in {tmp_path}"
+    assert str(drawn) == f"18 files in {tmp_path}"
 
 
 @pytest.mark.parametrize(
     ("ablated", "names", "reason"),
     [
-        (["head.0.1", "head.1.0"], "figure1 figure3 heads", "figures 2, 7 and 8, which show ablated layers"),
-        (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 heads", None),
-        (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8", None),
+        (["head.0.1", "head.1.0"], "figure1 figure3 heads responses", "figures 2, 7 and 8, which show ablated layers"),
+        (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 heads responses", None),
+        (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8 responses", None),
     ],
 )
 def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], names: str, reason: str | None) -> None:
@@ -256,10 +286,11 @@ def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], nam
     assert reason is None or f"\nleft out: {reason}" in str(drawn)
 
 
-def test_draw_all_with_nothing_to_draw(tmp_path: Path) -> None:
+def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2, ablated=["attn.0+mlp.1"])
-    with pytest.raises(HydrascopeError, match=r"nothing to draw: figures 1 and 3, .*figures 2, 7 and 8"):
-        draw_all(results, tmp_path)
+    drawn = draw_all(results, tmp_path)
+    assert {path.stem for path in drawn.paths} == {"responses"}
+    assert [why.split(",")[0] for why in drawn.left_out] == ["figures 1 and 3", "figures 2"]
     for draw in (figure1, figure3):
         with pytest.raises(HydrascopeError, match="the ablation of one part"):
             draw(results)
@@ -292,9 +323,48 @@ def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
                     np.testing.assert_allclose(image[layer, head], direct)
 
 
+def test_responses_are_shown_where_they_stand() -> None:
+    """Ablated parts from below, attention before MLPs; what can't respond is masked; what isn't sure is 0."""
+    results = synthetic.results(3, 40, 2, noise=0.5)
+    figure = figure_responses(results, FEW)
+    mean, sure = (image.get_array() for axes in figure.get_axes() for image in axes.get_images())
+    names = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(3)]
+    assert mean.shape == sure.shape == (6, 6)
+    for row, ablated in enumerate(names):
+        for column, component in enumerate(names):
+            if not results["downstream"].sel(ablated=ablated, component=component):
+                assert np.ma.getmaskarray(mean)[row, column]
+                assert np.ma.getmaskarray(sure)[row, column]
+                continue
+            at = {"component": component}
+            moved = results["unembed_ablated"].sel(ablated=ablated, **at) - results["unembed"].sel(**at)
+            values = moved.isel(readout=0).values.astype(float)
+            np.testing.assert_allclose(mean[row, column], values.mean(), rtol=1e-5, atol=1e-6)
+            # Far from 0 is sure; within two standard errors of it is not, since many are looked at.
+            far = abs(values.mean()) / (values.std() / np.sqrt(len(values)))
+            if far > 6:
+                np.testing.assert_allclose(sure[row, column], values.mean(), rtol=1e-5)
+            if far < 2:
+                assert sure[row, column] == 0
+
+
+def test_a_direction_s_unit_stands_at_the_axes() -> None:
+    results = synthetic.results(3, 8, 2, readouts={"probe": -1})
+    results.attrs["units"] = "unit of the readout"
+    for figure in (figure2(results, FEW), figure7(results, FEW), figure8(results, FEW), figure_responses(results, FEW)):
+        assert "logits" not in written(figure)
+        assert "(unit of the readout)" in written(figure)
+
+
 def test_figures_name_their_reading() -> None:
     effects = per_prompt(synthetic.results(3, 6, 2, heads=2, readouts={"difference": -1}), sigma="own")
-    for figure in (figure2(effects, FEW), figure7(effects, FEW), figure8(effects, FEW), figure_heads(effects)):
+    for figure in (
+        figure2(effects, FEW),
+        figure7(effects, FEW),
+        figure8(effects, FEW),
+        figure_heads(effects),
+        figure_responses(effects, FEW),
+    ):
         assert "Readout: difference, at each run’s own σ" in written(figure)
 
 
@@ -332,5 +402,5 @@ def test_figures_of_direct_effects_are_left_out_where_there_are_none(tmp_path: P
     results = synthetic.results(4, prompts=12)
     results["direct"] = 0 * results["direct"]
     drawn = draw_all(results, tmp_path)
-    assert {path.stem for path in drawn.paths} == {"figure1", "figure3"}
+    assert {path.stem for path in drawn.paths} == {"responses", "figure1", "figure3"}
     assert "figures 2, 7 and 8" in drawn.left_out[0]

@@ -72,7 +72,7 @@ def _multiplying(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Modu
     """The modules that multiply by a weight, what they multiply, and the GELU that is computed with it."""
     # Somebody's own forward already, as accelerate's, stays.
     free = [module for module in model.hf.modules() if "forward" not in vars(module)]
-    linears = [module for module in free if type(module) in (nn.Linear, Conv1D) and _is_choice(module.weight)]
+    linears = [module for module in free if type(module) in (nn.Linear, Conv1D) and is_choice(module.weight)]
     pairs = dict(pair for module in free if (pair := _widening_and_gelu(module)))
     found: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
     for linear in linears:
@@ -99,7 +99,7 @@ def _is_watched(module: nn.Module) -> bool:
     return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _is_choice(weight: Tensor) -> bool:
+def is_choice(weight: Tensor) -> bool:
     """Whether PyTorch has two libraries that can multiply by `weight`."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return known and weight.device.type == "cpu" and weight.dtype in _dtypes()

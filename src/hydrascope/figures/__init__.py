@@ -8,16 +8,27 @@ from pathlib import Path
 
 import xarray as xr
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.figures.figure2 import figure2
 from hydrascope.figures.figure7 import figure7
 from hydrascope.figures.figure8 import figure8
 from hydrascope.figures.heads import figure_heads
+from hydrascope.figures.responses import figure_responses
 from hydrascope.figures.style import save
 from hydrascope.figures.traces import examples, figure1, figure3
 from hydrascope.measures import Sigma, kinds, per_prompt, require_complete
 
-__all__ = ["Drawn", "draw_all", "examples", "figure1", "figure2", "figure3", "figure7", "figure8", "figure_heads"]
+__all__ = [
+    "Drawn",
+    "draw_all",
+    "examples",
+    "figure1",
+    "figure2",
+    "figure3",
+    "figure7",
+    "figure8",
+    "figure_heads",
+    "figure_responses",
+]
 
 
 @dataclass(frozen=True)
@@ -46,25 +57,27 @@ def draw_all(
     readout: str | None = None,
     sigma: Sigma | None = None,
 ) -> Drawn:
-    """Draw what the run has the data for into `folder`: Figures 1, 2, 3, 7 and 8 of the paper, and the heads.
+    """Draw what the run has the data for into `folder`: who responds, Figures 1, 2, 3, 7 and 8 of the paper, the heads.
 
     Args:
-        prompt: the index of the prompt that Figures 1 and 3 show, by default those with the largest direct effect.
-        ablated: the part that is ablated in them, by default that with the largest direct effect.
+        prompt, ablated: the prompt, by its index, and the ablation that Figures 1 and 3 show; by default `examples`.
         readout, sigma: as in `hydrascope.measures.per_prompt`.
 
     Raises:
         HydrascopeError: this is no result, or an unfinished one; there is no such prompt, part or readout; the folder
-            cannot be written; or the run has the data for none of the figures.
+            cannot be written.
     """
     effects = per_prompt(results, readout, sigma)
     require_complete(effects)
     ablated_kinds = set(kinds(effects["ablated"]))
-    paths, left_out = [], []
-    if ablated_kinds != {"joint"} or ablated:
-        first, second = examples(effects, prompt, ablated)
-        paths += save(figure1(results, *first, readout, sigma), folder, "figure1")
-        paths += save(figure3(results, *second, readout, sigma), folder, "figure3")
+    traced = ablated_kinds != {"joint"} or ablated
+    # First, so that nothing is drawn where what is asked for isn't there.
+    shown = examples(effects, prompt, ablated) if traced else ()
+    paths, left_out = save(figure_responses(effects), folder, "responses"), []
+    if shown:
+        why = "" if prompt is not None or ablated else "chosen as a typical example of what is restored"
+        paths += save(figure1(results, *shown[0], readout, sigma, why), folder, "figure1")
+        paths += save(figure3(results, *shown[1], readout, sigma, why), folder, "figure3")
     else:
         left_out.append("figures 1 and 3, which show the ablation of one part: this run ablated several at once")
     if not effects["direct"].any():
@@ -77,6 +90,4 @@ def draw_all(
         left_out.append("figures 2, 7 and 8, which show ablated layers: this run ablated none")
     if "head" in ablated_kinds:
         paths += save(figure_heads(effects), folder, "heads")
-    if not paths:
-        raise HydrascopeError("there is nothing to draw: " + "; ".join(left_out))
     return Drawn(folder, tuple(paths), tuple(left_out))

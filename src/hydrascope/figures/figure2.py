@@ -21,6 +21,7 @@ from hydrascope.figures.panels import (
     layer_axis,
     name_reading,
     panel_letter,
+    unit,
     zero_line,
 )
 from hydrascope.measures import Bootstrap, LayerKind, agreement, depth, direct_effect, layers, of_kind
@@ -31,8 +32,8 @@ MARKER: dict[LayerKind, str] = {"attn": "o", "mlp": "^"}
 def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     """Δ_unembed and Δ_ablate of every layer, against each other, and how well they agree.
 
-    (a) `unembed` and (b) −`total`, what the ablation costs, per layer: prompts grey, their mean in colour; (c) one
-    against the other; (d) their correlation over prompts and the share of prompts with `unembed` > −`total`.
+    (a) `unembed` and (b) −`total`, what is lost, per layer: prompts grey, their mean in colour; (c) one against the
+    other; (d) their correlation over prompts, and (e) the share of prompts with `unembed` > −`total`.
 
     Raises:
         HydrascopeError: no layer was ablated.
@@ -41,13 +42,13 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     direct, lost = direct_effect(effects), -effects["total"]
     top = depth(effects)
     with style.style():
-        figure = Figure(figsize=(style.PAGE, 4.4), layout="constrained")
-        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.35))
+        figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+        grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.35))
         name_reading(figure, effects)
         for row, (letter, values, dim, label) in enumerate(
             (
-                ("a", effects["unembed"], "component", "Direct effect\nΔ unembed (logits)"),
-                ("b", lost, "ablated", "Cost of ablation\n−Δ ablate (logits)"),
+                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({unit(effects)})"),
+                ("b", lost, "ablated", f"Lost\n−Δ ablate ({unit(effects)})"),
             )
         ):
             left = figure.add_subplot(grid[row, 0])
@@ -58,9 +59,15 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # Where attention wasn't ablated, its panel has no axis to put numbers on.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
-        _against(figure.add_subplot(grid[0, 2]), direct, lost, top)
-        _agreement(figure.add_subplot(grid[1, 2]), agreement(effects, bootstrap), top)
-        figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, unit(effects))
+        agrees = agreement(effects, bootstrap)
+        _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation")
+        _agreement(
+            figure.add_subplot(grid[2, 2]), agrees["share"], top, "e", "Share of prompts with\nΔ unembed > −Δ ablate"
+        )
+        room = figure.add_subplot(grid[2, :2])
+        room.set_axis_off()
+        room.legend(handles=_legend(), loc="center", ncols=2)
     return figure
 
 
@@ -76,7 +83,7 @@ def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: LayerKind, dept
     layer_axis(axes, depth)
 
 
-def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int) -> None:
+def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, unit: str) -> None:
     """A point a prompt and layer, with the line on which both measures are the same."""
     scale = depth_scale(depth)
     for kind in KINDS:
@@ -84,28 +91,26 @@ def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int) -
         if x.size:
             cloud(axes, x, y, scale, MARKER[kind])
     axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", zorder=3)
-    axes.set_xlabel("Direct effect (logits)")
-    axes.set_ylabel("Cost of ablation (logits)")
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Lost ({unit})")
     depth_bar(axes, scale)
     panel_letter(axes, "c")
 
 
-def _agreement(axes: Axes, agrees: xr.Dataset, depth: int) -> None:
-    """Correlation (solid) and share of prompts (dashed) per layer, with their confidence intervals."""
+def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label: str) -> None:
+    """One measure of agreement [bound, ablated] per layer, with its confidence intervals."""
     zero_line(axes)
     for kind in KINDS:
         part = of_kind(agrees, "ablated", kind)
-        if not part.sizes["ablated"]:
-            continue
-        x = layers(part["ablated"])
-        for name, line in (("correlation", "-"), ("share", "--")):
-            band(axes, x, part[name], COLOUR[kind])
-            axes.plot(x, part[name].sel(bound="estimate"), color=COLOUR[kind], linestyle=line)
-    low = float(agrees["correlation"].min())
+        if part.sizes["ablated"]:
+            x = layers(part["ablated"])
+            band(axes, x, part, COLOUR[kind])
+            axes.plot(x, part.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
+    low = float(agrees.min())
     axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
     layer_axis(axes, depth, "Ablated layer")
-    axes.set_ylabel("Correlation, or share")
-    panel_letter(axes, "d")
+    axes.set_ylabel(label)
+    panel_letter(axes, letter)
 
 
 def _legend() -> list[Line2D]:
@@ -114,6 +119,4 @@ def _legend() -> list[Line2D]:
         *(Line2D([], [], color=COLOUR[kind], marker=MARKER[kind], label=NAME[kind]) for kind in KINDS),
         Line2D([], [], color=style.GREY, linewidth=0.5, label="each prompt (a, b)"),
         Line2D([], [], color=style.BLACK, linewidth=0.7, linestyle=":", label="both equal (c)"),
-        Line2D([], [], color=style.BLACK, label="correlation (d)"),
-        Line2D([], [], color=style.BLACK, linestyle="--", label="share of prompts with Δ unembed > −Δ ablate (d)"),
     ]

@@ -23,12 +23,14 @@ from hydrascope.figures.panels import (
     name_reading,
     panel_letter,
     point_size,
+    unit,
     zero_line,
 )
 from hydrascope.measures import (
     Bootstrap,
     LayerKind,
     best_layer,
+    best_layer_held_out,
     compensable,
     compensation,
     compensation_regression,
@@ -42,10 +44,11 @@ from hydrascope.measures import (
 def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     """Compensatory against direct effect.
 
-    (a) attention and (c) MLP layers, coloured by depth; (b) the layer whose regression explains most variance; (d)
-    per ablated layer the variance explained and the slope, with confidence intervals, that layer marked. (b) and
-    (d) show attention layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which
-    nothing can compensate for, are left out.
+    (a) attention and (c) MLP layers, coloured by depth, with each layer's regression line; (b) the layer whose
+    regression explains most variance, and what the one that is chosen on other prompts shows; (d) per ablated layer
+    the variance explained and the slope, with confidence intervals, that layer marked. (b) and (d) show attention
+    layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which nothing can compensate
+    for, are left out.
 
     Raises:
         HydrascopeError: no layer was ablated.
@@ -61,10 +64,11 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         (a, b), (c, d) = figure.subplots(2, 2)
         scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
-            _all_layers(axes, direct, response, each, scale)
+            _all_layers(axes, direct, response, fit, each, scale, unit(effects))
             panel_letter(axes, letter, f"{NAME[each]} layers")
-        best = best_layer(fit, kind)
-        _one_layer(b, direct, response, fit, best, kind)
+        best = best_layer(effects, kind)
+        held = best_layer_held_out(effects, kind, bootstrap)
+        _one_layer(b, direct, response, fit, best, held and held[1], kind, unit(effects))
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
         panel_letter(d, "d")
@@ -72,18 +76,31 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
 
 
 def _all_layers(
-    axes: Axes, direct: xr.DataArray, response: xr.DataArray, kind: LayerKind, scale: ScalarMappable
+    axes: Axes,
+    direct: xr.DataArray,
+    response: xr.DataArray,
+    fit: xr.Dataset,
+    kind: LayerKind,
+    scale: ScalarMappable,
+    unit: str,
 ) -> None:
-    """The points of all layers of one kind."""
+    """The points of all layers of one kind, and each layer's regression line over its points."""
     x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
     if not x.size:
         absent(axes, "no such layer was ablated\nthat has anything downstream")
         return
     zero_line(axes)
     cloud(axes, x, y, scale)
+    for name, layer in zip(x["ablated"].values, layers(x["ablated"]), strict=True):
+        line, one = fit.sel(ablated=name, bound="estimate"), x.sel(ablated=name)
+        ends = np.array([float(one.min()), float(one.max())])
+        heights = float(line["intercept"]) + float(line["slope"]) * ends
+        axes.plot(ends, heights, color="white", linewidth=1.8, zorder=3)
+        axes.plot(ends, heights, color=scale.to_rgba(np.array(layer)), linewidth=0.9, zorder=3)
     full_repair(axes)
-    axes.set_xlabel("Direct effect (logits)")
-    axes.set_ylabel("Compensatory effect (logits)")
+    axes.legend(loc="lower right")
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Compensatory effect ({unit})")
     depth_bar(axes, scale)
 
 
@@ -93,11 +110,18 @@ def full_repair(axes: Axes) -> None:
 
 
 def _one_layer(
-    axes: Axes, direct: xr.DataArray, response: xr.DataArray, fit: xr.Dataset, ablated: str | None, kind: LayerKind
+    axes: Axes,
+    direct: xr.DataArray,
+    response: xr.DataArray,
+    fit: xr.Dataset,
+    ablated: str | None,
+    held: xr.Dataset | None,
+    kind: LayerKind,
+    unit: str,
 ) -> None:
-    """The points of one layer, and the line through them."""
+    """The points of one layer, and the line through them; in the legend also what it is on prompts held out."""
     if ablated is None:
-        absent(axes, "no layer has a regression:\ntoo few prompts, or all alike")
+        absent(axes, "no layer removes enough and is\ncompensated for where it does")
         return
     x, y = direct.sel(ablated=ablated).values, response.sel(ablated=ablated).values
     line = fit.sel(ablated=ablated)
@@ -106,10 +130,12 @@ def _one_layer(
     axes.scatter(x, y, s=1.5 * point_size(x.size), color=COLOUR[kind], alpha=0.6, linewidths=0, rasterized=True)
     ends = np.array([x.min(), x.max()])
     axes.plot(ends, intercept + slope * ends, color=style.BLACK, label=_equation(line), zorder=4)
+    if held is not None:
+        axes.plot([], [], linestyle="", label=f"chosen on other prompts: {_equation(held)}")
     full_repair(axes)
-    axes.set_xlabel("Direct effect (logits)")
-    axes.set_ylabel("Compensatory effect (logits)")
-    _legend_below(axes)
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Compensatory effect ({unit})")
+    _legend_below(axes, columns=1)
 
 
 def _equation(line: xr.Dataset) -> str:
@@ -137,5 +163,5 @@ def _over_depth(axes: Axes, fit: xr.Dataset, kind: LayerKind, best: str | None, 
     _legend_below(axes)
 
 
-def _legend_below(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handlelength=1.8)
+def _legend_below(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, columnspacing=1, handlelength=1.8)

@@ -18,6 +18,7 @@ from hydrascope.figures.panels import (
     name_reading,
     panel_letter,
     point_size,
+    unit,
     zero_line,
 )
 from hydrascope.measures import (
@@ -71,8 +72,8 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # What stands above an empty place is at the bottom.
             grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
-        above.supxlabel("Direct effect of the ablated layer (logits)", fontsize=8)
-        above.supylabel("Change in direct effect, ΔDE (logits)", fontsize=8)
+        above.supxlabel(f"Direct effect of the ablated layer ({unit(effects)})", fontsize=8)
+        above.supylabel(f"Change in direct effect, ΔDE ({unit(effects)})", fontsize=8)
         above.legend(handles=_legend(), loc="outside upper center", ncols=2)
         slope, explained = below.subplots(1, 2)
         _over_depth(slope, explained, fits, kind, depth(effects))

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures import style
-from hydrascope.figures.panels import name_reading, panel_letter
+from hydrascope.figures.panels import name_reading, panel_letter, unit
 from hydrascope.measures import depth, layers, of_kind, per_prompt, units
 
 #: Blue below 0, red above: read without colour vision, too.
@@ -27,7 +27,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
     effects = of_kind(per_prompt(results), "ablated", "head")
     if not effects.sizes["ablated"]:
         raise HydrascopeError("the figure of heads shows ablated heads, and this run ablated none: ablate heads, too")
-    panels = [("Cost of ablation, −Δ ablate", -effects["total"])]
+    panels = [("Lost, −Δ ablate", -effects["total"])]
     if effects["ablated_read"].all():
         panels.append(("Direct effect, Δ unembed", effects["contribution"]))
     squares = [_square(values.mean("prompt", skipna=False), depth(effects)) for _, values in panels]
@@ -45,7 +45,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
             axes.invert_yaxis()
             panel_letter(axes, letter if len(panels) > 1 else "", title)
         row[0].set_ylabel("Layer")
-        figure.colorbar(image, ax=row, label="Mean over prompts (logits)", aspect=25, pad=0.02)
+        figure.colorbar(image, ax=row, label=f"Mean over prompts ({unit(effects)})", aspect=25, pad=0.02)
     return figure
 
 

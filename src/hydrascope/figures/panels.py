@@ -46,6 +46,11 @@ def name_reading(figure: Figure, effects: xr.Dataset) -> None:
     figure.suptitle(f"Readout: {printable(caption(effects))}", fontsize=6.5, color=style.GREY)
 
 
+def unit(effects: xr.Dataset) -> str:
+    """What effects are in: logits, or the unit of a direction that is read."""
+    return str(effects.attrs.get("units", "logits")) if effects.attrs["readout"] != "logit" else "logits"
+
+
 def printable(text: str, limit: int = 80) -> str:
     """`text` in one line that the figures' font can draw, its middle left out where it is longer than `limit`.
 
@@ -130,7 +135,8 @@ def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, m
         c=scale.to_rgba(colours[order]),
         s=point_size(x.size),
         marker=marker,
-        alpha=0.6,
+        # Where points lie on each other, how many shows.
+        alpha=float(np.clip(3000 / max(x.size, 1), 0.15, 0.6)),
         linewidths=0,
         rasterized=True,
         zorder=2,

@@ -11,16 +11,18 @@ from matplotlib.lines import Line2D
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures import style
-from hydrascope.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, zero_line
+from hydrascope.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, unit, zero_line
 from hydrascope.figures.protocol import protocol
 from hydrascope.measures import (
     PartKind,
     Sigma,
     at_readout,
     caption,
+    choosable,
     depth,
     kinds,
     layers,
+    most_restored,
     of_kind,
     per_prompt,
     strength,
@@ -39,9 +41,11 @@ def examples(
 ) -> tuple[tuple[int, str], tuple[int, str]]:
     """The prompt and the ablated part that Figures 1 and 3 show.
 
-    What is named is kept in both. What is left open is chosen by the largest direct effect (by what is removed, where
-    the direct effect wasn't read), among attention layers where any was ablated; Figure 3 then takes another
-    prompt than Figure 1, or, where the prompt is named or the only one, another part.
+    What is named is kept in both. What is left open is chosen to be typical: the part of which most is restored on
+    average (`most_restored`), attention before MLPs, heads and neurons; and the prompts, among the half on which it
+    removes most, whose share restored is nearest to the median there. Where nothing can be chosen so, by the largest
+    direct effect (by what is removed, where the direct effect wasn't read). Figure 3 then takes another prompt than
+    Figure 1, or, where the prompt is named or the only one, another part.
 
     Raises:
         HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
@@ -56,12 +60,13 @@ def examples(
         raise HydrascopeError("figures 1 and 3 show the ablation of one part, and this run ablated several at once")
     if prompt is not None and ablated is not None:
         return (prompt, ablated), (prompt, ablated)
-    direct = strength(per_prompt(results, readout))
-    if ablated:
-        direct = direct.sel(ablated=[ablated])
-    else:
-        direct = of_kind(direct, "ablated", next(kind for kind in _PREFERRED if kind in single.values()))
-    chosen = direct.values if prompt is None else direct.values[[prompt]]
+    effects = per_prompt(results, readout)
+    kind = single[ablated] if ablated else next(kind for kind in _PREFERRED if kind in single.values())
+    scores = _typical(effects, kind)  # type: ignore[arg-type]
+    if scores is None:
+        scores = of_kind(strength(effects), "ablated", kind)  # type: ignore[arg-type]
+    scores = scores.sel(ablated=[ablated]) if ablated else scores
+    chosen = scores.values if prompt is None else scores.values[[prompt]]
     # NaN would be taken for the largest.
     chosen = np.where(np.isnan(chosen), -np.inf, chosen)
     row, column = np.unravel_index(chosen.argmax(), chosen.shape)
@@ -73,9 +78,32 @@ def examples(
     other_row, other_column = np.unravel_index(left.argmax(), left.shape)
 
     def named(row: np.intp, column: np.intp) -> tuple[int, str]:
-        return int(row) if prompt is None else prompt, str(direct["ablated"].values[column])
+        return int(row) if prompt is None else prompt, str(scores["ablated"].values[column])
 
     return named(row, column), named(other_row, other_column)
+
+
+def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
+    """`[prompt, ablated]` how typical each ablation is of the part of which most is restored; None if there is none.
+
+    Any ablation of a part of which more is restored on average is above all of one of which less is.
+    """
+    samples = choosable(effects, kind)
+    if not samples.sizes["ablated"] or most_restored(samples).isnull().all():
+        return None
+    removed = samples["removed"]
+    share = (samples["restored"] / removed).where(removed > removed.median("prompt"))
+    distance = abs(share - share.median("prompt"))
+    # Ranks stay apart where distances have no bound.
+    near = 1 - _ranks(distance, "prompt") / (2 * samples.sizes["prompt"])
+    return (_ranks(most_restored(samples), "ablated") + near).transpose("prompt", "ablated")
+
+
+def _ranks(values: xr.DataArray, dim: str) -> xr.DataArray:
+    """From 0 up along `dim`; NaN of NaN."""
+    axis = values.get_axis_num(dim)
+    ranks = values.copy(data=values.values.argsort(axis).argsort(axis).astype(np.float64))
+    return ranks.where(values.notnull())
 
 
 def _some(labels: list[str]) -> str:
@@ -88,11 +116,12 @@ def figure1(
     ablated: str | None = None,
     readout: str | None = None,
     sigma: Sigma | None = None,
+    why: str = "",
 ) -> Figure:
     """The protocol, and one prompt's direct effects before and after an ablation (the paper's Figure 1).
 
     Every patch is drawn where the run kept them apart, else their mean alone. Defaults and errors as in `examples`,
-    of which this is the first, and as in `hydrascope.measures.per_prompt`.
+    of which this is the first, and as in `hydrascope.measures.per_prompt`. `why` says how the example was chosen.
     """
     prompt, ablated = examples(results, prompt, ablated, readout)[0]
     shown = _one(results, prompt, ablated, readout, sigma)
@@ -103,7 +132,7 @@ def figure1(
         attention, mlp = below.subplots(1, 2, sharex=True)
         _both_kinds(shown, attention, mlp)
         mlp.set_ylabel("")
-        below.suptitle(_title(shown, prompt, 84), fontsize=8)
+        below.suptitle(_title(shown, prompt, 84, why), fontsize=8)
         _legend(below, shown, results.sizes["patch"])
     return figure
 
@@ -114,6 +143,7 @@ def figure3(
     ablated: str | None = None,
     readout: str | None = None,
     sigma: Sigma | None = None,
+    why: str = "",
 ) -> Figure:
     """A second example, as large as the page (the paper's Figure 3).
 
@@ -126,7 +156,7 @@ def figure3(
         attention, mlp = figure.subplots(2, 1, sharex=True)
         _both_kinds(shown, attention, mlp)
         attention.set_xlabel("")
-        figure.suptitle(_title(shown, prompt, 88), fontsize=8)
+        figure.suptitle(_title(shown, prompt, 88, why), fontsize=8)
         _legend(figure, shown, results.sizes["patch"])
     return figure
 
@@ -144,11 +174,11 @@ def _one(results: xr.Dataset, prompt: int, ablated: str, readout: str | None, si
     return effects.isel(prompt=0, ablated=0)
 
 
-def _title(shown: xr.Dataset, prompt: int, limit: int) -> str:
-    """The prompt, the token that it is followed by, and what is read."""
+def _title(shown: xr.Dataset, prompt: int, limit: int, why: str) -> str:
+    """The prompt, the token that it is followed by, what is read, and how the example was chosen."""
     text, target = (str(shown[name].values) for name in ("text", "target_text"))
     first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
-    return f"{first}\nReadout: {printable(caption(shown))}"
+    return f"{first}\nReadout: {printable(caption(shown))}{f'; {why}' if why else ''}"
 
 
 def _outcome(shown: xr.Dataset, logit: str) -> str:
@@ -172,7 +202,7 @@ def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
         axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
         layer_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
-        axes.set_ylabel(f"Direct effect on {outcome} (logits)")
+        axes.set_ylabel(f"Direct effect on {outcome} ({unit(shown)})")
 
 
 def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None:

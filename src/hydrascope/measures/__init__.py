@@ -7,7 +7,17 @@ once and hand that to each: `effects = per_prompt(results, "difference", "own")`
 
 from hydrascope.components import LayerKind
 from hydrascope.measures.agreement import agreement
-from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, interval, mean_interval
+from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
+from hydrascope.measures.choice import (
+    WEIGHTY,
+    HeldOut,
+    best_layer,
+    best_layer_held_out,
+    choosable,
+    held_out,
+    is_weighty,
+    most_restored,
+)
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import (
     change,
@@ -20,39 +30,44 @@ from hydrascope.measures.effects import (
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.parts import PartKind, depth, kinds, layers, of_kind, units, whole_layers
+from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
-from hydrascope.measures.regression import (
-    best_layer,
-    compensation_regression,
-    regression,
-    repair_profile,
-)
-from hydrascope.measures.restoration import restoration
+from hydrascope.measures.regression import compensation_regression, regression
+from hydrascope.measures.restoration import amounts, restoration, shares
 from hydrascope.measures.shift import response_shift
 
 __all__ = [
     "BOUNDS",
     "SIGMA_NAME",
+    "WEIGHTY",
     "Bootstrap",
+    "HeldOut",
     "LayerKind",
     "PartKind",
     "Sigma",
     "agreement",
+    "amounts",
     "at_readout",
     "best_layer",
+    "best_layer_held_out",
     "caption",
     "change",
+    "choosable",
     "compensable",
     "compensation",
     "compensation_regression",
     "depth",
+    "difference",
     "direct_effect",
     "erasure",
+    "held_out",
     "interval",
+    "is_weighty",
     "kinds",
     "layers",
     "localisation",
     "mean_interval",
+    "most_restored",
     "of_kind",
     "own_change",
     "per_prompt",
@@ -61,6 +76,8 @@ __all__ = [
     "require_complete",
     "response_shift",
     "restoration",
+    "shares",
+    "simultaneous",
     "strength",
     "strongest",
     "units",

@@ -3,12 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components import LayerKind
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.parts import depth, layers, of_kind
 from hydrascope.measures.reading import per_prompt
 
 #: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
@@ -27,10 +24,10 @@ def regression(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap | None = N
         without unit) and `correlation` (Pearson's), each [bound, …]. All are NaN where x doesn't vary; where
         y doesn't, the slope is 0 and `r2` and `correlation` are NaN.
     """
-    return interval(*_least_squares(x, y), bootstrap or Bootstrap())
+    return interval(*least_squares(x, y), bootstrap or Bootstrap())
 
 
-def _least_squares(x: xr.DataArray, y: xr.DataArray) -> tuple[Statistic, xr.Dataset]:
+def least_squares(x: xr.DataArray, y: xr.DataArray) -> tuple[Statistic, xr.Dataset]:
     """The regression as a function of means over prompts, and what the means are to be taken of."""
     x, y = xr.broadcast(x.astype(np.float64).drop_attrs(), y.astype(np.float64).drop_attrs())
     x_mean, y_mean = x.mean("prompt", skipna=False), y.mean("prompt", skipna=False)
@@ -85,63 +82,6 @@ def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = N
     effects = per_prompt(results)
     fit = regression(direct_effect(effects), compensation(effects)["compensation"], bootstrap)
     return fit.where(compensable(effects))
-
-
-def best_layer(fit: xr.Dataset, kind: LayerKind = "attn") -> str | None:
-    """The ablated layer of one kind with the highest R² (Figure 7b), None if none has one.
-
-    It is chosen on the prompts on which its R² is computed, which is therefore a little too high where many layers
-    are close: `repair_profile` tells in how far the choice is settled.
-
-    Args:
-        fit: from `compensation_regression`.
-    """
-    r2 = of_kind(fit["r2"].sel(bound="estimate"), "ablated", kind)
-    return None if r2.isnull().all() else str(r2["ablated"].values[int(r2.argmax("ablated"))])
-
-
-def repair_profile(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The regression of CE on DE over depth, in a few numbers with confidence intervals.
-
-    Args:
-        kind: the kind of the ablated layers; those with nothing downstream are left out.
-
-    Returns:
-        each [bound]: `best`, the layer with the highest R²; `partial`, the number of layers with a slope
-        below 1; `partial_from`, the first layer from which on all slopes are below 1, the number of the
-        network's layers if there is none; `repairing`, the number of layers with a slope above 0; `slopes`,
-        of how many (a layer whose direct effect doesn't vary has none). NaN where no layer has an R², or a
-        value is no number.
-
-    Raises:
-        HydrascopeError: no such layer was ablated.
-    """
-    effects = per_prompt(results)
-    chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
-    if not chosen.sizes["ablated"]:
-        raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")
-    positions = np.array(layers(chosen["ablated"]))
-    fit, samples = _least_squares(direct_effect(chosen), compensation(chosen)["compensation"])
-
-    def profile(means: xr.Dataset) -> xr.Dataset:
-        lines = fit(means)
-        r2, slope = lines["r2"], lines["slope"]
-        has_slope = slope.notnull()
-        known = means["xy"].notnull().all("ablated")
-        best = xr.DataArray(positions[r2.fillna(-1).argmax("ablated").values], dims=known.dims)
-        return xr.Dataset(
-            {
-                "best": best.where(known & r2.notnull().any("ablated")),
-                "partial": (slope < 1).sum("ablated").where(known),
-                "partial_from": holds_from(~(slope >= 1), positions, depth(effects)).where(
-                    known & has_slope.any("ablated")
-                ),
-                "repairing": (slope > 0).sum("ablated").where(known),
-                "slopes": has_slope.sum("ablated").where(known),
-            }
-        )
-
-    return interval(profile, samples, bootstrap or Bootstrap())
 
 
 def holds_from(condition: xr.DataArray, positions: np.ndarray, otherwise: int) -> xr.DataArray:

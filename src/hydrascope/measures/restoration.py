@@ -34,30 +34,45 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
         bounds, NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller
         1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see `compensation`.
     """
+    return shares(amounts(results), bootstrap or Bootstrap())
+
+
+def amounts(results: xr.Dataset) -> xr.Dataset:
+    """What becomes of the effect of each ablated part on each prompt, in logits: what `restoration` is the shares of.
+
+    Returns:
+        `removed`, `lost`, `restored` = removed − lost, of which `attention`, `mlp` and `norm` are the parts;
+        `compensated` = CE and `contribution` = DE. Each [prompt, ablated].
+    """
     effects = per_prompt(results)
-    bootstrap = bootstrap or Bootstrap()
-    removed, back = -effects["direct"], effects["total"] - effects["direct"]
-    samples = compensation(effects).assign(
-        norm=effects["norm"] - (effects["direct"] - own_change(effects)),
-        restored=back,
-        lost=-effects["total"],
-        removed=removed,
-        contribution=effects["contribution"],
+    return (
+        compensation(effects)
+        .rename(compensation="compensated")
+        .assign(
+            norm=effects["norm"] - (effects["direct"] - own_change(effects)),
+            restored=effects["total"] - effects["direct"],
+            lost=-effects["total"],
+            removed=-effects["direct"],
+            contribution=effects["contribution"],
+        )
     )
+
+
+def shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """`restoration` of `amounts`, of all prompts or of some, [prompt, …]."""
     below = dict.fromkeys((*PARTS, "restored", "lost"), "removed") | {"compensated": "contribution"}
 
     def ratios(means: xr.Dataset) -> xr.Dataset:
-        means = means.assign(compensated=means["compensation"])
         lines = {name: means[name].where(means[name] != 0) for name in ("removed", "contribution")}
         return xr.Dataset({name: means[name] / lines[line] for name, line in below.items()}).assign(lines)
 
     found = interval(ratios, samples, bootstrap)
-    return xr.Dataset({name: _bounded(found[name], found[line]) for name, line in below.items()}).assign(
-        restored_slope=regression(removed, back, bootstrap)["slope"]
+    return xr.Dataset({name: bounded(found[name], found[line]) for name, line in below.items()}).assign(
+        restored_slope=regression(samples["removed"], samples["restored"], bootstrap)["slope"]
     )
 
 
-def _bounded(ratio: xr.DataArray, below: xr.DataArray) -> xr.DataArray:
+def bounded(ratio: xr.DataArray, below: xr.DataArray) -> xr.DataArray:
     """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
     one_sign = below.sel(bound="low") * below.sel(bound="high") > 0
     return ratio.where(one_sign | (ratio["bound"] == "estimate"))

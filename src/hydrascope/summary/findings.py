@@ -5,19 +5,18 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import xarray as xr
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from hydrascope.measures import (
     BOUNDS,
     SIGMA_NAME,
     Bootstrap,
+    HeldOut,
     LayerKind,
     PartKind,
     Sigma,
     agreement,
-    best_layer,
+    amounts,
+    best_layer_held_out,
     caption,
     compensable,
     compensation_regression,
@@ -29,6 +28,7 @@ from hydrascope.measures import (
     mean_interval,
     of_kind,
     per_prompt,
+    regression,
     repair_profile,
     require_complete,
     response_shift,
@@ -37,13 +37,14 @@ from hydrascope.measures import (
     strongest,
     with_direct_effect,
 )
+from hydrascope.summary.numbers import Interval
+from hydrascope.summary.verdict import Verdict, verdicts
+from hydrascope.summary.warnings import warnings_of
 
 #: A downstream attention layer takes part in the response if it changes by more than this share of DE.
 LOCALISATION_SHARE = 0.1
 #: An MLP is late from this share of the network's depth on.
 LATE = 0.5
-#: How many heads and neurons are printed, the strongest.
-PRINTED = 20
 
 _NAME: dict[LayerKind, str] = {"attn": "attention", "mlp": "MLP"}
 _PLURAL: dict[PartKind, str] = {
@@ -56,26 +57,6 @@ _PLURAL: dict[PartKind, str] = {
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence bounds; NaN where there is none."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, bounds: xr.DataArray) -> "Interval":
-        """From an array [bound]."""
-        return cls(*(float(bounds.sel(bound=bound)) for bound in BOUNDS))
-
-    @classmethod
-    def at(cls, bounds: xr.DataArray, ablated: str) -> "Interval":
-        """From an array [bound, ablated]; unknown where there is no such part."""
-        known = ablated in bounds["ablated"].values
-        return cls.of(bounds.sel(ablated=ablated)) if known else cls(np.nan, np.nan, np.nan)
-
-
-@dataclass(frozen=True)
 class Finding:
     """One number that the run establishes.
 
@@ -85,6 +66,7 @@ class Finding:
         meaning: how it is computed, in a line.
         paper: what the paper reports of Chinchilla 7B, empty where it gives no number.
         whole: whether it counts or names layers.
+        nowhere: the number that stands for no layer at all, where it names one that there may not be.
     """
 
     name: str
@@ -92,6 +74,7 @@ class Finding:
     meaning: str
     paper: str = ""
     whole: bool = False
+    nowhere: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +90,7 @@ class PartFindings:
         restored: 1 − lost/removed.
         attention, mlp, norm: the shares of what is removed that each restores; they add up to `restored`.
         slope, r2: of the regression of CE on DE over prompts.
-        correlation: of `unembed` and −`total` over prompts.
+        correlation: of DE and `lost` over prompts.
     """
 
     ablated: str
@@ -130,12 +113,16 @@ class Summary:
 
     Attributes:
         run: what was measured and how, by name.
+        verdicts: whether anything is restored, of each kind of ablated part; none where nothing is removed directly.
+        warnings: what a reader should know before believing the numbers.
         findings: the paper's findings, for this model.
         parts: every ablated part, in the order of the results.
         bootstrap: how the intervals were drawn.
     """
 
     run: dict[str, str]
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
     parts: tuple[PartFindings, ...]
     bootstrap: Bootstrap
@@ -144,9 +131,9 @@ class Summary:
 def summarise(
     results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
 ) -> Summary:
-    """Every finding of the paper that these results can tell of, with confidence intervals over prompts.
+    """The verdict, and every finding of the paper that these results can tell of, with intervals over prompts.
 
-        print(render(summarise(hydrascope.open_results("results.zarr"))))
+        summarise(hydrascope.open_results("results.zarr")).verdicts[0].answer
 
     Args:
         readout, sigma: as in `hydrascope.measures.per_prompt`.
@@ -164,8 +151,7 @@ def summarise(
     findings = [*_restored(effects, shares), *_disagreement(read, bootstrap)]
     for kind in _NAME:
         if compensable(of_kind(effects, "ablated", kind)).any():
-            findings += _repair(effects, kind, fit, shares, bootstrap)
-            findings += _other_reading(results, effects, kind, fit, bootstrap)
+            findings += _repair(results, effects, kind, fit, shares, bootstrap)
             if kind == "attn":
                 findings += _response(effects, bootstrap)
     per_part = {
@@ -176,7 +162,9 @@ def summarise(
         "removed": mean_interval(-effects["direct"], bootstrap),
         "lost": mean_interval(-effects["total"], bootstrap),
     }
-    return Summary(_run(results, effects), tuple(findings), tuple(_parts(effects, per_part)), bootstrap)
+    found = verdicts(results, effects, bootstrap)
+    told = warnings_of(effects, found, bootstrap)
+    return Summary(_run(results, effects), found, told, tuple(findings), tuple(_parts(effects, per_part)), bootstrap)
 
 
 def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Summary:
@@ -188,7 +176,13 @@ def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -
         of_one = of_kind(lost, "ablated", kind)  # type: ignore[arg-type]
         most = str(of_one["ablated"].values[int(of_one.sel(bound="estimate").argmax("ablated"))])
         findings.append(Finding(f"lost at {most}", Interval.at(lost, most), f"−total; the most of the {_PLURAL[kind]}"))  # type: ignore[index]
-    return Summary(_run(results, effects), tuple(findings), tuple(_parts(effects, {"lost": lost})), bootstrap)
+    told = (
+        "only positions before the last are ablated: nothing is removed directly, so that nothing can be said of how "
+        "much is restored",
+        *warnings_of(effects, (), bootstrap),
+    )
+    parts = tuple(_parts(effects, {"lost": lost}))
+    return Summary(_run(results, effects), (), told, tuple(findings), parts, bootstrap)
 
 
 def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
@@ -203,10 +197,12 @@ def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
 def _run(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
     """What was measured and how."""
     names = ("model", "ablation", "positions", "engine", "dtype", "seed")
+    sets = {"of": str(results.attrs["prompts"])} if "prompts" in results.attrs else {}
     found = kinds(effects["ablated"])
     return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
         "unit": str(results.attrs.get("units", "logits")),
         "prompts": f"{results.sizes['prompt']:,}",
+        **sets,
         "patches": str(results.sizes.get("patch", "averaged")),
         "ablated": ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found),
         "readout": caption(effects),
@@ -230,12 +226,12 @@ def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
         strong = strongest_part(effects, kind)
         if strong is None or kind == "joint":
             continue
-        how = f"1 − lost / removed; the strongest of the {_PLURAL[kind]}"
-        yield Finding(f"restored at {strong}", _if_bounded(Interval.at(shares["restored"], strong)), how)
+        how = f"1 − lost/removed, the ratio of means, at the strongest of the {_PLURAL[kind]}"
+        yield Finding(f"restored at {strong}", Interval.at(shares["restored"], strong).if_bounded, how)
         slope = Interval.at(shares["restored_slope"], strong)
-        yield Finding(f"restored at {strong}, slope", slope, "of total − direct on −direct over prompts")
+        yield Finding(f"slope of restored on removed at {strong}", slope, "of total − direct on −direct over prompts")
         for name, by in (("attention", "attention"), ("mlp", "MLPs"), ("norm", "the norm")):
-            share = _if_bounded(Interval.at(shares[name], strong))
+            share = Interval.at(shares[name], strong).if_bounded
             yield Finding(f"  of it by {by}", share, "share of what is removed")
 
 
@@ -250,51 +246,57 @@ def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
         part = of_kind(read, "ablated", *chosen)
         if part.sizes["ablated"]:
             exceeds = (direct_effect(part) > -part["total"]).mean("ablated")
-            meaning = f"share of prompts and ablated {name} whose ablation costs less than their direct effect"
+            meaning = f"share of prompts and ablated {name} that lose less than their direct effect"
             which = "" if name == "layers" else f", {name}"
-            yield Finding(f"Δ unembed > −Δ ablate{which}", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
+            yield Finding(f"DE above lost{which}", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
 
 
 def _repair(
-    effects: xr.Dataset, kind: LayerKind, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
+    results: xr.Dataset,
+    effects: xr.Dataset,
+    kind: LayerKind,
+    fit: xr.Dataset,
+    shares: xr.Dataset,
+    bootstrap: Bootstrap,
 ) -> Iterator[Finding]:
     """How much of the effect of one kind of layer is compensated for, and at which layers (Figure 7)."""
     name = _NAME[kind]
     # The paper's numbers are of attention.
     where, r2, share, partial = ("23 of 32", "0.92", "about 0.7", "past 13 of 32") if kind == "attn" else [""] * 4
     profile = {str(key): Interval.of(value) for key, value in repair_profile(effects, kind, bootstrap).items()}
-    best, strong = best_layer(fit, kind), strongest_part(effects, kind)
+    best, strong = best_layer_held_out(effects, kind, bootstrap), strongest_part(effects, kind)
 
     yield Finding(f"best {name} layer", profile["best"], "highest R² of CE on DE", where, whole=True)
     if best is not None:
-        yield Finding(f"R² at {best}", Interval.at(fit["r2"], best), "variance of CE that DE explains", r2)
-        yield Finding(f"compensated at {best}", Interval.at(fit["slope"], best), "slope of CE on DE", share)
+        held, line = best
+        where = held.named
+        chosen = "chosen on one half of the prompts, measured on the other"
+        yield Finding(f"R² at {where}", Interval.of(line["r2"]), f"of CE on DE; {chosen}", r2)
+        yield Finding(f"slope of CE on DE at {where}", Interval.of(line["slope"]), chosen, share)
+        yield from _other_reading(results, effects, held, bootstrap)
     if kind == "attn" and strong is not None:
-        if strong != best:
-            meaning = "slope at the layer with the largest mean DE"
-            yield Finding(f"compensated at {strong}", Interval.at(fit["slope"], strong), meaning, share)
+        meaning = "at the layer with the largest mean DE"
+        yield Finding(f"slope of CE on DE at {strong}", Interval.at(fit["slope"], strong), meaning, share)
         average = Interval.at(shares["compensated"], strong)
-        yield Finding(f"compensated on average at {strong}", average, "mean CE / mean DE")
+        yield Finding(f"CE/DE at {strong}", average, "the ratio of their means")
     of_all = f"of {profile['slopes'].estimate:g}"
     yield Finding(f"{name} layers with slope above 0", profile["repairing"], of_all, whole=True)
     yield Finding(f"{name} layers with slope below 1", profile["partial"], of_all, whole=True)
-    meaning = f"at this and all {name} layers above ({depth(effects)}: nowhere)"
-    yield Finding("slopes below 1 from layer", profile["partial_from"], meaning, partial, whole=True)
+    meaning = f"from this layer on every {name} layer’s slope is below 1"
+    yield Finding(
+        f"all {name} slopes below 1 from", profile["partial_from"], meaning, partial, whole=True, nowhere=depth(effects)
+    )
 
 
-def _other_reading(
-    results: xr.Dataset, effects: xr.Dataset, kind: LayerKind, fit: xr.Dataset, bootstrap: Bootstrap
-) -> Iterator[Finding]:
+def _other_reading(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, bootstrap: Bootstrap) -> Iterator[Finding]:
     """The slope and R² of the best layer under the other reading of σ, which they depend on."""
-    best = best_layer(fit, kind)
-    if best is None or results is effects or effects.attrs["readout_before"] >= 0:
+    if results is effects or effects.attrs["readout_before"] >= 0:
         return
     sigma: Sigma = "own" if effects.attrs["sigma"] == "clean" else "clean"
-    other = per_prompt(results.sel(ablated=[best]), effects.attrs["readout"], sigma)
-    again = compensation_regression(other, bootstrap)
-    for name, title in (("r2", "R²"), ("slope", "compensated")):
-        value = Interval.at(again[name], best)
-        yield Finding(f"{title} at {best}, read otherwise", value, f"the same, {SIGMA_NAME[sigma]}")
+    other = amounts(per_prompt(results.sel(ablated=list(dict.fromkeys(held.picks))), effects.attrs["readout"], sigma))
+    again = regression(held.take(other["contribution"]), held.take(other["compensated"]), bootstrap)
+    for name, title in (("r2", "R²"), ("slope", "slope of CE on DE")):
+        yield Finding(f"{title}, read otherwise", Interval.of(again[name]), f"the same, {SIGMA_NAME[sigma]}")
 
 
 def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
@@ -317,96 +319,13 @@ def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
     if count:
         erasing = Interval.of(erased["erasing"])
         yield Finding("late MLPs that erase", erasing, f"mean DE below 0, of {count} above {strong}", whole=True)
-        yield Finding("of these attenuated", Interval.of(erased["attenuated"]), f"when {strong} is ablated", whole=True)
-        yield Finding("erasure that lets go", Interval.of(erased["attenuation"]), f"share, when {strong} is ablated")
+        less = f"that push the target down less when {strong} is ablated"
+        yield Finding("  of these erase less", Interval.of(erased["attenuated"]), less, whole=True)
+        share = f"share by which all of it together shrinks when {strong} is ablated"
+        yield Finding("  erasure that is taken back", Interval.of(erased["attenuation"]), share)
     if reached.sizes["ablated"]:
         shift = Interval.of(response_shift(effects, "attn", bootstrap)["layer"])
-        nowhere = f"MLPs answer more than attention from here on ({depth(effects)}: nowhere)"
-        yield Finding("response shifts to MLPs at layer", shift, nowhere, "by 22 of 32", whole=True)
-
-
-def render(summary: Summary) -> Group:
-    """The summary for a terminal: what was run, the findings, and the ablated parts."""
-    run = Text("  ".join(f"{name} {value}" for name, value in summary.run.items()), style="dim")
-    level = f"{summary.bootstrap.confidence:.0%}"
-    findings = Table(title=f"Findings, with {level} confidence intervals", title_justify="left")
-    findings.add_column("finding")
-    findings.add_column("this run", justify="right", no_wrap=True)
-    findings.add_column("Chinchilla 7B", justify="right")
-    findings.add_column("how", style="dim")
-    for each in summary.findings:
-        value = written(each.value, 0 if each.whole else 2)
-        findings.add_row(Text(each.name), Text(value), Text(each.paper), Text(each.meaning))
-    per_part = Table(title="Ablated parts", title_justify="left")
-    unit = summary.run["unit"]
-    headings = {
-        "direct": f"DE ({unit})",
-        "removed": f"removed ({unit})",
-        "lost": f"lost ({unit})",
-        "restored": "restored",
-        "attention": "attention",
-        "mlp": "MLP",
-        "norm": "norm",
-        "slope": "slope",
-        "r2": "R²",
-        "correlation": "DE ~ lost",
-    }
-    shown = _printed(summary.parts)
-    # What no part has is left out.
-    known = [name for name in headings if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
-    per_part.add_column("ablated", overflow="fold")
-    for name in known:
-        per_part.add_column(headings[name], justify="right", no_wrap=name in ("slope", "r2"))
-    for part in shown:
-        per_part.add_row(part.ablated, *(Text(_cell(getattr(part, name), name)) for name in known))
-    left_out = len(summary.parts) - len(shown)
-    few = f"Of heads and neurons the {PRINTED} that remove most; {left_out:,} are left out.\n" if left_out else ""
-    if "removed" not in known:
-        few += (
-            "Only positions before the last are ablated: nothing is removed directly, so nothing can be said of how "
-            "much is restored.\n"
+        meaning = "from this ablated layer on MLPs answer more than attention"
+        yield Finding(
+            "response passes to MLPs at layer", shift, meaning, "by 22 of 32", whole=True, nowhere=depth(effects)
         )
-    notes = Text(
-        f"{few}removed, lost: mean −direct and −total. restored: 1 − lost/removed; attention, MLP, norm: the shares of "
-        "what is removed that each restores. slope, R²: CE regressed on DE over prompts. – : not defined.\n"
-        f"Readout: {summary.run['readout']}.\n"
-        f"Intervals: percentile bootstrap over prompts, {summary.bootstrap.resamples:,} resamples, "
-        f"seed {summary.bootstrap.seed}.",
-        style="dim",
-    )
-    return Group(run, *([findings] if summary.findings else []), per_part, notes)
-
-
-def _printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
-    """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
-    units = [part for part in parts if part.kind in ("head", "neuron")]
-    weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
-    left_out = {part.ablated for part in weak}
-    return [part for part in parts if part.ablated not in left_out]
-
-
-def _cell(value: Interval, name: str) -> str:
-    if name in ("slope", "r2"):
-        return written(value, 2)
-    is_share = name in ("restored", "attention", "mlp", "norm")
-    return _number((_if_bounded(value) if is_share else value).estimate, 2)
-
-
-def _if_bounded(share: Interval) -> Interval:
-    """A share without bounds is a ratio to what may be 0: nothing to be read from it."""
-    return share if np.isfinite(share.low) else Interval(np.nan, np.nan, np.nan)
-
-
-def written(value: Interval, digits: int) -> str:
-    """`0.71 [0.68, 0.74]`; without bounds where there are none."""
-    estimate = _number(value.estimate, digits)
-    if np.isnan(value.low) or np.isnan(value.high):
-        return estimate
-    return f"{estimate} [{_number(value.low, digits)}, {_number(value.high, digits)}]"
-
-
-def _number(value: float, digits: int) -> str:
-    if np.isnan(value):
-        return "–"
-    # Rounding may leave a minus before nothing.
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -12,6 +12,9 @@ _HERE = Path(__file__).parent
 #: The model of `hydrascope demo`; its twin, which differs in dropout while it was trained.
 MODELS = ("built-in", "built-in-dropout")
 
+#: A model set by formula, and prompts for it, made by code: see `hydrascope.zoo.phantom`.
+PHANTOM = "phantom"
+
 #: 1,209 prompts of the next two sets; all facts, each in a wording kept from training; held-out running text, cut
 #: where the model predicts the next word; the same, cut at random.
 PROMPT_SETS = ("demo", "world-facts", "contexts", "passages")

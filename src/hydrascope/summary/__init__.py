@@ -1,0 +1,26 @@
+"""What a run found: the verdict first, then every finding and every part, for people and for programs."""
+
+from hydrascope.summary.findings import Finding, PartFindings, Summary, strongest_part, summarise
+from hydrascope.summary.formats import as_csv, as_json, as_markdown
+from hydrascope.summary.numbers import Interval, written
+from hydrascope.summary.sentences import sentences
+from hydrascope.summary.terminal import PRINTED, render
+from hydrascope.summary.verdict import Responder, Verdict
+
+__all__ = [
+    "PRINTED",
+    "Finding",
+    "Interval",
+    "PartFindings",
+    "Responder",
+    "Summary",
+    "Verdict",
+    "as_csv",
+    "as_json",
+    "as_markdown",
+    "render",
+    "sentences",
+    "strongest_part",
+    "summarise",
+    "written",
+]

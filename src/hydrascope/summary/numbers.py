@@ -1,0 +1,53 @@
+"""A number with its confidence interval, and how it is written."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from hydrascope.measures import BOUNDS
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence bounds; NaN where there is none."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, bounds: xr.DataArray) -> "Interval":
+        """From an array [bound]."""
+        return cls(*(float(bounds.sel(bound=bound)) for bound in BOUNDS))
+
+    @classmethod
+    def at(cls, bounds: xr.DataArray, ablated: str) -> "Interval":
+        """From an array [bound, ablated]; unknown where there is no such part."""
+        known = ablated in bounds["ablated"].values
+        return cls.of(bounds.sel(ablated=ablated)) if known else UNKNOWN
+
+    @property
+    def if_bounded(self) -> "Interval":
+        """Itself; unknown where it is a ratio without bounds, to what may be 0: nothing is to be read from it."""
+        return self if np.isfinite(self.low) else UNKNOWN
+
+
+#: Neither an estimate nor bounds.
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+def written(value: Interval, digits: int) -> str:
+    """`0.71 [0.68, 0.74]`; without bounds where there are none."""
+    estimate = number(value.estimate, digits)
+    if np.isnan(value.low) or np.isnan(value.high):
+        return estimate
+    return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
+
+
+def number(value: float, digits: int) -> str:
+    """With a typographic minus; a dash where there is none."""
+    if np.isnan(value):
+        return "–"
+    # Rounding may leave a minus before nothing.
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -1,0 +1,67 @@
+"""A verdict in words."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hydrascope.components import Component
+from hydrascope.measures import WEIGHTY, PartKind
+from hydrascope.summary.findings import Summary
+from hydrascope.summary.numbers import written
+from hydrascope.summary.verdict import Responder, Verdict
+
+#: How many responders are named.
+NAMED = 3
+
+#: Each kind of part in words.
+ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom."""
+    return [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+
+
+def headline(verdict: Verdict) -> str:
+    """The question and the answer: `Is what ablating attention removes restored? Yes.`"""
+    answer = verdict.answer[0].upper() + verdict.answer[1:]
+    return f"Is what ablating {ASKED_NAME[verdict.kind]} removes restored? {answer}"
+
+
+def _of(verdict: Verdict, unit: str) -> Iterator[str]:
+    yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
+    if not verdict.part:
+        return
+    yield (
+        f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)} in "
+        f"the end: restored are {written(verdict.restored, 2)} of it (ratio of means; slope over prompts "
+        f"{written(verdict.slope, 2)})."
+    )
+    if verdict.answer == "no":
+        return
+    yield (
+        f"Attention restores {written(verdict.attention, 2)}, MLPs {written(verdict.mlp, 2)}, the norm "
+        f"{written(verdict.norm, 2)}{_most(verdict)}."
+    )
+    if np.isfinite(verdict.placebo.estimate):
+        yield (
+            f"In {unit} {written(verdict.restored_amount, 2)} are restored, of other tokens (placebo) "
+            f"{written(verdict.placebo, 2)}."
+        )
+    yield (
+        f"Something is surely restored at {verdict.clear} of the {verdict.weighty} that remove more than {WEIGHTY:.0%} "
+        "of the readout."
+    )
+
+
+def _most(verdict: Verdict) -> str:
+    """By whom most is restored: layers, then heads and neurons, which are parts of them."""
+    layers = [each for each in verdict.responders if not Component.parse(each.name).is_unit]
+    units = [each for each in verdict.responders if each not in layers]
+    return "".join(f"; most by {_named(each)}" for each in (layers, units) if each)
+
+
+def _named(responders: Sequence[Responder]) -> str:
+    named = ", ".join(f"{each.name} {written(each.response, 2)}" for each in responders[:NAMED])
+    more = len(responders) - NAMED
+    return f"{named}{f', and {more} more' if more > 0 else ''}"

@@ -1,0 +1,153 @@
+"""The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hydrascope.summary.findings import Finding, PartFindings, Summary
+from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.sentences import ASKED_NAME, sentences
+
+if TYPE_CHECKING:
+    from hydrascope.comparison import Comparison
+
+#: How many heads and neurons are printed, the strongest.
+PRINTED = 20
+
+#: The columns of the table of parts.
+_HEADINGS = {
+    "direct": "DE",
+    "removed": "removed",
+    "lost": "lost",
+    "restored": "restored",
+    "attention": "attention",
+    "mlp": "MLPs",
+    "norm": "norm",
+    "slope": "slope",
+    "r2": "R²",
+    "correlation": "r",
+}
+_RATIOS = ("restored", "attention", "mlp", "norm")
+
+
+def render(summary: Summary, *, full: bool = False) -> Group:
+    """The verdict; with `full` every finding and every ablated part after it."""
+    told = [Text(sentence) for sentence in sentences(summary)]
+    warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
+    full = full or not told
+    more = [_findings(summary), _parts(summary)] if full else []
+    notes = Text("\n".join(_notes(summary, full=full)), style="dim")
+    blocks: list[RenderableType] = [Text(_measured(summary.run), style="dim"), *told, *warned, *more, notes]
+    return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
+
+
+def _measured(run: Mapping[str, str]) -> str:
+    """What was measured and how, in a sentence."""
+    of = f" of {run['of']}" if "of" in run else ""
+    how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
+    return (
+        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {run['patches']} "
+        f"patches, at {run.get('positions', '?')}), {run['prompts']} prompts{of}; {', '.join(how)}."
+    )
+
+
+def _findings(summary: Summary) -> Table:
+    table = Table(title=f"Findings, with {summary.bootstrap.confidence:.0%} intervals", title_justify="left")
+    table.add_column("finding, and how it is measured")
+    table.add_column("this run", justify="right")
+    table.add_column("Chinchilla 7B", justify="right", max_width=10)
+    for each in summary.findings:
+        table.add_row(Text(each.name).append(f"\n  {each.meaning}", style="dim"), value_of(each), Text(each.paper))
+    return table
+
+
+def value_of(finding: Finding) -> str:
+    """Its number with bounds; `nowhere` for the number that stands for that."""
+    if finding.nowhere is None:
+        return written(finding.value, 0 if finding.whole else 2)
+    value = finding.value
+    named = [
+        "nowhere" if each == finding.nowhere else number(each, 0) for each in (value.estimate, value.low, value.high)
+    ]
+    return named[0] if np.isnan(value.low) else f"{named[0]} [{named[1]}, {named[2]}]"
+
+
+def _parts(summary: Summary) -> Table:
+    table = Table(title="Ablated parts", title_justify="left", padding=(0, 0), pad_edge=False)
+    shown = printed(summary.parts)
+    # What no part has is left out.
+    known = [name for name in _HEADINGS if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
+    table.add_column("ablated", overflow="fold")
+    for name in known:
+        table.add_column(_HEADINGS[name], justify="right", min_width=5)
+    for part in shown:
+        table.add_row(Text(part.ablated), *(Text(cell(getattr(part, name), name)) for name in known))
+    return table
+
+
+def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
+    """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
+    units = [part for part in parts if part.kind in ("head", "neuron")]
+    weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
+    left_out = {part.ablated for part in weak}
+    return [part for part in parts if part.ablated not in left_out]
+
+
+def cell(value: Interval, name: str) -> str:
+    """The estimate of a part's number, as tables give it."""
+    return number((value.if_bounded if name in _RATIOS else value).estimate, 2)
+
+
+def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
+    unit, level = summary.run["unit"], f"{summary.bootstrap.confidence:.0%}"
+    if summary.verdicts:
+        yield (
+            "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
+            "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
+            "on one half of the prompts and measured on the other. Intervals: of what is restored "
+            f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}; of who restores it {level} "
+            f"for all of them together; else {level}."
+        )
+    if full:
+        yield (
+            f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
+            "defined."
+        )
+    left_out = len(summary.parts) - len(printed(summary.parts))
+    if full and left_out:
+        yield f"Of heads and neurons the {PRINTED} that remove most are listed; {left_out:,} are left out."
+    yield (
+        f"Readout: {summary.run['readout']}. Intervals: bootstrap over prompts, "
+        f"{summary.bootstrap.resamples:,} resamples, seed {summary.bootstrap.seed}."
+    )
+    if not full:
+        yield "Every finding and every part: --full."
+
+
+def side_by_side(comparison: "Comparison") -> Group:
+    """A comparison for a terminal."""
+    table = Table(title="Is what ablating them removes restored?", title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in ("result", "ablated", "answer", "at", "restored", "less the first’s"):
+        words = heading in ("result", "ablated", "answer", "at")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for row in comparison.rows:
+        each = row.verdict
+        table.add_row(
+            Text(row.name),
+            ASKED_NAME[each.kind],
+            each.answer,
+            each.part,
+            written(each.restored, 2),
+            written(row.restored, 2),
+        )
+    notes = [f"Note: {warning}." for warning in comparison.warnings]
+    notes.append(
+        "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
+        f"the prompts and measured on the other. Intervals: bootstrap over prompts, {comparison.bootstrap.resamples:,} "
+        f"resamples; of differences {comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
+    )
+    return Group(table, Text(""), Text("\n".join(notes), style="dim"))

@@ -1,0 +1,43 @@
+"""What a reader should know before believing a run's numbers."""
+
+from collections.abc import Iterator, Sequence
+
+import xarray as xr
+
+from hydrascope.measures import Bootstrap, compensable, kinds, layers, of_kind, repair_profile
+from hydrascope.summary.verdict import Verdict
+
+#: From so few prompts percentile intervals are too narrow.
+FEW_PROMPTS = 30
+#: Sums that are off by more than this share of what an ablation removes don't measure it.
+OFF = 0.01
+_NARROW = ("bfloat16", "float16")
+
+
+def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
+    """What is to be said of these effects, a line each."""
+    return tuple(_warnings(effects, verdicts, bootstrap))
+
+
+def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
+    attributes, prompts = effects.attrs, effects.sizes["prompt"]
+    planned = attributes.get("prompt_count", prompts)
+    if prompts < planned:
+        yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
+    if prompts < FEW_PROMPTS:
+        yield f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+    dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
+    least = min((each.removed.estimate for each in verdicts if each.part), default=float("inf"))
+    if off > OFF * least or dtype in _NARROW:
+        yield (
+            f"computed in {dtype}: total effects and the sums of their parts are apart by up to {off:.2g} "
+            f"{attributes.get('units', 'logits')}, where {least:.2g} are removed: take a wider dtype"
+        )
+    for kind, name in (("attn", "attention"), ("mlp", "MLP")):
+        chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
+        depths = layers(chosen["ablated"])
+        if len(depths) < 3 or not verdicts or kind not in kinds(effects["ablated"]):
+            continue
+        best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]
+        if float(best.sel(bound="low")) == min(depths) and float(best.sel(bound="high")) == max(depths):
+            yield f"which {name} layer is repaired best isn't settled: its interval spans the network"

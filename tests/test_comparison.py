@@ -1,0 +1,93 @@
+"""Results side by side: paired where the prompts are the same, and what else differs is said."""
+
+import numpy as np
+import pytest
+import synthetic
+from typer.testing import CliRunner
+
+import hydrascope as hs
+from hydrascope.cli import app
+from hydrascope.comparison import compare
+from hydrascope.errors import HydrascopeError
+from hydrascope.figures.comparison import figure_comparison
+from hydrascope.measures import Bootstrap, choosable, held_out, most_restored
+
+FEW = Bootstrap(resamples=200)
+
+
+def held_share(results):
+    """The share restored at the part that was chosen on the other half, by hand."""
+    held = held_out(choosable(results, "attn"), most_restored)
+    return float(held.samples["restored"].sum() / held.samples["removed"].sum())
+
+
+def test_a_result_beside_itself_does_not_differ():
+    results = synthetic.results(4, 40, 2)
+    found = compare({"a": results, "b": results}, FEW)
+    assert found.paired == {"b": True}
+    assert not found.warnings
+    rows = {(row.name, row.verdict.kind): row for row in found.rows}
+    same = rows["b", "attn"].restored
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    assert rows["a", "attn"].verdict == rows["b", "attn"].verdict
+    assert np.isnan(rows["a", "attn"].restored.estimate)
+
+
+def test_paired_differences_are_narrower():
+    """Where prompts differ much and both results with them, pairing takes that out."""
+    first = synthetic.results(6, 60, 2, seed=1)
+    second = first.copy(deep=True)
+    second["total"] = first["total"] - 0.1 * first["direct"]
+    paired = compare({"a": first, "b": second}, FEW).rows
+    second["text"] = second["text"].copy(data=second["text"].values[::-1])
+    unpaired = compare({"a": first, "b": second}, FEW)
+    assert "unpaired" in unpaired.warnings[0]
+    wide, narrow = (
+        next(row.restored for row in rows if row.name == "b" and row.verdict.kind == "attn")
+        for rows in (unpaired.rows, paired)
+    )
+    assert narrow.estimate == pytest.approx(held_share(second) - held_share(first))
+    assert wide.estimate == pytest.approx(narrow.estimate)
+    assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_what_differs_besides_is_said():
+    first, second = synthetic.results(4, 40, 2), synthetic.results(5, 40, 2)
+    first.attrs |= {"ablation": "resample", "dtype": "float32"}
+    second.attrs |= {"ablation": "zero", "dtype": "float32"}
+    found = " ".join(compare({"a": first, "b": second}, FEW).warnings)
+    assert "the ablations differ: a resample, b zero" in found
+    assert "the numbers of layers differ (a 4, b 5): depths are relative" in found
+    assert "dtype" not in found
+
+
+def test_depth_is_relative():
+    found = compare({"a": synthetic.results(4, 40, 2), "b": synthetic.results(5, 40, 2)}, FEW)
+    for (name, kind), shares in found.over_depth.items():
+        top = {"a": 3, "b": 4}[name]
+        expected = [int(layer) / top for layer in shares["ablated_layer"].values]
+        np.testing.assert_allclose(shares["relative_depth"], expected, err_msg=f"{name} {kind}")
+    assert len(figure_comparison(found).axes) == 2
+
+
+def test_there_must_be_two():
+    with pytest.raises(HydrascopeError, match="nothing to compare: give two"):
+        compare({"a": synthetic.results(2, 10, 1)})
+    joint = synthetic.results(3, 10, 1, ablated=["attn.0+mlp.1"])
+    with pytest.raises(HydrascopeError, match="nothing to compare: no part"):
+        compare({"a": joint, "b": joint})
+
+
+def test_from_the_command_line(tmp_path):
+    run = CliRunner()
+    model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(48)
+    for name, ablation in (("a", hs.Resample(5)), ("b", hs.Zero())):
+        hs.run(model, prompts, ablation, out=tmp_path / f"{name}.zarr")
+    paths = [str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr")]
+    told = run.invoke(app, ["compare", *paths, "--out", str(tmp_path / "figures")], catch_exceptions=False)
+    assert told.exit_code == 0
+    assert "the ablations differ" in " ".join(told.stdout.split())
+    assert max(map(len, told.stdout.splitlines()[:-1])) <= 80
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"comparison.{suffix}" for suffix in ("png", "pdf", "svg")
+    }

@@ -1,0 +1,40 @@
+"""The tidy table as a file."""
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import hydrascope as hs
+from hydrascope.cli import app
+from hydrascope.errors import HydrascopeError
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "a.zarr"
+    hs.run(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=path, metrics="kl")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_what_is_written_is_the_table(tmp_path, result, name):
+    out = tmp_path / name
+    told = CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)
+    assert told.stdout == f"96 rows: {out}\n"
+    pd.testing.assert_frame_equal(pd.read_csv(out), hs.tidy(hs.open_results(result)), check_dtype=False)
+
+
+def test_what_cannot_be_written(tmp_path, result):
+    def export(out):
+        CliRunner().invoke(
+            app, ["export", str(result), "--out", str(out)], catch_exceptions=False, standalone_mode=False
+        )
+
+    with pytest.raises(HydrascopeError, match=r"give a file that ends in .csv or .csv.gz"):
+        export(tmp_path / "a.xlsx")
+    (tmp_path / "there.csv").write_text("kept")
+    with pytest.raises(HydrascopeError, match="exists: choose another place or --overwrite"):
+        export(tmp_path / "there.csv")
+    assert (tmp_path / "there.csv").read_text() == "kept"
+    with pytest.raises(HydrascopeError, match="cannot write"):
+        export(tmp_path / "missing" / "a.csv")

@@ -1,0 +1,22 @@
+"""How far a run is, where standard error is no terminal: a line every half a minute, and none for a short run."""
+
+import pytest
+
+from hydrascope import progress
+
+
+def test_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    clock = iter([0.0, 10.0, 30.0, 45.0, 61.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.shown(1_000, 400, True) as advance:
+        for _ in range(4):
+            advance(100)
+    lines = capsys.readouterr().err.splitlines()
+    # At 30 s 200 of the 600 that were left are measured, at 61 s 400.
+    assert lines == ["600 of 1,000 prompts measured, 60 s left", "800 of 1,000 prompts measured, 30 s left"]
+
+
+def test_nothing_where_none_is_asked_for(capsys: pytest.CaptureFixture) -> None:
+    with progress.shown(10, 0, False) as advance:
+        advance(10)
+    assert not capsys.readouterr().err
