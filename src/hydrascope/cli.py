@@ -26,7 +26,8 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A name on the hub, a local folder, `built-in`, `built-in-dropout` or `phantom`."
+        metavar="MODEL",
+        help="A name on the hub, a folder, `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
     ),
 ]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
@@ -41,7 +42,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result 
 
 
 #: So many that the shipped models are measured in about a minute on two cores.
-DEMO_PROMPTS = 300
+DEMO_PROMPTS = 400
 
 #: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -340,41 +341,39 @@ def demo(
     limit: Annotated[int, typer.Option(min=1, help="Measure the first so many prompts of each model.")] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
-    """The shipped models side by side: does any of them repair itself? A verdict each, a comparison, and figures."""
+    """The shipped models side by side, each layer ablated by zero: does any of them repair itself?"""
     from hydrascope import zoo
 
     measured = {}
     for name in zoo.MODELS:
         results = out / f"{name}.zarr"
-        again = {"out": results, "resume": not overwrite, "overwrite": overwrite, "readouts": _with_placebos()}
-        _measure(name, "demo", limit, {}, again)
+        again = {"out": results, "resume": not overwrite, "overwrite": overwrite}
+        _measure(name, "demo", limit, {}, {**again, **_demo_run()})
         measured[name] = _opened(results)
     _tell(measured, out)
 
 
-def _with_placebos() -> list[Any]:
-    from hydrascope import Logit, Placebo
+def _demo_run() -> dict[str, Any]:
+    from hydrascope import Logit, Placebo, Zero
 
-    return [Logit(), Placebo(2)]
+    return {"ablation": Zero(), "readouts": [Logit(), Placebo(2)]}
 
 
 def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
-    """The verdict on each model, the comparison, and the figures of the one of whose attention most is restored."""
+    """A verdict a model, on the kind of layer of which most is restored; the comparison; the figures of the best."""
     from hydrascope.comparison import compare as compared
     from hydrascope.figures.comparison import figure_comparison
     from hydrascope.figures.style import save
-    from hydrascope.summary import sentences, summarise
+    from hydrascope.summary import clearest, in_short, summarise
 
-    found = {name: summarise(results) for name, results in measured.items()}
-    attention = {name: next(v for v in each.verdicts if v.kind == "attn") for name, each in found.items()}
-    best = max(attention, key=lambda name: (attention[name].answer == "yes", attention[name].restored.estimate))
+    found = {name: clearest(summarise(results).verdicts) for name, results in measured.items()}
+    best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
     save(figure_comparison(compared(measured)), out / "figures", "comparison")
     _draw(measured[best], out / "figures")
-    for name, each in found.items():
-        typer.echo(f"\n{name}")
-        for sentence in sentences(each):
-            typer.echo(textwrap.fill(sentence, 79))
-    typer.echo(f"\nOne picture: {out / 'figures' / 'comparison.png'}; the others are of {best}.")
+    typer.echo()
+    for name, verdict in found.items():
+        typer.echo(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
+    typer.echo(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
     typer.echo(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
 
 

@@ -6,19 +6,21 @@ from matplotlib.figure import Figure
 
 from hydrascope.comparison import Comparison
 from hydrascope.figures import style
-from hydrascope.figures.panels import absent, band, printable, zero_line
+from hydrascope.figures.panels import absent, printable, zero_line
 from hydrascope.measures import PartKind
 
 #: Distinguishable with any kind of colour vision, and in greyscale by their markers.
 _LOOKS = (
-    (style.BLUE, "o", "-"),
-    (style.VERMILION, "s", "--"),
-    (style.GREEN, "^", "-."),
-    (style.PURPLE, "D", ":"),
-    (style.ORANGE, "v", "-"),
-    (style.SKY, "P", "--"),
-    (style.BLACK, "X", "-."),
+    (style.BLUE, "o"),
+    (style.VERMILION, "s"),
+    (style.GREEN, "^"),
+    (style.PURPLE, "D"),
+    (style.ORANGE, "P"),
+    (style.SKY, "X"),
+    (style.BLACK, "*"),
 )
+#: What lies lower, where much more is lost than removed, is a triangle at the edge.
+_LOWEST = -1.0
 _TITLES: dict[PartKind, str] = {
     "attn": "Attention layers ablated",
     "mlp": "MLP layers ablated",
@@ -28,10 +30,11 @@ _TITLES: dict[PartKind, str] = {
 
 
 def figure_comparison(comparison: Comparison) -> Figure:
-    """The share that is restored of what each ablated part removes, a panel a kind of part, a line a result.
+    """The share that is restored of what each ablated part removes, a panel a kind of part, a colour a result.
 
-    Over depth, from the first layer at 0 to the last at 1. Bands are confidence intervals. Parts that remove too
-    little of the readout to be spoken of are left out.
+    Over depth, from the first layer at 0 to the last at 1, with confidence intervals. Parts that remove too little of
+    the readout to be spoken of are left out; a triangle at the lower edge is a part without which more than twice what
+    it removes is lost.
 
         figure_comparison(compare({"a": first, "b": second})).savefig("comparison.png")
     """
@@ -60,14 +63,29 @@ def _panel(axes: Axes, comparison: Comparison, kind: PartKind, names: list[str])
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     for i, name in enumerate(names):
-        colour, marker, line = _LOOKS[i % len(_LOOKS)]
+        colour, marker = _LOOKS[i % len(_LOOKS)]
         shares = comparison.over_depth.get((name, kind))
-        x = np.array([]) if shares is None else shares["relative_depth"].values
-        y = np.array([]) if shares is None else shares.sel(bound="estimate").values
-        if shares is not None and x.size:
-            band(axes, x, shares, colour)
-        line = line if kind in ("attn", "mlp") else ""
-        axes.plot(x, y, color=colour, marker=marker, linestyle=line, markersize=3.5, label=printable(name, 40))
+        if shares is None:
+            continue
+        # Side by side where they stand at one depth.
+        x = shares["relative_depth"].values + 0.008 * (i - (len(names) - 1) / 2)
+        y, low, high = (shares.sel(bound=bound).values for bound in ("estimate", "low", "high"))
+        seen = y >= _LOWEST
+        around = np.nan_to_num([y - low, high - y]).clip(0)
+        axes.errorbar(
+            x[seen],
+            y[seen],
+            around[:, seen],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linestyle="",
+            elinewidth=0.8,
+            label=printable(name, 40),
+        )
+        if not seen.all():
+            edge = np.full((~seen).sum(), _LOWEST - 0.04)
+            axes.plot(x[~seen], edge, "v", color=colour, markersize=4, clip_on=False)
     axes.set_xlim(-0.04, 1.04)
-    axes.set_ylim(-1.05, 1.3)
+    axes.set_ylim(_LOWEST - 0.04, 1.3)
     axes.set_xlabel("Relative depth of the ablated part")

@@ -3,7 +3,7 @@
 from hydrascope.summary.findings import Finding, PartFindings, Summary, strongest_part, summarise
 from hydrascope.summary.formats import as_csv, as_json, as_markdown
 from hydrascope.summary.numbers import Interval, written
-from hydrascope.summary.sentences import sentences
+from hydrascope.summary.sentences import clearest, in_short, sentences
 from hydrascope.summary.terminal import PRINTED, render
 from hydrascope.summary.verdict import Responder, Verdict
 
@@ -18,6 +18,8 @@ __all__ = [
     "as_csv",
     "as_json",
     "as_markdown",
+    "clearest",
+    "in_short",
     "render",
     "sentences",
     "strongest_part",

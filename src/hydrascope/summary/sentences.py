@@ -7,7 +7,7 @@ import numpy as np
 from hydrascope.components import Component
 from hydrascope.measures import WEIGHTY, PartKind
 from hydrascope.summary.findings import Summary
-from hydrascope.summary.numbers import written
+from hydrascope.summary.numbers import number, written
 from hydrascope.summary.verdict import Responder, Verdict
 
 #: How many responders are named.
@@ -20,6 +20,22 @@ ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "
 def sentences(summary: Summary) -> list[str]:
     """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom."""
     return [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+
+
+def clearest(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of several verdicts on one result the one that says most: yes before no, and of these what restores most."""
+    return max(verdicts, key=lambda each: (each.answer == "yes", np.nan_to_num(each.restored.estimate, nan=-np.inf)))
+
+
+def in_short(verdict: Verdict, unit: str = "logits") -> str:
+    """A verdict in a sentence."""
+    if not verdict.part:
+        return f"{headline(verdict)}: {verdict.why}."
+    most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
+    return (
+        f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
+        f"share of {written(verdict.restored, 2)} is restored{most}."
+    )
 
 
 def headline(verdict: Verdict) -> str:

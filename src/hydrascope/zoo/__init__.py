@@ -1,4 +1,4 @@
-"""What hydrascope brings along: a small model that recalls facts, its twin, and the prompts to measure them on.
+"""What hydrascope brings along: three small models that recall facts, and the prompts to measure them on.
 
 How they were made is in `training/`; what they show, in `docs/built-in-model.md`.
 """
@@ -9,8 +9,8 @@ from hydrascope.errors import HydrascopeError
 
 _HERE = Path(__file__).parent
 
-#: The model of `hydrascope demo`; its twin, which differs in dropout while it was trained.
-MODELS = ("built-in", "built-in-dropout")
+#: A model; its twin, which differs in dropout while it was trained; the first trained on while its sublayers failed.
+MODELS = ("built-in", "built-in-dropout", "built-in-depth")
 
 #: A model set by formula, and prompts for it, made by code: see `hydrascope.zoo.phantom`.
 PHANTOM = "phantom"
