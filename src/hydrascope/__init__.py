@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hydrascope.runs import run, sweep
     from hydrascope.store import open_results
     from hydrascope.table import tidy
+    from hydrascope.who_repairs import mediation
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "declare",
     "load_model",
     "load_prompts",
+    "mediation",
     "open_results",
     "run",
     "sweep",
@@ -64,6 +66,7 @@ _HOMES = {
     "runs": ("run", "sweep"),
     "store": ("open_results",),
     "table": ("tidy",),
+    "who_repairs": ("mediation",),
 }
 
 

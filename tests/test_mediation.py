@@ -1,0 +1,89 @@
+"""Who repairs: against runs made one by one with plain forward passes, on the phantom whose watchers are known, and by
+identities that hold for any model."""
+
+import numpy as np
+import pytest
+from tiny import tiny
+
+import hydrascope as hs
+from hydrascope.errors import HydrascopeError
+from hydrascope.zoo import phantom
+
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+
+
+def total(model, label: str) -> np.ndarray:
+    """[readout, prompt] the mean total effect of one run, made alone by the reference engine."""
+    made = hs.sweep(model, PROMPTS, hs.Resample(2, seed=3), ablate=[label], engine="reference")
+    return made["total"].isel(ablated=0).mean("patch").values
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
+def test_differences_of_runs_made_one_by_one(case):
+    model = tiny(case)
+    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0,head.1.2", mediators="layers,heads.2")
+    layers = list(map(str, model.components))
+    below = [name for name in layers if not name.endswith(".0")] + ([] if model.parallel else ["mlp.0"])
+    below = [name for name in layers if name in below]
+    bare, rest = total(model, "attn.0"), "|".join(["attn.0", *below])
+    for name in ("attn.1", "mlp.2"):
+        expected = bare - total(model, f"attn.0|{name}")
+        np.testing.assert_allclose(found["restored_by"].sel(ablated="attn.0", mediator=name), expected, atol=1e-6)
+        others = "|".join(["attn.0", *(each for each in below if each != name)])
+        expected = total(model, others) - total(model, rest)
+        np.testing.assert_allclose(found["restored_alone"].sel(ablated="attn.0", mediator=name), expected, atol=1e-6)
+    np.testing.assert_allclose(found["restored"].sel(ablated="attn.0"), bare - total(model, rest), atol=1e-6)
+    head = "head.2.1"
+    expected = bare - total(model, f"attn.0|{head}")
+    np.testing.assert_allclose(found["restored_by"].sel(ablated="attn.0", mediator=head), expected, atol=1e-6)
+    held = [each for each in below if each != "attn.2"] + ["head.2.0", "head.2.2", "head.2.3"]
+    expected = total(model, "|".join(["attn.0", *held])) - total(model, rest)
+    np.testing.assert_allclose(found["restored_alone"].sel(ablated="attn.0", mediator=head), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gpt_neox"])
+def test_identities(case):
+    model = tiny(case)
+    found = hs.mediation(model, PROMPTS, hs.Resample(2), ablate="layers", mediators="layers")
+    for ablated in found["ablated"].values:
+        for mediator in found["mediator"].values:
+            one = found.sel(ablated=ablated, mediator=mediator)
+            stage = [model.stage(hs.Component.parse(str(label))) for label in (ablated, mediator)]
+            if stage[1] <= stage[0]:
+                # Freezing what isn't downstream changes nothing, exactly.
+                assert not one["restored_by"].any()
+                assert not one["restored_alone"].any()
+    # Where one layer alone is downstream, it is all that there is: necessary and sufficient.
+    if not model.parallel:
+        last = found.sel(ablated="attn.2", mediator="mlp.2")
+        np.testing.assert_allclose(last["restored_by"], last["restored_alone"], atol=1e-12)
+        np.testing.assert_allclose(last["restored_by"], last["restored"], atol=1e-12)
+    # With everything downstream frozen, what is left is the direct effect.
+    np.testing.assert_allclose(found["total"] - found["restored"], found["direct"], atol=1e-9)
+
+
+def test_on_the_phantom_each_watcher_brings_its_share():
+    model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
+    watchers = [*phantom.BACKUPS, "attn.5"]
+    found = hs.mediation(model, prompts, hs.Zero(), ablate=[phantom.SOURCE, phantom.UNWATCHED], mediators=watchers)
+    removed = -found["direct"]
+    doubt = found["text"].str.startswith("perhaps").values
+    for name, share in phantom.BACKUPS.items():
+        gain = np.where(doubt, 0.8, 1.2) if name == "head.4.1" else 1.0
+        expected = share * gain * removed.sel(ablated=phantom.SOURCE)
+        for kind in ("restored_by", "restored_alone", "response"):
+            here = found[kind].sel(ablated=phantom.SOURCE, mediator=name)
+            assert float(abs(here - expected).max()) < 2e-3 * float(removed.max())
+    together = found["restored"].sel(ablated=phantom.SOURCE).mean() / removed.sel(ablated=phantom.SOURCE).mean()
+    assert float(together) == pytest.approx(sum(phantom.BACKUPS.values()), abs=0.05)
+    for kind in ("restored_by", "restored_alone"):
+        assert float(abs(found[kind].sel(ablated=phantom.UNWATCHED)).max()) < 2e-3 * float(removed.max())
+        assert float(abs(found[kind].sel(mediator="attn.5")).max()) < 1e-9
+
+
+def test_what_cannot_be_asked():
+    model = tiny("gpt2")
+    with pytest.raises(HydrascopeError, match=r"attn.0\|mlp.1 freezes mlp.1"):
+        hs.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
+    with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
+        hs.mediation(model, PROMPTS, mediators="neuron.1.3")
