@@ -340,3 +340,18 @@ def test_formats() -> None:
     markdown = as_markdown(summary)
     assert all(f"| {part.ablated} |" in markdown for part in summary.parts)
     assert markdown.startswith("Is what ablating attention removes restored?")
+
+
+def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
+    """It may be above it on one half of the prompts and below on the other; that is not yet a no."""
+    shares = np.zeros((12, 12))
+    index = synthetic.labels(6).index
+    shares[index("attn.3"), index("attn.5")] = 0.4
+    results = synthetic.results(6, 200, 2, shares=shares, noise=0.05, norm_share=0)
+    removed = -results["direct"].sel(ablated="attn.3").mean()
+    # Now attn.3 removes hardly more than 1% of the readout.
+    results["logit"] = 0 * results["logit"] + 99 * float(removed)
+    found = verdict_of(results)
+    assert "attn.3" in found.part
+    assert found.answer == "yes"
+    assert found.clear >= 1

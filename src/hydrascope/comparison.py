@@ -11,20 +11,16 @@ from hydrascope.measures import (
     Bootstrap,
     PartKind,
     Sigma,
-    amounts,
     choosable,
-    compensable,
     depth,
     difference,
     held_out,
-    is_weighty,
     kinds,
     layers,
     most_restored,
-    of_kind,
     per_prompt,
     require_complete,
-    restoration,
+    shares,
 )
 from hydrascope.summary.numbers import UNKNOWN, Interval
 from hydrascope.summary.verdict import ASKED, Verdict, verdicts
@@ -147,11 +143,9 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 
 
 def _over_depth(effects: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> xr.DataArray:
-    chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
-    weighty = is_weighty(amounts(chosen).assign(size=abs(chosen["logit"])))
-    chosen = chosen.isel(ablated=weighty.values)
-    place = np.array(layers(chosen["ablated"])) / max(depth(effects) - 1, 1)
-    return restoration(chosen, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
+    samples = choosable(effects, kind)
+    place = np.array(layers(samples["ablated"])) / max(depth(effects) - 1, 1)
+    return shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 
 
 def _same_prompts(first: xr.Dataset, second: xr.Dataset) -> bool:

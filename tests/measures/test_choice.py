@@ -109,9 +109,13 @@ def test_what_removes_next_to_nothing_is_never_chosen() -> None:
     weak[:, 1] *= 0.5 * WEIGHTY * 4 / float(weak[:, 1].mean())
     samples = samples.assign(removed=weak)
     np.testing.assert_array_equal(is_weighty(samples), [True, False])
-    held = held_out(samples, most_restored)
-    assert held is not None
-    assert held.named == "attn.0"
+    results = synthetic.results(6, 60, 2, noise=0.3)
+    chosen = set(map(str, choosable(results, "attn")["ablated"].values))
+    assert chosen
+    for label in map(str, results["ablated"].values):
+        if label.startswith("attn"):
+            removed = -float(results["direct"].sel(ablated=label).mean())
+            assert (label in chosen) == (removed > WEIGHTY * float(abs(results["logit"]).mean()))
 
 
 def test_a_falling_slope_is_passed_over() -> None:
@@ -127,8 +131,7 @@ def test_a_falling_slope_is_passed_over() -> None:
 def test_no_choice() -> None:
     rng = np.random.default_rng(5)
     assert held_out(drawn(rng, np.array([0.5]), 3, 0.1), most_restored) is None
-    nothing = drawn(rng, np.array([0.5]), 20, 0.1).assign(size=("prompt", np.full(20, 1e6)))
-    assert held_out(nothing, most_restored) is None
+    assert held_out(drawn(rng, np.array([0.5]), 20, 0.1).isel(ablated=[]), most_restored) is None
 
 
 def test_the_best_layer_of_results() -> None:

@@ -53,36 +53,41 @@ class HeldOut:
 
 
 def choosable(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
-    """`amounts` of the ablated parts of one kind with anything downstream, and the readout's size |`logit`|."""
+    """`amounts` of those ablated parts of one kind that have anything downstream and are weighty.
+
+    Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
+    decided on halves, a part at the edge would be passed over by one of them.
+    """
     effects = per_prompt(results)
     samples = amounts(effects).assign(size=abs(effects["logit"]))
-    return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
+    samples = of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
+    return samples.isel(ablated=is_weighty(samples).values)
 
 
 def is_weighty(samples: xr.Dataset) -> xr.DataArray:
-    """`[ablated]` whether a part of `choosable` removes more than the share `WEIGHTY` of the readout."""
+    """`[ablated]` whether a part removes more than the share `WEIGHTY` of the readout's mean size."""
     means = samples[["removed", "size"]].mean("prompt")
     return means["removed"] > WEIGHTY * means["size"]
 
 
 def most_restored(samples: xr.Dataset) -> xr.DataArray:
-    """The share restored, as a ratio of means, of what is weighty and is restored the more the more is removed.
+    """The share restored, as a ratio of means, of what is restored the more the more is removed.
 
-    Of what is weighty alone, where nothing has a positive slope.
+    Of everything, where nothing has a positive slope.
     """
-    share = (samples["restored"].mean("prompt") / samples["removed"].mean("prompt")).where(is_weighty(samples))
+    share = samples["restored"].mean("prompt") / samples["removed"].mean("prompt")
     rising = share.where(xr.cov(samples["removed"], samples["restored"], "prompt") > 0)
     return share if rising.isnull().all() else rising
 
 
 def best_explained(samples: xr.Dataset) -> xr.DataArray:
-    """R² of CE on DE (Figure 7b) of what is weighty and has a positive slope."""
+    """R² of CE on DE (Figure 7b) of what has a positive slope."""
     correlation = xr.corr(samples["contribution"], samples["compensated"], "prompt")
-    return (correlation**2).where((correlation > 0) & is_weighty(samples))
+    return (correlation**2).where(correlation > 0)
 
 
 def best_layer(results: xr.Dataset, kind: LayerKind = "attn") -> str | None:
-    """The ablated layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
+    """The weighty layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
 
     Its R² on the same prompts is a little too high: `best_layer_held_out` measures it on others.
     """

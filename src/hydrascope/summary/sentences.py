@@ -50,7 +50,7 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
         return
     yield (
         f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)} in "
-        f"the end: restored are {written(verdict.restored, 2)} of it (ratio of means; slope over prompts "
+        f"the end: of what it removes {written(verdict.restored, 2)} is restored (ratio of means; slope over prompts "
         f"{written(verdict.slope, 2)})."
     )
     if verdict.answer == "no":

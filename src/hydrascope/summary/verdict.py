@@ -1,7 +1,7 @@
 """Is anything restored, how much, how sure, and by whom: the answer that a run gives, before all its numbers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,9 @@ from hydrascope.measures import (
     at_readout,
     change,
     choosable,
+    compensable,
     held_out,
     interval,
-    is_weighty,
     kinds,
     mean_interval,
     most_restored,
@@ -56,8 +56,8 @@ class Verdict:
 
     Attributes:
         kind: of the ablated parts.
-        answer: `yes` where the interval of `restored` is above 0, `no` where it is below `NEGLIGIBLE` or where nothing
-            removes enough to be restored, else `can't tell`.
+        answer: `yes` where the interval of `restored` is above 0; `no` where it is below `NEGLIGIBLE` and no part is
+            `clear`, or where nothing removes enough to be restored; else `can't tell`.
         why: of `no` and `can't tell`, in words.
         part: which one, chosen on either half of the prompts; two where the halves disagree; empty where none is.
         removed, lost: mean −`direct` and −`total`, in the readout's unit.
@@ -98,8 +98,8 @@ def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
         results: of a run.
         effects: the same, read by `per_prompt`.
     """
-    asked = {kind: choosable(effects, kind) for kind in ASKED if kind in kinds(effects["ablated"])}
-    asked = {kind: samples for kind, samples in asked.items() if samples.sizes["ablated"]}
+    answered = kinds(effects["ablated"].isel(ablated=compensable(effects).values))
+    asked = {kind: choosable(effects, kind) for kind in ASKED if kind in answered}
     # Bonferroni: so that all answers together are as sure as one is said to be.
     confidence = 1 - (1 - bootstrap.confidence) / max(len(asked), 1)
     return tuple(_verdict(results, effects, kind, samples, bootstrap, confidence) for kind, samples in asked.items())
@@ -113,19 +113,17 @@ def _verdict(
     bootstrap: Bootstrap,
     confidence: float,
 ) -> Verdict:
-    held, weighty = held_out(samples, most_restored), is_weighty(samples)
-    chosen = samples.isel(ablated=weighty.values)
-    clear = simultaneous(lambda means: means, chosen[["restored"]], bootstrap, "ablated")["restored"]
-    surely = int((clear.sel(bound="low") > 0).sum())
-    counts: dict[str, Any] = {"clear": surely, "weighty": int(weighty.sum()), "confidence": confidence}
+    held, corrected = held_out(samples, most_restored), replace(bootstrap, confidence=confidence)
+    bounds = simultaneous(lambda means: means, samples[["restored"]], corrected, "ablated")["restored"]
+    clear = int((bounds.sel(bound="low") > 0).sum())
+    counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": confidence}
     if held is None:
-        return Verdict(kind, *_without_choice(samples, bool(weighty.any())), **counts)
-    corrected = Bootstrap(bootstrap.resamples, confidence, bootstrap.seed)
+        return Verdict(kind, *_without_choice(samples), **counts)
     found, restored = shares(held.samples, bootstrap), Interval.of(shares(held.samples, corrected)["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
     return Verdict(
         kind,
-        *_answer(restored, samples.sizes["prompt"]),
+        *_answer(restored, clear),
         **counts,
         part=held.named,
         removed=Interval.of(means["removed"]),
@@ -141,23 +139,22 @@ def _verdict(
     )
 
 
-def _without_choice(samples: xr.Dataset, any_weighty: bool) -> tuple[Answer, str]:
-    if samples.sizes["prompt"] < 4:
+def _without_choice(samples: xr.Dataset) -> tuple[Answer, str]:
+    if samples.sizes["ablated"]:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
-    if any_weighty:
-        return "can't tell", "which parts remove enough to be restored differs between the halves of the prompts"
     return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
 
 
-def _answer(restored: Interval, prompts: int) -> tuple[Answer, str]:
+def _answer(restored: Interval, clear: int) -> tuple[Answer, str]:
     if not np.isfinite([restored.low, restored.high]).all():
         return "can't tell", "what is removed may be nothing, so that a share of it has no bounds"
     if restored.low > 0:
         return "yes", ""
+    if clear:
+        return "can't tell", "not at the part that either half would choose, but surely at others"
     if restored.high < NEGLIGIBLE:
         return "no", f"what is restored is surely less than {NEGLIGIBLE:.0%} of what is removed"
-    more = ": measure more prompts" if prompts < 1000 else ""
-    return "can't tell", f"the interval holds both 0 and more than {NEGLIGIBLE:.0%}{more}"
+    return "can't tell", f"the interval holds both 0 and more than {NEGLIGIBLE:.0%}"
 
 
 def _responders(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, bootstrap: Bootstrap) -> list[Responder]:

@@ -29,9 +29,10 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
     least = min((each.removed.estimate for each in verdicts if each.part), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:
+        removed = f", where {least:.2g} are removed" if least < float("inf") else ""
         yield (
             f"computed in {dtype}: total effects and the sums of their parts are apart by up to {off:.2g} "
-            f"{attributes.get('units', 'logits')}, where {least:.2g} are removed: take a wider dtype"
+            f"{attributes.get('units', 'logits')}{removed}: take a wider dtype"
         )
     for kind, name in (("attn", "attention"), ("mlp", "MLP")):
         chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
