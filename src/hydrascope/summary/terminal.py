@@ -148,6 +148,7 @@ def side_by_side(comparison: "Comparison") -> Group:
     notes.append(
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
         f"the prompts and measured on the other. Intervals: bootstrap over prompts, {comparison.bootstrap.resamples:,} "
-        f"resamples; of differences {comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
+        f"resamples; of what is restored {comparison.rows[0].verdict.confidence:.1%}, of differences "
+        f"{comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))
