@@ -11,6 +11,7 @@ from tiny import CONFIGS, shared, tiny, tolerance
 
 from hydrascope.components import Component, Run
 from hydrascope.engines import Readings, choose, reference, wavefront
+from hydrascope.engines.schedule import schedule
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 
@@ -65,6 +66,32 @@ def test_wavefront_gives_the_same_for_any_plan(case, data, lengths, patches, see
     units = data.draw(st.lists(st.sampled_from(heads(model) + neurons(model)), max_size=4, unique=True))
     readouts = several_readouts(model, len(lengths))
     asked = request(model, runs, lengths, at, patches=patches, seed=seed, units=units, readouts=readouts)
+    assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
+
+
+def one_may_react(model: LanguageModel, label: str) -> list[Run]:
+    """Everything after what `label` ablates is frozen; and all but one layer, or but one head of it."""
+    run = Run.parse(label)
+    first = min(map(model.stage, run.ablated))
+    below = [layer for layer in model.components if model.stage(layer) > first and layer not in run.ablated]
+    runs = [Run(run.ablated, tuple(below))]
+    for reacts in below:
+        others = tuple(layer for layer in below if layer != reacts)
+        runs.append(Run(run.ablated, others))
+        if reacts.kind == "attn":
+            runs.append(Run(run.ablated, others + model.units(reacts)[1:]))
+    return runs
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("case", FAST)
+def test_where_one_part_alone_may_react(case, at):
+    """Such runs are read aside, without rows of their own."""
+    model = shared(case)
+    labels = ["attn.0", "mlp.0", "head.1.2", "attn.0+mlp.1"]
+    runs = [Run.parse("attn.0"), *(run for label in labels for run in one_may_react(model, label))]
+    assert len(schedule(model, runs).asides) >= 8
+    asked = request(model, runs, (8, 3), at, units=heads(model), readouts=several_readouts(model), metrics=["kl"])
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
 

@@ -53,7 +53,10 @@ def wanted(model: Depth, run: Run) -> Overrides:
 
 
 def written(plan: Schedule, branch: int) -> Overrides:
-    """What a branch writes: its own overrides, and those of all that it branches off."""
+    """What a branch writes: its own overrides and those of all that it branches off; or an aside, its layer free."""
+    if branch >= len(plan.branches):
+        aside = plan.asides[branch - len(plan.branches)]
+        return written(plan, aside.base) - {(aside.layer, True)} | {(unit, True) for unit in aside.held}
     own = set(plan.branches[branch].own)
     return own if branch == 0 else own | written(plan, plan.branches[branch].parent)
 
@@ -87,9 +90,26 @@ def test_no_branch_is_made_twice_and_none_for_nobody(asked):
     plan = schedule(model, runs)
     found = [frozenset(written(plan, branch)) for branch in range(len(plan.branches))]
     assert len(set(found)) == len(found)
+    needed = [*plan.place, *(aside.base for aside in plan.asides)]
     parents = [branch.parent for branch in plan.branches[1:]]
     for branch in range(1, len(plan.branches)):
-        assert branch in plan.place or parents.count(branch) > 1
+        assert needed.count(branch) or parents.count(branch) > 1
+
+
+@given(plans(), st.data())
+def test_what_one_layer_alone_may_answer_is_read_aside(asked, data):
+    """In rows that are on their way before its layer, and in which everything below it is as it is in the base."""
+    model, _ = asked
+    ablated = (data.draw(st.sampled_from(model.components)),)
+    below = [layer for layer in model.components if model.stage(layer) > model.stage(ablated[0])]
+    alone = [Run(ablated, tuple(layer for layer in below if layer != reacts)) for reacts in below]
+    plan = schedule(model, [Run(ablated, tuple(below)), *alone])
+    assert len(plan.asides) == len(alone)
+    for aside in plan.asides:
+        assert aside.base == plan.place[0]
+        assert plan.branches[aside.source].start < model.stage(aside.layer)
+        early = {(c, froze) for c, froze in written(plan, aside.base) if model.stage(c) < model.stage(aside.layer)}
+        assert early <= written(plan, aside.source)
 
 
 @given(plans())
@@ -154,7 +174,9 @@ def test_beginnings_are_shared_only_where_that_saves_more_than_it_costs(asked):
     branches = [frozenset(written(plan, branch)) for branch in range(1, len(plan.branches))]
     here = cost(model, branches)
     assert here == sum(model.stage(model.components[-1]) + 1 - branch.start for branch in plan.branches[1:])
-    for branch in set(branches) - {frozenset(wanted(model, run)) for run in runs}:
+    asked_for = {*plan.place, *(aside.base for aside in plan.asides)} - {0}
+    needed = {branches[branch - 1] for branch in asked_for if branch <= len(branches)}
+    for branch in set(branches) - needed:
         assert cost(model, [other for other in branches if other != branch]) > here
 
 

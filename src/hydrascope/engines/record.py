@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hydrascope.components import Component
+from hydrascope.engines.asides import Asides
 from hydrascope.engines.clean import CleanRun
 from hydrascope.engines.request import Readings, Request
 from hydrascope.engines.schedule import Schedule
@@ -27,7 +28,8 @@ class Record:
         self.plan = plan
         self.clean = clean
         wide = wider(model.dtype)
-        prompts, rows, readouts = len(request.tokens), self.first(len(plan.branches)), len(request.readouts.each)
+        prompts, readouts = len(request.tokens), len(request.readouts.each)
+        rows = self.first(len(plan.branches) + len(plan.asides))
         units = {layer: [unit for unit in request.units if unit.whole == layer] for layer in model.components}
         #: Components in the order in which they are read, and where each is.
         self.order = [part for layer in model.components for part in (layer, *units[layer])]
@@ -49,13 +51,16 @@ class Record:
         self.inner = torch.zeros(prompts, rows, readouts, dtype=wide, device=model.device)
         self.inner_delta = torch.zeros_like(self.inner)
         self.final: Tensor | None = None
+        self.asides = Asides(model, plan, prompts, request.patches)
+        #: What the asides' layers and their units read: components, the rows, and [prompt, row, component, readout].
+        self.aside_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
         #: At the layer that computes now: units' values, the projection's output, and what overrides change in it.
         self._values: Tensor | None = None
         self._projection_output: Tensor | None = None
         self._changes: dict[int, Tensor] = {}
 
     def first(self, branch: int) -> int:
-        """The first row of a branch; how many rows there are before it."""
+        """The first row of a branch or an aside; how many rows there are before it."""
         return 0 if branch == 0 else 1 + (branch - 1) * self.request.patches
 
     def rows(self, branches: Sequence[int]) -> slice | Tensor:
@@ -74,7 +79,7 @@ class Record:
 
     def site(self, layer: Component) -> Component | None:
         """Where the units of `layer` stand, if any is overridden or read."""
-        units = [*(c for c in self.plan.turns[layer].writes if c.is_unit), *(c for c in self.order if c.is_unit)]
+        units = [c for c in (*self.plan.turns[layer].writes, *self.order, *self.asides.held(layer)) if c.is_unit]
         return next((unit.site for unit in units if unit.whole == layer), None)
 
     def begin(self, stage: int) -> None:
@@ -98,7 +103,7 @@ class Record:
 
     def units(self, layer: Component, values: Tensor) -> None:
         """Keep what all units of `layer` hand on, `[prompt, row, columns]`, until the layer is read."""
-        self._values = values if layer in self.reads else None
+        self._values = values if layer in self.reads or self.asides.held(layer) else None
 
     def projected(self, layer: Component, output: Tensor) -> None:
         """Keep what the projection of `layer` gives, `[prompt, row, width]`, where a norm follows it."""
@@ -118,6 +123,14 @@ class Record:
         self.delta[:, rows] += change * self.model.residual_scale
         if self.request.readouts.blocks:
             self.inner_delta[:, rows] += self._of(layer, change)
+
+    def react(self, layer: Component, flying: Tensor) -> None:
+        """Read what `layer` would write, `[prompt, row, width]`, before it is overwritten: for the runs read aside."""
+        for found in self.asides.react(layer, flying, self._values, self._projection_output):
+            self.aside_reads.append(([layer], found.rows, self._of(layer, found.output)[:, :, None]))
+            if (reads := self.reads.get(layer)) is not None:
+                assert found.values is not None
+                self.aside_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
 
     def layer(self, layer: Component, flying: Tensor, fresh: Tensor) -> None:
         """Read a layer, once it has written.
@@ -140,8 +153,17 @@ class Record:
                 self._store(reads.units, self.rows(turn.inner), read[:, count - 1 :])
             self._inherit(reads.units, turn.outer)
         self._inherit([component for component in self.order if component.whole == layer], turn.idle)
+        self._freeze_units(layer)
         self._book(layer)
         self._values = self._projection_output = None
+
+    def _freeze_units(self, layer: Component) -> None:
+        """Where `layer` is frozen, so are its units, whatever they would hand on."""
+        frozen = [branch for branch, frozen in self.plan.turns[layer].writes.get(layer, []) if frozen]
+        if frozen and layer in self.reads:
+            for unit in self.reads[layer].units:
+                column = self.read[self.column[unit]]
+                column[:, self.rows(frozen)] = column[:, :1]
 
     def _book(self, layer: Component) -> None:
         """Add to δ what overrides of units change in the output of `layer`, through the norm where there is one."""
@@ -175,8 +197,26 @@ class Record:
             self.read[self.column[unit]][:, rows] = read[:, :, number]
 
     def finish(self, residual: Tensor) -> None:
-        """Keep the final residual streams, `[prompt, row, width]`."""
-        self.final = residual
+        """Keep the final residual streams, `[prompt, row, width]`, and let the runs that are read aside end.
+
+        Each is its base but for what its layer writes.
+        """
+        asides = self.asides
+        if not asides.each:
+            self.final = residual
+            return
+        added, base = asides.change.to(residual.dtype), asides.base.to(residual.device)
+        self.final = torch.cat([residual, residual[:, base] + added], 1)
+        here = slice(residual.shape[1], None)
+        for each in (self.delta, self.inner, self.inner_delta):
+            each[:, here] = each[:, base]
+        self.read[:, :, here] = self.read[:, :, base]
+        for components, rows, read in self.aside_reads:
+            for number, component in enumerate(components):
+                column = self.read[self.column[component]]
+                column[:, residual.shape[1] + rows] = read[:, :, number]
+                if not component.is_unit:
+                    self.inner[:, residual.shape[1] + rows] += read[:, :, number] - column[:, :1]
 
     def readings(self) -> Readings:
         """What was measured, the runs in the order of the request."""

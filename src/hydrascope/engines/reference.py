@@ -203,6 +203,9 @@ class _Prompt:
             changed = hidden.clone()
             at = by_prompt(changed, len(rows))
             for number, (run, patch) in enumerate(rows):
+                if site.whole in run.frozen:
+                    at[number] = self.clean[site]  # a layer that is frozen, and all of its units
+                    continue
                 for component in run.overridden:
                     if component.site != site:
                         continue

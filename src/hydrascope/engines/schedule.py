@@ -3,6 +3,10 @@
 Runs form a tree. A run is what it overrides, by stage; runs that begin alike share that beginning: (k ablated, d
 frozen) goes through the layers below d as (k ablated) does, so it branches off that run at d. Branch 0 is the clean
 run, which is never overridden; every other branch is as many rows as there are patches.
+
+A run in which one layer alone may react has a known end: it is the run in which that layer is frozen, too, but for what
+the layer writes; and what it would write shows in that run, before it is overwritten. So it is read *aside*, and no row
+is made for it: all runs (k ablated, everything after it frozen but d) cost together what one run of k does.
 """
 
 from collections import Counter
@@ -33,6 +37,23 @@ class Branch:
     own: Step
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A run that is another one but for what one layer writes, which is read on the way.
+
+    Attributes:
+        base: the branch that it is like: all that may react is frozen there.
+        source: the branch in whose rows the layer writes what it would: the base, or what the base branches off.
+        layer: the one that reacts.
+        held: its heads or neurons that are frozen all the same.
+    """
+
+    base: int
+    source: int
+    layer: Component
+    held: tuple[Component, ...]
+
+
 @dataclass
 class Turn:
     """What happens at one layer.
@@ -61,18 +82,21 @@ class Schedule:
 
     Attributes:
         branches: parents before children; entry 0 is the clean run.
-        place: the branch of each run of the plan.
+        asides: runs that are read on the way of others, counted after the branches.
+        place: the branch of each run of the plan, or its aside.
         turns: what happens at each layer.
     """
 
     branches: tuple[Branch, ...]
+    asides: tuple[Aside, ...]
     place: tuple[int, ...]
     turns: dict[Component, Turn]
 
 
 def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
     """Order `runs`, and what they share, by where they start."""
-    paths = [_path(model, run) for run in runs]
+    reacting = _read_aside(model, runs)
+    paths = list(dict.fromkeys(_path(model, reacting[run].base if run in reacting else run) for run in runs))
     nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
@@ -88,7 +112,47 @@ def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
     clean = Branch(0, -1, ())
     branches = (clean, *(Branch(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
-    return Schedule(branches, tuple(number[path] for path in paths), _turns(model, branches))
+    asides = tuple(_aside(model, branches, number[_path(model, each.base)], each) for each in reacting.values())
+    place = {run: number[_path(model, run)] for run in runs if run not in reacting}
+    place |= {run: each for each, run in enumerate(reacting, start=len(branches))}
+    return Schedule(branches, asides, tuple(place[run] for run in runs), _turns(model, branches))
+
+
+@dataclass(frozen=True)
+class _Reaction:
+    """A run in which one layer alone may react, as another run in which it is frozen."""
+
+    base: Run
+    layer: Component
+    held: tuple[Component, ...]
+
+
+def _read_aside(model: LanguageModel, runs: Sequence[Run]) -> dict[Run, _Reaction]:
+    """The runs that cost nothing beside others: their base is asked for itself, or shared."""
+    found = {run: each for run in dict.fromkeys(runs) if (each := _reaction(model, run))}
+    wanted = Counter(_path(model, each.base) for each in found.values())
+    wanted.update(_path(model, run) for run in dict.fromkeys(runs) if run not in found)
+    return {run: each for run, each in found.items() if wanted[_path(model, each.base)] > 1}
+
+
+def _reaction(model: LanguageModel, run: Run) -> _Reaction | None:
+    if not run.ablated:
+        return None
+    first = min(map(model.stage, run.ablated))
+    # What is ablated later counts as free: it may be ablated at other positions than the last.
+    free = [layer for layer in model.components if model.stage(layer) > first and layer not in run.frozen]
+    if len(free) != 1 or any(component.whole == free[0] for component in run.ablated):
+        return None
+    held = tuple(component for component in run.frozen if component.whole == free[0])
+    others = tuple(component for component in run.frozen if component not in held)
+    return _Reaction(Run(run.ablated, (*others, free[0])), free[0], held)
+
+
+def _aside(model: LanguageModel, branches: Sequence[Branch], base: int, reaction: _Reaction) -> Aside:
+    source = base
+    while branches[source].start >= model.stage(reaction.layer):
+        source = branches[source].parent
+    return Aside(base, source, reaction.layer, reaction.held)
 
 
 def _path(model: LanguageModel, run: Run) -> Path:

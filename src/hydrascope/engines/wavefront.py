@@ -182,6 +182,7 @@ class _Sweep:
         turn, count = self._turn(layer), self._count()
         output = self._rows(hidden)
         rows, fresh = output[:, :count], output[:, count:]
+        self.record.react(layer, self._final(rows))
         if turn.outer:
             fresh = torch.cat([fresh, self._copies(rows, turn.outer)], 1)
         writes = turn.writes.get(layer, [])
