@@ -6,6 +6,7 @@ import pytest
 from tiny import tiny
 
 import hydrascope as hs
+from hydrascope import measures
 from hydrascope.errors import HydrascopeError
 from hydrascope.zoo import phantom
 
@@ -62,6 +63,32 @@ def test_identities(case):
     np.testing.assert_allclose(found["total"] - found["restored"], found["direct"], atol=1e-9)
 
 
+def test_together_and_from_disk(tmp_path):
+    model = tiny("llama")
+    asked = hs.Mediation("attn.0,head.1.2", "mlp,head.2.1,attn.2")
+    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=asked.ablate, mediators=asked.mediators)
+    for label, frozen in (("attn.0", "mlp.0|mlp.1|mlp.2|attn.2"), ("head.1.2", "mlp.1|mlp.2|attn.2")):
+        expected = total(model, label) - total(model, f"{label}|{frozen}")
+        np.testing.assert_allclose(found["restored_together"].sel(ablated=label), expected, atol=1e-6)
+    read = ["layers", "head.2.1"]
+    out = hs.run(model, PROMPTS, hs.Resample(2, seed=3), out=tmp_path / "m.zarr", ablate=asked, read=read)
+    again = measures.mediation(hs.open_results(out))
+    for name, values in found.data_vars.items():
+        np.testing.assert_array_equal(again[name], values)
+    # A head that wasn't read has no response that is known.
+    unread = measures.mediation(hs.sweep(model, PROMPTS, hs.Resample(2, seed=3), ablate=asked))
+    missing = unread["response"].sel(mediator="head.2.1").isnull().all(["readout", "prompt"])
+    assert missing.sel(ablated="attn.0")
+    assert not unread["response"].sel(mediator="mlp.2").isnull().any()
+
+
+@pytest.mark.parametrize("label", ["attn.0", "mlp.0", "attn.0+mlp.1"])
+def test_what_all_mediators_bring_is_what_all_bring(label):
+    model = tiny("gpt2")
+    found = hs.mediation(model, PROMPTS, hs.Resample(2), ablate=[label], mediators="layers")
+    np.testing.assert_allclose(found["restored_together"], found["restored"], atol=1e-12)
+
+
 def test_on_the_phantom_each_watcher_brings_its_share():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     watchers = [*phantom.BACKUPS, "attn.5"]
@@ -85,5 +112,7 @@ def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn.0\|mlp.1 freezes mlp.1"):
         hs.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
+    with pytest.raises(HydrascopeError, match="tell nothing of mediation: measure with hydrascope mediate"):
+        measures.mediation(hs.sweep(model, PROMPTS, hs.Zero()))
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
         hs.mediation(model, PROMPTS, mediators="neuron.1.3")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hydrascope.bank import CleanRuns
     from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
+    from hydrascope.experiments import Interactions, Mediation
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
     from hydrascope.prompt_sources import load_prompts
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hydrascope.runs import run, sweep
     from hydrascope.store import open_results
     from hydrascope.table import tidy
-    from hydrascope.who_repairs import mediation
+    from hydrascope.who_repairs import interactions, mediation
 
 __version__ = "0.1.0"
 
@@ -29,10 +30,12 @@ __all__ = [
     "Counterfactual",
     "Direction",
     "HydrascopeError",
+    "Interactions",
     "LanguageModel",
     "Logit",
     "LogitDifference",
     "Mean",
+    "Mediation",
     "Noise",
     "Patches",
     "Placebo",
@@ -42,6 +45,7 @@ __all__ = [
     "Run",
     "Zero",
     "declare",
+    "interactions",
     "load_model",
     "load_prompts",
     "mediation",
@@ -58,6 +62,7 @@ _HOMES = {
     "bank": ("CleanRuns",),
     "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
+    "experiments": ("Interactions", "Mediation"),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
     "prompt_sources": ("load_prompts",),
@@ -66,7 +71,7 @@ _HOMES = {
     "runs": ("run", "sweep"),
     "store": ("open_results",),
     "table": ("tidy",),
-    "who_repairs": ("mediation",),
+    "who_repairs": ("interactions", "mediation"),
 }
 
 

@@ -1,8 +1,8 @@
 """What can be ablated and read: the parts of a transformer that add to its residual stream, and runs that ablate them.
 
 Selections are written alike in Python and on the command line: `layers`, `attn`, `mlp`, `heads`, `heads.9`,
-`neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. Ablated may also be several parts at once:
-`attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value).
+`heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. Ablated may also be several parts
+at once: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value).
 """
 
 from collections.abc import Iterable, Sequence
@@ -113,10 +113,21 @@ class Run:
         return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, kept)))
 
 
+def stage(component: Component, *, parallel: bool) -> int:
+    """When `component` computes: one is downstream of another if its stage is later (Eq. 33).
+
+    2·layer, and one more for the MLP where it reads what attention of its block wrote; `layer` in parallel blocks.
+    """
+    return (
+        component.layer if parallel else 2 * component.layer + LAYER_KINDS.index(cast(LayerKind, component.whole.kind))
+    )
+
+
 class Parts(Protocol):
     """What of a model selections need to know."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     @property
     def components(self) -> tuple[Component, ...]: ...
@@ -176,6 +187,11 @@ def _word(model: Parts, word: str) -> list[Run]:
     if word in groups:
         return [Run((layer,)) for layer in model.components if layer.kind in groups[word]]
     plural, dot, number = word.partition(".")
+    start, dash, stop = number.partition("-")
+    if dash and start.isdecimal() and stop.isdecimal() and int(start) <= int(stop):
+        # The last first: a range that goes too far is refused before it is made.
+        _word(model, f"{plural}.{int(stop)}")
+        return [run for layer in range(int(start), int(stop) + 1) for run in _word(model, f"{plural}.{layer}")]
     if plural in ("heads", "neurons") and (number.isdecimal() or not dot):
         kind = LAYER_OF[cast(UnitKind, plural.removesuffix("s"))]
         if not dot:

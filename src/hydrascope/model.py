@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hydrascope.anatomy import Anatomy, anatomy_of
-from hydrascope.components import LAYER_KINDS, UNIT_OF, Component
+from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.errors import HydrascopeError
 from hydrascope.projection import Projection, weight_of
 
@@ -146,13 +146,8 @@ class LanguageModel:
         return projection.units * projection.width
 
     def stage(self, component: Component) -> int:
-        """When `component` computes: one is downstream of another if its stage is later (Eq. 33).
-
-        2·layer, and one more for the MLP where it reads what attention of its block wrote; `layer` in parallel blocks.
-        """
-        if self.parallel:
-            return component.layer
-        return 2 * component.layer + LAYER_KINDS.index(component.whole.kind)
+        """When `component` computes, as `hydrascope.components.stage`."""
+        return stage(component, parallel=self.parallel)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

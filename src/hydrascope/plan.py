@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from hydrascope.engines import Engine, choose
 from hydrascope.engines.kernels import fastest_routines
 from hydrascope.engines.routines import Routines
 from hydrascope.errors import HydrascopeError
+from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch, Load, automatic_batch, within_memory
 from hydrascope.metrics import UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
@@ -36,11 +37,13 @@ from hydrascope.variables import MEASURED
 #: answer, or one token for all prompts.
 Target = Literal["argmax", "answer"] | int
 
-#: Whether `unembed_ablated` is kept for each patch, besides its means.
-Keep = Literal["auto", "means", "patches"]
+#: What is kept of what parts write in ablated runs: nothing (effects only), means over patches, or each patch besides.
+Keep = Literal["auto", "effects", "means", "patches"]
 KEEP_BYTES = 4 * 2**30
 
 _TEXT = np.dtypes.StringDType()
+
+_BY_PATCH, _MEANS = "unembed_ablated_by_patch", ("unembed_ablated", "unembed_ablated_own")
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,21 @@ class Plan:
     @cached_property
     def measured(self) -> dict[str, tuple[str, ...]]:
         """The variables that are measured, and their dimensions."""
-        names = [name for name in MEASURED if self.metrics or not name.startswith("metric")]
-        if not self._by_patch:
-            names.remove("unembed_ablated_by_patch")
-        return {name: MEASURED[name].dims for name in names}
+        left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
+        left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
+        return {name: variable.dims for name, variable in MEASURED.items() if name not in left_out}
 
-    @property
-    def _by_patch(self) -> bool:
+    @cached_property
+    def kept(self) -> str:
+        """What is kept of what parts write: as asked for, or what suits what is asked."""
         if self.keep != "auto":
-            return self.keep == "patches"
+            return self.keep
+        if self.asked.get("experiment") == "interactions":
+            return "effects"
         only_layers = not self.units and not any(c.is_unit for run in self.runs for c in run.overridden)
-        sizes = [self.sizes[dim] for dim in MEASURED["unembed_ablated_by_patch"].dims]
-        return only_layers and float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
+        sizes = [self.sizes[dim] for dim in MEASURED[_BY_PATCH].dims]
+        small = float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
+        return "patches" if only_layers and small and "experiment" not in self.asked else "means"
 
     def batch(self, asked: int | Literal["auto"]) -> Batch:
         """How much to measure at a time: as many prompts as asked for, or what memory allows.
@@ -185,11 +191,13 @@ class Plan:
             "readouts": [_written(readout) for readout in self.readouts],
             "metrics": [metric.name for metric in self.metrics],
             "target": self.target,
-            "keep": "patches" if self._by_patch else "means",
+            "keep": self.kept,
             "prompts": self.prompts.name,
             "prompt_count": len(self.prompts.prompts),
             "prompts_hash": self.prompts.hash,
             "depth": len(self.model.layers),
+            "heads": len(self.model.units(self.model.components[0])),
+            "parallel": self.model.parallel,
             "units": "unit of the readout" if any(isinstance(each, Direction) for each in self.readouts) else "logits",
             "hydrascope": hydrascope.__version__,
             "torch": torch.__version__,
@@ -202,7 +210,7 @@ def planned(
     prompts: AnyPrompts,
     ablation: Ablation,
     *,
-    ablate: Selection,
+    ablate: Selection | Experiment,
     read: Selection,
     at: At,
     readouts: Readout | Sequence[Readout],
@@ -220,12 +228,16 @@ def planned(
         raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
     if isinstance(target, int) and not 0 <= target < model.vocabulary:
         raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
-    if keep not in ("auto", "means", "patches"):
-        raise HydrascopeError(f"unknown keep {keep!r}: choose auto, means or patches")
+    if keep not in get_args(Keep):
+        raise HydrascopeError(f"unknown keep {keep!r}: choose {', '.join(get_args(Keep))}")
     # One of either may stand alone.
     readouts = readouts if isinstance(readouts, Sequence) else [readouts]
     metrics = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
-    runs, parts = selected_runs(model, ablate), selected(model, read)
+    if isinstance(ablate, Experiment):
+        runs, of_runs = ablate.runs(model), ablate.settings(model)
+    else:
+        runs, of_runs = selected_runs(model, ablate), {"ablate": _selection(ablate)}
+    parts = selected(model, read)
     engine_ = choose(model, engine)
     fitted, said = PromptSet.of(prompts).fitted(model)
     tokens = tokenize(model, fitted.prompts)
@@ -248,7 +260,7 @@ def planned(
         engine_,
         keep,
         said,
-        {"ablate": _selection(ablate), "read": _selection(read), "positions": written(at)},
+        {**of_runs, "read": _selection(read), "positions": written(at)},
         fastest_routines(model) if engine_.name == "wavefront" else {},
     )
     if not plan.labels:

@@ -21,6 +21,7 @@ from hydrascope.bank import CleanRuns
 from hydrascope.components import Selection
 from hydrascope.engines import Readings, Request
 from hydrascope.errors import HydrascopeError
+from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch, within_memory
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
@@ -43,7 +44,7 @@ def sweep(
     prompts: AnyPrompts,
     ablation: Ablation | None = None,
     *,
-    ablate: Selection = "layers",
+    ablate: Selection | Experiment = "layers",
     read: Selection = "layers",
     at: At = "last",
     readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
@@ -64,14 +65,15 @@ def sweep(
         prompts: a set from `load_prompts`, or texts, `Prompt`s, lists of token ids; a single text is one prompt.
         ablation: what ablated components write instead; by default `Resample()`, 15 patches from other prompts.
         ablate: what is ablated, one by one: `layers`, `attn`, `mlp`, `heads`, `heads.9`, `neurons.5`, single parts, and
-            runs of several, `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean values).
+            runs of several, `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean values); or
+            an experiment, `Mediation` or `Interactions`.
         read: what is read besides all layers, selected alike.
         at: where components are ablated: `last`, `all`, `subject`, `subject-last`, a position, or several.
         readouts: what is read off the residual stream, each with a `readout` of its own in the result.
         metrics: functions of the logits: `log_prob`, `prob`, `rank`, `kl`, `top`, or your own (`hydrascope.metrics`).
         target: the token that `Logit()` and metrics are about: the likeliest (`argmax`), the `answer`'s, or an id.
-        keep: whether `unembed_ablated` is kept for each patch (`patches`) besides its `means`; `auto` keeps it for
-            layers up to 4 GiB.
+        keep: what is kept of what components write in ablated runs: nothing (`effects`), `means` over patches, or each
+            patch besides (`patches`); `auto` keeps patches for layers up to 4 GiB, and effects alone of `Interactions`.
         engine: `wavefront`, `reference`, or `auto`: the fastest that carries the model.
         batch_size: how many prompts at a time; `auto` takes what memory allows. Halved when memory runs out.
         progress: show on standard error how far it is: a bar on a terminal, a line every half a minute elsewhere.
@@ -121,7 +123,7 @@ def run(
     resume: bool = False,
     elsewhere: bool = False,
     overwrite: bool = False,
-    ablate: Selection = "layers",
+    ablate: Selection | Experiment = "layers",
     read: Selection = "layers",
     at: At = "last",
     readouts: Readout | Sequence[Readout] = TARGET_LOGIT,

@@ -28,7 +28,9 @@ from hydrascope.measures.effects import (
     with_direct_effect,
 )
 from hydrascope.measures.erasure import erasure
+from hydrascope.measures.interaction import interactions
 from hydrascope.measures.localisation import localisation, strongest
+from hydrascope.measures.mediation import mediation
 from hydrascope.measures.parts import PartKind, depth, kinds, layers, of_kind, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
@@ -61,12 +63,14 @@ __all__ = [
     "direct_effect",
     "erasure",
     "held_out",
+    "interactions",
     "interval",
     "is_weighty",
     "kinds",
     "layers",
     "localisation",
     "mean_interval",
+    "mediation",
     "most_restored",
     "of_kind",
     "own_change",

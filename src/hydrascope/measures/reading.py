@@ -123,6 +123,8 @@ def refuse_strangers(results: xr.Dataset) -> None:
     Raises:
         HydrascopeError: it is.
     """
+    if results.attrs.get("keep") == "effects":
+        raise HydrascopeError("the result keeps effects only: measure again and keep means, too")
     missing = [name for name in VARIABLES if name not in results]
     if missing:
         raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")

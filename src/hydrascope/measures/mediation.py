@@ -1,0 +1,123 @@
+"""Who repairs: what each part's reaction to an ablation is worth, not what it writes.
+
+A response is not yet a repair: that d writes more for the answer when k is ablated doesn't say how much of the answer
+depends on it, since what d writes is read by others, too. Here d's reaction is taken away, or left alone, by freezing.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from hydrascope.components import Component, Run
+from hydrascope.errors import HydrascopeError
+from hydrascope.experiments import Mediated, Network
+
+#: `[readout, prompt]` the mean total effect of a run.
+_Total = Callable[[Run], Float[np.ndarray, "readout prompt"]]
+
+_PAIR, _SINGLE = ("readout", "prompt", "ablated", "mediator"), ("readout", "prompt", "ablated")
+
+
+def mediation(results: xr.Dataset) -> xr.Dataset:
+    """What the reaction of each mediator d to each ablation k is worth, as necessary and as sufficient.
+
+        >>> found = measures.mediation(hs.open_results("mediation.zarr"))        # doctest: +SKIP
+        >>> found["restored_by"].mean("prompt")                                  # doctest: +SKIP
+
+    Args:
+        results: of a run of `hydrascope.Mediation`.
+
+    Returns:
+        means over patches, in the readouts' units:
+
+        - `restored_by` [readout, prompt, ablated, mediator] π̂^k − π̂^{k, d frozen}: what d's reaction brings, wherever
+          it brings it. 0, exactly, of what isn't downstream.
+        - `restored_alone` (likewise) π̂^{k, all downstream of k frozen but d} − π̂^{k, all downstream of k frozen}: what
+          d's reaction brings if nobody else reacts: path patching k → d → output with everything else held. Where d is
+          a head, the other heads of its layer are frozen.
+        - `response` (likewise) `unembed_ablated` − `unembed` of d, at the clean run's σ: what d itself writes more; NaN
+          where d wasn't read.
+        - `restored` [readout, prompt, ablated] π̂^k − π̂^{k, all downstream of k frozen}: what all bring together.
+        - `restored_together` (likewise) π̂^k − π̂^{k, all mediators frozen}: what the mediators bring together.
+        - `total`, `direct` (likewise), of k alone.
+
+    Raises:
+        HydrascopeError: the results are of another experiment.
+    """
+    require_experiment(results, "mediation")
+    network = Network.of(results)
+    parts = [Component.parse(label) for label in str(results.attrs["mediators"]).split(",")]
+    labels = list(map(str, results["ablated"].values))
+    asked = [Mediated.of(network, Run.parse(label), parts) for label in labels if "|" not in label]
+    place = {label: number for number, label in enumerate(labels)}
+    rows = [place[str(one.run)] for one in asked]
+    means = results[["total", "direct"]].mean("patch", dtype=np.float64).transpose(*_SINGLE).compute()
+
+    def total(run: Run) -> np.ndarray:
+        return np.asarray(means["total"].values[..., place[str(run)]])
+
+    pairs = {
+        "restored_by": _of_pairs(asked, parts, lambda one, part: total(one.run) - total(one.without[part])),
+        "restored_alone": _of_pairs(asked, parts, lambda one, part: total(one.alone[part]) - total(one.none)),
+        "response": _responses(results, rows, asked, parts),
+    }
+    singles = {
+        "restored": [total(one.run) - total(one.none) for one in asked],
+        "restored_together": [total(one.run) - total(one.together) for one in asked],
+        **{name: [means[name].values[..., row] for row in rows] for name in ("total", "direct")},
+    }
+    return xr.Dataset(
+        {
+            **{name: (_PAIR, values) for name, values in pairs.items()},
+            **{name: (_SINGLE, np.stack(values, -1)) for name, values in singles.items()},
+        },
+        {
+            "ablated": np.array([str(one.run) for one in asked], object),
+            "mediator": np.array([str(part) for part in parts], object),
+            **{name: results[name] for name in ("readout", "text", "target_text")},
+        },
+        results.attrs,
+    )
+
+
+def require_experiment(results: xr.Dataset, name: str) -> None:
+    """Refuse the results of another experiment.
+
+    Raises:
+        HydrascopeError: they are.
+    """
+    if results.attrs.get("experiment") != name:
+        made = {"mediation": "hydrascope mediate, or Mediation", "interactions": "hydrascope interact, or Interactions"}
+        raise HydrascopeError(f"these results tell nothing of {name}: measure with {made[name]}")
+
+
+def _of_pairs(
+    asked: Sequence[Mediated],
+    parts: Sequence[Component],
+    value: Callable[[Mediated, Component], Float[np.ndarray, "readout prompt"]],
+) -> Float[np.ndarray, "readout prompt ablated mediator"]:
+    """A value of each ablation and each of its mediators; 0 of what isn't downstream."""
+    first = value(*next((one, part) for one in asked for part in one.without)) if any(o.without for o in asked) else 0
+    return np.stack(
+        [
+            np.stack([value(one, part) if part in one.without else np.zeros_like(first) for part in parts], -1)
+            for one in asked
+        ],
+        -2,
+    )
+
+
+def _responses(
+    results: xr.Dataset, rows: Sequence[int], asked: Sequence[Mediated], parts: Sequence[Component]
+) -> Float[np.ndarray, "readout prompt ablated mediator"]:
+    column = {str(label): number for number, label in enumerate(results["component"].values)}
+    read = [number for number, part in enumerate(parts) if str(part) in column]
+    columns = [column[str(parts[number])] for number in read]
+    after = results["unembed_ablated"].isel(ablated=list(rows), component=columns).transpose(*_SINGLE, "component")
+    before = results["unembed"].isel(component=columns).transpose("readout", "prompt", "component")
+    found = np.full((*after.shape[:-1], len(parts)), np.nan)
+    found[..., read] = after.values.astype(np.float64) - before.values.astype(np.float64)[:, :, None]
+    reached = np.array([[part in one.without for part in parts] for one in asked])
+    return np.where(reached, found, 0.0)

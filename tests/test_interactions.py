@@ -1,0 +1,80 @@
+"""Who covers for whom: against runs made one by one, on the phantom, and by identities that hold for any model."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny
+
+import hydrascope as hs
+from hydrascope import measures
+from hydrascope.errors import HydrascopeError
+from hydrascope.zoo import phantom
+
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+
+
+def total(model, label: str) -> np.ndarray:
+    """[readout, prompt] the mean total effect of one run, made alone by the reference engine."""
+    made = hs.sweep(model, PROMPTS, hs.Resample(2, seed=3), ablate=[label], engine="reference")
+    return made["total"].isel(ablated=0).mean("patch").values
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
+def test_differences_of_runs_made_one_by_one(case):
+    model = tiny(case)
+    found = hs.interactions(model, PROMPTS, "attn,head.1.2", hs.Resample(2, 3))
+    for u, v in (("attn.0", "attn.2"), ("attn.0", "head.1.2")):
+        expected = total(model, f"{u}+{v}") - total(model, u) - total(model, v)
+        one = found["interaction"].sel(first=u, second=v)
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+        np.testing.assert_array_equal(one, found["interaction"].sel(first=v, second=u))
+        np.testing.assert_allclose(found["total"].sel(first=u), total(model, u), atol=1e-6)
+    # A part with itself, and a layer with a part of it.
+    for u, v in (("attn.0", "attn.0"), ("attn.1", "head.1.2")):
+        assert found["interaction"].sel(first=u, second=v).isnull().all()
+
+
+def test_what_does_not_meet_does_not_interact():
+    """The two layers of a parallel block, read right after it without a norm: their effects add up."""
+    model = tiny("gpt_neox")
+    probe = hs.Direction(torch.randn(model.width, dtype=torch.float64), before=2)
+    found = hs.interactions(model, PROMPTS, "attn.1,mlp.1,attn.0", hs.Resample(2), readouts=probe)
+    pair = found["interaction"].sel(first="attn.1", second="mlp.1")
+    size = float(abs(found["total"]).max())
+    assert float(abs(pair).max()) < 1e-12 * size
+    assert float(abs(found["interaction"].sel(first="attn.0", second="mlp.1")).max()) > 1e-3 * size
+
+
+def test_on_the_phantom_each_backup_covers_for_what_it_watches():
+    """A backup that is ablated, too, brings nothing: the pair costs that in addition."""
+    model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
+    found = hs.interactions(model, prompts, [phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS], hs.Zero())
+    mediated = hs.mediation(model, prompts, hs.Zero(), ablate=phantom.SOURCE, mediators=[*phantom.BACKUPS])
+    size = float(abs(found["total"].sel(first=phantom.SOURCE)).max())
+    for name in phantom.BACKUPS:
+        brought = mediated["restored_by"].sel(ablated=phantom.SOURCE, mediator=name)
+        pair = found["interaction"].sel(first=phantom.SOURCE, second=name)
+        assert float(abs(pair + brought).max()) < 1e-2 * size
+        assert float(pair.mean()) < -0.05 * size
+        unwatched = found["interaction"].sel(first=phantom.UNWATCHED, second=name)
+        assert float(abs(unwatched).max()) < 1e-2 * size
+
+
+def test_only_effects_are_kept(tmp_path):
+    model = tiny("llama")
+    out = hs.run(model, PROMPTS, hs.Resample(2, 3), out=tmp_path / "i.zarr", ablate=hs.Interactions("layers"))
+    results = hs.open_results(out)
+    assert results.attrs["keep"] == "effects"
+    assert "unembed_ablated" not in results
+    found = hs.interactions(model, PROMPTS, "layers", hs.Resample(2, 3))
+    np.testing.assert_array_equal(measures.interactions(results)["interaction"], found["interaction"])
+    with pytest.raises(HydrascopeError, match="keeps effects only: measure again and keep means"):
+        measures.per_prompt(results)
+
+
+def test_what_cannot_be_asked():
+    model = tiny("gpt2")
+    with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two parts"):
+        hs.interactions(model, PROMPTS, "attn.0")
+    with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
+        measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))
