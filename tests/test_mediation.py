@@ -50,6 +50,7 @@ def test_identities(case):
         for mediator in found["mediator"].values:
             one = found.sel(ablated=ablated, mediator=mediator)
             stage = [model.stage(hs.Component.parse(str(label))) for label in (ablated, mediator)]
+            assert bool(one["downstream"]) == (stage[1] > stage[0])
             if stage[1] <= stage[0]:
                 # Freezing what isn't downstream changes nothing, exactly.
                 assert not one["restored_by"].any()

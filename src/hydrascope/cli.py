@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from hydrascope import __version__
+from hydrascope.cli_options import Device, Dtype, Model, Options, Overwrite, Revision, measure, measured, measuring
 from hydrascope.errors import HydrascopeError
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
@@ -22,24 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A name on the hub, a folder, `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
-    ),
-]
-Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
-Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
-Dtype = Annotated[
-    Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
-]
-Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
-Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
-
 
 #: So many that the shipped models are measured in about a minute on two cores.
 DEMO_PROMPTS = 400
@@ -83,113 +66,47 @@ def _without_command(
 
 
 @app.command()
+@measuring
 def run(
-    model: Model,
-    prompts: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
-    ],
-    out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    options: Options,
     ablate: Annotated[
         str,
         typer.Option(metavar="PARTS", help="layers, attn, mlp, heads, heads.9, head.9.6, attn.3+mlp.5, attn.3|mlp.5"),
     ] = "layers",
     read: Annotated[str, typer.Option(metavar="PARTS", help="What is read besides all layers.")] = "layers",
-    at: Annotated[
-        str, typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last.")
-    ] = "last",
-    readout: Annotated[
-        str, typer.Option(metavar="LIST", help="logit, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L")
-    ] = "logit",
-    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, top")] = "",
-    ablation: Annotated[
-        Literal["resample", "zero", "mean", "noise", "counterfactual"],
-        typer.Option(help="What ablated components write instead."),
-    ] = "resample",
-    patches: Annotated[
-        int | None, typer.Option(min=1, show_default="15", help="How many, for resample and noise.")
-    ] = None,
-    noise_scale: Annotated[
-        float | None, typer.Option(show_default="3", help="In standard deviations of the embeddings, for noise.")
-    ] = None,
-    different_target: Annotated[
-        bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws of patches.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
-    target: Annotated[
-        str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and of metrics.")
-    ] = "argmax",
-    keep: Annotated[
-        Literal["auto", "means", "patches"],
-        typer.Option(help="Keep what components write after each patch, or its means only."),
-    ] = "auto",
-    engine: Annotated[
-        Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
-    ] = "auto",
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
-    revision: Revision = None,
-    resume: Resume = False,
-    elsewhere: Elsewhere = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Ablate parts of a model on every prompt and store all effects."""
-    from hydrascope import words
-
-    arguments: dict[str, Any] = {
-        "ablation": words.ablation(ablation, patches, noise_scale, seed, different_target),
-        "ablate": ablate,
-        "read": read,
-        "at": at,
-        "readouts": words.readouts(readout),
-        "metrics": [name.strip() for name in metric.split(",") if name.strip()],
-        "target": words.target(target),
-        "keep": keep,
-        "engine": engine,
-        "batch_size": _batch_size(batch_size),
-        "out": out,
-        "resume": resume,
-        "elsewhere": elsewhere,
-        "overwrite": overwrite,
-    }
-    _measure(model, prompts, limit, {"revision": revision, "dtype": dtype, "device": device}, arguments)
+    measure(options, ablate, read)
 
 
-def _batch_size(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
-    return int(text)
-
-
-def _measure(
-    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+@app.command()
+@measuring
+def mediate(
+    options: Options,
+    ablate: Annotated[str, typer.Option(metavar="PARTS", help="What is ablated, as for `run`.")] = "attn",
+    mediators: Annotated[
+        str, typer.Option(metavar="PARTS", help="Layers and heads whose reactions are asked for.")
+    ] = "layers",
 ) -> None:
-    from hydrascope import load_model, load_prompts, runs, store
+    """Who repairs: ablate parts again with mediators frozen, and with all else frozen, and store all effects."""
+    from hydrascope import Mediation
 
-    out: Path = arguments["out"]
-    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
-    prompts = load_prompts(prompts_name)
-    if prompts.duplicates:
-        typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
-    prompts = prompts if limit is None else prompts.limit(limit)
-    model = load_model(name, **loading)
-    try:
-        runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
-    except KeyboardInterrupt:
-        kept = store.read_attributes(out)["measured"] if out.exists() else 0
-        raise HydrascopeError(
-            f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
-        ) from None
-    attributes = store.read_attributes(out)
-    typer.echo(
-        f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
-        f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
-    )
+    measure(options, Mediation(ablate, mediators), f"layers,{mediators}")
 
 
+@app.command()
+@measuring
+def interact(
+    options: Options,
+    parts: Annotated[str, typer.Option(metavar="PARTS", help="Of which all pairs are ablated.")] = "layers",
+) -> None:
+    """Who covers for whom: ablate parts one by one and in pairs, and store all effects."""
+    from hydrascope import Interactions
+
+    measure(options, Interactions(parts), "layers")
+
+
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
 Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
 Norm = Annotated[
     Literal["clean", "own"] | None,
@@ -344,13 +261,13 @@ def demo(
     """The shipped models side by side, each layer ablated by zero: does any of them repair itself?"""
     from hydrascope import zoo
 
-    measured = {}
+    found = {}
     for name in zoo.MODELS:
-        results = out / f"{name}.zarr"
-        again = {"out": results, "resume": not overwrite, "overwrite": overwrite}
-        _measure(name, "demo", limit, {}, {**again, **_demo_run()})
-        measured[name] = _opened(results)
-    _tell(measured, out)
+        place = out / f"{name}.zarr"
+        again = {"out": place, "resume": not overwrite, "overwrite": overwrite}
+        measured(name, "demo", limit, {}, {**again, **_demo_run()})
+        found[name] = _opened(place)
+    _tell(found, out)
 
 
 def _demo_run() -> dict[str, Any]:

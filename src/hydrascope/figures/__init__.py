@@ -3,7 +3,7 @@
 Each `figureN` returns a matplotlib figure; `draw_all` writes them all as PNG, PDF and SVG.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xarray as xr
@@ -15,7 +15,8 @@ from hydrascope.figures.heads import figure_heads
 from hydrascope.figures.responses import figure_responses
 from hydrascope.figures.style import save
 from hydrascope.figures.traces import examples, figure1, figure3
-from hydrascope.measures import Sigma, kinds, per_prompt, require_complete
+from hydrascope.figures.who_repairs import figure_interactions, figure_mediation
+from hydrascope.measures import Sigma, all_free, kinds, per_prompt, require_complete
 
 __all__ = [
     "Drawn",
@@ -27,6 +28,8 @@ __all__ = [
     "figure7",
     "figure8",
     "figure_heads",
+    "figure_interactions",
+    "figure_mediation",
     "figure_responses",
 ]
 
@@ -59,6 +62,8 @@ def draw_all(
 ) -> Drawn:
     """Draw what the run has the data for into `folder`: who responds, Figures 1, 2, 3, 7 and 8 of the paper, the heads.
 
+    Of mediation who repairs, too; of interactions who covers for whom, and nothing else.
+
     Args:
         prompt, ablated: the prompt, by its index, and the ablation that Figures 1 and 3 show; by default `examples`.
         readout, sigma: as in `hydrascope.measures.per_prompt`.
@@ -67,6 +72,14 @@ def draw_all(
         HydrascopeError: this is no result, or an unfinished one; there is no such prompt, part or readout; the folder
             cannot be written.
     """
+    experiment = results.attrs.get("experiment")
+    if experiment == "interactions":
+        return Drawn(folder, tuple(save(figure_interactions(results, readout), folder, "interactions")), ())
+    if experiment == "mediation":
+        plain = all_free(results).assign_attrs(experiment="")
+        drawn = draw_all(plain, folder, prompt, ablated, readout, sigma)
+        mediators = save(figure_mediation(results, readout), folder, "mediation")
+        return replace(drawn, paths=(*drawn.paths, *mediators))
     effects = per_prompt(results, readout, sigma)
     require_complete(effects)
     ablated_kinds = set(kinds(effects["ablated"]))

@@ -7,11 +7,9 @@ from matplotlib.ticker import MaxNLocator
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures import style
+from hydrascope.figures.matrices import COLOURS, GREY
 from hydrascope.figures.panels import name_reading, panel_letter, unit
 from hydrascope.measures import depth, layers, of_kind, per_prompt, units
-
-#: Blue below 0, red above: read without colour vision, too.
-_COLOURS = "RdBu_r"
 
 
 def figure_heads(results: xr.Dataset) -> Figure:
@@ -37,8 +35,8 @@ def figure_heads(results: xr.Dataset) -> Figure:
         name_reading(figure, effects)
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, letter, (title, _), square in zip(row, "ab", panels, squares, strict=False):
-            axes.set_facecolor("#D9D9D9")
-            image = axes.imshow(square, cmap=_COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none")
+            axes.set_facecolor(GREY)
+            image = axes.imshow(square, cmap=COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none")
             axes.set_xlabel("Head")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))

@@ -31,7 +31,7 @@ from hydrascope.measures.erasure import erasure
 from hydrascope.measures.interaction import interactions
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation
-from hydrascope.measures.parts import PartKind, depth, kinds, layers, of_kind, units, whole_layers
+from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
@@ -48,6 +48,7 @@ __all__ = [
     "PartKind",
     "Sigma",
     "agreement",
+    "all_free",
     "amounts",
     "at_readout",
     "best_layer",

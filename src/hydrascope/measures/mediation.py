@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from hydrascope.components import Component, Run
 from hydrascope.errors import HydrascopeError
@@ -42,6 +42,7 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
         - `restored` [readout, prompt, ablated] π̂^k − π̂^{k, all downstream of k frozen}: what all bring together.
         - `restored_together` (likewise) π̂^k − π̂^{k, all mediators frozen}: what the mediators bring together.
         - `total`, `direct` (likewise), of k alone.
+        - `downstream` [ablated, mediator], whether d can react to k.
 
     Raises:
         HydrascopeError: the results are of another experiment.
@@ -72,6 +73,7 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
         {
             **{name: (_PAIR, values) for name, values in pairs.items()},
             **{name: (_SINGLE, np.stack(values, -1)) for name, values in singles.items()},
+            "downstream": (_PAIR[2:], _reached(asked, parts)),
         },
         {
             "ablated": np.array([str(one.run) for one in asked], object),
@@ -119,5 +121,8 @@ def _responses(
     before = results["unembed"].isel(component=columns).transpose("readout", "prompt", "component")
     found = np.full((*after.shape[:-1], len(parts)), np.nan)
     found[..., read] = after.values.astype(np.float64) - before.values.astype(np.float64)[:, :, None]
-    reached = np.array([[part in one.without for part in parts] for one in asked])
-    return np.where(reached, found, 0.0)
+    return np.where(_reached(asked, parts), found, 0.0)
+
+
+def _reached(asked: Sequence[Mediated], parts: Sequence[Component]) -> Bool[np.ndarray, "ablated mediator"]:
+    return np.array([[part in one.without for part in parts] for one in asked])

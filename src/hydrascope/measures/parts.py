@@ -51,6 +51,11 @@ def whole_layers(labels: xr.DataArray) -> list[int]:
     return [i for i, kind in enumerate(kinds(labels)) if kind in LAYER_KINDS]
 
 
+def all_free(results: xr.Dataset) -> xr.Dataset:
+    """The runs in which nothing is frozen."""
+    return results.isel(ablated=[i for i, label in enumerate(results["ablated"].values) if "|" not in str(label)])
+
+
 def ablated_parts(label: str) -> list[str]:
     """The labels of all parts that a run ablates, those that it freezes left out."""
     return [str(part) for part in Run.parse(label).ablated]

@@ -6,12 +6,15 @@ from hydrascope.summary.numbers import Interval, written
 from hydrascope.summary.sentences import clearest, in_short, sentences
 from hydrascope.summary.terminal import PRINTED, render
 from hydrascope.summary.verdict import Responder, Verdict
+from hydrascope.summary.who_repairs import Pair, Reaction
 
 __all__ = [
     "PRINTED",
     "Finding",
     "Interval",
+    "Pair",
     "PartFindings",
+    "Reaction",
     "Responder",
     "Summary",
     "Verdict",

@@ -1,7 +1,7 @@
 """The findings of a run, as numbers with confidence intervals: what the paper reports of its own model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,9 @@ from hydrascope.measures import (
     PartKind,
     Sigma,
     agreement,
+    all_free,
     amounts,
+    at_readout,
     best_layer_held_out,
     caption,
     compensable,
@@ -39,7 +41,8 @@ from hydrascope.measures import (
 )
 from hydrascope.summary.numbers import Interval
 from hydrascope.summary.verdict import Verdict, verdicts
-from hydrascope.summary.warnings import warnings_of
+from hydrascope.summary.warnings import FEW_PROMPTS, few_prompts, warnings_of
+from hydrascope.summary.who_repairs import Pair, Reaction, pairs, reactions
 
 #: A downstream attention layer takes part in the response if it changes by more than this share of DE.
 LOCALISATION_SHARE = 0.1
@@ -118,6 +121,8 @@ class Summary:
         findings: the paper's findings, for this model.
         parts: every ablated part, in the order of the results.
         bootstrap: how the intervals were drawn.
+        reactions: who restores what, of a result of `hydrascope.Mediation`.
+        pairs: who covers for whom, of a result of `hydrascope.Interactions`; nothing else is told of it.
     """
 
     run: dict[str, str]
@@ -126,6 +131,8 @@ class Summary:
     findings: tuple[Finding, ...]
     parts: tuple[PartFindings, ...]
     bootstrap: Bootstrap
+    reactions: tuple[Reaction, ...] = ()
+    pairs: tuple[Pair, ...] = ()
 
 
 def summarise(
@@ -142,6 +149,11 @@ def summarise(
         HydrascopeError: this is no result, or an unfinished one, or has no such readout.
     """
     bootstrap = bootstrap or Bootstrap()
+    if results.attrs.get("experiment") == "interactions":
+        return _of_interactions(results, readout, bootstrap)
+    if results.attrs.get("experiment") == "mediation":
+        plain = all_free(results).assign_attrs(experiment="")
+        return replace(summarise(plain, bootstrap, readout, sigma), reactions=reactions(results, readout, bootstrap))
     effects = per_prompt(results, readout, sigma)
     require_complete(effects)
     if not effects["direct"].any():
@@ -164,7 +176,24 @@ def summarise(
     }
     found = verdicts(results, effects, bootstrap)
     told = warnings_of(effects, found, bootstrap)
-    return Summary(_run(results, effects), found, told, tuple(findings), tuple(_parts(effects, per_part)), bootstrap)
+    return Summary(
+        _run(results, _counted(effects), caption(effects)),
+        found,
+        told,
+        tuple(findings),
+        tuple(_parts(effects, per_part)),
+        bootstrap,
+    )
+
+
+def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
+    """Who covers for whom: of single ablations no more is known than what they lose."""
+    found = pairs(results, readout, bootstrap)
+    parts = len({name for pair in found for name in (pair.first, pair.second)})
+    unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
+    run = _run(results, f"{len(found):,} pairs of {parts:,} parts", read)
+    told = () if results.sizes["prompt"] >= FEW_PROMPTS else (few_prompts(results.sizes["prompt"]),)
+    return Summary({**run, "unit": str(unit)}, (), told, (), (), bootstrap, pairs=found)
 
 
 def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Summary:
@@ -182,7 +211,7 @@ def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -
         *warnings_of(effects, (), bootstrap),
     )
     parts = tuple(_parts(effects, {"lost": lost}))
-    return Summary(_run(results, effects), (), told, tuple(findings), parts, bootstrap)
+    return Summary(_run(results, _counted(effects), caption(effects)), (), told, tuple(findings), parts, bootstrap)
 
 
 def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
@@ -194,18 +223,23 @@ def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
     return str(strongest(strength(chosen).mean("prompt")).item()) if chosen.sizes["ablated"] else None
 
 
-def _run(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
+def _counted(effects: xr.Dataset) -> str:
+    """How many parts of each kind were ablated, in words."""
+    found = kinds(effects["ablated"])
+    return ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found)
+
+
+def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     """What was measured and how."""
     names = ("model", "ablation", "positions", "engine", "dtype", "seed")
     sets = {"of": str(results.attrs["prompts"])} if "prompts" in results.attrs else {}
-    found = kinds(effects["ablated"])
     return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
         "unit": str(results.attrs.get("units", "logits")),
         "prompts": f"{results.sizes['prompt']:,}",
         **sets,
         "patches": str(results.sizes.get("patch", "averaged")),
-        "ablated": ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found),
-        "readout": caption(effects),
+        "ablated": ablated,
+        "readout": readout,
     }
 
 

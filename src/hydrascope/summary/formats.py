@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,8 +12,9 @@ from hydrascope.summary.findings import PartFindings, Summary
 from hydrascope.summary.numbers import Interval, written
 from hydrascope.summary.sentences import sentences
 from hydrascope.summary.terminal import value_of
+from hydrascope.summary.who_repairs import Pair, Reaction
 
-_NUMBERS = [field.name for field in fields(PartFindings) if field.type is Interval]
+Row = PartFindings | Reaction | Pair
 
 
 def as_json(summary: Summary) -> str:
@@ -25,35 +26,47 @@ def as_json(summary: Summary) -> str:
 
 
 def as_csv(summary: Summary) -> str:
-    """A row for each ablated part, each number with its bounds as `NAME`, `NAME_low`, `NAME_high`."""
+    """A row for each ablated part, or for each reaction or pair where the run was about these.
+
+    Each number comes with its bounds, as `NAME`, `NAME_low`, `NAME_high`.
+    """
+    rows: Sequence[Row] = summary.reactions or summary.pairs or summary.parts
     file = io.StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(
-        ["ablated", "kind", *(column for name in _NUMBERS for column in (name, f"{name}_low", f"{name}_high"))]
-    )
-    for part in summary.parts:
-        rows.writerow([part.ablated, part.kind, *_values(part)])
+    table = csv.writer(file, lineterminator="\n")
+    for number, row in enumerate(rows):
+        values = dict(_values(row))
+        if number == 0:
+            table.writerow(values)
+        table.writerow(values.values())
     return file.getvalue()
 
 
-def _values(part: PartFindings) -> Iterator[float | str]:
-    for name in _NUMBERS:
-        value: Interval = getattr(part, name)
-        for number in (value.estimate, value.low, value.high):
-            yield "" if math.isnan(number) else number
+def _values(row: Row) -> Iterator[tuple[str, float | str]]:
+    for field in fields(row):
+        value = getattr(row, field.name)
+        if not isinstance(value, Interval):
+            yield field.name, value
+            continue
+        for name, number in (("", value.estimate), ("_low", value.low), ("_high", value.high)):
+            yield field.name + name, "" if math.isnan(number) else number
 
 
 def as_markdown(summary: Summary) -> str:
     """The verdict, then the findings and the parts as tables."""
     findings = [[each.name, value_of(each), each.meaning, each.paper] for each in summary.findings]
-    parts = [[part.ablated, *(written(getattr(part, name), 2) for name in _NUMBERS)] for part in summary.parts]
     blocks = [
         *sentences(summary),
         *(f"Note: {warning}." for warning in summary.warnings),
-        _table(["finding", "this run", "how", "Chinchilla 7B"], findings),
-        _table(["ablated", *_NUMBERS], parts),
+        *([_table(["finding", "this run", "how", "Chinchilla 7B"], findings)] if findings else []),
+        *(_of_rows(rows) for rows in (summary.parts, summary.reactions, summary.pairs) if rows),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _of_rows(rows: Sequence[Row]) -> str:
+    names = [field.name for field in fields(rows[0]) if field.name != "kind"]
+    cells = [[getattr(row, name) for name in names] for row in rows]
+    return _table(names, [[written(each, 2) if isinstance(each, Interval) else each for each in row] for row in cells])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
 """The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,8 +38,10 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     """The verdict; with `full` every finding and every ablated part after it."""
     told = [Text(sentence) for sentence in sentences(summary)]
     warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
-    full = full or not told
-    more = [_findings(summary), _parts(summary)] if full else []
+    full = full or not (told or summary.pairs)
+    more = [_findings(summary), _parts(summary)] if full and summary.parts else []
+    more += [_reactions(summary, full=full)] if summary.reactions else []
+    more += [_pairs(summary, full=full)] if summary.pairs else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")
     blocks: list[RenderableType] = [Text(_measured(summary.run), style="dim"), *told, *warned, *more, notes]
     return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
@@ -89,6 +91,35 @@ def _parts(summary: Summary) -> Table:
     return table
 
 
+def _reactions(summary: Summary, *, full: bool) -> Table:
+    """Who restores what: all of it, or the reactions that restore most."""
+    table = Table(title="Whose reaction restores what", title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in ("ablated", "mediator"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("restored by it", "by it alone", "it writes more"):
+        table.add_column(heading, justify="right")
+    for row in summary.reactions if full else summary.reactions[:PRINTED]:
+        numbers = (row.restored_by, row.restored_alone, row.response)
+        table.add_row(row.ablated, row.mediator, *(written(each, 2) for each in numbers))
+    return table
+
+
+def _pairs(summary: Summary, *, full: bool) -> Table:
+    """Who covers for whom: all of it, or the most redundant pairs and the most synergistic ones."""
+    table = Table(title="Who covers for whom", title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in ("first", "second"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("interaction", "second loses", "once first is gone"):
+        table.add_column(heading, justify="right")
+    shown = summary.pairs
+    if not full and len(shown) > PRINTED:
+        shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
+    for row in shown:
+        numbers = (row.interaction, row.lost, row.lost_after)
+        table.add_row(row.first, row.second, *(written(each, 2) for each in numbers))
+    return table
+
+
 def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
     """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
     units = [part for part in parts if part.kind in ("head", "neuron")]
@@ -112,7 +143,18 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}; of who restores it {level} "
             f"for all of them together; else {level}."
         )
-    if full:
+    if summary.reactions:
+        yield (
+            f"restored by it: what is lost again, in {unit}, if the mediator is frozen at its clean values. By it "
+            "alone: what it brings if everything else downstream is frozen. It writes more: its response. Bounds of "
+            f"the first two hold for all pairs at once.{_cut(summary.reactions, full=full)}"
+        )
+    if summary.pairs:
+        yield (
+            f"interaction: what ablating both does less what each does alone, in {unit}, with bounds that hold for all "
+            f"pairs at once: below 0 each covers for the other. Loses: mean −total.{_cut(summary.pairs, full=full)}"
+        )
+    if full and summary.parts:
         yield (
             f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
             "defined."
@@ -124,8 +166,12 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         f"Readout: {summary.run['readout']}. Intervals: bootstrap over prompts, "
         f"{summary.bootstrap.resamples:,} resamples, seed {summary.bootstrap.seed}."
     )
-    if not full:
+    if not full and not summary.pairs:
         yield "Every finding and every part: --full."
+
+
+def _cut(rows: Sequence[object], *, full: bool) -> str:
+    return f" {PRINTED} of {len(rows):,} are shown; all: --full." if not full and len(rows) > PRINTED else ""
 
 
 def side_by_side(comparison: "Comparison") -> Group:

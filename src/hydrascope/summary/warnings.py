@@ -19,13 +19,18 @@ def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boo
     return tuple(_warnings(effects, verdicts, bootstrap))
 
 
+def few_prompts(prompts: int) -> str:
+    """What is to be said of intervals from so few prompts."""
+    return f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+
+
 def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
     attributes, prompts = effects.attrs, effects.sizes["prompt"]
     planned = attributes.get("prompt_count", prompts)
     if prompts < planned:
         yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
-        yield f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+        yield few_prompts(prompts)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
     least = min((each.removed.estimate for each in verdicts if each.part), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:

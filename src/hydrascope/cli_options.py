@@ -1,0 +1,161 @@
+"""What the commands that measure have in common: their options, and how they go about it."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hydrascope.errors import HydrascopeError
+
+if TYPE_CHECKING:
+    from hydrascope.components import Selection
+    from hydrascope.experiments import Experiment
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name on the hub, a folder, `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
+    ),
+]
+Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
+Dtype = Annotated[
+    Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
+]
+Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
+Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
+
+
+#: The options that all commands have that measure, by name.
+Options = dict[str, Any]
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options of `_shared`, which it gets in its first argument, besides its own.
+
+    They stand in the order of the help: what must be given, then what is the command's own.
+    """
+    shared = inspect.signature(_shared).parameters
+    own = dict(list(inspect.signature(command).parameters.items())[1:])
+    must = {name: each for name, each in shared.items() if each.default is each.empty}
+    every = {name: each.replace(kind=each.KEYWORD_ONLY) for name, each in {**must, **own, **shared}.items()}
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        command({name: given.pop(name) for name in shared}, **given)
+
+    with_options.__signature__ = inspect.Signature(list(every.values()))  # type: ignore[attr-defined]
+    with_options.__annotations__ = {name: each.annotation for name, each in every.items()}
+    return with_options
+
+
+def _shared(
+    model: Model,
+    prompts: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
+    ],
+    out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    at: Annotated[
+        str, typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last.")
+    ] = "last",
+    readout: Annotated[
+        str, typer.Option(metavar="LIST", help="logit, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L")
+    ] = "logit",
+    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, top")] = "",
+    ablation: Annotated[
+        Literal["resample", "zero", "mean", "noise", "counterfactual"],
+        typer.Option(help="What ablated components write instead."),
+    ] = "resample",
+    patches: Annotated[
+        int | None, typer.Option(min=1, show_default="15", help="How many, for resample and noise.")
+    ] = None,
+    noise_scale: Annotated[
+        float | None, typer.Option(show_default="3", help="In standard deviations of the embeddings, for noise.")
+    ] = None,
+    different_target: Annotated[
+        bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws of patches.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
+    target: Annotated[
+        str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and of metrics.")
+    ] = "argmax",
+    keep: Annotated[
+        Literal["auto", "effects", "means", "patches"],
+        typer.Option(help="Keep what components write after each patch, or its means, or effects only."),
+    ] = "auto",
+    engine: Annotated[
+        Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
+    ] = "auto",
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
+    revision: Revision = None,
+    resume: Resume = False,
+    elsewhere: Elsewhere = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Only its signature counts."""
+
+
+def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
+    """Measure as `options` say, of these runs.
+
+    Raises:
+        HydrascopeError: as `hydrascope.run`; an option is wrong.
+    """
+    from hydrascope import words
+
+    drawn = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
+    arguments = {
+        "ablation": words.ablation(*drawn),
+        "ablate": ablate,
+        "read": read,
+        "readouts": words.readouts(options["readout"]),
+        "metrics": [name.strip() for name in options["metric"].split(",") if name.strip()],
+        "target": words.target(options["target"]),
+        "batch_size": _batch_size(options["batch_size"]),
+        **{name: options[name] for name in ("at", "keep", "engine", "out", "resume", "elsewhere", "overwrite")},
+    }
+    loading = {name: options[name] for name in ("revision", "dtype", "device")}
+    measured(options["model"], options["prompts"], options["limit"], loading, arguments)
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
+    return int(text)
+
+
+def measured(
+    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
+    from hydrascope import load_model, load_prompts, runs, store
+
+    out: Path = arguments["out"]
+    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
+    prompts = load_prompts(prompts_name)
+    if prompts.duplicates:
+        typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+    prompts = prompts if limit is None else prompts.limit(limit)
+    model = load_model(name, **loading)
+    try:
+        runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
+    except KeyboardInterrupt:
+        kept = store.read_attributes(out)["measured"] if out.exists() else 0
+        raise HydrascopeError(
+            f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
+        ) from None
+    attributes = store.read_attributes(out)
+    typer.echo(
+        f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
+        f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
+    )
