@@ -90,6 +90,27 @@ def test_what_all_mediators_bring_is_what_all_bring(label):
     np.testing.assert_allclose(found["restored_together"], found["restored"], atol=1e-12)
 
 
+def test_heads_of_several_layers_ablated_together():
+    """Of a layer that holds an ablated head the others react, and are frozen, too."""
+    model = tiny("gpt2")
+    run, mediators = "head.0.1+head.1.2", ["attn.2", "head.1.0", "query.1.3"]
+    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=[run], mediators=mediators)
+    others = "mlp.0|mlp.1|attn.2|mlp.2|head.1.0|head.1.1|head.1.3"
+    none = total(model, f"{run}|{others}")
+    np.testing.assert_allclose(found["restored"].sel(ablated=run), total(model, run) - none, atol=1e-9)
+    np.testing.assert_allclose(found["total"] - found["restored"], found["direct"], atol=1e-9)
+    alone = {
+        "attn.2": others.replace("attn.2|", ""),
+        "head.1.0": others.replace("head.1.0|", ""),
+        "query.1.3": others.replace("|head.1.3", "") + "|key.1.3|value.1.3",
+    }
+    for name, frozen in alone.items():
+        expected = total(model, f"{run}|{frozen}") - none
+        np.testing.assert_allclose(found["restored_alone"].sel(mediator=name)[..., 0], expected, atol=1e-9)
+        expected = total(model, run) - total(model, f"{run}|{name}")
+        np.testing.assert_allclose(found["restored_by"].sel(mediator=name)[..., 0], expected, atol=1e-9)
+
+
 def test_on_the_phantom_each_watcher_brings_its_share():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     watchers = [*phantom.BACKUPS, "attn.5"]
@@ -115,5 +136,11 @@ def test_what_cannot_be_asked():
         hs.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
     with pytest.raises(HydrascopeError, match="tell nothing of mediation: measure with hydrascope mediate"):
         measures.mediation(hs.sweep(model, PROMPTS, hs.Zero()))
+    with pytest.raises(HydrascopeError, match=r"ablates neuron.1.3 with other layers"):
+        hs.mediation(model, PROMPTS, ablate="attn.0+neuron.1.3")
+    with pytest.raises(HydrascopeError, match=r"query\.1\.3 can only be frozen, as in attn\.0\|query\.1\.3"):
+        hs.mediation(model, PROMPTS, ablate="query.1.3")
+    with pytest.raises(HydrascopeError, match="inputs of its heads cannot be frozen; freeze heads"):
+        hs.mediation(tiny("gptj"), PROMPTS, hs.Zero(), ablate="attn.0", mediators="query.1.3")
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
         hs.mediation(model, PROMPTS, mediators="neuron.1.3")

@@ -1,5 +1,6 @@
 """Metrics against plain PyTorch on the model's own logits, soft-cap included."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ def test_metrics_are_functions_of_the_model_s_own_logits(case, engine):
                 float(log[target].exp()),
                 int((logits > logits[target]).sum()),
                 float(F.kl_div(log, F.log_softmax(clean, -1), reduction="sum", log_target=True)),
+                float(np.cov(logits - clean, aweights=clean.softmax(-1), ddof=0)),
                 int(logits.argmax()),
             ]
 
@@ -194,7 +196,10 @@ def test_names():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["kl", "loss"], "unknown metric 'loss': choose from log_prob, prob, rank, kl, top, or give a function"),
+        (
+            ["kl", "loss"],
+            "unknown metric 'loss': choose from log_prob, prob, rank, kl, fisher, top, or give a function",
+        ),
         (["kl", "prob", "kl"], "two metrics are called 'kl': each needs a name of its own"),
         ([lambda *_: 0, lambda *_: 1], "two metrics are called '<lambda>'"),
         (["fails", fails], "unknown metric 'fails'"),

@@ -66,7 +66,7 @@ def _shared(
     readout: Annotated[
         str, typer.Option(metavar="LIST", help="logit, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L")
     ] = "logit",
-    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, top")] = "",
+    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, fisher, top")] = "",
     ablation: Annotated[
         Literal["resample", "zero", "mean", "noise", "counterfactual"],
         typer.Option(help="What ablated components write instead."),

@@ -2,7 +2,8 @@
 
 Selections are written alike in Python and on the command line: `layers`, `attn`, `mlp`, `heads`, `heads.9`,
 `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. Ablated may also be several parts
-at once: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value).
+at once: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value). Frozen, but not ablated
+or read, can also be what a head attends by: `query.9.6`, `key.9.6`, `value.9.6`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,14 @@ from hydrascope.errors import HydrascopeError
 LayerKind = Literal["attn", "mlp"]
 #: The parts of a layer: an attention layer's heads, an MLP's neurons.
 UnitKind = Literal["head", "neuron"]
-Kind = Literal["attn", "mlp", "head", "neuron"]
+#: What a head attends by, at the positions from which on a run differs from the clean one.
+InputKind = Literal["query", "key", "value"]
+Kind = Literal["attn", "mlp", "head", "neuron", "query", "key", "value"]
 
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 #: Which kind of layer a unit is part of, and the other way round.
 LAYER_OF: dict[UnitKind, LayerKind] = {"head": "attn", "neuron": "mlp"}
+INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 UNIT_OF: dict[LayerKind, UnitKind] = {layer: unit for unit, layer in LAYER_OF.items()}
 
 _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
@@ -28,7 +32,7 @@ _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 @dataclass(frozen=True)
 class Component:
-    """One part: an attention layer, an MLP, a query head or a neuron; `str()` is its label in results.
+    """One part: an attention layer, an MLP, a query head, a neuron, or an input of a head; `str()` is its label.
 
         >>> str(Component(9, "head", 6)), Component.parse("mlp.3")
         ('head.9.6', Component(layer=3, kind='mlp', unit=-1))
@@ -36,7 +40,7 @@ class Component:
     Attributes:
         layer: counted from 0.
         kind: of part.
-        unit: which head or neuron of the layer, counted from 0; −1 for a whole layer.
+        unit: which head (or whose input), or which neuron of the layer, counted from 0; −1 for a whole layer.
     """
 
     layer: int
@@ -48,18 +52,31 @@ class Component:
 
     @property
     def is_unit(self) -> bool:
-        """Whether it is a part of a layer, not a whole one."""
-        return self.unit >= 0
+        """Whether it is a head or a neuron: a part of a layer that writes on its own."""
+        return self.kind in LAYER_OF
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it is what a head attends by."""
+        return self.kind in INPUT_KINDS
+
+    @property
+    def head(self) -> "Component":
+        """The head whose input it is."""
+        return Component(self.layer, "head", self.unit)
 
     @property
     def whole(self) -> "Component":
         """The layer that it is, or is a part of."""
-        kind = LAYER_OF.get(cast(UnitKind, self.kind))
+        kind = "attn" if self.is_input else LAYER_OF.get(cast(UnitKind, self.kind))
         return self if kind is None else Component(self.layer, kind)
 
     @property
     def site(self) -> "Component":
-        """Where its value stands: itself for a layer; for a unit, all units of its layer side by side (`head.9`)."""
+        """Where its value stands: itself for a layer; for a unit, all units of its layer side by side (`head.9`).
+
+        An input stands nowhere: attention itself holds it.
+        """
         return Component(self.layer, self.kind)
 
     @classmethod
@@ -67,10 +84,10 @@ class Component:
         """The component that `label` names.
 
         Raises:
-            HydrascopeError: the label is none of `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`.
+            HydrascopeError: the label is none of `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, ….
         """
         kind, *numbers = label.split(".")
-        wanted = {"attn": 1, "mlp": 1, "head": 2, "neuron": 2}.get(kind)
+        wanted = 1 if kind in LAYER_KINDS else 2 if kind in (*LAYER_OF, *INPUT_KINDS) else None
         if wanted != len(numbers) or not all(number.isdecimal() for number in numbers):
             raise HydrascopeError(f"{label!r} is no part of a model: write {_SYNTAX}")
         return cls(int(numbers[0]), cast(Kind, kind), int(numbers[1]) if wanted == 2 else -1)
@@ -149,12 +166,28 @@ def selected(model: Parts, selection: Selection) -> tuple[Component, ...]:
     Raises:
         HydrascopeError: something in it is unknown, not in the model, or joins several components.
     """
-    found: list[Component] = []
-    for run in selected_runs(model, selection):
-        if len(run.overridden) > 1:
-            raise HydrascopeError(f"{run} is a run of several parts: name the parts one by one")
-        found += run.ablated
-    return tuple(found)
+    return tuple(part for run in selected_runs(model, selection) for part in _single(run).ablated)
+
+
+def selected_mediators(model: Parts, selection: Selection) -> tuple[Component, ...]:
+    """The layers, heads and inputs of heads that `selection` names: what can be frozen to see what it brings.
+
+        >>> selected_mediators(model, "layers,head.9.6,query.9.6,values.9")  # doctest: +SKIP
+
+    Raises:
+        HydrascopeError: as `selected`; or it names neurons.
+    """
+    parts = tuple(part for run in _all_runs(model, selection) for part in _single(run).ablated)
+    for part in parts:
+        if part.kind == "neuron":
+            raise HydrascopeError(f"{part} can't be a mediator: give layers, heads, or inputs of heads")
+    return parts
+
+
+def _single(run: Run) -> Run:
+    if len(run.overridden) > 1:
+        raise HydrascopeError(f"{run} is a run of several parts: name the parts one by one")
+    return run
 
 
 def selected_runs(model: Parts, selection: Selection) -> tuple[Run, ...]:
@@ -164,8 +197,17 @@ def selected_runs(model: Parts, selection: Selection) -> tuple[Run, ...]:
 
     Raises:
         HydrascopeError: something in it is unknown, not in the model, overridden twice, or frozen where nothing that
-            is ablated reaches it.
+            is ablated reaches it; or it is an input of a head, which can only be frozen.
     """
+    runs = _all_runs(model, selection)
+    for run in runs:
+        for part in run.ablated:
+            if part.is_input:
+                raise HydrascopeError(f"{part} can only be frozen, as in attn.0|{part}: name a head to ablate or read")
+    return runs
+
+
+def _all_runs(model: Parts, selection: Selection) -> tuple[Run, ...]:
     given = [selection] if isinstance(selection, str | Component | Run) else list(selection)
     runs = dict.fromkeys(chain.from_iterable(_runs(model, each) for each in given))
     if not runs:
@@ -200,7 +242,11 @@ def _word(model: Parts, word: str) -> list[Run]:
             layers = [Component(int(number), kind)]
             _require_part(model, layers[0])
         return [Run((unit,)) for layer in layers for unit in model.units(layer)]
-    if plural in (*LAYER_KINDS, "head", "neuron"):
+    inputs = {"queries": "query", "keys": "key", "values": "value"}
+    if plural in inputs:
+        heads = _word(model, f"heads{dot}{number}")
+        return [Run((Component(c.layer, cast(Kind, inputs[plural]), c.unit),)) for run in heads for c in run.ablated]
+    if plural in (*LAYER_KINDS, *LAYER_OF, *INPUT_KINDS):
         return [_required(model, Run.parse(word))]
     raise HydrascopeError(f"{word!r} is no part of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}")
 
@@ -213,7 +259,7 @@ def _required(model: Parts, run: Run) -> Run:
         _require_part(model, component)
         if run.overridden.count(component) > 1:
             raise HydrascopeError(f"{run} overrides {component} twice: name it once")
-        if component.is_unit and component.whole in run.overridden:
+        if component.whole != component and component.whole in run.overridden:
             raise HydrascopeError(f"{run} overrides {component} and the whole of {component.whole}: choose one of them")
     first = min(map(model.stage, run.ablated))
     for component in run.frozen:
@@ -227,7 +273,8 @@ def _require_part(model: Parts, component: Component) -> None:
     if component.whole not in model.components:
         last = model.components[-1].layer
         raise HydrascopeError(f"{model.name} has no {component}: its layers are 0 to {last}")
-    if component.whole != component and component not in (units := model.units(component.whole)):
+    part = component.head if component.is_input else component
+    if part.whole != part and part not in (units := model.units(part.whole)):
         raise HydrascopeError(f"{model.name} has no {component}: {component.whole} has {units[0]} to {units[-1]}")
 
 
@@ -240,7 +287,9 @@ def downstream(model: Parts, run: Run, components: Sequence[Component]) -> list[
     changed = {component.whole for component in run.ablated}
 
     def responds(component: Component) -> bool:
-        overridden = component in run.overridden or component.whole in run.overridden
+        overridden = {component, component.whole, component.head if component.is_input else component} & {
+            *run.overridden
+        }
         return model.stage(component) > first and not overridden and component not in changed
 
     return [responds(component) for component in components]

@@ -14,6 +14,7 @@ from typing import Any
 import xarray as xr
 
 from hydrascope.components import (
+    INPUT_KINDS,
     LAYER_KINDS,
     Component,
     Parts,
@@ -21,6 +22,7 @@ from hydrascope.components import (
     Selection,
     downstream,
     selected,
+    selected_mediators,
     selected_runs,
     stage,
 )
@@ -90,14 +92,14 @@ class Mediated:
         def frozen(chosen: Sequence[Component]) -> Run:
             return Run(run.ablated, tuple(chosen))
 
-        layers, parts = below(model.components), below(mediators)
-        whole = [part for part in parts if part.whole == part or part.whole not in parts]
+        parts, every = below(mediators), _reacting(model, run, below(model.components))
+        whole = [part for part in parts if not ({part.whole, part.head} - {part}) & {*parts}]
         return cls(
             run,
-            frozen(layers),
+            frozen(every),
             frozen(whole),
             {part: frozen([part]) for part in parts},
-            {part: frozen(_others(model, part, layers)) for part in parts},
+            {part: frozen(_others(model, part, every)) for part in parts},
         )
 
     @property
@@ -106,10 +108,23 @@ class Mediated:
         return (self.run, self.none, self.together, *self.without.values(), *self.alone.values())
 
 
-def _others(model: Parts, part: Component, layers: Sequence[Component]) -> list[Component]:
-    """All of `layers` but what `part` writes: of its own layer, if it is a head, the other heads."""
-    rest = [layer for layer in layers if layer != part.whole]
-    return rest + ([head for head in model.units(part.whole) if head != part] if part.is_unit else [])
+def _reacting(model: Parts, run: Run, layers: Sequence[Component]) -> list[Component]:
+    """All that can react to an ablation: `layers` downstream, and the other heads of those that hold an ablated one."""
+    first = min(map(model.stage, run.ablated))
+    holding = {part.whole for part in run.ablated if model.stage(part) > first} - {*run.ablated}
+    return [*layers, *(head for layer in holding for head in model.units(layer) if head not in run.ablated)]
+
+
+def _others(model: Parts, part: Component, every: Sequence[Component]) -> list[Component]:
+    """All of `every` but what `part` writes: of its own layer the other heads, of its own head the other inputs."""
+    if part.whole == part:
+        return [each for each in every if each != part]
+    head = part.head
+    rest = [each for each in every if each not in (part.whole, head)]
+    rest += [other for other in model.units(part.whole) if part.whole in every and other != head]
+    return rest + [
+        Component(part.layer, kind, part.unit) for kind in INPUT_KINDS if part.is_input and kind != part.kind
+    ]
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ class Mediation:
 
     Attributes:
         ablate: what is ablated, one by one or together, nothing frozen.
-        mediators: the layers and heads whose reactions are asked for.
+        mediators: the layers, heads and inputs of heads (`query.9.6`, `keys.9`) whose reactions are asked for.
     """
 
     ablate: Selection = "attn"
@@ -132,15 +147,15 @@ class Mediation:
         Raises:
             HydrascopeError: a selection names what isn't there, freezes something, or names neurons as mediators.
         """
-        runs, parts = selected_runs(model, self.ablate), selected(model, self.mediators)
+        runs, parts = selected_runs(model, self.ablate), selected_mediators(model, self.mediators)
         for run in runs:
             if run.frozen:
                 raise HydrascopeError(
                     f"{run} freezes {run.frozen[0]}: name what is ablated only, mediators are frozen here"
                 )
-        for part in parts:
-            if part.kind == "neuron":
-                raise HydrascopeError(f"{part} can't be a mediator: give layers or heads")
+            neurons = [part for part in run.ablated if part.kind == "neuron"]
+            if len({part.whole for part in run.ablated}) > 1 and neurons:
+                raise HydrascopeError(f"{run} ablates {neurons[0]} with other layers: its MLP can't be frozen in part")
         return [Mediated.of(model, run, parts) for run in runs]
 
     def runs(self, model: Parts) -> tuple[Run, ...]:
@@ -152,7 +167,7 @@ class Mediation:
         return {
             "experiment": "mediation",
             "ablate": ",".join(str(one.run) for one in self.each(model)),
-            "mediators": ",".join(map(str, selected(model, self.mediators))),
+            "mediators": ",".join(map(str, selected_mediators(model, self.mediators))),
         }
 
 

@@ -46,14 +46,24 @@ def kl(logits: Tensor, clean: Tensor, target: int) -> Tensor:
     return ((log_clean - logits.log_softmax(-1)) @ log_clean.exp()).clamp_min(0)
 
 
+def fisher(logits: Tensor, clean: Tensor, target: int) -> Tensor:
+    """`[run]` Σ p_clean (δ − Σ p_clean δ)², δ = logits − clean, in logits²: to second order in δ twice the `kl`.
+
+    The energy ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation (CoAx, arXiv 2607.01940).
+    """
+    weight = clean.softmax(-1)
+    change = logits - clean
+    return ((change - (change @ weight)[:, None]) ** 2) @ weight
+
+
 def top(logits: Tensor, clean: Tensor, target: int) -> Tensor:
     """`[run]` The most likely token's id."""
     return logits.argmax(-1)
 
 
-METRICS: dict[str, Function] = {each.__name__: each for each in (log_prob, prob, rank, kl, top)}
+METRICS: dict[str, Function] = {each.__name__: each for each in (log_prob, prob, rank, kl, fisher, top)}
 #: What each is measured in.
-UNITS = {"log_prob": "nats", "prob": "1", "rank": "tokens", "kl": "nats", "top": "token id"}
+UNITS = {"log_prob": "nats", "prob": "1", "rank": "tokens", "kl": "nats", "fisher": "logits²", "top": "token id"}
 
 
 @dataclass(frozen=True)

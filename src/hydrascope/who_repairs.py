@@ -6,7 +6,7 @@ import xarray as xr
 
 from hydrascope import measures
 from hydrascope.ablation import Ablation
-from hydrascope.components import Selection, selected
+from hydrascope.components import Selection, selected_mediators
 from hydrascope.experiments import Interactions, Mediation
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import AnyPrompts
@@ -40,7 +40,7 @@ def mediation(
     """
     asked = Mediation(ablate, mediators)
     asked.each(model)
-    read = ["layers", *map(str, selected(model, mediators))]
+    read = ["layers", *(str(part) for part in selected_mediators(model, mediators) if not part.is_input)]
     return measures.mediation(sweep(model, prompts, ablation, ablate=asked, read=read, keep="means", **options))
 
 

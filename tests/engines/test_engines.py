@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, shared, tiny, tolerance
 
-from hydrascope.components import Component, Run
+from hydrascope.components import INPUT_KINDS, Component, Run
 from hydrascope.engines import Readings, choose, reference, wavefront
 from hydrascope.engines.schedule import schedule
 from hydrascope.errors import HydrascopeError
@@ -51,6 +51,27 @@ def test_wavefront_gives_what_plain_forward_passes_give(case, at):
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
 
+@pytest.mark.parametrize("case", ["gpt2", "cohere", "gemma2"])
+def test_units_are_read_in_any_order(case):
+    """All heads of a layer, and all neurons: the last first."""
+    model = shared(case)
+    units = model.units(Component(1, "attn"))[::-1] + model.units(Component(1, "mlp"))[::-1]
+    asked = request(model, ["attn.0", "head.1.1"], units=units)
+    assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
+
+
+@st.composite
+def runs_with_inputs(draw, model: LanguageModel) -> Run:
+    """An ablated layer, and inputs of heads after it frozen, with a layer or without."""
+    ablated = draw(st.sampled_from(model.components[:-2]))
+    later = [head for head in heads(model) if model.stage(head) > model.stage(ablated)]
+    some = draw(st.lists(st.sampled_from(later), min_size=1, max_size=4, unique=True))
+    inputs = tuple(Component(head.layer, draw(st.sampled_from(INPUT_KINDS)), head.unit) for head in some)
+    layers = [layer for layer in model.components if model.stage(layer) > model.stage(ablated)]
+    frozen = draw(st.lists(st.sampled_from(layers), max_size=1))
+    return Run((ablated,), (*(part for part in inputs if part.whole not in frozen), *frozen))
+
+
 @pytest.mark.parametrize("case", FAST)
 @settings(max_examples=5, deadline=None)
 @given(
@@ -62,11 +83,28 @@ def test_wavefront_gives_what_plain_forward_passes_give(case, at):
 )
 def test_wavefront_gives_the_same_for_any_plan(case, data, lengths, patches, seed, at):
     model = shared(case, seed % 2)
-    runs = data.draw(random_runs(model))
+    runs = [*data.draw(random_runs(model)), *data.draw(st.lists(runs_with_inputs(model), max_size=3))]
     units = data.draw(st.lists(st.sampled_from(heads(model) + neurons(model)), max_size=4, unique=True))
     readouts = several_readouts(model, len(lengths))
     asked = request(model, runs, lengths, at, patches=patches, seed=seed, units=units, readouts=readouts)
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("case", FAST)
+def test_heads_that_attend_by_what_they_have_in_the_clean_run(case, at):
+    """Their queries, keys and values frozen, one by one and together, in rows that branch off any other."""
+    model = shared(case)
+    labels = ["attn.0", "attn.0|query.1.1", "attn.0|key.1.1", "attn.0|value.1.3", "mlp.0|query.1.0|query.2.0"]
+    labels += ["head.0.1|query.1.1|key.1.1|value.1.1", "attn.0|mlp.1|query.2.1", "attn.0|attn.1|key.2.0|value.2.2"]
+    labels += ["attn.0|query.1.1|head.1.0", "attn.0+mlp.1|query.2.3", "attn.0|query.1.1|mlp.1"]
+    asked = request(
+        model, labels, (8, 3), at, units=heads(model), readouts=several_readouts(model), metrics=["log_prob"]
+    )
+    expected = reference.measure(model, asked)
+    assert_same(wavefront.measure(model, asked), expected, tolerance(case))
+    # It does something: the ablation reaches the queries.
+    assert not torch.allclose(expected.run_logit[:, :, 0], expected.run_logit[:, :, 1])
 
 
 def one_may_react(model: LanguageModel, label: str) -> list[Run]:

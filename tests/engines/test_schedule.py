@@ -36,13 +36,16 @@ def plans(draw) -> tuple[Depth, list[Run]]:
     blocks = range(model.blocks)
     pool = [*model.components, *(Component(block, "head", 1) for block in blocks)]
     pool += [Component(block, "neuron", unit) for block in blocks for unit in (0, 1)]
+    pool += [Component(block, "query", 1) for block in blocks]
     some = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=6, unique=True))
     runs = []
     for _ in range(draw(st.integers(1, 12))):
         parts = draw(st.lists(st.sampled_from(some), min_size=1, max_size=5, unique=True))
         fitting = [part for part in parts if not (part.is_unit and part.whole in parts)]
-        runs.append(Run(tuple(fitting[:1]), tuple(fitting[1:])))
-    return model, runs
+        fitting.sort(key=lambda part: part.is_input)
+        if not fitting[0].is_input:
+            runs.append(Run(tuple(fitting[:1]), tuple(fitting[1:])))
+    return model, runs or [Run((model.components[0],))]
 
 
 def wanted(model: Depth, run: Run) -> Overrides:
@@ -121,8 +124,11 @@ def test_turns_say_what_joins_and_what_writes_where(asked):
     for layer in model.components:
         turn = plan.turns[layer]
         assert turn.starting == turn.inner + turn.outer
-        joining = sorted(turn.starting + turn.idle)
-        starts = [n for n, branch in enumerate(plan.branches) if n and branch.start == model.stage(layer)]
+        here = [n for n, branch in enumerate(plan.branches) if n and branch.start == model.stage(layer)]
+        before = [n for n in here if any(c.is_input for c, _ in own_at(model, plan, n))]
+        assert turn.inputs == (before if layer.kind == "attn" else [])
+        joined += turn.inputs
+        joining, starts = sorted(turn.starting + turn.idle), [n for n in here if n not in before]
         assert joining == starts
         if layer.kind == "mlp" or not model.parallel:
             joined += joining
@@ -144,6 +150,12 @@ def test_turns_say_what_joins_and_what_writes_where(asked):
         if not model.parallel:
             assert turn.starting == sorted(turn.starting)
     assert joined == list(range(1, len(plan.branches)))
+
+
+def own_at(model: Depth, plan: Schedule, branch: int) -> Overrides:
+    """What a branch overrides where it starts."""
+    start = plan.branches[branch].start
+    return {(c, frozen) for c, frozen in plan.branches[branch].own if model.stage(c) == start}
 
 
 def cost(model: Depth, kept: list[frozenset]) -> int:

@@ -5,7 +5,7 @@ attends as the model would and keeps each layer's keys and values; in the sweep,
 shares with all rows of its prompt, and to its own last positions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ from hydrascope.model import LanguageModel, wider
 _NAME = "hydrascope"
 
 Attend = Callable[..., Tensor]
+#: Per kind of input, the heads and rows in which it is frozen.
+Held = dict[str, list[tuple[int, slice]]]
 _attend: ContextVar[Attend] = ContextVar("attend")
 
 
@@ -111,8 +113,12 @@ def causal_attention(prefix: Prefix) -> Attend:
     return attend
 
 
-def row_attention(prefix: Prefix) -> Attend:
-    """Attention of `[prompt, head, row · suffix, head width]`: each row to its prompt's prefix and its own suffix."""
+def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
+    """Attention of `[prompt, head, row · suffix, head width]`: each row to its prompt's prefix and its own suffix.
+
+    Args:
+        held: what heads of a layer attend by that is frozen: there they attend by what row 0, the clean run, has.
+    """
 
     def attend(
         layer: int,
@@ -126,12 +132,18 @@ def row_attention(prefix: Prefix) -> Attend:
     ) -> Tensor:
         prompts, heads, rows, width = query.shape
         kv_heads, length = key.shape[1], prefix.length
+        if frozen := held(layer):
+            query, key, value = (
+                _frozen(frozen.get(kind, []), each, heads, length)
+                for kind, each in (("query", query), ("key", key), ("value", value))
+            )
         # Heads that share keys and values (grouped-query attention) are rows of one product.
         grouped = query.reshape(prompts, kv_heads, heads // kv_heads, rows, width)
         scores = grouped.flatten(2, 3) @ prefix.keys[layer].transpose(-1, -2)
         before, suffixes = scores.shape[-1], rows // length
         scores = scores.view(prompts, heads, rows, before)
-        own = _own_scores(grouped, key, length).view(prompts, heads, rows, length)
+        by_key = query.reshape(prompts, key.shape[1], -1, rows, width)
+        own = _own_scores(by_key, key, length).view(prompts, heads, rows, length)
         scores, own = _capped(scores * scaling, softcap), _capped(own * scaling, softcap)
         # [prompt, 1, 1, suffix, position]: the same for every head and row.
         hidden = ~prefix.visible[layer][:, None, None]
@@ -143,11 +155,21 @@ def row_attention(prefix: Prefix) -> Attend:
         shared = (
             weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[layer]
         )
-        shared = shared.view(prompts, kv_heads, heads // kv_heads, rows, value.shape[-1])
-        own = weights[..., before:].view(prompts, kv_heads, heads // kv_heads, rows, length)
+        shared = shared.view(prompts, value.shape[1], -1, rows, value.shape[-1])
+        own = weights[..., before:].reshape(prompts, value.shape[1], -1, rows, length)
         return _with_own(shared, own, value).flatten(1, 2)
 
     return attend
+
+
+def _frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:
+    """`each` with the first row's in some heads and rows; a copy a query head where heads share it."""
+    if not where:
+        return each
+    own = each.repeat_interleave(heads // each.shape[1], 1).unflatten(2, (-1, length))
+    for head, rows in where:
+        own[:, head, rows] = own[:, head, :1].clone()
+    return own.flatten(2, 3)
 
 
 def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:

@@ -163,7 +163,7 @@ class Record:
         if frozen and layer in self.reads:
             for unit in self.reads[layer].units:
                 column = self.read[self.column[unit]]
-                column[:, self.rows(frozen)] = column[:, :1]
+                column[:, self.rows(frozen)] = column[:, :1].clone()
 
     def _book(self, layer: Component) -> None:
         """Add to δ what overrides of units change in the output of `layer`, through the norm where there is one."""
@@ -285,10 +285,10 @@ class _UnitReads:
         below = request.readouts.belongs(units[0])
         directions = directions if below is None else directions * below
         pulled = projection.pulled_back(directions.mT).mT
-        #: Which columns are read: those of the units, side by side.
-        self.columns = torch.cat(
-            [torch.arange(projection.units * projection.width)[projection.columns(u.unit)] for u in units]
-        )
+        #: Which columns are read: those of the units, side by side, in the order in which the units are asked for.
+        every = torch.arange(projection.units * projection.width)
+        self.columns = torch.cat([every[projection.columns(u.unit)] for u in units])
+        self.all_in_order = torch.equal(self.columns, every)
         self.weights = pulled[:, self.columns]
         if projection.width > 1:
             # [prompt, column, unit · readout]: block by block, so that one product reads all units.
@@ -301,7 +301,7 @@ class _UnitReads:
     def read(self, values: Tensor, projected: Tensor | None) -> Tensor:
         """`[prompt, row, unit, readout]` ⟨y, a⟩, from all units' values and, with a norm, the projection's output."""
         values = values.to(self.weights.dtype)
-        if len(self.columns) < values.shape[-1]:
+        if not self.all_in_order:
             values = values[..., self.columns]
         if self.projection.width > 1:
             read = (values @ self.weights).unflatten(-1, (len(self.units), -1))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hydrascope.components import Component, Run
 from hydrascope.engines.clean import clean_run_at
+from hydrascope.engines.held import holding
 from hydrascope.engines.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.engines.request import Readings, Request
 from hydrascope.metrics import evaluated
@@ -72,7 +73,7 @@ class _Prompt:
     @classmethod
     def of(cls, model: LanguageModel, request: Request, index: int) -> "_Prompt":
         ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
-        frozen = [component for run in request.runs for component in run.frozen]
+        frozen = [component for run in request.runs for component in run.frozen if not component.is_input]
         units = [component.site for component in (*request.units, *ablated, *frozen)]
         sites = tuple(dict.fromkeys((*model.components, *units)))
         length = len(request.tokens[index])
@@ -229,7 +230,8 @@ class _Prompt:
                 yield on_site(model, site, partial(visit, site))
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
-        with hooked(hooks()):
+        held = [[component for component in run.frozen if component.is_input] for run, _ in rows]
+        with holding(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = (model.unembedding(normed[0]) * model.logit_scale).to(wider(model.dtype))
         return _Seen(values, streams, logits)

@@ -60,19 +60,21 @@ class Turn:
 
     Attributes:
         writes: per overridden component, the branches that override it, and whether they freeze it.
+        inputs: the branches that start here with an input of a head: they join before the block.
         inner: the branches that start here with a head or neuron: they join where units' values stand.
         outer: the branches that start here with the whole layer: they join at its output.
         idle: the branches that start at this stage, but in the block's other layer.
     """
 
     writes: dict[Component, list[tuple[int, bool]]] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)
     inner: list[int] = field(default_factory=list)
     outer: list[int] = field(default_factory=list)
     idle: list[int] = field(default_factory=list)
 
     @property
     def starting(self) -> list[int]:
-        """All branches that start with an override here, in the order in which they join."""
+        """All branches that join at or after what is overridden here, in their order."""
         return self.inner + self.outer
 
 
@@ -101,12 +103,14 @@ def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
 
-    def turn_of(path: Path) -> tuple[int, int, bool]:
-        # Where it joins: its first layer, and there units' values come before the layer's output.
+    def turn_of(path: Path) -> tuple[int, bool, int, bool]:
+        # Where it joins: before the block, or at its first layer, where units' values come before its output.
         first = path[len(parents[path])]
         stage = model.stage(first[0][0])
         layer = min(model.components.index(component.whole) for component, _ in first)
-        return stage, layer, not any(c.is_unit and model.components.index(c.whole) == layer for c, _ in first)
+        before = any(component.is_input for component, _ in first)
+        inner = any(c.is_unit and model.components.index(c.whole) == layer for c, _ in first)
+        return stage, not before, layer, not inner
 
     order = sorted(nodes, key=turn_of)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
@@ -143,7 +147,7 @@ def _reaction(model: LanguageModel, run: Run) -> _Reaction | None:
     free = [layer for layer in model.components if model.stage(layer) > first and layer not in run.frozen]
     if len(free) != 1 or any(component.whole == free[0] for component in run.ablated):
         return None
-    held = tuple(component for component in run.frozen if component.whole == free[0])
+    held = tuple(component for component in run.frozen if component.whole == free[0] and component.is_unit)
     others = tuple(component for component in run.frozen if component not in held)
     return _Reaction(Run(run.ablated, (*others, free[0])), free[0], held)
 
@@ -203,5 +207,8 @@ def _turns(model: LanguageModel, branches: Sequence[Branch]) -> dict[Component, 
                 continue
             here = [component for component in started if component.whole == layer]
             kind = "outer" if layer in here else "inner" if here else "idle"
-            getattr(turns[layer], kind).append(number)
+            if any(component.is_input for component in started):
+                kind = "inputs"
+            if kind != "inputs" or layer.kind == "attn":
+                getattr(turns[layer], kind).append(number)
     return turns

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components import Component
-from hydrascope.engines.attention import Prefix, attending, causal_attention, row_attention
+from hydrascope.engines.attention import Held, Prefix, attending, causal_attention, row_attention
 from hydrascope.engines.clean import clean_run
 from hydrascope.engines.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.engines.kernels import fast_kernels, fastest_routines
@@ -48,7 +48,7 @@ def measure(model: LanguageModel, request: Request) -> Readings:
         sweep = _Sweep(
             model, request, values, plan, record, positions - prefix.start[:, None], last - prefix.start, length
         )
-        with attending(model, row_attention(prefix)), hooked(sweep.hooks()):
+        with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
             model.hf.base_model(input_ids=ids.gather(1, prefix.suffix), position_ids=prefix.suffix, use_cache=False)
         return record.readings()
 
@@ -136,6 +136,9 @@ class _Sweep:
         """Before a block: join the rows of the block before, and hold places for those that join inside."""
         hidden = args[0] if args else kwargs["hidden_states"]
         rows = self._join_pending(self._rows(hidden))
+        if inputs := self._turn(attn).inputs:
+            rows = torch.cat([rows, self._copies(rows, inputs)], 1)
+            self.joined += len(inputs)
         self.record.stream(attn.layer, self._final(rows))
         self.record.begin(self.model.stage(attn))
         if self.length > 1 and "position_embeddings" in kwargs:
@@ -155,6 +158,16 @@ class _Sweep:
         self.pending = None
         self.joined += count
         return torch.cat([rows, joining], 1)
+
+    def held(self, layer: int) -> Held:
+        """What heads of block `layer` attend by that is frozen: of which head, in which rows."""
+        found: Held = {}
+        for component, writes in self._turn(Component(layer, "attn")).writes.items():
+            if component.is_input:
+                for branch, _ in writes:
+                    rows = slice(self.record.first(branch), self.record.first(branch + 1))
+                    found.setdefault(component.kind, []).append((component.unit, rows))
+        return found
 
     def _narrow(self, attn: Component, hidden: Tensor) -> Tensor | None:
         """Before attention: rows that start there need no attention."""
