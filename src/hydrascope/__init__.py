@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from hydrascope.bank import CleanRuns
     from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
+    from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
     from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
+    from hydrascope.responsible import responsibility
     from hydrascope.runs import run, sweep
     from hydrascope.store import open_results
     from hydrascope.table import tidy
@@ -46,7 +48,9 @@ __all__ = [
     "load_prompts",
     "mediation",
     "open_results",
+    "responsibility",
     "run",
+    "shapley",
     "sweep",
     "tidy",
 ]
@@ -58,11 +62,13 @@ _HOMES = {
     "bank": ("CleanRuns",),
     "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
+    "fair_importance": ("shapley",),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
     "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
+    "responsible": ("responsibility",),
     "runs": ("run", "sweep"),
     "store": ("open_results",),
     "table": ("tidy",),

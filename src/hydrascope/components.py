@@ -5,6 +5,7 @@ Selections are written alike in Python and on the command line: `layers`, `attn`
 `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -193,11 +194,12 @@ def _required(model: Parts, run: Run) -> Run:
     """`run`, if the model can be run so."""
     if not run.ablated:
         raise HydrascopeError("a run ablates nothing: name at least one part that it ablates")
+    times = Counter(run.overridden)
     for component in run.overridden:
         _require_part(model, component)
-        if run.overridden.count(component) > 1:
+        if times[component] > 1:
             raise HydrascopeError(f"{run} overrides {component} twice: name it once")
-        if component.is_unit and component.whole in run.overridden:
+        if component.is_unit and component.whole in times:
             raise HydrascopeError(f"{run} overrides {component} and the whole of {component.whole}: choose one of them")
     first = min(map(model.stage, run.ablated))
     for component in run.frozen:
@@ -221,10 +223,10 @@ def downstream(model: Parts, run: Run, components: Sequence[Component]) -> list[
     What the run itself overrides doesn't respond, nor does a layer count of which it ablates a part.
     """
     first = min(map(model.stage, run.ablated))
-    changed = {component.whole for component in run.ablated}
+    changed, held = {component.whole for component in run.ablated}, set(run.overridden)
 
     def responds(component: Component) -> bool:
-        overridden = component in run.overridden or component.whole in run.overridden
+        overridden = component in held or component.whole in held
         return model.stage(component) > first and not overridden and component not in changed
 
     return [responds(component) for component in components]
