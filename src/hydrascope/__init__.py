@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
     from hydrascope.anatomy import Anatomy, declare
     from hydrascope.bank import CleanRuns
+    from hydrascope.circuits import faithfulness
     from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
     from hydrascope.fair_importance import shapley
@@ -44,6 +45,7 @@ __all__ = [
     "Run",
     "Zero",
     "declare",
+    "faithfulness",
     "load_model",
     "load_prompts",
     "mediation",
@@ -60,6 +62,7 @@ _HOMES = {
     "ablation": ("Ablation", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"),
     "anatomy": ("Anatomy", "declare"),
     "bank": ("CleanRuns",),
+    "circuits": ("faithfulness",),
     "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
     "fair_importance": ("shapley",),
