@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from brute import plain_effects
 from plain import Plain, Reader, loaded
 from tiny import tiny
@@ -49,6 +50,9 @@ def test_shares_are_the_benchmarks_and_whole_numbers_stay_whole():
     few = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers")
     assert tuple(few["share"].values) == SHARES
     assert few["kept"].values.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 3, 6]
+    # Which other shares are asked for makes no difference.
+    half = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers", shares=(0.5, 1))
+    xr.testing.assert_allclose(half["faithfulness"], few["faithfulness"].sel(share=[0.5, 1]))
 
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 0.6), (0.6, 1.0)])

@@ -59,7 +59,8 @@ def shapley(
 
         - `shapley` [readout, prompt, part] φ_c.
         - `standard_error` (likewise) of φ_c, over the pairs of orders: how far it may be from the mean over all orders,
-          of this prompt with these patches. NaN of a single pair.
+          of this prompt with these patches. NaN of a single pair. Few orders may miss the company in which a part
+          matters, and its error with it.
         - `mean_standard_error` [readout, part] the same of the mean of φ_c over prompts. Not to be had from
           `standard_error`: all prompts share their orders, and with them much of the error. What other prompts would
           give is not in it: see `hydrascope.measures.mean_interval`.
