@@ -7,14 +7,17 @@ if TYPE_CHECKING:
     from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
     from hydrascope.anatomy import Anatomy, declare
     from hydrascope.bank import CleanRuns
+    from hydrascope.circuits import faithfulness
     from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
     from hydrascope.experiments import Interactions, Mediation
+    from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
     from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
+    from hydrascope.responsible import responsibility
     from hydrascope.runs import run, sweep
     from hydrascope.store import open_results
     from hydrascope.table import tidy
@@ -45,12 +48,15 @@ __all__ = [
     "Run",
     "Zero",
     "declare",
+    "faithfulness",
     "interactions",
     "load_model",
     "load_prompts",
     "mediation",
     "open_results",
+    "responsibility",
     "run",
+    "shapley",
     "sweep",
     "tidy",
 ]
@@ -60,14 +66,17 @@ _HOMES = {
     "ablation": ("Ablation", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"),
     "anatomy": ("Anatomy", "declare"),
     "bank": ("CleanRuns",),
+    "circuits": ("faithfulness",),
     "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
     "experiments": ("Interactions", "Mediation"),
+    "fair_importance": ("shapley",),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
     "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
+    "responsible": ("responsibility",),
     "runs": ("run", "sweep"),
     "store": ("open_results",),
     "table": ("tidy",),

@@ -6,6 +6,7 @@ at once: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its
 or read, can also be what a head attends by: `query.9.6`, `key.9.6`, `value.9.6`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -255,11 +256,12 @@ def _required(model: Parts, run: Run) -> Run:
     """`run`, if the model can be run so."""
     if not run.ablated:
         raise HydrascopeError("a run ablates nothing: name at least one part that it ablates")
+    times = Counter(run.overridden)
     for component in run.overridden:
         _require_part(model, component)
-        if run.overridden.count(component) > 1:
+        if times[component] > 1:
             raise HydrascopeError(f"{run} overrides {component} twice: name it once")
-        if component.whole != component and component.whole in run.overridden:
+        if component.whole != component and component.whole in times:
             raise HydrascopeError(f"{run} overrides {component} and the whole of {component.whole}: choose one of them")
     first = min(map(model.stage, run.ablated))
     for component in run.frozen:
@@ -284,12 +286,11 @@ def downstream(model: Parts, run: Run, components: Sequence[Component]) -> list[
     What the run itself overrides doesn't respond, nor does a layer count of which it ablates a part.
     """
     first = min(map(model.stage, run.ablated))
-    changed = {component.whole for component in run.ablated}
+    changed, held = {component.whole for component in run.ablated}, set(run.overridden)
 
     def responds(component: Component) -> bool:
-        overridden = {component, component.whole, component.head if component.is_input else component} & {
-            *run.overridden
-        }
+        own = {component, component.whole, component.head if component.is_input else component}
+        overridden = not held.isdisjoint(own)
         return model.stage(component) > first and not overridden and component not in changed
 
     return [responds(component) for component in components]
