@@ -1,14 +1,16 @@
 """The command line: a thin layer over the library."""
 
+import os
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from hydrascope import __version__
-from hydrascope.errors import HydrascopeError
+from hydrascope.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
 ]
 Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Unused = Annotated[
+    bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
 Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
@@ -50,6 +55,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Run the command line; what the user can mend is said in one line, with exit code 2."""
+    _quiet()
     try:
         sys.exit(app(standalone_mode=False))
     except HydrascopeError as error:
@@ -63,13 +69,26 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"hydrascope: {' '.join(message.split())}", file=sys.stderr)
+    print(f"hydrascope: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def _quiet() -> None:
+    """Without the warnings of the libraries beneath, unless they are asked for: what matters is said in one line."""
+    for library in ("TRANSFORMERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _say(text: str = "", *, err: bool = False) -> None:
+    """Print `text`: what it quotes may be anyone's."""
+    typer.echo(printable(text), err=err)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(__version__)
+        _say(__version__)
         raise typer.Exit
 
 
@@ -79,7 +98,7 @@ def _without_command(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _say(context.get_help())
 
 
 @app.command()
@@ -130,6 +149,7 @@ def run(
     device: Device = "auto",
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
     revision: Revision = None,
+    allow_unused_weights: Unused = False,
     resume: Resume = False,
     elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
@@ -153,13 +173,16 @@ def run(
         "elsewhere": elsewhere,
         "overwrite": overwrite,
     }
-    _measure(model, prompts, limit, {"revision": revision, "dtype": dtype, "device": device}, arguments)
+    loading = {"revision": revision, "dtype": dtype, "device": device, "allow_unused_weights": allow_unused_weights}
+    _measure(model, prompts, limit, loading, arguments)
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if not text.isdecimal() or int(text) < 1:
+    from hydrascope.components import is_number
+
+    if not is_number(text) or int(text) < 1:
         raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
     return int(text)
 
@@ -173,18 +196,18 @@ def _measure(
     runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
-        typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+        _say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
     prompts = prompts if limit is None else prompts.limit(limit)
     model = load_model(name, **loading)
     try:
-        runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
+        runs.run(model, prompts, progress=True, say=_say, **arguments)
     except KeyboardInterrupt:
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
             f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
         ) from None
     attributes = store.read_attributes(out)
-    typer.echo(
+    _say(
         f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
@@ -216,14 +239,26 @@ def _opened(path: Path) -> "xr.Dataset":
     results = open_results(path)
     measured, planned = results.attrs["measured"], results.attrs["prompt_count"]
     if measured < planned:
-        typer.echo(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
-    return results
+        _say(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
+    return _shown(results)
+
+
+def _shown(results: "xr.Dataset") -> "xr.Dataset":
+    """`results`, all that is printed of it as a terminal may see it."""
+    names = ("ablated", "component", "readout", "metric")
+    labels = {
+        name: (results[name].dims, [printable(str(label)) for label in results[name].values])
+        for name in names
+        if name in results.coords
+    }
+    texts = {key: printable(value) for key, value in results.attrs.items() if isinstance(value, str)}
+    return results.assign_coords(labels).assign_attrs(texts)
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
     from hydrascope.figures import draw_all
 
-    typer.echo(str(draw_all(results, out, *choices)))
+    _say(str(draw_all(results, out, *choices)))
 
 
 @app.command()
@@ -245,7 +280,7 @@ def summary(
         _print(found, full=full)
     else:
         write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
-        typer.echo(write(found).rstrip("\n"))
+        _say(write(found).rstrip("\n"))
 
 
 def _print(found: "Summary", *, full: bool) -> None:
@@ -282,7 +317,7 @@ def compare(
         from hydrascope.figures.comparison import figure_comparison
         from hydrascope.figures.style import save
 
-        typer.echo(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
+        _say(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
 
 
 @app.command()
@@ -303,7 +338,7 @@ def export(
         table.to_csv(out, index=False)
     except OSError as error:
         raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another place") from error
-    typer.echo(f"{len(table):,} rows: {out}")
+    _say(f"{len(table):,} rows: {out}")
 
 
 @app.command()
@@ -312,27 +347,28 @@ def check(
     revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
+    allow_unused_weights: Unused = False,
     machine: Annotated[
         bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
     ] = False,
 ) -> None:
     """Run the self-check: what must hold for any model if its anatomy is right."""
-    from hydrascope.check import identities
+    from hydrascope.check import identities, why
     from hydrascope.loading import read_model
 
-    read = read_model(model, revision=revision, dtype=dtype, device=device)
+    read = read_model(model, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights)
     if machine:
         from hydrascope.machine import page
 
-        typer.echo("\n".join(page(read)))
+        _say("\n".join(page(read)))
         return
     failed = 0
     for identity in identities(read):
         verdict = "holds" if identity.passed else "FAILS"
         failed += not identity.passed
-        typer.echo(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
+        _say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{model} fails {failed} of the identities above: its anatomy is wrong, or it is broken")
+        raise HydrascopeError(f"{model} fails {failed} of the identities above; {why(read)}")
 
 
 @app.command()
@@ -370,11 +406,11 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
     save(figure_comparison(compared(measured)), out / "figures", "comparison")
     _draw(measured[best], out / "figures")
-    typer.echo()
+    _say()
     for name, verdict in found.items():
-        typer.echo(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
-    typer.echo(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
-    typer.echo(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
+        _say(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
+    _say(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
+    _say(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
 
 
 @app.command()
@@ -382,4 +418,4 @@ def motifs(out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder 
     """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
     from hydrascope.figures.motifs import draw_all
 
-    typer.echo(f"{len(draw_all(out))} files in {out}")
+    _say(f"{len(draw_all(out))} files in {out}")

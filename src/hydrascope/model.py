@@ -125,6 +125,10 @@ class LanguageModel:
             raise HydrascopeError(f"{layer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
         return found
 
+    def is_dense(self, layer: Component) -> bool:
+        """Whether the heads or neurons of `layer` can be told apart."""
+        return self._projections[layer] is not None
+
     def units(self, layer: Component) -> tuple[Component, ...]:
         """The heads or neurons of `layer`.
 
@@ -201,6 +205,11 @@ class LanguageModel:
         rows = int(self.unembedding.weight.shape[0])
         return rows if self.tokenizer is None else min(rows, len(self.tokenizer))
 
+    @property
+    def known_tokens(self) -> int:
+        """How many token ids it both reads and predicts, whatever its configuration says."""
+        return min(int(self.hf.get_input_embeddings().weight.shape[0]), int(self.unembedding.weight.shape[0]))
+
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
@@ -216,7 +225,8 @@ class LanguageModel:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""
-        return list(self._tokenizer(text)["input_ids"])
+        # Of what is too long, transformers would warn; the caller refuses it.
+        return list(self._tokenizer(text, verbose=False)["input_ids"])
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The token ids of `text`, as `encode` makes them, and which characters each stands for: first, and end.
