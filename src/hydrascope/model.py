@@ -53,6 +53,10 @@ class LanguageModel:
         self.layers = list(self._part(hf, self.anatomy.layers).children())
         self.final_norm: Any = self._part(hf, self.anatomy.norm)
         self.unembedding: Any = hf.get_output_embeddings()
+        if self.unembedding is None:
+            raise HydrascopeError(
+                f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
+            )
         self.components = tuple(Component(layer, kind) for layer in range(len(self.layers)) for kind in LAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)

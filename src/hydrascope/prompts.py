@@ -150,6 +150,8 @@ def _prompt(item: Any, where: str) -> Prompt:
     elif not isinstance(item, Prompt):
         item = Prompt(tokens=item)
     try:
+        if isinstance(item.tokens, bytes):
+            raise TypeError("bytes are no token ids")
         prompt = replace(
             item,
             answer=_text_or(index, item.answer),

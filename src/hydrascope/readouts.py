@@ -85,7 +85,7 @@ def require_readouts(readouts: Any) -> "list[Readout]":
     for each in several:
         if isinstance(each, type) and hasattr(each, "linear"):
             raise HydrascopeError(f"{each.__name__} is a class: give one of its objects, {each.__name__}(…)")
-        if not all(hasattr(each, name) for name in ("linear", "labels", "needs")):
+        if not (hasattr(each, "linear") and hasattr(each, "needs")):
             raise HydrascopeError(
                 f"{shown(repr(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
                 "hs.Direction(vector)"
