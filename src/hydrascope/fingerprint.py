@@ -42,7 +42,7 @@ def of_parameters(hf: PreTrainedModel) -> str:
     """
     total = hashlib.sha256(of_config(hf.config).encode())
     for name, value in sorted(hf.state_dict().items()):
-        total.update(json.dumps([name, _described(value)]).encode())
+        total.update(json.dumps([name, *_described(value)]).encode())
         total.update(_bytes(value))
     return f"sha256:{total.hexdigest()}"
 
@@ -68,9 +68,11 @@ def _told(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray | np.generic):
         # Of objects there is nothing but what they say of themselves.
-        return repr(value) if value.dtype.hasobject else _told(torch.from_numpy(np.array(value)))
+        return (
+            repr(value) if value.dtype.hasobject else [*_described(value), hashlib.sha256(value.tobytes()).hexdigest()]
+        )
     if isinstance(value, Tensor):
-        return [_described(value), hashlib.sha256(_bytes(value)).hexdigest()]
+        return [*_described(value), hashlib.sha256(_bytes(value)).hexdigest()]
     if isinstance(value, Mapping):
         return [[_told(key), _told(each)] for key, each in value.items()]
     if isinstance(value, list | tuple):
@@ -80,9 +82,11 @@ def _told(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def _described(value: Tensor) -> list[Any]:
+def _described(value: Tensor | np.ndarray | np.generic) -> list[Any]:
     return [list(value.shape), str(value.dtype)]
 
 
 def _bytes(value: Tensor) -> memoryview:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = value.detach().cpu().contiguous()
+    # Whatever its strides say of dimensions that have one place or none.
+    return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().data
