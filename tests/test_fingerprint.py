@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 import hydrascope as hs
 from hydrascope import fingerprint
 from hydrascope.errors import HydrascopeError
+from hydrascope.loading import read_model
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import Prompt
 from hydrascope.runs import run
@@ -30,7 +31,7 @@ TEXTS = ["ab", "the cat", "no", "xyz."]
 def model(change: Callable[[Any], object] = lambda hf: None, tokenizer: Any = None) -> LanguageModel:
     made = tiny("llama", torch.float32).hf.eval()
     change(made)
-    return hs.load_model(made, tokenizer or tiny_tokenizer())
+    return read_model(made, tokenizer or tiny_tokenizer())
 
 
 def other_tokenizer() -> PreTrainedTokenizerFast:

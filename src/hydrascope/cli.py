@@ -309,7 +309,8 @@ def compare(
     from hydrascope.comparison import compare as compared
     from hydrascope.summary.terminal import side_by_side
 
-    names = [path.stem if [each.stem for each in results].count(path.stem) == 1 else str(path) for path in results]
+    stems = [path.stem for path in results]
+    names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
     found = compared({name: _opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
     console = Console()
     (console if console.is_terminal else Console(width=80)).print(side_by_side(found))

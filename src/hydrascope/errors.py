@@ -18,7 +18,8 @@ class HydrascopeError(Exception):
 
     def __init__(self, message: str) -> None:
         """`message` on one line, as `printable` shows it: what it quotes may be anyone's."""
-        super().__init__(printable(" ".join(message.split())))
+        line = " ".join(each.strip() for each in message.splitlines())
+        super().__init__(printable(line.replace("\t", " ")))
 
 
 def printable(text: str) -> str:

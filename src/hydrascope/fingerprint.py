@@ -36,7 +36,7 @@ def of_config(config: PretrainedConfig) -> str:
 
 
 def of_parameters(hf: PreTrainedModel) -> str:
-    """Of the configuration and all parameters and buffers of a model, names included: 1 to 2 GB a second.
+    """Of the configuration and all parameters and buffers of a model, names included: about 1 GB a second.
 
     Not of where it was read from: the same model has the same hash.
     """

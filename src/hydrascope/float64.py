@@ -18,8 +18,8 @@ def copied(model: LanguageModel) -> LanguageModel | None:
     parameters = list(model.hf.parameters())
     needed = 8 * sum(map(Tensor.numel, parameters))
     room = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else COPY_BYTES
-    floating = all(map(Tensor.is_floating_point, parameters))
-    if model.dtype == torch.float64 or not floating or needed > min(room, COPY_BYTES):
+    plain = all(each.is_floating_point() and each.device == model.device for each in parameters)
+    if model.dtype == torch.float64 or not plain or needed > min(room, COPY_BYTES):
         return None
     hf = copy.deepcopy(model.hf).double()
     return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)

@@ -22,6 +22,9 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.zoo import phantom
 
+#: What of a repository is read besides weights.
+_READ = ("*.json", "*.jinja", "*.txt", "*.model")
+
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -149,9 +152,13 @@ def _read(name: str, revision: str | None, dtype: str, device: str, allow_unused
 
 def _looked_over(name: str, folder: Path) -> list[Path]:
     """The files that the weights in `folder` are read from, once all else there has been found readable."""
+    try:
+        os.listdir(folder / ".")  # which takes both rights to a folder
+    except OSError as error:
+        raise HydrascopeError(f"cannot load the model {name}: {error.strerror}: {folder}") from error
     if not os.path.lexists(folder / "config.json"):
         raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(each for pattern in _READ for each in folder.glob(pattern)):
         files.require_readable(path, "the model")
     if (folder / "adapter_config.json").exists():
         raise HydrascopeError(
@@ -165,8 +172,13 @@ def _folder(source: str, revision: str | None) -> tuple[Path, str]:
     """The folder that `source` names, fetched from the hub where it is none, and the hub's commit or ""."""
     try:
         folder = Path(source).expanduser()
+        os.stat(folder)
     except RuntimeError as error:  # of nobody's home
         raise HydrascopeError(f"no model folder at {source}: {error}") from error
+    except PermissionError as error:
+        raise HydrascopeError(f"the model folder {source} may not be looked at: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass  # a name on the hub, or of nothing
     if os.path.isdir(folder):  # unlike Path.is_dir, False for a name that no folder can have
         if revision is not None:
             raise HydrascopeError(f"{source} is a local folder, which has no revision {revision!r}: leave it out")
@@ -175,7 +187,7 @@ def _folder(source: str, revision: str | None) -> tuple[Path, str]:
         raise HydrascopeError(f"no model folder at {source}: give a folder with config.json and safetensors")
     # Not `original/`, `onnx/` and the like, nor the weights a second time in another layout.
     chosen: dict[str, Any] = {
-        "allow_patterns": ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"],
+        "allow_patterns": [*_READ, "*.safetensors"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
     try:
