@@ -113,7 +113,7 @@ def test_an_estimate_is_stored_and_kept(tmp_path: Path) -> None:
 
 def test_a_summary_says_where_rounding_is_much() -> None:
     texts = [f"{one} {two}" for one in "abcdefgh" for two in "xyz"]
-    results = hs.sweep(loaded("gpt2", torch.float32), texts, hs.Zero(), ablate="attn")
+    results = hs.sweep(loaded("gpt2", torch.float32), texts, hs.Zero(), ablate="attn.1")
 
     def warned(size: float) -> bool:
         errors = {effect: [size, 2 * size] for effect in EFFECTS}
