@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The models are tiny: threads would spend their time waiting for each other. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HYDRASCOPE_KERNELS", "onednn+gelu")
 # No test may reach a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _rounding_is_looked_at_where_it_is_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring a run twice takes longer than most runs of tests."""
+    if request.module.__name__ != "test_precision":
+        monkeypatch.setattr("hydrascope.runs.precision", lambda plan, clean: {})

@@ -1,6 +1,7 @@
 """Loading models: what is right loads, what is wrong is refused in one line."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.loading import load_model
+from hydrascope.loading import load_model, read_model
 
 
 @pytest.fixture
@@ -124,3 +125,113 @@ def test_wrong_options(folder):
 
 def test_a_revision_of_a_folder(folder):
     refused(folder, "has no revision 'main'", revision="main")
+
+
+def configured(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def test_weights_that_the_configuration_leaves_out(folder):
+    configured(folder, num_hidden_layers=2)
+    refused(folder, r"leaves out 9 of its weights: model\.layers\.2\.input_layernorm\.weight, .* and 6 others")
+    short = load_model(folder, allow_unused_weights=True)
+    assert len(short.layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("case", "extra"),
+    [
+        ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": [4]}),
+        ("gpt2", {"transformer.h.0.attn.bias": [1, 1, 64, 64], "transformer.h.0.attn.masked_bias": []}),
+        ("gpt_neo", {"transformer.h.0.attn.attention.bias": [1, 1, 64, 64]}),
+        ("gptj", {"transformer.h.1.attn.masked_bias": []}),
+        ("gpt_neox", {"gpt_neox.layers.0.attention.rotary_emb.inv_freq": [4], "gpt_neox.layers.0.attention.bias": [1]}),
+    ],
+)
+def test_what_older_files_keep_besides_weights_is_no_weight(tmp_path, case, extra):
+    folder = save_tiny(tmp_path / "model", case)
+    change(folder, lambda weights: weights.update({key: torch.ones(shape) for key, shape in extra.items()}))
+    read_model(folder)
+
+
+def test_a_tied_unembedding_may_be_in_the_file(tmp_path):
+    folder = save_tiny(tmp_path / "model", "gpt2")
+    change(folder, lambda weights: weights.update({"lm_head.weight": weights["transformer.wte.weight"].clone()}))
+    read_model(folder)
+
+
+def test_a_weight_that_is_no_mask_is_left_out(tmp_path):
+    folder = save_tiny(tmp_path / "model", "gpt2")
+    change(folder, lambda weights: weights.update({"transformer.h.0.attn.extra.bias": torch.ones(3)}))
+    refused(folder, "leaves out 1 of its weights: transformer.h.0.attn.extra.bias")
+
+
+def sharded(folder, place):
+    """The weights of `folder` in a file at `place`, and an index that says so."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    (folder / place).parent.mkdir(exist_ok=True)
+    save_file(weights, folder / place, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, str(place))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_outside_the_folder_are_refused(folder, tmp_path):
+    for place in ("../elsewhere.safetensors", str(tmp_path / "absolute.safetensors")):
+        other = shutil.copytree(folder, tmp_path / "model2" / str(len(place)))
+        sharded(other, place)
+        refused(other, "are outside its folder, where they can change unseen: copy them into it")
+    sharded(folder, "part.safetensors")
+    before = load_model(folder).revision
+    (folder / "part.safetensors").rename(tmp_path / "part.safetensors")
+    (folder / "part.safetensors").symlink_to(tmp_path / "part.safetensors")
+    refused(folder, "are outside its folder")
+    assert before.startswith("sha256:")
+
+
+def test_links_of_the_hubs_cache_are_followed(folder, tmp_path):
+    sharded(folder, "part.safetensors")
+    snapshot = tmp_path / "models--some--model/snapshots/abc"
+    blobs = tmp_path / "models--some--model/blobs"
+    shutil.copytree(folder, snapshot)
+    blobs.mkdir()
+    for path in list(snapshot.iterdir()):
+        path.rename(blobs / path.name)
+        path.symlink_to(f"../../blobs/{path.name}")
+    assert load_model(snapshot).revision == load_model(folder).revision
+
+
+def test_the_revision_follows_weights_in_folders_of_the_folder(folder):
+    sharded(folder, "parts/part.safetensors")
+    before = load_model(folder).revision
+    weights = load_file(folder / "parts/part.safetensors")
+    weights["model.norm.weight"].add_(1)
+    save_file(weights, folder / "parts/part.safetensors", metadata={"format": "pt"})
+    assert load_model(folder).revision != before
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": null}}', "[" * 100_000])
+def test_an_index_that_lists_no_weights(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    refused(folder, "cannot load the model|cannot read weights")
+
+
+def test_adapters_are_no_model(folder):
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "elsewhere"}))
+    refused(folder, "it holds adapters")
+
+
+def test_too_coarse_numbers_are_not_called_a_wrong_anatomy(folder):
+    change(folder, lambda weights: weights["model.layers.1.mlp.down_proj.weight"][3].mul_(1e6))
+    load_model(folder, dtype="float64")
+    refused(folder, "in float64 it does, so numbers in bfloat16 are too coarse for this model", dtype="bfloat16")
+
+
+def test_nothing_of_transformers_mixes_in(folder, capfd):
+    """Neither while a model is loaded nor when a prompt is longer than its tokenizer likes."""
+    model = load_model(folder)
+    model.tokenizer.model_max_length = 2
+    model.encode("abcd")
+    assert capfd.readouterr() == ("", "")

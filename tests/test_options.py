@@ -8,6 +8,7 @@ import pytest
 import torch
 from plain import TEXTS, loaded, plain_run
 
+from hydrascope import fingerprint
 from hydrascope.ablation import Counterfactual, Noise, Resample, Zero
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
@@ -39,7 +40,8 @@ def test_attributes_say_how_it_was_made(model: LanguageModel) -> None:
     expected = {
         "format": 2,
         "model": "llama",
-        "revision": "",
+        "revision": fingerprint.of_parameters(model.hf),
+        "config_hash": fingerprint.of_config(model.config),
         "dtype": "float64",
         "device": "cpu",
         "engine": "wavefront",

@@ -32,7 +32,7 @@ def model() -> LanguageModel:
 
 
 def engine(monkeypatch: pytest.MonkeyPatch, measure: Callable[[LanguageModel, Request], Readings]) -> None:
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("fake", measure, "for the test"))
+    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
 
 
 def close(one: xr.Dataset, other: xr.Dataset) -> None:
@@ -165,7 +165,7 @@ def test_an_engine_that_misses_the_clean_run_fails(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     engine(monkeypatch, lambda model, request: replace(reference.measure(model, request), clean_error=error))
-    with pytest.raises(HydrascopeError, match="the fake engine does not reproduce the clean run"):
+    with pytest.raises(HydrascopeError, match="the wavefront engine does not reproduce the clean run"):
         sweep(model, TEXTS, Zero())
 
 

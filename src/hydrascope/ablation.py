@@ -23,9 +23,10 @@ Every draw depends on the seed and on the prompt's place in its set alone: batch
 change nothing.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from hydrascope.bank import CleanRuns
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.noise import noisy_values
-from hydrascope.prompts import called
+from hydrascope.prompts import called, shown
 
 #: From a component to `[prompt, patch, slot, columns]`, what it writes at each of the prompt's ablated positions.
 Values = Callable[[Component], Float[Tensor, "prompt patch slot columns"]]
@@ -72,6 +73,33 @@ class Ablation(Protocol):
         a time.
         """
         ...
+
+
+def require_ablation(ablation: Any) -> None:
+    """Make sure that `ablation` is one, with numbers that can be drawn from.
+
+    Raises:
+        HydrascopeError: it is a class or a name, has no `draw`, or its patches, seed or scale are wrong.
+    """
+    if isinstance(ablation, type) and hasattr(ablation, "draw"):
+        raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
+    if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
+        raise HydrascopeError(
+            f"{shown(repr(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
+            "hs.Counterfactual(), or an object of yours with patches and draw"
+        )
+    _require_whole(ablation.patches, 1, "patches", "ask for at least one")
+    if isinstance(ablation, Noise | Resample):
+        _require_whole(ablation.seed, 0, "seed", "give a number from 0 on")
+    if isinstance(ablation, Noise) and not (isinstance(ablation.scale, numbers.Real) and 0 < ablation.scale < np.inf):
+        raise HydrascopeError(f"{ablation.scale} is no scale of noise: give a number above 0")
+
+
+def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise HydrascopeError(f"{name} cannot be {value!r}: give a whole number")
+    if value < least:
+        raise HydrascopeError(f"{value} {name}: {otherwise}")
 
 
 def drawn(ablation: Ablation, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
@@ -140,11 +168,14 @@ class Noise:
         """What noised copies of each prompt write.
 
         Raises:
-            HydrascopeError: the scale is no positive number, or there are no patches.
+            HydrascopeError: the noise is so small that it is lost in the rounding of the embeddings.
         """
-        _require_patches(self.patches)
-        if not 0 < self.scale < np.inf:
-            raise HydrascopeError(f"{self.scale:g} is no scale of noise: give a number above 0")
+        least = torch.finfo(clean.model.dtype).eps
+        if self.scale < least:
+            kind = str(clean.model.dtype).removeprefix("torch.")
+            raise HydrascopeError(
+                f"noise of scale {self.scale:g} is lost in the rounding of {kind} embeddings: give at least {least:.1g}"
+            )
         return Patches(
             _nobody(prompts, self.patches), noisy_values(clean, prompts, self.patches, self.scale, self.seed)
         )
@@ -170,7 +201,6 @@ class Resample:
         Raises:
             HydrascopeError: a prompt has fewer others to draw from than it needs patches.
         """
-        _require_patches(self.patches)
         targets = np.asarray(clean.targets)
         sources = np.stack([self._others(clean, targets, index) for index in prompts])
         return Patches(sources, lambda component: clean.take(component, sources, prompts))
@@ -214,8 +244,3 @@ class Counterfactual:
 
 def _nobody(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
     return np.full((len(prompts), patches), -1)
-
-
-def _require_patches(patches: int) -> None:
-    if patches < 1:
-        raise HydrascopeError(f"{patches} patches: ask for at least one")

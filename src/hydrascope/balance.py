@@ -10,14 +10,16 @@ network, without a norm.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hydrascope.components import Run, downstream
 from hydrascope.engines import Readings
+from hydrascope.engines.clean import clean_run
 from hydrascope.model import LanguageModel
+from hydrascope.projection import weight_of
+from hydrascope.readouts import Readouts, final_scale
 
 #: How far the balance may be off, as a share of the size of its terms. In float32 it is 64 roundings, of which a
 #: model of 12 layers shows up to 6; some models compute in float32 even where they are asked for float64. Narrower
@@ -28,6 +30,8 @@ TOLERANCE = {
     torch.float16: 4 * torch.finfo(torch.float16).eps,
     torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
 }
+#: The same as a share of the terms inside layers, of which there are many more: 4 roundings in float32.
+WITHIN = 1 / 16
 
 
 def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, Tensor]:
@@ -80,17 +84,46 @@ def responding(model: LanguageModel, runs: Sequence[Run]) -> Bool[Tensor, "run l
 
 def imbalance(
     readings: Readings, changing: Bool[Tensor, "run layer"], final: Bool[Tensor, "readout"]
-) -> Float[np.ndarray, "readout prompt"]:
-    """`[readout, prompt]` how far the balance is off at worst, in the unit of the readout."""
+) -> Float[Tensor, "readout prompt run patch"]:
+    """How far the balance is off, in the unit of the readout."""
     layers = changing.shape[1]
     after, before = readings.run_unembed[..., :layers], readings.unembed[:, :, None, None, :layers]
     changes = ((after - before) * changing[:, None].to(after)).sum(-1)
     norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1))
     total = readings.run_logit - readings.logit[..., None, None]
-    return np.asarray((total - changes - norm).abs().amax((2, 3)).double().cpu())
+    return (total - changes - norm).abs()
 
 
-def size(readings: Readings, layers: int) -> Float[np.ndarray, "readout prompt"]:
-    """`[readout, prompt]` the sum of the balance's terms, without their signs: what rounding errors are a share of."""
-    terms = readings.run_unembed[..., :layers].abs().sum(-1).amax((2, 3)) + readings.embed.abs() + readings.logit.abs()
-    return np.asarray(terms.double().clamp_min(torch.finfo(torch.float32).tiny).cpu())
+def size(readings: Readings, layers: int, final: Bool[Tensor, "readout"]) -> Float[Tensor, "readout prompt run patch"]:
+    """The sum of what the balance adds up, without signs: what rounding errors are a share of.
+
+    What a run takes out of the residual stream was in it, and left its rounding there: so a part counts with the larger
+    of what it writes in the two runs, and at the larger of their scales. Where an ablation removes what the final
+    norm's scale came from, that is many times what is left.
+    """
+    after, before = readings.run_unembed[..., :layers].abs(), readings.unembed[:, :, None, None, :layers].abs()
+    parts = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs()
+    terms = parts * _scales(readings, final).clamp_min(1) + readings.logit[..., None, None].abs()
+    return terms.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+@torch.no_grad()
+def within(
+    model: LanguageModel, tokens: Sequence[Sequence[int]], readouts: Readouts
+) -> Float[Tensor, "readout prompt 1 1"]:
+    """The sum of the terms of the products that each layer of the clean run ends with, without signs.
+
+    Where they cancel, a layer's output is rounded by much more than its own size says, and not alike in batches of
+    different shapes: so two runs differ there where nothing was changed.
+    """
+    layers = [layer for layer in model.components if model.is_dense(layer)]
+    sites = {layer: model.units(layer)[0].site for layer in layers}
+    clean = clean_run(model, tokens, sites.values())
+    terms = torch.zeros((), device=model.device)
+    for layer, site in sites.items():
+        projection, values = model.projection(layer), clean.values[site]
+        added = values.abs() @ weight_of(projection.module).abs().T
+        terms = terms + projection.scaled(added, projection.module.forward(values)).abs()
+    sizes = readouts.directions.abs() * terms.to(readouts.directions.dtype)[..., None]
+    read = readouts.rescaled(sizes.sum(1) * abs(model.residual_scale), final_scale(model, clean.final))
+    return read.T[..., None, None]

@@ -14,6 +14,7 @@ from hydrascope.components import UNIT_OF, Component, Run
 from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.clean import CleanRun, clean_run
 from hydrascope.errors import HydrascopeError
+from hydrascope.float64 import copied
 from hydrascope.model import LanguageModel, padded, wider
 from hydrascope.readouts import Logit, Readouts, Tokens, final_scale
 
@@ -57,9 +58,20 @@ def require(model: LanguageModel) -> None:
         if not identity.passed:
             raise HydrascopeError(
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
-                f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); its anatomy ({model.config.model_type}) "
-                "is declared wrongly, or the model is broken or changed by a hook"
+                f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {why(model)}"
             )
+
+
+def why(model: LanguageModel) -> str:
+    """Why `model` fails the self-check: it may be its dtype alone."""
+    dtype, exact = str(model.dtype).removeprefix("torch."), copied(model)
+    if exact is not None and all(identity.passed for identity in identities(exact)):
+        return f"in float64 it does, so numbers in {dtype} are too coarse for this model: take a wider dtype"
+    coarse = "" if model.dtype == torch.float64 or exact is not None else f", or {dtype} is too coarse for it"
+    return (
+        f"its anatomy ({model.config.model_type}) is declared wrongly, or the model is broken or changed by a hook"
+        f"{coarse}"
+    )
 
 
 def check(model: LanguageModel) -> list[Identity]:
@@ -73,7 +85,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     tokens, wide = _prompts(model), wider(model.dtype)
     blocks = sorted({0, len(model.layers) // 2, len(model.layers) - 1})
     layers = [layer for layer in model.components if layer.layer in blocks]
-    whole = [layer for layer in layers if layer.kind == "attn" or _is_dense(model, layer)]
+    whole = [layer for layer in layers if layer.kind == "attn" or model.is_dense(layer)]
     sites = dict.fromkeys([*model.components, *map(_units_site, whole)])
     clean = clean_run(model, tokens, sites)
     total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
@@ -115,20 +127,11 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
         yield Identity("the same at an earlier position", far, tolerance)
 
 
-def _is_dense(model: LanguageModel, layer: Component) -> bool:
-    """Whether its neurons can be told apart."""
-    try:
-        model.projection(layer)
-    except HydrascopeError:
-        return False
-    return True
-
-
 def _prompts(model: LanguageModel) -> list[list[int]]:
     """Four short prompts of different lengths, of tokens drawn from the whole vocabulary."""
     generator = torch.Generator().manual_seed(0)
     longest = min(7, model.context_length or 7)
-    size = model.unembedding.weight.shape[0]
+    size = model.known_tokens
     return [
         torch.randint(size, (length,), generator=generator).tolist()
         for length in (longest, max(longest - 3, 1), longest, max(longest - 5, 1))
@@ -170,7 +173,7 @@ def _request(
     The first patch is the next prompt's value, the second the prompt's own.
     """
     heads = [model.units(layer) for layer in layers if layer.kind == "attn"]
-    neurons = [model.units(layer)[-1] for layer in layers if layer.kind == "mlp" and _is_dense(model, layer)]
+    neurons = [model.units(layer)[-1] for layer in layers if layer.kind == "mlp" and model.is_dense(layer)]
     runs = [*(Run((part,)) for part in [*layers, *neurons]), *map(Run, heads)]
     runs += [Run((layers[0], layers[-1])), Run((layers[0],), (layers[-1],))]
     units = tuple(head for each in heads for head in each) + tuple(neurons)

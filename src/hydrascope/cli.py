@@ -1,15 +1,29 @@
 """The command line: a thin layer over the library."""
 
+import os
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from hydrascope import __version__
-from hydrascope.cli_options import Device, Dtype, Model, Options, Overwrite, Revision, measure, measured, measuring
-from hydrascope.errors import HydrascopeError
+from hydrascope.cli_options import (
+    Device,
+    Dtype,
+    Model,
+    Options,
+    Overwrite,
+    Revision,
+    Unused,
+    measure,
+    measured,
+    measuring,
+    say,
+)
+from hydrascope.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
 if TYPE_CHECKING:
@@ -33,6 +47,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Run the command line; what the user can mend is said in one line, with exit code 2."""
+    _quiet()
     try:
         sys.exit(app(standalone_mode=False))
     except HydrascopeError as error:
@@ -46,13 +61,21 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"hydrascope: {' '.join(message.split())}", file=sys.stderr)
+    print(f"hydrascope: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def _quiet() -> None:
+    """Without the warnings of the libraries beneath, unless they are asked for: what matters is said in one line."""
+    for library in ("TRANSFORMERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -62,7 +85,7 @@ def _without_command(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        say(context.get_help())
 
 
 @app.command()
@@ -133,14 +156,26 @@ def _opened(path: Path) -> "xr.Dataset":
     results = open_results(path)
     measured, planned = results.attrs["measured"], results.attrs["prompt_count"]
     if measured < planned:
-        typer.echo(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
-    return results
+        say(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
+    return _shown(results)
+
+
+def _shown(results: "xr.Dataset") -> "xr.Dataset":
+    """`results`, all that is printed of it as a terminal may see it."""
+    names = ("ablated", "component", "readout", "metric")
+    labels = {
+        name: (results[name].dims, [printable(str(label)) for label in results[name].values])
+        for name in names
+        if name in results.coords
+    }
+    texts = {key: printable(value) for key, value in results.attrs.items() if isinstance(value, str)}
+    return results.assign_coords(labels).assign_attrs(texts)
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
     from hydrascope.figures import draw_all
 
-    typer.echo(str(draw_all(results, out, *choices)))
+    say(str(draw_all(results, out, *choices)))
 
 
 @app.command()
@@ -162,7 +197,7 @@ def summary(
         _print(found, full=full)
     else:
         write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
-        typer.echo(write(found).rstrip("\n"))
+        say(write(found).rstrip("\n"))
 
 
 def _print(found: "Summary", *, full: bool) -> None:
@@ -191,7 +226,8 @@ def compare(
     from hydrascope.comparison import compare as compared
     from hydrascope.summary.terminal import side_by_side
 
-    names = [path.stem if [each.stem for each in results].count(path.stem) == 1 else str(path) for path in results]
+    stems = [path.stem for path in results]
+    names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
     found = compared({name: _opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
     console = Console()
     (console if console.is_terminal else Console(width=80)).print(side_by_side(found))
@@ -199,7 +235,7 @@ def compare(
         from hydrascope.figures.comparison import figure_comparison
         from hydrascope.figures.style import save
 
-        typer.echo(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
+        say(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
 
 
 @app.command()
@@ -220,7 +256,7 @@ def export(
         table.to_csv(out, index=False)
     except OSError as error:
         raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another place") from error
-    typer.echo(f"{len(table):,} rows: {out}")
+    say(f"{len(table):,} rows: {out}")
 
 
 @app.command()
@@ -229,27 +265,28 @@ def check(
     revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
+    allow_unused_weights: Unused = False,
     machine: Annotated[
         bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
     ] = False,
 ) -> None:
     """Run the self-check: what must hold for any model if its anatomy is right."""
-    from hydrascope.check import identities
+    from hydrascope.check import identities, why
     from hydrascope.loading import read_model
 
-    read = read_model(model, revision=revision, dtype=dtype, device=device)
+    read = read_model(model, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights)
     if machine:
         from hydrascope.machine import page
 
-        typer.echo("\n".join(page(read)))
+        say("\n".join(page(read)))
         return
     failed = 0
     for identity in identities(read):
         verdict = "holds" if identity.passed else "FAILS"
         failed += not identity.passed
-        typer.echo(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
+        say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{model} fails {failed} of the identities above: its anatomy is wrong, or it is broken")
+        raise HydrascopeError(f"{model} fails {failed} of the identities above; {why(read)}")
 
 
 @app.command()
@@ -287,11 +324,11 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
     save(figure_comparison(compared(measured)), out / "figures", "comparison")
     _draw(measured[best], out / "figures")
-    typer.echo()
+    say()
     for name, verdict in found.items():
-        typer.echo(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
-    typer.echo(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
-    typer.echo(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
+        say(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
+    say(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
+    say(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
 
 
 @app.command()
@@ -299,4 +336,4 @@ def motifs(out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder 
     """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
     from hydrascope.figures.motifs import draw_all
 
-    typer.echo(f"{len(draw_all(out))} files in {out}")
+    say(f"{len(draw_all(out))} files in {out}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hydrascope.errors import HydrascopeError
+from hydrascope.errors import HydrascopeError, printable
 
 if TYPE_CHECKING:
     from hydrascope.components import Selection
@@ -26,9 +26,17 @@ Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
 ]
 Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Unused = Annotated[
+    bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
 Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print `text`: what it quotes may be anyone's."""
+    typer.echo(printable(text), err=err)
 
 
 #: The options that all commands have that measure, by name.
@@ -96,6 +104,7 @@ def _shared(
     device: Device = "auto",
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
     revision: Revision = None,
+    allow_unused_weights: Unused = False,
     resume: Resume = False,
     elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
@@ -122,14 +131,16 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
         "batch_size": _batch_size(options["batch_size"]),
         **{name: options[name] for name in ("at", "keep", "engine", "out", "resume", "elsewhere", "overwrite")},
     }
-    loading = {name: options[name] for name in ("revision", "dtype", "device")}
+    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
     measured(options["model"], options["prompts"], options["limit"], loading, arguments)
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if not text.isdecimal() or int(text) < 1:
+    from hydrascope.components import is_number
+
+    if not is_number(text) or int(text) < 1:
         raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
     return int(text)
 
@@ -144,18 +155,18 @@ def measured(
     runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
-        typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+        say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
     prompts = prompts if limit is None else prompts.limit(limit)
     model = load_model(name, **loading)
     try:
-        runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
+        runs.run(model, prompts, progress=True, say=say, **arguments)
     except KeyboardInterrupt:
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
             f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
         ) from None
     attributes = store.read_attributes(out)
-    typer.echo(
+    say(
         f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from hydrascope.errors import HydrascopeError
 
@@ -89,7 +89,7 @@ class Component:
         """
         kind, *numbers = label.split(".")
         wanted = 1 if kind in LAYER_KINDS else 2 if kind in (*LAYER_OF, *INPUT_KINDS) else None
-        if wanted != len(numbers) or not all(number.isdecimal() for number in numbers):
+        if wanted != len(numbers) or not all(map(is_number, numbers)):
             raise HydrascopeError(f"{label!r} is no part of a model: write {_SYNTAX}")
         return cls(int(numbers[0]), cast(Kind, kind), int(numbers[1]) if wanted == 2 else -1)
 
@@ -129,6 +129,11 @@ class Run:
         ablated, *frozen = label.split("|")
         kept = [part for each in frozen for part in each.split("+")]
         return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, kept)))
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is a whole number that something may have as many of."""
+    return text.isdecimal() and len(text) < 19
 
 
 def stage(component: Component, *, parallel: bool) -> int:
@@ -209,14 +214,18 @@ def selected_runs(model: Parts, selection: Selection) -> tuple[Run, ...]:
 
 
 def _all_runs(model: Parts, selection: Selection) -> tuple[Run, ...]:
-    given = [selection] if isinstance(selection, str | Component | Run) else list(selection)
+    given = list(selection) if isinstance(selection, Iterable) and not isinstance(selection, str) else [selection]
     runs = dict.fromkeys(chain.from_iterable(_runs(model, each) for each in given))
     if not runs:
         raise HydrascopeError("nothing is selected: name at least one part, as layers, heads or attn.3")
     return tuple(runs)
 
 
-def _runs(model: Parts, selection: str | Component | Run) -> list[Run]:
+def _runs(model: Parts, selection: Any) -> list[Run]:
+    if not isinstance(selection, str | Component | Run):
+        raise HydrascopeError(
+            f"{selection!r} is no part of a model: give labels such as 'heads' or 'attn.3', hs.Component or hs.Run"
+        )
     if isinstance(selection, Run):
         return [_required(model, selection)]
     if isinstance(selection, Component):
@@ -231,11 +240,11 @@ def _word(model: Parts, word: str) -> list[Run]:
         return [Run((layer,)) for layer in model.components if layer.kind in groups[word]]
     plural, dot, number = word.partition(".")
     start, dash, stop = number.partition("-")
-    if dash and start.isdecimal() and stop.isdecimal() and int(start) <= int(stop):
+    if dash and is_number(start) and is_number(stop) and int(start) <= int(stop):
         # The last first: a range that goes too far is refused before it is made.
         _word(model, f"{plural}.{int(stop)}")
         return [run for layer in range(int(start), int(stop) + 1) for run in _word(model, f"{plural}.{layer}")]
-    if plural in ("heads", "neurons") and (number.isdecimal() or not dot):
+    if plural in ("heads", "neurons") and (is_number(number) or not dot):
         kind = LAYER_OF[cast(UnitKind, plural.removesuffix("s"))]
         if not dot:
             layers = [layer for layer in model.components if layer.kind == kind]

@@ -3,22 +3,27 @@
 Weights are read from safetensors alone, and no code of a repository is run.
 """
 
-import hashlib
-import json
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub import errors, snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hydrascope import check, zoo
+from hydrascope import check, files, fingerprint, zoo
+from hydrascope.configuration import require_possible, shapes, unused, weight_files
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.zoo import phantom
+
+#: What of a repository is read besides weights.
+_READ = ("*.json", "*.jinja", "*.txt", "*.model")
 
 DTYPES = {
     "float64": torch.float64,
@@ -35,6 +40,7 @@ def load_model(
     revision: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a causal language model by hub name, local folder, or built-in name, or take one of transformers as it is.
 
@@ -49,7 +55,9 @@ def load_model(
     Raises:
         HydrascopeError: besides, the model fails the self-check; the message says which identity, and by how much.
     """
-    loaded = read_model(model, tokenizer, revision=revision, dtype=dtype, device=device)
+    loaded = read_model(
+        model, tokenizer, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights
+    )
     check.require(loaded)
     return loaded
 
@@ -61,6 +69,7 @@ def read_model(
     revision: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a model as `load_model` does, unproven: for running the self-check on it.
 
@@ -70,15 +79,18 @@ def read_model(
         revision: the hub's branch, tag or commit.
         dtype: what the model computes in: float64, float32 (the default), bfloat16 or float16.
         device: a device of torch, or "auto" (the default): CUDA where there is one.
+        allow_unused_weights: take the model that its configuration describes, though its weights hold more, as where
+            a configuration with fewer layers cuts a model short.
 
     Raises:
-        HydrascopeError: the model cannot be found, read or understood, or its weights aren't whole and finite; the
-            message says which. A model of transformers comes with a dtype and a device of its own.
+        HydrascopeError: the model cannot be found, read or understood, its configuration is impossible, or its weights
+            aren't whole, all used and finite; the message says which. A model of transformers comes with a dtype and a
+            device of its own.
     """
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise HydrascopeError(f"the tokenizer of {model} is read with it: leave yours out, or give both as objects")
-        return _read(str(model), revision, dtype or "float32", device or "auto")
+        return _read(str(model), revision, dtype or "float32", device or "auto", allow_unused_weights)
     if not isinstance(model, PreTrainedModel):
         raise HydrascopeError(
             f"a {type(model).__name__} is no model of transformers: give a name, a folder or a PreTrainedModel (with "
@@ -87,50 +99,95 @@ def read_model(
     for name, value in (("revision", revision), ("dtype", dtype), ("device", device)):
         if value is not None:
             raise HydrascopeError(f"a model that is given as an object has its own {name}: leave {name} out")
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise HydrascopeError(
+            f"a {type(tokenizer).__name__} is no tokenizer: give one of transformers, as AutoTokenizer.from_pretrained "
+            "does, or none"
+        )
     name = model.config._name_or_path or type(model).__name__
+    weights = list(model.state_dict().values())
+    require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, model)
-    return LanguageModel(model, tokenizer, name=name, revision=_parameter_hash(model))
+    return LanguageModel(model, tokenizer, name=name, revision=fingerprint.of_parameters(model))
 
 
-def _read(name: str, revision: str | None, dtype: str, device: str) -> LanguageModel:
+def _read(name: str, revision: str | None, dtype: str, device: str, allow_unused: bool) -> LanguageModel:
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     place = _device(device)
     if name == zoo.PHANTOM:
         made: Any = phantom.model()
         made.to(place, DTYPES[dtype])
-        return LanguageModel(made, phantom.tokenizer(), name=name, revision=_parameter_hash(made))
+        return LanguageModel(made, phantom.tokenizer(), name=name, revision=fingerprint.of_parameters(made))
     built_in = zoo.model_path(name)
     folder, commit = _folder(str(built_in or name), revision)
-    if not (folder / "config.json").exists():
-        raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
+    paths = _looked_over(name, folder)
     with _quiet():
         try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            held = shapes(paths)
+            require_possible(name, config.get_text_config(), len(held), sum(map(math.prod, held.values())))
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Weights of another shape are named below, with those that are missing.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                folder,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+        except HydrascopeError:
+            raise
         except Exception as error:  # what transformers raises here is of many kinds and no contract
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
     hf, info = loaded
     _require_whole(name, hf, info)
+    if not allow_unused:
+        _require_all_used(name, unused(info["unexpected_keys"], held))
     # Nothing that is loaded here is ever trained.
     hf.eval().requires_grad_(False)
-    return LanguageModel(hf.to(place), tokenizer, name=name, revision=commit or _weight_hash(folder))
+    return LanguageModel(hf.to(place), tokenizer, name=name, revision=commit or fingerprint.of_folder(folder, paths))
+
+
+def _looked_over(name: str, folder: Path) -> list[Path]:
+    """The files that the weights in `folder` are read from, once all else there has been found readable."""
+    try:
+        os.listdir(folder / ".")  # which takes both rights to a folder
+    except OSError as error:
+        raise HydrascopeError(f"cannot load the model {name}: {error.strerror}: {folder}") from error
+    if not os.path.lexists(folder / "config.json"):
+        raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
+    for path in sorted(each for pattern in _READ for each in folder.glob(pattern)):
+        files.require_readable(path, "the model")
+    if (folder / "adapter_config.json").exists():
+        raise HydrascopeError(
+            f"cannot load the model {name}: it holds adapters (adapter_config.json), whose base is elsewhere; merge "
+            "them, as by merge_and_unload, and save the whole"
+        )
+    return weight_files(name, folder)
 
 
 def _folder(source: str, revision: str | None) -> tuple[Path, str]:
     """The folder that `source` names, fetched from the hub where it is none, and the hub's commit or ""."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(source).expanduser()
+        os.stat(folder)
+    except RuntimeError as error:  # of nobody's home
+        raise HydrascopeError(f"no model folder at {source}: {error}") from error
+    except PermissionError as error:
+        raise HydrascopeError(f"the model folder {source} may not be looked at: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass  # a name on the hub, or of nothing
+    if os.path.isdir(folder):  # unlike Path.is_dir, False for a name that no folder can have
         if revision is not None:
             raise HydrascopeError(f"{source} is a local folder, which has no revision {revision!r}: leave it out")
         return folder, ""
-    if folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if os.path.exists(folder) or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise HydrascopeError(f"no model folder at {source}: give a folder with config.json and safetensors")
     # Not `original/`, `onnx/` and the like, nor the weights a second time in another layout.
     chosen: dict[str, Any] = {
-        "allow_patterns": ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"],
+        "allow_patterns": [*_READ, "*.safetensors"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
     try:
@@ -146,7 +203,7 @@ def _folder(source: str, revision: str | None) -> tuple[Path, str]:
     except errors.LocalEntryNotFoundError:
         reason = "it is not in the local cache, and the hub cannot be reached: check the name, or give a folder"
     except (OSError, errors.HfHubHTTPError) as error:
-        reason = _first_line(error)
+        reason = _cause(error)
     else:
         return fetched, fetched.name
     raise HydrascopeError(f"cannot load the model {source}: {reason}")
@@ -154,14 +211,24 @@ def _folder(source: str, revision: str | None) -> tuple[Path, str]:
 
 def _require_whole(name: str | Path, hf: Any, info: dict) -> None:
     # Transformers fills in weights that a file lacks with random ones: numbers that mean nothing.
-    absent = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
+    absent = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+    absent += [f"{key} is {list(found)}, not {list(own)}" for key, found, own in sorted(info["mismatched_keys"])]
     if absent:
-        more = " and others" if len(absent) > 3 else ""
+        more = f"; and {len(absent) - 3:,} others" if len(absent) > 3 else ""
         raise HydrascopeError(
-            f"the weights of {name} are incomplete: {', '.join(absent[:3])}{more} missing or of another shape; "
-            "get the model again"
+            f"the weights of {name} are incomplete: {'; '.join(absent[:3])}{more}: get the model again, with the "
+            "configuration that belongs to it"
         )
     _require_finite(name, hf)
+
+
+def _require_all_used(name: str | Path, left: list[str]) -> None:
+    if left:
+        more = f" and {len(left) - 3:,} others" if len(left) > 3 else ""
+        raise HydrascopeError(
+            f"the configuration of {name} leaves out {len(left):,} of its weights: {', '.join(left[:3])}{more}; mend "
+            "its config.json, or measure it as it is with allow_unused_weights (--allow-unused-weights)"
+        )
 
 
 def _require_finite(name: str | Path, hf: PreTrainedModel) -> None:
@@ -175,14 +242,20 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HydrascopeError(f"the device {name!r} cannot be used: {_first_line(error)}") from None
+        # A device may be known and not there, or, as meta, hold no numbers.
+        torch.zeros(1, device=device).add(1).cpu()
+    except Exception as error:  # each kind of device has its own
+        raise HydrascopeError(f"the device {name!r} cannot be used: {_cause(error)}") from None
     return device
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _cause(error: BaseException) -> str:
+    """What an error says: its first line, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, KeyError):
+        return f"it asks for {error}, which is not known"
+    told = list(takewhile(lambda line: line.endswith(":"), lines))
+    return " ".join(lines[: len(told) + 1])
 
 
 def _reason(error: Exception) -> str:
@@ -190,11 +263,9 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "backend tokenizer" in text:
         return "it has no tokenizer.json; save the model's tokenizer beside it with transformers' save_pretrained"
-    if "no file named" in text and "safetensors" in text:
-        return "it has no safetensors weights; other formats can run code and are not read"
     if "trust_remote_code" in text:
         return "it needs code from its repository, which is never run; use a model that transformers knows"
-    return _first_line(error)
+    return _cause(error)
 
 
 @contextmanager
@@ -210,27 +281,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _parameter_hash(hf: PreTrainedModel) -> str:
-    """`sha256:` over the configuration and all parameters and buffers of a model, names included.
-
-    Not over where it was read from: the same model has the same hash.
-    """
-    config = json.loads(hf.config.to_json_string(use_diff=False))
-    config.pop("_name_or_path", None)
-    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, value in sorted(hf.state_dict().items()):
-        total.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"sha256:{total.hexdigest()}"
-
-
-def _weight_hash(folder: Path) -> str:
-    """`sha256:` over the configuration and the weight files of a local folder, names included."""
-    total = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        total.update(json.dumps(path.name).encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{total.hexdigest()}"

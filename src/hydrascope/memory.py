@@ -1,6 +1,7 @@
 """How much is run at a time: estimated from the memory there is, and what counts as running out of it."""
 
 import gc
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -71,6 +72,24 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
         return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.runs)
     runs = int((budget - prefix) // row) // load.patches
     return Batch(1, max(1, min(runs, load.runs)))
+
+
+def require_possible(model: LanguageModel, load: Load) -> None:
+    """Refuse runs of which one alone, with its patches, is larger than all memory that the device has.
+
+    Raises:
+        HydrascopeError: it is.
+    """
+    if model.device.type == "cuda":
+        _, whole = torch.cuda.mem_get_info(model.device)
+    else:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    row = row_bytes(model, load)
+    if load.patches * row > whole:
+        raise HydrascopeError(
+            f"{load.patches:,} patches of one run need about {load.patches * row / 2**30:,.0f} GiB, and there are "
+            f"{whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,}"
+        )
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:

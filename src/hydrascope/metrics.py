@@ -82,7 +82,7 @@ def chosen(metrics: Sequence[str | Function]) -> tuple[Metric, ...]:
     """
     found = []
     for metric in metrics:
-        if isinstance(metric, str) and metric not in METRICS:
+        if not (callable(metric) or (isinstance(metric, str) and metric in METRICS)):
             raise HydrascopeError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}, or give a function")
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
         found.append(Metric(name, METRICS[metric] if isinstance(metric, str) else metric))

@@ -53,6 +53,10 @@ class LanguageModel:
         self.layers = list(self._part(hf, self.anatomy.layers).children())
         self.final_norm: Any = self._part(hf, self.anatomy.norm)
         self.unembedding: Any = hf.get_output_embeddings()
+        if self.unembedding is None:
+            raise HydrascopeError(
+                f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
+            )
         self.components = tuple(Component(layer, kind) for layer in range(len(self.layers)) for kind in LAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)
@@ -125,6 +129,10 @@ class LanguageModel:
             raise HydrascopeError(f"{layer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
         return found
 
+    def is_dense(self, layer: Component) -> bool:
+        """Whether the heads or neurons of `layer` can be told apart."""
+        return self._projections[layer] is not None
+
     def units(self, layer: Component) -> tuple[Component, ...]:
         """The heads or neurons of `layer`.
 
@@ -196,6 +204,11 @@ class LanguageModel:
         rows = int(self.unembedding.weight.shape[0])
         return rows if self.tokenizer is None else min(rows, len(self.tokenizer))
 
+    @property
+    def known_tokens(self) -> int:
+        """How many token ids it both reads and predicts, whatever its configuration says."""
+        return min(int(self.hf.get_input_embeddings().weight.shape[0]), int(self.unembedding.weight.shape[0]))
+
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
@@ -211,7 +224,8 @@ class LanguageModel:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""
-        return list(self._tokenizer(text)["input_ids"])
+        # Of what is too long, transformers would warn; the caller refuses it.
+        return list(self._tokenizer(text, verbose=False)["input_ids"])
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The token ids of `text`, as `encode` makes them, and which characters each stands for: first, and end.

@@ -15,8 +15,8 @@ import transformers
 import xarray as xr
 
 import hydrascope
-from hydrascope import machine
-from hydrascope.ablation import Ablation, drawn
+from hydrascope import fingerprint, machine
+from hydrascope.ablation import Ablation, drawn, require_ablation
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns, clean_runs
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
@@ -25,12 +25,12 @@ from hydrascope.engines.kernels import fastest_routines
 from hydrascope.engines.routines import Routines
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
-from hydrascope.memory import Batch, Load, automatic_batch, within_memory
+from hydrascope.memory import Batch, Load, automatic_batch, require_possible, within_memory
 from hydrascope.metrics import UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
-from hydrascope.prompts import AnyPrompts, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
-from hydrascope.readouts import Direction, Readout, Readouts, Tokens
+from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
+from hydrascope.readouts import Direction, Readout, Readouts, Tokens, require_readouts
 from hydrascope.variables import MEASURED
 
 #: The token that metrics, `Logit()` and placebos are about: the clean run's most likely one, the first of the prompt's
@@ -155,16 +155,17 @@ class Plan:
         """How much to measure at a time: as many prompts as asked for, or what memory allows.
 
         Raises:
-            HydrascopeError: fewer than one prompt is asked for.
+            HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one run.
         """
-        if asked != "auto":
-            if asked < 1:
-                raise HydrascopeError(f"a batch of {asked} prompts: ask for auto, or at least 1")
-            return Batch(asked, len(self.runs))
         longest = max(map(len, self.tokens))
         suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
         reads = len(self.components) * len(self.labels)
         load = Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
+        require_possible(self.model, load)
+        if asked != "auto":
+            if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+                raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
+            return Batch(min(asked, len(self.tokens)), len(self.runs))
         widths = [self.model.site_width(site) for site in self.sites]
         kept = sum(len(place.positions) for place in self.places)
         return automatic_batch(self.model, load, kept * sum(widths) * self.model.dtype.itemsize)
@@ -177,16 +178,31 @@ class Plan:
         """What readouts speak of."""
         return Tokens(clean.targets, self.answers, self.foils)
 
+    @property
+    def _tokens_hash(self) -> str:
+        """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
+        places = [[*place.positions, place.end, place.start] for place in self.places]
+        twins = [self._twin(prompt) for prompt in self.prompts.prompts]
+        return fingerprint.of([self.tokens, places, self.answers, self.foils, twins])
+
+    def _twin(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt's twin, fitting or not; none where it has none or nothing can read it."""
+        twin = prompt.counterfactual
+        if isinstance(twin, str):
+            return [] if self.model.tokenizer is None else self.model.encode(twin)
+        return list(twin or ())
+
     def settings(self) -> dict[str, Any]:
         """The attributes that decide the numbers of the result, and name what it is of."""
         return {
+            **_parameters(self.ablation),
             "model": self.model.name,
-            "revision": self.model.revision,
+            "revision": self.model.revision or fingerprint.of_parameters(self.model.hf),
+            "config_hash": fingerprint.of_config(self.model.hf.config),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "engine": self.engine.name,
             "ablation": type(self.ablation).__name__.lower(),
-            **_parameters(self.ablation),
             **self.asked,
             "readouts": [_written(readout) for readout in self.readouts],
             "metrics": [metric.name for metric in self.metrics],
@@ -195,6 +211,7 @@ class Plan:
             "prompts": self.prompts.name,
             "prompt_count": len(self.prompts.prompts),
             "prompts_hash": self.prompts.hash,
+            "tokens_hash": self._tokens_hash,
             "depth": len(self.model.layers),
             "heads": len(self.model.units(self.model.components[0])),
             "parallel": self.model.parallel,
@@ -224,15 +241,21 @@ def planned(
     Raises:
         HydrascopeError: an option is unknown, or a prompt, a part or the engine doesn't fit the model.
     """
-    if not isinstance(target, int) and target not in ("argmax", "answer"):
+    if not isinstance(model, LanguageModel):
+        raise HydrascopeError(
+            f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
+            "hs.load_model(name)"
+        )
+    require_ablation(ablation)
+    readouts = require_readouts(readouts)
+    if target not in ("argmax", "answer") and (not isinstance(target, int) or isinstance(target, bool)):
         raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
     if isinstance(target, int) and not 0 <= target < model.vocabulary:
         raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
     if keep not in get_args(Keep):
         raise HydrascopeError(f"unknown keep {keep!r}: choose {', '.join(get_args(Keep))}")
-    # One of either may stand alone.
-    readouts = readouts if isinstance(readouts, Sequence) else [readouts]
-    metrics = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    # One of them may stand alone.
+    metrics = metrics if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
     if isinstance(ablate, Experiment):
         runs, of_runs = ablate.runs(model), ablate.settings(model)
     else:
@@ -263,15 +286,13 @@ def planned(
         {**of_runs, "read": _selection(read), "positions": written(at)},
         fastest_routines(model) if engine_.name == "wavefront" else {},
     )
-    if not plan.labels:
-        raise HydrascopeError("nothing is read out: give at least one readout")
+    # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
+    Readouts.of(model, plan.readouts, Tokens([0] * len(tokens), answers, foils), [0])
     if len(set(plan.labels)) < len(plan.labels):
         twice = max(plan.labels, key=plan.labels.count)
         raise HydrascopeError(
             f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
         )
-    # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
-    Readouts.of(model, plan.readouts, Tokens([0] * len(tokens), answers, foils), [0])
     return plan
 
 
@@ -344,14 +365,14 @@ def _selection(selection: Selection) -> str:
 
 
 def _parameters(ablation: Ablation) -> dict[str, Any]:
-    """The numbers that an ablation is declared with."""
-    if not is_dataclass(ablation):
-        return {"patches": ablation.patches}
-    values = {field.name: getattr(ablation, field.name) for field in fields(ablation)}
+    """The numbers and texts that an ablation is declared with, and the hash of all else, as of tensors."""
+    values = {f.name: getattr(ablation, f.name) for f in fields(ablation)} if is_dataclass(ablation) else vars(ablation)
     kept = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+    others = {name: value for name, value in values.items() if name not in kept}
     if "scale" in kept:
         kept["noise_scale"] = kept.pop("scale")
-    return {"patches": ablation.patches, **kept}
+    hashed = {"ablation_hash": fingerprint.of_declared(others)} if others else {}
+    return {"patches": ablation.patches, **kept, **hashed}
 
 
 def _written(readout: Readout) -> str:

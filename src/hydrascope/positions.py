@@ -5,7 +5,7 @@ position, 0 the first), or a list of numbers. Places in two prompts correspond i
 end, or, where the subject is ablated, from the subject's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hydrascope.errors import HydrascopeError
@@ -68,7 +68,8 @@ def written(at: At) -> str:
     Raises:
         HydrascopeError: it is none of `At`.
     """
-    text = at.strip() if isinstance(at, str) else ",".join(map(str, [at] if isinstance(at, int) else at))
+    several = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+    text = ",".join(map(str, several)).strip()
     if text in _NAMES:
         return text
     words = text.split(",")

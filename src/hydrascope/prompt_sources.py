@@ -7,11 +7,12 @@ file is an error.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydrascope import counterfact, ioi, zoo
+from hydrascope import counterfact, files, ioi, zoo
 from hydrascope.errors import HydrascopeError
 from hydrascope.prompts import Prompt, PromptSet
 from hydrascope.zoo import phantom
@@ -43,18 +44,14 @@ def load_prompts(source: str | Path) -> PromptSet:
         return phantom.prompts()
     if source in zoo.PROMPT_SETS:
         return _read_file(zoo.prompt_path(str(source)), str(source))
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         raise HydrascopeError(f"{source} is no file of prompts: give a file {_FILES}")
     names = ", ".join(NAMES)
     raise HydrascopeError(f"no prompt set is called {source!r}: give {names}, or a .txt, .json or .jsonl file")
 
 
 def _read_file(path: Path, name: str) -> PromptSet:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HydrascopeError(f"cannot read prompts from {path}: {error.strerror or error}") from error
-    return _parsed(data, path.suffix, str(path), name)
+    return _parsed(files.read(path, "prompts"), path.suffix, str(path), name)
 
 
 def _parsed(data: bytes, suffix: str, where: str, name: str) -> PromptSet:

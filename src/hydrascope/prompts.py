@@ -14,7 +14,7 @@ The rules, wherever prompts come from:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, astuple, dataclass, replace
 from operator import index
 from typing import Any, Protocol
@@ -52,8 +52,10 @@ class Tokenizes(Protocol):
     """What prompts need of a language model."""
 
     name: str
-    config: Any
     tokenizer: Any
+
+    @property
+    def known_tokens(self) -> int: ...
 
     @property
     def context_length(self) -> int | None: ...
@@ -133,8 +135,11 @@ AnyPrompts = PromptSet | Prompt | str | Iterable[Prompt | str | Sequence[int]]
 
 
 def _listed(prompts: AnyPrompts, name: str) -> list[Any]:
-    if not isinstance(prompts, Iterable):
-        raise HydrascopeError(f"{name} cannot be a {type(prompts).__name__}: give texts, Prompts or lists of token ids")
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes | Mapping | type):
+        raise HydrascopeError(
+            f"{name} cannot be a {type(prompts).__name__}: give texts, Prompts or lists of token ids, or a set or file "
+            "by load_prompts"
+        )
     return list(prompts)
 
 
@@ -145,6 +150,8 @@ def _prompt(item: Any, where: str) -> Prompt:
     elif not isinstance(item, Prompt):
         item = Prompt(tokens=item)
     try:
+        if isinstance(item.tokens, bytes):
+            raise TypeError("bytes are no token ids")
         prompt = replace(
             item,
             answer=_text_or(index, item.answer),
@@ -194,7 +201,8 @@ def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[int]:
 
     Raises:
         HydrascopeError: a prompt has no answer; or it is given as token ids and its answer as text; or the two
-            together don't begin with the prompt's tokens (the prompt ends inside a token, often with a space).
+            together don't begin with the prompt's tokens (the prompt ends inside a token, often with a space); or the
+            tokenizer doesn't know the answer, and has one token for all that it doesn't.
     """
     return [
         _first_token(model, prompt, prompt.answer, "answer", called(number, prompt))
@@ -313,9 +321,9 @@ def _fitting(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> lis
 
 
 def _require_known(model: Tokenizes, token: int, where: str) -> None:
-    if not 0 <= token < model.config.vocab_size:
+    if not 0 <= token < model.known_tokens:
         raise HydrascopeError(
-            f"{where} has token {token}, {model.name} knows 0 to {model.config.vocab_size - 1}: "
+            f"{where} has token {token}, {model.name} knows 0 to {model.known_tokens - 1}: "
             "take the tokenizer that belongs to the model"
         )
 
@@ -336,4 +344,11 @@ def _first_token(model: Tokenizes, prompt: Prompt, continuation: str | int | Non
         raise HydrascopeError(
             f"{where} and its {field} {shown(continuation)} share a token: end the prompt where a word ends"
         )
-    return together[len(before)]
+    first = together[len(before)]
+    if first == getattr(model.tokenizer, "unk_token_id", None):
+        raise HydrascopeError(
+            f"the {field} {shown(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
+            "token for all that is: give another"
+        )
+    _require_known(model, first, f"the {field} of {where}")
+    return first

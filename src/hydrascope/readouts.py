@@ -24,6 +24,7 @@ from torch import Tensor
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
+from hydrascope.prompts import shown
 
 #: Readouts at the final residual stream, in `Linear.before`.
 FINAL = -1
@@ -72,6 +73,26 @@ class Readout(Protocol):
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
         """A `Linear` a label, for the prompts of these places in the set."""
         ...
+
+
+def require_readouts(readouts: Any) -> "list[Readout]":
+    """`readouts`, one or several, as a list.
+
+    Raises:
+        HydrascopeError: there are none, or one is a name, a class, or something else.
+    """
+    several = list(readouts) if isinstance(readouts, Sequence) and not isinstance(readouts, str) else [readouts]
+    for each in several:
+        if isinstance(each, type) and hasattr(each, "linear"):
+            raise HydrascopeError(f"{each.__name__} is a class: give one of its objects, {each.__name__}(…)")
+        if not (hasattr(each, "linear") and hasattr(each, "needs")):
+            raise HydrascopeError(
+                f"{shown(repr(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
+                "hs.Direction(vector)"
+            )
+    if not several:
+        raise HydrascopeError("nothing is read out: give at least one readout")
+    return several
 
 
 @dataclass(frozen=True)
@@ -157,7 +178,10 @@ class Direction:
         """The vector in float64 on the CPU: a tensor of any dtype, on any device, with gradients or without."""
         if isinstance(self.vector, Tensor):
             return self.vector.detach().to("cpu", torch.float64)
-        return torch.from_numpy(np.array(self.vector, np.float64))
+        try:
+            return torch.from_numpy(np.array(self.vector, np.float64))
+        except (TypeError, ValueError) as error:
+            raise HydrascopeError(f"the direction {self.name!r} is no vector of numbers: {error}") from error
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
         """One readout.
@@ -175,8 +199,8 @@ class Direction:
             )
         if not vector.isfinite().all():
             raise HydrascopeError(f"the direction {self.name!r} holds a number that is not finite: mend it")
-        if self.before is not None and not 0 <= self.before < depth:
-            raise HydrascopeError(f"{model.name} has no block {self.before} to read before: it has 0 to {depth - 1}")
+        if self.before is not None and not (isinstance(self.before, int) and 0 <= self.before < depth):
+            raise HydrascopeError(f"{model.name} has no block {self.before!r} to read before: it has 0 to {depth - 1}")
         rows = vector.expand(count, -1)[list(prompts)].to(model.device)
         if self.before is not None:
             return [Linear(rows, rows.new_zeros(len(rows)), self.before)]
@@ -211,8 +235,8 @@ class Placebo:
             HydrascopeError: none is asked for, or more than the vocabulary has.
         """
         vocabulary = model.vocabulary
-        if not 1 <= self.tokens < vocabulary:
-            raise HydrascopeError(f"{self.tokens} placebo tokens: ask for 1 to {vocabulary - 1}")
+        if not (isinstance(self.tokens, int) and 1 <= self.tokens < vocabulary):
+            raise HydrascopeError(f"{self.tokens!r} placebo tokens: ask for 1 to {vocabulary - 1}")
         drawn = np.stack([self._drawn(vocabulary, tokens.target[index], index) for index in prompts])
         return [_logit(model, column.tolist()) for column in drawn.T]
 

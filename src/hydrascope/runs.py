@@ -19,7 +19,7 @@ from hydrascope import balance, machine, store
 from hydrascope.ablation import Ablation, Resample, drawn
 from hydrascope.bank import CleanRuns
 from hydrascope.components import Selection
-from hydrascope.engines import Readings, Request
+from hydrascope.engines import Request
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch, within_memory
@@ -27,6 +27,7 @@ from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
 from hydrascope.positions import At
+from hydrascope.precision import precision
 from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Logit, Readout, Readouts
@@ -105,7 +106,7 @@ def sweep(
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
     }
-    result = known(plan, clean).assign(measured)
+    result = known(plan, clean).assign(measured).assign_attrs(precision(plan, clean))
     return described(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
@@ -188,7 +189,9 @@ def run(
         batch = plan.batch(batch_size)
         start, block_size, worst = 0, batch.prompts * BATCHES_PER_BLOCK, 0.0
         clean = clean_runs_of(plan, batch)
-        result = known(plan, clean).assign_attrs(_sizes(block_size, batch), worst_imbalance=worst)
+        result = known(plan, clean).assign_attrs(
+            precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
+        )
         machines = result.attrs["machines"]
         empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
         store.create(out, result, empty, plan.sizes, block_size, overwrite=overwrite)
@@ -246,7 +249,7 @@ class _Block:
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
     settings = plan.settings()
     # Names may change where a hash says that what they name is the same.
-    names = {"prompts", "model"} if settings["revision"] else {"prompts"}
+    names = {"prompts", "model"} if before.get("revision") == settings["revision"] else {"prompts"}
     differences = [
         f"{key} was {before.get(key)!r}, now {value!r}"
         for key, value in settings.items()
@@ -327,19 +330,34 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
         readings = plan.engine.measure(plan.model, request)
         changing = plan.changing[runs].to(readings.scale.device)
         off = balance.imbalance(readings, changing, readouts.final)
+        rounding = balance.TOLERANCE[plan.model.dtype]
+        allowed = rounding * balance.size(readings, changing.shape[1], readouts.final)
+        if (off > allowed).any():
+            # Looked for only where it is needed: it takes a run more.
+            allowed = allowed + rounding * balance.WITHIN * balance.within(plan.model, request.tokens, readouts)
         quantities = balance.quantities(readings, readouts.final)
         pieces.append(
             {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}
         )
-        _require_sound(plan, indices, pieces[-1], readings, off)
-        worst = np.maximum(worst, off.max(0))
+        _require_sound(plan, indices, pieces[-1], readings.clean_error, _numpy(off), _numpy(allowed))
+        worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
     measured = {name: _joined(pieces, name, plan.measured[name], "ablated") for name in pieces[0]}
     return measured | {"imbalance": worst.astype(plan.stored), "patch_prompt": patches.sources}
 
 
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return np.asarray(values.double().cpu())
+
+
 def _require_sound(
-    plan: Plan, indices: Sequence[int], measured: dict[str, np.ndarray], readings: Readings, off: np.ndarray
+    plan: Plan,
+    indices: Sequence[int],
+    measured: dict[str, np.ndarray],
+    clean_error: float,
+    off: np.ndarray,
+    allowed: np.ndarray,
 ) -> None:
+    """That all is finite, and the clean run and the balance, `[readout, prompt, run, patch]`, are off by rounding."""
     for name, values in measured.items():
         by_prompt = np.moveaxis(values, plan.measured[name].index("prompt"), 0).reshape(len(indices), -1)
         bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
@@ -347,19 +365,17 @@ def _require_sound(
             raise HydrascopeError(
                 f"{name} of {plan.called(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
             )
-    size = balance.size(readings, len(plan.model.components))
-    allowed = balance.TOLERANCE[plan.model.dtype] * size
     # Comparisons so that a NaN fails.
-    if not readings.clean_error <= allowed.max():
+    if not clean_error <= allowed.max():
         raise HydrascopeError(
-            f"the {plan.engine.name} engine does not reproduce the clean run: off by {readings.clean_error:.2g}, "
-            f"rounding explains {allowed.max():.2g}; take a wider dtype or the reference engine"
+            f"the {plan.engine.name} engine does not reproduce the clean run: off by {clean_error:.2g}, rounding "
+            f"explains {allowed.max():.2g}; take a wider dtype or the reference engine"
         )
-    readout, prompt = map(int, np.unravel_index((off / allowed).argmax(), off.shape))
-    found, explained = off[readout, prompt], allowed[readout, prompt]
-    if not found <= explained:
+    worst = np.unravel_index((off / allowed).argmax(), off.shape)
+    readout, prompt = int(worst[0]), int(worst[1])
+    if not off[worst] <= allowed[worst]:
         raise HydrascopeError(
             f"total effects of {plan.called(indices[prompt])} on {plan.labels[readout]} and their parts do not "
-            f"balance: off by {found:.2g}, rounding explains {explained:.2g}; take a wider dtype, or see hydrascope "
-            "check"
+            f"balance: off by {off[worst]:.2g}, rounding explains {allowed[worst]:.2g}; take a wider dtype, or see "
+            "hydrascope check"
         )

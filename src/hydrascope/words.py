@@ -1,11 +1,15 @@
 """What the command line says in words, as the library's objects: ablations, readouts and targets."""
 
+import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from hydrascope import files
 from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.components import is_number
 from hydrascope.errors import HydrascopeError
 from hydrascope.plan import Target
 from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo, Readout
@@ -52,13 +56,13 @@ def _readout(word: str) -> Readout:
         return Logit()
     if word in ("logit.answer", "logit.foil"):
         return Logit("answer" if rest == "answer" else "foil")
-    if name == "logit" and rest.isdecimal():
+    if name == "logit" and is_number(rest):
         return Logit(int(rest))
     if word == "difference":
         return LogitDifference()
     if word == "placebo":
         return Placebo()
-    if name == "placebo" and rest.isdecimal():
+    if name == "placebo" and is_number(rest):
         return Placebo(int(rest))
     if word.startswith("direction:"):
         return _direction(word.removeprefix("direction:"))
@@ -70,11 +74,12 @@ def _direction(place: str) -> Direction:
     file, at, block = place.rpartition("@")
     if not at:
         file, block = place, ""
-    if at and not block.isdecimal():
+    if at and not is_number(block):
         raise HydrascopeError(f"--readout direction:{place}: {block!r} is no block: give its number, counted from 0")
+    path = Path(os.path.expanduser(file))  # unlike Path.expanduser, as it is where it is nobody's
     try:
-        vector = np.load(Path(file).expanduser(), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        vector = np.load(io.BytesIO(files.read(path, "the direction")), allow_pickle=False)
+    except Exception as error:  # numpy's own, of many kinds, for what is no array
         raise HydrascopeError(f"cannot read the direction {file} ({error}): give a .npy file of numbers") from error
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiu":
         raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save makes it")
@@ -91,6 +96,6 @@ def target(text: str) -> Target:
         return "argmax"
     if text == "answer":
         return "answer"
-    if text.isdecimal():
+    if is_number(text):
         return int(text)
     raise HydrascopeError(f"--target {text} is none that is known: give argmax, answer, or a token's id")

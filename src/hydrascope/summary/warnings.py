@@ -1,6 +1,7 @@
 """What a reader should know before believing a run's numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import xarray as xr
 
@@ -9,6 +10,8 @@ from hydrascope.summary.verdict import Verdict
 
 #: From so few prompts percentile intervals are too narrow.
 FEW_PROMPTS = 30
+#: Effects that are off by more than this share of their interval's width are not known as well as it says.
+ROUNDED = 0.1
 #: Sums that are off by more than this share of what an ablation removes don't measure it.
 OFF = 0.01
 _NARROW = ("bfloat16", "float16")
@@ -39,6 +42,7 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
             f"computed in {dtype}: total effects and the sums of their parts are apart by up to {off:.2g} "
             f"{attributes.get('units', 'logits')}{removed}: take a wider dtype"
         )
+    yield from _rounding(attributes, verdicts)
     for kind, name in (("attn", "attention"), ("mlp", "MLP")):
         chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
         depths = layers(chosen["ablated"])
@@ -47,3 +51,21 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
         best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]
         if float(best.sel(bound="low")) == min(depths) and float(best.sel(bound="high")) == max(depths):
             yield f"which {name} layer is repaired best isn't settled: its interval spans the network"
+
+
+def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """What rounding does to the numbers of a verdict, where it is much beside their intervals."""
+    found = attributes.get("precision", {})
+    errors = found.get("readouts", {}).get(attributes.get("readout"), {})
+    for each in verdicts:
+        for amount, effect in (("removed", "direct"), ("lost", "total")):
+            value = getattr(each, amount)
+            mean, worst = errors.get(effect, (0.0, 0.0))
+            if each.part and mean > ROUNDED * (value.high - value.low):
+                yield (
+                    f"rounding in {attributes.get('dtype', 'its dtype')} puts {effect} effects off by {mean:.2g} "
+                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {found['against']}), "
+                    f"and what ablating {each.part} {'removes' if amount == 'removed' else 'loses'} is known to "
+                    f"{value.high - value.low:.2g}: take a wider dtype"
+                )
+                return

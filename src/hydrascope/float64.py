@@ -1,0 +1,42 @@
+"""A model in numbers of twice the width: what its own are held against."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from hydrascope.model import LanguageModel
+
+#: A copy that takes more is not made.
+COPY_BYTES = 4 * 2**30
+
+
+def copied(model: LanguageModel) -> LanguageModel | None:
+    """A copy of the model in float64, hooks included, if it is in another dtype and there is room for it."""
+    parameters = list(model.hf.parameters())
+    needed = 8 * sum(map(Tensor.numel, parameters))
+    room = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else COPY_BYTES
+    plain = all(each.is_floating_point() and each.device == model.device for each in parameters)
+    if model.dtype == torch.float64 or not plain or needed > min(room, COPY_BYTES):
+        return None
+    hf = copy.deepcopy(model.hf).double()
+    return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
+
+
+class Throughout(TorchFunctionMode):
+    """Within it, what would be turned into float32, as by most norms and softmax, is turned into float64.
+
+    >>> with Throughout():                                                   # doctest: +SKIP
+    ...     model.hf(ids)
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Call `func` with float64 in place of float32."""
+
+        def wide(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        function = Tensor.double if func is Tensor.float else func
+        return function(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})

@@ -1,0 +1,152 @@
+"""What decides the numbers of a run is in its attributes, so that no resumed run mixes two measurements."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny, tiny_tokenizer
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+import hydrascope as hs
+from hydrascope import fingerprint
+from hydrascope.errors import HydrascopeError
+from hydrascope.loading import read_model
+from hydrascope.model import LanguageModel
+from hydrascope.prompts import Prompt
+from hydrascope.runs import run
+
+torch.set_num_threads(1)
+
+TEXTS = ["ab", "the cat", "no", "xyz."]
+
+
+def model(change: Callable[[Any], object] = lambda hf: None, tokenizer: Any = None) -> LanguageModel:
+    made = tiny("llama", torch.float32).hf.eval()
+    change(made)
+    return read_model(made, tokenizer or tiny_tokenizer())
+
+
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """As `tiny_tokenizer`, but that `a` and `b` have changed places."""
+    words = tiny_tokenizer().backend_tokenizer.to_str()
+    swapped = words.replace('"a":4', '"a":5').replace('"b":5', '"b":4')
+    assert swapped != words
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(swapped), unk_token="<unk>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Add a vector to what layers write."""
+
+    by: Any
+    patches: int = 1
+
+    def draw(self, clean: hs.CleanRuns, prompts: Any) -> hs.Patches:
+        own = np.array(prompts)[:, None]
+        return hs.Patches(own, lambda part: clean.take(part, own, prompts) + self.by)
+
+
+class Plain:
+    """The same, without being a dataclass."""
+
+    patches = 1
+
+    def __init__(self, by: Any) -> None:
+        self.by = by
+
+    draw: Any = Shift.draw
+
+
+def refused(started: dict[str, Any], resumed: dict[str, Any], tmp_path: Path, what: str) -> None:
+    out = tmp_path / "r.zarr"
+    run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out)
+    run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out, resume=True)
+    with pytest.raises(HydrascopeError, match=f"cannot resume .*{what} was"):
+        run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started, **resumed}, out=out, resume=True)
+
+
+def test_another_tokenizer(tmp_path: Path) -> None:
+    refused({"model": model()}, {"model": model(tokenizer=other_tokenizer())}, tmp_path, "tokens_hash")
+
+
+def test_another_tokenizer_of_answers_foils_and_twins(tmp_path: Path) -> None:
+    prompts = [
+        Prompt("no ", "a", foil="c"),
+        Prompt("no ", "d", foil="b"),
+        Prompt("no ", "d", foil="c", counterfactual="na "),
+    ]
+    for number, prompt in enumerate(prompts):
+        given_ = {"model": model(), "prompts": [prompt], "readouts": hs.LogitDifference()}
+        refused(given_, {"model": model(tokenizer=other_tokenizer())}, tmp_path / str(number), "tokens_hash")
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_parameters"])
+def test_another_configuration(tmp_path: Path, key: str) -> None:
+    """Changed after the model was loaded, so that its weights' hash is what it was."""
+    values = {"rms_norm_eps": 1e-3, "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"}}
+    changed = model()
+    setattr(changed.hf.config, key, values[key])
+    refused({"model": model()}, {"model": changed}, tmp_path, "config_hash")
+
+
+def test_another_way_to_attend(tmp_path: Path) -> None:
+    changed = model()
+    changed.hf.set_attn_implementation("eager")
+    refused({"model": model()}, {"model": changed}, tmp_path, "config_hash")
+
+
+def test_names_of_a_configuration_decide_nothing() -> None:
+    config = model().hf.config
+    before = fingerprint.of_config(config)
+    config._name_or_path, config.architectures, config.transformers_version = "elsewhere", ["Other"], "0"
+    assert fingerprint.of_config(config) == before
+
+
+def test_other_weights_of_a_model_that_says_nothing_of_them(tmp_path: Path) -> None:
+    def bare(seed: int) -> LanguageModel:
+        return LanguageModel(tiny("llama", torch.float32, seed).hf, tiny_tokenizer(), name="mine")
+
+    refused({"model": bare(0)}, {"model": bare(1)}, tmp_path, "revision")
+
+
+@pytest.mark.parametrize("kind", [Shift, Plain])
+@pytest.mark.parametrize("other", [torch.full((32,), 1.0 + 1e-7), np.ones(32), None, [torch.ones(31), 1.0]])
+def test_another_tensor_of_an_ablation_of_ones_own(tmp_path: Path, kind: Any, other: Any) -> None:
+    given_ = {"model": model(), "ablation": kind(torch.ones(32))}
+    refused(given_, {"ablation": kind(other)}, tmp_path, "ablation_hash")
+
+
+def test_a_field_of_an_ablation_hides_no_attribute() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Named(Shift):
+        model: str = "another"
+
+    assert hs.sweep(model(), TEXTS, Named(torch.zeros(32))).attrs["model"] == "LlamaForCausalLM"
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(),
+        st.lists(st.floats(width=32), max_size=3).map(torch.tensor),
+        st.lists(st.integers(0, 9), max_size=3).map(np.array),
+    ),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(), each, max_size=3),
+)
+
+
+@given(values)
+def test_a_hash_is_of_the_value_alone(value: Any) -> None:
+    assert fingerprint.of_declared({"x": value}) == fingerprint.of_declared({"x": copy.deepcopy(value)})
+    assert fingerprint.of_declared({"x": value}) != fingerprint.of_declared({"x": [value]})

@@ -1,0 +1,125 @@
+"""How far rounding puts a run off, as it is estimated and as it is: against the whole run in float64."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from plain import TEXTS, exactly_normed, loaded, plain_run
+
+import hydrascope as hs
+from hydrascope import float64, runs
+from hydrascope.float64 import Throughout, copied
+from hydrascope.measures import Bootstrap
+from hydrascope.model import LanguageModel
+from hydrascope.summary import summarise
+
+torch.set_num_threads(1)
+
+EFFECTS = ("total", "direct", "indirect")
+
+
+def model(case: str, *, large: float = 1.0, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """A model one of whose features is `large` times what it was in every embedding."""
+    made = loaded(case, torch.float32, 1)
+    with torch.no_grad():
+        made.hf.get_input_embeddings().weight[:, 3] *= large
+    made.hf.to(dtype)
+    return made
+
+
+def off(narrow: xr.Dataset, wide: xr.Dataset, effect: str) -> np.ndarray:
+    return np.abs(narrow[effect].values.astype(np.float64) - wide[effect].values)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama"])
+@pytest.mark.parametrize("large", [1.0, 1e4])
+@pytest.mark.parametrize("ablation", [hs.Zero(), hs.Resample(3)])
+def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablation: Any) -> None:
+    narrow = hs.sweep(model(case, large=large), TEXTS, ablation)
+    with Throughout():
+        wide = hs.sweep(model(case, large=large, dtype=torch.float64), TEXTS, ablation)
+    found = narrow.attrs["precision"]
+    assert {key: found[key] for key in ("against", "prompts", "ablations", "patches")} == {
+        "against": "a copy in float64",
+        "prompts": 1,
+        "ablations": 6,
+        "patches": ablation.patches,
+    }
+    for effect in EFFECTS:
+        (mean, worst), truth = found["readouts"]["logit"][effect], off(narrow, wide, effect)
+        # Of one prompt, where the truth is of eight.
+        assert 0.2 < mean / truth.mean() < 5
+        assert mean <= worst < 3 * truth.max()
+
+
+def test_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = model("llama")
+    before = copy.deepcopy(given.hf.state_dict())
+    with_estimate = hs.sweep(given, TEXTS, hs.Zero())
+    for name, value in given.hf.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+    monkeypatch.setattr(runs, "precision", lambda plan, clean: {})
+    without = hs.sweep(given, TEXTS, hs.Zero())
+    with_estimate.attrs.pop("precision")
+    xr.testing.assert_identical(with_estimate, without)
+
+
+def test_throughout_is_float64_in_norms_too() -> None:
+    given = model("llama", dtype=torch.float64)
+    tokens = given.encode(TEXTS[1])
+    with Throughout():
+        exact = plain_run(exactly_normed(copy.deepcopy(given)), tokens).logits
+        torch.testing.assert_close(plain_run(given, tokens).logits, exact, rtol=0, atol=1e-12)
+    assert not torch.allclose(plain_run(given, tokens).logits, exact, rtol=0, atol=1e-9)
+
+
+def test_every_readout_has_its_own() -> None:
+    readouts = [
+        hs.Logit(),
+        hs.Direction(1e5 * np.linspace(-1, 1, 32), name="large"),
+        hs.Direction(np.ones(32), 2, "in"),
+    ]
+    found = hs.sweep(model("llama"), TEXTS, hs.Zero(), readouts=readouts).attrs["precision"]["readouts"]
+    assert list(found) == ["logit", "large", "in"]
+    assert found["large"]["total"][0] > 1e3 * found["logit"]["total"][0]
+
+
+def test_a_model_too_large_to_copy_is_held_against_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float64, "COPY_BYTES", 1000)
+    found = hs.sweep(model("gpt2"), TEXTS, hs.Zero()).attrs["precision"]
+    assert found["against"] == "the reference engine"
+    assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5
+    assert "precision" not in hs.sweep(model("bloom"), TEXTS, hs.Zero()).attrs
+
+
+def test_a_wider_dtype_is_held_against_itself_throughout() -> None:
+    found = hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Zero()).attrs["precision"]
+    assert found["against"] == "float64 throughout"
+    assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5
+    assert copied(model("llama", dtype=torch.float64)) is None
+
+
+def test_an_estimate_is_stored_and_kept(tmp_path: Path) -> None:
+    given = model("llama")
+    hs.run(given, TEXTS, hs.Zero(), out=tmp_path / "r.zarr", batch_size=1)
+    stored = hs.open_results(tmp_path / "r.zarr").attrs["precision"]
+    assert stored == hs.sweep(given, TEXTS, hs.Zero(), batch_size=1).attrs["precision"]
+
+
+def test_a_summary_says_where_rounding_is_much() -> None:
+    texts = [f"{one} {two}" for one in "abcdefgh" for two in "xyz"]
+    results = hs.sweep(loaded("gpt2", torch.float32), texts, hs.Zero(), ablate="attn.1")
+
+    def warned(size: float) -> bool:
+        errors = {effect: [size, 2 * size] for effect in EFFECTS}
+        precision = {**results.attrs["precision"], "readouts": {"logit": errors}}
+        summary = summarise(results.assign_attrs(precision=precision), bootstrap=Bootstrap(20))
+        return any(line.startswith("rounding in float32 puts") for line in summary.warnings)
+
+    assert not warned(1e-7)
+    assert warned(10.0)
