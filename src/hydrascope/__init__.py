@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydrascope import attribution, measures
     from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
     from hydrascope.anatomy import Anatomy, declare
     from hydrascope.bank import CleanRuns
@@ -41,9 +42,11 @@ __all__ = [
     "Resample",
     "Run",
     "Zero",
+    "attribution",
     "declare",
     "load_model",
     "load_prompts",
+    "measures",
     "mediation",
     "open_results",
     "run",
@@ -69,9 +72,14 @@ _HOMES = {
     "who_repairs": ("mediation",),
 }
 
+#: Packages that are public under their own names; imported likewise.
+_PACKAGES = ("attribution", "measures")
+
 
 def __getattr__(name: str) -> Any:
     """A public name, from the module that defines it."""
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)

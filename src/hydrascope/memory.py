@@ -59,18 +59,32 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
         load: of the longest prompt.
         bank: bytes of clean values that are kept besides.
     """
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-        budget = 0.8 * free
-    else:
-        # Where the bank alone is larger, batches of some size are still worth having.
-        budget = max(CPU_BYTES - bank, CPU_BYTES / 8)
+    budget = _budget(model, bank)
     prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
     fits = int(budget // (prefix + (load.runs * load.patches + 1) * row))
     if fits >= 1:
         return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.runs)
     runs = int((budget - prefix) // row) // load.patches
     return Batch(1, max(1, min(runs, load.runs)))
+
+
+def graph_rows(model: LanguageModel, length: int, bank: int) -> int:
+    """How many rows of `length` tokens can be run at a time where autograd remembers what every layer computes.
+
+    Args:
+        bank: bytes of clean values that are kept besides.
+    """
+    row = len(model.layers) * row_bytes(model, Load(length, length, 1, 1, 0))
+    return max(1, min(int(_budget(model, bank) // row), LARGEST_BATCH.get(model.device.type, 16)))
+
+
+def _budget(model: LanguageModel, bank: int) -> float:
+    """How many bytes may be used at a time."""
+    if model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+        return 0.8 * free
+    # Where the bank alone is larger, batches of some size are still worth having.
+    return max(CPU_BYTES - bank, CPU_BYTES / 8)
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:
