@@ -29,9 +29,9 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
 
     The paper has `magnitude` alone (Eq. 11, 12), which it averages over prompts: a size without sign, never below
     |estimate|. The sign is ours: in `estimate` a path through m blocks above the component's own counts 1 − m/(L − 1)
-    times, so that a component which acts directly alone keeps the estimate of `atp`. The QK fix, the other half of AtP*,
-    is for queries and keys, which are no components here. Costs one forward pass of the prompts, and L backward passes
-    a readout.
+    times, so that a component which acts directly alone keeps the estimate of `atp`. The QK fix, the other half of
+    AtP*, is for queries and keys, which are no components here. Costs one forward pass of the prompts, and L backward
+    passes a readout.
 
         >>> hs.attribution.atp_star(model, prompts, ablate="heads")["magnitude"]             # doctest: +SKIP
 

@@ -34,6 +34,7 @@ from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.restoration import amounts, restoration, shares
+from hydrascope.measures.scores import scores
 from hydrascope.measures.shift import response_shift
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "require_complete",
     "response_shift",
     "restoration",
+    "scores",
     "shares",
     "simultaneous",
     "strength",
