@@ -159,9 +159,14 @@ class Plan:
         suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
         reads = len(self.components) * len(self.labels)
         load = Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
+        return automatic_batch(self.model, load, self.kept)
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the clean values that patches are drawn from."""
         widths = [self.model.site_width(site) for site in self.sites]
-        kept = sum(len(place.positions) for place in self.places)
-        return automatic_batch(self.model, load, kept * sum(widths) * self.model.dtype.itemsize)
+        places = sum(len(place.positions) for place in self.places)
+        return places * sum(widths) * self.model.dtype.itemsize
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engines.test_left_as_it_was import assert_as_it_was, state, users_own
+from as_it_was import assert_as_it_was, state, users_own
 from toward import PROMPTS
 
 import hydrascope as hs

@@ -144,12 +144,12 @@ def estimated(
     Raises:
         HydrascopeError: as `sweep`; several parts are ablated together; or no gradient goes through some layer.
     """
-    parts = selected(model, ablate)
+    selected(model, ablate)  # refuses what isn't ablated one by one
     plan = planned(
         model,
         prompts,
         Resample() if ablation is None else ablation,
-        ablate=parts,
+        ablate=ablate,
         read="layers",
         at=at,
         readouts=readouts,
@@ -158,12 +158,11 @@ def estimated(
         keep="means",
         engine="reference",
     )
-    plan.asked["ablate"] = ablate if isinstance(ablate, str) else ",".join(map(str, parts))
-    exact = plan.batch(batch_size)
+    at_once = plan.batch(batch_size)
     start = time.perf_counter()
     require_gradients(model, min(plan.tokens, key=len))
-    clean = clean_runs_of(plan, exact)
-    rows = _rows(plan) if batch_size == "auto" else batch_size
+    clean = clean_runs_of(plan, at_once)
+    rows = graph_rows(model, max(map(len, plan.tokens)), plan.kept) if batch_size == "auto" else batch_size
     pieces = list(_pieces(plan, clean, method, batch(rows), progress))
     order = np.argsort([index for indices, _ in pieces for index in indices])
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}
@@ -181,12 +180,6 @@ def estimated(
     )
     result.attrs = {**attributes, "method": name, **settings, "seconds": time.perf_counter() - start}
     return result
-
-
-def _rows(plan: Plan) -> int:
-    kept = sum(len(place.positions) for place in plan.places)
-    width = sum(plan.model.site_width(site) for site in plan.sites)
-    return graph_rows(plan.model, max(map(len, plan.tokens)), kept * width * plan.model.dtype.itemsize)
 
 
 def _pieces(

@@ -41,15 +41,15 @@ def scores(
         bootstrap: over prompts.
 
     Returns:
-        [bound, prompts, method], without unit, of the effects' means over prompts:
+        [bound, prompts, estimator], without unit, of the effects' means over prompts:
 
         - `pearson`, `spearman` (ties share their mean rank): correlation over parts; NaN where either is constant.
         - `top`: the share of the ten parts with the largest |total| that are among the ten with the largest |estimate|.
 
-        and `seconds` [method], that each took. `prompts` are `all`; `little` and `much`, the halves below and above the
-        median of `repaired` [prompt], the slope through 0 of total − direct on −direct over parts; and `much − little`,
-        the halves' difference, below 0 where a method loses as more is repaired. A prompt on which no part has a direct
-        effect is in neither half; without halves, what is asked of them is NaN.
+        and `seconds` [estimator], that each took. `prompts` are `all`; `little` and `much`, the halves below and above
+        the median of `repaired` [prompt], the slope through 0 of total − direct on −direct over parts; and `much −
+        little`, the halves' difference, below 0 where a method loses as more is repaired. A prompt on which no part has
+        a direct effect is in neither half; without halves, what is asked of them is NaN.
 
     Raises:
         HydrascopeError: an estimate is of other prompts, patches, parts or readouts; or there is none.
@@ -61,9 +61,9 @@ def scores(
     samples = xr.Dataset(
         {
             "exact": (("prompt", "ablated"), effects["total"].values),
-            "estimate": (("method", "prompt", "ablated"), np.stack(guesses)),
+            "estimate": (("estimator", "prompt", "ablated"), np.stack(guesses)),
         },
-        {"method": list(estimates)},
+        {"estimator": list(estimates)},
     )
     repaired = _repaired(effects)
     middle = np.nanmedian(repaired) if np.isfinite(repaired).any() else np.nan
@@ -77,8 +77,8 @@ def scores(
     seconds = [float(estimate.attrs["seconds"]) for estimate in estimates.values()]
     return (
         joined.reindex(prompts=["all", "little", "much", DIFFERENCE])
-        .transpose("bound", "prompts", "method")
-        .assign(seconds=("method", seconds, {"units": "s"}), repaired=("prompt", repaired))
+        .transpose("bound", "prompts", "estimator")
+        .assign(seconds=("estimator", seconds, {"units": "s"}), repaired=("prompt", repaired))
     )
 
 
@@ -110,7 +110,7 @@ def _repaired(effects: xr.Dataset) -> Float[np.ndarray, "prompt"]:
 
 
 def _agreement(means: xr.Dataset) -> xr.Dataset:
-    """How the estimates agree with the exact effects, [method] and whatever further dimensions the means have."""
+    """How the estimates agree with the exact effects, [estimator] and whatever further dimensions the means have."""
     both = xr.broadcast(means["exact"], means["estimate"])
     order = (*(dim for dim in both[0].dims if dim != "ablated"), "ablated")
     exact, estimate = (each.transpose(*order).values for each in both)
@@ -119,7 +119,7 @@ def _agreement(means: xr.Dataset) -> xr.Dataset:
         "spearman": _correlation(_ranks(exact), _ranks(estimate)),
         "top": (_is_top(exact) & _is_top(estimate)).sum(-1) / min(TOP, exact.shape[-1]),
     }
-    return xr.Dataset({name: (order[:-1], values) for name, values in found.items()}, {"method": means["method"]})
+    return xr.Dataset({name: (order[:-1], values) for name, values in found.items()}, {"estimator": means["estimator"]})
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
