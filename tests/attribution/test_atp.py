@@ -17,6 +17,11 @@ METHODS = [atp, atp_star, integrated_gradients, gim]
 PARTS = "layers,heads,neuron.1.3"
 
 
+def fewer_steps(method) -> dict[str, int]:
+    """Options by which integrated gradients are quick, where it isn't their number that is asked for."""
+    return {"steps": 2} if method is integrated_gradients else {}
+
+
 @pytest.mark.parametrize("at", ["last", "all", [-1, -2]])
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gpt_neox", "gemma2", "opt", "cohere"])
 def test_against_finite_differences(case, at):
@@ -45,13 +50,13 @@ def test_exact_where_the_readout_is_linear_in_what_is_ablated(case, parts):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_patch_that_changes_nothing_has_no_effect(method):
     same = Toward(hs.Resample(2), 0.0)
-    assert not method(shared("gemma2"), PROMPTS, same, ablate=PARTS)["estimate"].values.any()
+    assert not method(shared("gemma2"), PROMPTS, same, ablate=PARTS, **fewer_steps(method))["estimate"].values.any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=5, deadline=None)
 @given(
-    lengths=st.lists(st.integers(2, 9), min_size=3, max_size=6),
+    lengths=st.lists(st.integers(2, 9), min_size=3, max_size=4),
     size=st.integers(1, 7),
     seed=st.integers(0, 99),
     at=st.sampled_from(["last", "all", "-2,-1"]),
@@ -61,8 +66,7 @@ def test_batches_make_no_difference(method, lengths, size, seed, at):
     tokens = [generator.integers(61, size=length).tolist() for length in lengths]
     ablation = hs.Zero() if at == "all" else hs.Resample(2, seed=seed)
     options = {"ablate": "attn,heads.1", "at": at, "readouts": several_readouts(shared("gpt2"), len(tokens))[2:]}
-    if method is integrated_gradients:
-        options["steps"] = 2
+    options |= fewer_steps(method)
     expected = method(shared("gpt2"), tokens, ablation, **options)
     found = method(shared("gpt2"), tokens, ablation, batch_size=size, **options)
     for name in ("estimate", "magnitude"):
@@ -129,3 +133,29 @@ def test_options_that_are_wrong():
         atp(shared("gpt2"), PROMPTS, batch_size=0)
     with pytest.raises(TypeError, match="metrics"):
         atp(shared("gpt2"), PROMPTS, metrics=["kl"])
+
+
+@pytest.mark.parametrize("method", [atp, integrated_gradients])
+def test_less_at_a_time_where_memory_runs_out(method):
+    model, options = tiny("gpt2"), {"ablate": "mlp", **fewer_steps(method)}
+    expected = method(model, PROMPTS, hs.Resample(2), **options)["estimate"]
+    sizes = []
+
+    def small_machine(module, args):
+        sizes.append(len(args[0]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError
+
+    model.layers[1].register_forward_pre_hook(small_machine)
+    found = method(model, PROMPTS, hs.Resample(2), **options)["estimate"]
+    assert max(sizes) > 2
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_finite_is_no_estimate(method):
+    model = tiny("gpt2")
+    with torch.no_grad():
+        model.hf.get_input_embeddings().weight[16] = torch.nan
+    with pytest.raises(HydrascopeError, match=r"prompt 3 \(token ids 12 13 14 .*\) is not finite: the model overflows"):
+        method(model, PROMPTS, hs.Zero(), ablate="attn", readouts=hs.Direction(np.arange(32), before=2))

@@ -16,6 +16,7 @@ from hydrascope.ablation import Ablation, Patches, Resample, drawn
 from hydrascope.attribution.gradients import Graph, require_gradients
 from hydrascope.bank import CleanRuns
 from hydrascope.components import Component, Selection, selected
+from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, graph_rows, within_memory
 from hydrascope.model import LanguageModel, wider
 from hydrascope.plan import Plan, Target, clean_runs_of, known, planned
@@ -142,7 +143,8 @@ def estimated(
         batch_size: how many rows a forward pass has; `auto` takes what memory allows. Halved when memory runs out.
 
     Raises:
-        HydrascopeError: as `sweep`; several parts are ablated together; or no gradient goes through some layer.
+        HydrascopeError: as `sweep`; several parts are ablated together; no gradient goes through some layer; or an
+            estimate isn't finite.
     """
     selected(model, ablate)  # refuses what isn't ablated one by one
     plan = planned(
@@ -189,7 +191,15 @@ def _pieces(
     remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
 
     def measured(remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
-        found = method(Lot(plan, clean, remaining[: batch.prompts], batch.runs))
+        indices = remaining[: batch.prompts]
+        found = method(Lot(plan, clean, indices, batch.runs))
+        for values in found.values():
+            bad = (~values.isfinite()).any(2).any(0).nonzero()
+            if len(bad):
+                raise HydrascopeError(
+                    f"what gradients say of {plan.called(indices[int(bad[0])])} is not finite: the model overflows; "
+                    "take a wider dtype"
+                )
         return {key: values.detach().cpu().numpy().astype(plan.stored) for key, values in found.items()}
 
     with shown(len(remaining), 0, progress) as advance:

@@ -1,7 +1,6 @@
 """Integrated gradients over activations: the total effect, up to quadrature."""
 
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -59,13 +58,9 @@ def _integrated(steps: int, lot: Lot) -> dict[str, Tensor]:
 def _one_prompt(steps: int, lot: Lot, place: int) -> Tensor:
     """`[readout, ablated]` The estimates for one prompt."""
     found: dict[Component, Tensor] = {}
-    for _, group in groupby(sorted(set(lot.components), key=_order), key=lambda component: component.site):
-        found |= _one_site(steps, lot, place, list(group))
+    for site in lot.plan.sites:
+        found |= _one_site(steps, lot, place, [component for component in lot.components if component.site == site])
     return torch.stack([found[component] for component in lot.components], -1)
-
-
-def _order(component: Component) -> tuple[str, int, int]:
-    return component.kind, component.layer, component.unit
 
 
 def _one_site(steps: int, lot: Lot, place: int, components: list[Component]) -> dict[Component, Tensor]:
