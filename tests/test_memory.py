@@ -11,7 +11,18 @@ from tiny import tiny
 
 from hydrascope import memory
 from hydrascope.errors import HydrascopeError
-from hydrascope.memory import Batch, Load, automatic_batch, is_out_of_memory, prefix_bytes, row_bytes, within_memory
+from hydrascope.memory import (
+    CPU_BYTES,
+    LARGEST_BATCH,
+    Batch,
+    Load,
+    automatic_batch,
+    graph_rows,
+    is_out_of_memory,
+    prefix_bytes,
+    row_bytes,
+    within_memory,
+)
 
 MODEL = tiny("llama", torch.float32)
 LOAD = Load(length=10, suffix=1, runs=6, patches=15, reads=6)
@@ -105,3 +116,11 @@ def test_what_counts_as_running_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**60)
     assert is_out_of_memory(refused.value)
+
+
+def test_rows_whose_gradients_are_wanted():
+    """Fewer of longer prompts and beside a larger bank, and always one."""
+    counts = [graph_rows(MODEL, length, 0) for length in (1, 100, 2_000, 1_000_000)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == LARGEST_BATCH["cpu"] > counts[2] > counts[3] == 1
+    assert graph_rows(MODEL, 2_000, CPU_BYTES) < counts[2]

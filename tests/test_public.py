@@ -15,7 +15,7 @@ def test_every_public_name_is_documented(name):
 
 def test_every_public_name_has_a_home():
     homes = [name for names in hydrascope._HOMES.values() for name in names]
-    assert sorted(homes) == sorted(hydrascope.__all__)
+    assert sorted([*homes, *hydrascope._PACKAGES]) == sorted(hydrascope.__all__)
 
 
 def test_no_other_name():

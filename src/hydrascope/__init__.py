@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydrascope import attribution, measures
     from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
     from hydrascope.anatomy import Anatomy, declare
     from hydrascope.bank import CleanRuns
@@ -47,11 +48,13 @@ __all__ = [
     "Resample",
     "Run",
     "Zero",
+    "attribution",
     "declare",
     "faithfulness",
     "interactions",
     "load_model",
     "load_prompts",
+    "measures",
     "mediation",
     "open_results",
     "responsibility",
@@ -83,9 +86,14 @@ _HOMES = {
     "who_repairs": ("interactions", "mediation"),
 }
 
+#: Packages that are public under their own names; imported likewise.
+_PACKAGES = ("attribution", "measures")
+
 
 def __getattr__(name: str) -> Any:
     """A public name, from the module that defines it."""
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)

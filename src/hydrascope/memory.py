@@ -60,12 +60,7 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
         load: of the longest prompt.
         bank: bytes of clean values that are kept besides.
     """
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-        budget = 0.8 * free
-    else:
-        # Where the bank alone is larger, batches of some size are still worth having.
-        budget = max(CPU_BYTES - bank, CPU_BYTES / 8)
+    budget = _budget(model, bank)
     prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
     fits = int(budget // (prefix + (load.runs * load.patches + 1) * row))
     if fits >= 1:
@@ -90,6 +85,25 @@ def require_possible(model: LanguageModel, load: Load) -> None:
             f"{load.patches:,} patches of one run need about {load.patches * row / 2**30:,.0f} GiB, and there are "
             f"{whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,}"
         )
+
+
+def graph_rows(model: LanguageModel, length: int, bank: int) -> int:
+    """How many rows of `length` tokens can be run at a time where autograd remembers what every layer computes.
+
+    Args:
+        bank: bytes of clean values that are kept besides.
+    """
+    row = len(model.layers) * row_bytes(model, Load(length, length, 1, 1, 0))
+    return max(1, min(int(_budget(model, bank) // row), LARGEST_BATCH.get(model.device.type, 16)))
+
+
+def _budget(model: LanguageModel, bank: int) -> float:
+    """How many bytes may be used at a time."""
+    if model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+        return 0.8 * free
+    # Where the bank alone is larger, batches of some size are still worth having.
+    return max(CPU_BYTES - bank, CPU_BYTES / 8)
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:

@@ -61,7 +61,7 @@ class LanguageModel:
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)
         self.logit_scale = self.anatomy.logit_scale(self.config)
-        self.norm_eps = self._eps(self.final_norm)
+        self.norm_eps = self.eps_of(self.final_norm)
         self._attention = [self._part(layer, self.anatomy.attention) for layer in self.layers]
         self._outputs = {component: self._output(component) for component in self.components}
         self._projections = {component: self._projection(component) for component in self.components}
@@ -102,9 +102,16 @@ class LanguageModel:
                 f"after it: {wrong}"
             )
         units = self.config.num_attention_heads if attends else None
-        return Projection.of(module, after, units, self.anatomy.norm_offset, 0.0 if after is None else self._eps(after))
+        return Projection.of(
+            module, after, units, self.anatomy.norm_offset, 0.0 if after is None else self.eps_of(after)
+        )
 
-    def _eps(self, norm: nn.Module) -> float:
+    def eps_of(self, norm: nn.Module) -> float:
+        """What a norm of this model adds to the square of its scale.
+
+        Raises:
+            HydrascopeError: it doesn't say.
+        """
         for name in ("variance_epsilon", "eps", "epsilon"):
             if hasattr(norm, name):
                 return float(getattr(norm, name))

@@ -166,9 +166,14 @@ class Plan:
             if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
                 raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
             return Batch(min(asked, len(self.tokens)), len(self.runs))
+        return automatic_batch(self.model, load, self.bank_bytes)
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes of the clean values that patches are drawn from."""
         widths = [self.model.site_width(site) for site in self.sites]
-        kept = sum(len(place.positions) for place in self.places)
-        return automatic_batch(self.model, load, kept * sum(widths) * self.model.dtype.itemsize)
+        places = sum(len(place.positions) for place in self.places)
+        return places * sum(widths) * self.model.dtype.itemsize
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""

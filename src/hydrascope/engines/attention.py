@@ -106,8 +106,8 @@ def causal_attention(prefix: Prefix) -> Attend:
             )
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = _capped(query @ key.transpose(-1, -2) * scaling, softcap)
-        weights = _softmax(scores.masked_fill(~mask, -torch.inf), sinks)
+        scores = capped(query @ key.transpose(-1, -2) * scaling, softcap)
+        weights = softmax(scores.masked_fill(~mask, -torch.inf), sinks)
         return weights.to(value.dtype) @ value
 
     return attend
@@ -144,14 +144,14 @@ def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
         scores = scores.view(prompts, heads, rows, before)
         by_key = query.reshape(prompts, key.shape[1], -1, rows, width)
         own = _own_scores(by_key, key, length).view(prompts, heads, rows, length)
-        scores, own = _capped(scores * scaling, softcap), _capped(own * scaling, softcap)
+        scores, own = capped(scores * scaling, softcap), capped(own * scaling, softcap)
         # [prompt, 1, 1, suffix, position]: the same for every head and row.
         hidden = ~prefix.visible[layer][:, None, None]
         scores.view(prompts, heads, suffixes, length, before).masked_fill_(hidden, -torch.inf)
         if length > 1:
             unseen = ~prefix.own[layer][:, None, None]
             own.view(prompts, heads, suffixes, length, length).masked_fill_(unseen, -torch.inf)
-        weights = _softmax(torch.cat([scores, own], dim=-1), sinks).to(value.dtype)
+        weights = softmax(torch.cat([scores, own], dim=-1), sinks).to(value.dtype)
         shared = (
             weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[layer]
         )
@@ -190,11 +190,11 @@ def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
     return shared + (weights.unflatten(3, (-1, length)) @ values).flatten(3, 4)
 
 
-def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
     return scores if softcap is None else (scores / softcap).tanh() * softcap
 
 
-def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     """Weights over the last dimension, in float32 or wider; a head's sink takes weight and gives nothing."""
     scores = scores.to(wider(scores.dtype))
     if sinks is None:

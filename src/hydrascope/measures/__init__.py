@@ -36,6 +36,7 @@ from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.restoration import amounts, restoration, shares
+from hydrascope.measures.scores import scores
 from hydrascope.measures.self_repair import self_repair
 from hydrascope.measures.shift import response_shift
 
@@ -82,6 +83,7 @@ __all__ = [
     "require_complete",
     "response_shift",
     "restoration",
+    "scores",
     "self_repair",
     "shares",
     "simultaneous",

@@ -1,0 +1,44 @@
+"""An ablation that goes only a part of the way, or beyond: what finite differences are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+import hydrascope as hs
+
+#: Of different lengths, in an order that isn't theirs.
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16], [17, 18, 19]]
+
+
+@dataclass(frozen=True)
+class Toward:
+    """Write clean value + step · (patch − clean value)."""
+
+    whole: hs.Ablation
+    step: float
+
+    @property
+    def patches(self) -> int:
+        return self.whole.patches
+
+    def draw(self, clean: hs.CleanRuns, prompts: Sequence[int]) -> hs.Patches:
+        whole = self.whole.draw(clean, prompts)
+
+        def values(component: hs.Component) -> Tensor:
+            own = clean.own(component, prompts)
+            return own + self.step * (whole.values(component) - own)
+
+        return hs.Patches(whole.sources, values)
+
+
+def total(model: hs.LanguageModel, ablation: hs.Ablation, **options) -> np.ndarray:
+    """[readout, prompt, ablated] the mean total effect, by plain forward passes."""
+    return hs.sweep(model, PROMPTS, ablation, engine="reference", **options)["total"].mean("patch").values
+
+
+def slope(model: hs.LanguageModel, ablation: hs.Ablation, step: float, **options) -> np.ndarray:
+    """[readout, prompt, ablated] what the total effect is to first order, by central differences."""
+    there, back = (total(model, Toward(ablation, way * step), **options) for way in (1, -1))
+    return (there - back) / (2 * step)
