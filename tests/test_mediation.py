@@ -71,16 +71,14 @@ def test_together_and_from_disk(tmp_path):
     for label, frozen in (("attn.0", "mlp.0|mlp.1|mlp.2|attn.2"), ("head.1.2", "mlp.1|mlp.2|attn.2")):
         expected = total(model, label) - total(model, f"{label}|{frozen}")
         np.testing.assert_allclose(found["restored_together"].sel(ablated=label), expected, atol=1e-6)
-    read = ["layers", "head.2.1"]
-    out = hs.run(model, PROMPTS, hs.Resample(2, seed=3), out=tmp_path / "m.zarr", ablate=asked, read=read)
+    out = hs.run(model, PROMPTS, hs.Resample(2, seed=3), out=tmp_path / "m.zarr", ablate=asked)
     again = measures.mediation(hs.open_results(out))
     for name, values in found.data_vars.items():
         np.testing.assert_array_equal(again[name], values)
-    # A head that wasn't read has no response that is known.
-    unread = measures.mediation(hs.sweep(model, PROMPTS, hs.Resample(2, seed=3), ablate=asked))
-    missing = unread["response"].sel(mediator="head.2.1").isnull().all(["readout", "prompt"])
-    assert missing.sel(ablated="attn.0")
-    assert not unread["response"].sel(mediator="mlp.2").isnull().any()
+    # What a head attends by writes nothing.
+    inputs = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0", mediators="head.2.1,query.2.1")
+    assert inputs["response"].sel(mediator="query.2.1").isnull().all()
+    assert not inputs["response"].sel(mediator="head.2.1").isnull().any()
 
 
 @pytest.mark.parametrize("label", ["attn.0", "mlp.0", "attn.0+mlp.1"])

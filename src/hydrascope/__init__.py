@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hydrascope.experiments import Interactions, Mediation
     from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
+    from hydrascope.measures.ranking import rank
     from hydrascope.model import LanguageModel
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
@@ -57,6 +58,7 @@ __all__ = [
     "measures",
     "mediation",
     "open_results",
+    "rank",
     "responsibility",
     "run",
     "shapley",
@@ -75,6 +77,7 @@ _HOMES = {
     "experiments": ("Interactions", "Mediation"),
     "fair_importance": ("shapley",),
     "loading": ("load_model",),
+    "measures.ranking": ("rank",),
     "model": ("LanguageModel",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),

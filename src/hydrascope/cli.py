@@ -18,6 +18,7 @@ from hydrascope.cli_options import (
     Overwrite,
     Revision,
     Unused,
+    asked_of,
     measure,
     measured,
     measuring,
@@ -28,8 +29,7 @@ from hydrascope.errors import HydrascopeError, printable
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
 if TYPE_CHECKING:
     import xarray as xr
-
-    from hydrascope.summary import Summary
+    from rich.console import RenderableType
 
 app = typer.Typer(
     help="The instrument that shows how a language model repairs itself.",
@@ -108,13 +108,13 @@ def mediate(
     options: Options,
     ablate: Annotated[str, typer.Option(metavar="PARTS", help="What is ablated, as for `run`.")] = "attn",
     mediators: Annotated[
-        str, typer.Option(metavar="PARTS", help="Layers and heads whose reactions are asked for.")
+        str, typer.Option(metavar="PARTS", help="Layers, heads, inputs of heads (query.9.6): whose reactions count.")
     ] = "layers",
 ) -> None:
     """Who repairs: ablate parts again with mediators frozen, and with all else frozen, and store all effects."""
     from hydrascope import Mediation
 
-    measure(options, Mediation(ablate, mediators), f"layers,{mediators}")
+    measure(options, Mediation(ablate, mediators), "layers")
 
 
 @app.command()
@@ -127,6 +127,38 @@ def interact(
     from hydrascope import Interactions
 
     measure(options, Interactions(parts), "layers")
+
+
+@app.command()
+@measuring
+def rank(
+    options: Options,
+    parts: Annotated[str, typer.Option(metavar="PARTS", help="What is ranked.")] = "layers",
+    by: Annotated[
+        str, typer.Option(metavar="LIST", help="shapley, atp, atp_star, gim, integrated_gradients, besides the exact.")
+    ] = "shapley,atp,gim",
+    orders: Annotated[int, typer.Option(min=2, help="Of Shapley values: an even number.")] = 16,
+    format_: Annotated[
+        Literal["text", "csv"], typer.Option("--format", help="csv: a row a part, places and importances.")
+    ] = "text",
+) -> None:
+    """Whom to credit: the importance of parts by exact measures and by estimates, in one table."""
+    from hydrascope import words
+    from hydrascope.measures import rank as ranked
+    from hydrascope.measures import scores
+    from hydrascope.summary.importance import importances, importances_as_csv
+
+    methods = words.methods(by, orders)
+    model, prompts = measure(options, parts, f"layers,{parts}")
+    results, asked = _opened(options["out"]), asked_of(options)
+    shared = {name: asked[name] for name in ("at", "readouts", "target")}
+    found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}
+    table = ranked(results, *found.values())
+    if format_ == "csv":
+        say(importances_as_csv(table).rstrip("\n"))
+        return
+    estimates = {name: each for name, each in found.items() if "estimate" in each}
+    _print(importances(table, scores(results, estimates) if estimates else None))
 
 
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
@@ -194,21 +226,19 @@ def summary(
 
     found = formats.summarise(_opened(results), readout=readout, sigma=norm)
     if format_ == "text":
-        _print(found, full=full)
+        _print(formats.render(found, full=full))
     else:
         write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
         say(write(found).rstrip("\n"))
 
 
-def _print(found: "Summary", *, full: bool) -> None:
+def _print(shown: "RenderableType") -> None:
     from rich.console import Console
-
-    from hydrascope.summary import render
 
     console = Console()
     # What is not read on a terminal has no width of its own.
     wide = console if console.is_terminal else Console(width=80)
-    wide.print(render(found, full=full), soft_wrap=False)
+    wide.print(shown, soft_wrap=False)
 
 
 @app.command()
@@ -221,16 +251,13 @@ def compare(
     norm: Norm = None,
 ) -> None:
     """Set results side by side: models, checkpoints, or settings."""
-    from rich.console import Console
-
     from hydrascope.comparison import compare as compared
     from hydrascope.summary.terminal import side_by_side
 
     stems = [path.stem for path in results]
     names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
     found = compared({name: _opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
-    console = Console()
-    (console if console.is_terminal else Console(width=80)).print(side_by_side(found))
+    _print(side_by_side(found))
     if out is not None:
         from hydrascope.figures.comparison import figure_comparison
         from hydrascope.figures.style import save

@@ -13,6 +13,8 @@ from hydrascope.errors import HydrascopeError, printable
 if TYPE_CHECKING:
     from hydrascope.components import Selection
     from hydrascope.experiments import Experiment
+    from hydrascope.model import LanguageModel
+    from hydrascope.prompts import PromptSet
 
 Model = Annotated[
     str,
@@ -112,27 +114,30 @@ def _shared(
     """Only its signature counts."""
 
 
-def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
-    """Measure as `options` say, of these runs.
+def measure(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
+    """Measure as `options` say, of these runs; the model and the prompts that they name.
 
     Raises:
         HydrascopeError: as `hydrascope.run`; an option is wrong.
     """
+    arguments = {**asked_of(options), "ablate": ablate, "read": read}
+    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    return measured(options["model"], options["prompts"], options["limit"], loading, arguments)
+
+
+def asked_of(options: Options) -> dict[str, Any]:
+    """The arguments of `hydrascope.run` that `options` stand for, but what is ablated and read."""
     from hydrascope import words
 
     drawn = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
-    arguments = {
+    return {
         "ablation": words.ablation(*drawn),
-        "ablate": ablate,
-        "read": read,
         "readouts": words.readouts(options["readout"]),
         "metrics": [name.strip() for name in options["metric"].split(",") if name.strip()],
         "target": words.target(options["target"]),
         "batch_size": _batch_size(options["batch_size"]),
         **{name: options[name] for name in ("at", "keep", "engine", "out", "resume", "elsewhere", "overwrite")},
     }
-    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
-    measured(options["model"], options["prompts"], options["limit"], loading, arguments)
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -147,7 +152,7 @@ def _batch_size(text: str) -> int | Literal["auto"]:
 
 def measured(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
-) -> None:
+) -> "tuple[LanguageModel, PromptSet]":
     """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
     from hydrascope import load_model, load_prompts, runs, store
 
@@ -170,3 +175,4 @@ def measured(
         f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
+    return model, prompts

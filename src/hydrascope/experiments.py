@@ -162,6 +162,10 @@ class Mediation:
         """All runs, each once."""
         return tuple(dict.fromkeys(run for one in self.each(model) for run in one.runs))
 
+    def reads(self, model: Parts) -> tuple[Component, ...]:
+        """The heads whose responses are read besides all layers'."""
+        return tuple(part for part in selected_mediators(model, self.mediators) if part.is_unit)
+
     def settings(self, model: Parts) -> dict[str, Any]:
         """What a result says of it."""
         return {
@@ -194,6 +198,10 @@ class Interactions:
             raise HydrascopeError(f"{parts[0]} alone can't interact: name at least two parts")
         pairs = [(u, v) for u, v in combinations(parts, 2) if u.whole != v and v.whole != u]
         return (*(Run((part,)) for part in parts), *map(Run, pairs))
+
+    def reads(self, model: Parts) -> tuple[Component, ...]:
+        """Nothing besides all layers: interactions are of effects."""
+        return ()
 
     def settings(self, model: Parts) -> dict[str, Any]:
         """What a result says of it."""

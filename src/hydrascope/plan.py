@@ -265,7 +265,9 @@ def planned(
         runs, of_runs = ablate.runs(model), ablate.settings(model)
     else:
         runs, of_runs = selected_runs(model, ablate), {"ablate": _selection(ablate)}
-    parts = selected(model, read)
+    parts = dict.fromkeys(selected(model, read))
+    if isinstance(ablate, Experiment):
+        parts |= dict.fromkeys(ablate.reads(model))
     engine_ = choose(model, engine)
     fitted, said = PromptSet.of(prompts).fitted(model)
     tokens = tokenize(model, fitted.prompts)

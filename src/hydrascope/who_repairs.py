@@ -6,7 +6,7 @@ import xarray as xr
 
 from hydrascope import measures
 from hydrascope.ablation import Ablation
-from hydrascope.components import Selection, selected_mediators
+from hydrascope.components import Selection
 from hydrascope.experiments import Interactions, Mediation
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import AnyPrompts
@@ -39,9 +39,7 @@ def mediation(
         HydrascopeError: as `sweep`; a mediator is a neuron, or something is frozen already.
     """
     asked = Mediation(ablate, mediators)
-    asked.each(model)
-    read = ["layers", *(str(part) for part in selected_mediators(model, mediators) if not part.is_input)]
-    return measures.mediation(sweep(model, prompts, ablation, ablate=asked, read=read, keep="means", **options))
+    return measures.mediation(sweep(model, prompts, ablation, ablate=asked, keep="means", **options))
 
 
 def interactions(

@@ -1,17 +1,23 @@
-"""What the command line says in words, as the library's objects: ablations, readouts and targets."""
+"""What the command line says in words, as the library's objects: ablations, readouts, targets, ways to rank."""
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from hydrascope import files
+from hydrascope import attribution, files
 from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
 from hydrascope.components import is_number
 from hydrascope.errors import HydrascopeError
+from hydrascope.fair_importance import shapley
+from hydrascope.model import LanguageModel
 from hydrascope.plan import Target
+from hydrascope.prompts import PromptSet
 from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo, Readout
 
 _READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L"
@@ -99,3 +105,37 @@ def target(text: str) -> Target:
     if is_number(text):
         return int(text)
     raise HydrascopeError(f"--target {text} is none that is known: give argmax, answer, or a token's id")
+
+
+#: From a model, prompts, an ablation, parts, and options of `sweep`, to importances for `hydrascope.rank`.
+Method = Callable[[LanguageModel, PromptSet, Ablation, str, dict[str, Any]], xr.Dataset]
+
+
+def methods(text: str, orders: int) -> dict[str, Method]:
+    """The ways to rank of `--by`, words with commas between, by name.
+
+    Args:
+        orders: of Shapley values.
+
+    Raises:
+        HydrascopeError: a word is none.
+    """
+    known: dict[str, Method] = {"shapley": _shapley(orders)}
+    names = ("atp", "atp_star", "integrated_gradients", "gim")
+    known |= {name: _attribution(getattr(attribution, name)) for name in names}
+    chosen = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in chosen if word not in known]:
+        raise HydrascopeError(f"--by {unknown[0]} is no way to rank: choose from {', '.join(known)}")
+    return {name: known[name] for name in chosen}
+
+
+def _shapley(orders: int) -> Method:
+    return lambda model, prompts, drawn, parts, shared: shapley(
+        model, prompts, drawn, parts=parts, orders=orders, progress=True, **shared
+    )
+
+
+def _attribution(method: Callable[..., xr.Dataset]) -> Method:
+    return lambda model, prompts, drawn, parts, shared: method(
+        model, prompts, drawn, ablate=parts, progress=True, **shared
+    )

@@ -33,6 +33,7 @@ from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation
 from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, units, whole_layers
 from hydrascope.measures.profile import repair_profile
+from hydrascope.measures.ranking import rank
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.restoration import amounts, restoration, shares
@@ -78,6 +79,7 @@ __all__ = [
     "of_kind",
     "own_change",
     "per_prompt",
+    "rank",
     "regression",
     "repair_profile",
     "require_complete",

@@ -57,7 +57,7 @@ def scores(
     if not estimates:
         raise HydrascopeError("there is nothing to score: give an estimate by its name")
     effects, bootstrap = per_prompt(exact, readout), bootstrap or Bootstrap()
-    guesses = [_of_the_same(effects, name, estimate) for name, estimate in estimates.items()]
+    guesses = [of_the_same(effects, name, estimate) for name, estimate in estimates.items()]
     samples = xr.Dataset(
         {
             "exact": (("prompt", "ablated"), effects["total"].values),
@@ -82,7 +82,7 @@ def scores(
     )
 
 
-def _of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndarray:
+def of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndarray:
     """`[prompt, ablated]` The estimate of what `effects` are the exact values of.
 
     Raises:

@@ -1,0 +1,81 @@
+"""One table of importances: what the model's readout loses without a part, by every measure of that, side by side."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from hydrascope.errors import HydrascopeError
+from hydrascope.measures.bootstrap import Bootstrap, interval
+from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.scores import of_the_same
+
+
+def rank(
+    exact: xr.Dataset, *others: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None
+) -> xr.Dataset:
+    """How important each part is by each measure, larger where the readout needs it more, and its place by it.
+
+        >>> s = hs.shapley(model, prompts, hs.Mean(), parts="layers")                        # doctest: +SKIP
+        >>> a = hs.attribution.gim(model, prompts, hs.Mean(), ablate="layers")               # doctest: +SKIP
+        >>> hs.rank(hs.sweep(model, prompts, hs.Mean()), s, a)["place"].to_pandas().T        # doctest: +SKIP
+
+    Args:
+        exact: results of `sweep`, all parts ablated one by one.
+        others: of `shapley` or `hydrascope.attribution`, with the same prompts, patches and parts.
+        readout: its label; by default the exact results' first.
+        bootstrap: over prompts.
+
+    Returns:
+        - `importance` [bound, measure, part], means over prompts in the readout's unit, of
+
+          - `unembed`: the clean run's direct effect (Eq. 10); NaN where the part wasn't read;
+          - `removed`: −`direct`, what ablating it takes away where nothing answers;
+          - `lost`: −`total`, what is missing in the end;
+          - `shapley`: −φ, with whoever stands in for it gone in half of the orders;
+          - a method's name: minus its estimate of `total`. That of `gim` has a size of its own: it ranks.
+
+        - `place` [measure, part]: 1 for the most important part by each measure.
+        - `seconds` [measure] that an estimate took; NaN for others.
+
+    Raises:
+        HydrascopeError: a dataset is of other prompts, patches, parts or readouts, or is none of these.
+    """
+    effects = per_prompt(exact, readout)
+    columns = {
+        "unembed": effects["contribution"].values,
+        "removed": -effects["direct"].values,
+        "lost": -effects["total"].values,
+    }
+    seconds = dict.fromkeys(columns, np.nan)
+    for name, values, took in _found(effects, others):
+        if name in columns:
+            raise HydrascopeError(f"{name} is given twice: leave one out")
+        columns[name], seconds[name] = values, took
+    samples = xr.Dataset(
+        {"importance": (("measure", "prompt", "part"), np.stack(list(columns.values())))},
+        {"measure": list(columns), "part": np.array(list(map(str, effects["ablated"].values)), object)},
+    )
+    found = interval(lambda means: means, samples, bootstrap or Bootstrap()).transpose("bound", "measure", "part")
+    estimate = found["importance"].sel(bound="estimate")
+    order = (-estimate).values.argsort(-1, kind="stable")
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.arange(1, order.shape[-1] + 1)[None], -1)
+    attributes = {key: effects.attrs[key] for key in ("model", "readout", "units") if key in effects.attrs}
+    return found.assign(
+        place=(("measure", "part"), np.where(np.isnan(estimate), np.nan, place)),
+        seconds=("measure", list(seconds.values()), {"units": "s"}),
+    ).assign_attrs(attributes)
+
+
+def _found(effects: xr.Dataset, others: tuple[xr.Dataset, ...]) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Name, importance `[prompt, part]` and seconds of each of the others."""
+    for other in others:
+        if "shapley" in other:
+            renamed = other.rename(part="ablated", shapley="estimate")
+            yield "shapley", -of_the_same(effects, "shapley", renamed), np.nan
+        elif "estimate" in other and "method" in other.attrs:
+            name = str(other.attrs["method"])
+            yield name, -of_the_same(effects, name, other), float(other.attrs["seconds"])
+        else:
+            raise HydrascopeError("what is to be ranked is neither of shapley nor of attribution: give their results")
