@@ -14,6 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
+from stored import change_attributes
 from tiny import save_tiny
 
 from hydrascope import (
@@ -194,8 +195,7 @@ def test_summary_prints_findings(hydrascope: Run, folder: Path) -> None:
 
 def test_an_unfinished_result_is_said_to_be(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
-    root = tmp_path / "r.zarr" / "zarr.json"
-    root.write_text(root.read_text().replace('"measured": 5', '"measured": 4'))
+    change_attributes(tmp_path / "r.zarr", measured=4)
     code, _, err = hydrascope("summary", tmp_path / "r.zarr")
     assert code == 0
     assert "only 4 of 5 prompts are measured" in err

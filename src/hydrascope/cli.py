@@ -23,6 +23,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _place(path: str | Path) -> Path:
+    from hydrascope.places import place
+
+    return place(path)
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -44,6 +51,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result 
 #: So many that the shipped models are measured in about a minute on two cores.
 DEMO_PROMPTS = 400
 
+#: What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
 #: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -51,7 +61,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; what the user can mend is said in one line, with exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except HydrascopeError as error:
         _fail(str(error))
     except _UsageError as error:
@@ -60,6 +70,9 @@ def main() -> None:
         _fail(f"{message} (see {context.command_path if context else 'hydrascope'} --help)")
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted")
+    if code == _INTERRUPTED:
+        _fail("interrupted")
+    sys.exit(code)
 
 
 def _fail(message: str) -> NoReturn:
@@ -88,7 +101,9 @@ def run(
     prompts: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
     ],
-    out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    out: Annotated[
+        Path, typer.Option(parser=_place, metavar="RESULTS", help="The folder to write to, as results.zarr.")
+    ],
     ablate: Annotated[
         str,
         typer.Option(metavar="PARTS", help="layers, attn, mlp, heads, heads.9, head.9.6, attn.3+mlp.5, attn.3|mlp.5"),
@@ -167,18 +182,21 @@ def _batch_size(text: str) -> int | Literal["auto"]:
 def _measure(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
-    from hydrascope import load_model, load_prompts, runs, store
+    from hydrascope import load_model, load_prompts, places, runs, store
 
-    out: Path = arguments["out"]
+    out = arguments["out"] = places.place(arguments["out"])
     runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
         typer.echo(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
     prompts = prompts if limit is None else prompts.limit(limit)
     model = load_model(name, **loading)
+    before = _run_at(out)
     try:
         runs.run(model, prompts, progress=True, say=typer.echo, **arguments)
     except KeyboardInterrupt:
+        if arguments["overwrite"] and _run_at(out) == before:
+            raise HydrascopeError(f"interrupted: {out} is as it was") from None
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
             f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
@@ -188,6 +206,16 @@ def _measure(
         f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
+
+
+def _run_at(out: Path) -> str | None:
+    """The id of the run that made the result at `out`; None where none can be read."""
+    from hydrascope import store
+
+    try:
+        return str(store.read_attributes(out)["run"])
+    except HydrascopeError:
+        return None
 
 
 Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
@@ -200,7 +228,7 @@ Norm = Annotated[
 @app.command()
 def figures(
     results: Results,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")],
+    out: Annotated[Path, typer.Option(parser=_place, metavar="FOLDER", help="The folder to write to.")],
     prompt: Annotated[int | None, typer.Option(min=0, help="Figures 1 and 3: which prompt, counted from 0.")] = None,
     ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which part, as attn.3.")] = None,
     readout: Readout = None,
@@ -264,7 +292,9 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS…", help="Two folders or more; the first is the base.")
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the comparison into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=_place, metavar="FOLDER", help="Draw the comparison into this folder.")
+    ] = None,
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
@@ -288,7 +318,7 @@ def compare(
 @app.command()
 def export(
     results: Results,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
+    out: Annotated[Path, typer.Option(parser=_place, metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
@@ -337,7 +367,7 @@ def check(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(parser=_place, metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
     limit: Annotated[int, typer.Option(min=1, help="Measure the first so many prompts of each model.")] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
@@ -378,7 +408,7 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
 
 
 @app.command()
-def motifs(out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")]) -> None:
+def motifs(out: Annotated[Path, typer.Option(parser=_place, metavar="FOLDER", help="The folder to write to.")]) -> None:
     """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
     from hydrascope.figures.motifs import draw_all
 
