@@ -55,8 +55,13 @@ def measured(prompts: int, patches: int, dtype: str, seed: int = 0) -> xr.Datase
 def create(
     path: Path, prompts: int = 7, patches: int = 2, dtype: str = "float32", block: int = 3, **options: Any
 ) -> Writer:
-    empty = {name: (dims, "int64" if name == "patch_prompt" else dtype) for name, dims in DIMS.items()}
-    return writing.create(path, known(prompts), empty, sizes(prompts, patches), block, **options)
+    return create_for(path, measured(prompts, patches, dtype), known(prompts), block, **options)
+
+
+def create_for(path: Path, everything: xr.Dataset, known: xr.Dataset, block: int = 3, **options: Any) -> Writer:
+    """A result in which `everything` is to be measured."""
+    empty = {str(name): (variable.dims, str(variable.dtype)) for name, variable in everything.items()}
+    return writing.create(path, known, empty, everything.sizes, block, **options)
 
 
 def write(writer: Writer, everything: xr.Dataset, *starts: int) -> None:

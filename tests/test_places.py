@@ -1,6 +1,5 @@
 """What a path means, what may be deleted, and what a killed run leaves."""
 
-import json
 import os
 import uuid
 from pathlib import Path
@@ -93,7 +92,7 @@ def killed(tmp_path: Path, *, old: bool, of: str = "r.zarr") -> Path:
     """What a run leaves that is killed while it makes `of`, once the old one is moved away."""
     room = tmp_path / ".hydrascope-killed"
     (room / "new").mkdir(parents=True)
-    (room / "of").write_text(json.dumps(of))
+    (room / "of").write_text(of)
     if old:
         (tmp_path / "r.zarr").rename(room / "old")
     return room
@@ -118,7 +117,7 @@ def test_what_is_not_surely_of_a_killed_run_stays(tmp_path: Path, monkeypatch: p
     room = killed(tmp_path, old=False, of="other.zarr")
     stored(tmp_path / "r.zarr")
     recover(tmp_path / "r.zarr")
-    (room / "of").write_text(json.dumps("r.zarr"))
+    (room / "of").write_text("r.zarr")
     with places.lock(room, "of"):
         recover(tmp_path / "r.zarr")
     with monkeypatch.context() as patch:

@@ -4,13 +4,12 @@ What isn't ours is never removed: folders that are made for a while have names t
 result must hold nothing but what hydrascope writes, and it goes only when its successor stands.
 """
 
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -145,25 +144,32 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(prefix=_ROOM, dir=path.parent))
-    held = None
     try:
-        (room / _OF).write_text(json.dumps(path.name))
-        held = lock(room, _OF)
-        yield room / _NEW
-        if path.exists():
-            if not overwrite:
-                raise HydrascopeError(f"{path} exists: choose another place")
-            require_ours(path)
-        try:
+        (room / _OF).write_bytes(_name(path))
+        with lock(room, _OF) or nullcontext():
+            yield room / _NEW
             if path.exists():
-                path.rename(room / _OLD)
-            (room / _NEW).rename(path)
-        finally:
-            _put_back(room, path)
+                if not overwrite:
+                    raise HydrascopeError(f"{path} exists: choose another place")
+                require_ours(path)
+            try:
+                if path.exists():
+                    path.rename(room / _OLD)
+                (room / _NEW).rename(path)
+            finally:
+                _put_back(room, path)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
-        if held:
-            held.close()
+        with suppress(OSError):
+            _clear(room)
+
+
+def _clear(room: Path) -> None:
+    for name in (_OLD, _NEW):
+        if (room / name).exists():
+            shutil.rmtree(room / name)
+    # Last, so that whose the rest is stays known if this is cut short.
+    (room / _OF).unlink(missing_ok=True)
+    room.rmdir()
 
 
 def _put_back(room: Path, path: Path) -> None:
@@ -179,9 +185,16 @@ def recover(path: Path) -> None:
     """
     with suppress(OSError):
         for room in path.parent.glob(f"{_ROOM}*"):
-            # Not one of ours, or of a run that lives.
-            with suppress(OSError, ValueError, HydrascopeError):
-                if json.loads((room / _OF).read_bytes()) == path.name and (held := lock(room, _OF)):
+            # Not ours, or of a run that lives.
+            with suppress(OSError, HydrascopeError):
+                if not (room / _OF).exists():
+                    room.rmdir()
+                # Empty: killed before anything was made.
+                elif (room / _OF).read_bytes() in (b"", _name(path)) and (held := lock(room, _OF)):
                     with held:
                         _put_back(room, path)
-                        shutil.rmtree(room)
+                        _clear(room)
+
+
+def _name(path: Path) -> bytes:
+    return os.fsencode(path.name)
