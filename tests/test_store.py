@@ -39,6 +39,7 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened = xr.open_zarr(tmp_path / "r.zarr").load()
+        xr.testing.assert_identical(xr.open_zarr(tmp_path / "r.zarr", consolidated=False).load(), opened)
     # What is of the folder, not of what was measured, `open_results` leaves out.
     assert {len(opened.attrs.pop(name)) for name in ("run", "checksum")} == {32, 64}
     xr.testing.assert_identical(opened, expected)
@@ -154,6 +155,7 @@ def test_a_piece_in_the_place_of_another_is_named(tmp_path: Path) -> None:
         ("r.zarr/checksums/3/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or block"),
         ("twin.zarr/checksums/0/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or"),
         ("twin.zarr/checksums/zarr.json", "checksums/zarr.json", "checksums/zarr.json is of another run or block"),
+        ("r.zarr/zarr.json", "checksums/3/zarr.json", "checksums/3/zarr.json is of another run or block"),
         ("twin.zarr/zarr.json", "zarr.json", "checksums/zarr.json is of another run or block"),
     ):
         path = tmp_path / "damaged.zarr"
@@ -214,6 +216,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
     (tmp_path / "r.zarr" / name).unlink()
     os.mkfifo(tmp_path / "r.zarr" / name)
     with pytest.raises(HydrascopeError, match="damaged"):
+        store.open_results(tmp_path / "r.zarr")
+
+
+def test_what_may_not_be_read_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "r.zarr")
+
+    def closed(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(HydrascopeError, match=r"cannot read .*r\.zarr \(Permission denied\)"):
         store.open_results(tmp_path / "r.zarr")
 
 

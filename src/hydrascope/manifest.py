@@ -91,15 +91,12 @@ def read(folder: Path, name: str) -> bytes:
     """The content of one of the files.
 
     Raises:
-        DamageError: it isn't there, can't be read, or is no file.
+        DamageError: it isn't there, or is no file.
     """
-    try:
-        # Who reads a FIFO waits for ever.
-        if not (folder / name).is_file():
-            raise DamageError(f"{name} is missing")
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise DamageError(f"{name} cannot be read: {error.strerror or error}") from error
+    # Who reads a FIFO waits for ever.
+    if not (folder / name).is_file():
+        raise DamageError(f"{name} is missing")
+    return (folder / name).read_bytes()
 
 
 def listing_of(start: int) -> str:
@@ -129,7 +126,7 @@ def read_listing(folder: Path, name: str, run: str) -> dict[str, str]:
         attributes = unsealed(parsed(content))
     except DamageError as error:
         raise DamageError(f"{name} is not what was written") from error
-    if (attributes["run"], attributes["of"]) != (run, name):
+    if (attributes.get("run"), attributes.get("of")) != (run, name):
         raise DamageError(f"{name} is of another run or block")
     return cast(dict[str, str], attributes["files"])
 

@@ -48,7 +48,11 @@ def place(path: str | Path) -> Path:
 
 def reason(error: Exception) -> str:
     """What went wrong, in a few words on one line."""
-    return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
+    return (
+        (isinstance(error, OSError) and error.strerror)
+        or " ".join(str(error).split()).rstrip(".")
+        or type(error).__name__
+    )
 
 
 @contextmanager

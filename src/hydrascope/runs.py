@@ -139,25 +139,28 @@ def run(
     """As `sweep`, but write the result to the folder `out`, a block of prompts at a time.
 
     Whatever ends the run, the blocks that are written stay. `resume` goes on to the result that the uninterrupted
-    run would have given, to the bit: on another kind of machine, or with another number of threads, where rounding
-    differs, only if asked for by `elsewhere`. A `batch_size` other than `auto` may then differ from the one at the
-    start, and changes the rounding. `open_results` opens `out`.
+    run would have given, to the bit, and measures blocks that were damaged since once more: on another kind of
+    machine, or with another number of threads, where rounding differs, only if asked for by `elsewhere`. A
+    `batch_size` other than `auto` may then differ from the one at the start, and changes the rounding. `open_results`
+    opens `out`.
 
         >>> hs.run(model, hs.load_prompts("counterfact"), out="gpt2.zarr", ablate="heads")   # doctest: +SKIP
 
     Args:
-        out: the result's folder.
+        out: the result's folder; `~` is the user's home, and a link stands for what it points to.
         resume: go on with the result at `out`; start it where there is none.
         elsewhere: resume on another kind of machine, or with another number of threads, than the run was started on.
-        overwrite: delete the result at `out` and start again.
+        overwrite: start again, and delete the result at `out` once its successor stands; refused where it holds
+            files that hydrascope didn't write.
         say: is told what is measured, in a line or two, before it starts.
 
     Returns:
-        `out`.
+        `out`, expanded.
 
     Raises:
         HydrascopeError: as `sweep`; or `out` can't be written, is no result, or is one and neither `resume` nor
-            `overwrite` is asked for, or was made with other options, or on another kind of machine.
+            `overwrite` is asked for, or was made with other options, or on another kind of machine, or another run
+            writes to it.
     """
     out = place(out)
     recover(out)
@@ -234,7 +237,7 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
     except store.UnreadableError:
         if not overwrite:
             raise
-    except HydrascopeError as error:
+    except store.NoResultError as error:
         raise HydrascopeError(f"{out} exists and is no hydrascope result: choose another place") from error
     else:
         if not (resume or overwrite):

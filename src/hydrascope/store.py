@@ -20,6 +20,10 @@ from hydrascope.places import disk, place, reason
 from hydrascope.variables import FORMAT, MEASURED
 
 
+class NoResultError(HydrascopeError):
+    """What is there is something else than a result."""
+
+
 class UnreadableError(HydrascopeError):
     """A result that is damaged, or of a format that is no longer read: it can only be made again."""
 
@@ -39,16 +43,17 @@ def read_root(path: Path) -> dict[str, Any]:
     Raises:
         HydrascopeError: there is none, or it is damaged.
     """
-    with disk(f"cannot read {path}", "choose another place"):
+    with disk(f"cannot read {path}", "give a folder that you may read"):
         if not path.exists():
             raise HydrascopeError(f"there is no {path}: make it with hydrascope run")
-    try:
-        root = manifest.parsed(manifest.read(path, manifest.ROOT))
-        version = root["attributes"]["format"]
-    except (manifest.DamageError, KeyError) as error:
-        raise HydrascopeError(
-            f"{path} is no hydrascope result, or its {manifest.ROOT} is damaged: give a folder that hydrascope run made"
-        ) from error
+        try:
+            root = manifest.parsed(manifest.read(path, manifest.ROOT))
+            version = root["attributes"]["format"]
+        except (manifest.DamageError, KeyError) as error:
+            raise NoResultError(
+                f"{path} is no hydrascope result, or its {manifest.ROOT} is damaged: give a folder that hydrascope run "
+                "made"
+            ) from error
     if version == "hydrascope results 1":
         raise UnreadableError(f"{path} holds a result of format 1, which is no longer read: measure again")
     if version != FORMAT:
@@ -110,8 +115,8 @@ def known_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """
     try:
         return manifest.read_listing(path, manifest.KNOWN_FILES, attributes["run"])
-    except manifest.DamageError as error:
-        raise UnreadableError(f"{path} is damaged ({error}): measure again") from error
+    except (manifest.DamageError, OSError) as error:
+        raise UnreadableError(f"{path} is damaged ({reason(error)}): measure again") from error
 
 
 def blocks(attributes: dict[str, Any]) -> range:
@@ -125,8 +130,8 @@ def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     try:
         for start in blocks(attributes):
             files |= manifest.read_listing(path, manifest.listing_of(start), attributes["run"])
-    except manifest.DamageError as error:
-        raise HydrascopeError(f"{path} is damaged ({error}): {_MEND}") from error
+    except (manifest.DamageError, OSError) as error:
+        raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
     for file in files:
         if not (path / file).is_file():
             raise _damaged(path, file.split("/")[0], manifest.DamageError(f"{file} is missing"))

@@ -21,7 +21,7 @@ from zarr.codecs import ZstdCodec
 
 from hydrascope import manifest
 from hydrascope.errors import HydrascopeError
-from hydrascope.places import disk, lock, staged
+from hydrascope.places import disk, lock, reason, staged
 from hydrascope.store import UnreadableError, blocks, known_files, read_attributes, read_root
 from hydrascope.variables import FORMAT, described
 
@@ -182,13 +182,14 @@ def resume(path: Path) -> Writer:
 def _require_known(path: Path, known: Mapping[str, str]) -> None:
     try:
         manifest.require(path, known)
-    except manifest.DamageError as error:
-        raise UnreadableError(f"cannot resume {path}, it is damaged ({error}): measure again with overwrite") from error
+    except (manifest.DamageError, OSError) as error:
+        why = reason(error)
+        raise UnreadableError(f"cannot resume {path}, it is damaged ({why}): measure again with overwrite") from error
 
 
 def _damaged(path: Path, start: int, run: str) -> bool:
     try:
         manifest.require(path, manifest.read_listing(path, manifest.listing_of(start), run))
-    except manifest.DamageError:
+    except (manifest.DamageError, OSError):
         return True
     return False

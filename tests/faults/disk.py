@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,16 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         _active[-1].audit(event, arguments)
 
 
+@cache
+def _listen() -> None:
+    # Once: a hook can't be taken off again.
+    sys.addaudithook(_hook)
+
+
 @contextmanager
 def failing(folder: Path, at: int | None = None, error: BaseException | None = None) -> Iterator[Disk]:
     """Let the `at`-th write below `folder` raise `error`; without one, count them."""
-    # A hook can't be taken off again: one is put on, once.
-    if not hasattr(sys, "_hydrascope_hook"):
-        sys._hydrascope_hook = _hook  # type: ignore[attr-defined]
-        sys.addaudithook(lambda event, arguments: sys._hydrascope_hook(event, arguments))  # type: ignore[attr-defined]
+    _listen()
     disk, sync = Disk(folder, at, error), os.fsync
 
     def synced(file: int) -> None:
