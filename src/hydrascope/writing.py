@@ -31,14 +31,12 @@ class Writer:
     """The one run that writes to the result at `path`; a context that ends with its being that.
 
     Attributes:
-        run: its id.
-        attributes: of the result.
+        attributes: of the result, `run` among them.
         damaged: the first prompts of measured blocks that aren't as they were written.
         held: its lock, where there are locks.
     """
 
     path: Path
-    run: str
     attributes: dict[str, Any]
     damaged: list[int]
     held: IO[bytes] | None
@@ -70,7 +68,7 @@ class Writer:
             )
             number = start // self.attributes["block_size"]
             files = [_chunk(name, variable.dims, number) for name, variable in block.data_vars.items()]
-            manifest.write_listing(self.path, manifest.listing_of(start), self.run, files)
+            manifest.write_listing(self.path, manifest.listing_of(start), self.attributes["run"], files)
             root = self._root()
             changed = {**attributes, "measured": max(measured, start + block.sizes["prompt"])}
             root["attributes"] |= changed
@@ -83,8 +81,7 @@ class Writer:
             root = read_root(self.path)
         except HydrascopeError as error:
             raise HydrascopeError(f"this run ends, since what it writes to changed: {error}") from error
-        found = root["attributes"]
-        if (found["run"], found["measured"]) != (self.run, self.attributes["measured"]):
+        if any(root["attributes"][name] != self.attributes[name] for name in ("run", "measured")):
             raise HydrascopeError(f"another run writes to {self.path}: this one ends and leaves all to that")
         return root
 
@@ -152,7 +149,7 @@ def create(
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
         manifest.write_listing(folder, manifest.KNOWN_FILES, run, set(files) - {manifest.ROOT})
         manifest.replace(folder, manifest.ROOT, manifest.sealed(root))
-    return Writer(path, run, root["attributes"], [], lock(path, manifest.KNOWN_FILES))
+    return Writer(path, root["attributes"], [], lock(path, manifest.KNOWN_FILES))
 
 
 def _unmeasured(dtype: str) -> np.generic:
@@ -169,10 +166,9 @@ def resume(path: Path) -> Writer:
     held = lock(path, manifest.KNOWN_FILES)
     try:
         attributes = read_attributes(path)
-        run = attributes["run"]
         _require_known(path, known_files(path, attributes))
-        damaged = [start for start in blocks(attributes) if _damaged(path, start, run)]
-        return Writer(path, run, attributes, damaged, held)
+        damaged = [start for start in blocks(attributes) if _damaged(path, start, attributes["run"])]
+        return Writer(path, attributes, damaged, held)
     except BaseException:
         if held:
             held.close()
