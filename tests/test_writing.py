@@ -13,6 +13,7 @@ from stored import create, expected, measured, stored, write
 
 from hydrascope import places, writing
 from hydrascope.errors import HydrascopeError
+from hydrascope.places import recover
 from hydrascope.store import open_results, read_attributes
 
 EVERYTHING = measured(7, 2, "float32")
@@ -51,6 +52,25 @@ def test_an_overwrite_that_cannot_move_in_puts_the_old_result_back(
         patch.setattr(Path, "rename", failing)
         with pytest.raises(HydrascopeError, match=r"cannot create .*r\.zarr \(Input/output error\)"):
             create(path, overwrite=True)
+    xr.testing.assert_identical(open_results(path).load(), old)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_old_result_that_cannot_be_put_back_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.zarr"
+    old, rename = stored(path), Path.rename
+
+    def failing(self: Path, target: Path) -> None:
+        if self.name in ("new", "old"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(HydrascopeError, match="Input/output error"):
+            create(path, overwrite=True)
+    assert not path.exists()
+    recover(path)
     xr.testing.assert_identical(open_results(path).load(), old)
     assert list(tmp_path.iterdir()) == [path]
 

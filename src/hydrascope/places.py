@@ -164,10 +164,12 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 _put_back(room, path)
     finally:
         with suppress(OSError):
-            _clear(room)
+            _clear(room, path)
 
 
-def _clear(room: Path) -> None:
+def _clear(room: Path, path: Path) -> None:
+    if (room / _OLD).exists() and not path.exists():
+        return  # The old result could not be put back, and is all there is.
     for name in (_OLD, _NEW):
         if (room / name).exists():
             shutil.rmtree(room / name)
@@ -197,7 +199,7 @@ def recover(path: Path) -> None:
                 elif (room / _OF).read_bytes() in (b"", _name(path)) and (held := lock(room, _OF)):
                     with held:
                         _put_back(room, path)
-                        _clear(room)
+                        _clear(room, path)
 
 
 def _name(path: Path) -> bytes:
