@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # pip installs into a fresh environment from outside: no pip, and no ensurepip, is needed in it.
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python install --quiet
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint faults bench lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope demo --out demo
@@ -19,6 +19,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What docs/reliability.md promises, tried at length: about an hour.
+faults: $(VENV)/ready
+	cd tests && for what in damage writes kills; do ../$(BIN)/python -m faults $$what || exit 1; done
 
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks

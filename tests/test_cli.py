@@ -14,6 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
+from stored import change_attributes
 from tiny import save_tiny
 
 from hydrascope import (
@@ -21,6 +22,7 @@ from hydrascope import (
     LogitDifference,
     Noise,
     Resample,
+    __main__,
     anatomy,
     cli,
     figures,
@@ -194,8 +196,7 @@ def test_summary_prints_findings(hydrascope: Run, folder: Path) -> None:
 
 def test_an_unfinished_result_is_said_to_be(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
-    root = tmp_path / "r.zarr" / "zarr.json"
-    root.write_text(root.read_text().replace('"measured": 5', '"measured": 4'))
+    change_attributes(tmp_path / "r.zarr", measured=4)
     code, _, err = hydrascope("summary", tmp_path / "r.zarr")
     assert code == 0
     assert "only 4 of 5 prompts are measured" in err
@@ -420,3 +421,52 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert code == 2
     assert err.splitlines()[-1].endswith("go on with --resume")
     assert "interrupted: 5 of 5 prompts are kept" in err
+
+
+def test_an_interrupted_overwrite_says_that_the_old_result_stands(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
+    monkeypatch.setattr(runs, "run", interrupted)
+    command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
+    code, _, err = hydrascope(*command, "--overwrite")
+    assert (code, err.splitlines()[-1]) == (2, f"hydrascope: interrupted: {tmp_path / 'r.zarr'} is as it was")
+
+
+@pytest.mark.parametrize("where", ["while it loads", "while it starts"])
+def test_an_early_interruption_is_said(
+    hydrascope: Run,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    if where == "while it loads":
+        monkeypatch.setattr("hydrascope.load_prompts", interrupted, raising=False)
+        code, _, err = hydrascope("run", "built-in", "--prompts", "demo", "--out", tmp_path / "r.zarr")
+    else:
+        monkeypatch.setattr(cli, "main", interrupted)
+        with pytest.raises(SystemExit) as end:
+            __main__.main()
+        code, err = end.value.code, capsys.readouterr().err
+    assert (code, err) == (2, "hydrascope: interrupted\n")
+
+
+def test_a_path_is_expanded_once(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = hydrascope("export", folder / "r.zarr", "--out", "~/r.csv", "--overwrite")
+    assert code == 2
+    (tmp_path / "home").mkdir()
+    code, out, _ = hydrascope("export", folder / "r.zarr", "--out=~/r.csv")
+    assert (code, str(tmp_path / "home" / "r.csv") in out) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

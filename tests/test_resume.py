@@ -1,13 +1,9 @@
 """Whatever ends a run, what was written stays, and going on gives the uninterrupted run's result to the bit."""
 
 import errno
-import json
-import multiprocessing
-import random
-import signal
-import time
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from tiny import save_tiny, tiny, tiny_tokenizer
+from faults.processes import TEXTS, identical
+from stored import change_attributes
+from tiny import tiny, tiny_tokenizer
 from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
 
 import hydrascope
-from hydrascope import plan
+from hydrascope import places, plan
 from hydrascope.ablation import Mean, Noise, Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.errors import HydrascopeError
-from hydrascope.loading import read_model
 from hydrascope.model import LanguageModel
 from hydrascope.readouts import Direction, Logit
 from hydrascope.runs import run
@@ -32,8 +29,6 @@ from hydrascope.store import open_results, read_attributes
 
 torch.set_num_threads(1)
 
-#: Prompts of many lengths, in no order.
-TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
 OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
 
 
@@ -56,15 +51,6 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
     monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
 
 
-def identical(one: Path, other: Path) -> None:
-    """All numbers and attributes of two results, but for how the runs were called and which engine was chosen why."""
-    first, second = open_results(one), open_results(other)
-    for results in (first, second):
-        for name in ("command", "engine_reason"):
-            results.attrs.pop(name)
-    xr.testing.assert_identical(first, second)
-
-
 @pytest.mark.parametrize(
     ("ablation", "batches"), [*((Resample(3), batches) for batches in (0, 5, 11)), (Noise(2), 5), (Mean(), 5)]
 )
@@ -79,52 +65,6 @@ def test_an_interrupted_run_goes_on(
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 8 * (batches // 4)
     assert run(model, TEXTS, ablation, out=tmp_path / "r.zarr", resume=True) == tmp_path / "r.zarr"
     identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
-
-
-def measure_slowly(folder: str, out: str, loaded: Event) -> None:
-    """The whole of a process: a run that is slow enough to be killed between and within its blocks."""
-    torch.set_num_threads(1)
-
-    def measure(model: LanguageModel, request: Request) -> Readings:
-        time.sleep(0.02)
-        return wavefront.measure(model, request)
-
-    plan.choose = lambda model, name: Engine("wavefront", measure, "for the test")
-    model = read_model(folder)
-    loaded.set()
-    run(model, TEXTS, Resample(3), out=out, resume=True, batch_size=2)
-
-
-def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hydrascope.runs"])
-    save_tiny(tmp_path / "model")
-
-    def started(out: str) -> BaseProcess:
-        loaded = processes.Event()
-        process = processes.Process(target=measure_slowly, args=(str(tmp_path / "model"), str(tmp_path / out), loaded))
-        process.start()
-        assert loaded.wait(60)
-        return process
-
-    whole = started("whole.zarr")
-    begin = time.monotonic()
-    whole.join()
-    length = time.monotonic() - begin
-    assert whole.exitcode == 0
-    moments, kills = random.Random(0), 0
-    for _ in range(4):
-        process = started("r.zarr")
-        process.join(moments.uniform(0, length / 2))
-        process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-    assert kills >= 2
-    last = started("r.zarr")
-    last.join()
-    assert last.exitcode == 0
-    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "r.zarr", "whole.zarr"]
 
 
 def test_a_full_disk_keeps_what_is_measured(
@@ -246,9 +186,7 @@ def test_a_result_is_touched_only_on_request(model: LanguageModel, begun: Path) 
 
 
 def test_a_result_of_format_1_can_only_be_replaced(model: LanguageModel, begun: Path) -> None:
-    root = json.loads((begun / "zarr.json").read_text())
-    root["attributes"]["format"] = "hydrascope results 1"
-    (begun / "zarr.json").write_text(json.dumps(root))
+    change_attributes(begun, format="hydrascope results 1")
     for option in ({}, {"resume": True}):
         with pytest.raises(HydrascopeError, match="holds a result of format 1, which is no longer read: measure again"):
             run(model, TEXTS, **OPTIONS, out=begun, **option)
@@ -271,3 +209,82 @@ def test_what_is_no_result_is_never_touched(model: LanguageModel, tmp_path: Path
         with pytest.raises(HydrascopeError, match=f"{name} exists and is no hydrascope result: choose another place"):
             run(model, TEXTS, **OPTIONS, out=tmp_path / name, **{option: True})
     assert (tmp_path / "folder" / "precious").read_text() == (tmp_path / "file").read_text() == "precious"
+
+
+def test_just_the_damaged_blocks_are_measured_again(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a run that isn't at its end, to the bits that were there."""
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
+    shutil.copytree(tmp_path / "whole.zarr", tmp_path / "r.zarr")
+    damaged = {name: (tmp_path / "r.zarr" / name).read_bytes() for name in ("total/c/0/1/0/0", "scale/c/2/0/0")}
+    (tmp_path / "r.zarr" / "total/c/0/1/0/0").write_bytes(b"damaged")
+    (tmp_path / "r.zarr" / "scale/c/2/0/0").unlink()
+    with monkeypatch.context() as patch:
+        interrupting(patch, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    with pytest.raises(HydrascopeError, match=r"is damaged, scale cannot .* is missing\): resume its run"):
+        open_results(tmp_path / "r.zarr")
+    with monkeypatch.context() as patch:
+        # The last block is of four batches.
+        interrupting(patch, 4, AssertionError("what is whole is not measured again"))
+        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+    assert damaged == {name: (tmp_path / "r.zarr" / name).read_bytes() for name in damaged}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_an_overwrite_while_a_run_lives(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """It is refused; where there are no locks to tell by, the earlier run ends and leaves the new result alone."""
+    out, batches = tmp_path / "r.zarr", []
+
+    def refused(by: str) -> AbstractContextManager[object]:
+        return pytest.raises(HydrascopeError, match=f"another run writes to .*{by}")
+
+    def measure(model: LanguageModel, request: Request) -> Readings:
+        batches.append(request)
+        if len(batches) == 6:
+            with refused("let it end") if locks else nullcontext():
+                run(model, TEXTS, Zero(), out=out, batch_size=2, overwrite=True)
+        return wavefront.measure(model, request)
+
+    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+    if not locks:
+        monkeypatch.setattr(places, "fcntl", None)
+    with nullcontext() if locks else refused("this one ends"):
+        run(model, TEXTS, **OPTIONS, out=out)
+    assert open_results(out).attrs["ablation"] == ("resample" if locks else "zero")
+    assert open_results(out).sizes["prompt"] == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/r.zarr", "cannot create .*file is no folder"),
+        ("pipe", "exists and is no hydrascope result"),
+        ("x" * 256, "cannot use x.*File name too long"),
+        ("~no-such-user/r.zarr", "cannot use .*home directory"),
+    ],
+)
+def test_places_that_hold_no_result_are_refused_before_anything_is_measured(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    interrupting(monkeypatch, 0, AssertionError("nothing can be stored"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("precious")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HydrascopeError, match=message) as caught:
+        run(model, TEXTS, **OPTIONS, out=place, resume=True)
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
+
+
+def test_the_home_folder_is_found(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert run(model, TEXTS, Zero(), out="~/r.zarr") == tmp_path / "home" / "r.zarr"
+    assert os.listdir(tmp_path) == ["home"]
+    assert os.listdir(tmp_path / "home") == ["r.zarr"]

@@ -1,80 +1,22 @@
 """What is written is read again to the bit; what is damaged, foreign or unfinished is said to be so."""
 
-import errno
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import create, known, measured, stored, write
 from zarr.storage import LocalStore
 
 from hydrascope import store
 from hydrascope.errors import HydrascopeError
-from hydrascope.variables import FORMAT, KNOWN, MEASURED, described
-
-TEXT = np.dtypes.StringDType()
-LABELS = ["attn.0", "mlp.0", "attn.1", "mlp.1"]
-DIMS = {name: variable.dims for name, variable in MEASURED.items()}
-
-
-def sizes(prompts: int, patches: int) -> dict[str, int]:
-    return {"readout": 2, "metric": 1, "prompt": prompts, "ablated": 4, "patch": patches, "component": 4}
-
-
-def known(prompts: int) -> xr.Dataset:
-    """Every variable and coordinate that is known before anything is measured."""
-    kinds, layers = np.array(["attn", "mlp"] * 2, TEXT), np.array([0, 0, 1, 1])
-    return xr.Dataset(
-        {
-            "target": ("prompt", np.arange(prompts)),
-            "downstream": (("ablated", "component"), np.triu(np.ones((4, 4), bool), 1)),
-        },
-        {
-            "ablated": np.array(LABELS, TEXT),
-            "component": np.array(LABELS, TEXT),
-            **{f"{dim}_kind": (dim, kinds) for dim in ("ablated", "component")},
-            **{f"{dim}_layer": (dim, layers) for dim in ("ablated", "component")},
-            **{f"{dim}_unit": (dim, np.full(4, -1)) for dim in ("ablated", "component")},
-            "readout": np.array(["logit", "naïve"], TEXT),
-            "readout_before": ("readout", np.array([-1, 1])),
-            "metric": np.array(["kl"], TEXT),
-            "metric_units": ("metric", np.array(["nats"], TEXT)),
-            "text": ("prompt", np.array([f"naïve\0 {i}" for i in range(prompts)], TEXT)),
-            "target_text": ("prompt", np.array([" x\0"] * prompts, TEXT)),
-        },
-        {"model": "toy", "seed": 0, "units": "logits", "prompt_count": prompts},
-    )
-
-
-def measured(prompts: int, patches: int, dtype: str, seed: int = 0) -> xr.Dataset:
-    random, size = np.random.default_rng(seed), sizes(prompts, patches)
-    variables = {
-        name: (dims, random.normal(size=[size[dim] for dim in dims]).astype(dtype)) for name, dims in DIMS.items()
-    }
-    return xr.Dataset(variables | {"patch_prompt": (("prompt", "patch"), np.full((prompts, patches), -1))})
-
-
-def create(
-    path: Path, prompts: int = 7, patches: int = 2, dtype: str = "float32", block: int = 3, **options: Any
-) -> None:
-    empty = {name: (dims, "int64" if name == "patch_prompt" else dtype) for name, dims in DIMS.items()}
-    store.create(path, known(prompts), empty, sizes(prompts, patches), block, **options)
-
-
-def stored(path: Path, prompts: int = 7, patches: int = 2, dtype: str = "float32", block: int = 3) -> xr.Dataset:
-    """A whole result at `path`, and what must be read from it."""
-    everything = measured(prompts, patches, dtype)
-    create(path, prompts, patches, dtype, block)
-    for start in range(0, prompts, block):
-        store.write(path, start, everything.isel(prompt=slice(start, start + block)), {"worst_imbalance": 0.5})
-    whole = described(known(prompts).merge(everything), "logits")
-    return whole.assign_attrs(known(prompts).attrs, format=FORMAT, measured=prompts, worst_imbalance=0.5)
+from hydrascope.variables import KNOWN, MEASURED
 
 
 @settings(deadline=None, max_examples=6)
@@ -97,6 +39,9 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened = xr.open_zarr(tmp_path / "r.zarr").load()
+        xr.testing.assert_identical(xr.open_zarr(tmp_path / "r.zarr", consolidated=False).load(), opened)
+    # What is of the folder, not of what was measured, `open_results` leaves out.
+    assert {len(opened.attrs.pop(name)) for name in ("run", "checksum")} == {32, 64}
     xr.testing.assert_identical(opened, expected)
     assert set(opened.coords) == set(KNOWN) - {"target", "downstream"}
     assert opened.sel(ablated="mlp.0", component="attn.1")["downstream"]
@@ -110,7 +55,7 @@ def test_everything_says_what_it_is_in_which_unit(tmp_path: Path) -> None:
             assert variable.attrs.keys() == {"long_name", "units"}, name
             assert all(variable.attrs.values()), name
     assert opened["total"].attrs["units"] == "logits"
-    assert set(opened.attrs) == {*known(1).attrs, "format", "measured", "worst_imbalance"}
+    assert set(opened.attrs) == {*known(1).attrs, "format", "measured", "block_size", "worst_imbalance"}
 
 
 def test_only_what_is_looked_at_is_read(tmp_path: Path) -> None:
@@ -122,7 +67,7 @@ def test_only_what_is_looked_at_is_read(tmp_path: Path) -> None:
         xr.testing.assert_identical(opened[name].load(), expected[name])
     # A chunk is a block of prompts: those of the others can be read.
     xr.testing.assert_identical(opened["total"].isel(prompt=slice(3, 7)).load(), expected["total"][:, 3:])
-    with pytest.raises(HydrascopeError, match=r"r\.zarr is damaged, total cannot be read .*: measure again") as caught:
+    with pytest.raises(HydrascopeError, match=r"r\.zarr is damaged, total cannot be read .*: resume its run") as caught:
         opened["total"].mean().load()
     assert "\n" not in str(caught.value)
 
@@ -157,10 +102,10 @@ def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
 def test_an_interrupted_run_gives_what_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "r.zarr"
     everything = measured(7, 2, "float32")
-    create(path)
-    with pytest.raises(HydrascopeError, match=r"nothing of .* is measured yet"):
-        store.open_results(path)
-    store.write(path, 0, everything.isel(prompt=slice(3)), {})
+    with create(path) as writer:
+        with pytest.raises(HydrascopeError, match=r"nothing of .* is measured yet"):
+            store.open_results(path)
+        write(writer, everything, 0)
     read = store.open_results(path)
     assert read.attrs["measured"] == read.sizes["prompt"] == 3
     xr.testing.assert_equal(read[list(MEASURED)].drop_vars(read.coords).load(), everything.isel(prompt=slice(3)))
@@ -169,7 +114,7 @@ def test_an_interrupted_run_gives_what_is_measured(tmp_path: Path) -> None:
     xr.testing.assert_identical(store.open_results(path), read)
     # and doesn't stand in for what is missing.
     shutil.rmtree(path / "total/c/0/0")
-    with pytest.raises(HydrascopeError, match=r"is damaged, total cannot be read \(a chunk is missing\)"):
+    with pytest.raises(HydrascopeError, match=r"is damaged, total cannot be read \(total/c/0/0/0/0 is missing\)"):
         store.open_results(path)
 
 
@@ -194,9 +139,95 @@ def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
         # Known at once; what else is damaged in what is measured is found when it is looked at.
         with pytest.raises(HydrascopeError, match="is damaged"):
             store.open_results(path)
-    with pytest.raises(HydrascopeError, match=f"is damaged, {name} cannot|is damaged, its list of variables") as caught:
+    what = "missing" if damage == "delete" else "not what was written"
+    with pytest.raises(HydrascopeError, match=f"is damaged, {name} cannot be read .{name}/.* is {what}") as caught:
         store.open_results(path).load()
     assert "\n" not in str(caught.value)
+
+
+def test_a_piece_in_the_place_of_another_is_named(tmp_path: Path) -> None:
+    """A chunk over another of its variable or of another one, a block's checksums over another's, another run's."""
+    stored(tmp_path / "r.zarr")
+    stored(tmp_path / "twin.zarr")
+    for source, target, message in (
+        ("r.zarr/total/c/0/0/0/0", "total/c/0/1/0/0", "total/c/0/1/0/0 is not what was written"),
+        ("r.zarr/direct/c/0/0/0/0", "total/c/0/0/0/0", "total/c/0/0/0/0 is not what was written"),
+        ("r.zarr/checksums/3/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or block"),
+        ("twin.zarr/checksums/0/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or"),
+        ("twin.zarr/checksums/zarr.json", "checksums/zarr.json", "checksums/zarr.json is of another run or block"),
+        ("r.zarr/zarr.json", "checksums/3/zarr.json", "checksums/3/zarr.json is of another run or block"),
+        ("twin.zarr/zarr.json", "zarr.json", "checksums/zarr.json is of another run or block"),
+    ):
+        path = tmp_path / "damaged.zarr"
+        shutil.copytree(tmp_path / "r.zarr", path)
+        shutil.copy(tmp_path / source, path / target)
+        with pytest.raises(HydrascopeError, match=f"damaged.zarr is damaged.*{message}"):
+            store.open_results(path).load()
+        shutil.rmtree(path)
+
+
+def test_what_is_not_listed_is_not_read(tmp_path: Path) -> None:
+    """Files and whole variables that somebody else put into a result change nothing of it."""
+    expected = stored(tmp_path / "r.zarr")
+    (tmp_path / "r.zarr" / "notes.txt").write_text("mine")
+    shutil.copytree(tmp_path / "r.zarr" / "total", tmp_path / "r.zarr" / "other")
+    xr.testing.assert_identical(store.open_results(tmp_path / "r.zarr").load(), expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"measured": -5}, "is damaged, its attributes"),
+        ({"measured": 6}, "is damaged, its attributes"),
+        ({"measured": "seven"}, "is damaged, its attributes"),
+        ({"model": "tox"}, "is damaged, its attributes"),
+        ({"checksum": None}, "is damaged, its attributes"),
+        ({"run": "0" * 32}, "is damaged, its attributes"),
+        ({"more": {"deep": [1]}}, "is damaged, its attributes"),
+        ({"format": None}, "holds format None"),
+        (None, r"is no hydrascope result, or its zarr\.json is damaged"),
+        ([], r"is no hydrascope result, or its zarr\.json is damaged"),
+        ({}, r"is no hydrascope result, or its zarr\.json is damaged"),
+    ],
+)
+def test_changed_attributes_are_refused(tmp_path: Path, attributes: Any, message: str) -> None:
+    path = tmp_path / "r.zarr"
+    stored(path)
+    root = json.loads((path / "zarr.json").read_text())
+    root["attributes"] = {**root["attributes"], **attributes} if attributes else attributes
+    (path / "zarr.json").write_text(json.dumps(root))
+    for use in (store.open_results, store.read_attributes):
+        with pytest.raises(HydrascopeError, match=message) as caught:
+            use(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b"null", b'{"attributes": 5}'])
+def test_a_broken_zarr_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.zarr").mkdir()
+    (tmp_path / "r.zarr" / "zarr.json").write_bytes(content)
+    with pytest.raises(HydrascopeError, match=r"is no hydrascope result, or its zarr\.json is damaged"):
+        store.open_results(tmp_path / "r.zarr")
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "checksums/0/zarr.json", "total/c/0/0/0/0"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    stored(tmp_path / "r.zarr")
+    (tmp_path / "r.zarr" / name).unlink()
+    os.mkfifo(tmp_path / "r.zarr" / name)
+    with pytest.raises(HydrascopeError, match="damaged"):
+        store.open_results(tmp_path / "r.zarr")
+
+
+def test_what_may_not_be_read_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "r.zarr")
+
+    def closed(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(HydrascopeError, match=r"cannot read .*r\.zarr \(Permission denied\)"):
+        store.open_results(tmp_path / "r.zarr")
 
 
 def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -207,10 +238,8 @@ def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "folder" / "precious").write_text("precious")
     xr.Dataset({"a": 1}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
     for name in ("file", "folder", "other.zarr"):
-        for use in (store.open_results, store.remove):
-            with pytest.raises(HydrascopeError, match="is no hydrascope result"):
-                use(tmp_path / name)
-        assert (tmp_path / name).exists()
+        with pytest.raises(HydrascopeError, match="is no hydrascope result"):
+            store.open_results(tmp_path / name)
         with pytest.raises(HydrascopeError, match="exists"):
             create(tmp_path / name)
     assert (tmp_path / "folder" / "precious").read_text() == "precious"
@@ -233,71 +262,3 @@ def test_another_format_is_refused(tmp_path: Path, version: Any, message: str) -
         with pytest.raises(HydrascopeError, match=message) as caught:
             use(path)
         assert "\n" not in str(caught.value)
-
-
-def test_a_result_can_be_removed_and_made_again(tmp_path: Path) -> None:
-    path = tmp_path / "r.zarr"
-    stored(path)
-    (tmp_path / "link").symlink_to(path)
-    store.remove(tmp_path / "link")
-    assert not path.exists()
-    stored(path)
-
-
-def test_an_overwrite_that_fails_keeps_the_old_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "r.zarr"
-    expected = stored(path)
-
-    async def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("zarr.storage.LocalStore.set", full)
-        with pytest.raises(HydrascopeError, match="No space left on device"):
-            create(path, overwrite=True)
-    xr.testing.assert_identical(store.open_results(path), expected)
-    assert list(tmp_path.iterdir()) == [path]
-    create(path, overwrite=True)
-    assert store.read_attributes(path)["measured"] == 0
-
-
-def test_what_a_killed_run_left_beside_is_cleared(tmp_path: Path) -> None:
-    path = tmp_path / "r.zarr"
-    (tmp_path / ".r.zarr.partial").mkdir()
-    (tmp_path / ".r.zarr.removed").mkdir()
-    stored(path)
-    store.remove(path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_keeps_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "r.zarr"
-    everything = measured(7, 2, "float32")
-    create(path)
-    store.write(path, 0, everything.isel(prompt=slice(3)), {})
-    before = store.open_results(path)
-
-    async def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("zarr.storage.LocalStore.set", full)
-        with pytest.raises(HydrascopeError, match=r"No space left on device\); 3 prompts are kept"):
-            store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
-        with pytest.raises(HydrascopeError, match=r"cannot create .*No space left on device"):
-            create(tmp_path / "other.zarr")
-    xr.testing.assert_identical(store.open_results(path), before)
-
-    def no_room(self: Path, *arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", no_room)
-        with pytest.raises(HydrascopeError, match=r"3 prompts are kept"):
-            store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
-    assert [file.name for file in tmp_path.iterdir()] == ["r.zarr"]
-    xr.testing.assert_identical(store.open_results(path), before)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        store.write(path, 3, everything.isel(prompt=slice(3, 6)), {})
-    assert store.open_results(path).sizes["prompt"] == 6

@@ -23,6 +23,7 @@ from hydrascope.cli_options import (
     measured,
     measuring,
     say,
+    to_place,
 )
 from hydrascope.errors import HydrascopeError, printable
 
@@ -41,6 +42,9 @@ app = typer.Typer(
 #: So many that the shipped models are measured in about a minute on two cores.
 DEMO_PROMPTS = 400
 
+#: What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
 #: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -49,7 +53,7 @@ def main() -> None:
     """Run the command line; what the user can mend is said in one line, with exit code 2."""
     _quiet()
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except HydrascopeError as error:
         _fail(str(error))
     except _UsageError as error:
@@ -58,6 +62,9 @@ def main() -> None:
         _fail(f"{message} (see {context.command_path if context else 'hydrascope'} --help)")
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted")
+    if code == _INTERRUPTED:
+        _fail("interrupted")
+    sys.exit(code)
 
 
 def _fail(message: str) -> NoReturn:
@@ -172,7 +179,7 @@ Norm = Annotated[
 @app.command()
 def figures(
     results: Results,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")],
+    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
     prompt: Annotated[int | None, typer.Option(min=0, help="Figures 1 and 3: which prompt, counted from 0.")] = None,
     ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which part, as attn.3.")] = None,
     readout: Readout = None,
@@ -246,7 +253,9 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS…", help="Two folders or more; the first is the base.")
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the comparison into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=to_place, metavar="FOLDER", help="Draw the comparison into this folder.")
+    ] = None,
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
@@ -268,7 +277,7 @@ def compare(
 @app.command()
 def export(
     results: Results,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
+    out: Annotated[Path, typer.Option(parser=to_place, metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
@@ -318,7 +327,9 @@ def check(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")] = Path(
+        "demo"
+    ),
     limit: Annotated[int, typer.Option(min=1, help="Measure the first so many prompts of each model.")] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
@@ -359,7 +370,9 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
 
 
 @app.command()
-def motifs(out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")]) -> None:
+def motifs(
+    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
+) -> None:
     """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
     from hydrascope.figures.motifs import draw_all
 

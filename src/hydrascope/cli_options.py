@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from hydrascope.model import LanguageModel
     from hydrascope.prompts import PromptSet
 
+
+def to_place(path: str | Path) -> Path:
+    """The place that a path on the command line names."""
+    from hydrascope.places import place
+
+    return place(path)
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -69,7 +77,9 @@ def _shared(
     prompts: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
     ],
-    out: Annotated[Path, typer.Option(metavar="RESULTS", help="The folder to write to, as results.zarr.")],
+    out: Annotated[
+        Path, typer.Option(parser=to_place, metavar="RESULTS", help="The folder to write to, as results.zarr.")
+    ],
     at: Annotated[
         str, typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last.")
     ] = "last",
@@ -154,18 +164,21 @@ def measured(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> "tuple[LanguageModel, PromptSet]":
     """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
-    from hydrascope import load_model, load_prompts, runs, store
+    from hydrascope import load_model, load_prompts, places, runs, store
 
-    out: Path = arguments["out"]
+    out = arguments["out"] = places.place(arguments["out"])
     runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
         say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
     prompts = prompts if limit is None else prompts.limit(limit)
     model = load_model(name, **loading)
+    before = _run_at(out)
     try:
         runs.run(model, prompts, progress=True, say=say, **arguments)
     except KeyboardInterrupt:
+        if arguments["overwrite"] and _run_at(out) == before:
+            raise HydrascopeError(f"interrupted: {out} is as it was") from None
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
             f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
@@ -176,3 +189,13 @@ def measured(
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
     return model, prompts
+
+
+def _run_at(out: Path) -> str | None:
+    """The id of the run that made the result at `out`; None where none can be read."""
+    from hydrascope import store
+
+    try:
+        return str(store.read_attributes(out)["run"])
+    except HydrascopeError:
+        return None

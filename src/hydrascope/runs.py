@@ -6,6 +6,7 @@ on to the very numbers that it would have given.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from hydrascope import balance, machine, store
+from hydrascope import balance, machine, manifest, store, writing
 from hydrascope.ablation import Ablation, Resample, drawn
 from hydrascope.bank import CleanRuns
 from hydrascope.components import Selection
@@ -25,6 +26,7 @@ from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch, within_memory
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
+from hydrascope.places import lock, place, recover, require_ours, require_room
 from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
 from hydrascope.positions import At
 from hydrascope.precision import precision
@@ -101,7 +103,8 @@ def sweep(
     )
     batch = plan.batch(batch_size)
     clean = clean_runs_of(plan, batch)
-    blocks = list(_blocks(plan, clean, 0, batch.prompts * BATCHES_PER_BLOCK, batch, progress))
+    size = batch.prompts * BATCHES_PER_BLOCK
+    blocks = list(_blocks(plan, clean, range(0, len(plan.tokens), size), size, batch, progress))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
@@ -110,7 +113,7 @@ def sweep(
     return described(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
-        **_sizes(batch.prompts * BATCHES_PER_BLOCK, blocks[-1].batch),
+        **_sizes(size, blocks[-1].batch),
         worst_imbalance=float(measured["imbalance"][1].max()),
     )
 
@@ -139,27 +142,31 @@ def run(
     """As `sweep`, but write the result to the folder `out`, a block of prompts at a time.
 
     Whatever ends the run, the blocks that are written stay. `resume` goes on to the result that the uninterrupted
-    run would have given, to the bit: on another kind of machine, or with another number of threads, where rounding
-    differs, only if asked for by `elsewhere`. A `batch_size` other than `auto` may then differ from the one at the
-    start, and changes the rounding. `open_results` opens `out`.
+    run would have given, to the bit, and measures blocks that were damaged since once more: on another kind of
+    machine, or with another number of threads, where rounding differs, only if asked for by `elsewhere`. A
+    `batch_size` other than `auto` may then differ from the one at the start, and changes the rounding. `open_results`
+    opens `out`.
 
         >>> hs.run(model, hs.load_prompts("counterfact"), out="gpt2.zarr", ablate="heads")   # doctest: +SKIP
 
     Args:
-        out: the result's folder.
+        out: the result's folder; `~` is the user's home, and a link stands for what it points to.
         resume: go on with the result at `out`; start it where there is none.
         elsewhere: resume on another kind of machine, or with another number of threads, than the run was started on.
-        overwrite: delete the result at `out` and start again.
+        overwrite: start again, and delete the result at `out` once its successor stands; refused where it holds
+            files that hydrascope didn't write.
         say: is told what is measured, in a line or two, before it starts.
 
     Returns:
-        `out`.
+        `out`, expanded.
 
     Raises:
         HydrascopeError: as `sweep`; or `out` can't be written, is no result, or is one and neither `resume` nor
-            `overwrite` is asked for, or was made with other options, or on another kind of machine.
+            `overwrite` is asked for, or was made with other options, or on another kind of machine, or another run
+            writes to it.
     """
-    out = Path(out)
+    out = place(out)
+    recover(out)
     refuse_existing(out, resume=resume, overwrite=overwrite)
     plan = planned(
         model,
@@ -176,31 +183,36 @@ def run(
     )
     for line in plan.lines:
         say(line)
-    if resume and out.exists():
-        before = store.read_attributes(out)
-        _refuse_differences(out, before, plan)
-        start, block_size, worst = before["measured"], before["block_size"], before["worst_imbalance"]
-        batch = Batch(before["batch_size"], before["runs_at_once"]) if batch_size == "auto" else plan.batch(batch_size)
-        if start == len(plan.tokens):
-            return out
-        plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
-        clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs))
-    else:
-        batch = plan.batch(batch_size)
-        start, block_size, worst = 0, batch.prompts * BATCHES_PER_BLOCK, 0.0
-        clean = clean_runs_of(plan, batch)
-        result = known(plan, clean).assign_attrs(
-            precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
-        )
-        machines = result.attrs["machines"]
-        empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
-        store.create(out, result, empty, plan.sizes, block_size, overwrite=overwrite)
-    for block in _blocks(plan, clean, start, block_size, batch, progress):
-        worst = max(worst, float(block.measured["imbalance"].max()))
-        variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
-        how = {"machines": machines, "routines": dict(plan.routines)}
-        attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch), **how}
-        store.write(out, block.start, variables, attributes)
+    with ExitStack() as held:
+        if resume and out.exists():
+            result = held.enter_context(writing.resume(out))
+            before = result.attributes
+            _refuse_differences(out, before, plan)
+            block_size, worst = before["block_size"], before["worst_imbalance"]
+            starts = [*result.damaged, *range(before["measured"], len(plan.tokens), block_size)]
+            given = Batch(before["batch_size"], before["runs_at_once"])
+            batch = given if batch_size == "auto" else plan.batch(batch_size)
+            if not starts:
+                return out
+            plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
+            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs))
+        else:
+            batch = plan.batch(batch_size)
+            block_size, worst = batch.prompts * BATCHES_PER_BLOCK, 0.0
+            starts = [*range(0, len(plan.tokens), block_size)]
+            clean = clean_runs_of(plan, batch)
+            new = known(plan, clean).assign_attrs(
+                precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
+            )
+            machines = new.attrs["machines"]
+            empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
+            result = held.enter_context(writing.create(out, new, empty, plan.sizes, block_size, overwrite=overwrite))
+        for block in _blocks(plan, clean, starts, block_size, batch, progress):
+            worst = max(worst, float(block.measured["imbalance"].max()))
+            variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
+            how = {"machines": machines, "routines": dict(plan.routines)}
+            attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch), **how}
+            result.write(block.start, variables, attributes)
     return out
 
 
@@ -216,25 +228,32 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to touch what is at `out` unless it is a result and one of the options says what to do with it.
 
     Raises:
-        HydrascopeError: it isn't, or neither does, or both do.
+        HydrascopeError: it isn't, or neither does, or both do, or another run writes to it; or it is to be
+            overwritten and holds more than a result; or nothing can be made there.
     """
     if resume and overwrite:
         raise HydrascopeError("resume and overwrite exclude each other: ask for one of them")
+    if overwrite or not out.exists():
+        require_room(out)
     if not out.exists():
         return
     try:
         attributes = store.read_attributes(out)
-    except store.OlderFormatError:
-        if overwrite:
-            return
-        raise
-    except HydrascopeError as error:
+    except store.UnreadableError:
+        if not overwrite:
+            raise
+    except store.NoResultError as error:
         raise HydrascopeError(f"{out} exists and is no hydrascope result: choose another place") from error
-    if not (resume or overwrite):
-        raise HydrascopeError(
-            f"{out} exists ({attributes['measured']:,} of {attributes['prompt_count']:,} prompts measured): go on with "
-            "resume, start again with overwrite, or choose another place"
-        )
+    else:
+        if not (resume or overwrite):
+            raise HydrascopeError(
+                f"{out} exists ({attributes['measured']:,} of {attributes['prompt_count']:,} prompts measured): go on "
+                "with resume, start again with overwrite, or choose another place"
+            )
+    if overwrite:
+        require_ours(out)
+    if held := lock(out, manifest.KNOWN_FILES):
+        held.close()
 
 
 @dataclass(frozen=True)
@@ -276,12 +295,12 @@ def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool
 
 
 def _blocks(
-    plan: Plan, clean: CleanRuns, start: int, block_size: int, batch: Batch, progress: bool
+    plan: Plan, clean: CleanRuns, starts: Sequence[int], block_size: int, batch: Batch, progress: bool
 ) -> Iterator[_Block]:
-    """Measure the prompts from `start` on, a block at a time."""
-    with shown(len(plan.tokens), start, progress) as advance:
-        for first in range(start, len(plan.tokens), block_size):
-            block = range(first, min(first + block_size, len(plan.tokens)))
+    """Measure the blocks of prompts that begin at `starts`."""
+    blocks = [range(first, min(first + block_size, len(plan.tokens))) for first in starts]
+    with shown(len(plan.tokens), len(plan.tokens) - sum(map(len, blocks)), progress) as advance:
+        for block in blocks:
             remaining = sorted(block, key=lambda index: len(plan.tokens[index]))
             order, pieces = np.argsort(remaining), []
             while remaining:
@@ -292,8 +311,9 @@ def _blocks(
                 remaining = remaining[fitted.prompts :]
                 advance(fitted.prompts)
             measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
-            places = {name: dims.index("prompt") for name, dims in plan.measured.items()}
-            yield _Block(first, {name: values.take(order, places[name]) for name, values in measured.items()}, batch)
+            axes = {name: dims.index("prompt") for name, dims in plan.measured.items()}
+            in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
+            yield _Block(block.start, in_order, batch)
 
 
 def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:

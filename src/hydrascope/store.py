@@ -1,188 +1,96 @@
-"""Results on disk: one Zarr group a run, written a block of prompts at a time, never believed when damaged.
+"""Results on disk, as they are read: one Zarr group a run, each variable when it is looked at, nothing that is damaged.
 
-The group opens with `xarray.open_zarr`. Its attribute `measured` counts the prompts whose block is complete;
-it is raised, by replacing one file, only after everything of a block has been written. So whatever ends a
-run, what counts as measured is whole. Chunks carry checksums.
+The group opens with `xarray.open_zarr`, too, which doesn't compare checksums (`manifest.py`) as `open_results` does.
 """
 
-import json
-import os
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
-from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore, StorePath
 
+from hydrascope import manifest
 from hydrascope.errors import HydrascopeError
-from hydrascope.variables import FORMAT, MEASURED, described
-
-_ROOT = "zarr.json"
-
-
-def create(
-    path: Path,
-    known: xr.Dataset,
-    empty: Mapping[str, tuple[tuple[str, ...], str]],
-    sizes: Mapping[str, int],
-    block: int,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Make an empty result at `path`, with what is `known` before anything is measured.
-
-    Args:
-        known: coordinates, attributes, and the variables that are known.
-        empty: the dimensions and dtype of the variables that will be measured.
-        sizes: the lengths of the dimensions.
-        block: how many prompts are written at a time; the length of a chunk.
-        overwrite: delete the result that is there, once its successor has been made.
-
-    Raises:
-        HydrascopeError: something is there already, or the disk refuses.
-    """
-    # Views of one number: the shapes without the memory.
-    shapes = {name: [sizes[dim] for dim in dims] for name, (dims, _) in empty.items()}
-    variables = {
-        name: (dims, np.broadcast_to(_unmeasured(dtype), shapes[name])) for name, (dims, dtype) in empty.items()
-    }
-    chunks = {
-        name: tuple(block if dim == "prompt" else sizes[dim] for dim in dims) for name, (dims, _) in empty.items()
-    }
-    checked = (ZstdCodec(level=1, checksum=True),)
-    # Made beside its place and moved there whole, so that a run killed meanwhile leaves no half of a result.
-    partial = path.with_name(f".{path.name}.partial")
-    with _disk(f"cannot create {path}"), _removed_on_failure(partial), warnings.catch_warnings():
-        # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
-        warnings.filterwarnings("ignore", "Consolidated metadata")
-        described(xr.Dataset(variables), known.attrs["units"]).to_zarr(
-            partial,
-            mode="w-",
-            encoding={name: {"compressors": checked, "chunks": chunks[name]} for name in empty},
-            zarr_format=3,
-            write_empty_chunks=False,
-        )
-        described(known, known.attrs["units"]).assign_attrs(format=FORMAT, measured=0).to_zarr(
-            partial,
-            mode="a",
-            encoding={name: {"compressors": checked} for name in known.variables},
-            write_empty_chunks=True,
-        )
-        if path.exists():
-            if not overwrite:
-                raise HydrascopeError(f"{path} exists: choose another place")
-            remove(path)
-        partial.rename(path)
+from hydrascope.places import disk, place, reason
+from hydrascope.variables import FORMAT, MEASURED
 
 
-@contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """Make room for `folder`, and leave nothing of it where it couldn't be finished."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+class NoResultError(HydrascopeError):
+    """What is there is something else than a result."""
 
 
-def _unmeasured(dtype: str) -> np.generic:
-    kind = np.dtype(dtype)
-    return kind.type(0 if kind.kind == "i" else np.nan)
-
-
-def write(path: Path, start: int, block: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write the measured variables of the prompts from `start` on, then count them as measured.
-
-    Args:
-        attributes: of the result, changed in the same instant.
-
-    Raises:
-        HydrascopeError: the disk refuses; what was measured before stays.
-    """
-    stop = start + block.sizes["prompt"]
-    kept = f"{start:,} prompts are kept: make room and resume"
-    with _disk(f"cannot write to {path}", kept):
-        block.to_zarr(path, region={"prompt": slice(start, stop)}, write_empty_chunks=True, consolidated=False)
-        _update_attributes(path, {**attributes, "measured": stop})
-
-
-def _update_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    root = json.loads((path / _ROOT).read_bytes())
-    root["attributes"].update(attributes)
-    # Beside the result: zarr wonders at files that it doesn't know.
-    place = path.resolve()
-    partial = place.with_name(f".{place.name}.attributes")
-    try:
-        with partial.open("w") as file:
-            json.dump(root, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(place / _ROOT)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+class UnreadableError(HydrascopeError):
+    """A result that is damaged, or of a format that is no longer read: it can only be made again."""
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """The attributes of the result at `path`.
 
     Raises:
-        HydrascopeError: there is none.
+        HydrascopeError: there is none, or it is damaged.
     """
-    if not path.exists():
-        raise HydrascopeError(f"there is no {path}: make it with hydrascope run")
-    try:
-        attributes = dict(json.loads((path / _ROOT).read_bytes())["attributes"])
-        version = attributes["format"]
-        int(attributes["measured"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HydrascopeError(f"{path} is no hydrascope result: give a folder that hydrascope run made") from error
+    return manifest.unsealed(read_root(path))
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """The zarr.json of the result at `path`, with its attributes.
+
+    Raises:
+        HydrascopeError: there is none, or it is damaged.
+    """
+    with disk(f"cannot read {path}", "give a folder that you may read"):
+        if not path.exists():
+            raise HydrascopeError(f"there is no {path}: make it with hydrascope run")
+        try:
+            root = manifest.parsed(manifest.read(path, manifest.ROOT))
+            version = root["attributes"]["format"]
+        except (manifest.DamageError, KeyError) as error:
+            raise NoResultError(
+                f"{path} is no hydrascope result, or its {manifest.ROOT} is damaged: give a folder that hydrascope run "
+                "made"
+            ) from error
     if version == "hydrascope results 1":
-        raise OlderFormatError(f"{path} holds a result of format 1, which is no longer read: measure again")
+        raise UnreadableError(f"{path} holds a result of format 1, which is no longer read: measure again")
     if version != FORMAT:
         raise HydrascopeError(f"{path} holds format {version!r}, and this hydrascope reads {FORMAT}: use a newer one")
-    return attributes
-
-
-class OlderFormatError(HydrascopeError):
-    """A result of a format that is no longer read."""
+    try:
+        manifest.unsealed(root)
+    except manifest.DamageError as error:
+        raise UnreadableError(
+            f"{path} is damaged, its attributes in {manifest.ROOT} are not what was written: measure again"
+        ) from error
+    return root
 
 
 def open_results(path: str | Path) -> xr.Dataset:
     """The result at `path`: all prompts that have been measured, each variable read when it is looked at.
 
     Of a run that was interrupted these are the first `attrs["measured"]` of its prompts. What is damaged is said to be
-    so when it is opened or, at the latest, read.
+    so when it is opened or, at the latest, read: every file must be what was written at its place.
 
         >>> hs.open_results("gpt2.zarr")["total"].mean(["prompt", "patch"])      # doctest: +SKIP
 
     Raises:
         HydrascopeError: there is no result, nothing of it is measured yet, or it is damaged.
     """
-    path = Path(path)
+    path = place(path)
     attributes = read_attributes(path)
     measured = attributes["measured"]
     if measured == 0:
         raise HydrascopeError(f"nothing of {path} is measured yet: resume the run")
-    with _reading(path, "its list of variables"):
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
-        names = sorted(group.array_keys())
+    known = known_files(path, attributes)
+    files = known | _measured_files(path, attributes)
+    store = manifest.CheckedStore(LocalStore(path, read_only=True), files)
     variables, coordinates = {}, {}
-    for name in names:
+    for name in sorted({file.split("/")[0] for file in known}):
         with _reading(path, name):
-            array: Any = group[name]
+            array: Any = zarr.open_array(StorePath(store, name), mode="r", zarr_format=3)
             dims = array.metadata.dimension_names
-            _refuse_missing_chunks(path / name, array, measured if name in MEASURED else None)
             data = LazilyIndexedArray(_Array(array, path, name))
             # What xarray writes besides is for its own reading.
             attrs = {key: value for key, value in array.attrs.items() if key in ("long_name", "units")}
@@ -193,8 +101,49 @@ def open_results(path: str | Path) -> xr.Dataset:
             variables[name] = variable.load()
         else:
             coordinates[name] = variable.load()
-    attributes.pop("coordinates", None)
+    # Of the folder, not of what was measured.
+    for name in ("coordinates", "run"):
+        attributes.pop(name, None)
     return xr.Dataset(variables, coordinates, attributes).isel(prompt=slice(measured))
+
+
+def known_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
+    """The checksums of what was known before anything was measured.
+
+    Raises:
+        UnreadableError: they are damaged.
+    """
+    try:
+        return manifest.read_listing(path, manifest.KNOWN_FILES, attributes["run"])
+    except (manifest.DamageError, OSError) as error:
+        raise UnreadableError(f"{path} is damaged ({reason(error)}): measure again") from error
+
+
+def blocks(attributes: dict[str, Any]) -> range:
+    """The first prompts of the blocks that count as measured."""
+    return range(0, attributes["measured"], attributes["block_size"])
+
+
+def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
+    """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
+    files: dict[str, str] = {}
+    try:
+        for start in blocks(attributes):
+            files |= manifest.read_listing(path, manifest.listing_of(start), attributes["run"])
+    except (manifest.DamageError, OSError) as error:
+        raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
+    for file in files:
+        if not (path / file).is_file():
+            raise _damaged(path, file.split("/")[0], manifest.DamageError(f"{file} is missing"))
+    return files
+
+
+_MEND = "resume its run, which measures that again"
+
+
+def _damaged(path: Path, name: str, error: Exception) -> HydrascopeError:
+    mend = _MEND if name in MEASURED else "measure again"
+    return HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason(error)}): {mend}")
 
 
 class _Array(BackendArray):
@@ -218,44 +167,5 @@ def _reading(path: Path, name: str) -> Iterator[None]:
         yield
     except (MemoryError, HydrascopeError):
         raise
-    except Exception as error:  # zarr and its codecs raise errors of many kinds for a damaged file
-        reason = " ".join(str(error).split())
-        raise HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason}): measure again") from error
-
-
-def _refuse_missing_chunks(folder: Path, array: Any, extent: int | None) -> None:
-    """zarr reads a chunk that is gone as if it had never been written; those of the first `extent` prompts must be."""
-    dims = array.metadata.dimension_names
-    counts = [
-        -(-(extent if dim == "prompt" and extent is not None else length) // chunk)
-        for dim, length, chunk in zip(dims, array.shape, array.chunks, strict=True)
-    ]
-    # One by one: a run that was killed may have left chunks of a block that doesn't count.
-    if not all((folder / array.metadata.encode_chunk_key(chunk)).exists() for chunk in np.ndindex(*counts)):
-        raise FileNotFoundError("a chunk is missing")
-
-
-def remove(path: Path) -> None:
-    """Delete the result at `path`.
-
-    Raises:
-        HydrascopeError: what is there is no result of hydrascope, and stays.
-    """
-    with suppress(OlderFormatError):
-        read_attributes(path)
-    path = path.resolve()
-    # Moved aside first: nobody meets half of a result under its name.
-    aside = path.with_name(f".{path.name}.removed")
-    with _disk(f"cannot delete {path}"):
-        if aside.exists():
-            shutil.rmtree(aside)
-        path.rename(aside)
-        shutil.rmtree(aside)
-
-
-@contextmanager
-def _disk(failure: str, kept: str = "choose another place or make room") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HydrascopeError(f"{failure} ({error.strerror or error}); {kept}") from error
+    except Exception as error:  # zarr and its codecs raise errors of many kinds
+        raise _damaged(path, name, error) from error

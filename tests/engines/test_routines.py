@@ -15,6 +15,7 @@ from hydrascope.engines import routines, wavefront
 from hydrascope.engines.kernels import fastest_routines, products
 from hydrascope.engines.routines import ROUTINES, Product
 from hydrascope.errors import HydrascopeError
+from hydrascope.writing import Writer
 
 ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -76,9 +77,7 @@ PROMPTS = [[5, 6, 7 + number] for number in range(24)]
 
 def interrupted(path, model, monkeypatch):
     """A run with one of its three blocks measured."""
-    from hydrascope import store
-
-    write, times = store.write, []
+    write, times = Writer.write, []
 
     def fail_at_the_second(*args):
         times.append(args)
@@ -87,7 +86,7 @@ def interrupted(path, model, monkeypatch):
         return write(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "write", fail_at_the_second)
+        patched.setattr(Writer, "write", fail_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(model, PROMPTS, out=path, batch_size=2)
 

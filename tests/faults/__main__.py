@@ -1,0 +1,49 @@
+"""The long form of the fault tests; from the folder `tests`: `python -m faults damage`, `writes` or `kills`."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import conftest  # noqa: F401  what all tests are run with
+
+from faults.damage import BAD, damages
+from faults.kills import kills
+from faults.writes import FAULTS, SCENES, faulty_writes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser.add_argument("what", choices=["damage", "writes", "kills"])
+    parser.add_argument("--count", type=int, help="damages (2,000) or kills (100)")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        {"damage": damage, "writes": writes, "kills": killed}[asked.what](Path(folder), asked.count, asked.seed)
+
+
+def damage(folder: Path, count: int | None, seed: int) -> None:
+    found = damages(folder, count or 2000, seed)
+    for (kind, opened, resumed), often in sorted(found.items()):
+        print(f"{often:5,}  {kind:9}  opened: {opened:8}  resumed: {resumed}")
+    bad = sum(often for (_, *outcomes), often in found.items() if set(outcomes) & set(BAD))
+    print(f"{bad} of {found.total():,} damages silent, or not one clear line")
+    raise SystemExit(bad > 0)
+
+
+def writes(folder: Path, count: int | None, seed: int) -> None:
+    for scene in SCENES:
+        for fault in FAULTS:
+            found = faulty_writes(folder / scene / fault, scene, fault)
+            outcomes = ", ".join(f"{often:,} {outcome}" for outcome, often in found.items())
+            print(
+                f"{scene:9}  {fault:6}  at each of {found.total():,} writes: {outcomes}; all went on to the same bits"
+            )
+
+
+def killed(folder: Path, count: int | None, seed: int) -> None:
+    found = kills(folder, count or 100, seed)
+    print("; ".join(f"{often:,} {scene}" for scene, often in found.items()) + ": all went on to the same bits")
+
+
+if __name__ == "__main__":
+    main()

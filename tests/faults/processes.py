@@ -1,0 +1,80 @@
+"""Runs of a tiny model in processes of their own, slow enough to be killed, or to meet, within and between blocks."""
+
+import multiprocessing
+import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from tiny import tiny, tiny_tokenizer
+
+from hydrascope import plan
+from hydrascope.ablation import Resample
+from hydrascope.engines import Engine, Readings, Request, wavefront
+from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel
+from hydrascope.runs import run
+from hydrascope.store import open_results
+
+#: Prompts of many lengths, in no order.
+TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny"])
+
+
+def _measure(out: Path, options: dict[str, Any], loaded: Event, said: "SimpleQueue[str]") -> None:
+    """The whole of a process."""
+    torch.set_num_threads(1)
+
+    def slowly(model: LanguageModel, request: Request) -> Readings:
+        time.sleep(0.02)
+        return wavefront.measure(model, request)
+
+    plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
+    model = tiny("llama", torch.float32)
+    model.tokenizer = tiny_tokenizer()
+    loaded.set()
+    try:
+        run(model, TEXTS, Resample(3), out=out, batch_size=2, **options)
+        said.put("")
+    except HydrascopeError as error:
+        said.put(str(error))
+
+
+class Process:
+    """A run in a process of its own, from when its model is made."""
+
+    def __init__(self, out: Path, **options: bool) -> None:
+        loaded = _PROCESSES.Event()
+        self._said: SimpleQueue[str] = _PROCESSES.SimpleQueue()
+        self.process: BaseProcess = _PROCESSES.Process(target=_measure, args=(out, options, loaded, self._said))
+        self.process.start()
+        assert loaded.wait(60)
+
+    def end(self) -> str:
+        """What it said at its end; nothing where all went well."""
+        self.process.join()
+        assert self.process.exitcode == 0
+        return self._said.get()
+
+    def kill(self, after: float) -> bool:
+        """SIGKILL; whether it still lived then."""
+        self.process.join(after)
+        lived = self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        return lived
+
+
+def identical(one: Path, other: Path) -> None:
+    """All numbers and attributes of two results, but for how the runs were called and which engine was chosen why."""
+    first, second = open_results(one), open_results(other)
+    for results in (first, second):
+        for name in ("command", "engine_reason"):
+            results.attrs.pop(name)
+    xr.testing.assert_identical(first, second)

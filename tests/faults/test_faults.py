@@ -1,0 +1,53 @@
+"""A part of the long form of each: no damage is silent, no write that fails and no kill loses a bit, one run wins."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from faults.damage import BAD, KINDS, damages
+from faults.kills import kills
+from faults.processes import Process, identical
+from faults.writes import FAULTS, SCENES, faulty_writes
+from hydrascope.errors import HydrascopeError
+from hydrascope.store import open_results
+
+torch.set_num_threads(1)
+
+
+def test_no_damage_is_silent(tmp_path: Path) -> None:
+    found = damages(tmp_path, 240)
+    assert not [outcome for outcome in found if set(outcome) & set(BAD)], found
+    assert {kind for kind, opened, _ in found if opened == "refused"} == {kind.__name__ for kind in KINDS} - {"foreign"}
+    assert {resumed for *_, resumed in found} == {"mended", "refused"}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_any_write_loses_nothing(tmp_path: Path, scene: str, fault: str) -> None:
+    found = faulty_writes(tmp_path, scene, fault, 3)
+    assert found.keys() <= ({"killed"} if fault == "killed" else {"one line", "nothing"})
+    assert found.total() >= 3
+
+
+def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
+    assert kills(tmp_path, 3).total() == 3
+
+
+def test_of_runs_that_start_at_once_one_wins(tmp_path: Path) -> None:
+    """Others are told so in one line; who reads meanwhile reads the one result or the other, or is told."""
+    out = tmp_path / "r.zarr"
+    assert Process(tmp_path / "whole.zarr").end() == ""
+    assert Process(out).end() == ""
+    whole = open_results(tmp_path / "whole.zarr")["total"].load()
+    runs = [Process(out, overwrite=True) for _ in range(3)]
+    while any(run.process.is_alive() for run in runs):
+        with suppress(HydrascopeError):
+            read = open_results(out)["total"].load()
+            assert read.equals(whole.isel(prompt=slice(read.sizes["prompt"])))
+    said = [run.end() for run in runs]
+    assert "" in said
+    assert all("another run writes to" in line for line in said if line)
+    identical(out, tmp_path / "whole.zarr")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["r.zarr", "whole.zarr"]
