@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, memory, phases, precision, products, race, report, variations
+from benchmarks import machine, memory, phases, precision, products, race, repairers, report, variations
 from benchmarks.shapes import GPT2_SMALL, LLAMA_1024, TINY_GPT2, TINY_LLAMA
 from benchmarks.task import Work, natural_lengths
 from benchmarks.tools import CACHED, HOOKS, LAST, USUAL, USUAL_LAST
@@ -60,6 +60,9 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         **{f"race-{each.name}": partial(compete, each) for each in races},
         "metrics": lambda: asdict(variations.of_metrics(gpt2, few, rounds, say)),
         "pairs": lambda: asdict(variations.of_pairs(gpt2, natural[:32], rounds, say)),
+        "mediation": lambda: asdict(repairers.of_mediation(gpt2, few, rounds, say)),
+        "head-pairs": lambda: asdict(repairers.of_head_pairs(gpt2, 2)),
+        "shapley": lambda: asdict(repairers.of_shapley(gpt2, 6, 64)),
         "products": occurring,
         "phases": spent,
         "precision": lambda: asdict(precision.compare(gpt2, natural[:32], *narrow, say)),

@@ -1,0 +1,142 @@
+"""What it costs to ask who repairs: mediation against hooks that make the same runs, pairs of heads, Shapley values."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import hydrascope as hs
+from benchmarks.engine import Engine
+from benchmarks.shapes import Shape, parts, visit
+from benchmarks.task import Prompt, Work, draw_task
+from hydrascope.components import Component, Run
+
+#: Patches of every run.
+PATCHES = 5
+#: Prompts that are measured, of those that patches are drawn from.
+PROMPTS = 8
+#: Hooks make one run in so many: the time of each is that of one forward pass, whichever it is.
+ONE_IN = 20
+#: Answers may be apart by so much, as a share of the largest.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Mediating:
+    """Seconds a prompt, medians over rounds; `hooks` of all runs, from those that were made.
+
+    Attributes:
+        runs: how many of each prompt.
+        made: how many of them hooks made.
+        difference: the largest between the two answers, as a share of the largest effect.
+    """
+
+    runs: int
+    made: int
+    plain: float
+    mediation: float
+    hooks: float
+    difference: float
+
+
+def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Callable[[str], None]) -> Mediating:
+    """All layers and all that is downstream of each, as necessary and as sufficient.
+
+    Raises:
+        RuntimeError: hooks find other numbers.
+    """
+    model = shape.build()
+    ours, work = hs.LanguageModel(model), Work()
+    task = [Prompt(p.tokens, p.target, p.patches[:, :PATCHES]) for p in draw_task(model, shape, lengths, work)][
+        :PROMPTS
+    ]
+    runs = hs.Mediation("layers", "layers").runs(ours)
+    plain, mediating = Engine(ours, shape, work), Engine(ours, shape, work, runs=runs)
+    chosen = range(0, len(runs), ONE_IN)
+    times: tuple[list[float], ...] = ([], [], [])
+    worst = 0.0
+    for number in range(rounds + 1):
+        prompt = number % len(task)
+        start = time.perf_counter()
+        plain.measure(task)
+        times[0].append((time.perf_counter() - start) / len(task))
+        start = time.perf_counter()
+        found = mediating.measure(task)
+        times[1].append((time.perf_counter() - start) / len(task))
+        start = time.perf_counter()
+        expected = torch.stack([hooked(model, shape, work, task[prompt], runs[place]) for place in chosen])
+        times[2].append((time.perf_counter() - start) * len(runs) / len(chosen))
+        here = found[prompt].run_logit[0, 0][list(chosen)]
+        size = (found[prompt].run_logit - found[prompt].logit[..., None, None]).abs().max()
+        worst = max(worst, float((here - expected).abs().max() / size))
+        if worst > ROUNDING:
+            raise RuntimeError(f"hooks find other numbers: off by {worst:.1e} of the largest effect")
+        say(f"mediation, round {number}: " + ", ".join(f"{each[-1]:.4f}" for each in times) + " s a prompt")
+    medians = [statistics.median(each[1:]) for each in times]
+    return Mediating(len(runs), len(chosen), *medians, worst)
+
+
+@torch.inference_mode()
+def hooked(model: PreTrainedModel, shape: Shape, work: Work, prompt: Prompt, run: Run) -> Tensor:
+    """`[patch]` the centred logit of the target in one run, by hooks: a forward pass of a copy of the prompt a patch.
+
+    One copy more runs along clean, and gives what frozen layers write.
+    """
+    where = parts(model, shape)
+    ablated = {part: number for number, part in enumerate(work.ablated(shape))}
+    rows = 1 + prompt.patches.shape[1]
+
+    def write(component: Component, hidden: Tensor) -> None:
+        hidden[1:, -1] = hidden[:1, -1] if component in run.frozen else prompt.patches[ablated[component], :, 0]
+
+    with ExitStack() as hooks:
+        for component in run.overridden:
+            hooks.enter_context(visit(where, component, lambda hidden, part=component: write(part, hidden)))
+        logits = model(prompt.tokens.expand(rows, -1)).logits[1:, -1]
+    return logits[:, prompt.target] - logits.mean(1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Seconds a prompt of one call of the library, clean runs and checks included.
+
+    Attributes:
+        error: of Shapley values the largest standard error of a mean, as a share of the largest mean; else 0.
+    """
+
+    runs: int
+    patches: int
+    prompts: int
+    seconds: float
+    error: float = 0.0
+
+
+def of_head_pairs(shape: Shape, prompts: int) -> Asked:
+    """All pairs of heads, set to zero."""
+    model, texts = _prepared(shape, prompts)
+    start = time.perf_counter()
+    hs.interactions(model, texts, "heads", hs.Zero())
+    heads = shape.layers * shape.heads
+    return Asked(heads * (heads + 1) // 2, 1, prompts, (time.perf_counter() - start) / prompts)
+
+
+def of_shapley(shape: Shape, prompts: int, orders: int) -> Asked:
+    """Shapley values of all layers, with `PATCHES` patches."""
+    model, texts = _prepared(shape, prompts)
+    start = time.perf_counter()
+    found = hs.shapley(model, texts, hs.Resample(PATCHES), parts="layers", orders=orders)
+    seconds = (time.perf_counter() - start) / prompts
+    error = float(found["mean_standard_error"].max() / abs(found["shapley"].mean("prompt")).max())
+    return Asked(orders, PATCHES, prompts, seconds, error)
+
+
+def _prepared(shape: Shape, prompts: int) -> tuple[hs.LanguageModel, Sequence[list[int]]]:
+    generator = np.random.default_rng(0)
+    texts = [generator.integers(shape.config.vocab_size, size=10).tolist() for _ in range(prompts)]
+    return hs.LanguageModel(shape.build()), texts
