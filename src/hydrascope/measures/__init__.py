@@ -7,6 +7,7 @@ once and hand that to each: `effects = per_prompt(results, "difference", "own")`
 
 from hydrascope.components import LayerKind
 from hydrascope.measures.agreement import agreement
+from hydrascope.measures.alike import same_repairers
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
 from hydrascope.measures.choice import (
     WEIGHTY,
@@ -85,6 +86,7 @@ __all__ = [
     "require_complete",
     "response_shift",
     "restoration",
+    "same_repairers",
     "scores",
     "self_repair",
     "shares",
