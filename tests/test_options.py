@@ -112,7 +112,7 @@ def test_patches_are_kept_where_they_are_asked_for(
         ({"target": "best"}, "unknown target 'best': choose argmax or answer"),
         ({"target": 61}, "llama has no token 61 to target: it has 0 to 58"),
         ({"engine": "steam"}, "unknown engine 'steam'"),
-        ({"keep": "some"}, "unknown keep 'some': choose auto, means or patches"),
+        ({"keep": "some"}, "unknown keep 'some': choose auto, effects, means, patches"),
         ({"batch_size": 0}, "a batch of 0 prompts"),
         (
             {"ablation": Resample(8)},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hydrascope.loading import load_model
     from hydrascope.measures.ranking import rank
     from hydrascope.model import LanguageModel
+    from hydrascope.path_effects import path_patching
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
     from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
@@ -58,6 +59,7 @@ __all__ = [
     "measures",
     "mediation",
     "open_results",
+    "path_patching",
     "rank",
     "responsibility",
     "run",
@@ -79,6 +81,7 @@ _HOMES = {
     "loading": ("load_model",),
     "measures.ranking": ("rank",),
     "model": ("LanguageModel",),
+    "path_effects": ("path_patching",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
     "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),

@@ -59,6 +59,8 @@ class Patches:
 class Ablation(Protocol):
     """How ablated components are patched.
 
+    One that draws from other components' values than those that it patches says where these stand: `sites`.
+
     Attributes:
         patches: how many patches each prompt gets.
     """

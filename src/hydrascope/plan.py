@@ -107,8 +107,9 @@ class Plan:
 
     @cached_property
     def sites(self) -> tuple[Component, ...]:
-        """Where the values of what is ablated stand."""
-        return tuple(dict.fromkeys(component.site for run in self.runs for component in run.ablated))
+        """Where the values of what is ablated stand, and others that the ablation draws from."""
+        ablated = (component.site for run in self.runs for component in run.ablated)
+        return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
 
     @cached_property
     def changing(self) -> torch.Tensor:

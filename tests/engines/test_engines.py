@@ -133,6 +133,22 @@ def test_where_one_part_alone_may_react(case, at):
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
 
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_neox", "gpt_oss"])
+def test_what_would_be_written(case, at):
+    """Before it is overwritten: in runs that freeze it, that start there, or that are on their way."""
+    model = shared(case)
+    runs = ["attn.0", "attn.0|mlp.1", "attn.0|mlp.0|attn.1|mlp.1|attn.2|mlp.2", "head.0.2|query.2.1", "mlp.1+attn.0"]
+    runs += ["attn.0|attn.1|key.1.0|attn.2"]
+    sites = [Component(1, "head"), Component(2, "head"), *model.components[2:]]
+    asked = request(model, runs, (8, 3), at)
+    found, expected = (engine.would_be(model, asked, sites) for engine in (wavefront, reference))
+    assert set(found) == set(sites)
+    for site in sites:
+        size = expected[site].abs().max()
+        assert float((found[site] - expected[site]).abs().max()) <= tolerance(case) * float(size), site
+
+
 @pytest.mark.parametrize("at", ["last", "span"])
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_oss"])
 def test_wavefront_in_float32(case, at):

@@ -3,9 +3,13 @@
 Both take a `Request` and give `Readings`; `choose` picks one for a model and says why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
+from hydrascope.components import Component
 from hydrascope.engines import reference, wavefront
 from hydrascope.engines.request import Readings, Request
 from hydrascope.errors import HydrascopeError
@@ -22,8 +26,18 @@ class Engine:
     measure: Callable[[LanguageModel, Request], Readings]
     reason: str
 
+    def would_be(
+        self, model: LanguageModel, request: Request, sites: Sequence[Component]
+    ) -> dict[Component, Float[Tensor, "prompt run patch slot columns"]]:
+        """What stands at `sites` in each run of `request`, at its positions, before it is overwritten there.
+
+        Sites are downstream of what every run ablates first.
+        """
+        return _WOULD_BE[self.name](model, request, sites)
+
 
 ENGINES = {"wavefront": wavefront.measure, "reference": reference.measure}
+_WOULD_BE = {"wavefront": wavefront.would_be, "reference": reference.would_be}
 
 
 def choose(model: LanguageModel, name: str = "auto") -> Engine:

@@ -43,17 +43,33 @@ def measure(model: LanguageModel, request: Request) -> Readings:
     return Readings(**stacked, clean_error=max(readings.clean_error for readings in each))
 
 
+@torch.no_grad()
+def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
+    """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`."""
+    rows = [(run, patch) for run in request.runs for patch in range(request.patches)]
+    found: dict[Component, list[Tensor]] = {site: [] for site in sites}
+    with model.measuring():
+        for index in range(len(request.tokens)):
+            prompt = _Prompt.of(model, request, index, sites)
+            seen = [prompt.seen(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+            for site, each in found.items():
+                each.append(torch.cat([one.before[site] for one in seen]).unflatten(0, (-1, request.patches)))
+    return {site: torch.stack(each) for site, each in found.items()}
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What forward passes of one prompt show at its final position, a row each.
 
     Attributes:
         values: what stands at each site.
+        before: what would stand there, at the ablated positions.
         streams: the residual stream before each block that is read, and the final one.
         logits: the centred logits, before any soft-cap.
     """
 
     values: dict[Component, Tensor]
+    before: dict[Component, Tensor]
     streams: dict[int, Tensor]
     logits: Tensor
 
@@ -71,11 +87,11 @@ class _Prompt:
     patches: dict[Component, Tensor]
 
     @classmethod
-    def of(cls, model: LanguageModel, request: Request, index: int) -> "_Prompt":
+    def of(cls, model: LanguageModel, request: Request, index: int, watch: Sequence[Component] = ()) -> "_Prompt":
         ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
         frozen = [component for run in request.runs for component in run.frozen if not component.is_input]
         units = [component.site for component in (*request.units, *ablated, *frozen)]
-        sites = tuple(dict.fromkeys((*model.components, *units)))
+        sites = tuple(dict.fromkeys((*model.components, *units, *watch)))
         length = len(request.tokens[index])
         everywhere = torch.arange(length)
         run = clean_run_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
@@ -197,15 +213,17 @@ class _Prompt:
         model, request = self.model, self.request
         positions = request.positions[self.index].to(model.device)
         values: dict[Component, Tensor] = {}
+        before: dict[Component, Tensor] = {}
         streams: dict[int, Tensor] = {}
         normed = []
 
         def visit(site: Component, hidden: Tensor) -> Tensor:
             changed = hidden.clone()
             at = by_prompt(changed, len(rows))
+            before[site] = at[:, positions].clone()
             for number, (run, patch) in enumerate(rows):
-                if site.whole in run.frozen:
-                    at[number] = self.clean[site]  # a layer that is frozen, and all of its units
+                if site in run.frozen:
+                    at[number] = self.clean[site]
                     continue
                 for component in run.overridden:
                     if component.site != site:
@@ -216,6 +234,9 @@ class _Prompt:
                     else:
                         at[number, positions, columns] = self.patches[component][patch]
             values[site] = at[:, -1].clone()
+            for number, (run, _) in enumerate(rows):
+                if site.whole in run.frozen:
+                    values[site][number] = self.clean[site][-1]  # a layer that is frozen, and all of its units
             return changed
 
         def keep(block: int, hidden: Tensor) -> None:
@@ -234,4 +255,4 @@ class _Prompt:
         with holding(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = (model.unembedding(normed[0]) * model.logit_scale).to(wider(model.dtype))
-        return _Seen(values, streams, logits)
+        return _Seen(values, before, streams, logits)

@@ -28,9 +28,21 @@ from hydrascope.engines.schedule import Schedule, Turn, schedule
 from hydrascope.model import LanguageModel, padded, wider
 
 
-@torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
     """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
+    return _swept(model, request, ()).record.readings()
+
+
+def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
+    """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`.
+
+    Of sites that are downstream of what the run ablates first; of others what the clean run has.
+    """
+    return _swept(model, request, sites).watched
+
+
+@torch.no_grad()
+def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
     ids, last = padded(request.tokens, model.device)
     positions = request.positions.to(model.device)
     length = int((last - positions.amin(1)).max()) + 1
@@ -46,11 +58,11 @@ def measure(model: LanguageModel, request: Request) -> Readings:
             clean = clean_run(model, request.tokens, sites)
         record = Record(model, request, plan, clean)
         sweep = _Sweep(
-            model, request, values, plan, record, positions - prefix.start[:, None], last - prefix.start, length
+            model, request, values, plan, record, positions - prefix.start[:, None], last - prefix.start, length, watch
         )
         with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
             model.hf.base_model(input_ids=ids.gather(1, prefix.suffix), position_ids=prefix.suffix, use_cache=False)
-        return record.readings()
+        return sweep
 
 
 class _Sweep:
@@ -70,6 +82,7 @@ class _Sweep:
         positions: Tensor,
         last: Tensor,
         length: int,
+        watch: Sequence[Component],
     ) -> None:
         self.model = model
         self.request = request
@@ -81,6 +94,9 @@ class _Sweep:
         self.positions = positions
         self.last = last
         self.length = length
+        #: Sites of which is kept what would stand there, and what does.
+        self.watch = watch
+        self.watched: dict[Component, Tensor] = {}
         self.prompts = torch.arange(len(request.tokens), device=model.device)
         #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
         at_last = positions == last[:, None]
@@ -97,7 +113,8 @@ class _Sweep:
             yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
             yield on_input(self.model.attention(number), partial(self._narrow, attn))
             for layer in (attn, mlp):
-                if units := self.record.site(layer):
+                watched = next((site for site in self.watch if site != layer and site.whole == layer), None)
+                if units := self.record.site(layer) or watched:
                     yield on_site(self.model, units, partial(self._units, layer))
                     if (norm := self.model.projection(layer).norm) is not None:
                         yield on_input(norm, partial(self._projected, layer))
@@ -178,6 +195,7 @@ class _Sweep:
     def _units(self, layer: Component, hidden: Tensor) -> Tensor | None:
         """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
         rows, turn = self._rows(hidden), self._turn(layer)
+        self._look(layer, rows, inside=True)
         if turn.inner:
             rows = torch.cat([rows, self._copies(rows, turn.inner)], 1)
         for component, writes in turn.writes.items():
@@ -196,6 +214,7 @@ class _Sweep:
         output = self._rows(hidden)
         rows, fresh = output[:, :count], output[:, count:]
         self.record.react(layer, self._final(rows))
+        self._look(layer, rows, inside=False)
         if turn.outer:
             fresh = torch.cat([fresh, self._copies(rows, turn.outer)], 1)
         writes = turn.writes.get(layer, [])
@@ -210,6 +229,25 @@ class _Sweep:
         if turn.starting:
             self._postpone(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
         return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+
+    def _look(self, layer: Component, rows: Tensor, *, inside: bool) -> None:
+        """Keep what stands in every run where units of `layer` stand, or at its output, if that is watched.
+
+        A run that isn't on its way yet has there what the run has that it branches off.
+        """
+        for site in self.watch:
+            if site.whole != layer or (site != layer) != inside:
+                continue
+            places = []
+            for branch in self.plan.place:
+                while branch >= self.joined:
+                    branch = self.plan.branches[branch].parent
+                places += [
+                    self.record.first(branch) + (patch if branch else 0) for patch in range(self.request.patches)
+                ]
+            here = torch.tensor(places, device=rows.device)[:, None]
+            kept = rows[self.prompts[:, None, None], here, self.positions[:, None]]
+            self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
 
     def _after_those_on_their_way(self, starting: Sequence[int]) -> dict[int, int]:
         """The first row of each branch that joins now."""
