@@ -28,11 +28,13 @@ from hydrascope.engines.schedule import Schedule, Turn, schedule
 from hydrascope.model import LanguageModel, padded, wider
 
 
+@torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
     """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
     return _swept(model, request, ()).record.readings()
 
 
+@torch.no_grad()
 def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
     """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`.
 
@@ -41,7 +43,6 @@ def would_be(model: LanguageModel, request: Request, sites: Sequence[Component])
     return _swept(model, request, sites).watched
 
 
-@torch.no_grad()
 def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
     ids, last = padded(request.tokens, model.device)
     positions = request.positions.to(model.device)
