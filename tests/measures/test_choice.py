@@ -51,7 +51,7 @@ def share(means: xr.Dataset) -> xr.Dataset:
 
 def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> None:
     """Of the share restored at the part chosen on the other half, whose truth differs from part to part."""
-    rng, covered, runs = np.random.default_rng(0), 0, 500
+    rng, covered, runs = np.random.default_rng(0), 0, 300
     truth = np.array([0.1, 0.3, 0.5, 0.45])
     for seed in range(runs):
         held = held_out(drawn(rng, truth, 80, 1.0), most_restored, seed)
@@ -61,7 +61,7 @@ def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> 
         # Of the prompts of either half, the truth of the part that the other one chose.
         expected = np.where(held.first, picked[1], picked[0]).mean()
         covered += float(bounds.sel(bound="low")) <= expected <= float(bounds.sel(bound="high"))
-    assert 0.93 <= covered / runs <= 0.97
+    assert 0.925 <= covered / runs <= 0.975
 
 
 def test_the_winner_is_cursed_where_it_was_chosen_and_not_where_it_was_measured() -> None:

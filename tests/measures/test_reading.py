@@ -31,7 +31,7 @@ RUNS = [
     patches=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_books_balance_in_either_reading(
     ablated: list[str], read_heads: bool, parallel: bool, prompts: int, patches: int, seed: int
 ) -> None:
