@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
     from hydrascope.model import LanguageModel
+    from hydrascope.page import report
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
     from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
@@ -57,6 +58,7 @@ __all__ = [
     "measures",
     "mediation",
     "open_results",
+    "report",
     "responsibility",
     "run",
     "shapley",
@@ -76,6 +78,7 @@ _HOMES = {
     "fair_importance": ("shapley",),
     "loading": ("load_model",),
     "model": ("LanguageModel",),
+    "page": ("report",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
     "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),

@@ -35,6 +35,7 @@ from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, 
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
+from hydrascope.measures.responses import responses
 from hydrascope.measures.restoration import amounts, restoration, shares
 from hydrascope.measures.scores import scores
 from hydrascope.measures.self_repair import self_repair
@@ -82,6 +83,7 @@ __all__ = [
     "repair_profile",
     "require_complete",
     "response_shift",
+    "responses",
     "restoration",
     "scores",
     "self_repair",
