@@ -523,7 +523,7 @@ function startTable() {
   });
   $("all").onclick = () => choose({ prompt: ALL });
   const button = make("button", { type: "button", onclick: () => saveCsv(views.scatter) }, "CSV");
-  button.setAttribute("aria-label", "Save the prompts as CSV");
+  button.setAttribute("aria-label", "Save the table as CSV");
   $("prompts").querySelector(".save").append(button);
 }
 
