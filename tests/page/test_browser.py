@@ -100,7 +100,7 @@ def rows_of(content):
 def test_the_first_screen_says_the_verdict(opened, file, results):
     page = opened(file)
     assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW))
-    assert page.locator("h1").text_content() == "synthetic"
+    assert page.locator("#model").text_content() == "synthetic"
     assert page.locator("#matrix canvas").bounding_box()["y"] < 900
     assert page.locator("#run").text_content().count("40") == 1
 
@@ -200,6 +200,8 @@ def test_keys_alone_are_enough(opened, file):
     assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.3: ")
     drawn(page, lambda: page.keyboard.press("Enter"))
     assert page.locator("#chosen").text_content() == "attn.2 ablated"
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.2: ")
     page.locator("#trace .plot").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#live").text_content().startswith("attn.0: intact ")
@@ -262,7 +264,7 @@ def test_colours_say_the_sign(opened, file, results, scheme):
 def test_hostile_texts_stay_texts(opened, tmp_path, results):
     hostile = with_prompts(results, HOSTILE).assign_attrs(model="<img src=x onerror=alert(1)>")
     page = opened(hs.report(hostile, tmp_path / "a.html", bootstrap=FEW).as_uri())
-    assert page.locator("h1").text_content() == "<img src=x onerror=alert(1)>"
+    assert page.locator("#model").text_content() == "<img src=x onerror=alert(1)>"
     for prompt, text in enumerate(HOSTILE):
         drawn(page, lambda prompt=prompt: page.locator("#prompt").select_option(str(prompt)))
         # The half of a surrogate pair shows as what stands for no character.

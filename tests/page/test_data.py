@@ -120,7 +120,7 @@ def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     described, chunks = shown(results, FEW)
     found = measures.mediation(results).isel(readout=0).sel(ablated="attn.3")
     pictures = described["readouts"][0]["pictures"]
-    assert [each["name"] for each in pictures] == ["Mean response", "Lost again without it", "Brought by it alone"]
+    assert [each["name"] for each in pictures] == ["Response", "Lost again without it", "Brought by it alone"]
     assert [each["name"] for each in described["parts"]] == ["attn.3"]
     reactions = {each.mediator: each for each in summarise(results, FEW).reactions}
     for number, name in enumerate(("restored_by", "restored_alone"), 1):

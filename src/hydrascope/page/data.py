@@ -46,7 +46,9 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
     effects = readouts[0][0]
     page = {
         "model": str(results.attrs.get("model", "")),
-        "run": [[name, value] for name, value in readouts[0][1].run.items() if name not in ("readout", "unit")],
+        "run": [
+            [name, value] for name, value in readouts[0][1].run.items() if name not in ("model", "readout", "unit")
+        ],
         "depth": depth(effects),
         "start": _start(readouts[0][1], effects),
         "parts": _parts(effects["ablated"]),

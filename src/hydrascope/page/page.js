@@ -114,13 +114,17 @@ function pointable(id, name) {
   }
 }
 
+function mark(view) {
+  const cursor = view.plot.querySelector(".cursor");
+  cursor?.setAttribute("visibility", view.item ? "visible" : "hidden");
+  for (const [key, value] of Object.entries(view.item?.cursor ?? {})) cursor?.setAttribute(key, value);
+}
+
 function point(view, item, x, y, spoken = false) {
   view.item = item;
-  const cursor = view.plot.querySelector(".cursor");
-  if (cursor) cursor.setAttribute("visibility", item ? "visible" : "hidden");
+  mark(view);
   $("tip").hidden = !item;
   if (!item) return;
-  for (const [key, value] of Object.entries(item.cursor)) cursor?.setAttribute(key, value);
   $("tip").textContent = item.text;
   const { offsetWidth, offsetHeight } = $("tip");
   $("tip").style.left = `${Math.max(4, Math.min(x + 14, innerWidth - offsetWidth - 4))}px`;
@@ -171,7 +175,7 @@ function frame(root, box, xs, ys, xTicks, xLabel, yLabel) {
     line({ class: "axis", x1: x(value), x2: x(value), y1: bottom, y2: bottom + 4 });
     root.append(svg("text", { class: "tick", x: x(value), y: bottom + 16, "text-anchor": "middle" }, text));
   }
-  for (const [value, text] of ticks(...ys, Math.max(2, box.height / 36))) {
+  for (const [value, text] of ticks(...ys, Math.max(2, box.height / 28))) {
     line({ class: "axis", x1: box.left - 4, x2: box.left, y1: y(value), y2: y(value) });
     root.append(svg("text", { class: "tick", x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, text));
   }
@@ -197,7 +201,6 @@ function fresh(view, height) {
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
   view.plot.querySelector("svg")?.remove();
   view.plot.append(root);
-  view.item = null;
   return { root, width };
 }
 
@@ -238,7 +241,7 @@ function drawMatrix(bounds) {
   const rows = page.parts.length, columns = picture.columns.length, size = rows * columns;
   const box = { left: 84, top: 46 };
   const across = Math.max(view.plot.clientWidth, 200) - box.left - 8;
-  const down = Math.round(Math.max(170, Math.min(rows * 18, 600, across * 1.2)));
+  const down = Math.round(Math.max(170, Math.min(rows * 18, across * 1.2, Math.max(0.62 * innerHeight, 300))));
   const under = 14 + 6.2 * Math.min(12, Math.max(...picture.columns.map((name) => name.length))); // the columns’ names
   const { root } = fresh(view, box.top + down + under + 22);
   const [w, h] = [across / columns, down / rows];
@@ -316,7 +319,7 @@ function drawMatrix(bounds) {
     ...page.parts.flatMap((each, row) => picture.columns.map((name, column) =>
       [each.name, name, ...[0, 1, 2].map((bound) => value(bound, row, column)), now().unit])),
   ];
-  $("matrix").querySelector("h2").textContent = `${picture.name}, mean over ${page.prompts.length.toLocaleString("en")} prompts`;
+  $("matrix").querySelector("h2").textContent = `${picture.name}: mean over ${page.prompts.length.toLocaleString("en")} prompts`;
   $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} Readout: ${now().caption}.`;
   view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated parts by ${columns} columns`);
 }
@@ -344,7 +347,7 @@ function drawScale(root, left, across, picture, of, none) {
 const KIND = { attn: "Attention", mlp: "MLP" };
 
 function drawTrace(clean, ablated) {
-  const view = views.trace, height = 400, unit = now().unit;
+  const view = views.trace, height = 376, unit = now().unit;
   const { root, width } = fresh(view, height);
   const narrow = width < 420;
   const points = [];
@@ -652,6 +655,7 @@ async function draw() {
   tellPrompt();
   orderTable();
   showChosenRow();
+  Object.values(views).forEach(mark);
   for (const key of Object.keys(NAMES)) $(key).value = state[key] === ALL ? "" : String(state[key]);
   document.body.dataset.drawn = String(turn);
 }
@@ -691,7 +695,12 @@ function start() {
     addEventListener(event, () => ((printing = value), draw()));
   }
   let width = innerWidth;
-  addEventListener("resize", () => innerWidth !== width && ((width = innerWidth), draw()));
+  addEventListener("resize", () => {
+    if (innerWidth === width) return; // a phone that shows or hides its bars
+    width = innerWidth;
+    Object.values(views).forEach((view) => point(view, null));
+    draw();
+  });
   return draw();
 }
 

@@ -40,7 +40,7 @@ def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
     """
     columns = [str(name) for name in effects["component"].values]
     yield Picture(
-        "Mean response",
+        "Response",
         "By how much what a layer writes for the readout changes once a part is ablated (ΔDE).",
         "Responding layer",
         columns,
