@@ -217,6 +217,14 @@ def test_keys_alone_are_enough(opened, file):
     assert page.locator("#story").is_hidden()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_amiss(opened, file, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core isn't installed").Axe()
+    found = axe.run(opened(f"{file}#prompt=3", color_scheme=scheme)).response
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    assert {"color-contrast", "label", "select-name"} <= {each["id"] for each in found["passes"]}
+
+
 def test_everything_that_can_be_focused_has_a_name(opened, file):
     page = opened(file)
     nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]

@@ -145,6 +145,16 @@ def test_what_cannot_be_shown(phantom):
         shown(xr.Dataset(), FEW)
 
 
+def test_where_nothing_is_removed_directly(phantom):
+    results = hs.sweep(*phantom, hs.Zero(), ablate="attn.2", at="-2")
+    told = shown(results, FEW)[0]["readouts"][0]
+    lost = -results["total"].isel(readout=0, ablated=0).astype(float).mean()
+    assert told["verdicts"] == []
+    assert "nothing is removed directly" in told["warnings"][0]
+    assert f"{round(float(lost), 2) + 0.0:.2f}".replace("-", "−") in told["parts"][0][0]
+    assert told["fits"] == [None]
+
+
 def test_an_unfinished_run_is_marked(results):
     told = shown(results.assign_attrs(prompt_count=100), FEW)[0]
     assert "only 40 of 100 prompts are measured: finish the run with --resume" in told["readouts"][0]["warnings"]

@@ -144,15 +144,14 @@ def _described(picture: Picture) -> dict[str, Any]:
 
 def _said(part: PartFindings, of: str) -> list[str]:
     """What the ablation of one part does, in sentences."""
-    told = [f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and loses {written(part.lost, 2)}."]
-    if np.isfinite(part.restored.low):
-        told += [
-            f"Restored: {written(part.restored, 2)} of what it removes; by attention {written(part.attention, 2)}, "
-            f"MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}."
-        ]
-    elif np.isfinite(part.removed.estimate):
-        told += ["What share of it is restored can't be said: what it removes may be 0."]
-    return told
+    lost = f"loses {written(part.lost, 2)} {of}"
+    if np.isnan(part.removed.estimate):
+        return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
+    removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
+    if np.isnan(part.restored.low):
+        return [removed, "What share of it is restored can't be said: what it removes may be 0."]
+    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
+    return [removed, f"Restored: {written(part.restored, 2)} of what it removes; by {shares}."]
 
 
 def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:
