@@ -235,14 +235,17 @@ function some(kinds, room, least) {
   });
 }
 
+const LONGEST = 14; // letters of a label
+
 function drawMatrix(bounds) {
   const view = views.matrix;
   const picture = now().pictures[state.picture];
   const rows = page.parts.length, columns = picture.columns.length, size = rows * columns;
-  const box = { left: 84, top: 46 };
+  const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
+  const box = { left: 30 + long(page.parts.map((each) => each.name)), top: 46 };
   const across = Math.max(view.plot.clientWidth, 200) - box.left - 8;
-  const down = Math.round(Math.max(170, Math.min(rows * 18, across * 1.2, Math.max(0.62 * innerHeight, 300))));
-  const under = 14 + 6.2 * Math.min(12, Math.max(...picture.columns.map((name) => name.length))); // the columns’ names
+  const down = Math.round(Math.max(170, Math.min(rows * 24, across * 1.2, Math.max(0.62 * innerHeight, 300))));
+  const under = 14 + long(picture.columns);
   const { root } = fresh(view, box.top + down + under + 22);
   const [w, h] = [across / columns, down / rows];
   const top = (row) => box.top + down - (row + 1) * h; // the first row at the bottom
@@ -272,7 +275,7 @@ function drawMatrix(bounds) {
   const kinds = page.parts.map((each) => each.kind);
   some(kinds, h, 13).forEach((named, row) => {
     const at = { class: "tick", x: box.left - 6, y: top(row) + h / 2 + 4, "text-anchor": "end" };
-    if (named) text(at, cut(page.parts[row].name, 12));
+    if (named) text(at, cut(page.parts[row].name, LONGEST));
     if (row && kinds[row] !== kinds[row - 1]) {
       line({ x1: box.left, x2: box.left + across, y1: top(row - 1), y2: top(row - 1) });
     }
@@ -280,7 +283,7 @@ function drawMatrix(bounds) {
   some(picture.kinds, w, 14).forEach((named, column) => {
     const [x, y] = [box.left + (column + 0.5) * w + 4, box.top + down + 6];
     const at = { class: "tick", x, y, "text-anchor": "end", transform: `rotate(-90 ${x} ${y})` };
-    if (named) text(at, cut(picture.columns[column], 12));
+    if (named) text(at, cut(picture.columns[column], LONGEST));
     if (column && picture.kinds[column] !== picture.kinds[column - 1]) {
       line({ x1: x - 4 - w / 2, x2: x - 4 - w / 2, y1: box.top, y2: box.top + down });
     }
@@ -355,7 +358,9 @@ function drawTrace(clean, ablated) {
     const box = { left: 62, top: 34 + panel * 168, width: width - 74, height: 130 };
     const own = page.components.flatMap((each, i) => (each.kind === kind ? [i] : []));
     const xs = [-0.4, page.depth - 0.6];
-    const every = ticks(0, page.depth - 1, Math.min(10, width / 50)).filter(([value]) => Number.isInteger(value));
+    const every = ticks(0, page.depth - 1, Math.min(10, width / 50))
+      .filter(([value]) => Number.isInteger(value))
+      .map(([value]) => [value, String(value)]);
     const ys = range(own.flatMap((i) => [clean[i], ablated[i]]), 0);
     const { x, y } = frame(root, box, xs, ys, every, panel ? "Layer" : "", `${KIND[kind]} (${cut(unit, 12)})`);
     if (part().layer >= 0) {
@@ -371,11 +376,18 @@ function drawTrace(clean, ablated) {
       const digits = decimals(clean[i], ablated[i]);
       points.push({
         key: i, order: i, x: at, y: y(ablated[i]), cursor: { cx: at, cy: y(ablated[i]), r: 6 },
-        text: `${page.components[i].name}: intact ${written(clean[i], digits)}, ${part().name} ablated ${written(ablated[i], digits)} ${unit}`,
+        text:
+          `${page.components[i].name}: intact ${written(clean[i], digits)}, ` +
+          `${part().name} ablated ${written(ablated[i], digits)} ${unit}`,
       });
     }
   });
-  const legend = [["intact", "intact"], ["attn", ""], ["mlp", `${cut(part().name, 14)} ablated`], ["cut", narrow ? "its layer" : "the ablated part’s layer"]];
+  const legend = [
+    ["intact", "intact"],
+    ["attn", ""],
+    ["mlp", `${cut(part().name, 14)} ablated`],
+    ["cut", narrow ? "its layer" : "the ablated part’s layer"],
+  ];
   let left = 62;
   for (const [kind, label] of legend) {
     root.append(svg("line", { class: kind, x1: left, x2: left + 20, y1: 13, y2: 13 }));
@@ -408,7 +420,9 @@ function drawScatter([removed, lost, restored]) {
   const radius = removed.length > 400 ? 2.2 : 3;
   const points = Array.from(removed, (value, i) => ({
     key: i, order: value, x: x(value), y: y(restored[i]), cursor: { cx: x(value), cy: y(restored[i]), r: 6 },
-    text: `prompt ${i}: removed ${written(value)}, restored ${written(restored[i])}, lost ${written(lost[i])} ${unit}: ${cut(page.prompts[i].text, 70)}`,
+    text:
+      `prompt ${i}: removed ${written(value)}, restored ${written(restored[i])}, ` +
+      `lost ${written(lost[i])} ${unit}: ${cut(page.prompts[i].text, 70)}`,
     choose: () => choose({ prompt: i }),
   }));
   root.append(...points.map((each) => svg("circle", { class: "point", cx: each.x.toFixed(1), cy: each.y.toFixed(1), r: radius })));
