@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hydrascope.loading import load_model
     from hydrascope.measures.ranking import rank
     from hydrascope.model import LanguageModel
+    from hydrascope.page import report
     from hydrascope.path_effects import path_patching
     from hydrascope.prompt_sources import load_prompts
     from hydrascope.prompts import Prompt, PromptSet
@@ -61,6 +62,7 @@ __all__ = [
     "open_results",
     "path_patching",
     "rank",
+    "report",
     "responsibility",
     "run",
     "shapley",
@@ -82,6 +84,7 @@ _HOMES = {
     "measures.ranking": ("rank",),
     "model": ("LanguageModel",),
     "path_effects": ("path_patching",),
+    "page": ("report",),
     "prompt_sources": ("load_prompts",),
     "prompts": ("Prompt", "PromptSet"),
     "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),

@@ -296,6 +296,21 @@ def export(
 
 
 @app.command()
+def report(
+    results: Results,
+    out: Annotated[Path, typer.Option(parser=to_place, metavar="FILE", help="The page to write: .html.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
+    from hydrascope.page import report as write
+
+    if out.suffix != ".html":
+        raise HydrascopeError(f"cannot write a report to {out}: give a file that ends in .html")
+    written = write(_opened(results), out, overwrite=overwrite)
+    say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
+
+
+@app.command()
 def check(
     model: Model,
     revision: Revision = None,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from hydrascope.figures import style
 from hydrascope.figures.matrices import divide, draw_matrix, in_order, name_rows, scale_of
 from hydrascope.figures.panels import name_reading, panel_letter, unit
-from hydrascope.measures import Bootstrap, change, depth, per_prompt, simultaneous
+from hydrascope.measures import BOUNDS, Bootstrap, depth, per_prompt, responses
 
 
 def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
@@ -22,15 +22,8 @@ def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) ->
     effects = per_prompt(results)
     ordered = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
     names = list(map(str, ordered["ablated"].values))
-    responses = change(ordered).where(ordered["downstream"])
-    mean = responses.mean("prompt", skipna=False).values
-    bounds = simultaneous(
-        lambda means: means,
-        responses.fillna(0).rename("response").to_dataset().stack(pair=("ablated", "component"), create_index=False),
-        bootstrap or Bootstrap(),
-        "pair",
-    )["response"]
-    low, high = (bounds.sel(bound=bound).values.reshape(mean.shape) for bound in ("low", "high"))
+    bounds = responses(ordered, bootstrap)
+    mean, low, high = (bounds.sel(bound=bound).values for bound in BOUNDS)
     sure = np.where(np.isnan(mean) | (low > 0) | (high < 0), mean, 0.0)
     most = scale_of(mean)
     with style.style():

@@ -37,6 +37,7 @@ from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
 from hydrascope.measures.regression import compensation_regression, regression
+from hydrascope.measures.responses import responses
 from hydrascope.measures.restoration import amounts, restoration, shares
 from hydrascope.measures.scores import scores
 from hydrascope.measures.self_repair import self_repair
@@ -85,6 +86,7 @@ __all__ = [
     "repair_profile",
     "require_complete",
     "response_shift",
+    "responses",
     "restoration",
     "same_repairers",
     "scores",

@@ -1,0 +1,184 @@
+"""What a page shows of a result: every number computed here, as arrays and as words."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hydrascope import __version__
+from hydrascope.errors import HydrascopeError
+from hydrascope.figures.matrices import in_order, kind_of, scale_of
+from hydrascope.figures.panels import unit
+from hydrascope.measures import (
+    Bootstrap,
+    all_free,
+    amounts,
+    caption,
+    depth,
+    layers,
+    per_prompt,
+    regression,
+)
+from hydrascope.page.arrays import STEPS, Arrays
+from hydrascope.page.pictures import Picture, pictures
+from hydrascope.summary import Interval, PartFindings, Summary, clearest, sentences, summarise, written
+from hydrascope.summary.sentences import headline
+
+#: Columns of the table of prompts, as `measures.amounts` names them.
+AMOUNTS = ("removed", "lost", "restored")
+
+
+def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
+
+    Raises:
+        HydrascopeError: the results are of pairs of ablations, are no result at all, or lack a number.
+    """
+    experiment = results.attrs.get("experiment")
+    if experiment == "interactions":
+        raise HydrascopeError("there is no report of interactions yet: take `hydrascope summary` and `figures`")
+    if "readout" not in results.coords:
+        raise HydrascopeError("this is no hydrascope result: it has no coordinate 'readout'")
+    labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
+    arrays = Arrays()
+    readouts = [_readout(results, label, f"{number}.", arrays, bootstrap) for number, label in enumerate(labels)]
+    effects = readouts[0][0]
+    page = {
+        "model": str(results.attrs.get("model", "")),
+        "run": [
+            [name, value] for name, value in readouts[0][1].run.items() if name not in ("model", "readout", "unit")
+        ],
+        "depth": depth(effects),
+        "start": _start(readouts[0][1], effects),
+        "parts": _parts(effects["ablated"]),
+        "components": _parts(effects["component"]),
+        "prompts": [
+            {"text": str(text), "target": str(target)}
+            for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
+        ],
+        "readouts": [told for _, _, told in readouts],
+        "notes": list(_notes(bootstrap)),
+        "arrays": arrays.known,
+    }
+    return page, arrays.chunks
+
+
+def _readout(
+    results: xr.Dataset, label: str, prefix: str, arrays: Arrays, bootstrap: Bootstrap
+) -> tuple[xr.Dataset, Summary, dict[str, Any]]:
+    """One readout: its effects in the order of the page, what was found, and what the page says of it."""
+    plain = all_free(results).assign_attrs(experiment="") if results.attrs.get("experiment") else results
+    effects = per_prompt(plain, label)
+    effects = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
+    found = summarise(results, bootstrap, label)
+    of_part = {each.ablated: each for each in found.parts}
+    names = [str(name) for name in effects["ablated"].values]
+    _keep_traces(effects, prefix, arrays)
+    samples = amounts(effects)
+    arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
+    matrices = list(pictures(results, effects, bootstrap))
+    for number, picture in enumerate(matrices):
+        arrays.add(f"{prefix}picture.{number}", picture.bounds)
+    told = {
+        "name": label,
+        "caption": caption(effects),
+        "unit": unit(effects),
+        "verdicts": _told(found),
+        "warnings": list(found.warnings),
+        "parts": [_said(of_part[name], unit(effects)) for name in names],
+        "fits": _fits(samples, bootstrap),
+        "clean": [float(value) for value in effects["logit"].values],
+        "pictures": [_described(each) for each in matrices],
+    }
+    return effects, found, told
+
+
+def _told(found: Summary) -> list[tuple[str, str]]:
+    """Every verdict's question and answer, and what else is said of it."""
+    heads = [headline(verdict) for verdict in found.verdicts]
+    return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(found), strict=True)]
+
+
+def _start(found: Summary, effects: xr.Dataset) -> int:
+    """The part that the page opens at: that of the clearest verdict, else the one that removes most."""
+    names = [str(name) for name in effects["ablated"].values]
+    part = clearest(found.verdicts).part.split(" or ")[0] if found.verdicts else ""
+    return names.index(part) if part in names else int(effects["direct"].mean("prompt").values.argmin())
+
+
+def _parts(labels: xr.DataArray) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "kind": kind_of(name), "layer": layer}
+        for name, layer in zip(map(str, labels.values), layers(labels), strict=True)
+    ]
+
+
+def _keep_traces(effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
+    """What every layer writes, intact and ablated: means over prompts as they are, and each prompt's, rounded."""
+    clean, ablated = effects["unembed"], effects["unembed_ablated"]
+    arrays.add(f"{prefix}clean.mean", clean.mean("prompt").values)
+    arrays.add(f"{prefix}ablated.mean", ablated.mean("prompt").transpose("ablated", "component").values)
+    arrays.add(f"{prefix}clean", clean.transpose("prompt", "component").values)
+    # What isn't downstream stays as it is in the intact network, exactly.
+    moved = (effects["is_ablated"] | effects["downstream"]).transpose("ablated", "component").values
+    each = ablated.transpose("ablated", "prompt", "component").values
+    for part, (values, columns) in enumerate(zip(each, moved, strict=True)):
+        arrays.add_rounded(f"{prefix}ablated.{part}", values, np.flatnonzero(columns).tolist())
+
+
+def _stack(samples: xr.Dataset, names: tuple[str, ...], dims: tuple[str, ...]) -> np.ndarray:
+    return np.stack([samples[name].transpose(*dims).values for name in names])
+
+
+def _described(picture: Picture) -> dict[str, Any]:
+    return {
+        "name": picture.name,
+        "meaning": picture.meaning,
+        "axis": picture.axis,
+        "columns": picture.columns,
+        "kinds": list(map(kind_of, picture.columns)),
+        "most": scale_of(picture.bounds[0]),
+    }
+
+
+def _said(part: PartFindings, of: str) -> list[str]:
+    """What the ablation of one part does, in sentences."""
+    lost = f"loses {written(part.lost, 2)} {of}"
+    if np.isnan(part.removed.estimate):
+        return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
+    removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
+    if np.isnan(part.restored.low):
+        return [removed, "What share of it is restored can't be said: what it removes may be 0."]
+    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
+    return [removed, f"Restored: {written(part.restored, 2)} of what it removes; by {shares}."]
+
+
+def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:
+    """Of each ablated part the line of restored on removed over prompts, from end to end, and its slope in words."""
+    fit = regression(samples["removed"], samples["restored"], bootstrap)
+    slope, intercept = (fit[name].sel(bound="estimate", drop=True) for name in ("slope", "intercept"))
+    ends = [samples["removed"].min("prompt"), samples["removed"].max("prompt")]
+    points = np.stack([np.stack([x.values, (intercept + slope * x).values], -1) for x in ends], 1)
+    return [
+        {"slope": written(Interval.at(fit["slope"], str(part)), 2), "line": line.tolist()}
+        if np.isfinite(line).all()
+        else None
+        for part, line in zip(samples["ablated"].values, points, strict=True)
+    ]
+
+
+def _notes(bootstrap: Bootstrap) -> Iterator[str]:
+    yield (
+        f"Intervals: {bootstrap.confidence:.0%}, percentile bootstrap over prompts, {bootstrap.resamples:,} resamples; "
+        "those of a matrix hold for all its cells at once (max-t)."
+    )
+    yield (
+        "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "
+        "own final norm. What layers write in ablated runs is read at the clean run’s σ."
+    )
+    yield (
+        "Numbers are kept in single precision. What layers write on single prompts in ablated runs is rounded to "
+        f"{STEPS:,} steps of its range over prompts: off by at most 1/{2 * STEPS:,} of it."
+    )
+    yield f"Made by hydrascope {__version__}. Every number was computed by it; this page only shows them."

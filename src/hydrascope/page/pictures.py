@@ -1,0 +1,69 @@
+"""The matrices that a page shows, a row an ablated part."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from hydrascope.figures.matrices import in_order
+from hydrascope.measures import BOUNDS, Bootstrap, at_readout, mediation, responses, simultaneous
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A matrix of means over prompts with bounds, a row an ablated part; in the readout's unit.
+
+    Attributes:
+        name: what it shows, in words.
+        meaning: how they are defined, in a line.
+        axis: what its columns are.
+        columns: their labels.
+        bounds: [bound, ablated, column]; NaN where there is nothing to measure.
+    """
+
+    name: str
+    meaning: str
+    axis: str
+    columns: list[str]
+    bounds: Float[np.ndarray, "bound ablated column"]
+
+
+def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
+    """Who responds to what, and, of a mediation, what each response is worth.
+
+    Args:
+        results: of a run.
+        effects: of its ablations with nothing frozen on one readout, as `hydrascope.measures.per_prompt` gives them;
+            in whose order the rows and columns are.
+    """
+    columns = [str(name) for name in effects["component"].values]
+    yield Picture(
+        "Response",
+        "By how much what a layer writes for the readout changes once a part is ablated (ΔDE).",
+        "Responding layer",
+        columns,
+        responses(effects, bootstrap).values,
+    )
+    if results.attrs.get("experiment") == "mediation":
+        rows = [str(name) for name in effects["ablated"].values]
+        yield from _mediated(at_readout(results, effects.attrs["readout"]), rows, bootstrap)
+
+
+def _mediated(results: xr.Dataset, rows: list[str], bootstrap: Bootstrap) -> Iterator[Picture]:
+    found = mediation(results.expand_dims("readout")).isel(readout=0).sel(ablated=rows)
+    found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
+    columns, shape = [str(name) for name in found["mediator"].values], (len(BOUNDS), len(rows), -1)
+    meanings = {
+        "restored_by": ("Lost again without it", "What is lost again if the mediator is frozen, all others free."),
+        "restored_alone": ("Brought by it alone", "What the mediator brings if all else downstream is frozen."),
+    }
+    flat = found[list(meanings)].transpose("prompt", "ablated", "mediator")
+    flat = flat.stack(pair=("ablated", "mediator"), create_index=False)
+    # As the summary has them: with bounds that hold for all reactions at once.
+    bounds = simultaneous(lambda means: means, flat, bootstrap, "pair")
+    downstream = found["downstream"].transpose("ablated", "mediator").values
+    for key, (name, meaning) in meanings.items():
+        values = bounds[key].transpose("bound", "pair").values.reshape(shape)
+        yield Picture(name, meaning, "Mediator", columns, np.where(downstream, values, np.nan))

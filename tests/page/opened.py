@@ -1,0 +1,54 @@
+"""A page's arrays, decoded here as its script decodes them, and results that it is made from."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import synthetic
+import xarray as xr
+
+from hydrascope.measures import Bootstrap
+
+#: Enough to have bounds.
+FEW = Bootstrap(resamples=200)
+
+HOSTILE = (
+    "<script>window.hacked = true</script>",
+    "</script><img src=x onerror='window.hacked=true'><!--",
+    "{{script}} {{page}} \\u003cb\\u003e &lt;b&gt; \" ' ` ${1}",
+    "\u202eright to left\u2028\u2029\u0000\x1b[2J \ud800 שלום 👩\u200d🚀",
+    "x" * 10_000,
+    "",
+)
+
+
+def decoded(known: Mapping[str, dict], chunks: Mapping[str, bytes], name: str) -> np.ndarray:
+    """The array of that name, in its shape."""
+    content, shape = zlib.decompress(chunks[name]), known[name]["shape"]
+    if not known[name].get("rounded"):
+        return np.frombuffer(content, "<f4").reshape(shape)
+    rows, columns = shape
+    low, step = np.frombuffer(content, "<f4", 2 * columns).astype(float).reshape(2, columns)
+    low_bytes, high_bytes = np.frombuffer(content, np.uint8, offset=8 * columns).astype(int).reshape(2, rows, columns)
+    return low + step * (low_bytes + 256 * high_bytes)
+
+
+def with_prompts(results: xr.Dataset, texts: Sequence[str]) -> xr.Dataset:
+    """The same results of prompts, and targets, that read so."""
+    texts = [texts[i % len(texts)] for i in range(results.sizes["prompt"])]
+    # Numpy's own strings can't hold halves of surrogate pairs.
+    named = ("prompt", np.array(texts, object))
+    return results.assign_coords(text=named, target_text=named)
+
+
+def example(**options) -> xr.Dataset:
+    """A small result with two readouts and a head."""
+    return synthetic.results(
+        4,
+        40,
+        2,
+        heads=2,
+        readouts={"logit": -1, "placebo.0": -1},
+        ablated=[*synthetic.labels(4), "head.2.1"],
+        **options,
+    )

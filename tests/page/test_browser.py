@@ -1,0 +1,311 @@
+"""The page in a real browser: opened from disk without a network, it says what was computed, and does what it says."""
+
+import csv
+import re
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from opened import FEW, HOSTILE, example, with_prompts
+
+import hydrascope as hs
+from hydrascope import measures
+from hydrascope.summary import sentences, summarise
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("the page is tested in Chromium, which isn't installed", allow_module_level=True)
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the page is tested by playwright, which isn't installed"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def results():
+    return example()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, results):
+    return hs.report(results, tmp_path_factory.mktemp("page") / "a.html", bootstrap=FEW).as_uri()
+
+
+@pytest.fixture
+def opened(browser, request):
+    """Opens an address; in the end nothing may have been asked of a network, nor said on the console."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    asked, told = [], []
+
+    def open_page(address, **media):
+        page = context.new_page()
+        page.emulate_media(**media)
+        page.on("request", lambda each: asked.append(each.url))
+        page.on("console", lambda each: told.append(each.text))
+        page.on("pageerror", lambda each: told.append(str(each)))
+        page.goto(address)
+        page.wait_for_selector("body[data-drawn]")
+        return page
+
+    yield open_page
+    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:image/"))] == []
+    assert told == []
+    context.close()
+
+
+def drawn(page, act):
+    """Do something, and wait until the page has been drawn again."""
+    before = page.evaluate("document.body.dataset.drawn")
+    act()
+    page.wait_for_function("before => document.body.dataset.drawn !== before", arg=before)
+
+
+def layers(depth=4):
+    return [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(depth)]
+
+
+PARTS = [*layers(), "head.2.1"]
+
+
+def cell(page, ablated, component):
+    """The middle of a cell, on the screen: the first row is at the bottom."""
+    page.locator("#matrix-keys").scroll_into_view_if_needed()
+    box = page.locator("#matrix canvas").bounding_box()
+    across, down = (layers().index(component) + 0.5) / 8, (PARTS.index(ablated) + 0.5) / 9
+    return box["x"] + across * box["width"], box["y"] + (1 - down) * box["height"]
+
+
+def numbers(text):
+    return [float(each.replace("−", "-")) for each in re.findall(r"−?\d+\.\d+", text)]
+
+
+def saved(page, button):
+    with page.expect_download() as found:
+        page.get_by_role("button", name=button).click()
+    return found.value.path().read_bytes()
+
+
+def rows_of(content):
+    return list(csv.DictReader(content.decode().splitlines()))
+
+
+def test_the_first_screen_says_the_verdict(opened, file, results):
+    page = opened(file)
+    assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW))
+    assert page.locator("#model").text_content() == "synthetic"
+    assert page.locator("#matrix canvas").bounding_box()["y"] < 900
+    assert page.locator("#run").text_content().count("40") == 1
+
+
+def test_pointing_at_a_cell_says_its_number(opened, file, results):
+    page = opened(file)
+    sure = measures.responses(measures.per_prompt(results, "logit"), FEW)
+    for ablated, component in (("attn.0", "mlp.3"), ("mlp.1", "attn.2"), ("head.2.1", "mlp.2"), ("attn.2", "attn.3")):
+        page.mouse.move(*cell(page, ablated, component))
+        said = page.locator("#tip").text_content()
+        assert said.startswith(f"{ablated} ablated, {component}: ")
+        assert said.endswith(" logits")
+        expected = sure.sel(ablated=ablated, component=component).values
+        np.testing.assert_allclose(numbers(said.split(": ")[1]), expected, atol=0.006 * abs(expected).max())
+    page.mouse.move(*cell(page, "mlp.3", "attn.0"))
+    assert page.locator("#tip").text_content() == "mlp.3 ablated, attn.0: nothing: it can’t answer to mlp.3"
+
+
+def test_choosing_a_part_changes_all_views(opened, file, results):
+    page = opened(file)
+    drawn(page, lambda: page.mouse.click(*cell(page, "mlp.1", "mlp.2")))
+    assert page.locator("#part").input_value() == str(PARTS.index("mlp.1"))
+    assert page.locator("#chosen").text_content() == "mlp.1 ablated"
+    for view in ("trace", "scatter"):
+        assert "mlp.1" in page.locator(f"#{view} .plot").get_attribute("aria-label")
+    at = results.isel(readout=0).sel(ablated="mlp.1")
+    direct = at["direct"].astype(float).mean("patch").values
+    total = at["total"].astype(float).mean("patch").values
+    for row, cells in enumerate(page.locator("tbody tr:not(.gap)").all()[:5]):
+        shown = numbers(" ".join(cells.locator("td").all_text_contents()[3:]))
+        np.testing.assert_allclose(shown, [-direct[row], -total[row], (total - direct)[row]], atol=0.006)
+    kept = rows_of(saved(page, "Save the table as CSV"))
+    np.testing.assert_allclose([float(row["restored"]) for row in kept], total - direct, rtol=1e-5, atol=1e-6)
+
+
+def test_a_prompt_is_chosen_everywhere(opened, file, results):
+    page = opened(f"{file}#part=attn.1")
+    drawn(page, lambda: page.locator("#row-7").click())
+    assert page.locator("#story pre").text_content() == str(results["text"].values[7])
+    assert page.locator("#scatter .chosen").count() == 1
+    assert page.locator("#prompt").input_value() == "7"
+    assert "prompt 7" in page.locator("#trace h3").text_content()
+    at = results.isel(readout=0, prompt=7)
+    for row in rows_of(saved(page, "Save the layers as CSV")):
+        clean = at["unembed"].sel(component=row["component"])
+        np.testing.assert_allclose(float(row["intact"]), clean, rtol=1e-6)
+        ablated = results["unembed_ablated"].isel(readout=0).sel(ablated="attn.1", component=row["component"]).values
+        np.testing.assert_allclose(float(row["ablated run"]), ablated[7], atol=float(np.ptp(ablated)) / 4000 + 1e-6)
+    point = page.locator("#scatter .point").nth(3).bounding_box()
+    drawn(page, lambda: page.mouse.click(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2))
+    assert page.locator("#prompt").input_value() == page.locator("tr[aria-selected=true] td").first.text_content()
+    drawn(page, lambda: page.get_by_role("button", name="Back to the mean").click())
+    assert page.locator("#story").is_hidden()
+    assert "mean over 40 prompts" in page.locator("#trace h3").text_content()
+
+
+def test_another_readout_changes_all_views(opened, file, results):
+    page = opened(file)
+    before = page.locator("#said").text_content()
+    drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
+    assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW, "placebo.0"))
+    assert page.locator("#said").text_content() != before
+    assert "placebo.0" in page.locator("#matrix figcaption").text_content()
+    sure = measures.responses(measures.per_prompt(results, "placebo.0"), FEW)
+    for row in rows_of(saved(page, "Save the matrix as CSV")):
+        expected = sure.sel(ablated=row["ablated"], component=row["responding layer"]).values
+        found = [float(row[name] or "nan") for name in ("mean", "low", "high")]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_address_holds_what_is_chosen(opened, file):
+    page = opened(file)
+    drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
+    drawn(page, lambda: page.locator("#part").select_option(label="head.2.1"))
+    drawn(page, lambda: page.locator("#row-5").click())
+    again = opened(page.url)
+    for name in ("readout", "part", "prompt"):
+        assert again.locator(f"#{name}").input_value() == page.locator(f"#{name}").input_value() != ""
+    assert again.locator("#chosen").text_content() == "head.2.1 ablated"
+    drawn(again, lambda: again.evaluate("location.hash = 'part=mlp.0'"))
+    assert again.locator("#chosen").text_content() == "mlp.0 ablated"
+    assert again.locator("#story").is_hidden()
+
+
+def test_an_address_that_names_nothing_is_passed_over(opened, file):
+    page = opened(f"{file}#part=attn.99&prompt=1e9&readout=<b>&picture=%00&x=%E0%A4%A")
+    assert page.locator("#chosen").text_content() == opened(file).locator("#chosen").text_content()
+
+
+def test_keys_alone_are_enough(opened, file):
+    page = opened(f"{file}#part=attn.1")
+    page.locator("#matrix .plot").focus()
+    for key in ("ArrowRight", "End"):
+        page.keyboard.press(key)
+    assert page.locator("#live").text_content().startswith("attn.1 ablated, mlp.3: ")
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.3: ")
+    drawn(page, lambda: page.keyboard.press("Enter"))
+    assert page.locator("#chosen").text_content() == "attn.2 ablated"
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.2: ")
+    page.locator("#trace .plot").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#live").text_content().startswith("attn.0: intact ")
+    page.locator("#scatter .plot").focus()
+    page.keyboard.press("End")
+    drawn(page, lambda: page.keyboard.press("Enter"))
+    assert page.locator("#story").is_visible()
+    page.locator("#rows table").focus()
+    drawn(page, lambda: page.keyboard.press("End"))
+    assert page.locator("#rows table").get_attribute("aria-activedescendant") == "row-39"
+    assert page.locator("#row-39").is_visible()
+    drawn(page, lambda: page.keyboard.press("Escape"))
+    assert page.locator("#story").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_amiss(opened, file, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core isn't installed").Axe()
+    found = axe.run(opened(f"{file}#prompt=3", color_scheme=scheme)).response
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    assert {"color-contrast", "label", "select-name"} <= {each["id"] for each in found["passes"]}
+
+
+def test_everything_that_can_be_focused_has_a_name(opened, file):
+    page = opened(file)
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    focusable = [
+        each
+        for each in nodes
+        if any(p["name"] == "focusable" and p["value"]["value"] for p in each.get("properties", ()))
+        and each["role"]["value"] != "RootWebArea"
+    ]
+    assert len(focusable) > 20
+    assert [each["role"]["value"] for each in focusable if not each["name"]["value"].strip()] == []
+
+
+def test_views_are_saved_as_pictures(opened, file):
+    page = opened(file)
+    for view, name in (("matrix", "the matrix"), ("trace", "the layers"), ("scatter", "the prompts")):
+        root = ElementTree.fromstring(saved(page, f"Save {name} as SVG"))
+        space = "{http://www.w3.org/2000/svg}"
+        assert root.tag == f"{space}svg"
+        assert len(root.findall(f".//{space}text")) > 5, view
+        assert len(root.findall(f".//{space}image")) == (view == "matrix")
+        assert saved(page, f"Save {name} as PNG").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_say_the_sign(opened, file, results, scheme):
+    """Red above 0, blue below; no colour where nothing can be measured."""
+    page = opened(file, color_scheme=scheme)
+    pixels = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#matrix canvas");
+            return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+        }"""
+    )
+    pixels = np.array(pixels).reshape(9, 8, 4)[::-1].astype(int)
+    sure = measures.responses(measures.per_prompt(results, "logit"), FEW)
+    mean = sure.sel(bound="estimate", ablated=PARTS, component=layers()).values
+    red, blue = pixels[..., 0], pixels[..., 2]
+    weighty = abs(mean) > 0.3 * np.nanquantile(abs(mean), 0.99)
+    assert ((red > blue) == (mean > 0))[weighty].all()
+    assert (abs(red - blue) < 20)[np.isnan(mean)].all()
+    assert weighty.sum() > 3
+
+
+def test_hostile_texts_stay_texts(opened, tmp_path, results):
+    hostile = with_prompts(results, HOSTILE).assign_attrs(model="<img src=x onerror=alert(1)>")
+    page = opened(hs.report(hostile, tmp_path / "a.html", bootstrap=FEW).as_uri())
+    assert page.locator("#model").text_content() == "<img src=x onerror=alert(1)>"
+    for prompt, text in enumerate(HOSTILE):
+        drawn(page, lambda prompt=prompt: page.locator("#prompt").select_option(str(prompt)))
+        # The half of a surrogate pair shows as what stands for no character.
+        shown = page.locator("#story pre").text_content().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert shown == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\ud800", "\ufffd")
+    page.mouse.move(*cell(page, "attn.0", "mlp.3"))
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img, #rows script, #story script, #prompt script").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_thousand_prompts(opened, tmp_path):
+    results = example(by_patch=False).isel(prompt=np.arange(1209) % 40)
+    texts = [f"prompt {i} of {'many' if i % 3 else 'few'}" for i in range(1209)]
+    page = opened(hs.report(with_prompts(results, texts), tmp_path / "a.html", bootstrap=FEW).as_uri())
+    assert page.locator("tbody tr:not(.gap)").count() < 60
+    page.get_by_label("Search").fill("OF FEW")
+    assert page.locator("#found").text_content() == "403 of 1,209"
+    page.get_by_role("button", name="Removed").click()
+    first = numbers(page.locator("tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
+    direct = results["direct"].isel(readout=0).sel(ablated=page.locator("#chosen").text_content().split()[0])
+    np.testing.assert_allclose(first, -direct.astype(float).mean("patch").values[::3].min(), atol=0.006)
+    page.locator("#rows table").focus()
+    drawn(page, lambda: page.keyboard.press("End"))
+    chosen = page.locator("tr[aria-selected=true]")
+    assert chosen.count() == 1
+    assert int(chosen.locator("td").first.text_content()) % 3 == 0
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(browser, file):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(file)
+    page.wait_for_selector("body[data-drawn]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#matrix canvas").bounding_box()["width"] > 250
+    page.close()

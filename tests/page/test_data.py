@@ -1,0 +1,170 @@
+"""What a page shows is what the measures say, each number against one that is computed plainly from the results."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from opened import FEW, decoded, example
+from tiny import tiny
+
+import hydrascope as hs
+from hydrascope import measures
+from hydrascope.errors import HydrascopeError
+from hydrascope.page.arrays import STEPS
+from hydrascope.page.data import shown
+from hydrascope.summary import sentences, summarise, written
+
+
+@pytest.fixture(scope="module")
+def results() -> xr.Dataset:
+    return example()
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return shown(results, FEW)
+
+
+def names(page, of):
+    return [each["name"] for each in page[0][of]]
+
+
+def test_parts_stand_in_the_order_of_the_figures(page):
+    layers = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(4)]
+    assert names(page, "parts") == [*layers, "head.2.1"]
+    assert names(page, "components") == layers
+    assert names(page, "readouts") == ["logit", "placebo.0"]
+
+
+@pytest.mark.parametrize("readout", [0, 1])
+def test_responses(results, page, readout):
+    found = decoded(page[0]["arrays"], page[1], f"{readout}.picture.0")
+    at = results.isel(readout=readout)
+    sure = measures.responses(measures.per_prompt(results, str(at["readout"].values)), FEW)
+    for row, ablated in enumerate(names(page, "parts")):
+        for column, component in enumerate(names(page, "components")):
+            if not at["downstream"].sel(ablated=ablated, component=component):
+                assert np.isnan(found[:, row, column]).all()
+                continue
+            before = at["unembed"].sel(component=component).values.astype(float)
+            after = at["unembed_ablated"].sel(ablated=ablated, component=component).values.astype(float)
+            np.testing.assert_allclose(found[0, row, column], (after - before).mean(), rtol=1e-5, atol=1e-6)
+            bounds = sure.sel(ablated=ablated, component=component).values
+            np.testing.assert_array_equal(found[:, row, column], bounds.astype(np.float32))
+
+
+@pytest.mark.parametrize("readout", [0, 1])
+def test_amounts(results, page, readout):
+    removed, lost, restored = decoded(page[0]["arrays"], page[1], f"{readout}.amounts")
+    at = results.isel(readout=readout).sel(ablated=names(page, "parts"))
+    total, direct = (
+        at[name].astype(float).mean("patch").transpose("ablated", "prompt") for name in ("total", "direct")
+    )
+    np.testing.assert_allclose(removed, -direct, rtol=1e-6)
+    np.testing.assert_allclose(lost, -total, rtol=1e-6)
+    np.testing.assert_allclose(restored, total - direct, rtol=1e-5, atol=1e-6)
+
+
+def test_traces(results, page):
+    """Means as they are; of single prompts what can't respond is not kept, since it stays exactly what it was."""
+    described, chunks = page
+    at = results.isel(readout=0).sel(component=names(page, "components"))
+    clean = decoded(described["arrays"], chunks, "0.clean")
+    np.testing.assert_array_equal(clean, at["unembed"].values)
+    np.testing.assert_allclose(
+        decoded(described["arrays"], chunks, "0.clean.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
+    )
+    means = decoded(described["arrays"], chunks, "0.ablated.mean")
+    for row, ablated in enumerate(names(page, "parts")):
+        expected = at["unembed_ablated"].sel(ablated=ablated).values.astype(float)
+        np.testing.assert_allclose(means[row], expected.mean(0), rtol=1e-4, atol=1e-6)
+        kept = described["arrays"][f"0.ablated.{row}"]["columns"]
+        found = clean.astype(float)
+        found[:, kept] = decoded(described["arrays"], chunks, f"0.ablated.{row}")
+        assert (abs(found - expected) <= np.ptp(expected, axis=0) / (2 * STEPS) + 1e-6).all()
+        assert len(kept) < 8 or ablated == "attn.0"
+
+
+def test_words_are_those_of_the_summary(results, page):
+    for told in page[0]["readouts"]:
+        found = summarise(results, FEW, told["name"])
+        assert ["".join(each) for each in told["verdicts"]] == sentences(found)
+        assert told["warnings"] == list(found.warnings)
+        for part in found.parts:
+            said = " ".join(told["parts"][names(page, "parts").index(part.ablated)])
+            assert written(part.removed, 2) in said
+            assert written(part.lost, 2) in said
+
+
+def test_the_line_of_restored_on_removed(results, page):
+    at = results.isel(readout=0)
+    for name, fit in zip(names(page, "parts"), page[0]["readouts"][0]["fits"], strict=True):
+        total, direct = (at[each].sel(ablated=name).astype(float).mean("patch").values for each in ("total", "direct"))
+        slope, intercept = np.polyfit(-direct, total - direct, 1)
+        ends = np.array([(-direct).min(), (-direct).max()])
+        np.testing.assert_allclose(fit["line"], np.stack([ends, intercept + slope * ends], 1), rtol=1e-4, atol=1e-6)
+        assert fit["slope"].startswith(f"{round(slope, 2) + 0.0:.2f}".replace("-", "−"))
+
+
+def test_it_opens_at_the_part_of_the_verdict(results, page):
+    verdicts = summarise(results, FEW).verdicts
+    assert any(names(page, "parts")[page[0]["start"]] in verdict.part for verdict in verdicts)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return hs.load_model("phantom"), hs.load_prompts("phantom").limit(40)
+
+
+def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
+    experiment = hs.Mediation("attn.3", "layers")
+    results = hs.sweep(*phantom, hs.Zero(), ablate=experiment)
+    described, chunks = shown(results, FEW)
+    found = measures.mediation(results).isel(readout=0).sel(ablated="attn.3")
+    pictures = described["readouts"][0]["pictures"]
+    assert [each["name"] for each in pictures] == ["Response", "Lost again without it", "Brought by it alone"]
+    assert [each["name"] for each in described["parts"]] == ["attn.3"]
+    reactions = {each.mediator: each for each in summarise(results, FEW).reactions}
+    for number, name in enumerate(("restored_by", "restored_alone"), 1):
+        bounds = decoded(described["arrays"], chunks, f"0.picture.{number}")[:, 0]
+        for column, mediator in enumerate(pictures[number]["columns"]):
+            one = found.sel(mediator=mediator)
+            expected = float(one[name].mean("prompt")) if one["downstream"] else np.nan
+            np.testing.assert_allclose(bounds[0, column], expected, rtol=1e-5, atol=1e-6)
+            if mediator in reactions:
+                told = getattr(reactions[mediator], name)
+                np.testing.assert_allclose(
+                    bounds[:, column], [told.estimate, told.low, told.high], rtol=1e-4, atol=1e-6
+                )
+    assert reactions
+
+
+def test_what_cannot_be_shown(phantom):
+    pairs = hs.sweep(*phantom, hs.Zero(), ablate=hs.Interactions("attn"))
+    with pytest.raises(HydrascopeError, match="no report of interactions yet"):
+        shown(pairs, FEW)
+    with pytest.raises(HydrascopeError, match="no hydrascope result"):
+        shown(xr.Dataset(), FEW)
+
+
+def test_where_nothing_is_removed_directly():
+    results = hs.sweep(tiny("gpt2"), [[5, 6, 7, 8], [9, 10, 11]], hs.Zero(), ablate="attn.0", at="-2")
+    told = shown(results, FEW)[0]["readouts"][0]
+    lost = -results["total"].isel(readout=0, ablated=0).values.astype(float).mean()
+    assert abs(lost) > 0.1
+    assert told["verdicts"] == []
+    assert "nothing is removed directly" in told["warnings"][0]
+    assert f"{lost:.2f}".replace("-", "−") in told["parts"][0][0]
+    assert told["fits"] == [None]
+
+
+def test_an_unfinished_run_is_marked(results):
+    told = shown(results.assign_attrs(prompt_count=100), FEW)[0]
+    assert "only 40 of 100 prompts are measured: finish the run with --resume" in told["readouts"][0]["warnings"]
+
+
+def test_one_prompt_has_no_bounds(results):
+    described, chunks = shown(results.isel(prompt=[0]), FEW)
+    mean, *bounds = decoded(described["arrays"], chunks, "0.picture.0")
+    assert np.isfinite(mean).any()
+    assert np.isnan(bounds).all()
+    assert described["readouts"][0]["fits"] == [None] * 9

@@ -1,0 +1,128 @@
+"""One file, in which no text is markup, nothing runs but the page's own script, and which stays small."""
+
+import base64
+import hashlib
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import synthetic
+from opened import FEW, HOSTILE, example, with_prompts
+from typer.testing import CliRunner
+
+import hydrascope as hs
+from hydrascope.cli import app
+from hydrascope.errors import HydrascopeError
+from hydrascope.measures import Bootstrap
+from hydrascope.page import html
+
+
+class Elements(HTMLParser):
+    """The elements of a page: what each is called, its attributes, and the text in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict, str]] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs), ""))
+
+        self.inside = True
+
+    def handle_data(self, data):
+        if self.inside:
+            tag, attributes, text = self.found.pop()
+            self.found.append((tag, attributes, text + data))
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def texts(self, tag, **attributes):
+        return [text for name, has, text in self.found if name == tag and attributes.items() <= has.items()]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return example()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, results):
+    results = with_prompts(results, HOSTILE).assign_attrs(model="</title><script>alert(1)</script>")
+    return hs.report(results, tmp_path_factory.mktemp("page") / "a.html", bootstrap=FEW).read_text()
+
+
+def test_only_its_own_script_and_style_may_run(written):
+    elements = Elements(written)
+    policy = next(has["content"] for tag, has, _ in elements.found if has.get("http-equiv"))
+    for tag, kind in (("script", {"type": "module"}), ("style", {})):
+        (text,) = elements.texts(tag, **kind)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert not any(
+        name in has for _, has, _ in elements.found for name in ("src", "href", "style", "onclick", "onerror")
+    )
+
+
+def test_hostile_texts_are_only_ever_data(written):
+    elements = Elements(written)
+    (page,) = elements.texts("script", id="page")
+    prompts = json.loads(page)["prompts"]
+    assert [each["text"] for each in prompts[: len(HOSTILE)]] == list(HOSTILE)
+    template = Elements((Path(html.__file__).parent / "template.html").read_text())
+    arrays = len(elements.texts("script", type="text/plain"))
+    assert len(elements.found) == len(template.found) + arrays
+    assert elements.texts("title") == ["</title><script>alert(1)</script> · hydrascope"]
+    assert written.isascii() or not any(char in written for char in "\u2028\u2029\u202e\x00")
+
+
+def test_what_is_no_number_is_null():
+    assert html.as_json({"a": [float("nan"), float("-inf"), 1.5, (None, "<é>")]}) == (
+        r'{"a":[null,null,1.5,[null,"\u003c\u00e9\u003e"]]}'
+    )
+
+
+def test_script_and_style_are_small():
+    own = [path for path in Path(html.__file__).parent.iterdir() if path.suffix in (".js", ".css", ".html")]
+    assert len(own) == 3
+    assert sum(path.stat().st_size for path in own) < 100_000
+
+
+def test_a_large_report_is_small(tmp_path):
+    results = synthetic.results(32, 1209, 1, by_patch=False)
+    assert results.sizes["ablated"] == results.sizes["component"] == 64
+    out = hs.report(results, tmp_path / "a.html", bootstrap=Bootstrap(resamples=10))
+    assert out.stat().st_size < 25e6
+
+
+def test_a_file_that_is_there_is_kept(tmp_path, results):
+    place = tmp_path / "a.html"
+    place.write_text("kept")
+    with pytest.raises(HydrascopeError, match="exists: choose another place, or overwrite it"):
+        hs.report(results, place, bootstrap=FEW)
+    assert place.read_text() == "kept"
+    hs.report(results, place, bootstrap=FEW, overwrite=True)
+    assert place.read_text().startswith("<!doctype html>")
+    with pytest.raises(HydrascopeError, match=r"cannot write .*missing"):
+        hs.report(results, tmp_path / "missing" / "a.html", bootstrap=FEW)
+
+
+def test_the_command(tmp_path):
+    result, out = tmp_path / "a.zarr", tmp_path / "a.html"
+    hs.run(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=result)
+
+    def command(*options):
+        arguments = ["report", str(result), "--out", *map(str, options)]
+        return CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False).stdout
+
+    assert command(out).endswith(f" MB: {out}\n")
+    with pytest.raises(HydrascopeError, match="exists"):
+        command(out)
+    command(out, "--overwrite")
+    with pytest.raises(HydrascopeError, match=r"give a file that ends in .html"):
+        command(tmp_path / "a.pdf")
