@@ -13,6 +13,11 @@ os.environ.setdefault("HYDRASCOPE_KERNELS", "onednn+gelu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that no worker is left with it alone at the end."""
+    items.sort(key=lambda item: "test_tutorials" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def _rounding_is_looked_at_where_it_is_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring a run twice takes longer than most runs of tests."""

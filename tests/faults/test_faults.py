@@ -17,14 +17,17 @@ torch.set_num_threads(1)
 
 
 def test_no_damage_is_silent(tmp_path: Path) -> None:
-    found = damages(tmp_path, 240)
+    found = damages(tmp_path, 150)
     assert not [outcome for outcome in found if set(outcome) & set(BAD)], found
     assert {kind for kind, opened, _ in found if opened == "refused"} == {kind.__name__ for kind in KINDS} - {"foreign"}
     assert {resumed for *_, resumed in found} == {"mended", "refused"}
 
 
-@pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("fault", FAULTS)
+#: A death and a full disk in every scene; other refusals of the disk, which end alike, in one.
+@pytest.mark.parametrize(
+    ("scene", "fault"),
+    [(scene, fault) for scene in SCENES for fault in FAULTS if fault in ("killed", "ENOSPC") or scene == "run"],
+)
 def test_a_fault_at_any_write_loses_nothing(tmp_path: Path, scene: str, fault: str) -> None:
     found = faulty_writes(tmp_path, scene, fault, 3)
     assert found.keys() <= ({"killed"} if fault == "killed" else {"one line", "nothing"})
@@ -32,7 +35,7 @@ def test_a_fault_at_any_write_loses_nothing(tmp_path: Path, scene: str, fault: s
 
 
 def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
-    assert kills(tmp_path, 3).total() == 3
+    assert kills(tmp_path, 2).total() == 2
 
 
 def test_of_runs_that_start_at_once_one_wins(tmp_path: Path) -> None:
