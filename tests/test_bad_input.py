@@ -266,7 +266,7 @@ lines = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(st.binary(), st.lists(lines).map("\n".join).map(lambda text: text.encode("utf-8", "ignore"))),
     suffix=st.sampled_from([".txt", ".json", ".jsonl"]),

@@ -44,7 +44,7 @@ def readings(prompts: int, runs: int, patches: int, components: int, seed: int) 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(4, 6), st.integers(0, 99))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(shapes, st.data())
 def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataObject) -> None:
     """Layers alone are in the balance: of 4 to 6 components, the first 4."""
@@ -66,7 +66,7 @@ def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataOb
         assert float(allowed[readout, prompt, run, patch]) == pytest.approx(float(max(1, s) * terms + abs(clean)))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(shapes)
 def test_quantities(shape: tuple[int, ...]) -> None:
     given_ = readings(*shape)

@@ -60,7 +60,7 @@ def spans(prompts: Sequence[Prompt], at: str) -> list[tuple[list[int], int, int]
     return found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(sets(), st.integers(1, 5))
 def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Prompt], str], batch_size: int) -> None:
     prompts, at = drawn

@@ -37,7 +37,7 @@ def blanked(text: str) -> str:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 120), st.integers(5, len(ioi.NAMES)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_prompt_is_completed_by_the_name_that_stands_once(seed: int, count: int, names: int) -> None:
     made = list(islice(ioi.prompts(ioi.NAMES[:names], seed), count))
     assert len({prompt.text for prompt in made}) == count
@@ -54,7 +54,7 @@ def test_a_prompt_is_completed_by_the_name_that_stands_once(seed: int, count: in
 
 
 @given(st.integers(0, 10**6), st.integers(1, 300))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_first_prompts_are_balanced_over_sentences_and_orders(seed: int, count: int) -> None:
     made = islice(ioi.prompts(seed=seed), count)
     seen = Counter((blanked(prompt.text), names_in(prompt.text)[0] == prompt.answer) for prompt in made)

@@ -81,7 +81,7 @@ def test_the_estimate_grows_with_all_that_takes_memory() -> None:
     assert base > 4 * (MODEL.width + MODEL.config.intermediate_size)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 4096))
 def test_halved_until_it_fits(prompts: int, runs: int, fits: int) -> None:
     """First prompts, then the runs of one prompt."""

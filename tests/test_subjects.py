@@ -59,7 +59,7 @@ def by_bytes(tokenizer: PreTrainedTokenizerFast, text: str, subject: str) -> tup
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 @given(words=st.lists(WORDS, min_size=1, max_size=8), data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_the_subject_is_where_its_bytes_are(name: str, words: list[str], data: st.DataObject) -> None:
     text = " ".join(words)
     first = data.draw(st.integers(0, len(words) - 1))

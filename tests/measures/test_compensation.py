@@ -16,7 +16,7 @@ from hydrascope.measures import compensable, compensation
     seed=st.integers(0, 99),
     data=st.data(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_equation_33_term_by_term(
     layers: int, prompts: int, patches: int, parallel: bool, seed: int, data: st.DataObject
 ) -> None:

@@ -24,7 +24,7 @@ from hydrascope.measures import (
 
 
 @given(ablated=st.lists(st.sampled_from(synthetic.labels(3)), min_size=1, unique=True))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_effects_of_a_layer_are_looked_up_by_label(ablated: list[str]) -> None:
     results = synthetic.results(3, 4, 2, ablated=ablated)
     direct, own, moved = direct_effect(results), own_change(results), change(results)

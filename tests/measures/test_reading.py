@@ -85,7 +85,7 @@ def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
 
 
 @given(prompts=st.integers(1, 7), patches=st.integers(1, 4), block=st.integers(1, 20_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int, patches: int, block: int) -> None:
     results = synthetic.results(2, prompts, patches, readouts={"logit": -1, "other": -1})
     with pytest.MonkeyPatch.context() as patch:

@@ -40,7 +40,7 @@ def test_without_noise_the_slope_is_the_sum_of_the_shares() -> None:
 
 
 @given(layers=st.integers(1, 4), prompts=st.integers(3, 12), seed=st.integers(0, 99), parallel=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_every_layer_is_scipys_regression(layers: int, prompts: int, seed: int, parallel: bool) -> None:
     results = synthetic.results(layers, prompts, 2, seed, parallel=parallel)
     fit = compensation_regression(results, FEW).sel(bound="estimate")
@@ -56,7 +56,7 @@ def test_every_layer_is_scipys_regression(layers: int, prompts: int, seed: int, 
 
 
 @given(offset=st.floats(-1e4, 1e4), scale=st.sampled_from([1e-6, 1.0, 1e6]), seed=st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_line_is_found_wherever_it_lies(offset: float, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=9)
@@ -67,14 +67,14 @@ def test_a_line_is_found_wherever_it_lies(offset: float, scale: float, seed: int
 
 
 @given(value=st.floats(-1e6, 1e6), prompts=st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_constant_direct_effect_has_no_slope(value: float, prompts: int) -> None:
     fit = fitted(np.full(prompts, value), np.arange(float(prompts)))
     assert fit.to_array().isnull().all()
 
 
 @given(value=st.floats(-1e6, 1e6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_constant_response_has_slope_zero_and_no_r2(value: float) -> None:
     fit = fitted(np.arange(9.0) * 0.1, np.full(9, value)).sel(bound="estimate")
     assert fit["slope"] == 0
