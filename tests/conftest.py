@@ -12,6 +12,8 @@ os.environ.setdefault("HYDRASCOPE_KERNELS", "onednn+gelu")
 # No test may reach a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+pytest_plugins = ["command"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no worker is left with it alone at the end."""

@@ -3,20 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from alone import PROMPTS, total
 from tiny import tiny
 
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.errors import HydrascopeError
 from hydrascope.zoo import phantom
-
-PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
-
-
-def total(model, label: str) -> np.ndarray:
-    """[readout, prompt] the mean total effect of one run, made alone by the reference engine."""
-    made = hs.sweep(model, PROMPTS, hs.Resample(2, seed=3), ablate=[label], engine="reference")
-    return made["total"].isel(ablated=0).mean("patch").values
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])

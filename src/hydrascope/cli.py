@@ -283,16 +283,23 @@ def export(
     """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
     from hydrascope.table import tidy
 
-    if not out.name.endswith((".csv", ".csv.gz")):
-        raise HydrascopeError(f"cannot export to {out}: give a file that ends in .csv or .csv.gz")
-    if out.exists() and not overwrite:
-        raise HydrascopeError(f"{out} exists: choose another place or --overwrite")
+    _require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
     table = tidy(_opened(results))
     try:
         table.to_csv(out, index=False)
     except OSError as error:
         raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another place") from error
     say(f"{len(table):,} rows: {out}")
+
+
+def _require_new(out: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:
+    """Refuse a file that can't be made, before anything is computed for it."""
+    if not out.name.endswith(endings):
+        raise HydrascopeError(f"cannot write {out}: give a file that ends in {' or '.join(endings)}")
+    if out.exists() and not overwrite:
+        raise HydrascopeError(f"{out} exists: choose another place or --overwrite")
+    if not out.parent.is_dir():
+        raise HydrascopeError(f"cannot write {out}: there is no folder {out.parent}: make it, or choose another place")
 
 
 @app.command()
@@ -304,8 +311,7 @@ def report(
     """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
     from hydrascope.page import report as write
 
-    if out.suffix != ".html":
-        raise HydrascopeError(f"cannot write a report to {out}: give a file that ends in .html")
+    _require_new(out, (".html",), overwrite=overwrite)
     written = write(_opened(results), out, overwrite=overwrite)
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 

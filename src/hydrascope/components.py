@@ -289,6 +289,11 @@ def _require_part(model: Parts, component: Component) -> None:
         raise HydrascopeError(f"{model.name} has no {component}: {component.whole} has {units[0]} to {units[-1]}")
 
 
+def answering(model: Parts, run: Run, components: Sequence[Component]) -> tuple[Component, ...]:
+    """Those of `components` that are `downstream` of what `run` ablates, and can respond to it."""
+    return tuple(part for part, yes in zip(components, downstream(model, run, components), strict=True) if yes)
+
+
 def downstream(model: Parts, run: Run, components: Sequence[Component]) -> list[bool]:
     """Which of `components` are causally downstream of what `run` ablates, and can respond to it (Eq. 33).
 

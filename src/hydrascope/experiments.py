@@ -20,7 +20,7 @@ from hydrascope.components import (
     Parts,
     Run,
     Selection,
-    downstream,
+    answering,
     selected,
     selected_mediators,
     selected_runs,
@@ -86,13 +86,10 @@ class Mediated:
     def of(cls, model: Parts, run: Run, mediators: Sequence[Component]) -> "Mediated":
         """The runs of one ablation."""
 
-        def below(chosen: Sequence[Component]) -> tuple[Component, ...]:
-            return tuple(part for part, yes in zip(chosen, downstream(model, run, chosen), strict=True) if yes)
-
         def frozen(chosen: Sequence[Component]) -> Run:
             return Run(run.ablated, tuple(chosen))
 
-        parts, every = below(mediators), _reacting(model, run, below(model.components))
+        parts, every = answering(model, run, mediators), _reacting(model, run)
         whole = [part for part in parts if not ({part.whole, part.head} - {part}) & {*parts}]
         return cls(
             run,
@@ -108,10 +105,11 @@ class Mediated:
         return (self.run, self.none, self.together, *self.without.values(), *self.alone.values())
 
 
-def _reacting(model: Parts, run: Run, layers: Sequence[Component]) -> list[Component]:
-    """All that can react to an ablation: `layers` downstream, and the other heads of those that hold an ablated one."""
+def _reacting(model: Parts, run: Run) -> list[Component]:
+    """All that can react: the layers downstream, and the other heads of those that hold an ablated one."""
     first = min(map(model.stage, run.ablated))
     holding = {part.whole for part in run.ablated if model.stage(part) > first} - {*run.ablated}
+    layers = answering(model, run, model.components)
     return [*layers, *(head for layer in holding for head in model.units(layer) if head not in run.ablated)]
 
 

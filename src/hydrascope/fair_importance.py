@@ -69,8 +69,7 @@ def shapley(
     Raises:
         HydrascopeError: as `sweep`; or the orders are no pairs, or too many with so many parts.
     """
-    if orders < 2 or orders % 2:
-        raise HydrascopeError(f"{orders} orders don't pair with their reverses: ask for an even number, at least 2")
+    require_pairs(orders)
     if seed < 0:
         raise HydrascopeError(f"{seed} is no seed of orders: give a number from 0")
     chosen = selected(model, parts)
@@ -89,6 +88,16 @@ def shapley(
     kept = {name: results[name] for name in ("readout", "text", "target_text")}
     names = np.array([str(part) for part in chosen], object)
     return xr.Dataset(found, {"part": names, **kept}, {**results.attrs, "orders": orders, "orders_seed": seed})
+
+
+def require_pairs(orders: int) -> None:
+    """Refuse a number of orders that can't each be taken with its reverse.
+
+    Raises:
+        HydrascopeError: it is odd, or below 2.
+    """
+    if orders < 2 or orders % 2:
+        raise HydrascopeError(f"{orders} orders don't pair with their reverses: ask for an even number, at least 2")
 
 
 def antithetic(parts: int, orders: int, seed: int) -> Int[np.ndarray, "order part"]:

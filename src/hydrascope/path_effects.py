@@ -22,6 +22,7 @@ from hydrascope.components import (
     InputKind,
     Run,
     Selection,
+    answering,
     downstream,
     selected,
     selected_mediators,
@@ -189,9 +190,7 @@ class Carried:
     def _held(self, model: LanguageModel, sender: Component) -> Run:
         """The run in which a sender is ablated, and everything downstream of it is clean."""
         run = Run((sender,))
-        below = [
-            layer for layer, yes in zip(model.components, downstream(model, run, model.components), strict=True) if yes
-        ]
+        below = answering(model, run, model.components)
         inputs = [
             Component(head.layer, kind, head.unit)
             for head in self.receivers

@@ -1,42 +1,30 @@
-"""A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result on disk.
+"""A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result."""
 
-Prompts are measured in blocks, in their order; a block is cut into batches of prompts of similar length. Which
-prompts share a batch follows from the prompt set and the batch size alone, so that a run that was interrupted goes
-on to the very numbers that it would have given.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import xarray as xr
 
-from hydrascope import balance, machine, manifest, store, writing
-from hydrascope.ablation import Ablation, Resample, drawn
-from hydrascope.bank import CleanRuns
+from hydrascope import machine, manifest, store, writing
+from hydrascope.ablation import Ablation, Resample
+from hydrascope.blocks import BATCHES_PER_BLOCK, measured_blocks
 from hydrascope.components import Selection
-from hydrascope.engines import Request
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
-from hydrascope.memory import Batch, within_memory
+from hydrascope.memory import Batch
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.places import lock, place, recover, require_ours, require_room
 from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
 from hydrascope.positions import At
 from hydrascope.precision import precision
-from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
-from hydrascope.readouts import Logit, Readout, Readouts
+from hydrascope.readouts import Logit, Readout
 from hydrascope.variables import FORMAT, described
-
-#: A block is this many batches: enough to sort by length, little to lose when a run is killed.
-BATCHES_PER_BLOCK = 4
 
 #: What is read where nothing else is asked for.
 TARGET_LOGIT = (Logit(),)
@@ -104,7 +92,7 @@ def sweep(
     batch = plan.batch(batch_size)
     clean = clean_runs_of(plan, batch)
     size = batch.prompts * BATCHES_PER_BLOCK
-    blocks = list(_blocks(plan, clean, range(0, len(plan.tokens), size), size, batch, progress))
+    blocks = list(measured_blocks(plan, clean, range(0, len(plan.tokens), size), size, batch, progress))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
@@ -207,7 +195,7 @@ def run(
             machines = new.attrs["machines"]
             empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
             result = held.enter_context(writing.create(out, new, empty, plan.sizes, block_size, overwrite=overwrite))
-        for block in _blocks(plan, clean, starts, block_size, batch, progress):
+        for block in measured_blocks(plan, clean, starts, block_size, batch, progress):
             worst = max(worst, float(block.measured["imbalance"].max()))
             variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
             how = {"machines": machines, "routines": dict(plan.routines)}
@@ -256,15 +244,6 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
         held.close()
 
 
-@dataclass(frozen=True)
-class _Block:
-    """The measured prompts from `start` on, and how much memory allowed at a time last."""
-
-    start: int
-    measured: dict[str, np.ndarray]
-    batch: Batch
-
-
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
     settings = plan.settings()
     # Names may change where a hash says that what they name is the same.
@@ -292,110 +271,3 @@ def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool
             f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
         )
     return plan, [*machines, here]
-
-
-def _blocks(
-    plan: Plan, clean: CleanRuns, starts: Sequence[int], block_size: int, batch: Batch, progress: bool
-) -> Iterator[_Block]:
-    """Measure the blocks of prompts that begin at `starts`."""
-    blocks = [range(first, min(first + block_size, len(plan.tokens))) for first in starts]
-    with shown(len(plan.tokens), len(plan.tokens) - sum(map(len, blocks)), progress) as advance:
-        for block in blocks:
-            remaining = sorted(block, key=lambda index: len(plan.tokens[index]))
-            order, pieces = np.argsort(remaining), []
-            while remaining:
-                tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
-                piece, fitted = within_memory(partial(_measured, plan, clean, remaining), tried)
-                batch = batch if fitted == tried else fitted
-                pieces.append(piece)
-                remaining = remaining[fitted.prompts :]
-                advance(fitted.prompts)
-            measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
-            axes = {name: dims.index("prompt") for name, dims in plan.measured.items()}
-            in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
-            yield _Block(block.start, in_order, batch)
-
-
-def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:
-    if len(pieces) == 1 or along not in dims:
-        return pieces[0][name]
-    return np.concatenate([piece[name] for piece in pieces], dims.index(along))
-
-
-def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
-    """The measured variables of one batch: the first of the prompts `remaining`, in that order.
-
-    Raises:
-        HydrascopeError: the model's numbers aren't finite, the engine's two ways to the clean run differ, or total
-            effects and their parts don't balance.
-    """
-    indices = remaining[: batch.prompts]
-    patches = drawn(plan.ablation, clean, indices)
-    readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
-    pieces, worst = [], np.zeros(len(indices))
-    for first in range(0, len(plan.runs), batch.runs):
-        runs = slice(first, first + batch.runs)
-        request = Request(
-            [plan.tokens[index] for index in indices],
-            torch.from_numpy(clean.positions(indices)),
-            plan.runs[runs],
-            plan.ablation.patches,
-            patches.values,
-            plan.units,
-            readouts,
-            plan.metrics,
-            torch.tensor([clean.targets[index] for index in indices]),
-            plan.routines,
-        )
-        readings = plan.engine.measure(plan.model, request)
-        changing = plan.changing[runs].to(readings.scale.device)
-        off = balance.imbalance(readings, changing, readouts.final)
-        rounding = balance.TOLERANCE[plan.model.dtype]
-        allowed = rounding * balance.size(readings, changing.shape[1], readouts.final)
-        if (off > allowed).any():
-            # Looked for only where it is needed: it takes a run more.
-            allowed = allowed + rounding * balance.WITHIN * balance.within(plan.model, request.tokens, readouts)
-        quantities = balance.quantities(readings, readouts.final)
-        pieces.append(
-            {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}
-        )
-        _require_sound(plan, indices, pieces[-1], readings.clean_error, _numpy(off), _numpy(allowed))
-        worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
-    measured = {name: _joined(pieces, name, plan.measured[name], "ablated") for name in pieces[0]}
-    return measured | {"imbalance": worst.astype(plan.stored), "patch_prompt": patches.sources}
-
-
-def _numpy(values: torch.Tensor) -> np.ndarray:
-    return np.asarray(values.double().cpu())
-
-
-def _require_sound(
-    plan: Plan,
-    indices: Sequence[int],
-    measured: dict[str, np.ndarray],
-    clean_error: float,
-    off: np.ndarray,
-    allowed: np.ndarray,
-) -> None:
-    """That all is finite, and the clean run and the balance, `[readout, prompt, run, patch]`, are off by rounding."""
-    for name, values in measured.items():
-        by_prompt = np.moveaxis(values, plan.measured[name].index("prompt"), 0).reshape(len(indices), -1)
-        bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
-        if len(bad) and not name.startswith("metric"):
-            raise HydrascopeError(
-                f"{name} of {plan.called(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
-            )
-    # Comparisons so that a NaN fails.
-    if not clean_error <= allowed.max():
-        raise HydrascopeError(
-            f"the {plan.engine.name} engine does not reproduce the clean run: off by {clean_error:.2g}, rounding "
-            f"explains {allowed.max():.2g}; take a wider dtype or the reference engine"
-        )
-    worst = np.unravel_index((off / allowed).argmax(), off.shape)
-    readout, prompt = int(worst[0]), int(worst[1])
-    if not off[worst] <= allowed[worst]:
-        raise HydrascopeError(
-            f"total effects of {plan.called(indices[prompt])} on {plan.labels[readout]} and their parts do not "
-            f"balance: off by {off[worst]:.2g}, rounding explains {allowed[worst]:.2g}; take a wider dtype, or see "
-            "hydrascope check"
-        )

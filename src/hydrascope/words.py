@@ -14,7 +14,7 @@ from hydrascope import attribution, files
 from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
 from hydrascope.components import is_number
 from hydrascope.errors import HydrascopeError
-from hydrascope.fair_importance import shapley
+from hydrascope.fair_importance import require_pairs, shapley
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Target
 from hydrascope.prompts import PromptSet
@@ -118,8 +118,9 @@ def methods(text: str, orders: int) -> dict[str, Method]:
         orders: of Shapley values.
 
     Raises:
-        HydrascopeError: a word is none.
+        HydrascopeError: a word is none, or the orders are no pairs.
     """
+    require_pairs(orders)
     known: dict[str, Method] = {"shapley": _shapley(orders)}
     names = ("atp", "atp_star", "integrated_gradients", "gim")
     known |= {name: _attribution(getattr(attribution, name)) for name in names}

@@ -76,8 +76,7 @@ def draw_all(
     if experiment == "interactions":
         return Drawn(folder, tuple(save(figure_interactions(results, readout), folder, "interactions")), ())
     if experiment == "mediation":
-        plain = all_free(results).assign_attrs(experiment="")
-        drawn = draw_all(plain, folder, prompt, ablated, readout, sigma)
+        drawn = draw_all(all_free(results), folder, prompt, ablated, readout, sigma)
         mediators = save(figure_mediation(results, readout), folder, "mediation")
         return replace(drawn, paths=(*drawn.paths, *mediators))
     effects = per_prompt(results, readout, sigma)

@@ -56,10 +56,10 @@ def name_rows(axes: Axes, labels: Sequence[str], most: int) -> None:
     axes.set_yticks(ticks, [labels[tick] for tick in ticks])
 
 
-def name_columns(axes: Axes, labels: Sequence[str], most: int, rotation: float = 90) -> None:
+def name_columns(axes: Axes, labels: Sequence[str], most: int) -> None:
     """Name the columns, as `name_rows`."""
     ticks = _some(labels, most)
-    axes.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=rotation)
+    axes.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=90)
 
 
 def divide(axes: Axes, *, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> None:

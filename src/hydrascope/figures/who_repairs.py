@@ -23,7 +23,7 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
     Raises:
         HydrascopeError: as `hydrascope.measures.mediation`; there is no such readout.
     """
-    found = mediation(at_readout(results, readout).expand_dims("readout")).isel(readout=0)
+    found = at_readout(mediation(results), readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("ablated", "mediator")})
     names = [list(map(str, found[dim].values)) for dim in ("ablated", "mediator")]
     panels = {
@@ -60,7 +60,7 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
     Raises:
         HydrascopeError: as `hydrascope.measures.interactions`; there is no such readout.
     """
-    found = interactions(at_readout(results, readout).expand_dims("readout")).isel(readout=0)
+    found = at_readout(interactions(results), readout)
     order = in_order(list(map(str, found["first"].values)))
     mean = found["interaction"].mean("prompt", skipna=False).values[np.ix_(order, order)]
     names = [str(found["first"].values[place]) for place in order]

@@ -31,7 +31,7 @@ from hydrascope.measures.effects import (
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.interaction import interactions
 from hydrascope.measures.localisation import localisation, strongest
-from hydrascope.measures.mediation import mediation
+from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.ranking import rank
@@ -82,6 +82,7 @@ __all__ = [
     "own_change",
     "per_prompt",
     "rank",
+    "reactions",
     "regression",
     "repair_profile",
     "require_complete",

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from hydrascope.components import Component, Run
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Mediated, Network
+from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
+from hydrascope.measures.reading import at_readout
 
 #: `[readout, prompt]` the mean total effect of a run.
 _Total = Callable[[Run], Float[np.ndarray, "readout prompt"]]
@@ -82,6 +84,35 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
         },
         results.attrs,
     )
+
+
+def reactions(results: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None) -> xr.Dataset:
+    """What each reaction is worth in the mean over prompts, with bounds.
+
+        >>> measures.reactions(results)["restored_by"].sel(ablated="attn.3", mediator="mlp.5")   # doctest: +SKIP
+
+    Args:
+        results: as for `mediation`.
+        readout: its label; by default the first.
+
+    Returns:
+        `restored_by` and `restored_alone` of `mediation`, with bounds that hold for all reactions at once
+        (`simultaneous`), and `response`, with an interval each: [bound, ablated, mediator], in the readout's unit; NaN
+        where the mediator isn't downstream, or its response wasn't read.
+
+    Raises:
+        HydrascopeError: the results are of another experiment, or there is no such readout.
+    """
+    found, bootstrap = at_readout(mediation(results), readout), bootstrap or Bootstrap()
+    samples = found[["restored_by", "restored_alone"]].transpose("prompt", "ablated", "mediator")
+    flat = samples.stack(pair=("ablated", "mediator"), create_index=False)
+    # What isn't downstream is 0 on every prompt, and makes no bound wider.
+    sure = simultaneous(lambda means: means, flat, bootstrap, "pair").transpose("bound", "pair")
+    shape = (-1, *samples["restored_by"].shape[1:])
+    bounds = {name: (("bound", *_PAIR[2:]), sure[name].values.reshape(shape)) for name in samples}
+    coordinates = {name: found[name] for name in ("ablated", "mediator")} | {"bound": sure["bound"]}
+    each = xr.Dataset(bounds, coordinates).assign(response=mean_interval(found["response"], bootstrap))
+    return each.where(found["downstream"]).transpose("bound", *_PAIR[2:])
 
 
 def require_experiment(results: xr.Dataset, name: str) -> None:

@@ -52,8 +52,9 @@ def whole_layers(labels: xr.DataArray) -> list[int]:
 
 
 def all_free(results: xr.Dataset) -> xr.Dataset:
-    """The runs in which nothing is frozen."""
-    return results.isel(ablated=[i for i, label in enumerate(results["ablated"].values) if "|" not in str(label)])
+    """The runs of an experiment in which nothing is frozen, as a plain run would have made them."""
+    free = [place for place, label in enumerate(results["ablated"].values) if "|" not in str(label)]
+    return results.isel(ablated=free).assign_attrs(experiment="")
 
 
 def ablated_parts(label: str) -> list[str]:

@@ -68,7 +68,7 @@ def _readout(
     results: xr.Dataset, label: str, prefix: str, arrays: Arrays, bootstrap: Bootstrap
 ) -> tuple[xr.Dataset, Summary, dict[str, Any]]:
     """One readout: its effects in the order of the page, what was found, and what the page says of it."""
-    plain = all_free(results).assign_attrs(experiment="") if results.attrs.get("experiment") else results
+    plain = all_free(results) if results.attrs.get("experiment") else results
     effects = per_prompt(plain, label)
     effects = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
     found = summarise(results, bootstrap, label)

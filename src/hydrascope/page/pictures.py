@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.figures.matrices import in_order
-from hydrascope.measures import BOUNDS, Bootstrap, at_readout, mediation, responses, simultaneous
+from hydrascope.measures import Bootstrap, reactions, responses
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,15 @@ def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
     )
     if results.attrs.get("experiment") == "mediation":
         rows = [str(name) for name in effects["ablated"].values]
-        yield from _mediated(at_readout(results, effects.attrs["readout"]), rows, bootstrap)
+        yield from _mediated(reactions(results, effects.attrs["readout"], bootstrap).sel(ablated=rows))
 
 
-def _mediated(results: xr.Dataset, rows: list[str], bootstrap: Bootstrap) -> Iterator[Picture]:
-    found = mediation(results.expand_dims("readout")).isel(readout=0).sel(ablated=rows)
+def _mediated(found: xr.Dataset) -> Iterator[Picture]:
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
-    columns, shape = [str(name) for name in found["mediator"].values], (len(BOUNDS), len(rows), -1)
+    columns = [str(name) for name in found["mediator"].values]
     meanings = {
         "restored_by": ("Lost again without it", "What is lost again if the mediator is frozen, all others free."),
         "restored_alone": ("Brought by it alone", "What the mediator brings if all else downstream is frozen."),
     }
-    flat = found[list(meanings)].transpose("prompt", "ablated", "mediator")
-    flat = flat.stack(pair=("ablated", "mediator"), create_index=False)
-    # As the summary has them: with bounds that hold for all reactions at once.
-    bounds = simultaneous(lambda means: means, flat, bootstrap, "pair")
-    downstream = found["downstream"].transpose("ablated", "mediator").values
     for key, (name, meaning) in meanings.items():
-        values = bounds[key].transpose("bound", "pair").values.reshape(shape)
-        yield Picture(name, meaning, "Mediator", columns, np.where(downstream, values, np.nan))
+        yield Picture(name, meaning, "Mediator", columns, found[key].transpose("bound", "ablated", "mediator").values)

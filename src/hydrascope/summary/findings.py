@@ -152,8 +152,8 @@ def summarise(
     if results.attrs.get("experiment") == "interactions":
         return _of_interactions(results, readout, bootstrap)
     if results.attrs.get("experiment") == "mediation":
-        plain = all_free(results).assign_attrs(experiment="")
-        return replace(summarise(plain, bootstrap, readout, sigma), reactions=reactions(results, readout, bootstrap))
+        plain = summarise(all_free(results), bootstrap, readout, sigma)
+        return replace(plain, reactions=reactions(results, readout, bootstrap))
     effects = per_prompt(results, readout, sigma)
     require_complete(effects)
     if not effects["direct"].any():

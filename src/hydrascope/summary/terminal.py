@@ -31,6 +31,8 @@ _HEADINGS = {
     "r2": "R²",
     "correlation": "r",
 }
+_REACTION = ("restored by it", "by it alone", "it writes more")
+_PAIR = ("interaction", "second loses", "once first is gone")
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -93,11 +95,7 @@ def _parts(summary: Summary) -> Table:
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
     """Who restores what: all of it, or the reactions that restore most."""
-    table = Table(title="Whose reaction restores what", title_justify="left", padding=(0, 0), pad_edge=False)
-    for heading in ("ablated", "mediator"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("restored by it", "by it alone", "it writes more"):
-        table.add_column(heading, justify="right")
+    table = _numbers("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
     for row in summary.reactions if full else summary.reactions[:PRINTED]:
         numbers = (row.restored_by, row.restored_alone, row.response)
         table.add_row(row.ablated, row.mediator, *(written(each, 2) for each in numbers))
@@ -106,17 +104,22 @@ def _reactions(summary: Summary, *, full: bool) -> Table:
 
 def _pairs(summary: Summary, *, full: bool) -> Table:
     """Who covers for whom: all of it, or the most redundant pairs and the most synergistic ones."""
-    table = Table(title="Who covers for whom", title_justify="left", padding=(0, 0), pad_edge=False)
-    for heading in ("first", "second"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("interaction", "second loses", "once first is gone"):
-        table.add_column(heading, justify="right")
-    shown = summary.pairs
+    table, shown = _numbers("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
     if not full and len(shown) > PRINTED:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
     for row in shown:
         numbers = (row.interaction, row.lost, row.lost_after)
         table.add_row(row.first, row.second, *(written(each, 2) for each in numbers))
+    return table
+
+
+def _numbers(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table of parts, to the left, and of numbers, to the right."""
+    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in names:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
     return table
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from hydrascope import measures
 from hydrascope.components import Component
-from hydrascope.measures import Bootstrap, at_readout, interactions, mean_interval, mediation, simultaneous
+from hydrascope.measures import Bootstrap, at_readout, interactions, mean_interval, simultaneous
 from hydrascope.summary.numbers import Interval
 
 
@@ -52,17 +53,13 @@ class Pair:
 
 def reactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tuple[Reaction, ...]:
     """Of each ablation and each mediator that is downstream of it; what restores most comes first."""
-    found = mediation(at_readout(results, readout).expand_dims("readout")).isel(readout=0)
-    quantities = ["restored_by", "restored_alone", "response", "downstream"]
-    flat = found[quantities].stack(pair=("ablated", "mediator"), create_index=False)
-    flat = flat.isel(pair=flat["downstream"].values)
-    sure = simultaneous(lambda means: means, flat[["restored_by", "restored_alone"]], bootstrap, "pair")
-    response = mean_interval(flat["response"], bootstrap)
-    columns = [each.transpose("pair", "bound").values for each in (*sure.data_vars.values(), response)]
-    names = zip(flat["ablated"].values, flat["mediator"].values, strict=True)
+    found = measures.reactions(results, readout, bootstrap).transpose("ablated", "mediator", "bound")
+    columns = [found[name].values for name in ("restored_by", "restored_alone", "response")]
     rows = [
-        Reaction(str(ablated), str(mediator), *(Interval(*map(float, column[number])) for column in columns))
-        for number, (ablated, mediator) in enumerate(names)
+        Reaction(str(ablated), str(mediator), *(Interval(*map(float, column[i, j])) for column in columns))
+        for i, ablated in enumerate(found["ablated"].values)
+        for j, mediator in enumerate(found["mediator"].values)
+        if not np.isnan(columns[0][i, j, 0])
     ]
     return tuple(sorted(rows, key=lambda row: -row.restored_by.estimate))
 
@@ -72,7 +69,7 @@ def pairs(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tup
 
     Of a pair the one that is later in the network comes second: it is the one that may be the other's backup.
     """
-    found = interactions(at_readout(results, readout).expand_dims("readout")).isel(readout=0)
+    found = at_readout(interactions(results), readout)
     parts = [Component.parse(str(label)) for label in found["first"].values]
     order = np.array(sorted(range(len(parts)), key=lambda n: (parts[n].layer, parts[n].whole.kind, parts[n].unit)))
     i, j = np.triu_indices(len(order), 1)
