@@ -113,7 +113,7 @@ def hooked(
     clean: Mapping[Component, Tensor],
     **forward: Any,
 ) -> Tensor:
-    """`[patch]` the centred logit of the target in one run, by hooks: a forward pass of a copy of the prompt a patch."""
+    """`[patch]` the target's centred logit in one run, by hooks: a forward pass of a copy of the prompt a patch."""
     where = parts(model, shape)
     ablated = {part: number for number, part in enumerate(work.ablated(shape))}
 

@@ -139,8 +139,9 @@ def _mediation(record: Record) -> str:
         "All layers, and each again with everything downstream frozen, with each mediator frozen, and with all but it: "
         f"{record['runs']:,} runs × 5 patches take {ours:.4f} s a prompt, **{ours / plain:.1f}** times the plain sweep "
         f"with 5 patches ({plain:.4f}). Hooks on transformers take {hooks:.1f} s for the same runs (from "
-        f"{record['made']} of them), **{hooks / ours:.0f}** times as long; {last:.1f} s, **{last / ours:.0f}** times, where "
-        f"only the last position meets the unembedding. Answers differ by {record['difference']:.0e} of the largest effect."
+        f"{record['made']} of them), **{hooks / ours:.0f}** times as long; {last:.1f} s, **{last / ours:.0f}** times, "
+        "where only the last position meets the unembedding. Answers differ by "
+        f"{record['difference']:.0e} of the largest effect."
     )
 
 
