@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from banked import banked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import Parts, exactly_normed, loaded, plain_run
@@ -14,14 +15,14 @@ from tiny import VOCABULARY, tiny
 
 import hydrascope as hs
 from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, drawn
-from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.bank import CleanRuns
 from hydrascope.components import Component
 from hydrascope.engines.hooks import hooked, on_input
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.noise import embedding_std
-from hydrascope.positions import At, places
-from hydrascope.prompts import Prompt, tokenize
+from hydrascope.positions import At
+from hydrascope.prompts import Prompt
 from hydrascope.runs import sweep
 
 torch.set_num_threads(1)
@@ -43,8 +44,7 @@ def model() -> LanguageModel:
 
 
 def bank(model: LanguageModel, prompts: Sequence[Prompt], at: At = "last", targets: Any = None) -> CleanRuns:
-    tokens = tokenize(model, prompts)
-    return clean_runs(model, prompts, tokens, places(model, prompts, tokens, at), [HEAD.site, MLP], 2, targets)
+    return banked(model, prompts, at, [HEAD.site, MLP], 2, targets)
 
 
 def of_letters(count: int) -> list[Prompt]:

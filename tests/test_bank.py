@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from banked import banked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import loaded, plain_run
 
-from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.bank import CleanRuns
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
-from hydrascope.positions import At, Places, places
-from hydrascope.prompts import Prompt, tokenize
+from hydrascope.positions import At
+from hydrascope.prompts import Prompt
 
 MODEL = loaded("gpt2")
 SITES = [Component.parse("attn.1"), Component.parse("mlp.2"), Component(0, "head"), Component(1, "neuron")]
@@ -22,8 +23,7 @@ ALPHABET = "abcdefgh"
 
 
 def bank(prompts: Sequence[Prompt], at: At, batch_size: int = 3) -> CleanRuns:
-    tokens = tokenize(MODEL, prompts)
-    return clean_runs(MODEL, prompts, tokens, places(MODEL, prompts, tokens, at), SITES, batch_size)
+    return banked(MODEL, prompts, at, SITES, batch_size)
 
 
 def plain_values(prompt: Prompt) -> dict[str, torch.Tensor]:
@@ -106,6 +106,6 @@ def test_a_source_that_does_not_correspond_is_refused() -> None:
 def test_other_targets_can_be_given() -> None:
     tokens = [[5, 6], [7]]
     prompts = [Prompt(tokens=tuple(ids)) for ids in tokens]
-    clean = clean_runs(MODEL, prompts, tokens, [Places((1,), 2), Places((0,), 1)], SITES, 2, targets=[3, 4])
+    clean = banked(MODEL, prompts, "last", SITES, 2, targets=[3, 4])
     assert list(clean.targets) == [3, 4]
     assert list(clean.argmax) == [int(plain_run(MODEL, ids).logits.argmax()) for ids in tokens]

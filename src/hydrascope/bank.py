@@ -4,7 +4,7 @@ Kept are the values at the sites that are ablated, at the places of each prompt 
 of any prompt; not what components write, which for heads and neurons would be many times as much.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hydrascope.components import Component
-from hydrascope.engines.clean import clean_run_at
+from hydrascope.engines.clean import CleanRun, clean_run_at
+from hydrascope.engines.shared import Shared
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
 from hydrascope.positions import Places
@@ -36,6 +37,7 @@ class CleanRuns:
         row: `[prompt, offset]` where the values at a distance of `offset` + 1 from a prompt's end are; −1 where the
             prompt is too short.
         argmax: each prompt's most likely next token.
+        shared: by the prompts of a batch, what its measurement needs of its clean run, as far as it was kept.
     """
 
     model: LanguageModel
@@ -47,6 +49,7 @@ class CleanRuns:
     values: dict[Component, Float[Tensor, "row columns"]]
     row: Int[np.ndarray, "prompt offset"]
     argmax: Sequence[int]
+    shared: dict[tuple[int, ...], Shared] = field(default_factory=dict, repr=False)
     _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
 
     def take(
@@ -94,7 +97,7 @@ class CleanRuns:
 
     def positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
         """Each ablated position, counted from the prompt's start; as `slots`."""
-        return _even([self.places[index].positions for index in prompts])
+        return positions_of(self.places, prompts)
 
     @cached_property
     def twins(self) -> list[list[int]]:
@@ -140,18 +143,30 @@ def values_at(
     return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
 
 
+#: The clean run of some prompts, by their numbers, at some places `[place]`: of which of them, and where.
+Run = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
+
+
+def plainly(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Run:
+    """Clean runs of `tokens` as the model itself makes them."""
+    return lambda batch, runs, at: clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
+
+
 def clean_runs(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
     places: Sequence[Places],
     sites: Sequence[Component],
-    batch_size: int,
+    batches: Iterable[Sequence[int]],
+    run: Run,
     targets: Sequence[int] | None = None,
 ) -> CleanRuns:
-    """Run all prompts once, the shortest first so that little is padded, `batch_size` at a time.
+    """Run all prompts once.
 
     Args:
+        batches: which prompts are run together; best of similar lengths, so that little is padded.
+        run: what runs them, and keeps what stands at `sites`.
         targets: each prompt's target token; the most likely one by default.
     """
     offsets = sorted({offset for place in places for offset in place.offsets})
@@ -159,22 +174,18 @@ def clean_runs(
     kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
     for number, (index, offset) in enumerate(kept):
         row[index, offset - 1] = number
-    values: dict[Component, Tensor] = {}
+    values = {site: torch.empty(len(kept), model.site_width(site), dtype=model.dtype) for site in sites}
     argmax = np.zeros(len(prompts), np.int64)
-    order = sorted(range(len(prompts)), key=lambda index: len(tokens[index]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         here = [
             (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
         ]
         runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
         ends = [len(tokens[index]) - 1 for index in batch]
         at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
-        found = clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
+        found = run(batch, runs, at)
         rows = torch.tensor([row[index, offset] for _, offset, index in here])
         for site in sites:
-            if site not in values:
-                values[site] = torch.empty(len(kept), found.values[site].shape[-1], dtype=model.dtype)
             values[site][rows] = found.values[site][len(batch) :].cpu()
         with torch.no_grad():
             logits = model.unembedding(found.normed[: len(batch)]) * model.logit_scale
@@ -183,6 +194,11 @@ def clean_runs(
     return CleanRuns(
         model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
     )
+
+
+def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+    """Each position at which some of the prompts are ablated; the last one repeated where a prompt has fewer."""
+    return _even([places[index].positions for index in prompts])
 
 
 def _even(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:

@@ -5,25 +5,93 @@ prompts share a batch follows from the prompt set and the batch size alone, so t
 on to the very numbers that it would have given.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hydrascope import balance
 from hydrascope.ablation import drawn
-from hydrascope.bank import CleanRuns
+from hydrascope.bank import CleanRuns, clean_runs, plainly, positions_of
 from hydrascope.engines import Request
+from hydrascope.engines.clean import CleanRun
+from hydrascope.engines.request import sites_read
+from hydrascope.engines.shared import Shared, shared, shared_and_clean_run_at
 from hydrascope.errors import HydrascopeError
-from hydrascope.memory import Batch, within_memory
+from hydrascope.memory import Batch, spare_bytes, within_memory
 from hydrascope.plan import Plan
 from hydrascope.progress import shown
 from hydrascope.readouts import Readouts
 
 #: A block is this many batches: enough to sort by length, little to lose when a run is killed.
 BATCHES_PER_BLOCK = 4
+
+
+def cut(plan: Plan, size: int) -> list[range]:
+    """The blocks of all prompts, `size` each."""
+    return [range(start, min(start + size, len(plan.tokens))) for start in range(0, len(plan.tokens), size)]
+
+
+def batches(plan: Plan, block: Iterable[int], size: int) -> list[list[int]]:
+    """The prompts of a block, by length, `size` at a time."""
+    order = _by_length(plan, block)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
+    return sorted(block, key=lambda index: len(plan.tokens[index]))
+
+
+def clean_runs_of(plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = ()) -> CleanRuns:
+    """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
+
+    Args:
+        needed: the blocks that will be measured: what that needs of their clean runs is kept as far as there is room,
+            and made again where there is none, to the same bits.
+
+    Raises:
+        HydrascopeError: some patches can't be drawn.
+    """
+    given = {"argmax": None, "answer": plan.answers}
+    targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
+    read = sites_read(plan.model, plan.units)
+    plain = plainly(plan.model, plan.tokens, plan.sites)
+
+    def run(batch: Batch) -> CleanRuns:
+        kept: dict[tuple[int, ...], Shared] = {}
+        room = spare_bytes(plan.model, plan.load, plan.bank_bytes, batch)
+
+        def together(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
+            nonlocal room
+            tokens = [plan.tokens[index] for index in prompts]
+            positions = torch.from_numpy(positions_of(plan.places, prompts))
+            sites = dict.fromkeys((*read, *plan.sites))
+            common, found = shared_and_clean_run_at(plan.model, tokens, positions, sites, plan.routines, runs, at)
+            if any(prompts[0] in block for block in needed) and common.nbytes <= room:
+                room -= common.nbytes
+                kept[tuple(prompts)] = common
+            return found
+
+        return replace(
+            clean_runs(
+                plan.model,
+                plan.prompts.prompts,
+                plan.tokens,
+                plan.places,
+                plan.sites,
+                (each for block in blocks for each in batches(plan, block, batch.prompts)),
+                together if plan.engine.name == "wavefront" else plain,
+                targets,
+            ),
+            shared=kept,
+        )
+
+    clean, _ = within_memory(run, batch)
+    drawn(plan.ablation, clean, range(len(plan.tokens)))
+    return clean
 
 
 @dataclass(frozen=True)
@@ -36,13 +104,12 @@ class Block:
 
 
 def measured_blocks(
-    plan: Plan, clean: CleanRuns, starts: Sequence[int], block_size: int, batch: Batch, progress: bool
+    plan: Plan, clean: CleanRuns, blocks: Sequence[range], batch: Batch, progress: bool
 ) -> Iterator[Block]:
-    """Measure the blocks of prompts that begin at `starts`."""
-    blocks = [range(first, min(first + block_size, len(plan.tokens))) for first in starts]
+    """Measure blocks of prompts, one after another."""
     with shown(len(plan.tokens), len(plan.tokens) - sum(map(len, blocks)), progress) as advance:
         for block in blocks:
-            remaining = sorted(block, key=lambda index: len(plan.tokens[index]))
+            remaining = _by_length(plan, block)
             order, pieces = np.argsort(remaining), []
             while remaining:
                 tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
@@ -73,12 +140,16 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
     indices = remaining[: batch.prompts]
     patches = drawn(plan.ablation, clean, indices)
     readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
+    tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.positions(indices))
+    common = clean.shared.pop(tuple(indices), None)
+    if common is None and plan.engine.name == "wavefront":
+        common = shared(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
     pieces, worst = [], np.zeros(len(indices))
     for first in range(0, len(plan.runs), batch.runs):
         runs = slice(first, first + batch.runs)
         request = Request(
-            [plan.tokens[index] for index in indices],
-            torch.from_numpy(clean.positions(indices)),
+            tokens,
+            positions,
             plan.runs[runs],
             plan.ablation.patches,
             patches.values,
@@ -87,6 +158,7 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
             plan.metrics,
             torch.tensor([clean.targets[index] for index in indices]),
             plan.routines,
+            common,
         )
         readings = plan.engine.measure(plan.model, request)
         changing = plan.changing[runs].to(readings.scale.device)

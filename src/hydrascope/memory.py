@@ -69,6 +69,12 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
     return Batch(1, max(1, min(runs, load.runs)))
 
 
+def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> float:
+    """How much is left for what needn't be kept, where `batch` is measured at a time; none where it is large."""
+    needed = prefix_bytes(model, load.length) + (batch.runs * load.patches + 1) * row_bytes(model, load)
+    return max(_budget(model, bank) - batch.prompts * needed, 0)
+
+
 def require_possible(model: LanguageModel, load: Load) -> None:
     """Refuse runs of which one alone, with its patches, is larger than all memory that the device has.
 

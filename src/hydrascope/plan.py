@@ -16,16 +16,16 @@ import xarray as xr
 
 import hydrascope
 from hydrascope import fingerprint, machine
-from hydrascope.ablation import Ablation, drawn, require_ablation
+from hydrascope.ablation import Ablation, require_ablation
 from hydrascope.balance import responding
-from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.bank import CleanRuns
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
 from hydrascope.engines import Engine, choose
 from hydrascope.engines.kernels import fastest_routines
 from hydrascope.engines.routines import Routines
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
-from hydrascope.memory import Batch, Load, automatic_batch, require_possible, within_memory
+from hydrascope.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.metrics import UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
@@ -158,16 +158,20 @@ class Plan:
         Raises:
             HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one run.
         """
-        longest = max(map(len, self.tokens))
-        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
-        reads = len(self.components) * len(self.labels)
-        load = Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
-        require_possible(self.model, load)
+        require_possible(self.model, self.load)
         if asked != "auto":
             if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
                 raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
             return Batch(min(asked, len(self.tokens)), len(self.runs))
-        return automatic_batch(self.model, load, self.bank_bytes)
+        return automatic_batch(self.model, self.load, self.bank_bytes)
+
+    @property
+    def load(self) -> Load:
+        """What the runs of the longest prompt need memory for."""
+        longest = max(map(len, self.tokens))
+        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
+        reads = len(self.components) * len(self.labels)
+        return Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
 
     @property
     def bank_bytes(self) -> int:
@@ -302,25 +306,6 @@ def planned(
             f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
         )
     return plan
-
-
-def clean_runs_of(plan: Plan, batch: Batch) -> CleanRuns:
-    """Run all prompts clean, as many at a time as `batch` has, or fewer where memory runs out.
-
-    Raises:
-        HydrascopeError: some patches can't be drawn.
-    """
-    given = {"argmax": None, "answer": plan.answers}
-    targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
-
-    def run(batch: Batch) -> CleanRuns:
-        return clean_runs(
-            plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites, batch.prompts, targets
-        )
-
-    clean, _ = within_memory(run, batch)
-    drawn(plan.ablation, clean, range(len(plan.tokens)))
-    return clean
 
 
 def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from hydrascope import machine, manifest, store, writing
 from hydrascope.ablation import Ablation, Resample
-from hydrascope.blocks import BATCHES_PER_BLOCK, measured_blocks
+from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_of, cut, measured_blocks
 from hydrascope.components import Selection
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
@@ -19,7 +19,7 @@ from hydrascope.memory import Batch
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.places import lock, place, recover, require_ours, require_room
-from hydrascope.plan import Keep, Plan, Target, clean_runs_of, known, planned
+from hydrascope.plan import Keep, Plan, Target, known, planned
 from hydrascope.positions import At
 from hydrascope.precision import precision
 from hydrascope.prompts import AnyPrompts
@@ -90,9 +90,10 @@ def sweep(
         engine=engine,
     )
     batch = plan.batch(batch_size)
-    clean = clean_runs_of(plan, batch)
     size = batch.prompts * BATCHES_PER_BLOCK
-    blocks = list(measured_blocks(plan, clean, range(0, len(plan.tokens), size), size, batch, progress))
+    every = cut(plan, size)
+    clean = clean_runs_of(plan, batch, every, every)
+    blocks = list(measured_blocks(plan, clean, every, batch, progress))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
@@ -177,25 +178,26 @@ def run(
             before = result.attributes
             _refuse_differences(out, before, plan)
             block_size, worst = before["block_size"], before["worst_imbalance"]
-            starts = [*result.damaged, *range(before["measured"], len(plan.tokens), block_size)]
+            every = cut(plan, block_size)
+            left = [each for each in every if each.start in result.damaged or each.start >= before["measured"]]
             given = Batch(before["batch_size"], before["runs_at_once"])
             batch = given if batch_size == "auto" else plan.batch(batch_size)
-            if not starts:
+            if not left:
                 return out
             plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
-            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs))
+            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs), every, left)
         else:
             batch = plan.batch(batch_size)
             block_size, worst = batch.prompts * BATCHES_PER_BLOCK, 0.0
-            starts = [*range(0, len(plan.tokens), block_size)]
-            clean = clean_runs_of(plan, batch)
+            left = cut(plan, block_size)
+            clean = clean_runs_of(plan, batch, left, left)
             new = known(plan, clean).assign_attrs(
                 precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
             )
             machines = new.attrs["machines"]
             empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
             result = held.enter_context(writing.create(out, new, empty, plan.sizes, block_size, overwrite=overwrite))
-        for block in measured_blocks(plan, clean, starts, block_size, batch, progress):
+        for block in measured_blocks(plan, clean, left, batch, progress):
             worst = max(worst, float(block.measured["imbalance"].max()))
             variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
             how = {"machines": machines, "routines": dict(plan.routines)}

@@ -15,11 +15,12 @@ from torch import Tensor
 from hydrascope.ablation import Ablation, Patches, Resample, drawn
 from hydrascope.attribution.gradients import Graph, require_gradients
 from hydrascope.bank import CleanRuns
+from hydrascope.blocks import clean_runs_of
 from hydrascope.components import Component, Selection, selected
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, graph_rows, within_memory
 from hydrascope.model import LanguageModel, wider
-from hydrascope.plan import Plan, Target, clean_runs_of, known, planned
+from hydrascope.plan import Plan, Target, known, planned
 from hydrascope.positions import At
 from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
@@ -163,7 +164,7 @@ def estimated(
     at_once = plan.batch(batch_size)
     start = time.perf_counter()
     require_gradients(model, min(plan.tokens, key=len))
-    clean = clean_runs_of(plan, at_once)
+    clean = clean_runs_of(plan, at_once, [range(len(plan.tokens))])
     rows = graph_rows(model, max(map(len, plan.tokens)), plan.bank_bytes) if batch_size == "auto" else batch_size
     pieces = list(_pieces(plan, clean, method, batch(rows), progress))
     order = np.argsort([index for indices, _ in pieces for index in indices])

@@ -50,6 +50,12 @@ class Prefix:
     visible: dict[int, Bool[Tensor, "prompt suffix position"]] = field(default_factory=dict)
     own: dict[int, Bool[Tensor, "prompt suffix suffix"]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, last: Int[Tensor, "prompt"], positions: Int[Tensor, "prompt slot"]) -> "Prefix":
+        """Of prompts of which each begins to change at the first of its `positions`."""
+        length = int((last - positions.amin(1)).max()) + 1
+        return cls((last + 1 - length).clamp_min(0), length)
+
     @cached_property
     def before(self) -> int:
         """How many positions are before the latest start."""
@@ -62,7 +68,8 @@ class Prefix:
 
     def keep(self, layer: int, key: Tensor, value: Tensor, mask: Tensor) -> None:
         """Keep layer `layer`'s keys and values, and the suffix's part of its mask."""
-        self.keys[layer], self.values[layer] = key[:, :, : self.before], value[:, :, : self.before]
+        # Copies: a view would keep all that they are cut from.
+        self.keys[layer], self.values[layer] = key[:, :, : self.before].clone(), value[:, :, : self.before].clone()
         prompts = torch.arange(len(key), device=key.device)[:, None]
         seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, self.suffix]
         positions = torch.arange(self.before, device=key.device)

@@ -30,6 +30,11 @@ class CleanRun:
     final: Float[Tensor, "place width"]
     normed: Float[Tensor, "place width"]
 
+    def __getitem__(self, places: slice) -> "CleanRun":
+        """The same at some of the places: in memory of its own."""
+        values = {site: each[places].clone() for site, each in self.values.items()}
+        return CleanRun(values, *(each[places].clone() for each in (self.embed, self.final, self.normed)))
+
     def written(self, model: LanguageModel) -> Float[Tensor, "place layer width"]:
         """y_c, what each layer adds to the residual stream."""
         return torch.stack([self.values[layer] for layer in model.components], 1) * model.residual_scale

@@ -3,7 +3,7 @@
 What the readings mean is said elsewhere (`hydrascope.balance`, `hydrascope.measures`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from hydrascope.components import Component, Run
 from hydrascope.engines.routines import Routines
+from hydrascope.engines.shared import Shared
 from hydrascope.metrics import Metric
+from hydrascope.model import LanguageModel
 from hydrascope.readouts import Readouts
 
 #: `[prompt, patch, slot, columns]` what a component writes instead, at the positions of the request.
@@ -34,6 +36,8 @@ class Request:
         metrics: what is computed from the logits.
         targets: `[prompt]` the token that metrics are about.
         routines: how the wavefront engine multiplies; by default what is fastest here.
+        shared: what it has computed of these prompts already, at these positions and with the clean values of
+            `sites_read`.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -46,6 +50,12 @@ class Request:
     metrics: tuple[Metric, ...]
     targets: Int[Tensor, "prompt"]
     routines: Routines | None = None
+    shared: Shared | None = None
+
+
+def sites_read(model: LanguageModel, units: Iterable[Component]) -> tuple[Component, ...]:
+    """Where the values stand of all that is read: of all layers, and of some heads and neurons."""
+    return tuple(dict.fromkeys((*model.components, *(unit.site for unit in units))))
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components import Component
-from hydrascope.engines.attention import Held, Prefix, attending, causal_attention, row_attention
-from hydrascope.engines.clean import clean_run
+from hydrascope.engines.attention import Held, Prefix, attending, row_attention
 from hydrascope.engines.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.engines.kernels import fast_kernels, fastest_routines
 from hydrascope.engines.record import Record
-from hydrascope.engines.request import Readings, Request
+from hydrascope.engines.request import Readings, Request, sites_read
 from hydrascope.engines.schedule import Schedule, Turn, schedule
+from hydrascope.engines.shared import shared
 from hydrascope.model import LanguageModel, padded, wider
 
 
@@ -46,21 +46,16 @@ def would_be(model: LanguageModel, request: Request, sites: Sequence[Component])
 def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
     ids, last = padded(request.tokens, model.device)
     positions = request.positions.to(model.device)
-    length = int((last - positions.amin(1)).max()) + 1
-    prefix = Prefix((last + 1 - length).clamp_min(0), length)
     plan = schedule(model, request.runs)
     # All at once, before any hook is on: drawing a patch may run the model.
     ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
     values = {component: request.values(component).to(model.device) for component in ablated}
-    sites = dict.fromkeys((*model.components, *(unit.site for unit in request.units)))
     routines = fastest_routines(model) if request.routines is None else request.routines
+    common = request.shared or shared(model, request.tokens, positions, sites_read(model, request.units), routines)
+    prefix = common.prefix
     with model.measuring(), fast_kernels(model, routines):
-        with attending(model, causal_attention(prefix)):
-            clean = clean_run(model, request.tokens, sites)
-        record = Record(model, request, plan, clean)
-        sweep = _Sweep(
-            model, request, values, plan, record, positions - prefix.start[:, None], last - prefix.start, length, watch
-        )
+        record = Record(model, request, plan, common.clean)
+        sweep = _Sweep(model, request, values, plan, record, prefix, positions, last, watch)
         with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
             model.hf.base_model(input_ids=ids.gather(1, prefix.suffix), position_ids=prefix.suffix, use_cache=False)
         return sweep
@@ -80,9 +75,9 @@ class _Sweep:
         values: Mapping[Component, Tensor],
         plan: Schedule,
         record: Record,
+        prefix: Prefix,
         positions: Tensor,
         last: Tensor,
-        length: int,
         watch: Sequence[Component],
     ) -> None:
         self.model = model
@@ -92,15 +87,15 @@ class _Sweep:
         self.plan = plan
         self.record = record
         #: [prompt, slot] and [prompt], counted from the start of the suffix.
-        self.positions = positions
-        self.last = last
-        self.length = length
+        self.positions = positions - prefix.start[:, None]
+        self.last = last - prefix.start
+        self.length = prefix.length
         #: Sites of which is kept what would stand there, and what does.
         self.watch = watch
         self.watched: dict[Component, Tensor] = {}
         self.prompts = torch.arange(len(request.tokens), device=model.device)
         #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
-        at_last = positions == last[:, None]
+        at_last = self.positions == self.last[:, None]
         self.at_last = at_last & (at_last.cumsum(1) == 1)
         #: Branches that are on their way, the clean run among them.
         self.joined = 1

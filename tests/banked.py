@@ -1,0 +1,24 @@
+"""Clean runs of a prompt set, in batches of any size."""
+
+from collections.abc import Sequence
+
+from hydrascope.bank import CleanRuns, clean_runs, plainly
+from hydrascope.components import Component
+from hydrascope.model import LanguageModel
+from hydrascope.positions import At, places
+from hydrascope.prompts import Prompt, tokenize
+
+
+def banked(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    at: At,
+    sites: Sequence[Component],
+    size: int,
+    targets: Sequence[int] | None = None,
+) -> CleanRuns:
+    """The clean runs of `prompts`, `size` at a time, with what stands at `sites` where they are ablated."""
+    tokens = tokenize(model, prompts)
+    batches = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
+    where = places(model, prompts, tokens, at)
+    return clean_runs(model, prompts, tokens, where, sites, batches, plainly(model, tokens, sites), targets)
