@@ -49,6 +49,17 @@ def test_a_bare_command_shows_the_help(hydrascope: Run) -> None:
     assert hydrascope("--version") == (0, "0.1.0\n", "")
 
 
+def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    asked = ("--prompts", folder / "prompts.txt", "--patches", 2, "--out", tmp_path / "r.zarr", "--dry-run")
+    for command in ("run", "mediate"):
+        code, out, err = hydrascope(command, folder / "model", *asked)
+        assert (code, err) == (0, "1 duplicate prompts left out\n")
+        assert "would take about " in out
+        assert not list(tmp_path.iterdir())
+    code, _, err = hydrascope("run", folder / "model", *asked, "--ablate", "attn.99")
+    assert (code, "attn.99" in err) == (2, True)
+
+
 def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     code, out, err = hydrascope(
         *("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hydrascope.bank import CleanRuns
     from hydrascope.circuits import faithfulness
     from hydrascope.components import Component, Run
+    from hydrascope.costs import cost
     from hydrascope.errors import HydrascopeError
     from hydrascope.experiments import Interactions, Mediation
     from hydrascope.fair_importance import shapley
@@ -52,6 +53,7 @@ __all__ = [
     "Run",
     "Zero",
     "attribution",
+    "cost",
     "declare",
     "faithfulness",
     "interactions",
@@ -77,6 +79,7 @@ _HOMES = {
     "bank": ("CleanRuns",),
     "circuits": ("faithfulness",),
     "components": ("Component", "Run"),
+    "costs": ("cost",),
     "errors": ("HydrascopeError",),
     "experiments": ("Interactions", "Mediation"),
     "fair_importance": ("shapley",),

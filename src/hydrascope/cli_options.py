@@ -44,6 +44,9 @@ Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure nothing: say what the run would take.")]
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Print `text`: what it quotes may be anyone's."""
     typer.echo(printable(text), err=err)
@@ -120,6 +123,7 @@ def _shared(
     resume: Resume = False,
     elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Only its signature counts."""
 
@@ -132,6 +136,9 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> "t
     """
     arguments = {**asked_of(options), "ablate": ablate, "read": read}
     loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    if options["dry_run"]:
+        _say_cost(options["model"], options["prompts"], options["limit"], loading, arguments)
+        raise typer.Exit
     return measured(options["model"], options["prompts"], options["limit"], loading, arguments)
 
 
@@ -164,15 +171,10 @@ def measured(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> "tuple[LanguageModel, PromptSet]":
     """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
-    from hydrascope import load_model, load_prompts, places, runs, store
+    from hydrascope import runs, store
 
-    out = arguments["out"] = places.place(arguments["out"])
-    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
-    prompts = load_prompts(prompts_name)
-    if prompts.duplicates:
-        say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
-    prompts = prompts if limit is None else prompts.limit(limit)
-    model = load_model(name, **loading)
+    model, prompts = _loaded(name, prompts_name, limit, loading, arguments)
+    out = arguments["out"]
     before = _run_at(out)
     try:
         runs.run(model, prompts, progress=True, say=say, **arguments)
@@ -189,6 +191,36 @@ def measured(
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
     return model, prompts
+
+
+def _loaded(
+    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+) -> "tuple[LanguageModel, PromptSet]":
+    """The model and the prompts of a run with these arguments, once it is sure that it may write where it is to."""
+    from hydrascope import load_model, load_prompts, places, runs
+
+    out = arguments["out"] = places.place(arguments["out"])
+    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
+    prompts = load_prompts(prompts_name)
+    if prompts.duplicates:
+        say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+    prompts = prompts if limit is None else prompts.limit(limit)
+    return load_model(name, **loading), prompts
+
+
+def _say_cost(
+    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """Say what `hydrascope.run` with these arguments would measure, and what that would take."""
+    from hydrascope.costs import cost_of
+    from hydrascope.plan import planned
+
+    model, prompts = _loaded(name, prompts_name, limit, loading, arguments)
+    of_writing = ("out", "resume", "elsewhere", "overwrite", "batch_size")
+    plan = planned(model, prompts, **{key: each for key, each in arguments.items() if key not in of_writing})
+    for line in plan.lines:
+        say(line)
+    say(f"would take {cost_of(plan, plan.batch(arguments['batch_size'])).line}")
 
 
 def _run_at(out: Path) -> str | None:

@@ -16,7 +16,7 @@ import xarray as xr
 
 import hydrascope
 from hydrascope import fingerprint, machine
-from hydrascope.ablation import Ablation, require_ablation
+from hydrascope.ablation import Ablation, Resample, require_ablation
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
@@ -30,7 +30,7 @@ from hydrascope.metrics import UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
 from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
-from hydrascope.readouts import Direction, Readout, Readouts, Tokens, require_readouts
+from hydrascope.readouts import Direction, Logit, Readout, Readouts, Tokens, require_readouts
 from hydrascope.variables import MEASURED
 
 #: The token that metrics, `Logit()` and placebos are about: the clean run's most likely one, the first of the prompt's
@@ -40,6 +40,9 @@ Target = Literal["argmax", "answer"] | int
 #: What is kept of what parts write in ablated runs: nothing (effects only), means over patches, or each patch besides.
 Keep = Literal["auto", "effects", "means", "patches"]
 KEEP_BYTES = 4 * 2**30
+
+#: What is read where nothing else is asked for.
+TARGET_LOGIT = (Logit(),)
 
 _TEXT = np.dtypes.StringDType()
 
@@ -235,16 +238,16 @@ class Plan:
 def planned(
     model: LanguageModel,
     prompts: AnyPrompts,
-    ablation: Ablation,
+    ablation: Ablation | None = None,
     *,
-    ablate: Selection | Experiment,
-    read: Selection,
-    at: At,
-    readouts: Readout | Sequence[Readout],
-    metrics: str | Function | Sequence[str | Function],
-    target: Target,
-    keep: Keep,
-    engine: str,
+    ablate: Selection | Experiment = "layers",
+    read: Selection = "layers",
+    at: At = "last",
+    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
+    metrics: str | Function | Sequence[str | Function] = (),
+    target: Target = "argmax",
+    keep: Keep = "auto",
+    engine: str = "auto",
 ) -> Plan:
     """The plan of these arguments of `hydrascope.sweep`.
 
@@ -256,6 +259,7 @@ def planned(
             f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
             "hs.load_model(name)"
         )
+    ablation = Resample() if ablation is None else ablation
     require_ablation(ablation)
     readouts = require_readouts(readouts)
     if target not in ("argmax", "answer") and (not isinstance(target, int) or isinstance(target, bool)):
@@ -306,6 +310,11 @@ def planned(
             f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
         )
     return plan
+
+
+def stored_as(plan: Plan, variable: str) -> str:
+    """The dtype of a measured variable in the result."""
+    return "int64" if variable == "patch_prompt" else plan.stored
 
 
 def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope import machine, manifest, store, writing
-from hydrascope.ablation import Ablation, Resample
+from hydrascope.ablation import Ablation
 from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_of, cut, measured_blocks
 from hydrascope.components import Selection
 from hydrascope.errors import HydrascopeError
@@ -19,15 +19,12 @@ from hydrascope.memory import Batch
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.places import lock, place, recover, require_ours, require_room
-from hydrascope.plan import Keep, Plan, Target, known, planned
+from hydrascope.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned, stored_as
 from hydrascope.positions import At
 from hydrascope.precision import precision
 from hydrascope.prompts import AnyPrompts
-from hydrascope.readouts import Logit, Readout
+from hydrascope.readouts import Readout
 from hydrascope.variables import FORMAT, described
-
-#: What is read where nothing else is asked for.
-TARGET_LOGIT = (Logit(),)
 
 
 def sweep(
@@ -79,7 +76,7 @@ def sweep(
     plan = planned(
         model,
         prompts,
-        Resample() if ablation is None else ablation,
+        ablation,
         ablate=ablate,
         read=read,
         at=at,
@@ -160,7 +157,7 @@ def run(
     plan = planned(
         model,
         prompts,
-        Resample() if ablation is None else ablation,
+        ablation,
         ablate=ablate,
         read=read,
         at=at,
@@ -195,7 +192,7 @@ def run(
                 precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
             )
             machines = new.attrs["machines"]
-            empty = {name: (dims, _dtype(plan, name)) for name, dims in plan.measured.items()}
+            empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
             result = held.enter_context(writing.create(out, new, empty, plan.sizes, block_size, overwrite=overwrite))
         for block in measured_blocks(plan, clean, left, batch, progress):
             worst = max(worst, float(block.measured["imbalance"].max()))
@@ -204,10 +201,6 @@ def run(
             attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch), **how}
             result.write(block.start, variables, attributes)
     return out
-
-
-def _dtype(plan: Plan, name: str) -> str:
-    return "int64" if name == "patch_prompt" else plan.stored
 
 
 def _sizes(block: int, batch: Batch) -> dict[str, int]:

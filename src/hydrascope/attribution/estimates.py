@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hydrascope.ablation import Ablation, Patches, Resample, drawn
+from hydrascope.ablation import Ablation, Patches, drawn
 from hydrascope.attribution.gradients import Graph, require_gradients
 from hydrascope.bank import CleanRuns
 from hydrascope.blocks import clean_runs_of
@@ -20,12 +20,11 @@ from hydrascope.components import Component, Selection, selected
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, graph_rows, within_memory
 from hydrascope.model import LanguageModel, wider
-from hydrascope.plan import Plan, Target, known, planned
+from hydrascope.plan import TARGET_LOGIT, Plan, Target, known, planned
 from hydrascope.positions import At
 from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Readout, Readouts
-from hydrascope.runs import TARGET_LOGIT
 from hydrascope.variables import described
 
 #: What a plan says of how exact effects are measured, and estimates know nothing of.
@@ -151,7 +150,7 @@ def estimated(
     plan = planned(
         model,
         prompts,
-        Resample() if ablation is None else ablation,
+        ablation,
         ablate=ablate,
         read="layers",
         at=at,

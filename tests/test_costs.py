@@ -1,0 +1,78 @@
+"""What a run would take is what it takes: operations as PyTorch counts them, memory and disk from above."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from plain import loaded
+from tiny import tiny
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import hydrascope as hs
+from hydrascope.costs import cost_of, operations, request
+from hydrascope.experiments import Mediation
+from hydrascope.memory import Batch
+from hydrascope.plan import Plan, planned
+
+torch.set_num_threads(1)
+
+TOKENS = [[1 + (3 * place + number) % 19 for place in range(40)] for number in range(5)]
+WHAT: dict[str, dict[str, Any]] = {
+    "layers": {},
+    "heads": {"ablate": "heads", "read": "heads"},
+    "neurons": {"ablate": "neurons.1", "read": "layers"},
+    "an earlier position": {"at": -7},
+    "everywhere": {"at": "all", "ablation": hs.Zero()},
+    "pairs": {"ablate": "attn.0+mlp.1,attn.0|mlp.1"},
+    "mediation": {"ablate": Mediation("attn", "layers")},
+    "metrics": {"metrics": ["kl"]},
+    "reference": {"engine": "reference"},
+}
+
+
+def counted(plan: Plan) -> float:
+    """FLOP of the plan's runs as PyTorch sees them, clean runs of the prompts included."""
+    # PyTorch doesn't count what its fast attention on a CPU does.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        plan.engine.measure(plan.model, request(plan, range(len(plan.tokens)), plan.runs))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox", "gemma2", "mixtral"])
+@pytest.mark.parametrize("what", WHAT)
+def test_operations_are_those_that_are_done(architecture: str, what: str) -> None:
+    """Readouts and routers of experts take some, too: little even in a model as small as these."""
+    if architecture == "mixtral" and what == "neurons":
+        pytest.skip("a mixture of experts has no neurons that can be told apart")
+    arguments = {"ablation": hs.Resample(3), **WHAT[what]}
+    plan = planned(tiny(architecture, torch.float64), TOKENS, **arguments)
+    assert operations(plan, range(len(TOKENS)), plan.runs) == pytest.approx(counted(plan), rel=0.03)
+
+
+def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any) -> None:
+    model = loaded("gpt2", torch.float32)
+    plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    found = cost_of(plan, Batch(2, 7))
+    out = hs.run(model, TOKENS, hs.Resample(2), ablate="layers,heads", out=tmp_path / "x.zarr")
+    measured = sum(hs.open_results(out)[name].nbytes for name in plan.measured)
+    assert found.disk == measured
+    assert found.weights == sum(each.nbytes for each in model.hf.parameters())
+    assert found.timed == (2, 7)
+    assert found.seconds > 0
+
+
+def test_it_is_said_in_a_line() -> None:
+    line = hs.cost(loaded("gpt2", torch.float32), TOKENS, hs.Resample(2)).line
+    number = r"[\d.,]+ [kKMGT]?"
+    assert re.fullmatch(
+        rf"about {number}FLOP, 1 s here \(timed on 5 prompts and 6 ablations\), {number}iB of memory beside the "
+        rf"{number}iB of the weights, and up to {number}i?B on disk",
+        line,
+    ), line
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(hs.HydrascopeError, match="unknown keep"):
+        hs.cost(loaded("gpt2"), TOKENS, keep="everything")
