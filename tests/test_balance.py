@@ -37,7 +37,7 @@ def readings(prompts: int, runs: int, patches: int, components: int, seed: int) 
         scale=random(prompts, runs, patches).abs(),
         metrics=random(0, prompts),
         run_metrics=random(0, prompts, runs, patches),
-        clean_error=0.0,
+        clean_error=torch.tensor(0.0),
     )
 
 

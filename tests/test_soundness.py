@@ -164,7 +164,9 @@ def test_a_large_readout_does_not_hide_a_small_one(model: LanguageModel, monkeyp
 def test_an_engine_that_misses_the_clean_run_fails(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
-    engine(monkeypatch, lambda model, request: replace(reference.measure(model, request), clean_error=error))
+    engine(
+        monkeypatch, lambda model, request: replace(reference.measure(model, request), clean_error=torch.tensor(error))
+    )
     with pytest.raises(HydrascopeError, match="the wavefront engine does not reproduce the clean run"):
         sweep(model, TEXTS, Zero())
 

@@ -172,7 +172,7 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
         pieces.append(
             {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}
         )
-        _require_sound(plan, indices, pieces[-1], readings.clean_error, _numpy(off), _numpy(allowed))
+        _require_sound(plan, indices, pieces[-1], float(readings.clean_error), _numpy(off), _numpy(allowed))
         worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
     measured = {name: _joined(pieces, name, plan.measured[name], "ablated") for name in pieces[0]}
     return measured | {"imbalance": worst.astype(plan.stored), "patch_prompt": patches.sources}

@@ -120,7 +120,8 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     yield Identity("total effects balance with their parts", off, tolerance)
     if model.anatomy.fast:
         fast = wavefront.measure(model, request)
-        yield Identity("row 0 of the wavefront is the clean run", fast.clean_error / _size(fast.logit), tolerance)
+        off = float(fast.clean_error) / _size(fast.logit)
+        yield Identity("row 0 of the wavefront is the clean run", off, tolerance)
         yield Identity("the wavefront gives what plain forward passes give", _difference(fast, readings), tolerance)
         earlier = replace(request, positions=last // 2)
         far = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))

@@ -4,7 +4,7 @@ No row is made for such a run (`schedule`). At its layer, the rows of its source
 before that is overwritten; at the end it is its base, but for that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +46,16 @@ class Asides:
         self.change = torch.zeros(prompts, len(self.base), model.width, dtype=wider(model.dtype), device=model.device)
 
     def _branch_rows(self, branch: Callable[[Aside], int]) -> Tensor:
-        starts = [1 + (branch(aside) - 1) * self.patches for aside in self.each]
-        return (torch.tensor(starts, dtype=torch.long)[:, None] + torch.arange(self.patches)).flatten()
+        return self._from([1 + (branch(aside) - 1) * self.patches for aside in self.each])
 
-    def _rows(self, layer: Component, *, held: bool) -> Tensor:
-        """The rows in which `layer` reacts, all of it or with some of its units held."""
-        here = [n for n, aside in enumerate(self.each) if aside.layer == layer and bool(aside.held) == held]
-        return (torch.tensor(here, dtype=torch.long)[:, None] * self.patches + torch.arange(self.patches)).flatten()
+    def _from(self, starts: Sequence[int]) -> Tensor:
+        """The rows of as many patches each from `starts` on."""
+        rows = torch.tensor(starts, dtype=torch.long)[:, None] + torch.arange(self.patches)
+        return rows.flatten().to(self.model.device)
+
+    def _reacting(self, layer: Component, *, held: bool) -> list[int]:
+        """The asides in which `layer` reacts, all of it or with some of its units held."""
+        return [n for n, aside in enumerate(self.each) if aside.layer == layer and bool(aside.held) == held]
 
     def held(self, layer: Component) -> tuple[Component, ...]:
         """The units of `layer` that are frozen somewhere where it reacts."""
@@ -63,17 +66,17 @@ class Asides:
     ) -> list[Reacting]:
         """What stands in the rows that react at `layer`, from what stands in those of all branches; kept as change."""
         found = []
-        whole, partly = self._rows(layer, held=False), self._rows(layer, held=True)
-        if len(whole):
+        if asides := self._reacting(layer, held=False):
+            whole = self._from([number * self.patches for number in asides])
             source = self.source[whole]
             parts = (None if each is None else each[:, source] for each in (values, projected))
             found.append(Reacting(whole, output[:, source], *parts))
-        if len(partly):
+        if asides := self._reacting(layer, held=True):
             assert values is not None
+            partly = self._from([number * self.patches for number in asides])
             projection = self.model.projection(layer)
-            mixed = torch.where(
-                self._is_held(layer, partly, values.shape[-1]), values[:, :1], values[:, self.source[partly]]
-            )
+            is_held = self._is_held(asides, values.shape[-1])
+            mixed = torch.where(is_held, values[:, :1], values[:, self.source[partly]])
             through = projection.module.forward(mixed)
             found.append(Reacting(partly, projection.after(through), mixed, None if projected is None else through))
         for each in found:
@@ -81,10 +84,10 @@ class Asides:
             self.change[:, each.rows] = change * self.model.residual_scale
         return found
 
-    def _is_held(self, layer: Component, rows: Tensor, columns: int) -> Tensor:
-        """`[row, columns]` which columns of the layer's site are frozen in each row."""
-        held = torch.zeros(len(rows), columns, dtype=torch.bool, device=self.model.device)
-        for place, row in enumerate(rows.tolist()):
-            for unit in self.each[row // self.patches].held:
+    def _is_held(self, asides: Sequence[int], columns: int) -> Tensor:
+        """`[row, columns]` which columns of their layer's site are frozen in the rows of some asides."""
+        held = torch.zeros(len(asides), columns, dtype=torch.bool)
+        for place, number in enumerate(asides):
+            for unit in self.each[number].held:
                 held[place, self.model.columns(unit)] = True
-        return held
+        return held.repeat_interleave(self.patches, 0).to(self.model.device)

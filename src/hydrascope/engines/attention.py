@@ -38,6 +38,7 @@ class Prefix:
     Attributes:
         start: `[prompt]` where each prompt's suffix starts.
         length: of the suffixes.
+        before: how many positions are before the latest start.
         keys, values: per layer `[prompt, head, position, head width]`, of what is before the latest start.
         visible: per layer `[prompt, suffix, position]`: before the suffix, and seen from each of its positions.
         own: per layer `[prompt, suffix, suffix]`: which positions of the suffix see which.
@@ -45,21 +46,18 @@ class Prefix:
 
     start: Tensor
     length: int
+    before: int
     keys: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
     values: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
     visible: dict[int, Bool[Tensor, "prompt suffix position"]] = field(default_factory=dict)
     own: dict[int, Bool[Tensor, "prompt suffix suffix"]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, last: Int[Tensor, "prompt"], positions: Int[Tensor, "prompt slot"]) -> "Prefix":
-        """Of prompts of which each begins to change at the first of its `positions`."""
+    def of(cls, last: Int[Tensor, "prompt"], positions: Int[Tensor, "prompt slot"], device: torch.device) -> "Prefix":
+        """Of prompts that end at `last` and begin to change at the first of their `positions`, all on the CPU."""
         length = int((last - positions.amin(1)).max()) + 1
-        return cls((last + 1 - length).clamp_min(0), length)
-
-    @cached_property
-    def before(self) -> int:
-        """How many positions are before the latest start."""
-        return int(self.start.max())
+        start = (last + 1 - length).clamp_min(0)
+        return cls(start.to(device), length, int(start.max()))
 
     @cached_property
     def suffix(self) -> Int[Tensor, "prompt suffix"]:

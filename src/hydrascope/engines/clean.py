@@ -84,7 +84,7 @@ def clean_run_at(
             yield on_site(model, site, partial(keep, site))
 
     with model.measuring(), hooked(hooks()):
-        model.hf.base_model(input_ids=ids, use_cache=False)
+        model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     for site in sites:
         if site.whole == site and kept[site].shape != kept["embed"].shape:
             raise HydrascopeError(

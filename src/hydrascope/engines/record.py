@@ -67,7 +67,8 @@ class Record:
         """The rows of some branches."""
         if list(branches) == list(range(branches[0], branches[0] + len(branches))):
             return slice(self.first(branches[0]), self.first(branches[-1] + 1))
-        return torch.cat([torch.arange(self.first(branch), self.first(branch + 1)) for branch in branches])
+        each = [torch.arange(self.first(branch), self.first(branch + 1)) for branch in branches]
+        return torch.cat(each).to(self.model.device)
 
     def parents(self, branches: Sequence[int]) -> Tensor | None:
         """The row that each row of some branches branches off; None where all branch off the clean run."""
@@ -205,7 +206,7 @@ class Record:
         if not asides.each:
             self.final = residual
             return
-        added, base = asides.change.to(residual.dtype), asides.base.to(residual.device)
+        added, base = asides.change.to(residual.dtype), asides.base
         self.final = torch.cat([residual, residual[:, base] + added], 1)
         here = slice(residual.shape[1], None)
         for each in (self.delta, self.inner, self.inner_delta):
@@ -255,7 +256,7 @@ class Record:
             scale=(scale[:, None] / own_scale)[:, rows].unflatten(1, (-1, request.patches)),
             metrics=metrics,
             run_metrics=run_metrics,
-            clean_error=float((logits[:, :1] - clean_logit).abs().max()),
+            clean_error=(logits[:, :1] - clean_logit).abs().max(),
         )
 
     def _metrics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,8 +288,9 @@ class _UnitReads:
         pulled = projection.pulled_back(directions.mT).mT
         #: Which columns are read: those of the units, side by side, in the order in which the units are asked for.
         every = torch.arange(projection.units * projection.width)
-        self.columns = torch.cat([every[projection.columns(u.unit)] for u in units])
-        self.all_in_order = torch.equal(self.columns, every)
+        columns = torch.cat([every[projection.columns(u.unit)] for u in units])
+        self.all_in_order = torch.equal(columns, every)
+        self.columns = columns.to(model.device)
         self.weights = pulled[:, self.columns]
         if projection.width > 1:
             # [prompt, column, unit · readout]: block by block, so that one product reads all units.

@@ -40,7 +40,7 @@ def measure(model: LanguageModel, request: Request) -> Readings:
         for field in fields(Readings)
         if field.name != "clean_error"
     }
-    return Readings(**stacked, clean_error=max(readings.clean_error for readings in each))
+    return Readings(**stacked, clean_error=torch.stack([readings.clean_error for readings in each]).max())
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ class _Prompt:
             scale=(sigma / own_sigma).view(shape),
             metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
             run_metrics=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
-            clean_error=float((read - logits).abs().max()),
+            clean_error=(read - logits).abs().max(),
         )
 
     @property

@@ -89,4 +89,4 @@ class Readings:
     scale: Float[Tensor, "prompt run patch"]
     metrics: Float[Tensor, "metric prompt"]
     run_metrics: Float[Tensor, "metric prompt run patch"]
-    clean_error: float
+    clean_error: Float[Tensor, ""]

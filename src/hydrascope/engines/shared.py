@@ -57,7 +57,7 @@ def shared_and_clean_run_at(
 ) -> tuple[Shared, CleanRun]:
     """As `shared`, and what the same pass shows at some places of some prompts, as `clean_run_at`."""
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
-    prefix = Prefix.of(last.to(model.device), positions.to(model.device))
+    prefix = Prefix.of(last, positions, model.device)
     with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):
         runs = torch.cat([torch.arange(len(tokens)), prompts])
         run = clean_run_at(model, tokens, runs, torch.cat([last, places]), sites)

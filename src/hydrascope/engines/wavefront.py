@@ -51,13 +51,20 @@ def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -
     ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
     values = {component: request.values(component).to(model.device) for component in ablated}
     routines = fastest_routines(model) if request.routines is None else request.routines
-    common = request.shared or shared(model, request.tokens, positions, sites_read(model, request.units), routines)
+    common = request.shared or shared(
+        model, request.tokens, request.positions, sites_read(model, request.units), routines
+    )
     prefix = common.prefix
     with model.measuring(), fast_kernels(model, routines):
         record = Record(model, request, plan, common.clean)
         sweep = _Sweep(model, request, values, plan, record, prefix, positions, last, watch)
         with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
-            model.hf.base_model(input_ids=ids.gather(1, prefix.suffix), position_ids=prefix.suffix, use_cache=False)
+            suffixes = ids.gather(1, prefix.suffix)
+            # Without a mask transformers looks at the positions, for which the device would have to stop.
+            everything = torch.ones_like(suffixes)
+            model.hf.base_model(
+                input_ids=suffixes, attention_mask=everything, position_ids=prefix.suffix, use_cache=False
+            )
         return sweep
 
 
