@@ -1,0 +1,1 @@
+"""A model behind a page: questions about one prompt, answered by the engine, now."""
