@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from hydrascope.components import Run, answering
+from hydrascope.components import Component, Run, answering
 from hydrascope.measures import amounts, per_prompt
 from hydrascope.model import LanguageModel
 
@@ -65,6 +65,13 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
     }
 
 
+def intact(results: xr.Dataset) -> list[dict[str, Any]]:
+    """What each layer, and each head that was read, writes in the intact run of a result of one prompt."""
+    written = results["unembed"].isel(readout=0, prompt=0)
+    labels = map(str, written["component"].values)
+    return [{"name": name, "intact": value} for name, value in zip(labels, written.values.tolist(), strict=True)]
+
+
 def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: str) -> dict[str, Any]:
     of = results.sel(ablated=label)
     removed, lost = -of["direct"].astype(np.float64), -of["total"].astype(np.float64)
@@ -93,11 +100,12 @@ def _frozen(results: xr.Dataset, run: Run, alone: str) -> list[dict[str, Any]]:
 
 def _parts(model: LanguageModel, results: xr.Dataset, run: Run) -> list[dict[str, Any]]:
     after = results["unembed_ablated"].sel(ablated=str(run)).values.tolist()
-    answers = set(map(str, answering(model, run, model.components)))
+    names = list(map(str, results["component"].values))
+    answers = set(map(str, answering(model, run, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
     return [
         {"name": name, "intact": one, "ablated": other, "change": other - one, "answers": name in answers}
-        for name, one, other in zip(map(str, results["component"].values), before, after, strict=True)
+        for name, one, other in zip(names, before, after, strict=True)
     ]
 
 

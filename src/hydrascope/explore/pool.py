@@ -58,6 +58,10 @@ class Pool:
         longest = -min(positions, default=-1)
         return [index for index, ids in enumerate(self.tokens) if len(ids) >= longest]
 
+    def warm(self, watch: Watch) -> None:
+        """Run all prompts, and keep what layers and heads write at the last position."""
+        self._at("last", (), watch)
+
     def clean_runs(self, plan: Plan, index: int, positions: Sequence[int], watch: Watch) -> CleanRuns:
         """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
         at = "last" if plan.places[index].positions == (len(plan.tokens[index]) - 1,) else "all"
@@ -81,12 +85,12 @@ class Pool:
     def _at(self, at: str, sites: Sequence[Component], watch: Watch) -> CleanRuns:
         """What stands at `sites`, and whatever was asked for before, in the clean runs of all."""
         before = self._kept.get(at)
-        missing = [site for site in sites if before is None or site not in before.values]
-        if not missing:
-            return self._kept[at]
+        # At one position they are little enough to be kept of all layers and heads.
+        wanted = dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *sites])
+        missing = [site for site in wanted if before is None or site not in before.values]
+        if before is not None and not missing:
+            return before
         everyone = places(self.model, self.prompts.prompts, self.tokens, at)
-        if before is None and at == "last":  # little enough to be kept of all layers and heads
-            missing = list(dict.fromkeys([*_anywhere(self.model), *missing]))
         parts = []
         for start in range(0, len(self.tokens), _BATCH):
             watch.progress("running the prompts that patches come from", start, len(self.tokens))

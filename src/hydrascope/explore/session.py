@@ -15,7 +15,7 @@ from hydrascope.components import Run, selected_runs
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean import clean_run
 from hydrascope.errors import HydrascopeError
-from hydrascope.explore.answers import answer, next_tokens
+from hydrascope.explore.answers import answer, intact, next_tokens
 from hydrascope.explore.pool import Pool
 from hydrascope.explore.question import Question
 from hydrascope.explore.watch import StoppedError, Watch
@@ -57,12 +57,20 @@ class Session:
         self.model = model
         self.pool = Pool(model, prompts)
 
+    def warm(self, watch: Watch) -> None:
+        """Run the prompts that patches come from, so that the first question finds them run."""
+        with watch.over(self.model):
+            self.pool.warm(watch)
+
     def read(self, question: Question, watch: Watch) -> dict[str, Any]:
-        """The prompt's tokens and the model's most likely next ones."""
+        """The prompt's tokens, the model's most likely next ones, and what each part writes in the intact run."""
         tokens = self._tokens(question)
         with watch.over(self.model), torch.no_grad():
             logits = logits_of(self.model, clean_run(self.model, [tokens], []).final)[0]
-        return next_tokens(self.model, tokens, logits)
+        # The intact run is read in every run: this one is the smallest.
+        last = Run(self.model.components[-1:])
+        results = self.measured(replace(question, ablation="zero", at="last"), [last], watch)
+        return {**next_tokens(self.model, tokens, logits), "parts": intact(results)}
 
     def ablate(self, question: Question, watch: Watch) -> dict[str, Any]:
         """What the run of the question does, and what each frozen part was worth in it."""

@@ -1,0 +1,152 @@
+"""The local server's answers: the page, and what it asks of the model, told as it is computed."""
+
+import asyncio
+import json
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from hydrascope.errors import HydrascopeError
+from hydrascope.explore.guard import Guard
+from hydrascope.explore.jobs import BusyError, Jobs, Work
+from hydrascope.explore.question import Question
+from hydrascope.explore.session import Session
+from hydrascope.explore.views import live, of_one_prompt, of_results, waiting
+from hydrascope.explore.watch import Watch
+from hydrascope.page import html
+
+#: Bytes of a request, and seconds in which it must have come.
+MOST_BYTES, SECONDS = 200_000, 10.0
+
+#: What something may be saved as: a name that is no path, hidden file or option anywhere.
+_NAME = re.compile(r"[\w][\w .+-]{0,79}")
+
+
+def application(
+    session: Session, jobs: Jobs, *, port: int, token: str, folder: Path, results: xr.Dataset | None = None
+) -> ASGIApp:
+    """What answers on `port` at addresses that begin with `/token/`.
+
+    Args:
+        jobs: where questions are answered.
+        folder: where results and reports are saved.
+        results: what the page shows until a prompt is asked about; nothing by default.
+
+    Raises:
+        HydrascopeError: the results are none that a page can show.
+    """
+    page, chunks = of_results(results) if results is not None else (waiting(session), {})
+    document = html.one_file({**page, "live": live(session, folder)}, chunks)
+    policy = f"{html.own_policy(live=True)}; frame-ancestors 'none'"
+
+    async def home(request: Request) -> Response:
+        return HTMLResponse(document, headers={"Content-Security-Policy": policy})
+
+    def about(answer: Callable[[Question, Watch], Any]) -> Callable[[Mapping[str, Any]], Work]:
+        def work(asked: Mapping[str, Any]) -> Work:
+            question = Question.of(asked.get("question"))
+            return lambda watch: answer(question, watch)
+
+        return work
+
+    def sweep(question: Question, watch: Watch) -> dict[str, Any]:
+        told, arrays = of_one_prompt(session.sweep(question, watch))
+        return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
+
+    def saving(asked: Mapping[str, Any]) -> Work:
+        question, place = Question.of(asked.get("question")), folder / _file_name(asked.get("name"))
+        keep = session.save_all if asked.get("everyone") is True else session.save
+        return lambda watch: keep(question, place, watch)
+
+    works = {"read": about(session.read), "ablate": about(session.ablate), "sweep": about(sweep), "save": saving}
+    answering = [Route(f"/{name}", _answering(jobs, work), methods=["POST"]) for name, work in works.items()]
+    routes = [Mount(f"/{token}", routes=[Route("/", home, methods=["GET"]), *answering])]
+    return Guard(Starlette(routes=routes), port, token)
+
+
+def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Work]) -> Callable[[Request], Any]:
+    """Answers a question in lines of JSON: how far it is, and last its `answer` or `error`."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            asked = await _read(request)
+            return StreamingResponse(_told(jobs, work(asked)), media_type="application/x-ndjson")
+        except BusyError as error:
+            return JSONResponse({"error": str(error)}, 503)
+        except HydrascopeError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    return answer
+
+
+def _told(jobs: Jobs, work: Work) -> AsyncIterator[str]:
+    """What a job tells, as it tells it; whoever stops listening stops the job.
+
+    Raises:
+        BusyError: too many wait.
+    """
+    loop = asyncio.get_running_loop()
+    updates: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def tell(update: dict[str, Any]) -> None:
+        with suppress(RuntimeError):  # the server has ended, and nobody listens
+            loop.call_soon_threadsafe(updates.put_nowait, update)
+
+    watch = jobs.put(work, tell)
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            update: dict[str, Any] = {}
+            while not update.keys() & {"answer", "error"}:
+                update = await updates.get()
+                yield html.as_json(update) + "\n"
+        finally:
+            watch.stop()
+
+    return lines()
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    """The JSON object that a request holds.
+
+    Raises:
+        HydrascopeError: it holds none, is too large, or doesn't come.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        raise HydrascopeError("this is no JSON: send application/json")
+    body = b""
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise HydrascopeError(f"this question is larger than {MOST_BYTES:,} bytes: ask for less")
+        asked = json.loads(body)
+    except TimeoutError:
+        raise HydrascopeError(f"this question didn't come within {SECONDS:.0f} seconds: ask again") from None
+    except (ValueError, RecursionError):
+        raise HydrascopeError("this is no JSON that can be read") from None
+    if not isinstance(asked, dict):
+        raise HydrascopeError("this is no question: send an object")
+    return asked
+
+
+def _file_name(name: Any) -> str:
+    """`name`, if a file may be called so in any folder.
+
+    Raises:
+        HydrascopeError: it may not.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip(" ."):
+        raise HydrascopeError("give a name of letters, digits, spaces and .+-_ to save by, at most 80 of them")
+    return name
