@@ -17,13 +17,15 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from hydrascope.errors import HydrascopeError
+from hydrascope.explore.behind import live, waiting
 from hydrascope.explore.guard import Guard
 from hydrascope.explore.jobs import BusyError, Jobs, Work
 from hydrascope.explore.question import Question
 from hydrascope.explore.session import Session
-from hydrascope.explore.views import live, of_one_prompt, of_results, waiting
 from hydrascope.explore.watch import Watch
+from hydrascope.measures import Bootstrap
 from hydrascope.page import html
+from hydrascope.page.data import shown, shown_alone
 
 #: Bytes of a request, and seconds in which it must have come.
 MOST_BYTES, SECONDS = 200_000, 10.0
@@ -45,7 +47,7 @@ def application(
     Raises:
         HydrascopeError: the results are none that a page can show.
     """
-    page, chunks = of_results(results) if results is not None else (waiting(session), {})
+    page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
     document = html.one_file({**page, "live": live(session, folder)}, chunks)
     policy = f"{html.own_policy(live=True)}; frame-ancestors 'none'"
 
@@ -60,7 +62,7 @@ def application(
         return work
 
     def sweep(question: Question, watch: Watch) -> dict[str, Any]:
-        told, arrays = of_one_prompt(session.sweep(question, watch))
+        told, arrays = shown_alone(session.sweep(question, watch))
         return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
 
     def saving(asked: Mapping[str, Any]) -> Work:

@@ -93,7 +93,7 @@ async function answer(what) {
     if (showsPrompt() && ["read", "ablate"].includes(what)) {
       const { page: told, arrays } = await one("sweep");
       show(told, arrays);
-      redraw();
+      await redraw();
     }
     finished(mine, "");
   } catch (error) {
@@ -224,8 +224,8 @@ export function startLive() {
   });
   $("views").addEventListener("change", (event) => {
     if (event.target.value === "") show();
-    change({ views: event.target.value });
     redraw();
+    change({ views: event.target.value });
   });
   $("stop").onclick = () => current.abort();
   $("save").addEventListener("submit", saveFound);
