@@ -1,11 +1,11 @@
 // A prompt is typed, parts are ablated and frozen, and the model behind the page answers. Where none is, it says so.
 
 import { $, cut, make, oneLine, written } from "./elements.js";
-import { page, show } from "./data.js";
+import { measured, page, show } from "./data.js";
 import { ask, why } from "./asking.js";
 import { drawNetwork, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
-import { redraw, writeAddress } from "./page.js";
+import { choose, redraw, writeAddress } from "./page.js";
 
 const live = page.live;
 const EMPTY = { text: "", run: "", ablation: "resample", patches: 15, seed: 0, twin: "", at: "last", target: "", heads: "", views: "" };
@@ -67,6 +67,8 @@ function pick(name) {
   const how = document.querySelector("input[name=click]:checked").value;
   const run = toggled(question.run, name, how);
   $("run-label").value = run;
+  const row = measured() ? page.parts.findIndex((each) => each.name === name) : -1;
+  if (row >= 0 && how === "ablated") choose({ part: row });
   return change({ run }, "run");
 }
 
@@ -127,12 +129,12 @@ function tellProgress({ doing, done, total }) {
 /** The prompt's tokens, and what most likely comes next. */
 function tellTokens({ tokens, next, parts }) {
   intact = parts;
-  const chosen = new Set(["last", "all"].includes(question.at) ? [] : question.at.split(",").map(Number));
+  const chosen = { last: [-1], all: tokens.map((_, i) => i - tokens.length) }[question.at] ?? question.at.split(",").map(Number);
   const token = (text, i) => {
     const place = i - tokens.length;
     const made = make("button", { type: "button", className: "token", onclick: () => pickToken(place) }, oneLine(text));
     made.setAttribute("aria-label", `token ${i}, “${oneLine(text)}”`);
-    made.setAttribute("aria-pressed", String(chosen.has(place)));
+    made.setAttribute("aria-pressed", String(chosen.includes(place)));
     made.dir = "auto";
     return made;
   };
