@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hydrascope.components import Component, Run
     from hydrascope.errors import HydrascopeError
     from hydrascope.experiments import Interactions, Mediation
+    from hydrascope.explore.notebook import view
     from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
     from hydrascope.measures.ranking import rank
@@ -68,6 +69,7 @@ __all__ = [
     "shapley",
     "sweep",
     "tidy",
+    "view",
 ]
 
 #: Where each public name is defined; imported when it is asked for, since PyTorch takes seconds.
@@ -79,6 +81,7 @@ _HOMES = {
     "components": ("Component", "Run"),
     "errors": ("HydrascopeError",),
     "experiments": ("Interactions", "Mediation"),
+    "explore.notebook": ("view",),
     "fair_importance": ("shapley",),
     "loading": ("load_model",),
     "measures.ranking": ("rank",),

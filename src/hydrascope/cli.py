@@ -342,7 +342,8 @@ def explore(
 
     require_server()
     from hydrascope import load_model
-    from hydrascope.explore.server import pool_of, require_same_model, serve
+    from hydrascope.explore.behind import pool_of, require_same_model
+    from hydrascope.explore.server import serve
     from hydrascope.explore.session import Session
 
     if not out.is_dir():

@@ -16,9 +16,10 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.explore import app as served
 from hydrascope.explore import require_server
 from hydrascope.explore.app import application
+from hydrascope.explore.behind import pool_of, require_same_model
 from hydrascope.explore.jobs import BusyError, Jobs
 from hydrascope.explore.question import Question
-from hydrascope.explore.server import listen, pool_of, require_same_model
+from hydrascope.explore.server import listen
 from hydrascope.explore.session import Session
 from hydrascope.explore.watch import Watch
 

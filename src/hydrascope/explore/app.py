@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import re
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,18 +18,14 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.explore.behind import live, waiting
 from hydrascope.explore.guard import Guard
 from hydrascope.explore.jobs import BusyError, Jobs, Work
-from hydrascope.explore.question import Question
 from hydrascope.explore.session import Session
-from hydrascope.explore.watch import Watch
+from hydrascope.explore.works import works
 from hydrascope.measures import Bootstrap
 from hydrascope.page import html
-from hydrascope.page.data import shown, shown_alone
+from hydrascope.page.data import shown
 
 #: Bytes of a request, and seconds in which it must have come.
 MOST_BYTES, SECONDS = 200_000, 10.0
-
-#: What something may be saved as: a name that is no path, hidden file or option anywhere.
-_NAME = re.compile(r"[\w][\w .+-]{0,79}")
 
 
 def application(
@@ -48,30 +42,14 @@ def application(
         HydrascopeError: the results are none that a page can show.
     """
     page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
-    document = html.one_file({**page, "live": live(session, folder)}, chunks)
-    policy = f"{html.own_policy(live=True)}; frame-ancestors 'none'"
+    document = html.one_file({**page, "live": live(session, folder)}, chunks, server=True)
+    policy = f"{html.own_policy(server=True)}; frame-ancestors 'none'"
 
     async def home(request: Request) -> Response:
         return HTMLResponse(document, headers={"Content-Security-Policy": policy})
 
-    def about(answer: Callable[[Question, Watch], Any]) -> Callable[[Mapping[str, Any]], Work]:
-        def work(asked: Mapping[str, Any]) -> Work:
-            question = Question.of(asked.get("question"))
-            return lambda watch: answer(question, watch)
-
-        return work
-
-    def sweep(question: Question, watch: Watch) -> dict[str, Any]:
-        told, arrays = shown_alone(session.sweep(question, watch))
-        return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
-
-    def saving(asked: Mapping[str, Any]) -> Work:
-        question, place = Question.of(asked.get("question")), folder / _file_name(asked.get("name"))
-        keep = session.save_all if asked.get("everyone") is True else session.save
-        return lambda watch: keep(question, place, watch)
-
-    works = {"read": about(session.read), "ablate": about(session.ablate), "sweep": about(sweep), "save": saving}
-    answering = [Route(f"/{name}", _answering(jobs, work), methods=["POST"]) for name, work in works.items()]
+    kinds = works(session, folder).items()
+    answering = [Route(f"/{kind}", _answering(jobs, work), methods=["POST"]) for kind, work in kinds]
     routes = [Mount(f"/{token}", routes=[Route("/", home, methods=["GET"]), *answering])]
     return Guard(Starlette(routes=routes), port, token)
 
@@ -141,14 +119,3 @@ async def _read(request: Request) -> dict[str, Any]:
     if not isinstance(asked, dict):
         raise HydrascopeError("this is no question: send an object")
     return asked
-
-
-def _file_name(name: Any) -> str:
-    """`name`, if a file may be called so in any folder.
-
-    Raises:
-        HydrascopeError: it may not.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip(" ."):
-        raise HydrascopeError("give a name of letters, digits, spaces and .+-_ to save by, at most 80 of them")
-    return name

@@ -10,54 +10,13 @@ from pathlib import Path
 import uvicorn
 import xarray as xr
 
-from hydrascope import fingerprint, zoo
 from hydrascope.errors import HydrascopeError
 from hydrascope.explore.app import application
 from hydrascope.explore.jobs import Jobs
 from hydrascope.explore.session import Session
-from hydrascope.model import LanguageModel
-from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import PromptSet
-
-#: So many that they are run in seconds, and 15 patches can be drawn from them in many ways.
-DEFAULT_PROMPTS = 64
 
 #: So many ports are tried from the one asked for on.
 _PORTS = 20
-
-
-def pool_of(model: str, prompts: str | None, limit: int | None, results: xr.Dataset | None) -> PromptSet:
-    """The prompts that patches come from: as asked for, those of the results, or some that are shipped.
-
-    Args:
-        model: its name.
-
-    Raises:
-        HydrascopeError: they can't be read.
-    """
-    if prompts is not None:
-        found = load_prompts(prompts)
-    elif results is not None:
-        found = PromptSet.of(list(map(str, results["text"].values)), str(results.attrs.get("prompts", "prompts")))
-    elif model == zoo.PHANTOM:
-        found = load_prompts(zoo.PHANTOM)
-    else:
-        found = load_prompts("demo").limit(DEFAULT_PROMPTS)
-    return found if limit is None else found.limit(limit)
-
-
-def require_same_model(model: LanguageModel, results: xr.Dataset, name: str) -> None:
-    """Refuse the results of another model than the one behind the page.
-
-    Raises:
-        HydrascopeError: they are.
-    """
-    revision = model.revision or fingerprint.of_parameters(model.hf)
-    if results.attrs.get("revision") != revision:
-        raise HydrascopeError(
-            f"{name} is of {results.attrs.get('model')} ({results.attrs.get('revision')}), and {model.name} is "
-            f"{revision}: give the model that was measured"
-        )
 
 
 def serve(

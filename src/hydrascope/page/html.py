@@ -23,15 +23,18 @@ _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
-def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes]) -> str:
+def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bool = False) -> str:
     """The HTML of a page that says `page` and holds `chunks`, compressed arrays, by name.
 
     Its content security policy lets nothing run but its own script, and nothing be fetched.
+
+    Args:
+        server: whether the page may ask the server that it came from.
     """
     template, style = _own("template.html"), _own("page.css")
     script = joined_script()
     filled = {
-        "policy": own_policy(live="live" in page),
+        "policy": own_policy(server=server),
         "title": escape(f"{page['model']} · hydrascope"),
         "style": style,
         "script": script,
@@ -42,13 +45,13 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], template)
 
 
-def own_policy(*, live: bool) -> str:
+def own_policy(*, server: bool) -> str:
     """A content security policy for a page with the script and the style of `one_file`, and nothing else.
 
     Args:
-        live: whether it may ask the server that it came from.
+        server: whether it may ask the server that it came from.
     """
-    connect = " connect-src 'self';" if live else ""
+    connect = " connect-src 'self';" if server else ""
     return (
         f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src '{_hash(_own('page.css'))}';{connect} "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"

@@ -60,7 +60,8 @@ function change(changed, what = "ablate") {
   Object.assign(question, changed);
   fitControls();
   writeAddress();
-  return answer(what);
+  // Before a prompt is asked about, nothing can be answered.
+  return what === "read" || question.text ? answer(what) : null;
 }
 
 function pick(name) {

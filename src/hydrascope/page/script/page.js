@@ -32,7 +32,8 @@ export function writeAddress() {
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
     if (state[key] !== ALL) said.set(key, names()[state[key]]);
   }
-  history.replaceState(null, "", `#${said}`);
+  // A page inside a notebook has no address.
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${said}`);
 }
 
 export function choose(change) {
