@@ -4,11 +4,12 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 import uvicorn
-from opened import HOSTILE, rows_of, saved
+from opened import FEW, HOSTILE, rows_of, saved
 from plain import loaded
 
 import hydrascope as hs
@@ -191,8 +192,10 @@ def test_a_frozen_part_shows_what_it_was_worth(opened, session, address):
 def test_what_replaces_it_and_where_can_be_chosen(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.1")
-    for name, ablation in (("zero", hs.Zero()), ("mean", hs.Mean()), ("noise", hs.Noise(PATCHES))):
+    for name, ablation in (("zero", hs.Zero()), ("mean", hs.Mean()), ("noise", hs.Noise(PATCHES, scale=1))):
         settle(page, "ablation", name)
+        if name == "noise":
+            settle(page, "noise_scale", 1)
         close(shown_effects(page, "attn.1"), expected_effects(swept(session, ablation, ablate="attn.1"), "attn.1"))
     settle(page, "ablation", "resample")
     settle(page, "seed", 4)
@@ -343,14 +346,16 @@ def test_a_server_that_ends_and_starts_again(opened, session, folder):
     opened.told.clear()
 
 
-def test_a_stored_result_and_its_prompts(opened, session, folder):
-    results = swept(session)
+def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
+    monkeypatch.setattr("hydrascope.explore.app.Bootstrap", lambda: FEW)
+    results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
     session = Session(session.model, list(results["text"].values))
     with serving(session, folder, results=results) as address:
-        page = opened(f"{address}#patches={PATCHES}&part=attn.1&prompt=3")
+        page = opened(f"{address}#part=attn.1&prompt=3")
         page.wait_for_selector("body[data-drawn]")
         assert page.locator("#story pre").text_content() == POOL[3]
         answered(page, lambda: page.get_by_role("button", name="Ask the model about it").click())
+        assert page.locator("#patches").input_value() == str(PATCHES)
         pick(page, "attn.1")
         stored = results.isel(prompt=[3])
         close(shown_effects(page, "attn.1"), expected_effects(stored, "attn.1"))
@@ -361,7 +366,8 @@ def test_a_stored_result_and_its_prompts(opened, session, folder):
         page.wait_for_function("() => document.querySelector('#matrix h2').textContent.includes('8 prompts')")
 
 
-def test_what_was_found_is_saved(opened, session, address, folder):
+def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
+    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
     page = started(opened, address)
     pick(page, "mlp.0")
     page.locator("#save-name").fill("my find")

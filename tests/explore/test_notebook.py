@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from opened import HOSTILE, example, with_prompts
+from opened import FEW, HOSTILE, example, with_prompts
 from plain import loaded
 
 import hydrascope as hs
@@ -43,6 +43,12 @@ HOST = """
 @pytest.fixture(scope="module")
 def model():
     return loaded("gpt2")
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """Intervals are looked at elsewhere."""
+    monkeypatch.setattr(notebook, "Bootstrap", lambda: FEW)
 
 
 @pytest.fixture

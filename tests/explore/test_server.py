@@ -210,7 +210,10 @@ def test_one_question_after_another(jobs):
     watch = jobs.put(slow, first.append)
     assert slow.started.wait(10)
     jobs.put(lambda watch: "done", second.append)
-    assert second == [{"doing": "waiting for other questions", "done": 0, "total": 0}]
+    assert second == [{"doing": "waiting for another question", "done": 0, "total": 0}]
+    watch.progress("measuring", 2, 5)
+    assert first == [{"doing": "measuring", "done": 2, "total": 5}]
+    assert second[1] == {"doing": "waiting, while the model is measuring", "done": 2, "total": 5}
     with pytest.raises(BusyError, match="1 questions wait already: ask again in a moment"):
         jobs.put(lambda watch: "done", lambda update: None)
     watch.stop()

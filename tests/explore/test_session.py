@@ -1,10 +1,12 @@
 """What a live question is answered with is what a sweep over the same prompts gives, and what plain runs give."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from opened import FEW
 from plain import Reader, loaded, plain_run, quantities
 
 import hydrascope as hs
@@ -20,6 +22,12 @@ TYPED = "cats and"
 
 #: Everything is float64; the sweep multiplies the same numbers in other batches.
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """Intervals are looked at elsewhere."""
+    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def application(
         HydrascopeError: the results are none that a page can show.
     """
     page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
-    document = html.one_file({**page, "live": live(session, folder)}, chunks, server=True)
+    document = html.one_file({**page, "live": live(session, folder, results)}, chunks, server=True)
     policy = f"{html.own_policy(server=True)}; frame-ancestors 'none'"
 
     async def home(request: Request) -> Response:

@@ -17,11 +17,14 @@ from hydrascope.prompts import PromptSet
 DEFAULT_PROMPTS = 64
 
 
-def live(session: Session, folder: Path, *, notebook: bool = False) -> dict[str, Any]:
+def live(
+    session: Session, folder: Path, results: xr.Dataset | None = None, *, notebook: bool = False
+) -> dict[str, Any]:
     """What the page must know of the model to ask it: its layers, how many heads, where patches come from.
 
     Args:
         folder: where results and reports are saved.
+        results: what the page shows: questions are asked as they were, unless others are.
         notebook: whether it asks the notebook that it stands in, and not a server.
     """
     model = session.model
@@ -33,7 +36,17 @@ def live(session: Session, folder: Path, *, notebook: bool = False) -> dict[str,
         "ablations": list(ABLATIONS),
         "folder": str(folder),
         "notebook": notebook,
+        "defaults": {} if results is None else _asked(results),
     }
+
+
+def _asked(results: xr.Dataset) -> dict[str, Any]:
+    """How results were measured, as a question says it."""
+    attributes = results.attrs
+    named = ("ablation", "patches", "seed", "noise_scale", "different_target")
+    found = {name: attributes[name] for name in named if name in attributes}
+    found = found if found.get("ablation") in ABLATIONS else {}  # it may be one of the user's own
+    return found | ({"at": attributes["positions"]} if attributes.get("positions") in ("last", "all") else {})
 
 
 def waiting(session: Session) -> dict[str, Any]:

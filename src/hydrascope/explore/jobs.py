@@ -30,7 +30,7 @@ class Jobs:
             most: questions that wait at most.
             seconds: that each may take.
         """
-        self._waiting: queue.Queue[tuple[Work, Watch] | None] = queue.Queue(most)
+        self._waiting: queue.Queue[tuple[Work, Watch, Tell] | None] = queue.Queue(most)
         self._seconds = seconds
         self._current: Watch | None = None
         self._thread = threading.Thread(target=self._work, name="hydrascope explore", daemon=True)
@@ -45,11 +45,17 @@ class Jobs:
         Raises:
             BusyError: too many wait.
         """
-        watch = Watch(tell, self._seconds)
+
+        def told(update: dict[str, Any]) -> None:
+            tell(update)
+            if "doing" in update:
+                self._tell_waiting(update)
+
+        watch = Watch(told, self._seconds)
         if self._current is not None:
-            tell({"doing": "waiting for other questions", "done": 0, "total": 0})
+            tell({"doing": "waiting for another question", "done": 0, "total": 0})
         try:
-            self._waiting.put_nowait((work, watch))
+            self._waiting.put_nowait((work, watch, tell))
         except queue.Full:
             raise BusyError(f"{self._waiting.maxsize} questions wait already: ask again in a moment") from None
         return watch
@@ -63,9 +69,15 @@ class Jobs:
         self._waiting.put(None)
         self._thread.join()
 
+    def _tell_waiting(self, update: dict[str, Any]) -> None:
+        """Whoever waits is told what for."""
+        for job in list(self._waiting.queue):
+            if job is not None:
+                job[2]({**update, "doing": f"waiting, while the model is {update['doing']}"})
+
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
-            work, self._current = job
+            work, self._current, _ = job
             self._current.tell(_outcome(work, self._current))
             self._current = None
 

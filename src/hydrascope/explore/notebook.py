@@ -109,7 +109,7 @@ def view(
     pool = pool_of(model.name, None, None, results) if prompts is None else PromptSet.of(prompts)
     session, place = Session(model, pool), Path(folder).resolve()
     page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
-    document = html.one_file({**page, "live": live(session, place, notebook=True)}, chunks)
+    document = html.one_file({**page, "live": live(session, place, results, notebook=True)}, chunks)
     return _widget(document, height, Answers(session, place))
 
 

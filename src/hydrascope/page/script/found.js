@@ -22,7 +22,7 @@ export function tellFound(answer) {
   const { runs, frozen, balance, unit, patches, target } = answer, [run] = runs;
   const digits = Math.min(4, decimals(...runs.flatMap((each) => [...each.removed, ...each.lost, ...each.restored])));
   const number = (value) => written(value, digits);
-  const share = run.share >= 0 ? `: of what it removes ${written(run.share, 2)} is restored` : "";
+  const share = Number.isFinite(run.share) && run.share >= 0 ? `: of what it removes ${written(run.share, 2)} is restored` : "";
   const of = (count) => (patches > 1 ? ` (${count} of ${patches} patches)` : "");
   const told = make("p", {}, make("strong", {}, run.label));
   told.append(

@@ -8,7 +8,20 @@ import { tellFound } from "./found.js";
 import { choose, redraw, writeAddress } from "./page.js";
 
 const live = page.live;
-const EMPTY = { text: "", run: "", ablation: "resample", patches: 15, seed: 0, twin: "", at: "last", target: "", heads: "", views: "" };
+/** What is asked where nothing else is chosen: as the result that came with the page was measured. */
+const EMPTY = {
+  ...{ text: "", run: "", ablation: "resample", patches: 15, seed: 0, noise_scale: 3, different_target: false },
+  ...{ twin: "", at: "last", target: "", heads: "", views: "", ...live?.defaults },
+};
+/** The controls that say what replaces what is ablated, and for which ablations each is there. */
+const CONTROLS = {
+  ablation: null,
+  patches: ["resample", "noise"],
+  seed: ["resample", "noise"],
+  noise_scale: ["noise"],
+  different_target: ["resample"],
+  twin: ["counterfactual"],
+};
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let intact = []; // what parts write in the intact run of the prompt that was asked about
@@ -19,8 +32,9 @@ function asked() {
   const number = (text) => (text === "" ? null : Number(text));
   const { text, run, ablation, twin, at } = question;
   const heads = question.heads === "" ? [] : [Number(question.heads)];
-  const numbers = { patches: number(question.patches), seed: number(question.seed), target: number(question.target) };
-  return { text, run, ablation, twin, at, heads, ...numbers };
+  const names = ["patches", "seed", "noise_scale", "target"];
+  const numbers = Object.fromEntries(names.map((name) => [name, number(question[name])]));
+  return { text, run, ablation, twin, at, heads, ...numbers, different_target: String(question.different_target) === "true" };
 }
 
 /** What of the question the address holds. */
@@ -41,7 +55,8 @@ export function readLive(address) {
 function fillForm() {
   $("text").value = question.text;
   $("run-label").value = question.run;
-  for (const key of ["ablation", "patches", "seed", "twin"]) $(key).value = question[key];
+  for (const key of Object.keys(CONTROLS)) $(key).value = question[key];
+  $("different_target").checked = String(question.different_target) === "true";
   $("where").value = ["last", "all"].includes(question.at) ? question.at : "chosen";
   $("heads-of").value = question.heads;
   $("views").value = question.views;
@@ -51,9 +66,9 @@ function fillForm() {
 
 /** Only what the chosen ablation asks for. */
 function fitControls() {
-  const several = ["resample", "noise"].includes(question.ablation);
-  for (const key of ["patches", "seed"]) $(key).parentElement.hidden = !several;
-  $("twin").parentElement.hidden = question.ablation !== "counterfactual";
+  for (const [key, kinds] of Object.entries(CONTROLS)) {
+    $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
+  }
 }
 
 function change(changed, what = "ablate") {
@@ -215,8 +230,9 @@ export function startLive() {
     event.preventDefault();
     $("typed").requestSubmit();
   });
-  for (const key of ["ablation", "patches", "seed", "twin"]) {
-    $(key).addEventListener("change", (event) => change({ [key]: event.target.value }));
+  for (const key of Object.keys(CONTROLS)) {
+    $(key).addEventListener("change", ({ target }) =>
+      change({ [key]: target.type === "checkbox" ? target.checked : target.value }));
   }
   $("where").addEventListener("change", (event) =>
     change({ at: event.target.value === "chosen" ? "-1" : event.target.value }, "read"));
