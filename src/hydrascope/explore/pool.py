@@ -13,8 +13,8 @@ from hydrascope.explore.question import Question
 from hydrascope.explore.watch import Watch
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Plan
-from hydrascope.positions import places
-from hydrascope.prompts import AnyPrompts, PromptSet, tokenize
+from hydrascope.positions import Places, places
+from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, tokenize
 
 #: So many are run at a time.
 _BATCH = 16
@@ -78,8 +78,7 @@ class Pool:
         key = plan.prompts.prompts[index], plan.places[index]
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
             sites = list(dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *plan.sites]))
-            found = clean_runs(self.model, [key[0]], [plan.tokens[index]], [key[1]], sites, 1)
-            self._last = key, found
+            self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
         return _some(self._last[1], [0], plan.sites)
 
     def _at(self, at: str, sites: Sequence[Component], watch: Watch) -> CleanRuns:
@@ -91,16 +90,27 @@ class Pool:
         if before is not None and not missing:
             return before
         everyone = places(self.model, self.prompts.prompts, self.tokens, at)
-        parts = []
-        for start in range(0, len(self.tokens), _BATCH):
-            watch.progress("running the prompts that patches come from", start, len(self.tokens))
-            some = slice(start, start + _BATCH)
-            parts.append(
-                clean_runs(self.model, self.prompts.prompts[some], self.tokens[some], everyone[some], missing, _BATCH)
-            )
-        found = joined(parts)
+        # The shortest first, so that little is padded.
+        order, parts = sorted(range(len(self.tokens)), key=lambda index: len(self.tokens[index])), []
+        for start in range(0, len(order), _BATCH):
+            watch.progress("running the prompts that patches come from", start, len(order))
+            batch = order[start : start + _BATCH]
+            prompts = [self.prompts.prompts[index] for index in batch]
+            tokens, at_each = [self.tokens[index] for index in batch], [everyone[index] for index in batch]
+            parts.append(self._together(prompts, tokens, at_each, missing))
+        found = _some(joined(parts), np.argsort(order).tolist(), missing)
         self._kept[at] = found if before is None else replace(found, values={**before.values, **found.values})
         return self._kept[at]
+
+    def _together(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Sequence[Sequence[int]],
+        places: Sequence[Places],
+        sites: Sequence[Component],
+    ) -> CleanRuns:
+        """What stands at `sites` in the clean runs of some prompts, run together."""
+        return clean_runs(self.model, prompts, tokens, places, sites, len(tokens))
 
 
 def _anywhere(model: LanguageModel) -> list[Component]:
