@@ -398,6 +398,12 @@ def test_keys_alone_are_enough(opened, address):
     assert page.locator("#run-label").input_value() == "attn.1"
     assert page.evaluate("document.activeElement.dataset.part") == "attn.1"
     assert page.locator("#network [tabindex='0']").count() == 1
+    assert page.locator("#live").text_content().startswith("attn.1 removes ")
+    page.locator("#tokens [tabindex='0']").focus()
+    page.keyboard.press("ArrowLeft")
+    answered(page, lambda: page.keyboard.press("Enter"))
+    assert "at=-2" in page.url
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "token 6, “n”"
 
 
 def test_axe_finds_nothing_amiss(opened, address):

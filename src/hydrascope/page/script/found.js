@@ -57,5 +57,6 @@ export function tellFound(answer) {
       ["off by, at worst", balance.off.toExponential(1)],
     ],
   );
+  $("live").textContent = told.textContent;
   $("found-run").replaceChildren(told, effects, ...worth, books);
 }

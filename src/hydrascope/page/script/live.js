@@ -3,7 +3,7 @@
 import { $, cut, make, oneLine, written } from "./elements.js";
 import { measured, page, show } from "./data.js";
 import { ask, why } from "./asking.js";
-import { drawNetwork, parsed, showHeads, startNetwork, toggled } from "./network.js";
+import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
 import { choose, redraw, writeAddress } from "./page.js";
 
@@ -154,7 +154,7 @@ function tellTokens({ tokens, next, parts }) {
     made.dir = "auto";
     return made;
   };
-  $("tokens").replaceChildren(...tokens.map(token));
+  fillGroup("tokens", tokens.map(token));
   const first = next.length ? String(next[0].token) : "";
   const target = ({ token: id, text, probability }, i) => {
     const share = `${written(100 * probability, 1)}%`;
@@ -163,7 +163,7 @@ function tellTokens({ tokens, next, parts }) {
     made.setAttribute("aria-pressed", String((question.target || first) === String(id)));
     return made;
   };
-  $("next").replaceChildren(...next.map(target));
+  fillGroup("next", next.map(target));
   $("asked").hidden = false;
 }
 
@@ -213,6 +213,7 @@ export function startLive() {
   $("behind").textContent = `${page.model}, on this machine. Patches come from ${live.pool}, and your prompt is one more of them.`;
   $("start").hidden = true;
   $("question").disabled = false;
+  $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
   $("ablation").append(...live.ablations.map((name) => make("option", { value: name }, name)));
   const attention = live.layers.filter((name) => name.startsWith("attn"));
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));

@@ -48,6 +48,24 @@ export function startNetwork(layers, pick) {
   [...table.querySelectorAll("button")].slice(1).forEach((each) => (each.tabIndex = -1));
 }
 
+/** Fill a group with buttons, among which arrows move: it is one stop of the Tab key. */
+export function fillGroup(id, buttons) {
+  const group = $(id), had = [...group.children].indexOf(document.activeElement);
+  const enter = Math.max(0, had, buttons.findIndex((each) => each.getAttribute("aria-pressed") === "true"));
+  buttons.forEach((each, i) => (each.tabIndex = i === enter ? 0 : -1));
+  group.replaceChildren(...buttons);
+  if (had >= 0) buttons[Math.min(had, buttons.length - 1)]?.focus();
+  group.onkeydown = (event) => {
+    const place = buttons.indexOf(document.activeElement), last = buttons.length - 1;
+    const to = { ArrowLeft: place - 1, ArrowUp: place - 1, ArrowRight: place + 1, ArrowDown: place + 1, Home: 0, End: last };
+    if (place < 0 || !(event.key in to)) return;
+    event.preventDefault();
+    const next = buttons[Math.max(0, Math.min(to[event.key], last))];
+    buttons.forEach((each) => (each.tabIndex = each === next ? 0 : -1));
+    next.focus();
+  };
+}
+
 /** Arrows move among the layers: the table is one stop of the Tab key. */
 function walk(event, table) {
   const rows = [...table.tBodies[0].rows].map((row) => [...row.querySelectorAll("button")]);
@@ -67,7 +85,7 @@ function walk(event, table) {
 /** Buttons for the heads of a layer. */
 export function showHeads(layer, heads, pick) {
   const made = layer === null ? [] : Array.from({ length: heads }, (_, i) => partButton(`head.${layer}.${i}`, pick));
-  $("heads").replaceChildren(...made);
+  fillGroup("heads", made);
 }
 
 /** What parts write now, and which are ablated and frozen. */
@@ -83,7 +101,11 @@ export function drawNetwork(run, parts, changed) {
     button.className = `part ${how} ${changed && part?.answers ? "answers" : ""}`;
     button.setAttribute("aria-pressed", String(how !== ""));
     const values = part ? [part.intact, ...(changed ? [part.ablated] : [])].map((each) => written(each, digits)) : [];
-    const said = [values.length && `writes ${values[0]}`, values.length > 1 && `in this run ${values[1]}`];
+    const said = [
+      values.length && `writes ${values[0]}`,
+      values.length > 1 && `in this run ${values[1]}`,
+      button.classList.contains("answers") && "can answer",
+    ];
     button.setAttribute("aria-label", [how ? `${name}, ${how}` : name, ...said.filter(Boolean)].join(", "));
     button.querySelector(".name").textContent = `${SIGN[how]}${name}`;
     button.querySelector(".value").textContent = values.join(" → ");
