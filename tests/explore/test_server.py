@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
 
+import numpy as np
 import pytest
 from plain import loaded
 from starlette.requests import Request
@@ -14,7 +16,7 @@ from starlette.testclient import TestClient
 import hydrascope as hs
 from hydrascope.errors import HydrascopeError
 from hydrascope.explore import app as served
-from hydrascope.explore import require_server
+from hydrascope.explore import require_server, server
 from hydrascope.explore.app import application
 from hydrascope.explore.behind import pool_of, require_same_model
 from hydrascope.explore.jobs import BusyError, Jobs
@@ -311,3 +313,38 @@ def test_mistakes_on_the_command_line_are_said_at_once(hydrascope, folder):
         assert code == 2
         assert error.count("\n") == 1
         assert said in error
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_it_serves_until_ctrl_c(session, folder, monkeypatch, browser):
+    served_at, said, opened, before = [], [], [], threading.active_count()
+
+    def until_ctrl_c(self, sockets):
+        served_at.extend(each.getsockname() for each in sockets)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.uvicorn.Server, "run", until_ctrl_c)
+    monkeypatch.setattr(server.webbrowser, "open", opened.append)
+    for _ in range(2):
+        server.serve(session, port=21_000, folder=folder, browser=browser, say=said.append)
+    (host, port), _ = served_at
+    assert host == "127.0.0.1"
+    tokens = [re.fullmatch(rf"http://127.0.0.1:{port}/([\w-]+)/", address)[1] for address in said]
+    assert len(set(tokens)) == 2
+    assert all(len(token) >= 32 for token in tokens)
+    assert opened == (said if browser else [])
+    assert threading.active_count() == before
+
+
+def test_the_command(hydrascope, folder, monkeypatch):
+    given = {}
+    monkeypatch.setattr(server, "serve", lambda session, **options: given.update(options, session=session))
+    hydrascope("explore", "phantom", "--limit", 20, "--port", 1234, "--out", folder, "--no-browser")
+    assert given["session"].model.name == "phantom"
+    assert len(given["session"].pool.prompts.prompts) == 20
+    assert (given["port"], given["folder"], given["browser"], given["results"]) == (1234, folder, False, None)
+    # What the phantom is known for: attn.3 is restored, and by mlp.3 for a fifth of what is removed.
+    text = given["session"].pool.prompts.prompts[0].text
+    found = given["session"].ablate(Question(text, "attn.3|mlp.3", ablation="zero"), Watch())
+    removed, worth = found["runs"][1]["removed"][0], found["frozen"][0]["worth"]
+    np.testing.assert_allclose(worth / removed, 0.2, atol=0.01)
