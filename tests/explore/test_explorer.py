@@ -1,5 +1,6 @@
 """The explorer in a real browser, with a model behind it: what is clicked is computed, and shown as computed."""
 
+import os
 import re
 import threading
 import time
@@ -21,6 +22,8 @@ from hydrascope.explore.session import Session
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 TYPED = "cats and"
 PATCHES = 3
+#: Tests that run at the same time take each other no port.
+PORT = 20_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def session():
 
 
 @contextmanager
-def serving(session, folder, *, port=20_000, token="secret", results=None):
+def serving(session, folder, *, port=PORT, token="secret", results=None):
     """A server, the address of its page, and an end."""
     listening, jobs = listen(port), Jobs()
     port = listening.getsockname()[1]
