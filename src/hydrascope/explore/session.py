@@ -1,7 +1,7 @@
 """A model kept warm, and what it answers to questions about one prompt: every number as `hydrascope.sweep` gives it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.explore.answers import answer, intact, next_tokens
 from hydrascope.explore.pool import Pool
 from hydrascope.explore.question import Question
-from hydrascope.explore.watch import StoppedError, Watch
+from hydrascope.explore.watch import Watch
 from hydrascope.memory import Batch
 from hydrascope.metrics import logits_of
 from hydrascope.model import LanguageModel
@@ -119,7 +119,7 @@ class Session:
     def save_all(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:
         """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.run`.
 
-        Stopped, it leaves nothing.
+        Stopped or refused, it leaves nothing.
 
         Args:
             place: as for `save`.
@@ -139,7 +139,7 @@ class Session:
         try:
             with watch.over(self.model, look):
                 run(self.model, prompts, out=out, batch_size=2, **arguments)
-        except StoppedError:
+        except HydrascopeError:
             shutil.rmtree(out, ignore_errors=True)
             raise
         return _told(out, page)
@@ -216,7 +216,7 @@ def _with_its_parts(run: Run) -> tuple[Run, ...]:
     return tuple(dict.fromkeys((run, Run(run.ablated), *single)))
 
 
-def _counted(plan: Plan, watch: Watch) -> Any:
+def _counted(plan: Plan, watch: Watch) -> Callable[[LanguageModel, Request], Readings]:
     """The engine of `plan`, which tells how many of its runs it has made."""
     done = 0
 

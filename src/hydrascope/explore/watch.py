@@ -63,18 +63,26 @@ class Watch:
     def progress(self, doing: str, done: int, total: int) -> None:
         """Tell that `done` of `total` steps are taken, if not told a moment ago."""
         self.check()
-        now = time.monotonic()
-        if now - self._said >= EVERY:
-            self._said = now
+        if self._due:
+            self._said = time.monotonic()
             self.tell({"doing": doing, "done": done, "total": total})
+
+    @property
+    def _due(self) -> bool:
+        return time.monotonic() - self._said >= EVERY
 
     @contextmanager
     def over(self, model: LanguageModel, look: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Whatever `model` computes in here is watched: before every block it goes on, and `look` is called."""
+        """Whatever `model` computes in here is watched: before every block it is seen whether to go on.
+
+        Args:
+            look: tells the progress; called when it is time to.
+        """
 
         def before(*_: Any) -> None:
             self.check()
-            look()
+            if self._due:
+                look()
 
         with hooked(layer.register_forward_pre_hook(before) for layer in model.layers):
             yield
