@@ -12,7 +12,7 @@ os.environ.setdefault("HYDRASCOPE_KERNELS", "onednn+gelu")
 # No test may reach a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest_plugins = ["command"]
+pytest_plugins = ["browsing", "command"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

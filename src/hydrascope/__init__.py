@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hydrascope.costs import cost
     from hydrascope.errors import HydrascopeError
     from hydrascope.experiments import Interactions, Mediation
+    from hydrascope.explore.notebook import view
     from hydrascope.fair_importance import shapley
     from hydrascope.loading import load_model
     from hydrascope.measures.ranking import rank
@@ -70,6 +71,7 @@ __all__ = [
     "shapley",
     "sweep",
     "tidy",
+    "view",
 ]
 
 #: Where each public name is defined; imported when it is asked for, since PyTorch takes seconds.
@@ -82,6 +84,7 @@ _HOMES = {
     "costs": ("cost",),
     "errors": ("HydrascopeError",),
     "experiments": ("Interactions", "Mediation"),
+    "explore.notebook": ("view",),
     "fair_importance": ("shapley",),
     "loading": ("load_model",),
     "measures.ranking": ("rank",),

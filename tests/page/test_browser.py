@@ -1,32 +1,15 @@
 """The page in a real browser: opened from disk without a network, it says what was computed, and does what it says."""
 
-import csv
 import re
-import shutil
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from opened import FEW, HOSTILE, example, with_prompts
+from opened import FEW, HOSTILE, example, rows_of, saved, with_prompts
 
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.summary import sentences, summarise
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("the page is tested in Chromium, which isn't installed", allow_module_level=True)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the page is tested by playwright, which isn't installed"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +68,6 @@ def cell(page, ablated, component):
 
 def numbers(text):
     return [float(each.replace("−", "-")) for each in re.findall(r"−?\d+\.\d+", text)]
-
-
-def saved(page, button):
-    with page.expect_download() as found:
-        page.get_by_role("button", name=button).click()
-    return found.value.path().read_bytes()
-
-
-def rows_of(content):
-    return list(csv.DictReader(content.decode().splitlines()))
 
 
 def test_the_first_screen_says_the_verdict(opened, file, results):

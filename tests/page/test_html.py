@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -88,9 +89,30 @@ def test_what_is_no_number_is_null():
 
 
 def test_script_and_style_are_small():
-    own = [path for path in Path(html.__file__).parent.iterdir() if path.suffix in (".js", ".css", ".html")]
-    assert len(own) == 3
+    own = [path for path in Path(html.__file__).parent.rglob("*") if path.suffix in (".js", ".css", ".html")]
+    assert sorted(path.stem for path in own if path.suffix == ".js") == sorted(html.MODULES)
     assert sum(path.stat().st_size for path in own) < 100_000
+
+
+def test_modules_import_what_others_export_and_share_no_name():
+    """They are joined into one script: what one calls by a name, no other may."""
+    own, names = {}, []
+    for module in html.MODULES:
+        text = (Path(html.__file__).parent / "script" / f"{module}.js").read_text()
+        declared = re.findall(r"^(export )?(?:async )?(?:function\*?|const|let|class) ([\w$]+)", text, re.MULTILINE)
+        own[module] = text, {name for exported, name in declared if exported}
+        names += [name for _, name in declared]
+    assert sorted(names) == sorted(set(names))
+    for module, (text, _) in own.items():
+        imported = {}
+        for wanted, source in re.findall(r"^import \{([^}]*)\} from \"./(\w+).js\";$", text, re.MULTILINE):
+            imported[source] = {name.strip() for name in wanted.split(",")}
+        for source, wanted in imported.items():
+            assert wanted <= own[source][1], (module, source)
+            unused = [name for name in wanted if len(re.findall(rf"(?<![\w$.]){re.escape(name)}(?![\w$])", text)) < 2]
+            assert unused == [], module
+    assert "import " not in re.sub(r"//.*", "", html.joined_script())
+    assert "export " not in html.joined_script()
 
 
 def test_a_large_report_is_small(tmp_path):

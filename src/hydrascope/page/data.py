@@ -1,6 +1,6 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,28 @@ from hydrascope.measures import (
 )
 from hydrascope.page.arrays import STEPS, Arrays
 from hydrascope.page.pictures import Picture, pictures
-from hydrascope.summary import Interval, PartFindings, Summary, clearest, sentences, summarise, written
+from hydrascope.summary import (
+    Interval,
+    PartFindings,
+    Summary,
+    clearest,
+    number,
+    run_in_words,
+    sentences,
+    summarise,
+    written,
+)
 from hydrascope.summary.sentences import headline
 
 #: Columns of the table of prompts, as `measures.amounts` names them.
 AMOUNTS = ("removed", "lost", "restored")
+
+#: Instead of a verdict.
+ALONE = (
+    "One prompt, measured now.",
+    " What is restored on it says nothing of other prompts: there are no intervals and no verdict. Save it with all "
+    "prompts of the pool to have both.",
+)
 
 
 def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -41,57 +58,92 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
     if "readout" not in results.coords:
         raise HydrascopeError("this is no hydrascope result: it has no coordinate 'readout'")
     labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
-    arrays = Arrays()
-    readouts = [_readout(results, label, f"{number}.", arrays, bootstrap) for number, label in enumerate(labels)]
-    effects = readouts[0][0]
-    page = {
-        "model": str(results.attrs.get("model", "")),
-        "run": [
-            [name, value] for name, value in readouts[0][1].run.items() if name not in ("model", "readout", "unit")
+    arrays, readouts, first = Arrays(), [], None
+    for place, label in enumerate(labels):
+        effects, views = _views(results, label, f"{place}.", arrays, bootstrap)
+        found = summarise(results, bootstrap, label)
+        first = first or (effects, found)
+        readouts.append({**views, **_words(found, effects, bootstrap)})
+    assert first is not None
+    effects, found = first
+    return _page(effects, found.run, _start(found, effects), readouts, list(_notes(bootstrap)), arrays)
+
+
+def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """As `shown`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
+    arrays, once = Arrays(), Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
+    effects, views = _views(results, str(results["readout"].values[0]), "0.", arrays, once)
+    samples, unit_ = amounts(effects).isel(prompt=0), unit(effects)
+    lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
+    words = {
+        "verdicts": [ALONE],
+        "warnings": [],
+        "parts": [
+            [f"Ablating {part} removes {number(removed, 2)} {unit_} and loses {number(lost, 2)}."]
+            for part, removed, lost in lines
         ],
+        "fits": [None] * effects.sizes["ablated"],
+    }
+    start = int(effects["direct"].values[0].argmin())
+    return _page(effects, run_in_words(results, effects), start, [{**views, **words}], list(_notes(once))[1:], arrays)
+
+
+def _page(
+    effects: xr.Dataset,
+    run: Mapping[str, str],
+    start: int,
+    readouts: list[dict[str, Any]],
+    notes: list[str],
+    arrays: Arrays,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    page = {
+        "model": str(effects.attrs.get("model", "")),
+        "run": [[name, value] for name, value in run.items() if name not in ("model", "readout", "unit")],
         "depth": depth(effects),
-        "start": _start(readouts[0][1], effects),
+        "start": start,
         "parts": _parts(effects["ablated"]),
         "components": _parts(effects["component"]),
         "prompts": [
             {"text": str(text), "target": str(target)}
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
         ],
-        "readouts": [told for _, _, told in readouts],
-        "notes": list(_notes(bootstrap)),
+        "readouts": readouts,
+        "notes": notes,
         "arrays": arrays.known,
     }
     return page, arrays.chunks
 
 
-def _readout(
+def _views(
     results: xr.Dataset, label: str, prefix: str, arrays: Arrays, bootstrap: Bootstrap
-) -> tuple[xr.Dataset, Summary, dict[str, Any]]:
-    """One readout: its effects in the order of the page, what was found, and what the page says of it."""
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """One readout: its effects in the order of the page, and what the page shows of it."""
     plain = all_free(results) if results.attrs.get("experiment") else results
     effects = per_prompt(plain, label)
     effects = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
-    found = summarise(results, bootstrap, label)
-    of_part = {each.ablated: each for each in found.parts}
-    names = [str(name) for name in effects["ablated"].values]
     _keep_traces(effects, prefix, arrays)
-    samples = amounts(effects)
-    arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
+    arrays.add(f"{prefix}amounts", _stack(amounts(effects), AMOUNTS, ("ablated", "prompt")))
     matrices = list(pictures(results, effects, bootstrap))
-    for number, picture in enumerate(matrices):
-        arrays.add(f"{prefix}picture.{number}", picture.bounds)
-    told = {
+    for place, picture in enumerate(matrices):
+        arrays.add(f"{prefix}picture.{place}", picture.bounds)
+    return effects, {
         "name": label,
         "caption": caption(effects),
         "unit": unit(effects),
-        "verdicts": _told(found),
-        "warnings": list(found.warnings),
-        "parts": [_said(of_part[name], unit(effects)) for name in names],
-        "fits": _fits(samples, bootstrap),
         "clean": [float(value) for value in effects["logit"].values],
         "pictures": [_described(each) for each in matrices],
     }
-    return effects, found, told
+
+
+def _words(found: Summary, effects: xr.Dataset, bootstrap: Bootstrap) -> dict[str, Any]:
+    """What the page says of one readout."""
+    of_part = {each.ablated: each for each in found.parts}
+    return {
+        "verdicts": _told(found),
+        "warnings": list(found.warnings),
+        "parts": [_said(of_part[str(name)], unit(effects)) for name in effects["ablated"].values],
+        "fits": _fits(amounts(effects), bootstrap),
+    }
 
 
 def _told(found: Summary) -> list[tuple[str, str]]:

@@ -5,23 +5,36 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 from importlib.resources import files
 from math import isfinite
 from typing import Any
 
+#: The page's script: a module an idea. They are joined into one, so no two may give the same name to different things.
+MODULES = (
+    *("elements", "data", "views", "axes", "matrix", "trace", "scatter", "table", "saving"),
+    *("asking", "network", "found", "live", "page"),
+)
+
+_IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
+
 #: What in a text could end a script element, or start one.
 _MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
-def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes]) -> str:
+def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bool = False) -> str:
     """The HTML of a page that says `page` and holds `chunks`, compressed arrays, by name.
 
     Its content security policy lets nothing run but its own script, and nothing be fetched.
+
+    Args:
+        server: whether the page may ask the server that it came from.
     """
-    template, script, style = (_own(name) for name in ("template.html", "page.js", "page.css"))
+    template, style = _own("template.html"), _own("page.css")
+    script = joined_script()
     filled = {
-        "policy": policy(script, style),
+        "policy": own_policy(server=server),
         "title": escape(f"{page['model']} · hydrascope"),
         "style": style,
         "script": script,
@@ -32,12 +45,23 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], template)
 
 
-def policy(script: str, style: str) -> str:
-    """A content security policy for a page with this script and this style, and nothing else."""
+def own_policy(*, server: bool) -> str:
+    """A content security policy for a page with the script and the style of `one_file`, and nothing else.
+
+    Args:
+        server: whether it may ask the server that it came from.
+    """
+    connect = " connect-src 'self';" if server else ""
     return (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src '{_hash(_own('page.css'))}';{connect} "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+
+
+@cache
+def joined_script() -> str:
+    """The page's modules as one, in the order in which they need each other."""
+    return "\n".join(_IMPORT.sub("", _own(f"script/{name}.js")).replace("\nexport ", "\n") for name in MODULES)
 
 
 def as_json(value: Any) -> str:

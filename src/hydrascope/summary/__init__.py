@@ -1,8 +1,8 @@
 """What a run found: the verdict first, then every finding and every part, for people and for programs."""
 
-from hydrascope.summary.findings import Finding, PartFindings, Summary, strongest_part, summarise
+from hydrascope.summary.findings import Finding, PartFindings, Summary, run_in_words, strongest_part, summarise
 from hydrascope.summary.formats import as_csv, as_json, as_markdown
-from hydrascope.summary.numbers import Interval, written
+from hydrascope.summary.numbers import Interval, number, written
 from hydrascope.summary.sentences import clearest, in_short, sentences
 from hydrascope.summary.terminal import PRINTED, render
 from hydrascope.summary.verdict import Responder, Verdict
@@ -23,7 +23,9 @@ __all__ = [
     "as_markdown",
     "clearest",
     "in_short",
+    "number",
     "render",
+    "run_in_words",
     "sentences",
     "strongest_part",
     "summarise",

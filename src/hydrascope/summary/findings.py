@@ -177,7 +177,7 @@ def summarise(
     found = verdicts(results, effects, bootstrap)
     told = warnings_of(effects, found, bootstrap)
     return Summary(
-        _run(results, _counted(effects), caption(effects)),
+        run_in_words(results, effects),
         found,
         told,
         tuple(findings),
@@ -211,7 +211,7 @@ def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -
         *warnings_of(effects, (), bootstrap),
     )
     parts = tuple(_parts(effects, {"lost": lost}))
-    return Summary(_run(results, _counted(effects), caption(effects)), (), told, tuple(findings), parts, bootstrap)
+    return Summary(run_in_words(results, effects), (), told, tuple(findings), parts, bootstrap)
 
 
 def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
@@ -221,6 +221,15 @@ def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
     """
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     return str(strongest(strength(chosen).mean("prompt")).item()) if chosen.sizes["ablated"] else None
+
+
+def run_in_words(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
+    """What was measured and how.
+
+    Args:
+        effects: of `results`, as `hydrascope.measures.per_prompt` gives them.
+    """
+    return _run(results, _counted(effects), caption(effects))
 
 
 def _counted(effects: xr.Dataset) -> str:

@@ -1,5 +1,6 @@
 """A page's arrays, decoded here as its script decodes them, and results that it is made from."""
 
+import csv
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -52,3 +53,15 @@ def example(**options) -> xr.Dataset:
         ablated=[*synthetic.labels(4), "head.2.1"],
         **options,
     )
+
+
+def saved(page, button: str) -> bytes:
+    """What a button of a page saves."""
+    with page.expect_download() as found:
+        page.get_by_role("button", name=button).click()
+    return found.value.path().read_bytes()
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    return list(csv.DictReader(content.decode().splitlines()))

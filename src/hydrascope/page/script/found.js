@@ -1,0 +1,62 @@
+// What a run did, as hydrascope found it: in a sentence and in tables.
+
+import { $, decimals, make, oneLine, written } from "./elements.js";
+
+function tableOf(caption, heads, rows) {
+  const made = make("table", { className: "found" }, make("caption", {}, caption));
+  made.append(make("thead", {}, make("tr", {}, ...heads.map((each) => make("th", { scope: "col" }, each)))));
+  const cell = (each, i) => make(i ? "td" : "th", i ? { dir: "auto" } : { scope: "row" }, each);
+  made.append(make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
+  return make("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: caption }, made);
+}
+
+const percent = (share) => (Number.isFinite(share) ? `${written(100 * share, 1)}%` : "–");
+
+/** Over patches: the mean, and the least and the largest. */
+function overPatches([mean, low, high], patches, digits) {
+  const range = patches > 1 ? ` [${written(low, digits)}, ${written(high, digits)}]` : "";
+  return written(mean, digits) + range;
+}
+
+export function tellFound(answer) {
+  const { runs, frozen, balance, unit, patches, target } = answer, [run] = runs;
+  const digits = Math.min(4, decimals(...runs.flatMap((each) => [...each.removed, ...each.lost, ...each.restored])));
+  const number = (value) => written(value, digits);
+  const share = Number.isFinite(run.share) && run.share >= 0 ? `: of what it removes ${written(run.share, 2)} is restored` : "";
+  const of = (count) => (patches > 1 ? ` (${count} of ${patches} patches)` : "");
+  const told = make("p", {}, make("strong", {}, run.label));
+  told.append(
+    ` removes ${number(run.removed[0])} ${unit} of “${oneLine(target)}” and loses ${number(run.lost[0])}${share}. `,
+    `Likeliest now: ${run.likeliest.map(({ text, patches: count }) => `“${oneLine(text)}”${of(count)}`).join(", ")}. `,
+    patches > 1 ? `Numbers are means over ${patches} patches; in brackets the least and the largest.` : "",
+  );
+  const effects = tableOf(
+    `What it does (${unit})`,
+    ["Run", "Removed", "Lost", "Restored", "Probability"],
+    [
+      ["intact", "", "", "", percent(answer.probability)],
+      ...runs.map((each) => [
+        each.label,
+        ...[each.removed, each.lost, each.restored].map((values) => overPatches(values, patches, digits)),
+        percent(each.probability),
+      ]),
+    ],
+  );
+  const worth = frozen.length
+    ? [tableOf(`What the frozen parts were worth: lost more without their reaction (${unit})`, ["Frozen", "Worth"],
+        frozen.map((each) => [each.label, number(each.worth)]))]
+    : [];
+  const terms = { own: "what is ablated", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
+  const books = tableOf(
+    `The balance of ${run.label} (${unit})`,
+    ["What changes", "by"],
+    [
+      ...Object.entries(terms).map(([key, name]) => [name, written(balance[key], digits + 1)]),
+      ["sum", written(balance.sum, digits + 1)],
+      ["total effect", written(balance.total, digits + 1)],
+      ["off by, at worst", balance.off.toExponential(1)],
+    ],
+  );
+  $("live").textContent = told.textContent;
+  $("found-run").replaceChildren(told, effects, ...worth, books);
+}

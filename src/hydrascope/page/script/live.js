@@ -1,0 +1,255 @@
+// A prompt is typed, parts are ablated and frozen, and the model behind the page answers. Where none is, it says so.
+
+import { $, cut, make, oneLine, written } from "./elements.js";
+import { measured, page, show } from "./data.js";
+import { ask, why } from "./asking.js";
+import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
+import { tellFound } from "./found.js";
+import { choose, redraw, writeAddress } from "./page.js";
+
+const live = page.live;
+/** What is asked where nothing else is chosen: as the result that came with the page was measured. */
+const EMPTY = {
+  ...{ text: "", run: "", ablation: "resample", patches: 15, seed: 0, noise_scale: 3, different_target: false },
+  ...{ twin: "", at: "last", target: "", heads: "", views: "", ...live?.defaults },
+};
+/** The controls that say what replaces what is ablated, and for which ablations each is there. */
+const CONTROLS = {
+  ablation: null,
+  patches: ["resample", "noise"],
+  seed: ["resample", "noise"],
+  noise_scale: ["noise"],
+  different_target: ["resample"],
+  twin: ["counterfactual"],
+};
+const question = { ...EMPTY };
+const stored = page.readouts.length > 0; // a result came with the page
+let intact = []; // what parts write in the intact run of the prompt that was asked about
+let current = new AbortController();
+
+/** What is asked, as the server takes it. */
+function asked() {
+  const number = (text) => (text === "" ? null : Number(text));
+  const { text, run, ablation, twin, at } = question;
+  const heads = question.heads === "" ? [] : [Number(question.heads)];
+  const names = ["patches", "seed", "noise_scale", "target"];
+  const numbers = Object.fromEntries(names.map((name) => [name, number(question[name])]));
+  return { text, run, ablation, twin, at, heads, ...numbers, different_target: String(question.different_target) === "true" };
+}
+
+/** What of the question the address holds. */
+export function liveAddress() {
+  return Object.entries(question).filter(([key, value]) => String(value) !== String(EMPTY[key]));
+}
+
+/** Ask what an address asks, if it isn't what was asked already. */
+export function readLive(address) {
+  if (!live) return;
+  const before = JSON.stringify(question);
+  for (const key of Object.keys(EMPTY)) question[key] = address.get(key) ?? EMPTY[key];
+  if (JSON.stringify(question) === before) return;
+  fillForm();
+  if (question.text) answer("read");
+}
+
+function fillForm() {
+  $("text").value = question.text;
+  $("run-label").value = question.run;
+  for (const key of Object.keys(CONTROLS)) $(key).value = question[key];
+  $("different_target").checked = String(question.different_target) === "true";
+  $("where").value = ["last", "all"].includes(question.at) ? question.at : "chosen";
+  $("heads-of").value = question.heads;
+  $("views").value = question.views;
+  showHeads(question.heads === "" ? null : question.heads, live.heads, pick);
+  fitControls();
+}
+
+/** Only what the chosen ablation asks for. */
+function fitControls() {
+  for (const [key, kinds] of Object.entries(CONTROLS)) {
+    $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
+  }
+}
+
+function change(changed, what = "ablate") {
+  Object.assign(question, changed);
+  fitControls();
+  writeAddress();
+  // Before a prompt is asked about, nothing can be answered.
+  return what === "read" || question.text ? answer(what) : null;
+}
+
+function pick(name) {
+  const how = document.querySelector("input[name=click]:checked").value;
+  const run = toggled(question.run, name, how);
+  $("run-label").value = run;
+  const row = measured() ? page.parts.findIndex((each) => each.name === name) : -1;
+  if (row >= 0 && how === "ablated") choose({ part: row });
+  return change({ run }, "run");
+}
+
+/** Ask, one after another, what has to be asked anew; whatever was asked before is cancelled. */
+async function answer(what) {
+  current.abort();
+  const mine = (current = new AbortController());
+  $("refused").hidden = true;
+  $("stop").hidden = false;
+  const one = (kind, more = {}) => ask(kind, { question: asked(), ...more }, tellProgress, mine.signal);
+  try {
+    if (what === "read") tellTokens(await one("read"));
+    else if (what === "heads") intact = (await one("read")).parts;
+    if (parsed(question.run).ablated.length) {
+      drawNetwork(question.run, intact, false);
+      const found = await one("ablate");
+      drawNetwork(question.run, found.parts, true);
+      tellFound(found);
+    } else {
+      drawNetwork(question.run, intact, false);
+      const said = question.run ? "Ablate a part, too: nothing that is frozen has anything to answer to yet." : "Click a part to ablate it.";
+      $("found-run").replaceChildren(make("p", { className: "keys" }, said));
+    }
+    if (showsPrompt() && ["read", "ablate"].includes(what)) {
+      const { page: told, arrays } = await one("sweep");
+      show(told, arrays);
+      await redraw();
+    }
+    finished(mine, "");
+  } catch (error) {
+    if (mine === current) refuseAnswer(error);
+  }
+}
+
+const showsPrompt = () => question.views === "prompt" || !stored;
+
+function finished(mine, said) {
+  if (mine !== current) return;
+  $("stop").hidden = true;
+  $("far").hidden = true;
+  $("doing").textContent = said;
+  document.body.dataset.answered = String(Number(document.body.dataset.answered) + 1);
+}
+
+function refuseAnswer(error) {
+  const said = why(error, page.model);
+  finished(current, error.name === "AbortError" ? said : "");
+  $("refused").hidden = error.name === "AbortError";
+  $("refused").textContent = $("refused").hidden ? "" : said;
+}
+
+function tellProgress({ doing, done, total }) {
+  $("doing").textContent = total ? `${doing}: ${done} of ${total}` : `${doing} …`;
+  $("far").hidden = !total;
+  if (total) Object.assign($("far"), { value: done, max: total });
+}
+
+/** The prompt's tokens, and what most likely comes next. */
+function tellTokens({ tokens, next, parts }) {
+  intact = parts;
+  const chosen = { last: [-1], all: tokens.map((_, i) => i - tokens.length) }[question.at] ?? question.at.split(",").map(Number);
+  const token = (text, i) => {
+    const place = i - tokens.length;
+    const made = make("button", { type: "button", className: "token", onclick: () => pickToken(place) }, oneLine(text));
+    made.setAttribute("aria-label", `token ${i}, “${oneLine(text)}”`);
+    made.setAttribute("aria-pressed", String(chosen.includes(place)));
+    made.dir = "auto";
+    return made;
+  };
+  fillGroup("tokens", tokens.map(token));
+  const first = next.length ? String(next[0].token) : "";
+  const target = ({ token: id, text, probability }, i) => {
+    const share = `${written(100 * probability, 1)}%`;
+    const made = make("button", { type: "button", className: "token", onclick: () => pickTarget(i ? String(id) : "") });
+    made.append(make("bdi", {}, `“${oneLine(cut(text, 40))}”`), ` ${share}`);
+    made.setAttribute("aria-pressed", String((question.target || first) === String(id)));
+    return made;
+  };
+  fillGroup("next", next.map(target));
+  $("asked").hidden = false;
+}
+
+function pickToken(place) {
+  const before = ["last", "all"].includes(question.at) ? [] : question.at.split(",").map(Number);
+  const places = before.includes(place) ? before.filter((each) => each !== place) : [...before, place];
+  const at = places.length ? places.sort((one, other) => one - other).join(",") : "last";
+  $("where").value = at === "last" ? "last" : "chosen";
+  change({ at }, "read");
+}
+
+const pickTarget = (target) => change({ target }, "read");
+
+async function saveFound(event) {
+  event.preventDefault();
+  current.abort();
+  const mine = (current = new AbortController());
+  $("refused").hidden = true;
+  $("stop").hidden = false;
+  const more = { name: $("save-name").value.trim(), everyone: $("everyone").checked };
+  try {
+    const { result, report, prompts } = await ask("save", { question: asked(), ...more }, tellProgress, mine.signal);
+    const many = prompts === 1 ? "1 prompt" : `${prompts.toLocaleString("en")} prompts`;
+    finished(mine, `Saved ${many}: ${result}, and its report: ${report}`);
+  } catch (error) {
+    if (mine === current) refuseAnswer(error);
+  }
+}
+
+/** The text of a prompt of the views is asked about, as if it had been typed. */
+export function askAbout(text) {
+  $("text").value = text;
+  $("question").scrollIntoView({ block: "start" });
+  change({ text, target: "" }, "read");
+}
+
+export const isLive = () => Boolean(live);
+
+export function startLive() {
+  if (!live) {
+    $("behind").textContent =
+      "No model is behind this page, which shows what was measured. To type prompts and to ablate parts of the model now:";
+    $("start").textContent = `hydrascope explore ${page.model} --results RESULTS`;
+    document.querySelector("footer").before($("ask"));
+    return;
+  }
+  $("behind").textContent = `${page.model}, on this machine. Patches come from ${live.pool}, and your prompt is one more of them.`;
+  $("start").hidden = true;
+  $("question").disabled = false;
+  $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
+  $("ablation").append(...live.ablations.map((name) => make("option", { value: name }, name)));
+  const attention = live.layers.filter((name) => name.startsWith("attn"));
+  $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
+  $("views").parentElement.hidden = !stored;
+  $("saved-to").textContent = `into ${live.folder}`;
+  startNetwork(live.layers, pick);
+  $("typed").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = $("text").value;
+    change(text === question.text ? { text } : { text, target: "", at: $("where").value === "all" ? "all" : "last" }, "read");
+    $("where").value = question.at === "all" ? "all" : ["last"].includes(question.at) ? "last" : "chosen";
+  });
+  $("text").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    $("typed").requestSubmit();
+  });
+  for (const key of Object.keys(CONTROLS)) {
+    $(key).addEventListener("change", ({ target }) =>
+      change({ [key]: target.type === "checkbox" ? target.checked : target.value }));
+  }
+  $("where").addEventListener("change", (event) =>
+    change({ at: event.target.value === "chosen" ? "-1" : event.target.value }, "read"));
+  $("run-label").addEventListener("change", (event) => change({ run: event.target.value.trim() }, "run"));
+  $("heads-of").addEventListener("change", (event) => {
+    showHeads(event.target.value === "" ? null : event.target.value, live.heads, pick);
+    change({ heads: event.target.value }, "heads");
+  });
+  $("views").addEventListener("change", (event) => {
+    if (event.target.value === "") show();
+    redraw();
+    change({ views: event.target.value });
+  });
+  $("stop").onclick = () => current.abort();
+  $("save").addEventListener("submit", saveFound);
+  fillForm();
+  drawNetwork("", [], false);
+  document.body.dataset.answered = "0";
+}

@@ -1,0 +1,120 @@
+// The network as a column of layers: what each part writes, and which are ablated or frozen. A click changes that.
+
+import { $, decimals, make, svg, written } from "./elements.js";
+
+/** What a part’s button says of it. */
+const SIGN = { ablated: "✕ ", frozen: "= ", "": "" };
+
+/** A run as a label says it: `attn.3+mlp.5|mlp.7`. */
+export function parsed(run) {
+  const [cut, ...kept] = run.split("|");
+  const names = (text) => text.split("+").map((each) => each.trim()).filter(Boolean);
+  return { ablated: names(cut), frozen: kept.flatMap(names) };
+}
+
+/** The run with one part more, or less, ablated or frozen. */
+export function toggled(run, name, how) {
+  const parts = parsed(run), had = parts[how].includes(name);
+  for (const key of ["ablated", "frozen"]) parts[key] = parts[key].filter((each) => each !== name);
+  if (!had) parts[how].push(name);
+  return parts.ablated.join("+") + parts.frozen.map((each) => `|${each}`).join("");
+}
+
+/** A button for each part of a table's row; `pick` is called with a part's name. */
+function partButton(name, pick) {
+  const bars = svg("svg", { viewBox: "-1 0 2 14", preserveAspectRatio: "none", "aria-hidden": "true" });
+  const kind = /^(attn|head)/.test(name) ? "attn" : "mlp";
+  bars.append(
+    svg("rect", { class: "was", y: 1, height: 5 }),
+    svg("rect", { class: `is-${kind}`, y: 7, height: 6 }),
+    svg("line", { class: "zero", x1: 0, x2: 0, y1: 0, y2: 14 }),
+  );
+  const made = make("button", { type: "button", className: "part", onclick: () => pick(name) });
+  made.append(make("span", { className: "name" }, name), bars, make("span", { className: "value" }));
+  made.dataset.part = name;
+  return made;
+}
+
+/** The table of layers, the last above, and where heads go. */
+export function startNetwork(layers, pick) {
+  const table = $("network"), depth = layers.length / 2;
+  for (let layer = depth - 1; layer >= 0; layer--) {
+    const row = make("tr", {}, make("th", { scope: "row" }, String(layer)));
+    row.append(...[0, 1].map((kind) => make("td", {}, partButton(layers[2 * layer + kind], pick))));
+    table.tBodies[0].append(row);
+  }
+  table.addEventListener("keydown", (event) => walk(event, table));
+  table.querySelector("button").tabIndex = 0;
+  [...table.querySelectorAll("button")].slice(1).forEach((each) => (each.tabIndex = -1));
+}
+
+/** Fill a group with buttons, among which arrows move: it is one stop of the Tab key. */
+export function fillGroup(id, buttons) {
+  const group = $(id), had = [...group.children].indexOf(document.activeElement);
+  const enter = Math.max(0, had, buttons.findIndex((each) => each.getAttribute("aria-pressed") === "true"));
+  buttons.forEach((each, i) => (each.tabIndex = i === enter ? 0 : -1));
+  group.replaceChildren(...buttons);
+  if (had >= 0) buttons[Math.min(had, buttons.length - 1)]?.focus();
+  group.onkeydown = (event) => {
+    const place = buttons.indexOf(document.activeElement), last = buttons.length - 1;
+    const to = { ArrowLeft: place - 1, ArrowUp: place - 1, ArrowRight: place + 1, ArrowDown: place + 1, Home: 0, End: last };
+    if (place < 0 || !(event.key in to)) return;
+    event.preventDefault();
+    const next = buttons[Math.max(0, Math.min(to[event.key], last))];
+    buttons.forEach((each) => (each.tabIndex = each === next ? 0 : -1));
+    next.focus();
+  };
+}
+
+/** Arrows move among the layers: the table is one stop of the Tab key. */
+function walk(event, table) {
+  const rows = [...table.tBodies[0].rows].map((row) => [...row.querySelectorAll("button")]);
+  const at = rows.findIndex((row) => row.includes(document.activeElement));
+  const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  const ends = { Home: 0, End: rows.length - 1 };
+  if (at < 0 || (!move && !(event.key in ends))) return;
+  const column = rows[at].indexOf(document.activeElement);
+  const next = rows[move ? at + move[0] : ends[event.key]]?.[move ? column + move[1] : column];
+  event.preventDefault();
+  if (!next) return;
+  rows.flat().forEach((each) => (each.tabIndex = -1));
+  next.tabIndex = 0;
+  next.focus();
+}
+
+/** Buttons for the heads of a layer. */
+export function showHeads(layer, heads, pick) {
+  const made = layer === null ? [] : Array.from({ length: heads }, (_, i) => partButton(`head.${layer}.${i}`, pick));
+  fillGroup("heads", made);
+}
+
+/** What parts write now, and which are ablated and frozen. */
+export function drawNetwork(run, parts, changed) {
+  const { ablated, frozen } = parsed(run);
+  const found = new Map(parts.map((each) => [each.name, each]));
+  const sizes = parts.flatMap(({ intact, ablated: now }) => [intact, now ?? 0]).map(Math.abs);
+  const digits = Math.min(2, decimals(...sizes));
+  const most = sizes.reduce((one, other) => Math.max(one, other), 0) || 1;
+  for (const button of document.querySelectorAll("button.part")) {
+    const name = button.dataset.part, part = found.get(name);
+    const how = ablated.includes(name) ? "ablated" : frozen.includes(name) ? "frozen" : "";
+    button.className = `part ${how} ${changed && part?.answers ? "answers" : ""}`;
+    button.setAttribute("aria-pressed", String(how !== ""));
+    const values = part ? [part.intact, ...(changed ? [part.ablated] : [])].map((each) => written(each, digits)) : [];
+    const said = [
+      values.length && `writes ${values[0]}`,
+      values.length > 1 && `in this run ${values[1]}`,
+      button.classList.contains("answers") && "can answer",
+    ];
+    button.setAttribute("aria-label", [how ? `${name}, ${how}` : name, ...said.filter(Boolean)].join(", "));
+    button.querySelector(".name").textContent = `${SIGN[how]}${name}`;
+    button.querySelector(".value").textContent = values.join(" → ");
+    bar(button.querySelector(".was"), part ? part.intact / most : 0);
+    bar(button.querySelector("[class^=is]"), part && changed ? part.ablated / most : 0);
+  }
+}
+
+function bar(rect, share) {
+  rect.setAttribute("x", Math.min(0, share));
+  rect.setAttribute("width", Math.abs(share));
+}

@@ -1,0 +1,149 @@
+// What is chosen, and everything that follows from it.
+
+import { $, cut, make } from "./elements.js";
+import { ALL, measured, now, ofReadout, page, part, slice, state } from "./data.js";
+import { mark, point, pointable, views } from "./views.js";
+import { drawMatrix, night, print } from "./matrix.js";
+import { drawTrace } from "./trace.js";
+import { drawScatter } from "./scatter.js";
+import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
+import { liveAddress, readLive, startLive } from "./live.js";
+
+/** The names of what is chosen, as the address has them. */
+const NAMES = {
+  readout: () => page.readouts.map((each) => each.name),
+  picture: () => now().pictures.map((each) => each.name),
+  part: () => page.parts.map((each) => each.name),
+  prompt: () => page.prompts.map((_, i) => String(i)),
+};
+
+function readAddress() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
+    const place = names().indexOf(asked.get(key));
+    if (place >= 0) state[key] = place;
+    else if (key === "prompt") state.prompt = ALL;
+  }
+  return asked;
+}
+
+export function writeAddress() {
+  const said = new URLSearchParams(liveAddress());
+  for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
+    if (state[key] !== ALL) said.set(key, names()[state[key]]);
+  }
+  // A page inside a notebook has no address.
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${said}`);
+}
+
+export function choose(change) {
+  Object.assign(state, change);
+  if (!now().pictures[state.picture]) state.picture = 0;
+  writeAddress();
+  draw();
+}
+
+let drawing = 0;
+
+async function draw() {
+  const turn = ++drawing;
+  if (!measured()) return;
+  const names = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"].map(ofReadout);
+  const single = state.prompt === ALL ? [] : [ofReadout("clean"), ofReadout(`ablated.${state.part}`)];
+  const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all([...names, ...single]);
+  if (turn !== drawing) return;
+  const width = page.components.length, prompts = page.prompts.length;
+  const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
+  takeAmounts(amounts);
+  tellReadout();
+  drawMatrix(bounds);
+  if (single.length) {
+    const before = slice(clean, width, state.prompt), after = before.slice();
+    moved.columns.forEach((column, i) => (after[column] = moved.at(state.prompt, i)));
+    drawTrace(before, after);
+  } else drawTrace(cleanMean, slice(ablatedMean, width, state.part));
+  if (prompts > 1) drawScatter(amounts);
+  $("chosen").textContent = `${part().name} ablated`;
+  $("said").textContent = now().parts[state.part].join(" ");
+  tellPrompt();
+  orderTable();
+  showChosenRow();
+  Object.values(views).forEach(mark);
+  for (const key of Object.keys(NAMES)) $(key).value = state[key] === ALL ? "" : String(state[key]);
+  document.body.dataset.drawn = String(turn);
+}
+
+function tellReadout() {
+  const said = now().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
+  $("verdict").replaceChildren(...said);
+  $("warnings").replaceChildren(...now().warnings.map((each) => make("li", {}, each)));
+}
+
+/** What there is to choose from, and what is said of the whole. */
+function fillPage() {
+  for (const id of ["controls", "views-of"]) $(id).hidden = !measured();
+  // Of one prompt there is nothing to compare.
+  for (const id of ["scatter", "prompts"]) $(id).hidden = !measured() || page.prompts.length < 2;
+  $("sure").parentElement.hidden = $("scatter").hidden;
+  const said = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  $("run").replaceChildren(...said);
+  $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));
+  for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
+    const labels = key === "prompt" ? page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`) : names();
+    $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
+    $(key).parentElement.hidden = key !== "part" && labels.length < 2;
+  }
+  $("prompt").prepend(make("option", { value: "" }, `all ${(page.prompts ?? []).length.toLocaleString("en")} (mean)`));
+}
+
+/** Draw what the page shows from now on. */
+export function redraw() {
+  for (const view of Object.values(views)) point(view, null);
+  fillPage();
+  readAddress();
+  writeAddress();
+  return draw();
+}
+
+function startControls() {
+  for (const key of Object.keys(NAMES)) {
+    $(key).addEventListener("change", (event) =>
+      choose({ [key]: event.target.value === "" ? ALL : Number(event.target.value) }));
+  }
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("sure").addEventListener("change", draw);
+}
+
+function start() {
+  $("model").textContent = page.model;
+  startControls();
+  startTable();
+  pointable("matrix", "the matrix");
+  pointable("trace", "the layers");
+  pointable("scatter", "the prompts");
+  startLive();
+  fillPage();
+  addEventListener("hashchange", () => (readLive(readAddress()), draw()));
+  night.addEventListener("change", draw);
+  for (const [event, value] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => (print(value), draw()));
+  }
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return; // a phone that shows or hides its bars
+    width = innerWidth;
+    Object.values(views).forEach((view) => point(view, null));
+    draw();
+  });
+  const asked = readAddress();
+  readLive(asked);
+  return draw();
+}
+
+function refuse(error) {
+  $("trouble").hidden = false;
+  $("trouble").textContent = `This page can’t be drawn: ${error.message}. It needs a browser of 2023 or newer.`;
+}
+
+addEventListener("unhandledrejection", (event) => refuse(event.reason));
+start().catch(refuse);

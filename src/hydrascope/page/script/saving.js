@@ -1,0 +1,60 @@
+// Saving a view as SVG, PNG and CSV.
+
+import { make, svg } from "./elements.js";
+import { now, part } from "./data.js";
+
+function save(name, blob) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+const fileName = (view, kind) =>
+  `${[view.id, part().name, now().name].join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
+
+const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
+
+/** A view as an SVG that needs no style sheet; a matrix's cells as a picture in it. */
+function standing(view) {
+  const shown = view.plot.querySelector("svg"), copy = shown.cloneNode(true);
+  const copies = [...copy.querySelectorAll("*")];
+  [...shown.querySelectorAll("*")].forEach((each, i) => {
+    const look = getComputedStyle(each);
+    for (const name of LOOKS) copies[i].setAttribute(name, look.getPropertyValue(name));
+  });
+  copy.querySelectorAll(".cursor").forEach((each) => each.remove());
+  if (view.image) {
+    const { canvas, left, top, width, height } = view.image, sharp = document.createElement("canvas");
+    Object.assign(sharp, { width: canvas.width * 12, height: canvas.height * 12 });
+    const context = sharp.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(canvas, 0, 0, sharp.width, sharp.height);
+    copy.prepend(svg("image", { href: sharp.toDataURL(), x: left, y: top, width, height, preserveAspectRatio: "none" }));
+  }
+  const paper = getComputedStyle(document.body).backgroundColor;
+  copy.prepend(svg("rect", { width: "100%", height: "100%", fill: paper }));
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  return new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" });
+}
+
+export const saveSvg = (view) => save(fileName(view, "svg"), standing(view));
+
+export function savePng(view) {
+  const picture = new Image(), address = URL.createObjectURL(standing(view));
+  picture.onload = () => {
+    const canvas = make("canvas", { width: 3 * picture.width, height: 3 * picture.height });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => save(fileName(view, "png"), blob));
+    URL.revokeObjectURL(address);
+  };
+  picture.src = address;
+}
+
+export function saveCsv(view) {
+  const field = (value) => {
+    const text = typeof value !== "number" ? String(value) : Number.isFinite(value) ? String(Number(value.toPrecision(8))) : "";
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const text = view.rows().map((row) => row.map(field).join(",")).join("\n");
+  save(fileName(view, "csv"), new Blob([`${text}\n`], { type: "text/csv" }));
+}

@@ -1,0 +1,430 @@
+"""The explorer in a real browser, with a model behind it: what is clicked is computed, and shown as computed."""
+
+import os
+import re
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+import uvicorn
+from opened import FEW, HOSTILE, rows_of, saved
+from plain import loaded
+
+import hydrascope as hs
+from hydrascope.explore.app import application
+from hydrascope.explore.jobs import Jobs
+from hydrascope.explore.server import configured, listen
+from hydrascope.explore.session import Session
+
+POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
+TYPED = "cats and"
+PATCHES = 3
+#: Tests that run at the same time take each other no port.
+PORT = 20_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(loaded("gpt2"), POOL)
+
+
+@contextmanager
+def serving(session, folder, *, port=PORT, token="secret", results=None):
+    """A server, the address of its page, and an end."""
+    listening, jobs = listen(port), Jobs()
+    port = listening.getsockname()[1]
+    app = application(session, jobs, port=port, token=token, folder=folder, results=results)
+    server = uvicorn.Server(configured(app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/{token}/"
+    finally:
+        jobs.close()
+        server.should_exit = server.force_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("explored")
+
+
+@pytest.fixture(scope="module")
+def address(session, folder):
+    with serving(session, folder) as address:
+        yield address
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens an address; in the end nothing may have been asked of another server, nor said on the console."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    asked, told = [], []
+
+    def open_page(address, **media):
+        page = context.new_page()
+        page.emulate_media(**media)
+        page.on("request", lambda each: asked.append(each.url))
+        page.on("console", lambda each: told.append(each.text))
+        page.on("pageerror", lambda each: told.append(str(each)))
+        page.goto(address)
+        return page
+
+    open_page.told = told
+    yield open_page
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "file:", "blob:", "data:image/"))] == []
+    assert told == []
+    context.close()
+
+
+def answered(page, act):
+    """Do something, and wait until all of it is answered."""
+    before = page.evaluate("document.body.dataset.answered")
+    act()
+    page.wait_for_function("before => document.body.dataset.answered !== before", arg=before)
+
+
+def ask(page, text=TYPED):
+    page.locator("#text").fill(text)
+    answered(page, lambda: page.locator("#text").press("Enter"))
+
+
+def pick(page, part, how="ablated"):
+    page.locator(f"input[value={how}]").check()
+    answered(page, lambda: page.locator(f"[data-part='{part}']").click())
+
+
+def settle(page, name, value):
+    control = page.locator(f"#{name}")
+    answered(page, lambda: control.select_option(value) if name in ("ablation", "where") else _typed(control, value))
+
+
+def _typed(control, value):
+    control.fill(str(value))
+    control.press("Tab")
+
+
+def started(opened, address, **media):
+    """A page on which `TYPED` is asked about, with a few patches."""
+    page = opened(f"{address}#patches={PATCHES}", **media)
+    ask(page)
+    return page
+
+
+def numbers(text):
+    return [float(each.replace("−", "-")) for each in re.findall(r"−?\d+(?:\.\d+)?", text)]
+
+
+def shown_effects(page, run):
+    """Removed, lost and restored of a run, as the page says them: each the mean, the least and the largest."""
+    row = page.locator("#found-run tr", has=page.get_by_role("rowheader", name=run, exact=True)).first
+    return [numbers(cell) for cell in row.locator("td").all_text_contents()[:3]]
+
+
+def expected_effects(found, run):
+    of = found.isel(readout=0, prompt=-1).sel(ablated=run)
+    removed, lost = -of["direct"].values, -of["total"].values
+    return [[each.mean(), each.min(), each.max()] for each in (removed, lost, removed - lost)]
+
+
+def swept(session, ablation=None, **options):
+    return hs.sweep(session.model, [*POOL, TYPED], ablation or hs.Resample(PATCHES), **options)
+
+
+def close(found, expected):
+    """As far as three digits of the largest say."""
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other[: len(one)], atol=0.006 * max(np.abs(expected).max(), 1))
+
+
+def test_a_click_ablates_a_part_now(opened, session, address):
+    page = started(opened, address)
+    shares = [numbers(text)[-1] for text in page.locator("#next button").all_text_contents()]
+    assert len(shares) == 10
+    assert shares == sorted(shares, reverse=True)
+    assert page.locator("#tokens button").all_text_contents() == list(TYPED)
+    pick(page, "attn.0")
+    found = swept(session, ablate=["layers", "attn.0+mlp.1"])
+    close(shown_effects(page, "attn.0"), expected_effects(found, "attn.0"))
+    writes = found["unembed_ablated"].isel(readout=0, prompt=-1).sel(ablated="attn.0", component="mlp.2")
+    clean = found["unembed"].isel(readout=0, prompt=-1).sel(component="mlp.2")
+    label = page.locator("[data-part='mlp.2']").get_attribute("aria-label")
+    np.testing.assert_allclose(numbers(label)[1:], [clean, writes], atol=0.006)
+    pick(page, "mlp.1")
+    assert page.locator("#run-label").input_value() == "attn.0+mlp.1"
+    close(shown_effects(page, "attn.0+mlp.1"), expected_effects(found, "attn.0+mlp.1"))
+    books = dict(
+        zip(
+            page.locator("#found-run th[scope=row]").all_text_contents()[2:],
+            page.locator("#found-run .wide").last.locator("td").all_text_contents(),
+            strict=True,
+        )
+    )
+    np.testing.assert_allclose(numbers(books["total effect"]), numbers(books["sum"]), atol=0.002)
+    pick(page, "attn.0")
+    assert page.locator("#run-label").input_value() == "mlp.1"
+
+
+def test_a_frozen_part_shows_what_it_was_worth(opened, session, address):
+    page = started(opened, address)
+    pick(page, "attn.0")
+    pick(page, "mlp.0", "frozen")
+    pick(page, "attn.2", "frozen")
+    found = swept(session, ablate=["attn.0", "attn.0|mlp.0", "attn.0|attn.2", "attn.0|mlp.0|attn.2"])
+    total = found["total"].isel(readout=0, prompt=-1).mean("patch")
+    worth = {
+        name: float(total.sel(ablated="attn.0") - total.sel(ablated=run))
+        for name, run in (
+            ("mlp.0", "attn.0|mlp.0"),
+            ("attn.2", "attn.0|attn.2"),
+            ("all of these", "attn.0|mlp.0|attn.2"),
+        )
+    }
+    rows = page.locator("#found-run .wide").nth(1).locator("tbody tr").all()
+    assert [row.locator("th").text_content() for row in rows] == list(worth)
+    shown = [numbers(row.locator("td").text_content())[0] for row in rows]
+    np.testing.assert_allclose(shown, list(worth.values()), atol=0.006)
+    assert max(map(abs, worth.values())) > 0.02
+
+
+def test_what_replaces_it_and_where_can_be_chosen(opened, session, address):
+    page = started(opened, address)
+    pick(page, "attn.1")
+    for name, ablation in (("zero", hs.Zero()), ("mean", hs.Mean()), ("noise", hs.Noise(PATCHES, scale=1))):
+        settle(page, "ablation", name)
+        if name == "noise":
+            settle(page, "noise_scale", 1)
+        close(shown_effects(page, "attn.1"), expected_effects(swept(session, ablation, ablate="attn.1"), "attn.1"))
+    settle(page, "ablation", "resample")
+    settle(page, "seed", 4)
+    found = swept(session, hs.Resample(PATCHES, seed=4), ablate="attn.1")
+    close(shown_effects(page, "attn.1"), expected_effects(found, "attn.1"))
+    answered(page, lambda: page.locator("#tokens button").nth(-2).click())
+    assert "at=-2" in page.url
+    assert page.locator("#where").input_value() == "chosen"
+    longer = [text for text in POOL if len(text) > 1]
+    found = hs.sweep(session.model, [*longer, TYPED], hs.Resample(PATCHES, seed=4), ablate="attn.1", at=-2)
+    close(shown_effects(page, "attn.1"), expected_effects(found, "attn.1"))
+    settle(page, "where", "last")
+    answered(page, lambda: page.locator("#next button").nth(2).click())
+    target = int(re.search(r"target=(\d+)", page.url)[1])
+    found = swept(session, hs.Resample(PATCHES, seed=4), ablate="attn.1", target=target)
+    close(shown_effects(page, "attn.1"), expected_effects(found, "attn.1"))
+
+
+def test_the_views_are_of_the_typed_prompt(opened, session, address):
+    page = started(opened, address)
+    found = swept(session).isel(readout=0, prompt=-1)
+    for row in rows_of(saved(page, "Save the matrix as CSV")):
+        at = {"ablated": row["ablated"], "component": row["responding layer"]}
+        change = found["unembed_ablated"].sel(at) - found["unembed"].sel(component=at["component"])
+        expected = change if found["downstream"].sel(at) else np.nan
+        np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
+        assert row["low"] == row["high"] == ""
+    assert page.locator("#prompts").is_hidden()
+    assert "this prompt" in page.locator("#matrix h2").text_content()
+    assert "One prompt" in page.locator("#verdict").text_content()
+
+
+def test_heads_are_parts_too(opened, session, address):
+    page = started(opened, address)
+    answered(page, lambda: page.locator("#heads-of").select_option("1"))
+    pick(page, "head.1.2")
+    found = swept(session, ablate="head.1.2", read="heads.1")
+    close(shown_effects(page, "head.1.2"), expected_effects(found, "head.1.2"))
+    intact = found["unembed"].isel(readout=0, prompt=-1).sel(component="head.1.3")
+    label = page.locator("[data-part='head.1.3']").get_attribute("aria-label")
+    np.testing.assert_allclose(numbers(label)[2], intact, atol=0.006)
+
+
+def test_a_link_asks_the_same_again(opened, address):
+    page = started(opened, address)
+    pick(page, "attn.0")
+    pick(page, "mlp.1", "frozen")
+    again = opened(page.url)
+    again.wait_for_function("() => document.body.dataset.answered === '1'")
+    assert again.locator("#text").input_value() == TYPED
+    assert again.locator("#found-run").text_content() == page.locator("#found-run").text_content() != ""
+    answered(again, lambda: again.evaluate("location.hash = location.hash.replace('attn.0', 'attn.1')"))
+    assert again.locator("#found-run strong").text_content() == "attn.1|mlp.1"
+
+
+def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
+    page = started(opened, address)
+    pick(page, "attn.0")
+    before = page.locator("#found-run").text_content()
+    for text, said in (
+        ("", "The prompt is empty: write one"),
+        ("a" * 100, "the context of gpt2 holds 64"),
+        ("x" * 25_000, "25,000 characters long"),
+    ):
+        ask(page, text)
+        assert said in page.locator("#refused").text_content()
+        assert page.locator("#found-run").text_content() == before
+    ask(page)
+    assert page.locator("#refused").is_hidden()
+    answered(page, lambda: _typed(page.locator("#run-label"), "attn.7"))
+    assert "has no attn.7" in page.locator("#refused").text_content()
+    answered(page, lambda: _typed(page.locator("#run-label"), "|mlp.2"))
+    assert "Ablate a part, too" in page.locator("#found-run").text_content()
+    opened.told.clear()  # the browser notes every answer that is an error
+
+
+def test_hostile_prompts_stay_texts(opened, address):
+    page = opened(f"{address}#patches={PATCHES}")
+    for text in HOSTILE:
+        page.locator("#text").evaluate("(box, text) => (box.value = text)", text)
+        answered(page, lambda: page.locator("#typed button[type=submit]").click())
+        shown = page.locator("#tokens").text_content()
+        assert page.locator("#refused").is_visible() or len(shown) > 0
+    ask(page, "<b>'\"& \u202eab")
+    assert page.locator("#refused").is_hidden()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#ask img, #ask b, #ask script").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.told.clear()
+
+
+def test_two_tabs_are_answered_one_after_the_other(opened, session, address):
+    one, other = (started(opened, address) for _ in range(2))
+    before = [page.evaluate("document.body.dataset.answered") for page in (one, other)]
+    one.locator("[data-part='attn.0']").click()
+    other.locator("[data-part='mlp.0']").click()
+    for page, said in zip((one, other), before, strict=True):
+        page.wait_for_function("before => document.body.dataset.answered !== before", arg=said)
+    found = swept(session, ablate="layers")
+    for page, run in ((one, "attn.0"), (other, "mlp.0")):
+        close(shown_effects(page, run), expected_effects(found, run))
+
+
+def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(opened, session, address, monkeypatch):
+    page, watched = started(opened, address), []
+
+    def slowly(question, watch):
+        watched.append(watch)
+        while True:
+            watch.progress("measuring", 3, 10)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(type(session), "ablate", lambda self, question, watch: slowly(question, watch))
+    with serving(session, None, token="slow") as slow:
+        page = started(opened, slow)
+        page.locator("[data-part='attn.0']").click()
+        page.wait_for_function("() => document.getElementById('doing').textContent === 'measuring: 3 of 10'")
+        assert page.locator("#far").is_visible()
+        answered(page, lambda: page.get_by_role("button", name="Cancel").click())
+        assert page.locator("#doing").text_content() == "Cancelled."
+        assert page.locator("#stop").is_hidden()
+        end = time.monotonic() + 5
+        while not watched[0].stopped and time.monotonic() < end:
+            time.sleep(0.01)
+        assert watched[0].stopped
+        page.locator("[data-part='attn.1']").click()
+        page.wait_for_function("() => document.getElementById('doing').textContent === 'measuring: 3 of 10'")
+        page.close()
+        while not (len(watched) > 1 and watched[1].stopped) and time.monotonic() < end + 5:
+            time.sleep(0.01)
+        assert watched[1].stopped
+
+
+def test_a_server_that_ends_and_starts_again(opened, session, folder):
+    with serving(session, folder, token="first") as address:
+        page = started(opened, address)
+        pick(page, "attn.0")
+        found, port = page.locator("#found-run").text_content(), int(re.search(r":(\d+)/", address)[1])
+    answered(page, lambda: page.locator("[data-part='mlp.0']").click())
+    assert "The server behind this page doesn’t answer" in page.locator("#refused").text_content()
+    assert page.locator("#found-run").text_content() == found
+    with serving(session, folder, port=port, token="second") as again:
+        answered(page, lambda: page.locator("[data-part='mlp.0']").click())
+        assert "open the one that it printed" in page.locator("#refused").text_content()
+        fresh = opened(again + page.url.partition("/first/")[2])
+        fresh.wait_for_function("() => document.body.dataset.answered === '1'")
+        assert fresh.locator("#found-run strong").text_content().startswith("attn.0")
+    opened.told.clear()
+
+
+def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
+    monkeypatch.setattr("hydrascope.explore.app.Bootstrap", lambda: FEW)
+    results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
+    session = Session(session.model, list(results["text"].values))
+    with serving(session, folder, results=results) as address:
+        page = opened(f"{address}#part=attn.1&prompt=3")
+        page.wait_for_selector("body[data-drawn]")
+        assert page.locator("#story pre").text_content() == POOL[3]
+        answered(page, lambda: page.get_by_role("button", name="Ask the model about it").click())
+        assert page.locator("#patches").input_value() == str(PATCHES)
+        pick(page, "attn.1")
+        stored = results.isel(prompt=[3])
+        close(shown_effects(page, "attn.1"), expected_effects(stored, "attn.1"))
+        assert "mean over 8 prompts" in page.locator("#matrix h2").text_content()
+        answered(page, lambda: page.locator("#views").select_option("prompt"))
+        assert "this prompt" in page.locator("#matrix h2").text_content()
+        answered(page, lambda: page.locator("#views").select_option(""))
+        page.wait_for_function("() => document.querySelector('#matrix h2').textContent.includes('8 prompts')")
+
+
+def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
+    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+    page = started(opened, address)
+    pick(page, "mlp.0")
+    page.locator("#save-name").fill("my find")
+    page.locator("#everyone").check()
+    answered(page, lambda: page.get_by_role("button", name="Save result and report").click())
+    assert "Saved 8 prompts" in page.locator("#doing").text_content()
+    results = hs.open_results(folder / "my find.zarr")
+    np.testing.assert_allclose(results["total"], swept(session, ablate="mlp.0")["total"], rtol=1e-6, atol=1e-8)
+    report = opened((folder / "my find.html").as_uri())
+    report.wait_for_selector("body[data-drawn]")
+    assert "No model is behind this page" in report.locator("#ask").text_content()
+    assert report.locator("#start").text_content() == "hydrascope explore gpt2 --results RESULTS"
+    assert report.locator("#text").is_disabled()
+
+
+def test_keys_alone_are_enough(opened, address):
+    page = opened(f"{address}#patches={PATCHES}")
+    page.locator("#text").focus()
+    page.keyboard.type(TYPED)
+    answered(page, lambda: page.keyboard.press("Enter"))
+    page.locator("[data-part='attn.2']").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.part") == "mlp.0"
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    answered(page, lambda: page.keyboard.press("Enter"))
+    assert page.locator("#run-label").input_value() == "attn.1"
+    assert page.evaluate("document.activeElement.dataset.part") == "attn.1"
+    assert page.locator("#network [tabindex='0']").count() == 1
+    assert page.locator("#live").text_content().startswith("attn.1 removes ")
+    page.locator("#tokens [tabindex='0']").focus()
+    page.keyboard.press("ArrowLeft")
+    answered(page, lambda: page.keyboard.press("Enter"))
+    assert "at=-2" in page.url
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "token 6, “n”"
+
+
+def test_axe_finds_nothing_amiss(opened, address):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core isn't installed").Axe()
+    page = started(opened, address)
+    pick(page, "attn.0")
+    pick(page, "mlp.1", "frozen")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = axe.run(page).response
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert {"color-contrast", "label", "select-name"} <= {each["id"] for each in found["passes"]}
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(opened, address):
+    page = opened(f"{address}#patches={PATCHES}")
+    page.set_viewport_size({"width": 390, "height": 800})
+    ask(page)
+    pick(page, "attn.0")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("[data-part='attn.0']").bounding_box()["width"] > 120

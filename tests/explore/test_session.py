@@ -1,0 +1,289 @@
+"""What a live question is answered with is what a sweep over the same prompts gives, and what plain runs give."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from opened import FEW
+from plain import Reader, loaded, plain_run, quantities
+
+import hydrascope as hs
+from hydrascope.components import Component
+from hydrascope.errors import HydrascopeError
+from hydrascope.explore.question import Question
+from hydrascope.explore.session import Session
+from hydrascope.explore.watch import StoppedError, Watch
+
+#: Two of them are too short for the third position from the end.
+POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
+TYPED = "cats and"
+
+#: Everything is float64; the sweep multiplies the same numbers in other batches.
+CLOSE = {"rtol": 1e-7, "atol": 1e-9}
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """Intervals are looked at elsewhere."""
+    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(loaded("gpt2"), POOL)
+
+
+def swept(session, question, ablate, *, prompts=(*POOL, TYPED), index=-1):
+    """By `hs.sweep`, of all prompts, the one that is asked for."""
+    target = "argmax" if question.target is None else question.target
+    results = hs.sweep(
+        session.model,
+        prompts,
+        question.drawn(),
+        ablate=ablate,
+        at=question.at,
+        target=target,
+        metrics=["prob", "top"],
+        keep="patches",
+    )
+    return results.isel(prompt=[index])
+
+
+QUESTIONS = {
+    "resample": Question(TYPED, patches=3),
+    "another seed": Question(TYPED, patches=3, seed=5),
+    "from other targets": Question(TYPED, patches=2, different_target=True),
+    "another target": Question(TYPED, patches=2, target=9),
+    "zero": Question(TYPED, ablation="zero"),
+    "mean": Question(TYPED, ablation="mean"),
+    "mean everywhere": Question(TYPED, ablation="mean", at="all"),
+    "noise": Question(TYPED, ablation="noise", patches=2, noise_scale=1),
+    "earlier": Question(TYPED, patches=2, at="-2"),
+    "two places": Question(TYPED, patches=2, at="-3,-1"),
+    "one of the pool": Question("xyz.", patches=3),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_live_number_is_the_sweeps(session, name):
+    question = QUESTIONS[name]
+    prompts = [text for text in POOL if len(text) >= -min(question.positions(), default=-1)]
+    prompts = prompts if question.text in prompts else [*prompts, question.text]
+    runs = ["layers", "head.1.2,attn.0+mlp.1,attn.0|mlp.2"]
+    found = session.measured(question, runs, Watch())
+    expected = swept(session, question, runs, prompts=prompts, index=prompts.index(question.text))
+    assert set(found.variables) == set(expected.variables)
+    for variable in expected.variables:
+        if expected[variable].dtype.kind == "f" and variable != "imbalance":
+            np.testing.assert_allclose(found[variable], expected[variable], **CLOSE, err_msg=str(variable))
+        elif variable != "imbalance":
+            assert found[variable].equals(expected[variable]), variable
+    assert float(abs(found["total"]).min()) >= 0
+    assert float(abs(found["total"]).max()) > 1e-3
+
+
+def test_every_position_is_patched_from_prompts_that_have_it():
+    pool = ("abcd", "xyz.", "Hell", "cats", "no a")
+    session, question = Session(loaded(), pool), Question("dogs", patches=3, at="all")
+    found = session.measured(question, "layers,head.1.2", Watch())
+    expected = swept(session, question, "layers,head.1.2", prompts=[*pool, "dogs"])
+    for name in ("total", "direct", "unembed_ablated", "patch_prompt"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    mixed = Session(session.model, ("longer than that", *pool)).measured(question, "layers,head.1.2", Watch())
+    assert mixed["patch_prompt"].values.max() <= len(pool)
+
+
+def test_a_twin_patches_its_prompt_alone(session):
+    question = Question(TYPED, ablation="counterfactual", twin="dogs and", at="all")
+    found = session.measured(question, "layers", Watch())
+    prompts = [hs.Prompt(TYPED, counterfactual="dogs and")]
+    expected = swept(session, question, "layers", prompts=prompts)
+    np.testing.assert_allclose(found["total"], expected["total"], **CLOSE)
+    with pytest.raises(HydrascopeError, match="has no counterfactual"):
+        session.measured(replace(question, twin=""), "layers", Watch())
+
+
+def test_an_answer_is_that_of_plain_runs(session):
+    """Two parts ablated and one frozen, patch by patch, by plain forward passes with hooks of their own."""
+    model, patches = session.model, 3
+    found = session.ablate(Question(TYPED, "attn.0+mlp.0|mlp.2", patches=patches), Watch())
+    others = np.random.default_rng([0, len(POOL)]).choice(np.arange(len(POOL)), patches, replace=False)
+    tokens = model.encode(TYPED)
+    clean, sources = plain_run(model, tokens), [plain_run(model, model.encode(POOL[other])) for other in others]
+    reader, last = Reader.of_logit(model, int(clean.logits.argmax())), [len(tokens) - 1]
+    numbers = {"attn.0+mlp.0": [], "attn.0+mlp.0|mlp.2": []}
+    written = []
+    for source in sources:
+        changes = {label: (last, source.values[label][-1:]) for label in ("attn.0", "mlp.0")}
+        held = {"mlp.2": (range(len(tokens)), clean.values["mlp.2"])}
+        for label, overrides in zip(numbers, (changes, {**changes, **held}), strict=True):
+            changed = plain_run(model, tokens, overrides)
+            numbers[label].append(quantities(model, reader, clean, changes, changed))
+        written.append(reader.parts(model, ["mlp.1"], changed.added["mlp.1"][None], _sigma(model, clean))[0])
+    for run in found["runs"]:
+        of = numbers[run["label"]]
+        removed, lost = (np.array([-each[name] for each in of]) for name in ("direct", "total"))
+        for name, values in (("removed", removed), ("lost", lost), ("restored", removed - lost)):
+            np.testing.assert_allclose(run[name], [values.mean(), values.min(), values.max()], **CLOSE)
+    lost = {label: np.mean([-each["total"] for each in of]) for label, of in numbers.items()}
+    (worth,) = found["frozen"]
+    np.testing.assert_allclose(worth["worth"], lost["attn.0+mlp.0|mlp.2"] - lost["attn.0+mlp.0"], **CLOSE)
+    assert worth["label"] == "mlp.2"
+    mlp = next(part for part in found["parts"] if part["name"] == "mlp.1")
+    np.testing.assert_allclose(mlp["ablated"], np.mean(written), **CLOSE)
+    balance = found["balance"]
+    np.testing.assert_allclose(balance["total"], -lost["attn.0+mlp.0|mlp.2"], **CLOSE)
+    np.testing.assert_allclose(balance["sum"], balance["total"], atol=1e-6)
+    assert balance["off"] < 1e-6
+    assert {part["name"] for part in found["parts"] if part["answers"]} == {"attn.1", "mlp.1", "attn.2"}
+
+
+def _sigma(model, run):
+    residual = run.streams[-1] - run.streams[-1].mean()
+    return float((residual.square().mean() + model.norm_eps).sqrt())
+
+
+def test_the_likeliest_tokens_are_the_models(session):
+    found = session.read(Question(TYPED), Watch())
+    logits = plain_run(session.model, session.model.encode(TYPED)).logits
+    shares = logits.softmax(-1)
+    assert [each["token"] for each in found["next"]] == shares.argsort(descending=True)[:10].tolist()
+    np.testing.assert_allclose([each["probability"] for each in found["next"]], shares.sort().values.flip(0)[:10])
+    assert "".join(found["tokens"]) == TYPED
+
+
+def test_heads_are_read_where_asked(session):
+    found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), Watch())
+    layers = [str(layer) for layer in session.model.components]
+    assert [part["name"] for part in found["parts"]] == [*layers, *(f"head.1.{head}" for head in range(4))]
+    heads = sum(part["ablated"] for part in found["parts"] if part["name"].startswith("head"))
+    whole = next(part["ablated"] for part in found["parts"] if part["name"] == "attn.1")
+    bias = session.model.hf.transformer.h[1].attn.c_proj.bias
+    assert abs(heads - whole) > 0 if bias.abs().max() > 0 else abs(heads - whole) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (Question(TYPED, "attn.9"), "has no attn.9: its layers are 0 to 2"),
+        (Question(TYPED, "attn"), "are 3 runs: write one"),
+        (Question(TYPED, "mlp.2|attn.0"), "which nothing that it ablates reaches"),
+        (Question(TYPED, "attn.0", patches=15), "15 resample patches need 15 other prompts"),
+        (Question("a" * 100, "attn.0"), "tokens long, the context of gpt2 holds 64"),
+        (Question("no", "attn.0", at="-3"), "has no position -3: it is 2 tokens long"),
+        (Question(TYPED, "attn.0", ablation="noise", noise_scale=-1), "-1 is no scale of noise"),
+        (Question(TYPED, "attn.0", target=99), "has no token 99"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_in_a_line(session, question, said):
+    with pytest.raises(HydrascopeError, match=said):
+        session.ablate(question, Watch())
+
+
+def test_what_was_found_is_kept(session, tmp_path):
+    question = Question(TYPED, "attn.0|mlp.1", patches=2)
+    told = session.save(question, tmp_path / "a", Watch())
+    results = hs.open_results(told["result"])
+    expected = swept(session, question, "attn.0|mlp.1,attn.0")
+    assert set(results.variables) == set(expected.variables)
+    np.testing.assert_allclose(results["total"], expected["total"], **CLOSE)
+    assert list(results["text"].values) == [TYPED]
+    assert results.attrs["measured"] == results.attrs["prompt_count"] == 1
+    assert TYPED in (tmp_path / "a.html").read_text()
+
+
+def test_the_same_is_asked_of_all_prompts_and_kept(session, tmp_path):
+    question = Question(TYPED, "attn.0|mlp.1", patches=2)
+    told = session.save_all(question, tmp_path / "a", Watch())
+    results = hs.open_results(told["result"])
+    results = hs.open_results(told["result"])
+    assert list(results["text"].values) == [*POOL, TYPED]
+    assert results.attrs["measured"] == len(POOL) + 1
+    expected = hs.sweep(session.model, [*POOL, TYPED], hs.Resample(2), ablate="attn.0|mlp.1,attn.0")
+    np.testing.assert_allclose(results["total"], expected["total"], **CLOSE)
+    page = (tmp_path / "a.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "attn.0|mlp.1" in page
+    with pytest.raises(HydrascopeError, match=r"a.zarr exists: choose another name"):
+        session.save_all(question, tmp_path / "a", Watch())
+    with pytest.raises(HydrascopeError, match=r"a.zarr exists: choose another name"):
+        session.save(question, tmp_path / "a", Watch())
+
+
+def test_a_save_that_is_stopped_leaves_nothing(session, tmp_path):
+    watch = Watch(lambda update: watch.stop())
+    with pytest.raises(StoppedError, match="cancelled"):
+        session.save_all(Question(TYPED, patches=2), tmp_path / "a", watch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_computation_leaves_the_model_as_it_was(session):
+    hooks = [len(module._forward_pre_hooks) for module in session.model.hf.modules()]
+    question = Question(TYPED, "attn.0", patches=2)
+    before = session.ablate(question, Watch())
+    calls = []
+
+    def third(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            watch.stop()
+
+    watch = Watch()
+    handle = session.model.hf.get_input_embeddings().register_forward_hook(third)
+    stopped = Session(session.model, POOL)
+    with pytest.raises(StoppedError):
+        stopped.ablate(question, watch)
+    handle.remove()
+    assert len(calls) == 3
+    assert [len(module._forward_pre_hooks) for module in session.model.hf.modules()] == hooks
+    assert stopped.ablate(question, Watch()) == before
+
+
+def test_time_is_bounded(session):
+    watch = Watch(seconds=-1)
+    watch.start()
+    with pytest.raises(StoppedError, match="took more than"):
+        session.sweep(Question(TYPED, patches=2), watch)
+
+
+def test_the_pool_is_run_once(session):
+    fresh, passes = Session(session.model, POOL), []
+    handle = session.model.hf.get_input_embeddings().register_forward_hook(lambda *found: passes.append(found[1][0]))
+    for run in ("attn.0", "attn.1", "head.2.1"):
+        fresh.ablate(Question(TYPED, run, patches=2), Watch())
+    handle.remove()
+    assert sum(len(ids) == len(POOL) for (ids, *_) in (p if isinstance(p, tuple) else (p,) for p in passes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([], "no question"),
+        ({"text": 3}, "no question"),
+        ({"text": "a", "seed": "0"}, "seed can't be '0'"),
+        ({"text": "a", "patches": True}, "patches can't be True"),
+        ({"text": "a", "model": "x"}, "model can't be 'x'"),
+        ({"text": "  \n"}, "the prompt is empty: write one"),
+        ({"text": "a" * 20_001}, "20,001 characters long, and 20,000 are read: shorten it"),
+        ({"text": "a\ud800"}, "half a surrogate pair"),
+        ({"text": "a", "patches": 10_000}, "10000 patches: ask for 1 to 200"),
+        ({"text": "a", "ablation": "remove"}, "'remove' replaces nothing"),
+        ({"text": "a", "at": "first"}, "are no positions"),
+        ({"text": "a", "at": "1"}, "are no positions"),
+        ({"text": "a", "heads": ["1"]}, "heads must be numbers"),
+        ({"text": "a", "run": "attn.0+" * 300}, "more than 256 parts"),
+    ],
+)
+def test_a_question_is_looked_over(asked, said):
+    with pytest.raises(HydrascopeError, match=said):
+        Question.of(asked)
+
+
+def test_a_question_is_read_as_it_is_meant():
+    assert Question.of({"text": "a", "target": None, "heads": [1], "noise_scale": 2}) == Question(
+        "a", heads=(1,), noise_scale=2
+    )
+    assert torch.is_grad_enabled()
+    assert Component.parse("attn.0") is not None
