@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hydrascope.bank import CleanRuns, clean_runs
+from hydrascope.bank import CleanRuns, clean_runs, plainly
 from hydrascope.components import Component
 from hydrascope.explore.question import Question
 from hydrascope.explore.watch import Watch
@@ -110,7 +110,8 @@ class Pool:
         sites: Sequence[Component],
     ) -> CleanRuns:
         """What stands at `sites` in the clean runs of some prompts, run together."""
-        return clean_runs(self.model, prompts, tokens, places, sites, len(tokens))
+        run = plainly(self.model, tokens, sites)
+        return clean_runs(self.model, prompts, tokens, places, sites, [range(len(tokens))], run)
 
 
 def _anywhere(model: LanguageModel) -> list[Component]:
