@@ -1,7 +1,9 @@
 """Shared by all tests; its being here puts this folder, with `synthetic` and `tiny`, on the import path."""
 
 import os
+from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -12,12 +14,41 @@ os.environ.setdefault("HYDRASCOPE_KERNELS", "onednn+gelu")
 # No test may reach a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# What tests write needn't outlive a power failure (tests/faults imitates those): waiting for disks takes minutes.
+os.fsync = lambda file: None
+
 pytest_plugins = ["browsing", "command"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no worker is left with it alone at the end."""
     items.sort(key=lambda item: "test_tutorials" not in item.nodeid)
+
+
+@pytest.fixture
+def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are saved once, not in three formats: for tests of which there are, and of what is said of them."""
+    monkeypatch.setattr("hydrascope.figures.style.FORMATS", ("png",))
+
+
+@pytest.fixture
+def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Causal models make each forward pass once, and give what it gave again: for tests whose models never change."""
+    from hydrascope import transformer_scm
+
+    run, made = transformer_scm._run, {}
+
+    def told(value: Any) -> Any:
+        array = np.asarray(value)
+        return value if isinstance(value, str) else (array.shape, array.dtype.str, array.tobytes())
+
+    def once(model: Any, prompt: Any, values: Any, place: Any) -> Any:
+        key = (id(model), told(prompt), place, *((where, told(value)) for where, value in values.items()))
+        if key not in made:
+            made[key] = model, run(model, prompt, values, place)
+        return made[key][1].clone()
+
+    monkeypatch.setattr(transformer_scm, "_run", once)
 
 
 @pytest.fixture(autouse=True)

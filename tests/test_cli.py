@@ -203,6 +203,7 @@ def test_check_lists_what_holds_and_what_fails(
     assert err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("one_format")
 def test_demo_runs_draws_and_tells(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from asked import request, sizes
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
@@ -75,6 +75,7 @@ def test_values_are_the_model_s_own(case):
     close(values["logits"], logits - logits.mean(), case, float(logits.abs().max()))
 
 
+@pytest.mark.usefixtures("passes_once")
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_effects_by_definition_are_what_the_engines_measure(case):
     model, prompt, other = shared(case), tokens(1, 7), tokens(2, 4)
@@ -91,8 +92,9 @@ def test_effects_by_definition_are_what_the_engines_measure(case):
             close(torch.stack(effect), (after - readings.logit[..., None, None]).flatten(), case, sizes(readings)[0])
 
 
+@pytest.mark.usefixtures("passes_once")
 @pytest.mark.parametrize("case", VARIED)
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 100), length=st.integers(1, 8), other=st.integers(1, 8), data=st.data())
 def test_everything_the_engines_measure_has_its_definition(case, seed, length, other, data):
     model, prompt, source = shared(case, seed % 3), tokens(seed, length), tokens(seed + 1, other)
@@ -159,6 +161,7 @@ def test_the_graph_is_the_anatomy(case):
         assert ("prompt" in scm.endogenous[str(component)].parents) == (component.kind == "attn")
 
 
+@pytest.mark.usefixtures("passes_once")
 @pytest.mark.parametrize("case", VARIED)
 def test_every_position_joins_up_with_the_final_one(case):
     model, prompt, other = shared(case), tokens(5, 4), tokens(6, 4)

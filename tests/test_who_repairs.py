@@ -83,6 +83,7 @@ def test_for_programs(measured, name, rows, columns):
     assert f"| {columns[0]} |" in as_markdown(found)
 
 
+@pytest.mark.usefixtures("one_format")
 def test_as_text_and_as_pictures(measured, tmp_path, capsys, monkeypatch):
     def summary(name: str, *options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["hydrascope", "summary", str(measured / f"{name}.zarr"), *options])

@@ -19,6 +19,8 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from hydrascope.durable import sync_names
+
 ROOT = "zarr.json"
 CHECKSUMS = "checksums"
 
@@ -82,6 +84,7 @@ def replace(folder: Path, name: str, content: bytes) -> None:
             os.fsync(file.fileno())
         (folder / name).parent.mkdir(exist_ok=True)
         partial.replace(folder / name)
+        sync_names(folder, [name])
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -111,6 +114,7 @@ def write_listing(folder: Path, name: str, run: str, files: Iterable[str]) -> No
         with (folder / file).open("rb") as opened:
             checksums[file] = hashlib.file_digest(opened, "sha256").hexdigest()
             os.fsync(opened.fileno())
+    sync_names(folder, checksums)
     attributes = {"run": run, "of": name, "files": checksums}
     replace(folder, name, sealed({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
 

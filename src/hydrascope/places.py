@@ -1,7 +1,7 @@
 """Where results stand: paths made plain once, results made whole beside their place, and one writer at a time.
 
 What isn't ours is never removed: folders that are made for a while have names that nobody else took, an overwritten
-result must hold nothing but what hydrascope writes, and it goes only when its successor stands.
+result must hold nothing but what hydrascope writes, and it goes only when its successor stands, on the disk.
 """
 
 import os
@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
+from hydrascope.durable import make_folders, sync_file, sync_folder
 from hydrascope.errors import HydrascopeError
 from hydrascope.variables import KNOWN, MEASURED
 
@@ -140,16 +141,20 @@ def lock(path: Path, file: str) -> IO[bytes] | None:
 
 @contextmanager
 def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to be made, that is moved to `path` when it has been; only then is the result there deleted.
+    """A folder to be made, and synced, that is moved to `path` when it has been; only then is the result there deleted.
 
     Raises:
         HydrascopeError: something is at `path`, and isn't to be overwritten, or not only ours.
         OSError: the disk refuses. What stands at `path` stays, and nothing else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     room = Path(tempfile.mkdtemp(prefix=_ROOM, dir=path.parent))
     try:
         (room / _OF).write_bytes(_name(path))
+        # Whose the room is, and where it is, before there is anything in it.
+        sync_file(room / _OF)
+        sync_folder(room)
+        sync_folder(path.parent)
         with lock(room, _OF) or nullcontext():
             yield room / _NEW
             if path.exists():
@@ -160,6 +165,12 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 if path.exists():
                     path.rename(room / _OLD)
                 (room / _NEW).rename(path)
+                try:
+                    # Before the old one goes.
+                    sync_folder(path.parent)
+                except OSError:
+                    path.rename(room / _NEW)
+                    raise
             finally:
                 _put_back(room, path)
     finally:
@@ -174,6 +185,7 @@ def _clear(room: Path, path: Path) -> None:
         if (room / name).exists():
             shutil.rmtree(room / name)
     # Last, so that whose the rest is stays known if this is cut short.
+    sync_folder(room)
     (room / _OF).unlink(missing_ok=True)
     room.rmdir()
 
@@ -181,6 +193,7 @@ def _clear(room: Path, path: Path) -> None:
 def _put_back(room: Path, path: Path) -> None:
     if (room / _OLD).exists() and not path.exists():
         (room / _OLD).rename(path)
+        sync_folder(path.parent)
 
 
 def recover(path: Path) -> None:
@@ -195,8 +208,8 @@ def recover(path: Path) -> None:
             with suppress(OSError, HydrascopeError):
                 if not (room / _OF).exists():
                     room.rmdir()
-                # Empty: killed before anything was made.
-                elif (room / _OF).read_bytes() in (b"", _name(path)) and (held := lock(room, _OF)):
+                # Empty, or zeros after a power failure: ended before anything was made.
+                elif (room / _OF).read_bytes().strip(b"\0") in (b"", _name(path)) and (held := lock(room, _OF)):
                     with held:
                         _put_back(room, path)
                         _clear(room, path)

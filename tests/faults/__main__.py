@@ -1,4 +1,4 @@
-"""The long form of the fault tests; from the folder `tests`: `python -m faults damage`, `writes` or `kills`."""
+"""The long form of the fault tests; from the folder `tests`: `python -m faults damage|writes|power|kills`."""
 
 import argparse
 import tempfile
@@ -8,17 +8,20 @@ import conftest  # noqa: F401  what all tests are run with
 
 from faults.damage import BAD, damages
 from faults.kills import kills
+from faults.power import power_failures, recorded_scene
 from faults.writes import FAULTS, SCENES, faulty_writes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("what", choices=["damage", "writes", "kills"])
-    parser.add_argument("--count", type=int, help="damages (2,000) or kills (100)")
+    parser.add_argument("what", choices=["damage", "writes", "power", "kills"])
+    parser.add_argument("--count", type=int, help="damages (2,000), power failures a scene (500), or kills (100)")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"damage": damage, "writes": writes, "kills": killed}[asked.what](Path(folder), asked.count, asked.seed)
+        {"damage": damage, "writes": writes, "power": power, "kills": killed}[asked.what](
+            Path(folder), asked.count, asked.seed
+        )
 
 
 def damage(folder: Path, count: int | None, seed: int) -> None:
@@ -38,6 +41,14 @@ def writes(folder: Path, count: int | None, seed: int) -> None:
             print(
                 f"{scene:9}  {fault:6}  at each of {found.total():,} writes: {outcomes}; all went on to the same bits"
             )
+
+
+def power(folder: Path, count: int | None, seed: int) -> None:
+    for scene in SCENES:
+        recorded = recorded_scene(folder / scene / "recorded", scene)
+        found = power_failures(folder / scene, scene, recorded, count or 500, seed)
+        outcomes = ", ".join(f"{often:,} {outcome}" for outcome, often in found.items())
+        print(f"{scene:9}  power failed at {found.total():,} moments: {outcomes}; all went on to the same bits")
 
 
 def killed(folder: Path, count: int | None, seed: int) -> None:

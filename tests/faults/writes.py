@@ -68,11 +68,23 @@ def old(path: Path) -> None:
         write(writer, OLD)
 
 
+def between(path: Path) -> None:
+    """An overwrite that ended between moving the old result away and the new one in."""
+    old(path)
+    room = path.parent / ".hydrascope-ended"
+    room.mkdir()
+    (room / "of").write_bytes(path.name.encode())
+    path.rename(room / "old")
+    with create_for(room / "new", NEW, _KNOWN):
+        pass
+
+
 #: What is there before, and what is done.
 SCENES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "run": (nothing, started),
     "resume": (begun, resumed),
     "overwrite": (old, overwritten),
+    "put back": (between, recover),
 }
 
 
@@ -101,19 +113,19 @@ def faulty_writes(folder: Path, scene: str, fault: str, count: int | None = None
                 found["one line" if "r.zarr" in str(error) and "\n" not in str(error) else str(error)] += 1
             except Killed:
                 found["killed"] += 1
-        _finish(room, scene)
+        finish(room, scene)
         shutil.rmtree(room)
     return found
 
 
-def _finish(room: Path, scene: str) -> None:
+def finish(room: Path, scene: str) -> None:
     """Go on; whatever is there on the way is right."""
     path = room / "r.zarr"
     recover(path)
-    kept = _right(path)
-    if scene == "overwrite":
-        assert kept, "neither the old result nor the new one is there"
-    if kept == "old":
+    result, _ = kept(path)
+    if scene in ("overwrite", "put back"):
+        assert result != "none", "neither the old result nor the new one is there"
+    if result == "old":
         overwritten(path)
     else:
         resumed(path)
@@ -121,17 +133,21 @@ def _finish(room: Path, scene: str) -> None:
     assert [file.name for file in room.iterdir()] == ["r.zarr"]
 
 
-def _right(path: Path) -> str:
-    """Which result is there, as far as it is measured, or none; what is damaged says so."""
+def kept(path: Path) -> tuple[str, int]:
+    """Which result is there, and how many of its prompts are measured; what is damaged says so."""
     if not path.exists():
-        return ""
+        return "none", 0
     try:
         found = _measured(path)
     except HydrascopeError as error:
-        return "new" if "nothing of" in str(error) or "is damaged" in str(error) else str(error)
+        if "nothing of" in str(error):
+            return "new", 0
+        return ("damaged" if "is damaged" in str(error) else str(error)), 0
+    measured = found.sizes["prompt"]
     for name, numbers in (("new", NEW), ("old", OLD)):
-        if found.identical(numbers.isel(prompt=slice(found.sizes["prompt"]))):
-            return name
+        if found.identical(numbers.isel(prompt=slice(measured))):
+            assert name == "new" or measured == OLD.sizes["prompt"], "a part of the old result is lost"
+            return name, measured
     raise AssertionError("what is there was never written")
 
 

@@ -270,6 +270,7 @@ def test_draw_all_writes_six_figures_in_three_formats(tmp_path: Path) -> None:
     assert str(drawn) == f"18 files in {tmp_path}"
 
 
+@pytest.mark.usefixtures("one_format")
 @pytest.mark.parametrize(
     ("ablated", "names", "reason"),
     [
@@ -286,6 +287,7 @@ def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], nam
     assert reason is None or f"\nleft out: {reason}" in str(drawn)
 
 
+@pytest.mark.usefixtures("one_format")
 def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2, ablated=["attn.0+mlp.1"])
     drawn = draw_all(results, tmp_path)
@@ -398,6 +400,7 @@ def test_long_text_loses_its_middle() -> None:
     assert "…" in shown
 
 
+@pytest.mark.usefixtures("one_format")
 def test_figures_of_direct_effects_are_left_out_where_there_are_none(tmp_path: Path) -> None:
     results = synthetic.results(4, prompts=12)
     results["direct"] = 0 * results["direct"]

@@ -51,17 +51,22 @@ def share(means: xr.Dataset) -> xr.Dataset:
 
 def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> None:
     """Of the share restored at the part chosen on the other half, whose truth differs from part to part."""
-    rng, covered, runs = np.random.default_rng(0), 0, 300
+    rng, runs = np.random.default_rng(0), 300
     truth = np.array([0.1, 0.3, 0.5, 0.45])
+    samples, expected = [], []
     for seed in range(runs):
         held = held_out(drawn(rng, truth, 80, 1.0), most_restored, seed)
         assert held is not None
-        bounds = interval(share, held.samples[["removed", "restored"]], ENOUGH)["share"]
+        samples.append(held.samples[["removed", "restored"]])
         picked = [truth[int(pick.split(".")[1])] for pick in held.picks]
         # Of the prompts of either half, the truth of the part that the other one chose.
-        expected = np.where(held.first, picked[1], picked[0]).mean()
-        covered += float(bounds.sel(bound="low")) <= expected <= float(bounds.sel(bound="high"))
-    assert 0.925 <= covered / runs <= 0.975
+        expected.append(np.where(held.first, picked[1], picked[0]).mean())
+    # Of all runs at once: of each they are what they would be alone.
+    bounds = interval(share, xr.concat(samples, "run", coords="minimal", compat="override"), ENOUGH)["share"]
+    alone = interval(share, samples[7], ENOUGH)["share"]
+    np.testing.assert_allclose(bounds.isel(run=7), alone, rtol=1e-12)
+    covered = (bounds.sel(bound="low") <= expected) & (expected <= bounds.sel(bound="high"))
+    assert 0.925 <= covered.mean() <= 0.975
 
 
 def test_the_winner_is_cursed_where_it_was_chosen_and_not_where_it_was_measured() -> None:
@@ -152,19 +157,18 @@ def test_the_best_layer_of_results() -> None:
 def test_simultaneous_bounds_hold_all_at_once() -> None:
     """Of 20 means all bounds are right in about 95% of the data sets, where single ones are in far fewer."""
     rng, runs = np.random.default_rng(6), 300
-    together = single = 0
-    for _ in range(runs):
-        samples = xr.Dataset({"mean": (("prompt", "part"), rng.standard_normal((100, 20)))})
-        for kind in ("together", "single"):
-            bounds = (
-                simultaneous(lambda means: means, samples, ENOUGH, "part")
-                if kind == "together"
-                else interval(lambda means: means, samples, ENOUGH)
-            )["mean"]
-            right = bool(((bounds.sel(bound="low") <= 0) & (bounds.sel(bound="high") >= 0)).all())
-            together, single = together + (right and kind == "together"), single + (right and kind == "single")
-    assert 0.92 <= together / runs <= 0.98
-    assert single / runs < 0.6
+    samples = xr.Dataset({"mean": (("run", "prompt", "part"), rng.standard_normal((runs, 100, 20)))})
+    together = simultaneous(lambda means: means, samples, ENOUGH, "part")["mean"]
+    single = interval(lambda means: means, samples, ENOUGH)["mean"]
+    # Of all runs at once: of each they are what they would be alone.
+    alone = simultaneous(lambda means: means, samples.isel(run=7), ENOUGH, "part")["mean"]
+    np.testing.assert_allclose(together.isel(run=7), alone, rtol=1e-12)
+    right = [
+        ((bounds.sel(bound="low") <= 0) & (bounds.sel(bound="high") >= 0)).all("part").mean()
+        for bounds in (together, single)
+    ]
+    assert 0.92 <= right[0] <= 0.98
+    assert right[1] < 0.6
 
 
 def test_simultaneous_bounds_of_what_does_not_vary_are_points() -> None:

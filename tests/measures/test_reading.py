@@ -67,6 +67,9 @@ def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
     below = synthetic.downstream(3, parallel)
     for readout, before in READOUTS.items():
         at = results.sel(readout=readout)
+        scale, unembed, embed, ablated = (
+            at[name].values for name in ("scale", "unembed", "embed", "unembed_ablated_by_patch")
+        )
         seen = [before < 0 or int(name.split(".")[1]) < before for name in names]
         clean, own = per_prompt(results, readout, "clean"), per_prompt(results, readout, "own")
         for p in range(4):
@@ -74,12 +77,11 @@ def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
                 k = names.index(synthetic.holder(label))
                 run, still = [], []
                 for patch in range(3):
-                    s = float(at["scale"][p, a, patch]) if before < 0 else 1.0
-                    after = at["unembed_ablated_by_patch"][p, a, patch, :6].values
-                    intact = at["unembed"][p, :6].values
+                    s = scale[p, a, patch] if before < 0 else 1.0
+                    after, intact = ablated[p, a, patch, :6], unembed[p, :6]
                     unmoved = [c for c in range(6) if seen[c] and c != k and not below[k, c]]
-                    run.append((s - 1) * (float(at["embed"][p]) + sum(after[c] for c in range(6) if seen[c])))
-                    still.append((s - 1) * (float(at["embed"][p]) + sum(intact[c] for c in unmoved)))
+                    run.append((s - 1) * (embed[p] + sum(after[c] for c in range(6) if seen[c])))
+                    still.append((s - 1) * (embed[p] + sum(intact[c] for c in unmoved)))
                 np.testing.assert_allclose(clean["norm"][p, a], np.mean(run), atol=1e-12)
                 np.testing.assert_allclose(own["norm"][p, a], np.mean(still), atol=1e-12)
 

@@ -128,10 +128,11 @@ def test_a_file_that_is_there_is_kept(tmp_path, results):
     with pytest.raises(HydrascopeError, match="exists: choose another place, or overwrite it"):
         hs.report(results, place, bootstrap=FEW)
     assert place.read_text() == "kept"
-    hs.report(results, place, bootstrap=FEW, overwrite=True)
+    one_prompt = results.isel(prompt=[0])
+    hs.report(one_prompt, place, bootstrap=FEW, overwrite=True)
     assert place.read_text().startswith("<!doctype html>")
     with pytest.raises(HydrascopeError, match=r"cannot write .*missing"):
-        hs.report(results, tmp_path / "missing" / "a.html", bootstrap=FEW)
+        hs.report(one_prompt, tmp_path / "missing" / "a.html", bootstrap=FEW)
 
 
 def test_the_command(tmp_path):
