@@ -1,18 +1,22 @@
 """Prompts are run clean once where there is room to keep what comes of it; kept or not, the numbers are the same."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
 from hydrascope import blocks
-from hydrascope.ablation import Resample
+from hydrascope.ablation import Ablation, Mean, Resample
+from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
-from hydrascope.runs import sweep
+from hydrascope.runs import run, sweep
 
 torch.set_num_threads(1)
 
@@ -51,3 +55,45 @@ def test_what_is_kept_of_clean_runs_changes_no_bit(prompts: Any, size: int, at: 
     for name, values in kept.items():
         np.testing.assert_array_equal(made[name], values, err_msg=name)
         np.testing.assert_array_equal(some[name], values, err_msg=name)
+
+
+@settings(max_examples=4, deadline=None)
+@given(PROMPTS, st.sampled_from(["last", "-2,-1"]), st.sampled_from([Resample(2), Mean()]))
+def test_clean_values_on_disk_are_those_in_memory(prompts: Any, at: str, ablation: Ablation) -> None:
+    model, texts = tiny("gpt2", torch.float32), [list(each) for each in prompts]
+
+    def measured(on_disk: bool) -> xr.Dataset:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "is_on_disk", lambda bank: on_disk)
+            return sweep(model, texts, ablation, ablate="layers,neurons.1", at=at, batch_size=3)
+
+    xr.testing.assert_identical(measured(True).drop_attrs(), measured(False).drop_attrs())
+
+
+def test_clean_values_on_disk_lie_beside_the_result_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = tiny("gpt2", torch.float32), []
+
+    def from_file(name: str, **how: Any) -> torch.Tensor:
+        seen.append(Path(name))
+        assert Path(name).stat().st_size == how["size"] * how["dtype"].itemsize
+        return mapped(name, **how)
+
+    mapped = torch.from_file
+    monkeypatch.setattr(torch, "from_file", from_file)
+    monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
+    run(model, [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "new" / "r.zarr")
+    assert {each.parent for each in seen} == {tmp_path / "new"}
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["r.zarr"]
+
+
+def test_a_disk_without_room_for_clean_values_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
+    with pytest.raises(HydrascopeError, match=r"cannot keep clean values in .* \(No space left on device\); make room"):
+        run(tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "r.zarr")
+    assert not list(tmp_path.iterdir())

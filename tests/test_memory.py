@@ -49,7 +49,8 @@ def test_a_batch_fits_the_budget_and_no_larger_one_does(load: Load, budget: int,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "CPU_BYTES", budget)
         batch = automatic_batch(MODEL, load, bank)
-    left, smallest = max(budget - bank, budget / 8), Batch(1, 1)
+    # A bank that takes more than half of it is on disk.
+    left, smallest = budget if bank > budget / 2 else budget - bank, Batch(1, 1)
     assert 1 <= batch.prompts <= memory.LARGEST_BATCH["cpu"]
     assert 1 <= batch.runs <= load.runs
     # All runs of several prompts, or some runs of one.
@@ -123,4 +124,4 @@ def test_rows_whose_gradients_are_wanted():
     counts = [graph_rows(MODEL, length, 0) for length in (1, 100, 2_000, 1_000_000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == LARGEST_BATCH["cpu"] > counts[2] > counts[3] == 1
-    assert graph_rows(MODEL, 2_000, CPU_BYTES) < counts[2]
+    assert graph_rows(MODEL, 2_000, CPU_BYTES // 2) < counts[2]

@@ -4,9 +4,12 @@ Kept are the values at the sites that are ablated, at the places of each prompt 
 of any prompt; not what components write, which for heads and neurons would be many times as much.
 """
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from hydrascope.engines.clean import CleanRun, clean_run_at
 from hydrascope.engines.shared import Shared
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
+from hydrascope.places import disk
 from hydrascope.positions import Places
 from hydrascope.prompts import Prompt, called, counterfactual_tokens, require_same_length
 
@@ -33,7 +37,7 @@ class CleanRuns:
         places: where each is ablated.
         sites: where the values of the ablated components stand.
         targets: each prompt's target token.
-        values: per site `[row, columns]`, on the CPU.
+        values: per site `[row, columns]`, on the CPU, or on disk and mapped into memory as it is read.
         row: `[prompt, offset]` where the values at a distance of `offset` + 1 from a prompt's end are; −1 where the
             prompt is too short.
         argmax: each prompt's most likely next token.
@@ -161,6 +165,7 @@ def clean_runs(
     batches: Iterable[Sequence[int]],
     run: Run,
     targets: Sequence[int] | None = None,
+    folder: Path | None = None,
 ) -> CleanRuns:
     """Run all prompts once.
 
@@ -168,13 +173,17 @@ def clean_runs(
         batches: which prompts are run together; best of similar lengths, so that little is padded.
         run: what runs them, and keeps what stands at `sites`.
         targets: each prompt's target token; the most likely one by default.
+        folder: where the values are kept instead of in memory; nothing of it is seen there, or outlives the process.
+
+    Raises:
+        HydrascopeError: the disk refuses.
     """
     offsets = sorted({offset for place in places for offset in place.offsets})
     row = np.full((len(prompts), offsets[-1]), -1)
     kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
     for number, (index, offset) in enumerate(kept):
         row[index, offset - 1] = number
-    values = {site: torch.empty(len(kept), model.site_width(site), dtype=model.dtype) for site in sites}
+    values = {site: _empty(len(kept), model.site_width(site), model.dtype, folder) for site in sites}
     argmax = np.zeros(len(prompts), np.int64)
     for batch in batches:
         here = [
@@ -194,6 +203,25 @@ def clean_runs(
     return CleanRuns(
         model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
     )
+
+
+def _empty(rows: int, columns: int, dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """`[row, column]` numbers to be written, in memory or in a file of `folder` that has no name any more.
+
+    Raises:
+        HydrascopeError: the disk refuses.
+    """
+    if folder is None or os.name == "nt":  # Windows maps no file that has no name.
+        return torch.empty(rows, columns, dtype=dtype)
+    size = rows * columns
+    with (
+        disk(f"cannot keep clean values in {folder}", "make room, or measure fewer prompts"),
+        tempfile.NamedTemporaryFile(prefix=".hydrascope-", dir=folder) as file,
+    ):
+        # All of it now: where a disk is full later, writing to what is mapped ends the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size * dtype.itemsize, 1))
+        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(rows, columns)
 
 
 def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:

@@ -5,9 +5,11 @@ prompts share a batch follows from the prompt set and the batch size alone, so t
 on to the very numbers that it would have given.
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from hydrascope.engines.clean import CleanRun
 from hydrascope.engines.request import sites_read
 from hydrascope.engines.shared import Shared, shared, shared_and_clean_run_at
 from hydrascope.errors import HydrascopeError
-from hydrascope.memory import Batch, spare_bytes, within_memory
+from hydrascope.memory import Batch, is_on_disk, spare_bytes, within_memory
 from hydrascope.plan import Plan
 from hydrascope.progress import shown
 from hydrascope.readouts import Readouts
@@ -45,12 +47,15 @@ def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
     return sorted(block, key=lambda index: len(plan.tokens[index]))
 
 
-def clean_runs_of(plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = ()) -> CleanRuns:
+def clean_runs_of(
+    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
+) -> CleanRuns:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
 
     Args:
         needed: the blocks that will be measured: what that needs of their clean runs is kept as far as there is room,
             and made again where there is none, to the same bits.
+        folder: where clean values are kept that are too many for memory; by default where temporary files are.
 
     Raises:
         HydrascopeError: some patches can't be drawn.
@@ -58,6 +63,7 @@ def clean_runs_of(plan: Plan, batch: Batch, blocks: Sequence[range], needed: Seq
     given = {"argmax": None, "answer": plan.answers}
     targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
     read = sites_read(plan.model, plan.units)
+    on_disk = (folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else None
     plain = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
@@ -85,6 +91,7 @@ def clean_runs_of(plan: Plan, batch: Batch, blocks: Sequence[range], needed: Seq
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
                 together if plan.engine.name == "wavefront" else plain,
                 targets,
+                on_disk,
             ),
             shared=kept,
         )

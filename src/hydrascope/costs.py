@@ -17,7 +17,7 @@ from hydrascope.ablation import Ablation
 from hydrascope.components import Component, Run
 from hydrascope.engines import Request
 from hydrascope.engines.schedule import schedule
-from hydrascope.memory import Batch, prefix_bytes, row_bytes, spare_bytes
+from hydrascope.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Plan, planned, stored_as
 from hydrascope.prompts import AnyPrompts
@@ -91,7 +91,7 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
         flop,
         flop / rate,
         timed,
-        batch.prompts * needed + plan.bank_bytes,
+        batch.prompts * needed + (0 if is_on_disk(plan.bank_bytes) else plan.bank_bytes),
         sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
         sum(number * np.dtype(stored_as(plan, name)).itemsize for name, number in numbers.items()),
     )

@@ -75,6 +75,11 @@ def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> fl
     return max(_budget(model, bank) - batch.prompts * needed, 0)
 
 
+def is_on_disk(bank: int) -> bool:
+    """Whether a bank of so many bytes is kept on disk: one that takes more than half of the memory of a run."""
+    return bank > CPU_BYTES / 2
+
+
 def require_possible(model: LanguageModel, load: Load) -> None:
     """Refuse runs of which one alone, with its patches, is larger than all memory that the device has.
 
@@ -108,8 +113,7 @@ def _budget(model: LanguageModel, bank: int) -> float:
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         return 0.8 * free
-    # Where the bank alone is larger, batches of some size are still worth having.
-    return max(CPU_BYTES - bank, CPU_BYTES / 8)
+    return CPU_BYTES - (0 if is_on_disk(bank) else bank)
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:

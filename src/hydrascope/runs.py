@@ -13,12 +13,13 @@ from hydrascope import machine, manifest, store, writing
 from hydrascope.ablation import Ablation
 from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_of, cut, measured_blocks
 from hydrascope.components import Selection
+from hydrascope.durable import make_folders
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
-from hydrascope.places import lock, place, recover, require_ours, require_room
+from hydrascope.places import disk, lock, place, recover, require_ours, require_room
 from hydrascope.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned, stored_as
 from hydrascope.positions import At
 from hydrascope.precision import precision
@@ -182,12 +183,14 @@ def run(
             if not left:
                 return out
             plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
-            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs), every, left)
+            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs), every, left, out.parent)
         else:
             batch = plan.batch(batch_size)
             block_size, worst = batch.prompts * BATCHES_PER_BLOCK, 0.0
             left = cut(plan, block_size)
-            clean = clean_runs_of(plan, batch, left, left)
+            with disk(f"cannot create {out}"):
+                make_folders(out.parent)
+            clean = clean_runs_of(plan, batch, left, left, out.parent)
             new = known(plan, clean).assign_attrs(
                 precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
             )
