@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -122,6 +122,43 @@ def test_other_weights_of_a_model_that_says_nothing_of_them(tmp_path: Path) -> N
 def test_another_tensor_of_an_ablation_of_ones_own(tmp_path: Path, kind: Any, other: Any) -> None:
     given_ = {"model": model(), "ablation": kind(torch.ones(32))}
     refused(given_, {"ablation": kind(other)}, tmp_path, "ablation_hash")
+
+
+def above(bound: float) -> Callable[..., torch.Tensor]:
+    def count(logits: torch.Tensor, clean: torch.Tensor, target: int) -> torch.Tensor:
+        return (logits > bound).sum(-1)
+
+    return count
+
+
+def counting_below() -> Callable[..., torch.Tensor]:
+    def count(logits: torch.Tensor, clean: torch.Tensor, target: int) -> torch.Tensor:
+        return (logits < 0.5).sum(-1)
+
+    return count
+
+
+def without_source(text: str) -> Callable[..., torch.Tensor]:
+    names: dict[str, Any] = {}
+    exec(f"def count(logits, clean, target): return {text}", names)
+    return cast(Callable[..., torch.Tensor], names["count"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "other"),
+    [
+        (above(0.5), above(0.25)),
+        (above(0.5), counting_below()),
+        (without_source("(logits > 0.5).sum(-1)"), without_source("(logits > 0.25).sum(-1)")),
+        (without_source("logits.amax(-1)"), without_source("logits.amin(-1)")),
+    ],
+)
+def test_another_metric_of_the_same_name(tmp_path: Path, metric: Any, other: Any) -> None:
+    refused({"model": model(), "metrics": [metric, "kl"]}, {"metrics": [other, "kl"]}, tmp_path, "metrics_hash")
+
+
+def test_known_metrics_have_no_hash() -> None:
+    assert "metrics_hash" not in hs.sweep(model(), TEXTS, hs.Zero(), metrics=["kl"]).attrs
 
 
 def test_a_field_of_an_ablation_hides_no_attribute() -> None:

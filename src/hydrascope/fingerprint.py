@@ -4,10 +4,13 @@ A result keeps them, and is gone on with only where they are still the same.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -58,7 +61,7 @@ def of_folder(folder: Path, weights: Iterable[Path]) -> str:
 
 
 def of_declared(values: Mapping[str, Any]) -> str:
-    """Of what an ablation is declared with: numbers, texts, tensors, arrays, and collections of these."""
+    """Of what an ablation or a metric is declared with: numbers, texts, tensors, arrays, functions, and collections."""
     return of(_told(values))
 
 
@@ -79,7 +82,28 @@ def _told(value: Any) -> Any:
         return list(map(_told, value))
     if is_dataclass(value) and not isinstance(value, type):
         return [type(value).__name__, *(_told(getattr(value, field.name)) for field in fields(value))]
+    if isinstance(value, FunctionType):
+        return _function(value)
     return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _function(function: FunctionType) -> list[Any]:
+    """What a function says of what it computes: its source, or its code where that isn't kept, and what it holds."""
+    code = function.__code__
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        text = f"{code.co_code.hex()} {code.co_names} {[each for each in code.co_consts if not inspect.iscode(each)]}"
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty one
+            held.append(cell.cell_contents)
+    # Of functions that it calls the names: they may call it.
+    return [
+        function.__qualname__,
+        text,
+        [each.__qualname__ if isinstance(each, FunctionType) else _told(each) for each in held],
+    ]
 
 
 def _described(value: Tensor | np.ndarray | np.generic) -> list[Any]:

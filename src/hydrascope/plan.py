@@ -26,7 +26,7 @@ from hydrascope.engines.routines import Routines
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
 from hydrascope.memory import Batch, Load, automatic_batch, require_possible
-from hydrascope.metrics import UNITS, Function, Metric, chosen
+from hydrascope.metrics import METRICS, UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
 from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
@@ -207,8 +207,10 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """The attributes that decide the numbers of the result, and name what it is of."""
+        own = {each.name: each.function for each in self.metrics if METRICS.get(each.name) is not each.function}
         return {
             **_parameters(self.ablation),
+            **({"metrics_hash": fingerprint.of_declared(own)} if own else {}),
             "model": self.model.name,
             "revision": self.model.revision or fingerprint.of_parameters(self.model.hf),
             "config_hash": fingerprint.of_config(self.model.hf.config),
