@@ -25,6 +25,8 @@ from hydrascope.cli_options import (
     say,
     to_place,
 )
+from hydrascope.cli_pages import explore, report
+from hydrascope.cli_results import Norm, Readout, Results, opened, require_new
 from hydrascope.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
@@ -157,7 +159,7 @@ def rank(
 
     methods = words.methods(by, orders)
     model, prompts = measure(options, parts, f"layers,{parts}")
-    results, asked = _opened(options["out"]), asked_of(options)
+    results, asked = opened(options["out"]), asked_of(options)
     shared = {name: asked[name] for name in ("at", "readouts", "target")}
     found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}
     table = ranked(results, *found.values())
@@ -166,14 +168,6 @@ def rank(
         return
     estimates = {name: each for name, each in found.items() if "estimate" in each}
     _print(importances(table, scores(results, estimates) if estimates else None))
-
-
-Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
-Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
-Norm = Annotated[
-    Literal["clean", "own"] | None,
-    typer.Option(show_default="clean", help="At which scale of the final norm ablated runs are read."),
-]
 
 
 @app.command()
@@ -186,29 +180,7 @@ def figures(
     norm: Norm = None,
 ) -> None:
     """Draw the paper's figures 1, 2, 3, 7 and 8, and ablated heads, as PNG, PDF and SVG."""
-    _draw(_opened(results), out, prompt, ablated, readout, norm)
-
-
-def _opened(path: Path) -> "xr.Dataset":
-    from hydrascope.store import open_results
-
-    results = open_results(path)
-    measured, planned = results.attrs["measured"], results.attrs["prompt_count"]
-    if measured < planned:
-        say(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
-    return _shown(results)
-
-
-def _shown(results: "xr.Dataset") -> "xr.Dataset":
-    """`results`, all that is printed of it as a terminal may see it."""
-    names = ("ablated", "component", "readout", "metric")
-    labels = {
-        name: (results[name].dims, [printable(str(label)) for label in results[name].values])
-        for name in names
-        if name in results.coords
-    }
-    texts = {key: printable(value) for key, value in results.attrs.items() if isinstance(value, str)}
-    return results.assign_coords(labels).assign_attrs(texts)
+    _draw(opened(results), out, prompt, ablated, readout, norm)
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
@@ -231,7 +203,7 @@ def summary(
     """Say whether anything is restored, how much, how sure, and by whom."""
     from hydrascope import summary as formats
 
-    found = formats.summarise(_opened(results), readout=readout, sigma=norm)
+    found = formats.summarise(opened(results), readout=readout, sigma=norm)
     if format_ == "text":
         _print(formats.render(found, full=full))
     else:
@@ -265,7 +237,7 @@ def compare(
 
     stems = [path.stem for path in results]
     names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
-    found = compared({name: _opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
+    found = compared({name: opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
     _print(side_by_side(found))
     if out is not None:
         from hydrascope.figures.comparison import figure_comparison
@@ -283,8 +255,8 @@ def export(
     """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
     from hydrascope.table import tidy
 
-    _require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
-    table = tidy(_opened(results))
+    require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
+    table = tidy(opened(results))
     try:
         table.to_csv(out, index=False)
     except OSError as error:
@@ -292,72 +264,8 @@ def export(
     say(f"{len(table):,} rows: {out}")
 
 
-def _require_new(out: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that can't be made, before anything is computed for it."""
-    if not out.name.endswith(endings):
-        raise HydrascopeError(f"cannot write {out}: give a file that ends in {' or '.join(endings)}")
-    if out.exists() and not overwrite:
-        raise HydrascopeError(f"{out} exists: choose another place or --overwrite")
-    if not out.parent.is_dir():
-        raise HydrascopeError(f"cannot write {out}: there is no folder {out.parent}: make it, or choose another place")
-
-
-@app.command()
-def report(
-    results: Results,
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FILE", help="The page to write: .html.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
-) -> None:
-    """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
-    from hydrascope.page import report as write
-
-    _require_new(out, (".html",), overwrite=overwrite)
-    written = write(_opened(results), out, overwrite=overwrite)
-    say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
-
-
-@app.command()
-def explore(
-    model: Model,
-    prompts: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|NAME", help="What patches come from; by default those of --results, or 64 of demo."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many prompts only.")] = None,
-    results: Annotated[
-        Path | None, typer.Option(metavar="RESULTS", help="What the page shows at first: a folder that `run` made.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The next one that is free, if it is taken.")] = 8765,
-    out: Annotated[
-        Path, typer.Option(parser=to_place, metavar="FOLDER", help="Where the page saves results and reports.")
-    ] = Path("."),
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
-    revision: Revision = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    allow_unused_weights: Unused = False,
-) -> None:
-    """A page with the model behind it: type a prompt, ablate and freeze parts, and see at once what that does."""
-    from hydrascope.explore import require_server
-
-    require_server()
-    from hydrascope import load_model
-    from hydrascope.explore.behind import pool_of, require_same_model
-    from hydrascope.explore.server import serve
-    from hydrascope.explore.session import Session
-
-    if not out.is_dir():
-        raise HydrascopeError(f"there is no folder {out}: make it, or choose another --out")
-    shown = None if results is None else _opened(results)
-    pool = pool_of(model, prompts, limit, shown)
-    loaded = load_model(model, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights)
-    if shown is not None:
-        require_same_model(loaded, shown, str(results))
-    session = Session(loaded, pool)
-    if session.pool.said:
-        say(session.pool.said, err=True)
-    say("Ctrl-C ends it. The page, for this machine alone:", err=True)
-    serve(session, port=port, folder=out.resolve(), results=shown, browser=browser, say=say)
+app.command()(report)
+app.command()(explore)
 
 
 @app.command()
@@ -406,7 +314,7 @@ def demo(
         place = out / f"{name}.zarr"
         again = {"out": place, "resume": not overwrite, "overwrite": overwrite}
         measured(name, "demo", limit, {}, {**again, **_demo_run()})
-        found[name] = _opened(place)
+        found[name] = opened(place)
     _tell(found, out)
 
 
