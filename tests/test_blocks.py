@@ -97,3 +97,36 @@ def test_a_disk_without_room_for_clean_values_is_said_at_once(tmp_path: Path, mo
     with pytest.raises(HydrascopeError, match=r"cannot keep clean values in .* \(No space left on device\); make room"):
         run(tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "r.zarr")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails", ["clean runs", "measuring"])
+def test_where_memory_runs_out_nothing_is_kept(fails: str) -> None:
+    """Of batches that will not be made; the numbers are those of the smaller ones."""
+    model, prompts = tiny("gpt2", torch.float32), [[number + 1, 5, 7] for number in range(8)]
+    left, failing = [], True
+
+    def once(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            nonlocal failing
+            if failing:
+                failing = False
+                raise MemoryError
+            return function(*arguments)
+
+        return call
+
+    def looked(plan: Any, clean: Any, *rest: Any) -> Any:
+        left.append(len(clean.shared))
+        return measured(plan, clean, *rest)
+
+    measured = blocks._measured
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "spare_bytes", lambda *_: np.inf)
+        patch.setattr(blocks, "_measured", looked if fails == "clean runs" else once(looked))
+        if fails == "clean runs":
+            patch.setattr(blocks, "clean_runs", once(blocks.clean_runs))
+        found = sweep(model, prompts, Resample(1), batch_size=4)
+    assert not failing
+    assert set(left) == {0}
+    expected = sweep(model, prompts, Resample(1), batch_size=2)
+    np.testing.assert_allclose(found["total"], expected["total"], atol=1e-5)

@@ -147,11 +147,11 @@ def values_at(
     return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
 
 
-#: The clean run of some prompts, by their numbers, at some places `[place]`: of which of them, and where.
-Run = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
+#: Runs some prompts clean, given by their numbers, and keeps what stands at some places `[place]`: of which, and where.
+Runner = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
 
 
-def plainly(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Run:
+def plainly(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Runner:
     """Clean runs of `tokens` as the model itself makes them."""
     return lambda batch, runs, at: clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
 
@@ -163,7 +163,7 @@ def clean_runs(
     places: Sequence[Places],
     sites: Sequence[Component],
     batches: Iterable[Sequence[int]],
-    run: Run,
+    run: Runner,
     targets: Sequence[int] | None = None,
     folder: Path | None = None,
 ) -> CleanRuns:

@@ -96,7 +96,9 @@ def clean_runs_of(
             shared=kept,
         )
 
-    clean, _ = within_memory(run, batch)
+    clean, fitted = within_memory(run, batch)
+    if fitted != batch:
+        clean.shared.clear()  # of other batches than those that will be measured
     drawn(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 
@@ -120,7 +122,7 @@ def measured_blocks(
             order, pieces = np.argsort(remaining), []
             while remaining:
                 tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
-                piece, fitted = within_memory(partial(_measured, plan, clean, remaining), tried)
+                piece, fitted = within_memory(partial(_measured_within, plan, clean, remaining, tried), tried)
                 batch = batch if fitted == tried else fitted
                 pieces.append(piece)
                 remaining = remaining[fitted.prompts :]
@@ -135,6 +137,15 @@ def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[s
     if len(pieces) == 1 or along not in dims:
         return pieces[0][name]
     return np.concatenate([piece[name] for piece in pieces], dims.index(along))
+
+
+def _measured_within(
+    plan: Plan, clean: CleanRuns, remaining: Sequence[int], tried: Batch, batch: Batch
+) -> dict[str, np.ndarray]:
+    """As `_measured`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
+    if batch != tried:
+        clean.shared.clear()
+    return _measured(plan, clean, remaining, batch)
 
 
 def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:

@@ -30,8 +30,10 @@ class Shared:
     @property
     def nbytes(self) -> int:
         """How much memory it takes."""
-        kept = (self.prefix.keys, self.prefix.values, self.prefix.visible, self.prefix.own, self.clean.values)
-        return sum(tensor.nbytes for each in kept for tensor in each.values())
+        prefix, clean = self.prefix, self.clean
+        kept = [each for by in (prefix.keys, prefix.values, prefix.visible, prefix.own) for each in by.values()]
+        kept += [*clean.values.values(), clean.embed, clean.final, clean.normed]
+        return sum(each.nbytes for each in kept)
 
 
 def shared(
