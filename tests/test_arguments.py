@@ -1,5 +1,6 @@
 """What is given to the library is looked at as what is given to the command line is: one line names the right call."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 import hydrascope as hs
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
+from hydrascope.plan import planned
 
 torch.set_num_threads(1)
 
@@ -18,6 +20,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     return loaded()
+
+
+def test_what_is_measured_by_default_is_the_same_everywhere() -> None:
+    """It stands in each signature, for whoever reads one."""
+    expected = {name: each.default for name, each in inspect.signature(planned).parameters.items()}
+    for function in (hs.sweep, hs.run):
+        given = inspect.signature(function).parameters
+        assert {name: given[name].default for name in expected} == expected
 
 
 class Nothing:

@@ -56,6 +56,10 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(hydrascope: Run, f
         assert (code, err) == (0, "1 duplicate prompts left out\n")
         assert "would take about " in out
         assert not list(tmp_path.iterdir())
+    assert hydrascope("rank", folder / "model", *asked)[::2] == (
+        2,
+        "hydrascope: --dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`\n",
+    )
     code, _, err = hydrascope("run", folder / "model", *asked, "--ablate", "attn.99")
     assert (code, "attn.99" in err) == (2, True)
 

@@ -157,6 +157,8 @@ def rank(
     from hydrascope.measures import scores
     from hydrascope.summary.importance import importances, importances_as_csv
 
+    if options["dry_run"]:
+        raise HydrascopeError("--dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`")
     methods = words.methods(by, orders)
     model, prompts = measure(options, parts, f"layers,{parts}")
     results, asked = opened(options["out"]), asked_of(options)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hydrascope.ablation import Ablation
+from hydrascope.bank import positions_of
 from hydrascope.components import Component, Run
 from hydrascope.engines import Request
 from hydrascope.engines.schedule import schedule
@@ -33,7 +34,8 @@ class Cost:
 
     Attributes:
         flop: floating-point operations in products of rows with weights, keys and values; a multiply-add is two.
-        seconds: how long that takes here.
+        seconds: how long that takes here, without what a run takes whatever its size, as loading the model and the
+            estimate of rounding.
         timed: how many prompts and ablations the rate was measured on.
         memory: bytes at a time, beside the weights, estimated from above.
         weights: bytes of the weights.
@@ -183,18 +185,16 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
 
 def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> Request:
     """Some runs of some prompts, patched by zeros."""
-    positions = [plan.places[index].positions for index in prompts]
-    slots = max(map(len, positions))
-    even = torch.tensor([[*each, *[each[-1]] * (slots - len(each))] for each in positions])
+    positions = torch.from_numpy(positions_of(plan.places, prompts))
     nowhere = Tokens([0] * len(plan.tokens), plan.answers, plan.foils)
 
     def zeros(component: Component) -> torch.Tensor:
         columns = len(range(plan.model.site_width(component.site))[plan.model.columns(component)])
-        return torch.zeros(len(prompts), plan.ablation.patches, slots, columns, dtype=plan.model.dtype)
+        return torch.zeros(len(prompts), plan.ablation.patches, positions.shape[1], columns, dtype=plan.model.dtype)
 
     return Request(
         [plan.tokens[index] for index in prompts],
-        even,
+        positions,
         tuple(runs),
         plan.ablation.patches,
         zeros,
