@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,6 +139,15 @@ def counting_below() -> Callable[..., torch.Tensor]:
     return count
 
 
+def within(logits: torch.Tensor, clean: torch.Tensor, target: int, bound: float) -> torch.Tensor:
+    return (logits.abs() < bound).sum(-1)
+
+
+def named(metric: Any) -> Any:
+    metric.__name__ = "within"
+    return metric
+
+
 def without_source(text: str) -> Callable[..., torch.Tensor]:
     names: dict[str, Any] = {}
     exec(f"def count(logits, clean, target): return {text}", names)
@@ -150,6 +160,7 @@ def without_source(text: str) -> Callable[..., torch.Tensor]:
         (above(0.5), above(0.25)),
         (above(0.5), counting_below()),
         (without_source("(logits > 0.5).sum(-1)"), without_source("(logits > 0.25).sum(-1)")),
+        (named(partial(within, bound=0.5)), named(partial(within, bound=0.25))),
         (without_source("logits.amax(-1)"), without_source("logits.amin(-1)")),
     ],
 )

@@ -3,6 +3,7 @@
 A result keeps them, and is gone on with only where they are still the same.
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -84,6 +85,8 @@ def _told(value: Any) -> Any:
         return [type(value).__name__, *(_told(getattr(value, field.name)) for field in fields(value))]
     if isinstance(value, FunctionType):
         return _function(value)
+    if isinstance(value, functools.partial):
+        return [_told(value.func), _told(value.args), _told(value.keywords)]
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
