@@ -9,7 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.components import Component, Run, answering
-from hydrascope.measures import amounts, per_prompt
+from hydrascope.measures import amounts, change, per_prompt
+from hydrascope.measures.parts import kinds
 from hydrascope.model import LanguageModel
 
 #: How many of the most likely next tokens are told.
@@ -44,7 +45,8 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
           frozen (`restored_by` of `hydrascope.measures.mediation`);
         - `parts`: what each layer, and each head that was read, writes in the intact and in this run, and whether it
           can answer;
-        - `balance`: `own` change of what is ablated, what `attention`, `mlp` and `norm` add, their `sum`, the `total`
+        - `balance`: the change of the ablated layers' `own`, of which a part may be an answer where units of several
+          layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
           effect, and how far the two are `off` at worst.
     """
     effects = per_prompt(results)
@@ -110,13 +112,12 @@ def _parts(model: LanguageModel, results: xr.Dataset, run: Run) -> list[dict[str
 
 
 def _balance(effects: xr.Dataset, results: xr.Dataset, label: str) -> dict[str, float]:
-    moved = (effects["unembed_ablated"] - effects["unembed"]).astype(np.float64)
-    kinds = np.array([str(name).split(".")[0] for name in effects["component"].values])
+    moved, kind = change(effects).values, np.array(kinds(effects["component"]))
     below, own = effects["downstream"].values, effects["is_ablated"].values
     found = {
-        "own": float(moved.values[own].sum()),
-        "attention": float(moved.values[below & (kinds == "attn")].sum()),
-        "mlp": float(moved.values[below & (kinds == "mlp")].sum()),
+        "own": float(moved[own].sum()),
+        "attention": float(moved[below & (kind == "attn")].sum()),
+        "mlp": float(moved[below & (kind == "mlp")].sum()),
         "norm": float(effects["norm"]),
     }
     total = float(effects["total"])

@@ -46,7 +46,7 @@ export function tellFound(answer) {
     ? [tableOf(`What the frozen parts were worth: lost more without their reaction (${unit})`, ["Frozen", "Worth"],
         frozen.map((each) => [each.label, number(each.worth)]))]
     : [];
-  const terms = { own: "what is ablated", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
+  const terms = { own: "layers that hold what is ablated", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
   const books = tableOf(
     `The balance of ${run.label} (${unit})`,
     ["What changes", "by"],
