@@ -2,11 +2,38 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextmanager
+def opening(browser: Any, *mine: str, **context: Any) -> Iterator[Any]:
+    """What opens an address, and keeps what the browser's console `told`.
+
+    In the end nothing may have been asked but of files and addresses that begin as `mine`, nor told.
+    """
+    made = browser.new_context(viewport={"width": 1280, "height": 900}, **context)
+    asked: list[str] = []
+    told: list[str] = []
+
+    def open_page(address: str, **media: Any) -> Any:
+        page = made.new_page()
+        page.emulate_media(**media)
+        page.on("request", lambda each: asked.append(each.url))
+        page.on("console", lambda each: told.append(each.text))
+        page.on("pageerror", lambda each: told.append(str(each)))
+        page.goto(address)
+        return page
+
+    open_page.told = told  # type: ignore[attr-defined]
+    yield open_page
+    assert [url for url in asked if not url.startswith((*mine, "file:", "blob:", "data:image/"))] == []
+    assert told == []
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,52 +1,39 @@
 """The explorer in a real browser, with a model behind it: what is clicked is computed, and shown as computed."""
 
-import os
 import re
-import threading
 import time
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
-import uvicorn
+from browsing import opening
+from exploring import (
+    PATCHES,
+    POOL,
+    TYPED,
+    answered,
+    ask,
+    close,
+    expected_effects,
+    numbers,
+    pick,
+    serving,
+    settle,
+    shown_effects,
+    started,
+    swept,
+    typed,
+)
 from opened import FEW, HOSTILE, rows_of, saved
 from plain import loaded
 
 import hydrascope as hs
-from hydrascope.explore.app import application
-from hydrascope.explore.jobs import Jobs
-from hydrascope.explore.server import configured, listen
 from hydrascope.explore.session import Session
-
-POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
-TYPED = "cats and"
-PATCHES = 3
-#: Tests that run at the same time take each other no port.
-PORT = 20_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 @pytest.fixture(scope="module")
 def session():
     return Session(loaded("gpt2"), POOL)
-
-
-@contextmanager
-def serving(session, folder, *, port=PORT, token="secret", results=None):
-    """A server, the address of its page, and an end."""
-    listening, jobs = listen(port), Jobs()
-    port = listening.getsockname()[1]
-    app = application(session, jobs, port=port, token=token, folder=folder, results=results)
-    server = uvicorn.Server(configured(app))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}/{token}/"
-    finally:
-        jobs.close()
-        server.should_exit = server.force_exit = True
-        thread.join()
-        listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,84 +49,9 @@ def address(session, folder):
 
 @pytest.fixture
 def opened(browser):
-    """Opens an address; in the end nothing may have been asked of another server, nor said on the console."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    asked, told = [], []
-
-    def open_page(address, **media):
-        page = context.new_page()
-        page.emulate_media(**media)
-        page.on("request", lambda each: asked.append(each.url))
-        page.on("console", lambda each: told.append(each.text))
-        page.on("pageerror", lambda each: told.append(str(each)))
-        page.goto(address)
-        return page
-
-    open_page.told = told
-    yield open_page
-    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "file:", "blob:", "data:image/"))] == []
-    assert told == []
-    context.close()
-
-
-def answered(page, act):
-    """Do something, and wait until all of it is answered."""
-    before = page.evaluate("document.body.dataset.answered")
-    act()
-    page.wait_for_function("before => document.body.dataset.answered !== before", arg=before)
-
-
-def ask(page, text=TYPED):
-    page.locator("#text").fill(text)
-    answered(page, lambda: page.locator("#text").press("Enter"))
-
-
-def pick(page, part, how="ablated"):
-    page.locator(f"input[value={how}]").check()
-    answered(page, lambda: page.locator(f"[data-part='{part}']").click())
-
-
-def settle(page, name, value):
-    control = page.locator(f"#{name}")
-    answered(page, lambda: control.select_option(value) if name in ("ablation", "where") else _typed(control, value))
-
-
-def _typed(control, value):
-    control.fill(str(value))
-    control.press("Tab")
-
-
-def started(opened, address, **media):
-    """A page on which `TYPED` is asked about, with a few patches."""
-    page = opened(f"{address}#patches={PATCHES}", **media)
-    ask(page)
-    return page
-
-
-def numbers(text):
-    return [float(each.replace("−", "-")) for each in re.findall(r"−?\d+(?:\.\d+)?", text)]
-
-
-def shown_effects(page, run):
-    """Removed, lost and restored of a run, as the page says them: each the mean, the least and the largest."""
-    row = page.locator("#found-run tr", has=page.get_by_role("rowheader", name=run, exact=True)).first
-    return [numbers(cell) for cell in row.locator("td").all_text_contents()[:3]]
-
-
-def expected_effects(found, run):
-    of = found.isel(readout=0, prompt=-1).sel(ablated=run)
-    removed, lost = -of["direct"].values, -of["total"].values
-    return [[each.mean(), each.min(), each.max()] for each in (removed, lost, removed - lost)]
-
-
-def swept(session, ablation=None, **options):
-    return hs.sweep(session.model, [*POOL, TYPED], ablation or hs.Resample(PATCHES), **options)
-
-
-def close(found, expected):
-    """As far as three digits of the largest say."""
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other[: len(one)], atol=0.006 * max(np.abs(expected).max(), 1))
+    """Opens an address of a server on this machine."""
+    with opening(browser, "http://127.0.0.1:") as open_page:
+        yield open_page
 
 
 def test_a_click_ablates_a_part_now(opened, session, address):
@@ -268,9 +180,9 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
         assert page.locator("#found-run").text_content() == before
     ask(page)
     assert page.locator("#refused").is_hidden()
-    answered(page, lambda: _typed(page.locator("#run-label"), "attn.7"))
+    answered(page, lambda: typed(page.locator("#run-label"), "attn.7"))
     assert "has no attn.7" in page.locator("#refused").text_content()
-    answered(page, lambda: _typed(page.locator("#run-label"), "|mlp.2"))
+    answered(page, lambda: typed(page.locator("#run-label"), "|mlp.2"))
     assert "Ablate a part, too" in page.locator("#found-run").text_content()
     opened.told.clear()  # the browser notes every answer that is an error
 

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browsing import opening
 from opened import FEW, HOSTILE, example, rows_of, saved, with_prompts
 
 import hydrascope as hs
@@ -23,25 +24,16 @@ def file(tmp_path_factory, results):
 
 
 @pytest.fixture
-def opened(browser, request):
-    """Opens an address; in the end nothing may have been asked of a network, nor said on the console."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
-    asked, told = [], []
+def opened(browser):
+    """Opens an address without a network, and waits until the page is drawn."""
+    with opening(browser, offline=True) as open_page:
 
-    def open_page(address, **media):
-        page = context.new_page()
-        page.emulate_media(**media)
-        page.on("request", lambda each: asked.append(each.url))
-        page.on("console", lambda each: told.append(each.text))
-        page.on("pageerror", lambda each: told.append(str(each)))
-        page.goto(address)
-        page.wait_for_selector("body[data-drawn]")
-        return page
+        def open_and_wait(address, **media):
+            page = open_page(address, **media)
+            page.wait_for_selector("body[data-drawn]")
+            return page
 
-    yield open_page
-    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:image/"))] == []
-    assert told == []
-    context.close()
+        yield open_and_wait
 
 
 def drawn(page, act):
