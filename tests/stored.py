@@ -66,10 +66,10 @@ def create_for(path: Path, everything: xr.Dataset, known: xr.Dataset, block: int
 
 def write(writer: Writer, everything: xr.Dataset, *starts: int) -> None:
     """Write the blocks that begin at `starts`; all that are left where none are given."""
-    attributes = writer.attributes
-    block, done = attributes["block_size"], attributes["measured"]
-    for start in starts or [*writer.damaged, *range(done, everything.sizes["prompt"], block)]:
-        writer.write(start, everything.isel(prompt=slice(start, start + block)), {"worst_imbalance": 0.5})
+    size = writer.attributes["block_size"]
+    for start in starts or (block.start for block in writer.blocks()):
+        block = everything.isel(prompt=slice(start, start + size))
+        writer.write(start, block, {"worst_imbalance": 0.5})
 
 
 def stored(path: Path, prompts: int = 7, patches: int = 2, dtype: str = "float32", block: int = 3) -> xr.Dataset:

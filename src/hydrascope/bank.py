@@ -4,8 +4,6 @@ Kept are the values at the sites that are ablated, at the places of each prompt 
 of any prompt; not what components write, which for heads and neurons would be many times as much.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hydrascope import clean_values
+from hydrascope.clean_values import Keep, in_memory
 from hydrascope.components import Component
 from hydrascope.engines.clean import CleanRun, clean_run_at
 from hydrascope.engines.shared import Shared
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
-from hydrascope.places import disk
 from hydrascope.positions import Places
 from hydrascope.prompts import Prompt, called, counterfactual_tokens, require_same_length
 
@@ -165,7 +164,7 @@ def clean_runs(
     batches: Iterable[Sequence[int]],
     run: Runner,
     targets: Sequence[int] | None = None,
-    folder: Path | None = None,
+    keep: Keep = in_memory,
 ) -> CleanRuns:
     """Run all prompts once.
 
@@ -173,17 +172,13 @@ def clean_runs(
         batches: which prompts are run together; best of similar lengths, so that little is padded.
         run: what runs them, and keeps what stands at `sites`.
         targets: each prompt's target token; the most likely one by default.
-        folder: where the values are kept instead of in memory; nothing of it is seen there, or outlives the process.
+        keep: where the values are kept.
 
     Raises:
         HydrascopeError: the disk refuses.
     """
-    offsets = sorted({offset for place in places for offset in place.offsets})
-    row = np.full((len(prompts), offsets[-1]), -1)
-    kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
-    for number, (index, offset) in enumerate(kept):
-        row[index, offset - 1] = number
-    values = {site: _empty(len(kept), model.site_width(site), model.dtype, folder) for site in sites}
+    row = _rows(places)
+    values = {site: keep(site, int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
     argmax = np.zeros(len(prompts), np.int64)
     for batch in batches:
         here = [
@@ -205,23 +200,37 @@ def clean_runs(
     )
 
 
-def _empty(rows: int, columns: int, dtype: torch.dtype, folder: Path | None) -> Tensor:
-    """`[row, column]` numbers to be written, in memory or in a file of `folder` that has no name any more.
+def read_clean_runs(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    targets: Sequence[int] | None,
+    folder: Path,
+) -> CleanRuns:
+    """What `clean_runs` with the same arguments left in `folder`, in another process perhaps.
 
     Raises:
-        HydrascopeError: the disk refuses.
+        HydrascopeError: it isn't all there.
     """
-    if folder is None or os.name == "nt":  # Windows maps no file that has no name.
-        return torch.empty(rows, columns, dtype=dtype)
-    size = rows * columns
-    with (
-        disk(f"cannot keep clean values in {folder}", "make room, or measure fewer prompts"),
-        tempfile.NamedTemporaryFile(prefix=".hydrascope-", dir=folder) as file,
-    ):
-        # All of it now: where a disk is full later, writing to what is mapped ends the process.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, max(size * dtype.itemsize, 1))
-        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(rows, columns)
+    row, likeliest = _rows(places), clean_values.read_tokens(folder).tolist()
+    values = {
+        site: clean_values.read(folder, site, int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites
+    }
+    return CleanRuns(
+        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
+    )
+
+
+def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
+    """`CleanRuns.row`: of each prompt all places are kept that correspond to an ablated position of any prompt."""
+    offsets = sorted({offset for place in places for offset in place.offsets})
+    row = np.full((len(places), offsets[-1]), -1)
+    kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
+    for number, (index, offset) in enumerate(kept):
+        row[index, offset - 1] = number
+    return row
 
 
 def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from hydrascope import balance
 from hydrascope.ablation import drawn
-from hydrascope.bank import CleanRuns, clean_runs, plainly, positions_of
+from hydrascope.bank import CleanRuns, clean_runs, plainly, positions_of, read_clean_runs
+from hydrascope.clean_values import Keep, in_folder, in_memory, on_disk, write_tokens
 from hydrascope.engines import Request
 from hydrascope.engines.clean import CleanRun
 from hydrascope.engines.request import sites_read
@@ -25,16 +26,12 @@ from hydrascope.engines.shared import Shared, shared, shared_and_clean_run_at
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, is_on_disk, spare_bytes, within_memory
 from hydrascope.plan import Plan
-from hydrascope.progress import shown
+from hydrascope.progress import Advance
 from hydrascope.readouts import Readouts
+from hydrascope.workers import Workers
 
 #: A block is this many batches: enough to sort by length, little to lose when a run is killed.
 BATCHES_PER_BLOCK = 4
-
-
-def cut(plan: Plan, size: int) -> list[range]:
-    """The blocks of all prompts, `size` each."""
-    return [range(start, min(start + size, len(plan.tokens))) for start in range(0, len(plan.tokens), size)]
 
 
 def batches(plan: Plan, block: Iterable[int], size: int) -> list[list[int]]:
@@ -47,23 +44,26 @@ def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
     return sorted(block, key=lambda index: len(plan.tokens[index]))
 
 
+def keeping(plan: Plan, folder: Path | None = None) -> Keep:
+    """Where clean values are kept: in memory; in `folder`, or where temporary files are, if they are too many."""
+    return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
+
+
 def clean_runs_of(
-    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
+    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), keep: Keep | None = None
 ) -> CleanRuns:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
 
     Args:
         needed: the blocks that will be measured: what that needs of their clean runs is kept as far as there is room,
             and made again where there is none, to the same bits.
-        folder: where clean values are kept that are too many for memory; by default where temporary files are.
+        keep: where clean values are kept; by default as `keeping` says.
 
     Raises:
         HydrascopeError: some patches can't be drawn.
     """
-    given = {"argmax": None, "answer": plan.answers}
-    targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
     read = sites_read(plan.model, plan.units)
-    on_disk = (folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else None
+    room_for = keep or keeping(plan)
     plain = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
@@ -90,8 +90,8 @@ def clean_runs_of(
                 plan.sites,
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
                 together if plan.engine.name == "wavefront" else plain,
-                targets,
-                on_disk,
+                _targets(plan),
+                room_for,
             ),
             shared=kept,
         )
@@ -101,6 +101,29 @@ def clean_runs_of(
         clean.shared.clear()  # of other batches than those that will be measured
     drawn(plan.ablation, clean, range(len(plan.tokens)))
     return clean
+
+
+def shared_clean_runs_of(
+    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range], workers: Workers
+) -> CleanRuns:
+    """As `clean_runs_of`, but only the first of `workers` runs the prompts, and the others read what it found.
+
+    One after the other: each in its turn.
+    """
+    if workers.clean.exists():
+        known = plan.prompts.prompts, plan.tokens, plan.places, plan.sites, _targets(plan)
+        clean = read_clean_runs(plan.model, *known, workers.clean)
+        drawn(plan.ablation, clean, range(len(plan.tokens)))
+        return clean
+    with workers.preparing() as folder:
+        clean = clean_runs_of(plan, batch, blocks, needed, in_folder(folder))
+        write_tokens(folder, np.array(clean.argmax))
+    return clean
+
+
+def _targets(plan: Plan) -> Sequence[int] | None:
+    given = {"argmax": None, "answer": plan.answers}
+    return [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
 
 
 @dataclass(frozen=True)
@@ -113,24 +136,27 @@ class Block:
 
 
 def measured_blocks(
-    plan: Plan, clean: CleanRuns, blocks: Sequence[range], batch: Batch, progress: bool
+    plan: Plan, clean: CleanRuns, blocks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
 ) -> Iterator[Block]:
-    """Measure blocks of prompts, one after another."""
-    with shown(len(plan.tokens), len(plan.tokens) - sum(map(len, blocks)), progress) as advance:
-        for block in blocks:
-            remaining = _by_length(plan, block)
-            order, pieces = np.argsort(remaining), []
-            while remaining:
-                tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
-                piece, fitted = within_memory(partial(_measured_within, plan, clean, remaining, tried), tried)
-                batch = batch if fitted == tried else fitted
-                pieces.append(piece)
-                remaining = remaining[fitted.prompts :]
-                advance(fitted.prompts)
-            measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
-            axes = {name: dims.index("prompt") for name, dims in plan.measured.items()}
-            in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
-            yield Block(block.start, in_order, batch)
+    """Measure blocks of prompts, one after another.
+
+    Args:
+        advance: is told of each number of prompts more.
+    """
+    for block in blocks:
+        remaining = _by_length(plan, block)
+        order, pieces = np.argsort(remaining), []
+        while remaining:
+            tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
+            piece, fitted = within_memory(partial(_measured_within, plan, clean, remaining, tried), tried)
+            batch = batch if fitted == tried else fitted
+            pieces.append(piece)
+            remaining = remaining[fitted.prompts :]
+            advance(fitted.prompts)
+        measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
+        axes = {name: dims.index("prompt") for name, dims in plan.measured.items()}
+        in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
+        yield Block(block.start, in_order, batch)
 
 
 def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:

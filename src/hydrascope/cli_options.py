@@ -40,6 +40,7 @@ Unused = Annotated[
     bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
+Join = Annotated[bool, typer.Option("--join", help="Measure it together with other processes that --join it.")]
 Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
 
@@ -121,6 +122,7 @@ def _shared(
     revision: Revision = None,
     allow_unused_weights: Unused = False,
     resume: Resume = False,
+    join: Join = False,
     elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -153,7 +155,7 @@ def asked_of(options: Options) -> dict[str, Any]:
         "metrics": [name.strip() for name in options["metric"].split(",") if name.strip()],
         "target": words.target(options["target"]),
         "batch_size": _batch_size(options["batch_size"]),
-        **{name: options[name] for name in ("at", "keep", "engine", "out", "resume", "elsewhere", "overwrite")},
+        **{name: options[name] for name in ("at", "keep", "engine", "out", "resume", "join", "elsewhere", "overwrite")},
     }
 
 
@@ -200,7 +202,8 @@ def _loaded(
     from hydrascope import load_model, load_prompts, places, runs
 
     out = arguments["out"] = places.place(arguments["out"])
-    runs.refuse_existing(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
+    how = {name: arguments[name] for name in ("resume", "join", "overwrite") if name in arguments}
+    runs.refuse_existing(out, **how)
     prompts = load_prompts(prompts_name)
     if prompts.duplicates:
         say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
@@ -216,7 +219,7 @@ def _say_cost(
     from hydrascope.plan import planned
 
     model, prompts = _loaded(name, prompts_name, limit, loading, arguments)
-    of_writing = ("out", "resume", "elsewhere", "overwrite", "batch_size")
+    of_writing = ("out", "resume", "join", "elsewhere", "overwrite", "batch_size")
     plan = planned(model, prompts, **{key: each for key, each in arguments.items() if key not in of_writing})
     for line in plan.lines:
         say(line)

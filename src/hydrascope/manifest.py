@@ -2,8 +2,9 @@
 
 Attributes are *sealed*: they hold a checksum over themselves and all else in their file. Every other file is in a
 *listing*, sealed in turn: that of all that was known before anything was measured, in the attributes of the result's
-subgroup `checksums`, and one of each measured block, in `checksums/<its first prompt>`. A listing names the run and the
-block that it is of, so that it can't stand in for another. To zarr these are groups like any other.
+subgroup `checksums`, and one of each measured block, in `checksums/<its first prompt>`, which says how it was measured,
+too. A listing names the run and the block that it is of, so that it can't stand in for another. To zarr these are
+groups like any other.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -107,7 +109,15 @@ def listing_of(start: int) -> str:
     return f"{CHECKSUMS}/{start}/{ROOT}"
 
 
-def write_listing(folder: Path, name: str, run: str, files: Iterable[str]) -> None:
+@dataclass(frozen=True)
+class Listing:
+    """What some files of a result are: the checksum of each, by its path, and how what is in them was measured."""
+
+    files: Mapping[str, str]
+    how: Mapping[str, Any]
+
+
+def write_listing(folder: Path, name: str, run: str, files: Iterable[str], how: Mapping[str, Any]) -> None:
     """List `files`, as they are now, and see to it that all of it is on the disk."""
     checksums = {}
     for file in sorted(files):
@@ -115,12 +125,12 @@ def write_listing(folder: Path, name: str, run: str, files: Iterable[str]) -> No
             checksums[file] = hashlib.file_digest(opened, "sha256").hexdigest()
             os.fsync(opened.fileno())
     sync_names(folder, checksums)
-    attributes = {"run": run, "of": name, "files": checksums}
+    attributes = {"run": run, "of": name, "files": checksums, "how": how}
     replace(folder, name, sealed({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
 
 
-def read_listing(folder: Path, name: str, run: str) -> dict[str, str]:
-    """The checksums of the files in a listing, by their paths.
+def read_listing(folder: Path, name: str, run: str) -> Listing:
+    """What some files are, as it was written.
 
     Raises:
         DamageError: it is gone, was altered, or is of another block or run.
@@ -132,7 +142,7 @@ def read_listing(folder: Path, name: str, run: str) -> dict[str, str]:
         raise DamageError(f"{name} is not what was written") from error
     if (attributes.get("run"), attributes.get("of")) != (run, name):
         raise DamageError(f"{name} is of another run or block")
-    return cast(dict[str, str], attributes["files"])
+    return Listing(attributes["files"], attributes["how"])
 
 
 def require(folder: Path, files: Mapping[str, str]) -> None:

@@ -22,10 +22,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: What folders that are made for a while begin with. In each: the name of the result that it is made for, that result,
-#: and the one that it replaces.
-_ROOM = ".hydrascope-"
-_OF, _NEW, _OLD = "of", "new", "old"
+#: What folders that are made for a while begin with, and the file in each that holds the name of the result that it is
+#: made for; who lives and needs the folder locks that.
+ROOM, OF = ".hydrascope-", "of"
+#: In those of a result that is being made: that, and the one that it replaces.
+_NEW, _OLD = "new", "old"
+#: All that is ever in one besides: those two, and what workers on a result share (`workers.py`).
+_INSIDE = re.compile(rf"{_NEW}|{_OLD}|clean|making|turn|\d+")
 
 #: Everything that a run writes, by its path in the result; zarr writes each file under a name ending in `partial`.
 _NAMES = "|".join(sorted(MEASURED | KNOWN))
@@ -107,13 +110,14 @@ def _inside(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def lock(path: Path, file: str) -> IO[bytes] | None:
+def lock(path: Path, file: str, *, shared: bool = False) -> IO[bytes] | None:
     """Become the one writer of `path`, until what is returned is closed or the process ends, however it does.
 
     None where there are no locks (Windows, some network file systems), or no such file that can be written to.
 
     Args:
         file: what is locked, inside of `path`.
+        shared: become one of the writers instead, who have all asked for this.
 
     Raises:
         HydrascopeError: another run is the writer.
@@ -125,7 +129,7 @@ def lock(path: Path, file: str) -> IO[bytes] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # What was locked may have been replaced meanwhile.
         ours = os.path.samestat(os.fstat(held.fileno()), (path / file).stat())
     except (BlockingIOError, FileNotFoundError):
@@ -148,14 +152,14 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
         OSError: the disk refuses. What stands at `path` stays, and nothing else.
     """
     make_folders(path.parent)
-    room = Path(tempfile.mkdtemp(prefix=_ROOM, dir=path.parent))
+    room = Path(tempfile.mkdtemp(prefix=ROOM, dir=path.parent))
     try:
-        (room / _OF).write_bytes(_name(path))
+        (room / OF).write_bytes(name_of(path))
         # Whose the room is, and where it is, before there is anything in it.
-        sync_file(room / _OF)
+        sync_file(room / OF)
         sync_folder(room)
         sync_folder(path.parent)
-        with lock(room, _OF) or nullcontext():
+        with lock(room, OF) or nullcontext():
             yield room / _NEW
             if path.exists():
                 if not overwrite:
@@ -175,18 +179,25 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 _put_back(room, path)
     finally:
         with suppress(OSError):
-            _clear(room, path)
+            clear(room, path)
 
 
-def _clear(room: Path, path: Path) -> None:
+def clear(room: Path, path: Path) -> None:
+    """Remove a folder that was made for the result at `path` for a while.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     if (room / _OLD).exists() and not path.exists():
         return  # The old result could not be put back, and is all there is.
-    for name in (_OLD, _NEW):
-        if (room / name).exists():
-            shutil.rmtree(room / name)
+    for inside in filter(lambda inside: _INSIDE.fullmatch(inside.name), sorted(room.iterdir())):
+        if inside.is_dir():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
     # Last, so that whose the rest is stays known if this is cut short.
     sync_folder(room)
-    (room / _OF).unlink(missing_ok=True)
+    (room / OF).unlink(missing_ok=True)
     room.rmdir()
 
 
@@ -203,17 +214,18 @@ def recover(path: Path) -> None:
     no locks to tell a killed run by, all is left as it is.
     """
     with suppress(OSError):
-        for room in path.parent.glob(f"{_ROOM}*"):
+        for room in path.parent.glob(f"{ROOM}*"):
             # Not ours, or of a run that lives.
             with suppress(OSError, HydrascopeError):
-                if not (room / _OF).exists():
+                if not (room / OF).exists():
                     room.rmdir()
                 # Empty, or zeros after a power failure: ended before anything was made.
-                elif (room / _OF).read_bytes().strip(b"\0") in (b"", _name(path)) and (held := lock(room, _OF)):
+                elif (room / OF).read_bytes().strip(b"\0") in (b"", name_of(path)) and (held := lock(room, OF)):
                     with held:
                         _put_back(room, path)
-                        _clear(room, path)
+                        clear(room, path)
 
 
-def _name(path: Path) -> bytes:
+def name_of(path: Path) -> bytes:
+    """What `OF` holds."""
     return os.fsencode(path.name)

@@ -1,8 +1,8 @@
 """A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,14 @@ import xarray as xr
 
 from hydrascope import machine, manifest, store, writing
 from hydrascope.ablation import Ablation
-from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_of, cut, measured_blocks
+from hydrascope.bank import CleanRuns
+from hydrascope.blocks import (
+    BATCHES_PER_BLOCK,
+    clean_runs_of,
+    keeping,
+    measured_blocks,
+    shared_clean_runs_of,
+)
 from hydrascope.components import Selection
 from hydrascope.durable import make_folders
 from hydrascope.errors import HydrascopeError
@@ -23,9 +30,11 @@ from hydrascope.places import disk, lock, place, recover, require_ours, require_
 from hydrascope.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned, stored_as
 from hydrascope.positions import At
 from hydrascope.precision import precision
+from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Readout
 from hydrascope.variables import FORMAT, described
+from hydrascope.workers import Workers, at_work
 
 
 def sweep(
@@ -89,9 +98,10 @@ def sweep(
     )
     batch = plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_BLOCK
-    every = cut(plan, size)
+    every = store.cut(len(plan.tokens), size)
     clean = clean_runs_of(plan, batch, every, every)
-    blocks = list(measured_blocks(plan, clean, every, batch, progress))
+    with shown(len(plan.tokens), 0, progress) as advance:
+        blocks = list(measured_blocks(plan, clean, every, batch, advance))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
@@ -112,6 +122,7 @@ def run(
     *,
     out: str | Path,
     resume: bool = False,
+    join: bool = False,
     elsewhere: bool = False,
     overwrite: bool = False,
     ablate: Selection | Experiment = "layers",
@@ -134,15 +145,20 @@ def run(
     `batch_size` other than `auto` may then differ from the one at the start, and changes the rounding. `open_results`
     opens `out`.
 
+    With `join` any number of processes measure one result, of several GPUs or machines that share a folder: each takes
+    a block that nobody has, until all are measured, and all end with the result that one would have given, to the bit.
+    They may come and go; the block of one that dies is another's. Prompts are run clean by the first alone.
+
         >>> hs.run(model, hs.load_prompts("counterfact"), out="gpt2.zarr", ablate="heads")   # doctest: +SKIP
 
     Args:
         out: the result's folder; `~` is the user's home, and a link stands for what it points to.
         resume: go on with the result at `out`; start it where there is none.
+        join: the same, together with other processes that do so with `join`.
         elsewhere: resume on another kind of machine, or with another number of threads, than the run was started on.
         overwrite: start again, and delete the result at `out` once its successor stands; refused where it holds
             files that hydrascope didn't write.
-        say: is told what is measured, in a line or two, before it starts.
+        say: is told what is measured, in a line or two, before it starts, and what is waited for.
 
     Returns:
         `out`, expanded.
@@ -150,11 +166,11 @@ def run(
     Raises:
         HydrascopeError: as `sweep`; or `out` can't be written, is no result, or is one and neither `resume` nor
             `overwrite` is asked for, or was made with other options, or on another kind of machine, or another run
-            writes to it.
+            writes to it; or there are no locks on files, by which to share work.
     """
     out = place(out)
     recover(out)
-    refuse_existing(out, resume=resume, overwrite=overwrite)
+    refuse_existing(out, resume=resume, join=join, overwrite=overwrite)
     plan = planned(
         model,
         prompts,
@@ -171,54 +187,101 @@ def run(
     for line in plan.lines:
         say(line)
     with ExitStack() as held:
-        if resume and out.exists():
-            result = held.enter_context(writing.resume(out))
-            before = result.attributes
-            _refuse_differences(out, before, plan)
-            block_size, worst = before["block_size"], before["worst_imbalance"]
-            every = cut(plan, block_size)
-            left = [each for each in every if each.start in result.damaged or each.start >= before["measured"]]
-            given = Batch(before["batch_size"], before["runs_at_once"])
-            batch = given if batch_size == "auto" else plan.batch(batch_size)
-            if not left:
+        workers = held.enter_context(at_work(out, say)) if join else None
+        with workers.turn() if workers else nullcontext():
+            if out.exists() and not overwrite:
+                begun = _resumed(out, plan, batch_size, workers, elsewhere=elsewhere)
+            else:
+                begun = _created(out, plan, batch_size, workers, overwrite=overwrite)
+            if begun is None:
                 return out
-            plan, machines = _continued(out, before, plan, elsewhere=elsewhere)
-            clean = clean_runs_of(plan, Batch(block_size // BATCHES_PER_BLOCK, batch.runs), every, left, out.parent)
-        else:
-            batch = plan.batch(batch_size)
-            block_size, worst = batch.prompts * BATCHES_PER_BLOCK, 0.0
-            left = cut(plan, block_size)
-            with disk(f"cannot create {out}"):
-                make_folders(out.parent)
-            clean = clean_runs_of(plan, batch, left, left, out.parent)
-            new = known(plan, clean).assign_attrs(
-                precision(plan, clean), **_sizes(block_size, batch), worst_imbalance=worst
-            )
-            machines = new.attrs["machines"]
-            empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
-            result = held.enter_context(writing.create(out, new, empty, plan.sizes, block_size, overwrite=overwrite))
-        for block in measured_blocks(plan, clean, left, batch, progress):
-            worst = max(worst, float(block.measured["imbalance"].max()))
-            variables = xr.Dataset({name: (plan.measured[name], values) for name, values in block.measured.items()})
-            how = {"machines": machines, "routines": dict(plan.routines)}
-            attributes = {"worst_imbalance": worst, **_sizes(block_size, block.batch), **how}
-            result.write(block.start, variables, attributes)
+        held.enter_context(begun.result)
+        left = sum(map(len, begun.result.left))
+        with shown(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
+            blocks = begun.result.blocks(advance)
+            for block in measured_blocks(begun.plan, begun.clean, blocks, begun.batch, advance):
+                variables = {name: (plan.measured[name], values) for name, values in block.measured.items()}
+                how = {
+                    "worst_imbalance": float(block.measured["imbalance"].max()),
+                    **_sizes(begun.result.attributes["block_size"], block.batch),
+                    "machines": [machine.kind(model.device)],
+                    "routines": dict(begun.plan.routines),
+                }
+                begun.result.write(block.start, xr.Dataset(variables), how)
     return out
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is about to measure: its plan, where it writes, its clean runs, and how much it measures at a time."""
+
+    plan: Plan
+    result: writing.Writer
+    clean: CleanRuns
+    batch: Batch
+
+
+def _created(
+    out: Path, plan: Plan, batch_size: int | Literal["auto"], workers: Workers | None, *, overwrite: bool
+) -> _Begun:
+    batch = plan.batch(batch_size)
+    size = batch.prompts * BATCHES_PER_BLOCK
+    every = store.cut(len(plan.tokens), size)
+    with disk(f"cannot create {out}"):
+        make_folders(out.parent)
+    clean = _clean_runs(out, plan, batch, every, every, workers)
+    new = known(plan, clean).assign_attrs(precision(plan, clean), **_sizes(size, batch), worst_imbalance=0.0)
+    empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
+    result = writing.create(out, new, empty, plan.sizes, size, overwrite=overwrite, workers=workers)
+    return _Begun(plan, result, clean, batch)
+
+
+def _resumed(
+    out: Path, plan: Plan, batch_size: int | Literal["auto"], workers: Workers | None, *, elsewhere: bool
+) -> _Begun | None:
+    """None where nothing is left to measure."""
+    result = writing.resume(out, workers)
+    try:
+        before = result.attributes
+        _refuse_differences(out, before, plan)
+        # All is read to know; several workers do that at once, after their turns.
+        left = store.blocks(before) if workers and before["measured"] < before["prompt_count"] else result.left
+        if not left:
+            result.count()
+            result.close()
+            return None
+        plan = _continued(out, before, plan, elsewhere=elsewhere)
+        given = Batch(before["batch_size"], before["runs_at_once"])
+        batch = given if batch_size == "auto" else plan.batch(batch_size)
+        together = Batch(before["block_size"] // BATCHES_PER_BLOCK, batch.runs)
+        clean = _clean_runs(out, plan, together, store.blocks(before), left, workers)
+    except BaseException:
+        result.close()
+        raise
+    return _Begun(plan, result, clean, batch)
+
+
+def _clean_runs(
+    out: Path, plan: Plan, batch: Batch, every: list[range], left: list[range], workers: Workers | None
+) -> CleanRuns:
+    if workers:
+        return shared_clean_runs_of(plan, batch, every, left, workers)
+    return clean_runs_of(plan, batch, every, left, keeping(plan, out.parent))
 
 
 def _sizes(block: int, batch: Batch) -> dict[str, int]:
     return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.runs}
 
 
-def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
+def refuse_existing(out: Path, *, resume: bool, overwrite: bool, join: bool = False) -> None:
     """Refuse to touch what is at `out` unless it is a result and one of the options says what to do with it.
 
     Raises:
         HydrascopeError: it isn't, or neither does, or both do, or another run writes to it; or it is to be
             overwritten and holds more than a result; or nothing can be made there.
     """
-    if resume and overwrite:
-        raise HydrascopeError("resume and overwrite exclude each other: ask for one of them")
+    if overwrite and (resume or join):
+        raise HydrascopeError(f"{'join' if join else 'resume'} and overwrite exclude each other: ask for one of them")
     if overwrite or not out.exists():
         require_room(out)
     if not out.exists():
@@ -231,14 +294,14 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
     except store.NoResultError as error:
         raise HydrascopeError(f"{out} exists and is no hydrascope result: choose another place") from error
     else:
-        if not (resume or overwrite):
+        if not (resume or join or overwrite):
             raise HydrascopeError(
                 f"{out} exists ({attributes['measured']:,} of {attributes['prompt_count']:,} prompts measured): go on "
                 "with resume, start again with overwrite, or choose another place"
             )
     if overwrite:
         require_ours(out)
-    if held := lock(out, manifest.KNOWN_FILES):
+    if held := lock(out, manifest.KNOWN_FILES, shared=join):
         held.close()
 
 
@@ -257,15 +320,15 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
         )
 
 
-def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> tuple[Plan, list[str]]:
-    """The plan with the routines that the run at `out` multiplies by, and the machines it has been measured on."""
-    machines, here = list(before.get("machines", [])), machine.kind(plan.model.device)
+def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
+    """The plan with the routines that the run at `out` multiplies by; other machines than its last may have others."""
+    machines, here = before.get("machines", []), machine.kind(plan.model.device)
     routines = before.get("routines", {})
     if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
-        return replace(plan, routines=routines), machines
+        return replace(plan, routines=routines)
     if not elsewhere:
         raise HydrascopeError(
             f"cannot resume {out} to the same bits: it was measured on {machines[-1] if machines else 'no machine'}, "
             f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
         )
-    return plan, [*machines, here]
+    return plan

@@ -3,7 +3,7 @@
 The group opens with `xarray.open_zarr`, too, which doesn't compare checksums (`manifest.py`) as `open_results` does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     if measured == 0:
         raise HydrascopeError(f"nothing of {path} is measured yet: resume the run")
     known = known_files(path, attributes)
-    files = known | _measured_files(path, attributes)
+    files = {**known, **_measured_files(path, attributes)}
     store = manifest.CheckedStore(LocalStore(path, read_only=True), files)
     variables, coordinates = {}, {}
     for name in sorted({file.split("/")[0] for file in known}):
@@ -107,29 +107,34 @@ def open_results(path: str | Path) -> xr.Dataset:
     return xr.Dataset(variables, coordinates, attributes).isel(prompt=slice(measured))
 
 
-def known_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
+def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
     """The checksums of what was known before anything was measured.
 
     Raises:
         UnreadableError: they are damaged.
     """
     try:
-        return manifest.read_listing(path, manifest.KNOWN_FILES, attributes["run"])
+        return manifest.read_listing(path, manifest.KNOWN_FILES, attributes["run"]).files
     except (manifest.DamageError, OSError) as error:
         raise UnreadableError(f"{path} is damaged ({reason(error)}): measure again") from error
 
 
-def blocks(attributes: dict[str, Any]) -> range:
-    """The first prompts of the blocks that count as measured."""
-    return range(0, attributes["measured"], attributes["block_size"])
+def blocks(attributes: dict[str, Any]) -> list[range]:
+    """The blocks of prompts in which a result is measured."""
+    return cut(attributes["prompt_count"], attributes["block_size"])
+
+
+def cut(prompts: int, size: int) -> list[range]:
+    """The blocks of so many prompts, `size` each."""
+    return [range(start, min(start + size, prompts)) for start in range(0, prompts, size)]
 
 
 def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
     files: dict[str, str] = {}
     try:
-        for start in blocks(attributes):
-            files |= manifest.read_listing(path, manifest.listing_of(start), attributes["run"])
+        for block in cut(attributes["measured"], attributes["block_size"]):
+            files |= manifest.read_listing(path, manifest.listing_of(block.start), attributes["run"]).files
     except (manifest.DamageError, OSError) as error:
         raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
     for file in files:

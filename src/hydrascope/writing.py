@@ -1,17 +1,20 @@
 """Results on disk, as they are written: a block of prompts at a time, by one run, whole at every instant.
 
-The attribute `measured` counts the prompts whose block is complete. It is raised, by replacing one file, only after
-everything of a block and its checksums have been written: whatever ends a run, what counts as measured is whole.
+The attribute `measured` counts the first prompts whose blocks are complete. It is raised, by replacing one file, only
+after everything of a block and its checksums have been written: whatever ends a run, what counts as measured is whole.
 
 A result knows its run, by an id that was drawn when it was made. Every write looks first whether the result still is
-that run's; and a run that lives holds a lock, so that a second one is refused at once.
+that run's; and a run that lives holds a lock, so that a second one is refused at once. Several processes write to one
+result where all of them ask for that (`workers.py`): they measure its blocks in any order.
 """
 
+import time
 import uuid
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,43 +25,84 @@ from zarr.codecs import ZstdCodec
 from hydrascope import manifest
 from hydrascope.errors import HydrascopeError
 from hydrascope.places import disk, lock, reason, staged
+from hydrascope.progress import Advance
 from hydrascope.store import UnreadableError, blocks, known_files, read_attributes, read_root
 from hydrascope.variables import FORMAT, described
+from hydrascope.workers import Workers
 
 
 @dataclass
 class Writer:
-    """The one run that writes to the result at `path`; a context that ends with its being that.
+    """A run that writes to the result at `path`, the one or one of several; a context that ends with its being that.
 
     Attributes:
         attributes: of the result, `run` among them.
-        damaged: the first prompts of measured blocks that aren't as they were written.
         held: its lock, where there are locks.
+        workers: those that write here, too, where there are others.
     """
 
     path: Path
     attributes: dict[str, Any]
-    damaged: list[int]
     held: IO[bytes] | None
+    workers: Workers | None = None
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write."""
         if self.held:
             self.held.close()
 
-    def write(self, start: int, block: xr.Dataset, attributes: Mapping[str, Any]) -> None:
+    @cached_property
+    def left(self) -> list[range]:
+        """The blocks of prompts that aren't measured, or not any more what was written, when this is first asked for.
+
+        All that is written is read for it, and compared with its checksums.
+        """
+        return [block for block in blocks(self.attributes) if not self._is_whole(block.start)]
+
+    def blocks(self, advance: Advance = lambda count: None) -> Iterator[range]:
+        """What is left to measure, block by block: each this run's own until the next is asked for.
+
+        What another worker measures is waited for, to be taken over if that one dies.
+
+        Args:
+            advance: is told how many prompts others have measured.
+        """
+        left = list(self.left)
+        damaged = [block for block in left if self._is_listed(block.start)]
+        while left:
+            before = len(left)
+            for block in list(left):
+                with self.workers.claim(block.start) if self.workers else nullcontext(True) as ours:
+                    if not ours:
+                        continue
+                    left.remove(block)
+                    # Reading all that others have written would take each of many workers long.
+                    is_written = self._is_whole if block in damaged else self._is_listed
+                    if self.workers and is_written(block.start):
+                        advance(len(block))
+                    else:
+                        yield block
+            if len(left) == before:
+                time.sleep(_PATIENCE)
+        self.count()
+
+    def write(self, start: int, block: xr.Dataset, how: Mapping[str, Any]) -> None:
         """Write the measured variables of the prompts from `start` on, then count them as measured.
 
         Args:
-            attributes: of the result, changed in the same instant.
+            how: they were measured, for the attributes of the result: the last block's stand there, of
+                `worst_imbalance` the largest, of `machines` all.
 
         Raises:
             HydrascopeError: the disk refuses, or another run writes here; what was measured before stays.
         """
-        measured = self.attributes["measured"]
-        with disk(f"cannot write to {self.path}", f"{measured:,} prompts are kept: make room and resume"):
+        with self._disk():
             self._root()
             block.to_zarr(
                 self.path,
@@ -68,22 +112,75 @@ class Writer:
             )
             number = start // self.attributes["block_size"]
             files = [_chunk(name, variable.dims, number) for name, variable in block.data_vars.items()]
-            manifest.write_listing(self.path, manifest.listing_of(start), self.attributes["run"], files)
+            manifest.write_listing(self.path, manifest.listing_of(start), self.attributes["run"], files, how)
+        self.count([start])
+
+    def count(self, again: Sequence[int] = ()) -> None:
+        """Let `measured` say how many of the first prompts are written, whoever wrote them, and how they were measured.
+
+        Args:
+            again: the first prompts of blocks that may have been counted before they were measured now.
+
+        Raises:
+            HydrascopeError: as `write`.
+        """
+        with self._disk(), self.workers.turn() if self.workers else nullcontext():
             root = self._root()
-            changed = {**attributes, "measured": max(measured, start + block.sizes["prompt"])}
-            root["attributes"] |= changed
-            manifest.replace(self.path, manifest.ROOT, manifest.sealed(root))
-        self.attributes |= changed
+            after, counted = root["attributes"], root["attributes"]["measured"]
+            for block in blocks(root["attributes"]):
+                if block.start < counted and block.start not in again:
+                    continue
+                listing = self._listing(block.start)
+                if listing is None:
+                    break
+                after = {**_with(after, listing.how), "measured": max(counted, block.stop)}
+            if after != root["attributes"]:
+                manifest.replace(self.path, manifest.ROOT, manifest.sealed({**root, "attributes": after}))
+        self.attributes = after
+
+    def _disk(self) -> AbstractContextManager[None]:
+        kept = f"{self.attributes['measured']:,} prompts are kept: make room and resume"
+        return disk(f"cannot write to {self.path}", kept)
 
     def _root(self) -> dict[str, Any]:
-        """The result's zarr.json, which must be as this run left it."""
+        """The result's zarr.json, which must be as this run left it, or one of its workers."""
         try:
             root = read_root(self.path)
         except HydrascopeError as error:
             raise HydrascopeError(f"this run ends, since what it writes to changed: {error}") from error
-        if any(root["attributes"][name] != self.attributes[name] for name in ("run", "measured")):
+        same = ("run",) if self.workers else ("run", "measured")
+        if any(root["attributes"][name] != self.attributes[name] for name in same):
             raise HydrascopeError(f"another run writes to {self.path}: this one ends and leaves all to that")
         return root
+
+    def _listing(self, start: int) -> manifest.Listing | None:
+        try:
+            return manifest.read_listing(self.path, manifest.listing_of(start), self.attributes["run"])
+        except (manifest.DamageError, OSError):
+            return None
+
+    def _is_listed(self, start: int) -> bool:
+        return self._listing(start) is not None
+
+    def _is_whole(self, start: int) -> bool:
+        listing = self._listing(start)
+        try:
+            manifest.require(self.path, listing.files if listing else {})
+        except (manifest.DamageError, OSError):
+            return False
+        return listing is not None
+
+
+def _with(before: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a result with a block more, measured so."""
+    after = {**before, **how, "worst_imbalance": max(before.get("worst_imbalance", 0.0), how["worst_imbalance"])}
+    if "machines" in how:
+        after["machines"] = [*(each for each in before["machines"] if each not in how["machines"]), *how["machines"]]
+    return after
+
+
+#: How long to wait, in seconds, before looking again whether a block is measured, or free.
+_PATIENCE = 0.5
 
 
 def _chunk(name: Any, dims: tuple[Any, ...], block: int) -> str:
@@ -98,6 +195,7 @@ def create(
     block: int,
     *,
     overwrite: bool = False,
+    workers: Workers | None = None,
 ) -> Writer:
     """Make an empty result at `path`, with what is `known` before anything is measured.
 
@@ -107,6 +205,7 @@ def create(
         sizes: the lengths of the dimensions.
         block: how many prompts are written at a time; the length of a chunk.
         overwrite: delete the result that is there, once its successor has been made.
+        workers: those that will write to it, where there are several.
 
     Raises:
         HydrascopeError: something is there already, another run writes to it, or the disk refuses.
@@ -147,9 +246,9 @@ def create(
         )
         root = manifest.parsed(manifest.read(folder, manifest.ROOT))
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-        manifest.write_listing(folder, manifest.KNOWN_FILES, run, set(files) - {manifest.ROOT})
+        manifest.write_listing(folder, manifest.KNOWN_FILES, run, set(files) - {manifest.ROOT}, {})
         manifest.replace(folder, manifest.ROOT, manifest.sealed(root))
-    return Writer(path, root["attributes"], [], lock(path, manifest.KNOWN_FILES))
+    return Writer(path, root["attributes"], lock(path, manifest.KNOWN_FILES, shared=workers is not None), workers)
 
 
 def _unmeasured(dtype: str) -> np.generic:
@@ -157,18 +256,20 @@ def _unmeasured(dtype: str) -> np.generic:
     return kind.type(0 if kind.kind == "i" else np.nan)
 
 
-def resume(path: Path) -> Writer:
-    """Go on with the result at `path`: all of it is read, and compared with what was written.
+def resume(path: Path, workers: Workers | None = None) -> Writer:
+    """Go on with the result at `path`.
+
+    Args:
+        workers: those that write to it, where there are several.
 
     Raises:
         HydrascopeError: another run writes to it, or what was known before anything was measured is damaged.
     """
-    held = lock(path, manifest.KNOWN_FILES)
+    held = lock(path, manifest.KNOWN_FILES, shared=workers is not None)
     try:
         attributes = read_attributes(path)
         _require_known(path, known_files(path, attributes))
-        damaged = [start for start in blocks(attributes) if _damaged(path, start, attributes["run"])]
-        return Writer(path, attributes, damaged, held)
+        return Writer(path, attributes, held, workers)
     except BaseException:
         if held:
             held.close()
@@ -181,11 +282,3 @@ def _require_known(path: Path, known: Mapping[str, str]) -> None:
     except (manifest.DamageError, OSError) as error:
         why = reason(error)
         raise UnreadableError(f"cannot resume {path}, it is damaged ({why}): measure again with overwrite") from error
-
-
-def _damaged(path: Path, start: int, run: str) -> bool:
-    try:
-        manifest.require(path, manifest.read_listing(path, manifest.listing_of(start), run))
-    except (manifest.DamageError, OSError):
-        return True
-    return False

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of runs, resumed ones and overwrites: each goes on to the same bits."""
+"""SIGKILL at random moments of runs, resumed ones, overwrites and workers: each goes on to the same bits."""
 
 import random
 import shutil
@@ -21,7 +21,7 @@ def kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     length, found = time.monotonic() - begin, Counter[str]()
     while not _is_begun(half):
         Process(half, overwrite=half.exists()).kill(length * 0.7)
-    before = {"run": None, "resume": half, "overwrite": whole}
+    before = {"run": None, "resume": half, "overwrite": whole, "join": None}
     while found.total() < count:
         scene = tuple(before)[found.total() % len(before)]
         room = folder / "room"
@@ -29,10 +29,15 @@ def kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
         out, there = room / "r.zarr", before[scene]
         if there:
             shutil.copytree(there, out)
-        killed = Process(out, resume=scene == "resume", overwrite=scene == "overwrite")
+        others = [Process(out, join=True) for _ in range(2 if scene == "join" else 0)]
+        killed = Process(out, **{scene: True} if scene != "run" else {})
         found[scene] += killed.kill(moments.uniform(0, length / 2 if scene == "resume" else length))
         if scene == "overwrite":
             assert out.exists() or list(room.glob(".hydrascope-*/old")), "the old result is lost, and no new one there"
+        if others:
+            # One more is killed; the last one does what is left.
+            others[0].kill(moments.uniform(0, length / 3))
+            assert others[1].end() == ""
         assert Process(out, resume=True).end() == ""
         identical(out, whole)
         assert [file.name for file in room.iterdir()] == ["r.zarr"]

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,19 @@ from hydrascope.store import open_results
 #: Prompts of many lengths, in no order.
 TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny"])
 
 
-def _measure(out: Path, options: dict[str, Any], loaded: Event, said: "SimpleQueue[str]") -> None:
+def _measure(
+    out: Path, options: dict[str, Any], loaded: Event, batches: "Synchronized[int]", said: "SimpleQueue[str]"
+) -> None:
     """The whole of a process."""
     torch.set_num_threads(1)
 
     def slowly(model: LanguageModel, request: Request) -> Readings:
         time.sleep(0.02)
+        batches.value += 1
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
@@ -40,19 +44,20 @@ def _measure(out: Path, options: dict[str, Any], loaded: Event, said: "SimpleQue
     model.tokenizer = tiny_tokenizer()
     loaded.set()
     try:
-        run(model, TEXTS, Resample(3), out=out, batch_size=2, **options)
+        run(model, TEXTS, **{"ablation": Resample(3), "batch_size": 2, **options}, out=out)
         said.put("")
     except HydrascopeError as error:
         said.put(str(error))
 
 
 class Process:
-    """A run in a process of its own, from when its model is made."""
+    """A run in a process of its own, from when its model is made; `batches` counts what it has measured."""
 
-    def __init__(self, out: Path, **options: bool) -> None:
-        loaded = _PROCESSES.Event()
-        self._said: SimpleQueue[str] = _PROCESSES.SimpleQueue()
-        self.process: BaseProcess = _PROCESSES.Process(target=_measure, args=(out, options, loaded, self._said))
+    def __init__(self, out: Path, **options: Any) -> None:
+        loaded, self.batches = PROCESSES.Event(), PROCESSES.Value("i")
+        self._said: SimpleQueue[str] = PROCESSES.SimpleQueue()
+        arguments = (out, options, loaded, self.batches, self._said)
+        self.process: BaseProcess = PROCESSES.Process(target=_measure, args=arguments)
         self.process.start()
         assert loaded.wait(60)
 

@@ -35,7 +35,7 @@ def test_a_fault_at_any_write_loses_nothing(tmp_path: Path, scene: str, fault: s
 
 
 def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
-    assert kills(tmp_path, 2).total() == 2
+    assert kills(tmp_path, 4).total() == 4
 
 
 def test_of_runs_that_start_at_once_one_wins(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from stored import create_for, known, measured, write
 
 from faults.disk import Killed, failing
 from hydrascope import writing
+from hydrascope.clean_values import write_tokens
 from hydrascope.errors import HydrascopeError
 from hydrascope.places import recover
 from hydrascope.store import open_results
+from hydrascope.workers import at_work
 
 # Few variables: one is written as the other.
 _KNOWN = known(7).drop_vars([name for name in known(7).variables if name not in ("target", "ablated", "text")])
@@ -50,6 +53,17 @@ def resumed(path: Path) -> None:
 
 def overwritten(path: Path) -> None:
     started(path, overwrite=True)
+
+
+def joined(path: Path) -> None:
+    """As `run` does with `join`."""
+    recover(path)
+    with at_work(path, print) as workers:
+        with workers.turn(), workers.preparing() as folder:
+            write_tokens(folder, np.arange(7))
+            writer = writing.resume(path, workers) if path.exists() else create_for(path, NEW, _KNOWN, workers=workers)
+        with writer:
+            write(writer, NEW)
 
 
 def nothing(path: Path) -> None:
@@ -85,6 +99,8 @@ SCENES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "resume": (begun, resumed),
     "overwrite": (old, overwritten),
     "put back": (between, recover),
+    "join": (nothing, joined),
+    "join again": (begun, joined),
 }
 
 

@@ -90,7 +90,7 @@ class Session:
             clean = self.pool.clean_runs(plan, index, question.positions(), watch)
             watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, watch)))
             batch = Batch(1, min(plan.batch(1).runs, _RUNS_AT_ONCE))
-            (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch, False)
+            (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch)
             result = known(plan, clean).isel(prompt=[index])
         result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured.items()})
         return described(result, result.attrs["units"]).assign_attrs(

@@ -1,0 +1,257 @@
+"""Several processes measure one result, to the bits of one, whoever comes, leaves or dies."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.processes import PROCESSES, TEXTS, Process, identical
+from tiny import tiny, tiny_tokenizer
+
+from hydrascope import blocks, workers
+from hydrascope.ablation import Mean, Resample
+from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel
+from hydrascope.places import recover
+from hydrascope.precision import precision
+from hydrascope.runs import run
+from hydrascope.store import open_results, read_attributes
+from hydrascope.workers import at_work
+
+torch.set_num_threads(1)
+
+OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    made = tiny("llama", torch.float32)
+    made.tokenizer = tiny_tokenizer()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _as_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no test leaves anything out."""
+    monkeypatch.setattr("hydrascope.runs.precision", precision)
+
+
+@pytest.fixture(scope="module")
+def whole(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process measures."""
+    return run(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
+
+
+def alone_in(folder: Path) -> bool:
+    """Whether nothing is left beside the result."""
+    return [file.name for file in folder.iterdir()] == ["r.zarr"]
+
+
+def wait_for(out: Path, prompts: int) -> None:
+    """Until so many prompts are measured."""
+    while not out.exists() or read_attributes(out)["measured"] < prompts:
+        time.sleep(0.005)
+
+
+def test_two_that_start_at_once_share_the_work(whole: Path, tmp_path: Path) -> None:
+    both = [Process(tmp_path / "r.zarr", join=True) for _ in range(2)]
+    assert [each.end() for each in both] == ["", ""]
+    identical(tmp_path / "r.zarr", whole)
+    # 23 prompts, two at a time; neither measured a block of the other's.
+    assert sum(each.batches.value for each in both) == 12
+    assert alone_in(tmp_path)
+
+
+def test_who_comes_later_measures_what_is_left(model: LanguageModel, whole: Path, tmp_path: Path) -> None:
+    first = Process(tmp_path / "r.zarr", join=True)
+    wait_for(tmp_path / "r.zarr", 8)
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+    assert first.end() == ""
+    assert first.batches.value < 12
+    identical(tmp_path / "r.zarr", whole)
+    assert alone_in(tmp_path)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_the_block_of_one_that_dies_or_leaves_is_taken_over(
+    model: LanguageModel, whole: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    first = Process(tmp_path / "r.zarr", join=True)
+    while first.batches.value < 2:
+        time.sleep(0.005)
+    os.kill(first.process.pid or 0, signal.SIGSTOP)
+    second = Process(tmp_path / "r.zarr", join=True)
+    wait_for_the_others(second)
+    assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
+    os.kill(first.process.pid or 0, end)
+    os.kill(first.process.pid or 0, signal.SIGCONT)
+    assert second.end() == ""
+    first.process.join()
+    assert first.process.exitcode
+    identical(tmp_path / "r.zarr", whole)
+    recover(tmp_path / "r.zarr")
+    assert alone_in(tmp_path)
+
+
+def wait_for_the_others(second: Process) -> None:
+    """Until a process has measured all blocks but the first."""
+    while second.batches.value < 8:
+        time.sleep(0.005)
+    time.sleep(0.2)
+
+
+def test_after_all_are_killed_one_goes_on(whole: Path, tmp_path: Path) -> None:
+    both = [Process(tmp_path / "r.zarr", join=True) for _ in range(2)]
+    wait_for(tmp_path / "r.zarr", 0)
+    for each in both:
+        each.kill(0.1)
+    assert not alone_in(tmp_path)
+    assert Process(tmp_path / "r.zarr", resume=True).end() == ""
+    identical(tmp_path / "r.zarr", whole)
+    assert alone_in(tmp_path)
+
+
+@pytest.mark.parametrize("ablation", [Resample(3), Mean()])
+def test_the_second_reads_what_the_first_ran_clean(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample
+) -> None:
+    one = run(model, TEXTS, ablation, batch_size=2, out=tmp_path / "one.zarr")
+    together: dict[str, Any] = {"ablation": ablation, "batch_size": 2, "out": tmp_path / "r.zarr", "join": True}
+    with at_work(tmp_path / "r.zarr", print):
+        with monkeypatch.context() as patch:
+            patch.setattr("hydrascope.writing.Writer.write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(model, TEXTS, **together)
+        monkeypatch.setattr(blocks, "clean_runs", None)
+        run(model, TEXTS, **together)
+    identical(tmp_path / "r.zarr", one)
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_damaged_block_is_measured_again(whole: Path, model: LanguageModel, tmp_path: Path) -> None:
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    chunk = tmp_path / "r.zarr" / "total" / "c" / "0" / "1" / "0" / "0"
+    chunk.write_bytes(b"damaged")
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+    identical(tmp_path / "r.zarr", whole)
+
+
+def test_what_is_written_and_not_counted_counts_with_how_it_was_measured(
+    model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a worker dies between the two."""
+    with monkeypatch.context() as patch:
+        patch.setattr("hydrascope.writing.Writer.count", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
+    for number in (1, 2):
+        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=number == 1, resume=number == 2)
+        identical(tmp_path / "r.zarr", whole)
+
+
+def test_only_those_that_ask_for_it_work_together(whole: Path, tmp_path: Path) -> None:
+    first = Process(tmp_path / "r.zarr", join=True)
+    wait_for(tmp_path / "r.zarr", 0)
+    for others in ({"resume": True}, {"overwrite": True}):
+        assert "another run writes to" in Process(tmp_path / "r.zarr", **others).end()
+    assert first.end() == ""
+    first = Process(tmp_path / "r.zarr", overwrite=True)
+    while read_attributes(tmp_path / "r.zarr")["measured"] == len(TEXTS):
+        time.sleep(0.005)
+    assert "another run writes to" in Process(tmp_path / "r.zarr", join=True).end()
+    assert first.end() == ""
+    identical(tmp_path / "r.zarr", whole)
+
+
+@pytest.mark.parametrize(
+    ("others", "difference"),
+    [
+        ({"ablation": Resample(4)}, "patches was 3, now 4"),
+        ({"prompts": [*TEXTS[:-1], "other"]}, "prompts_hash was"),
+        ({"model": tiny("llama", torch.float64)}, "dtype was 'float32', now 'float64'"),
+    ],
+)
+def test_others_must_measure_the_same(
+    model: LanguageModel, tmp_path: Path, others: dict[str, Any], difference: str
+) -> None:
+    given = {"model": model, "prompts": TEXTS, **OPTIONS, "out": tmp_path / "r.zarr"}
+    run(**given)
+    before = read_attributes(tmp_path / "r.zarr")
+    if other := others.get("model"):
+        other.tokenizer = model.tokenizer
+    with pytest.raises(HydrascopeError, match=difference):
+        run(**{**given, **others}, join=True)
+    assert read_attributes(tmp_path / "r.zarr") == before
+    assert alone_in(tmp_path)
+
+
+def test_a_worker_of_another_version_is_refused(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    monkeypatch.setattr("hydrascope.__version__", "9.9")
+    with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '9\.9'"):
+        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+
+
+def test_joining_and_overwriting_exclude_each_other(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(HydrascopeError, match="join and overwrite exclude each other"):
+        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True, overwrite=True)
+
+
+def test_without_locks_nothing_is_shared(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "fcntl", None)
+    with pytest.raises(HydrascopeError, match="workers share a result by locks on files, which this system has not"):
+        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_block_is_one_workers_and_a_turn_too(tmp_path: Path) -> None:
+    said: list[str] = []
+    with at_work(tmp_path / "r.zarr", said.append) as one, at_work(tmp_path / "r.zarr", said.append) as other:
+        with one.claim(0) as first, other.claim(0) as second, other.claim(8) as third:
+            assert (first, second, third) == (True, False, True)
+        with other.claim(0) as again:
+            assert again
+        with one.turn():
+            pass
+        recover(tmp_path / "r.zarr")
+        assert one.room.exists()
+    assert not said
+    assert not list(tmp_path.iterdir())
+
+
+def enter_and_leave(path: Path, times: int) -> None:
+    for _ in range(times):
+        with at_work(path, print) as here, here.turn():
+            # Nobody else is in here: what is made can't be there.
+            (here.room / "0").mkdir()
+            (here.room / "0").rmdir()
+
+
+def test_workers_come_and_go_at_once(tmp_path: Path) -> None:
+    each = [PROCESSES.Process(target=enter_and_leave, args=(tmp_path / "r.zarr", 200)) for _ in range(3)]
+    for process in each:
+        process.start()
+    for process in each:
+        process.join()
+    assert [process.exitcode for process in each] == [0, 0, 0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_sees_the_first_blocks_alone(model: LanguageModel, whole: Path, tmp_path: Path) -> None:
+    """Whatever later ones are written."""
+    with at_work(tmp_path / "r.zarr", print) as others, others.claim(0):
+        second = Process(tmp_path / "r.zarr", join=True)
+        wait_for_the_others(second)
+        with pytest.raises(HydrascopeError, match=r"nothing of .* is measured yet"):
+            open_results(tmp_path / "r.zarr")
+    assert second.end() == ""
+    identical(tmp_path / "r.zarr", whole)
