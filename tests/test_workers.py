@@ -134,6 +134,12 @@ def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_where_nothing_is_left_nothing_is_done(whole: Path) -> None:
+    before = read_attributes(whole)
+    assert Process(whole, join=True).end() == ""
+    assert read_attributes(whole) == before
+
+
 def test_a_damaged_block_is_measured_again(whole: Path, model: LanguageModel, tmp_path: Path) -> None:
     run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     chunk = tmp_path / "r.zarr" / "total" / "c" / "0" / "1" / "0" / "0"

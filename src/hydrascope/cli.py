@@ -20,6 +20,7 @@ from hydrascope.cli_options import (
     Unused,
     asked_of,
     measure,
+    measure_here,
     measured,
     measuring,
     say,
@@ -160,7 +161,7 @@ def rank(
     if options["dry_run"]:
         raise HydrascopeError("--dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`")
     methods = words.methods(by, orders)
-    model, prompts = measure(options, parts, f"layers,{parts}")
+    model, prompts = measure_here(options, parts, f"layers,{parts}")
     results, asked = opened(options["out"]), asked_of(options)
     shared = {name: asked[name] for name in ("at", "readouts", "target")}
     found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}

@@ -1,7 +1,8 @@
 """What the commands that measure have in common: their options, and how they go about it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -125,23 +126,80 @@ def _shared(
     join: Join = False,
     elsewhere: Elsewhere = False,
     overwrite: Overwrite = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|local", help="Measure by workers under Ray, there or here.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="a GPU each", help="How many, for --ray.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Only its signature counts."""
 
 
-def measure(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
-    """Measure as `options` say, of these runs; the model and the prompts that they name.
+def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
+    """Measure as `options` say, of these runs, here or by workers under Ray.
+
+    Raises:
+        HydrascopeError: as `hydrascope.run`; an option is wrong; there is no Ray.
+    """
+    if options["ray"] is None:
+        measure_here(options, ablate, read)
+        return
+    if options["dry_run"]:
+        raise HydrascopeError("--dry-run says what a run takes on this machine: leave out --ray")
+    from hydrascope import on_ray
+
+    (name, prompts_name, limit, loading, arguments), out = _of_what(options, ablate, read), options["out"]
+    prompts = _prompts(prompts_name, limit, arguments)
+    work = name, prompts_name, limit, loading, {**arguments, "join": True}
+    with _interruptible(out, len(prompts.prompts), overwrite=False):
+        on_ray.measured_by_workers(
+            _work_along,
+            work,
+            out,
+            len(prompts.prompts),
+            address=options["ray"],
+            workers=options["workers"],
+            device=options["device"],
+            say=say,
+        )
+    _say_measured(out)
+
+
+def measure_here(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
+    """Measure as `options` say, of these runs, in this process; the model and the prompts that they name.
 
     Raises:
         HydrascopeError: as `hydrascope.run`; an option is wrong.
     """
-    arguments = {**asked_of(options), "ablate": ablate, "read": read}
-    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    if options["ray"] is not None or options["workers"] is not None:
+        raise HydrascopeError(
+            "--ray ADDRESS and --workers N are for run, mediate and interact, and --workers for --ray: other processes "
+            "work along with --join"
+        )
+    of_what = _of_what(options, ablate, read)
     if options["dry_run"]:
-        _say_cost(options["model"], options["prompts"], options["limit"], loading, arguments)
+        _say_cost(*of_what)
         raise typer.Exit
-    return measured(options["model"], options["prompts"], options["limit"], loading, arguments)
+    return measured(*of_what)
+
+
+def _of_what(
+    options: Options, ablate: "Selection | Experiment", read: str
+) -> tuple[str, str, int | None, dict[str, Any], dict[str, Any]]:
+    """The model's name, the prompts' and how many of them, how the model is loaded, and the arguments of the run."""
+    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    arguments = {**asked_of(options), "ablate": ablate, "read": read}
+    return options["model"], options["prompts"], options["limit"], loading, arguments
+
+
+def _work_along(
+    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """The whole of a worker."""
+    from hydrascope import load_model, runs
+
+    prompts = _prompts(prompts_name, limit, arguments)
+    runs.run(load_model(name, **loading), prompts, **arguments)
 
 
 def asked_of(options: Options) -> dict[str, Any]:
@@ -173,52 +231,66 @@ def measured(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> "tuple[LanguageModel, PromptSet]":
     """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
-    from hydrascope import runs, store
+    from hydrascope import load_model, runs
 
-    model, prompts = _loaded(name, prompts_name, limit, loading, arguments)
-    out = arguments["out"]
+    prompts = _prompts(prompts_name, limit, arguments)
+    model, out = load_model(name, **loading), arguments["out"]
+    with _interruptible(out, len(prompts.prompts), overwrite=arguments["overwrite"]):
+        runs.run(model, prompts, progress=True, say=say, **arguments)
+    _say_measured(out)
+    return model, prompts
+
+
+@contextmanager
+def _interruptible(out: Path, prompts: int, *, overwrite: bool) -> Iterator[None]:
+    """Say what is kept of a run of so many prompts when it is interrupted."""
+    from hydrascope import store
+
     before = _run_at(out)
     try:
-        runs.run(model, prompts, progress=True, say=say, **arguments)
+        yield
     except KeyboardInterrupt:
-        if arguments["overwrite"] and _run_at(out) == before:
+        if overwrite and _run_at(out) == before:
             raise HydrascopeError(f"interrupted: {out} is as it was") from None
         kept = store.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
-            f"interrupted: {kept:,} of {len(prompts.prompts):,} prompts are kept in {out}: go on with --resume"
+            f"interrupted: {kept:,} of {prompts:,} prompts are kept in {out}: go on with --resume"
         ) from None
+
+
+def _say_measured(out: Path) -> None:
+    from hydrascope import store
+
     attributes = store.read_attributes(out)
     say(
         f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
         f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
-    return model, prompts
 
 
-def _loaded(
-    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
-) -> "tuple[LanguageModel, PromptSet]":
-    """The model and the prompts of a run with these arguments, once it is sure that it may write where it is to."""
-    from hydrascope import load_model, load_prompts, places, runs
+def _prompts(name: str, limit: int | None, arguments: dict[str, Any]) -> "PromptSet":
+    """The prompts of a run with these arguments, once it is sure that it may write where it is to."""
+    from hydrascope import load_prompts, places, runs
 
     out = arguments["out"] = places.place(arguments["out"])
     how = {name: arguments[name] for name in ("resume", "join", "overwrite") if name in arguments}
     runs.refuse_existing(out, **how)
-    prompts = load_prompts(prompts_name)
+    prompts = load_prompts(name)
     if prompts.duplicates:
         say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
-    prompts = prompts if limit is None else prompts.limit(limit)
-    return load_model(name, **loading), prompts
+    return prompts if limit is None else prompts.limit(limit)
 
 
 def _say_cost(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
     """Say what `hydrascope.run` with these arguments would measure, and what that would take."""
+    from hydrascope import load_model
     from hydrascope.costs import cost_of
     from hydrascope.plan import planned
 
-    model, prompts = _loaded(name, prompts_name, limit, loading, arguments)
+    prompts = _prompts(prompts_name, limit, arguments)
+    model = load_model(name, **loading)
     of_writing = ("out", "resume", "join", "elsewhere", "overwrite", "batch_size")
     plan = planned(model, prompts, **{key: each for key, each in arguments.items() if key not in of_writing})
     for line in plan.lines:

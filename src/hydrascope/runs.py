@@ -193,8 +193,11 @@ def run(
                 begun = _resumed(out, plan, batch_size, workers, elsewhere=elsewhere)
             else:
                 begun = _created(out, plan, batch_size, workers, overwrite=overwrite)
-            if begun is None:
-                return out
+        if begun is None:
+            # A run may have ended between writing the last block and counting it.
+            with writing.resume(out, workers) as result:
+                result.count()
+            return out
         held.enter_context(begun.result)
         left = sum(map(len, begun.result.left))
         with shown(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
@@ -247,7 +250,6 @@ def _resumed(
         # All is read to know; several workers do that at once, after their turns.
         left = store.blocks(before) if workers and before["measured"] < before["prompt_count"] else result.left
         if not left:
-            result.count()
             result.close()
             return None
         plan = _continued(out, before, plan, elsewhere=elsewhere)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
@@ -28,23 +29,34 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny"])
 
 
-def _measure(
-    out: Path, options: dict[str, Any], loaded: Event, batches: "Synchronized[int]", said: "SimpleQueue[str]"
+def measured_slowly(
+    out: Path, options: dict[str, Any], ready: Callable[[], object], batch: Callable[[], object]
 ) -> None:
-    """The whole of a process."""
+    """Call `run`, and `ready` when the model is made, and `batch` before each batch."""
     torch.set_num_threads(1)
 
     def slowly(model: LanguageModel, request: Request) -> Readings:
         time.sleep(0.02)
-        batches.value += 1
+        batch()
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
     model = tiny("llama", torch.float32)
     model.tokenizer = tiny_tokenizer()
-    loaded.set()
+    ready()
+    run(model, TEXTS, **{"ablation": Resample(3), "batch_size": 2, **options}, out=out)
+
+
+def _measure(
+    out: Path, options: dict[str, Any], loaded: Event, batches: "Synchronized[int]", said: "SimpleQueue[str]"
+) -> None:
+    """The whole of a process."""
+
+    def batch() -> None:
+        batches.value += 1
+
     try:
-        run(model, TEXTS, **{"ablation": Resample(3), "batch_size": 2, **options}, out=out)
+        measured_slowly(out, options, loaded.set, batch)
         said.put("")
     except HydrascopeError as error:
         said.put(str(error))

@@ -1,0 +1,149 @@
+"""Real Ray on this machine: its workers measure one result, to the bits of one process; what it can't do is said."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command import Run
+from faults.processes import Process, identical, measured_slowly
+
+from hydrascope import on_ray
+from hydrascope.errors import HydrascopeError
+from hydrascope.on_ray import Share, measured_by_workers
+from hydrascope.precision import precision
+
+pytest.importorskip("ray")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests can be imported, and leave nothing out."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr("hydrascope.runs.precision", precision)
+
+
+def work(out: Path, options: dict[str, Any], marks: Path) -> None:
+    """What a worker does; a file a batch says which of them did it."""
+
+    def mark() -> None:
+        (marks / f"{os.getpid()}.{time.monotonic_ns()}").touch()
+
+    measured_slowly(out, {"join": True, **options}, lambda: None, mark)
+
+
+def batches(marks: Path) -> dict[int, int]:
+    """How many each process has measured."""
+    made = [int(file.name.split(".")[0]) for file in marks.iterdir()]
+    return {process: made.count(process) for process in set(made)}
+
+
+def measured(folder: Path, **options: Any) -> list[str]:
+    """What was said."""
+    said: list[str] = []
+    (folder / "marks").mkdir(exist_ok=True)
+    out = folder / "r.zarr"
+    how: dict[str, Any] = {"address": "local", "workers": 2, "device": "cpu", "say": said.append}
+    measured_by_workers(work, (out, options, folder / "marks"), out, 23, **how)
+    return said
+
+
+def test_one_is_killed_one_joins_and_one_leaves(tmp_path: Path) -> None:
+    """And all ends in the bits of one process."""
+    Process(tmp_path / "whole.zarr").end()
+    marks, out, killed = tmp_path / "marks", tmp_path / "r.zarr", []
+
+    def kill() -> None:
+        while not (marks.exists() and batches(marks)):
+            time.sleep(0.005)
+        killed.append(next(iter(batches(marks))))
+        os.kill(killed[0], signal.SIGKILL)
+        # One more comes, and goes.
+        other = Process(out, join=True)
+        os.kill(other.process.pid or 0, signal.SIGINT)
+        other.process.join()
+
+    beside = threading.Thread(target=kill, daemon=True)
+    beside.start()
+    said = measured(tmp_path)
+    beside.join()
+    assert said == ["2 workers under Ray, each with 1 processors and 0 GPUs"]
+    identical(out, tmp_path / "whole.zarr")
+    assert killed[0] in batches(marks)
+    assert len(batches(marks)) >= 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["marks", "r.zarr", "whole.zarr"]
+
+
+def test_the_command_line(hydrascope: Run, tmp_path: Path) -> None:
+    command = ("run", "built-in", "--prompts", "demo", "--limit", 40, "--batch-size", 4, "--patches", 2)
+    one, out = tmp_path / "one.zarr", tmp_path / "r.zarr"
+    assert hydrascope(*command, "--out", one)[0] == 0
+    code, said, err = hydrascope(*command, "--out", out, "--ray", "local", "--workers", 2)
+    assert (code, err) == (0, "")
+    assert "40 prompts measured" in said
+    identical(out, one)
+    code, _, err = hydrascope(*command, "--keep", "effects", "--out", out, "--resume", "--ray", "local")
+    assert code == 2
+    assert err == (
+        f"hydrascope: cannot resume {out}: keep was 'patches', now 'effects': give the options of its start, another "
+        "place, or overwrite\n"
+    )
+    identical(out, one)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ray", "127.0.0.1:1"), "no Ray answers at 127.0.0.1:1 (Connection refused)"),
+        (("--ray", "nowhere"), "nowhere is no address of a Ray cluster: give host:port, auto, or local"),
+        (("--ray", "ray://127.0.0.1:1"), "ray://127.0.0.1:1 is no address of a Ray cluster"),
+        (("--ray", "host:99999999"), "no Ray answers at host:99999999"),
+        (("--ray", "local", "--dry-run"), "leave out --ray"),
+        (("--ray", "local", "--overwrite", "--join"), "exclude each other"),
+        (("--workers", "2"), "--workers for --ray"),
+        (("--ray", "local", "--workers", "0"), "'--workers'"),
+    ],
+)
+def test_mistakes_are_one_line(hydrascope: Run, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    code, _, err = hydrascope("run", "built-in", "--prompts", "demo", "--out", tmp_path / "r.zarr", *options)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(HydrascopeError, match=r"workers under Ray need Ray: pip install 'hydrascope\[ray\]'"):
+        on_ray._ray()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "device", "share"),
+    [
+        ([{"CPU": 8}], None, "auto", Share(8, 1, 0)),
+        ([{"CPU": 8}], 2, "auto", Share(2, 4, 0)),
+        ([{"CPU": 8}], 3, "cpu", Share(3, 2, 0)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}, {"CPU": 2}], None, "auto", Share(4, 8, 1)),
+        ([{"CPU": 16, "GPU": 2}], None, "cpu", Share(16, 1, 0)),
+        # No worker needs more than a node has.
+        ([{"CPU": 4}, {"CPU": 12}], 1, "cpu", Share(1, 12, 0)),
+    ],
+)
+def test_what_there_is_is_shared_out(
+    nodes: list[dict[str, float]], workers: int | None, device: str, share: Share
+) -> None:
+    assert Share.of(nodes, workers, device) == share
+
+
+def test_more_workers_than_there_is_room_for() -> None:
+    with pytest.raises(HydrascopeError, match="Ray has 2 processors, and 3 workers are asked for: ask for no more"):
+        Share.of([{"CPU": 2}], 3, "cpu")
+    with pytest.raises(HydrascopeError, match="Ray has 1 GPUs, and 2 workers"):
+        Share.of([{"CPU": 8, "GPU": 1}], 2, "cuda")
