@@ -54,7 +54,7 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     import torch
 
     import hydrascope as hs
-    from hydrascope import runs, workers, writing
+    from hydrascope import starts, workers, writing
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
     model = hs.LanguageModel(GPT2_SMALL.build())
     counting, ended = _timed(writing.Writer, "count"), _timed(writing.Writer, "write")
-    clean = _timed(runs, "shared_clean_runs_of")
+    clean = _timed(starts, "clean_runs_by_workers")
     ready()
     begin = time.monotonic()
     hs.run(model, prompts, hs.Resample(PATCHES), out=out, join=True, batch_size=BATCH)
@@ -76,10 +76,10 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
 
 
 def _claim(workers: Any) -> float:
-    with tempfile.TemporaryDirectory() as folder, workers.at_work(Path(folder) / "r.zarr", print) as here:
+    with tempfile.TemporaryDirectory() as folder, workers.at_work(Path(folder) / "r.zarr") as here:
         begin = time.monotonic()
         for block in range(1000):
-            with here.claim(block):
+            with here.claim(str(block)):
                 pass
         return (time.monotonic() - begin) / 1000
 

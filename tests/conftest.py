@@ -55,4 +55,5 @@ def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def _rounding_is_looked_at_where_it_is_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring a run twice takes longer than most runs of tests."""
     if request.module.__name__ != "test_precision":
-        monkeypatch.setattr("hydrascope.runs.precision", lambda plan, clean: {})
+        for module in ("runs", "starts"):
+            monkeypatch.setattr(f"hydrascope.{module}.precision", lambda plan, clean: {})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from banked import banked
+from banked import banked, banked_in_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import loaded, plain_run
@@ -109,3 +109,15 @@ def test_other_targets_can_be_given() -> None:
     clean = banked(MODEL, prompts, "last", SITES, 2, targets=[3, 4])
     assert list(clean.targets) == [3, 4]
     assert list(clean.argmax) == [int(plain_run(MODEL, ids).logits.argmax()) for ids in tokens]
+
+
+@given(sets(), st.integers(1, 5))
+@settings(deadline=None, max_examples=30)
+def test_parts_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> None:
+    """To the bit, in any order."""
+    prompts, at = drawn
+    whole, joined = (make(MODEL, prompts, at, SITES, size) for make in (banked, banked_in_parts))
+    assert whole.argmax == joined.argmax == joined.targets
+    np.testing.assert_array_equal(whole.row, joined.row)
+    for site in SITES:
+        assert torch.equal(whole.values[site], joined.values[site])

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 def _as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tests can be imported, and leave nothing out."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr("hydrascope.runs.precision", precision)
+    monkeypatch.setattr("hydrascope.starts.precision", precision)
 
 
 def work(out: Path, options: dict[str, Any], marks: Path) -> None:

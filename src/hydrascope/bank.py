@@ -4,18 +4,16 @@ Kept are the values at the sites that are ablated, at the places of each prompt 
 of any prompt; not what components write, which for heads and neurons would be many times as much.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hydrascope import clean_values
-from hydrascope.clean_values import Keep, in_memory
+from hydrascope.clean_values import Keep, Part, in_memory
 from hydrascope.components import Component
 from hydrascope.engines.clean import CleanRun, clean_run_at
 from hydrascope.engines.shared import Shared
@@ -177,9 +175,86 @@ def clean_runs(
     Raises:
         HydrascopeError: the disk refuses.
     """
-    row = _rows(places)
-    values = {site: keep(site, int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
-    argmax = np.zeros(len(prompts), np.int64)
+    row, argmax = _rows(places), np.zeros(len(prompts), np.int64)
+    values = _room(model, sites, int(row.max()) + 1, keep)
+    _run(model, tokens, places, batches, run, row, values, argmax)
+    return _of(model, prompts, tokens, places, sites, targets, row, values, argmax)
+
+
+def clean_part(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    block: range,
+    batches: Iterable[Sequence[int]],
+    run: Runner,
+) -> Part:
+    """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them."""
+    row, argmax = _rows(places), np.zeros(len(tokens), np.int64)
+    rows = _rows_of(row, block)
+    values = _room(model, sites, len(rows), in_memory)
+    _run(model, tokens, places, batches, run, np.where(row >= 0, row - rows.start, -1), values, argmax)
+    return {str(site): values[site] for site in sites} | {_LIKELIEST: torch.from_numpy(argmax[block])}
+
+
+def clean_runs_of_parts(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    parts: Iterable[tuple[range, Part]],
+    targets: Sequence[int] | None = None,
+    keep: Keep = in_memory,
+) -> CleanRuns:
+    """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
+    row, argmax = _rows(places), np.zeros(len(prompts), np.int64)
+    values = _room(model, sites, int(row.max()) + 1, keep)
+    for block, part in parts:
+        rows = _rows_of(row, block)
+        for site in sites:
+            values[site][rows.start : rows.stop] = part[str(site)]
+        argmax[block] = part[_LIKELIEST].numpy()
+    return _of(model, prompts, tokens, places, sites, targets, row, values, argmax)
+
+
+#: What the most likely next tokens are called in a part.
+_LIKELIEST = "likeliest"
+
+
+def _room(model: LanguageModel, sites: Sequence[Component], rows: int, keep: Keep) -> dict[Component, Tensor]:
+    return {site: keep(rows, model.site_width(site), model.dtype) for site in sites}
+
+
+def _of(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    targets: Sequence[int] | None,
+    row: np.ndarray,
+    values: dict[Component, Tensor],
+    argmax: np.ndarray,
+) -> CleanRuns:
+    likeliest = argmax.tolist()
+    return CleanRuns(
+        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
+    )
+
+
+def _run(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    batches: Iterable[Sequence[int]],
+    run: Runner,
+    row: np.ndarray,
+    values: Mapping[Component, Tensor],
+    argmax: np.ndarray,
+) -> None:
+    """Write to `values`, at the rows of `row`, and to `argmax` what the prompts of `batches` leave."""
     for batch in batches:
         here = [
             (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
@@ -189,38 +264,11 @@ def clean_runs(
         at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
         found = run(batch, runs, at)
         rows = torch.tensor([row[index, offset] for _, offset, index in here])
-        for site in sites:
+        for site in values:
             values[site][rows] = found.values[site][len(batch) :].cpu()
         with torch.no_grad():
             logits = model.unembedding(found.normed[: len(batch)]) * model.logit_scale
         argmax[batch] = logits.argmax(-1).cpu().numpy()
-    likeliest = argmax.tolist()
-    return CleanRuns(
-        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
-    )
-
-
-def read_clean_runs(
-    model: LanguageModel,
-    prompts: Sequence[Prompt],
-    tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
-    sites: Sequence[Component],
-    targets: Sequence[int] | None,
-    folder: Path,
-) -> CleanRuns:
-    """What `clean_runs` with the same arguments left in `folder`, in another process perhaps.
-
-    Raises:
-        HydrascopeError: it isn't all there.
-    """
-    row, likeliest = _rows(places), clean_values.read_tokens(folder).tolist()
-    values = {
-        site: clean_values.read(folder, site, int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites
-    }
-    return CleanRuns(
-        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
-    )
 
 
 def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
@@ -231,6 +279,12 @@ def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
     for number, (index, offset) in enumerate(kept):
         row[index, offset - 1] = number
     return row
+
+
+def _rows_of(row: np.ndarray, block: range) -> range:
+    """The rows of the prompts of a block: they stand together."""
+    rows = row[block]
+    return range(int(rows[rows >= 0].min()), int(rows.max()) + 1)
 
 
 def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hydrascope import balance
 from hydrascope.ablation import drawn
-from hydrascope.bank import CleanRuns, clean_runs, plainly, positions_of, read_clean_runs
-from hydrascope.clean_values import Keep, in_folder, in_memory, on_disk, write_tokens
+from hydrascope.bank import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly, positions_of
+from hydrascope.clean_values import Keep, Part, in_memory, is_written, on_disk, read_part, write_part
 from hydrascope.engines import Request
 from hydrascope.engines.clean import CleanRun
 from hydrascope.engines.request import sites_read
@@ -62,9 +62,7 @@ def clean_runs_of(
     Raises:
         HydrascopeError: some patches can't be drawn.
     """
-    read = sites_read(plan.model, plan.units)
-    room_for = keep or keeping(plan)
-    plain = plainly(plan.model, plan.tokens, plan.sites)
+    run_plainly = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
         kept: dict[tuple[int, ...], Shared] = {}
@@ -72,10 +70,7 @@ def clean_runs_of(
 
         def together(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
             nonlocal room
-            tokens = [plan.tokens[index] for index in prompts]
-            positions = torch.from_numpy(positions_of(plan.places, prompts))
-            sites = dict.fromkeys((*read, *plan.sites))
-            common, found = shared_and_clean_run_at(plan.model, tokens, positions, sites, plan.routines, runs, at)
+            common, found = _shared_and_clean(plan, prompts, runs, at)
             if any(prompts[0] in block for block in needed) and common.nbytes <= room:
                 room -= common.nbytes
                 kept[tuple(prompts)] = common
@@ -89,9 +84,9 @@ def clean_runs_of(
                 plan.places,
                 plan.sites,
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
-                together if plan.engine.name == "wavefront" else plain,
+                together if plan.engine.name == "wavefront" else run_plainly,
                 _targets(plan),
-                room_for,
+                keep or keeping(plan),
             ),
             shared=kept,
         )
@@ -103,21 +98,34 @@ def clean_runs_of(
     return clean
 
 
-def shared_clean_runs_of(
-    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range], workers: Workers
-) -> CleanRuns:
-    """As `clean_runs_of`, but only the first of `workers` runs the prompts, and the others read what it found.
+def _shared_and_clean(plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tensor) -> tuple[Shared, CleanRun]:
+    tokens = [plan.tokens[index] for index in prompts]
+    positions = torch.from_numpy(positions_of(plan.places, prompts))
+    sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
+    return shared_and_clean_run_at(plan.model, tokens, positions, sites, plan.routines, runs, at)
 
-    One after the other: each in its turn.
+
+def clean_runs_by_workers(plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, keep: Keep) -> CleanRuns:
+    """As `clean_runs_of`, to the same bits; each block is run clean by one of `workers`, and read by all.
+
+    Raises:
+        HydrascopeError: besides, the disk refuses.
     """
-    if workers.clean.exists():
-        known = plan.prompts.prompts, plan.tokens, plan.places, plan.sites, _targets(plan)
-        clean = read_clean_runs(plan.model, *known, workers.clean)
-        drawn(plan.ablation, clean, range(len(plan.tokens)))
-        return clean
-    with workers.preparing() as folder:
-        clean = clean_runs_of(plan, batch, blocks, needed, in_folder(folder))
-        write_tokens(folder, np.array(clean.argmax))
+    run_plainly = plainly(plan.model, plan.tokens, plan.sites)
+    run = run_plainly if plan.engine.name != "wavefront" else lambda *given: _shared_and_clean(plan, *given)[1]
+    of = plan.model, plan.tokens, plan.places, plan.sites
+
+    def part(block: range, batch: Batch) -> Part:
+        return clean_part(*of, block, batches(plan, block, batch.prompts), run)
+
+    for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):
+        found, _ = within_memory(partial(part, block), batch)
+        write_part(workers.clean, block.start, found)
+    parts = ((block, read_part(workers.clean, block.start)) for block in blocks)
+    clean = clean_runs_of_parts(
+        plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites, parts, _targets(plan), keep
+    )
+    drawn(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 
 

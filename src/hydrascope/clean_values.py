@@ -1,23 +1,26 @@
-"""Where clean values are kept: in memory, in files that are mapped into it, or in a folder that processes share."""
+"""Where clean values are kept: in memory, in files that are mapped into it, or block by block in files to be shared."""
 
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import safetensors
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hydrascope.components import Component
 from hydrascope.places import disk
 
 #: Makes room for the `[row, columns]` values at a site, to be written.
-Keep = Callable[[Component, int, int, torch.dtype], Float[Tensor, "row columns"]]
+Keep = Callable[[int, int, torch.dtype], Float[Tensor, "row columns"]]
+
+#: What the clean runs of some prompts leave, by name.
+Part = dict[str, Tensor]
 
 
-def in_memory(site: Component, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def in_memory(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """Room for values that fit into memory."""
     return torch.empty(rows, columns, dtype=dtype)
 
@@ -29,74 +32,54 @@ def on_disk(folder: Path) -> Keep:
         HydrascopeError: the disk refuses; when values are kept.
     """
 
-    def keep(site: Component, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    def keep(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        size = rows * columns
         with disk(*_failure(folder)), tempfile.NamedTemporaryFile(prefix=".hydrascope-", dir=folder) as file:
-            return _mapped(Path(file.name), rows, columns, dtype)
+            # All of it now: where a disk is full later, writing to what is mapped ends the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(size * dtype.itemsize, 1))
+            return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(rows, columns)
 
     # Windows maps no file that has no name.
     return in_memory if os.name == "nt" else keep
 
 
-def in_folder(folder: Path) -> Keep:
-    """Room in files of `folder` that other processes `read`.
-
-    Raises:
-        HydrascopeError: the disk refuses; when values are kept.
-    """
-
-    def keep(site: Component, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        with disk(*_failure(folder)):
-            folder.mkdir(exist_ok=True)
-            return _mapped(folder / str(site), rows, columns, dtype)
-
-    return keep
-
-
-def read(folder: Path, site: Component, rows: int, columns: int, dtype: torch.dtype) -> Float[Tensor, "row columns"]:
-    """The values at `site` that a process kept `in_folder`, mapped into memory as they are read.
-
-    Raises:
-        HydrascopeError: they aren't all there.
-    """
-    path, size = folder / str(site), rows * columns
-    with disk(f"cannot read the clean values in {folder}", "start again"):
-        if path.stat().st_size < size * dtype.itemsize:
-            raise OSError(f"{path.name} is cut short")
-        return torch.from_file(str(path), shared=False, size=size, dtype=dtype).view(rows, columns)
-
-
-def write_tokens(folder: Path, tokens: np.ndarray) -> None:
-    """Keep a token a prompt beside the values in `folder`.
+def write_part(folder: Path, start: int, part: Part) -> None:
+    """Keep what the prompts from `start` on leave where other processes, of other machines too, can read it.
 
     Raises:
         HydrascopeError: the disk refuses.
     """
     with disk(*_failure(folder)):
         folder.mkdir(exist_ok=True)
-        np.save(folder / _TOKENS, tokens)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(save(part))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).rename(_file(folder, start))
 
 
-def read_tokens(folder: Path) -> np.ndarray:
-    """The token a prompt that a process kept in `folder`.
+def is_written(folder: Path, start: int) -> bool:
+    """Whether the part from `start` on is there."""
+    return _file(folder, start).exists()
+
+
+def read_part(folder: Path, start: int) -> Part:
+    """What `write_part` kept.
 
     Raises:
-        HydrascopeError: they aren't there.
+        HydrascopeError: it can't be read.
     """
     with disk(f"cannot read the clean values in {folder}", "start again"):
-        return np.asarray(np.load(folder / _TOKENS, allow_pickle=False))
+        try:
+            return load_file(_file(folder, start))
+        except safetensors.SafetensorError as error:
+            raise OSError(f"of the prompts from {start} on: {error}") from error
 
 
-_TOKENS = "likeliest.npy"
+def _file(folder: Path, start: int) -> Path:
+    return folder / f"{start}.safetensors"
 
 
 def _failure(folder: Path) -> tuple[str, str]:
     return f"cannot keep clean values in {folder}", "make room, or measure fewer prompts"
-
-
-def _mapped(path: Path, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    size = rows * columns
-    # All of it now: where a disk is full later, writing to what is mapped ends the process.
-    with path.open("ab") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, max(size * dtype.itemsize, 1))
-    return torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(rows, columns)

@@ -28,7 +28,7 @@ ROOM, OF = ".hydrascope-", "of"
 #: In those of a result that is being made: that, and the one that it replaces.
 _NEW, _OLD = "new", "old"
 #: All that is ever in one besides: those two, and what workers on a result share (`workers.py`).
-_INSIDE = re.compile(rf"{_NEW}|{_OLD}|clean|making|turn|\d+")
+_INSIDE = re.compile(rf"{_NEW}|{_OLD}|agreed|agreeing|clean|turn|(clean-)?\d+")
 
 #: Everything that a run writes, by its path in the result; zarr writes each file under a name ending in `partial`.
 _NAMES = "|".join(sorted(MEASURED | KNOWN))

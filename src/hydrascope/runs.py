@@ -1,40 +1,35 @@
 """A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from hydrascope import machine, manifest, store, writing
+from hydrascope import machine, manifest, store
 from hydrascope.ablation import Ablation
-from hydrascope.bank import CleanRuns
 from hydrascope.blocks import (
     BATCHES_PER_BLOCK,
     clean_runs_of,
-    keeping,
     measured_blocks,
-    shared_clean_runs_of,
 )
 from hydrascope.components import Selection
-from hydrascope.durable import make_folders
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Experiment
-from hydrascope.memory import Batch
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
-from hydrascope.places import disk, lock, place, recover, require_ours, require_room
-from hydrascope.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned, stored_as
+from hydrascope.places import lock, place, recover, require_ours, require_room
+from hydrascope.plan import TARGET_LOGIT, Keep, Target, known, planned
 from hydrascope.positions import At
 from hydrascope.precision import precision
 from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Readout
+from hydrascope.starts import created, joined, resumed, sizes
 from hydrascope.variables import FORMAT, described
-from hydrascope.workers import Workers, at_work
+from hydrascope.workers import at_work
 
 
 def sweep(
@@ -110,7 +105,7 @@ def sweep(
     return described(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
-        **_sizes(size, blocks[-1].batch),
+        **sizes(size, blocks[-1].batch),
         worst_imbalance=float(measured["imbalance"][1].max()),
     )
 
@@ -158,7 +153,7 @@ def run(
         elsewhere: resume on another kind of machine, or with another number of threads, than the run was started on.
         overwrite: start again, and delete the result at `out` once its successor stands; refused where it holds
             files that hydrascope didn't write.
-        say: is told what is measured, in a line or two, before it starts, and what is waited for.
+        say: is told what is measured, in a line or two, before it starts.
 
     Returns:
         `out`, expanded.
@@ -187,16 +182,13 @@ def run(
     for line in plan.lines:
         say(line)
     with ExitStack() as held:
-        workers = held.enter_context(at_work(out, say)) if join else None
-        with workers.turn() if workers else nullcontext():
-            if out.exists() and not overwrite:
-                begun = _resumed(out, plan, batch_size, workers, elsewhere=elsewhere)
-            else:
-                begun = _created(out, plan, batch_size, workers, overwrite=overwrite)
+        if join:
+            begun = joined(out, plan, batch_size, held.enter_context(at_work(out)), elsewhere=elsewhere)
+        elif resume and out.exists():
+            begun = resumed(out, plan, batch_size, elsewhere=elsewhere)
+        else:
+            begun = created(out, plan, batch_size, overwrite=overwrite)
         if begun is None:
-            # A run may have ended between writing the last block and counting it.
-            with writing.resume(out, workers) as result:
-                result.count()
             return out
         held.enter_context(begun.result)
         left = sum(map(len, begun.result.left))
@@ -206,73 +198,12 @@ def run(
                 variables = {name: (plan.measured[name], values) for name, values in block.measured.items()}
                 how = {
                     "worst_imbalance": float(block.measured["imbalance"].max()),
-                    **_sizes(begun.result.attributes["block_size"], block.batch),
+                    **sizes(begun.result.attributes["block_size"], block.batch),
                     "machines": [machine.kind(model.device)],
                     "routines": dict(begun.plan.routines),
                 }
                 begun.result.write(block.start, xr.Dataset(variables), how)
     return out
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """A run that is about to measure: its plan, where it writes, its clean runs, and how much it measures at a time."""
-
-    plan: Plan
-    result: writing.Writer
-    clean: CleanRuns
-    batch: Batch
-
-
-def _created(
-    out: Path, plan: Plan, batch_size: int | Literal["auto"], workers: Workers | None, *, overwrite: bool
-) -> _Begun:
-    batch = plan.batch(batch_size)
-    size = batch.prompts * BATCHES_PER_BLOCK
-    every = store.cut(len(plan.tokens), size)
-    with disk(f"cannot create {out}"):
-        make_folders(out.parent)
-    clean = _clean_runs(out, plan, batch, every, every, workers)
-    new = known(plan, clean).assign_attrs(precision(plan, clean), **_sizes(size, batch), worst_imbalance=0.0)
-    empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
-    result = writing.create(out, new, empty, plan.sizes, size, overwrite=overwrite, workers=workers)
-    return _Begun(plan, result, clean, batch)
-
-
-def _resumed(
-    out: Path, plan: Plan, batch_size: int | Literal["auto"], workers: Workers | None, *, elsewhere: bool
-) -> _Begun | None:
-    """None where nothing is left to measure."""
-    result = writing.resume(out, workers)
-    try:
-        before = result.attributes
-        _refuse_differences(out, before, plan)
-        # All is read to know; several workers do that at once, after their turns.
-        left = store.blocks(before) if workers and before["measured"] < before["prompt_count"] else result.left
-        if not left:
-            result.close()
-            return None
-        plan = _continued(out, before, plan, elsewhere=elsewhere)
-        given = Batch(before["batch_size"], before["runs_at_once"])
-        batch = given if batch_size == "auto" else plan.batch(batch_size)
-        together = Batch(before["block_size"] // BATCHES_PER_BLOCK, batch.runs)
-        clean = _clean_runs(out, plan, together, store.blocks(before), left, workers)
-    except BaseException:
-        result.close()
-        raise
-    return _Begun(plan, result, clean, batch)
-
-
-def _clean_runs(
-    out: Path, plan: Plan, batch: Batch, every: list[range], left: list[range], workers: Workers | None
-) -> CleanRuns:
-    if workers:
-        return shared_clean_runs_of(plan, batch, every, left, workers)
-    return clean_runs_of(plan, batch, every, left, keeping(plan, out.parent))
-
-
-def _sizes(block: int, batch: Batch) -> dict[str, int]:
-    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.runs}
 
 
 def refuse_existing(out: Path, *, resume: bool, overwrite: bool, join: bool = False) -> None:
@@ -305,32 +236,3 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool, join: bool = Fa
         require_ours(out)
     if held := lock(out, manifest.KNOWN_FILES, shared=join):
         held.close()
-
-
-def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
-    settings = plan.settings()
-    # Names may change where a hash says that what they name is the same.
-    names = {"prompts", "model"} if before.get("revision") == settings["revision"] else {"prompts"}
-    differences = [
-        f"{key} was {before.get(key)!r}, now {value!r}"
-        for key, value in settings.items()
-        if key not in names and before.get(key) != value
-    ]
-    if differences:
-        raise HydrascopeError(
-            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another place, or overwrite"
-        )
-
-
-def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
-    """The plan with the routines that the run at `out` multiplies by; other machines than its last may have others."""
-    machines, here = before.get("machines", []), machine.kind(plan.model.device)
-    routines = before.get("routines", {})
-    if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
-        return replace(plan, routines=routines)
-    if not elsewhere:
-        raise HydrascopeError(
-            f"cannot resume {out} to the same bits: it was measured on {machines[-1] if machines else 'no machine'}, "
-            f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
-        )
-    return plan

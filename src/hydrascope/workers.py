@@ -6,12 +6,14 @@ removes the room; where all were killed, the next run at the place does.
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hydrascope.durable import make_folders, sync_folder
 from hydrascope.errors import HydrascopeError
@@ -22,7 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_OTHERS_DO = "another worker prepares what all of them need: waiting for it"
+#: How long to wait, in seconds, before looking again whether a block is done, or free.
+_PATIENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,42 +35,37 @@ class Workers:
     Attributes:
         path: the result's.
         room: their folder.
-        say: is told what this one waits for.
     """
 
     path: Path
     room: Path
-    say: Callable[[str], object]
 
     @property
     def clean(self) -> Path:
-        """The folder of the clean values that all of them read, once there is one."""
+        """The folder of the clean values that each leaves for all."""
         return self.room / "clean"
 
-    @contextmanager
-    def preparing(self) -> Iterator[Path]:
-        """A folder that becomes `clean` when all has been written into it."""
-        making = self.room / "making"
-        yield making
-        with disk(f"cannot keep clean values beside {self.path}"):
-            making.rename(self.clean)
+    def agreed(self, mine: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What the first of the workers, in its turn, has said that all do: of that one, what is `mine`."""
+        file = self.room / "agreed"
+        with disk(f"cannot work together with others on {self.path}"):
+            if not file.exists():
+                partial = self.room / "agreeing"
+                partial.write_text(json.dumps(mine()))
+                partial.rename(file)
+            return dict(json.loads(file.read_text()))
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Be the only one of the workers in here; others are waited for."""
         with self._file("turn") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not self.clean.exists():
-                    self.say(_OTHERS_DO)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @contextmanager
-    def claim(self, block: int) -> Iterator[bool]:
-        """Whether the block from the prompt `block` on is this worker's, in here; another's is not waited for."""
-        with self._file(str(block)) as file:
+    def claim(self, name: str) -> Iterator[bool]:
+        """Whether what is named so is this worker's, in here; another's is not waited for."""
+        with self._file(name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -75,17 +73,35 @@ class Workers:
             else:
                 yield True
 
+    def share(self, blocks: Iterable[range], is_done: Callable[[range], bool], work: str = "") -> Iterator[range]:
+        """Those of `blocks` that this worker is to do, each its own until the next is asked for.
+
+        What another does is waited for, and taken over if that one dies.
+
+        Args:
+            is_done: whether a block needs no doing any more.
+            work: what is done with them, where there are several things to do.
+        """
+        left = list(blocks)
+        while left:
+            before = len(left)
+            for block in list(left):
+                with self.claim(f"{work}{block.start}") as ours:
+                    if ours:
+                        left.remove(block)
+                        if not is_done(block):
+                            yield block
+            if len(left) == before:
+                time.sleep(_PATIENCE)
+
     def _file(self, name: str) -> IO[bytes]:
         with disk(f"cannot work together with others on {self.path}"):
             return (self.room / name).open("ab")
 
 
 @contextmanager
-def at_work(path: Path, say: Callable[[str], object]) -> Iterator[Workers]:
+def at_work(path: Path) -> Iterator[Workers]:
     """Be one of the workers on the result at `path`, whether it is there already or not.
-
-    Args:
-        say: is told what is waited for.
 
     Raises:
         HydrascopeError: there are no locks, by which to share the work, or no folder can be made beside the result.
@@ -96,7 +112,7 @@ def at_work(path: Path, say: Callable[[str], object]) -> Iterator[Workers]:
         room = path.parent / f"{ROOM}{hashlib.sha256(name_of(path)).hexdigest()[:16]}"
         held = _entered(room, path)
     try:
-        yield Workers(path, room, say)
+        yield Workers(path, room)
     finally:
         with held, suppress(OSError):
             # Refused while another is there.
@@ -109,7 +125,8 @@ def _entered(room: Path, path: Path) -> IO[bytes]:
     if fcntl is None:
         raise HydrascopeError("workers share a result by locks on files, which this system has not: use one process")
     while True:
-        room.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            room.mkdir()
         try:
             held = os.fdopen(os.open(room / OF, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
         except FileNotFoundError:

@@ -8,7 +8,6 @@ that run's; and a run that lives holds a lock, so that a second one is refused a
 result where all of them ask for that (`workers.py`): they measure its blocks in any order.
 """
 
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,23 +72,18 @@ class Writer:
         Args:
             advance: is told how many prompts others have measured.
         """
-        left = list(self.left)
-        damaged = [block for block in left if self._is_listed(block.start)]
-        while left:
-            before = len(left)
-            for block in list(left):
-                with self.workers.claim(block.start) if self.workers else nullcontext(True) as ours:
-                    if not ours:
-                        continue
-                    left.remove(block)
-                    # Reading all that others have written would take each of many workers long.
-                    is_written = self._is_whole if block in damaged else self._is_listed
-                    if self.workers and is_written(block.start):
-                        advance(len(block))
-                    else:
-                        yield block
-            if len(left) == before:
-                time.sleep(_PATIENCE)
+        if self.workers is None:
+            yield from self.left
+        else:
+            damaged = [block for block in self.left if self._is_listed(block.start)]
+
+            def is_measured(block: range) -> bool:
+                # Reading all that others have written would take each of many workers long.
+                done = self._is_whole(block.start) if block in damaged else self._is_listed(block.start)
+                advance(len(block) if done else 0)
+                return done
+
+            yield from self.workers.share(self.left, is_measured)
         self.count()
 
     def write(self, start: int, block: xr.Dataset, how: Mapping[str, Any]) -> None:
@@ -177,10 +171,6 @@ def _with(before: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
     if "machines" in how:
         after["machines"] = [*(each for each in before["machines"] if each not in how["machines"]), *how["machines"]]
     return after
-
-
-#: How long to wait, in seconds, before looking again whether a block is measured, or free.
-_PATIENCE = 0.5
 
 
 def _chunk(name: Any, dims: tuple[Any, ...], block: int) -> str:

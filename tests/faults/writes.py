@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import torch
 import xarray as xr
 from stored import create_for, known, measured, write
 
 from faults.disk import Killed, failing
 from hydrascope import writing
-from hydrascope.clean_values import write_tokens
+from hydrascope.clean_values import write_part
 from hydrascope.errors import HydrascopeError
 from hydrascope.places import recover
 from hydrascope.store import open_results
@@ -58,9 +58,11 @@ def overwritten(path: Path) -> None:
 def joined(path: Path) -> None:
     """As `run` does with `join`."""
     recover(path)
-    with at_work(path, print) as workers:
-        with workers.turn(), workers.preparing() as folder:
-            write_tokens(folder, np.arange(7))
+    with at_work(path) as workers:
+        for block in workers.share([range(4), range(4, 7)], lambda block: False, "clean-"):
+            write_part(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
+        with workers.turn():
+            workers.agreed(lambda: {"measured": 0})
             writer = writing.resume(path, workers) if path.exists() else create_for(path, NEW, _KNOWN, workers=workers)
         with writer:
             write(writer, NEW)

@@ -1,0 +1,156 @@
+"""How a run begins: a new result, one that goes on, or one that several processes measure."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hydrascope import machine, store, writing
+from hydrascope.bank import CleanRuns
+from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of, keeping
+from hydrascope.durable import make_folders
+from hydrascope.errors import HydrascopeError
+from hydrascope.memory import Batch
+from hydrascope.places import disk
+from hydrascope.plan import Plan, known, stored_as
+from hydrascope.precision import precision
+from hydrascope.workers import Workers
+
+BatchSize = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is about to measure: its plan, where it writes, its clean runs, and how much it measures at a time."""
+
+    plan: Plan
+    result: writing.Writer
+    clean: CleanRuns
+    batch: Batch
+
+
+def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> Begun:
+    """A new result at `out`.
+
+    Raises:
+        HydrascopeError: as `writing.create`, and as `clean_runs_of`.
+    """
+    batch = plan.batch(batch_size)
+    size = batch.prompts * BATCHES_PER_BLOCK
+    every = store.cut(len(plan.tokens), size)
+    with disk(f"cannot create {out}"):
+        make_folders(out.parent)
+    clean = clean_runs_of(plan, batch, every, every, keeping(plan, out.parent))
+    return Begun(plan, _create(out, plan, clean, sizes(size, batch), None, overwrite=overwrite), clean, batch)
+
+
+def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> Begun | None:
+    """The result at `out`, to go on with; None where nothing of it is left to measure.
+
+    Raises:
+        HydrascopeError: as `writing.resume`; or it was made with other options, or on another kind of machine.
+    """
+    result = writing.resume(out)
+    try:
+        _refuse_differences(out, result.attributes, plan)
+        if _is_complete(result):
+            return None
+        plan = _continued(out, result.attributes, plan, elsewhere=elsewhere)
+        together, batch = _batches(result.attributes, plan, batch_size)
+        every = store.blocks(result.attributes)
+        clean = clean_runs_of(plan, together, every, result.left, keeping(plan, out.parent))
+    except BaseException:
+        result.close()
+        raise
+    return Begun(plan, result, clean, batch)
+
+
+def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> Begun | None:
+    """The result at `out`, to be measured together with others; None where nothing of it is left to measure.
+
+    What they do alike is what the result says or, before there is one, the first of them.
+
+    Raises:
+        HydrascopeError: as `resumed`, and as `created`.
+    """
+
+    def mine() -> dict[str, Any]:
+        batch = plan.batch(batch_size)
+        how = {"machines": [machine.kind(plan.model.device)], "routines": dict(plan.routines)}
+        return {**plan.settings(), **how, **sizes(batch.prompts * BATCHES_PER_BLOCK, batch), "measured": 0}
+
+    with workers.turn():
+        before = store.read_attributes(out) if out.exists() else workers.agreed(mine)
+    _refuse_differences(out, before, plan)
+    if before["measured"] == before["prompt_count"]:
+        result = writing.resume(out, workers)
+        if _is_complete(result):
+            return None
+        result.close()
+    plan = _continued(out, before, plan, elsewhere=elsewhere)
+    together, batch = _batches(before, plan, batch_size)
+    clean = clean_runs_by_workers(plan, together, store.blocks(before), workers, keeping(plan, out.parent))
+    with workers.turn():
+        if out.exists():
+            result = writing.resume(out, workers)
+        else:
+            result = _create(out, plan, clean, sizes(before["block_size"], together), workers, overwrite=False)
+    return Begun(plan, result, clean, batch)
+
+
+def sizes(block: int, batch: Batch) -> dict[str, int]:
+    """How many prompts are written and measured at a time, and how many runs of each, for the attributes."""
+    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.runs}
+
+
+def _create(
+    out: Path, plan: Plan, clean: CleanRuns, how: dict[str, int], workers: Workers | None, *, overwrite: bool
+) -> writing.Writer:
+    new = known(plan, clean).assign_attrs(precision(plan, clean), **how, worst_imbalance=0.0)
+    empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
+    return writing.create(out, new, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers)
+
+
+def _is_complete(result: writing.Writer) -> bool:
+    """Whether nothing is left to measure; if so all is counted, and the result let go of."""
+    if result.left:
+        return False
+    with result:
+        # A run may have ended between writing the last block and counting it.
+        result.count()
+    return True
+
+
+def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple[Batch, Batch]:
+    """How much is run clean at a time, which decides the bits, and how much is measured."""
+    given = Batch(before["batch_size"], before["runs_at_once"])
+    batch = given if batch_size == "auto" else plan.batch(batch_size)
+    return Batch(before["block_size"] // BATCHES_PER_BLOCK, batch.runs), batch
+
+
+def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
+    settings = plan.settings()
+    # Names may change where a hash says that what they name is the same.
+    names = {"prompts", "model"} if before.get("revision") == settings["revision"] else {"prompts"}
+    differences = [
+        f"{key} was {before.get(key)!r}, now {value!r}"
+        for key, value in settings.items()
+        if key not in names and before.get(key) != value
+    ]
+    if differences:
+        raise HydrascopeError(
+            f"cannot resume {out}: {'; '.join(differences)}: give the options of its start, another place, or overwrite"
+        )
+
+
+def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
+    """The plan with the routines that the run at `out` multiplies by; other machines than its last may have others."""
+    machines, here = before.get("machines", []), machine.kind(plan.model.device)
+    routines = before.get("routines", {})
+    if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
+        return replace(plan, routines=routines)
+    if not elsewhere:
+        raise HydrascopeError(
+            f"cannot resume {out} to the same bits: it was measured on {machines[-1] if machines else 'no machine'}, "
+            f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
+        )
+    return plan
