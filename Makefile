@@ -1,10 +1,14 @@
-# Everything happens in .venv, made from requirements.lock: only Python >= 3.11 with pip, and make, must be there.
+# Everything happens in .venv, made from requirements*.lock: only Python >= 3.11 with pip, and make, must be there.
 PYTHON ?= python3
 TORCH := 2.13.0
+UV := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 # pip installs into a fresh environment from outside: no pip, and no ensurepip, is needed in it.
-INSTALL = $(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python install --quiet
+PIP = $(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python
+INSTALL = $(call PIP,$(1)) install --quiet
+# Nothing but what the locks name, and of that only files whose SHA-256 they hold.
+LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
 .PHONY: demo test lint faults bench lock clean
 
@@ -27,11 +31,18 @@ faults: $(VENV)/ready
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks
 
-$(VENV)/ready: requirements.lock pyproject.toml
+# Which build of PyTorch is the platform's affair: pip downloads the one it is set up for (told hashes it would prefer
+# PyPI's), and installs it if the lock holds its hash. CUDA is installed where that build asks for it.
+$(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(call INSTALL,$(VENV)) -r requirements.lock
-	$(call INSTALL,$(VENV)) --no-deps --editable .
+	$(call PIP,$(VENV)) download --quiet --no-deps --only-binary :all: --dest $(VENV)/torch torch==$(TORCH)
+	$(LOCKED) --no-index --find-links $(VENV)/torch -r requirements-torch.lock
+	rm -r $(VENV)/torch
+	if grep -q '^Requires-Dist: nvidia' $(VENV)/lib/python*/site-packages/torch-*.dist-info/METADATA; \
+	  then $(LOCKED) -r requirements-cuda.lock; fi
+	$(LOCKED) -r requirements.lock
+	$(call INSTALL,$(VENV)) --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The tools it is compared with have requirements of their own.
@@ -40,13 +51,20 @@ $(VENV)-bench/ready: benchmarks/requirements.txt pyproject.toml
 	$(call INSTALL,$(VENV)-bench) -r benchmarks/requirements.txt --editable .
 	touch $@
 
-# What a clean environment gets today. Which build of PyTorch, and what it needs of CUDA, is the platform's affair.
+# What a clean environment gets today, for any platform, with the hashes of all files of each release; and of the build
+# of PyTorch that pip takes here, if it isn't PyPI's.
 lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv --without-pip $(VENV)-lock
-	$(call INSTALL,$(VENV)-lock) torch==$(TORCH) --editable '.[dev]'
-	$(PYTHON) -m pip --python $(VENV)-lock/bin/python freeze --exclude-editable \
-	  | sed 's/+cpu$$//' | grep -vE '^(nvidia|cuda|triton)' > requirements.lock
+	$(call INSTALL,$(VENV)-lock) uv==$(UV)
+	$(call PIP,$(VENV)-lock) download --quiet --no-deps --dest $(VENV)-lock torch==$(TORCH)
+	cd $(VENV)-lock && echo torch==$(TORCH) > torch.txt && $(PYTHON) -m pip hash torch-*.whl > torch.hash
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --no-header --no-annotate --extra dev --constraints $(VENV)-lock/torch.txt pyproject.toml -o $(VENV)-lock/all.lock
+	awk '/^[^ ]/ { file = /^torch==/ ? "-torch" : /^(nvidia|cuda|triton)/ ? "-cuda" : "" } \
+	  { print > "requirements" file ".lock" } \
+	  /^torch==/ { while (getline < "$(VENV)-lock/torch.hash") if (/^--hash/) print "    " $$0 " \\" > "requirements-torch.lock" }' \
+	  $(VENV)-lock/all.lock
 	rm -rf $(VENV)-lock
 
 clean:
