@@ -39,7 +39,7 @@ $(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock 
 	$(call PIP,$(VENV)) download --quiet --no-deps --only-binary :all: --dest $(VENV)/torch torch==$(TORCH)
 	$(LOCKED) --no-index --find-links $(VENV)/torch -r requirements-torch.lock
 	rm -r $(VENV)/torch
-	if grep -q '^Requires-Dist: nvidia' $(VENV)/lib/python*/site-packages/torch-*.dist-info/METADATA; \
+	if grep -qE '^Requires-Dist: (cuda|nvidia)' $(VENV)/lib/python*/site-packages/torch-*.dist-info/METADATA; \
 	  then $(LOCKED) -r requirements-cuda.lock; fi
 	$(LOCKED) -r requirements.lock
 	$(call INSTALL,$(VENV)) --no-deps --no-build-isolation --editable .

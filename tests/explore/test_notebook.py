@@ -166,7 +166,6 @@ def test_without_anywidget_the_result_is_shown_as_it_is(model, monkeypatch):
 
 
 def test_a_widget_hands_messages_on(model):
-    pytest.importorskip("anywidget", reason="anywidget isn't installed")
     shown, told = hs.view(None, model, prompts=POOL), queue.Queue()
     shown.send = told.put
     shown._handle_custom_msg({"id": 2, "kind": "read", "asked": {"question": {"text": TYPED}}}, [])
