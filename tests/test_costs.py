@@ -76,3 +76,8 @@ def test_it_is_said_in_a_line() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(hs.HydrascopeError, match="unknown keep"):
         hs.cost(loaded("gpt2"), TOKENS, keep="everything")
+
+
+def test_what_is_measured_is_said_in_a_line() -> None:
+    (line,) = planned(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").lines
+    assert "1 ablations of 1,234 patches, 6 components read, 5 prompts" in line

@@ -137,6 +137,14 @@ def test_placebos_are_logits_of_the_tokenizer_s_tokens():
     assert [int(each.tokens[0]) for each in different] != [int(each.tokens[0]) for each in readouts[:8]]
 
 
+@pytest.mark.parametrize("token", [59, 60])
+def test_rows_that_only_pad_the_unembedding_are_no_tokens(token):
+    model = tiny("llama")
+    model.tokenizer = tiny_tokenizer()
+    with pytest.raises(HydrascopeError, match=f"llama has no token {token}: it has 0 to 58"):
+        Logit(token).linear(model, TOKENS, [0])
+
+
 def test_labels_and_needs():
     declared = [Logit(), Logit("answer"), Logit(7), LogitDifference(), Direction([1.0], name="probe"), Placebo(2)]
     assert [label for readout in declared for label in readout.labels] == [
@@ -150,6 +158,7 @@ def test_labels_and_needs():
     [
         (Logit(61), "llama has no token 61: it has 0 to 60"),
         (Logit(-1), "llama has no token -1"),
+        (Logit(True), r"Logit\(True\): give target"),
         (Logit("best"), r"Logit\('best'\): give target, answer, foil, or a token's id"),
         (Direction([1.0, 2.0]), r"the direction 'direction' has the shape \[2\]: give 32 numbers, or a row"),
         (Direction(np.ones((2, 32)), name="probe"), r"'probe' has the shape \[2, 32\].* each of the 3 prompts"),

@@ -37,6 +37,7 @@ from hydrascope.summary import (
     summarise,
     written,
 )
+from hydrascope.summary.sentences import sentences
 
 FEW = Bootstrap(resamples=40)
 
@@ -304,6 +305,7 @@ def test_the_placebo_is_what_the_same_ablations_restore_of_other_tokens() -> Non
     assert len(set(found.part.split(" or "))) == 1
     at = results.sel(ablated=found.part, readout=["placebo.0", "placebo.1"])
     assert found.placebo.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
+    assert "of other tokens (placebo, 2 a prompt) " in " ".join(sentences(summarise(results, FEW)))
     at = results.sel(ablated=found.part, readout="logit")
     assert found.restored_amount.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
 

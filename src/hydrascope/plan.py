@@ -86,7 +86,7 @@ class Plan:
         """What is measured, in a line, after what is to be told of the prompts."""
         model, sizes = self.model, self.sizes
         what = (
-            f"{model.name}: {sizes['ablated']:,} ablations of {sizes['patch']} patches, {sizes['component']:,} "
+            f"{model.name}: {sizes['ablated']:,} ablations of {sizes['patch']:,} patches, {sizes['component']:,} "
             f"components read, {sizes['prompt']:,} prompts, {self.engine.name} engine ({self.engine.reason}), "
             f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
         )

@@ -123,10 +123,9 @@ class Logit:
         Raises:
             HydrascopeError: there is no such token.
         """
-        vocabulary = model.unembedding.weight.shape[0]
-        if isinstance(self.token, int):
-            if not 0 <= self.token < vocabulary:
-                raise HydrascopeError(f"{model.name} has no token {self.token}: it has 0 to {vocabulary - 1}")
+        if isinstance(self.token, int) and not isinstance(self.token, bool):
+            if not 0 <= self.token < model.vocabulary:
+                raise HydrascopeError(f"{model.name} has no token {self.token}: it has 0 to {model.vocabulary - 1}")
             return [_logit(model, [self.token] * len(prompts))]
         if self.token not in ("target", "answer", "foil"):
             raise HydrascopeError(f"Logit({self.token!r}): give target, answer, foil, or a token's id")

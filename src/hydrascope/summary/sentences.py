@@ -61,8 +61,8 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     )
     if np.isfinite(verdict.placebo.estimate):
         yield (
-            f"In {unit} {written(verdict.restored_amount, 2)} are restored, of other tokens (placebo) "
-            f"{written(verdict.placebo, 2)}."
+            f"In {unit} {written(verdict.restored_amount, 2)} are restored, of other tokens (placebo, "
+            f"{verdict.placebos:,} a prompt) {written(verdict.placebo, 2)}."
         )
     yield (
         f"Something is surely restored at {verdict.clear} of the {verdict.weighty} that remove more than {WEIGHTY:.0%} "

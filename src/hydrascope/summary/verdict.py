@@ -66,7 +66,8 @@ class Verdict:
         attention, mlp, norm: the shares of what is removed that each restores; they add up to `restored`.
         responders: those whose response is above 0, the largest first.
         restored_amount: mean total − direct, in the readout's unit.
-        placebo: the same of the same ablations at other tokens, where they were read.
+        placebo: the same of the same ablations at other tokens, where they were read, the mean of them.
+        placebos: how many tokens that is of, a prompt.
         clear: how many parts have a mean total − direct above 0, with bounds that hold for all at once.
         weighty: of how many, those that remove more than `WEIGHTY` of the readout.
         confidence: of `restored`: what is left for each of the kinds that are asked about.
@@ -89,6 +90,7 @@ class Verdict:
     responders: tuple[Responder, ...] = ()
     restored_amount: Interval = UNKNOWN
     placebo: Interval = UNKNOWN
+    placebos: int = 0
 
 
 def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
@@ -119,6 +121,7 @@ def _verdict(
     counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": confidence}
     if held is None:
         return Verdict(kind, *_without_choice(samples), **counts)
+    others = _placebos(results) if results is not effects else []
     found, restored = shares(held.samples, bootstrap), Interval.of(shares(held.samples, corrected)["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
     return Verdict(
@@ -135,7 +138,8 @@ def _verdict(
         norm=Interval.of(found["norm"]),
         responders=tuple(_responders(results, effects, held, bootstrap)),
         restored_amount=Interval.of(means["restored"]),
-        placebo=_placebo(results, effects, held, bootstrap),
+        placebo=_placebo(results, others, held, bootstrap),
+        placebos=len(others),
     )
 
 
@@ -187,13 +191,17 @@ def _responses(results: xr.Dataset, effects: xr.Dataset, held: HeldOut) -> Itera
         yield held.take((ablated - read["unembed"]).astype(np.float64).compute())
 
 
-def _placebo(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, bootstrap: Bootstrap) -> Interval:
+def _placebos(results: xr.Dataset) -> list[int]:
+    """The places of the readouts that are placebos."""
+    read = results["readout"].values if "readout" in results.dims else ()
+    return [place for place, name in enumerate(map(str, read)) if name.startswith("placebo.")]
+
+
+def _placebo(results: xr.Dataset, others: list[int], held: HeldOut, bootstrap: Bootstrap) -> Interval:
     """What the same ablations restore at other tokens, averaged over these."""
-    read = results["readout"].values if results is not effects and "readout" in results.dims else ()
-    others = [str(name) for name in read if str(name).startswith("placebo.")]
     if not others:
         return UNKNOWN
     picks = list(dict.fromkeys(held.picks))
-    at = results.sel(ablated=picks).isel(readout=[list(map(str, read)).index(name) for name in others])
+    at = results.sel(ablated=picks).isel(readout=others)
     restored = (at["total"] - at["direct"]).mean(("readout", "patch"), dtype=np.float64).compute()
     return Interval.of(mean_interval(held.take(restored), bootstrap))
