@@ -26,7 +26,7 @@ lint: $(VENV)/ready
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
-	cd tests && for what in damage writes power kills; do ../$(BIN)/python -m faults $$what || exit 1; done
+	cd tests && for what in damage inputs writes power kills; do ../$(BIN)/python -m faults $$what || exit 1; done
 
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks

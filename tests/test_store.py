@@ -210,13 +210,28 @@ def test_a_broken_zarr_json_is_refused(tmp_path: Path, content: bytes) -> None:
         store.open_results(tmp_path / "r.zarr")
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "checksums/0/zarr.json", "total/c/0/0/0/0"])
-def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["zarr.json", "checksums/0/zarr.json", "total/c/0/0/0/0", "text/c/0"])
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path: Path, name: str, what: str) -> None:
     stored(tmp_path / "r.zarr")
-    (tmp_path / "r.zarr" / name).unlink()
-    os.mkfifo(tmp_path / "r.zarr" / name)
+    file = tmp_path / "r.zarr" / name
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/null")
     with pytest.raises(HydrascopeError, match="damaged"):
         store.open_results(tmp_path / "r.zarr")
+
+
+def test_what_is_no_longer_a_file_when_it_is_read(tmp_path: Path) -> None:
+    stored(tmp_path / "r.zarr")
+    read = store.open_results(tmp_path / "r.zarr")
+    chunk = tmp_path / "r.zarr/total/c/0/0/0/0"
+    chunk.unlink()
+    chunk.symlink_to("/dev/zero")
+    with pytest.raises(HydrascopeError, match="total cannot be read"):
+        read["total"].load()
 
 
 def test_what_may_not_be_read_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
-"""The long form of the fault tests; from the folder `tests`: `python -m faults damage|writes|power|kills`."""
+"""The long form of the fault tests; from the folder `tests`: `python -m faults damage|inputs|writes|power|kills`."""
 
 import argparse
+import shlex
 import tempfile
 from pathlib import Path
 
 import conftest  # noqa: F401  what all tests are run with
 
+from faults import inputs
+from faults.commands import Ended
 from faults.damage import BAD, damages
 from faults.kills import kills
 from faults.power import power_failures, recorded_scene
@@ -14,14 +17,13 @@ from faults.writes import FAULTS, SCENES, faulty_writes
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("what", choices=["damage", "writes", "power", "kills"])
-    parser.add_argument("--count", type=int, help="damages (2,000), power failures a scene (500), or kills (100)")
+    parser.add_argument("what", choices=["damage", "inputs", "writes", "power", "kills"])
+    parser.add_argument("--count", type=int, help="2,000 damages, 500 inputs, 500 power failures a scene, 100 kills")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"damage": damage, "writes": writes, "power": power, "kills": killed}[asked.what](
-            Path(folder), asked.count, asked.seed
-        )
+        what = {"damage": damage, "inputs": put_in, "writes": writes, "power": power, "kills": killed}[asked.what]
+        what(Path(folder), asked.count, asked.seed)
 
 
 def damage(folder: Path, count: int | None, seed: int) -> None:
@@ -31,6 +33,20 @@ def damage(folder: Path, count: int | None, seed: int) -> None:
     bad = sum(often for (_, *outcomes), often in found.items() if set(outcomes) & set(BAD))
     print(f"{bad} of {found.total():,} damages silent, or not one clear line")
     raise SystemExit(bad > 0)
+
+
+def put_in(folder: Path, count: int | None, seed: int) -> None:
+    found = inputs.inputs(folder, count or 500, seed, _tell)
+    for (kind, outcome), often in sorted(found.items()):
+        print(f"{often:5,}  {kind:8}  {outcome}")
+    bad = sum(often for (_, outcome), often in found.items() if outcome in inputs.BAD)
+    print(f"{bad} of {found.total():,} inputs ended in neither success nor one clear line, at once")
+    raise SystemExit(bad > 0)
+
+
+def _tell(line: list[str], end: Ended, outcome: str) -> None:
+    if outcome in inputs.BAD:
+        print(f"{outcome}: {shlex.join(line)}\n{end.err}")
 
 
 def writes(folder: Path, count: int | None, seed: int) -> None:

@@ -82,15 +82,15 @@ def damages(folder: Path, count: int, seed: int = 0) -> Counter[tuple[str, str, 
     path, drawn, found = folder / "r.zarr", random.Random(seed), Counter[tuple[str, str, str]]()
     with create_for(path, _MEASURED, known(7)) as writer:
         write(writer, _MEASURED)
-    whole, files = open_results(path).load(), _read(path)
+    whole, files = open_results(path).load(), read(path)
     xr.testing.assert_equal(whole.drop_vars(whole.coords)[list(_MEASURED)], _MEASURED)
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
         damaged = dict(files)
         kind(damaged, drawn.choice(list(files)), drawn)
-        _write(path, files, damaged)
+        laid(path, files, damaged)
         found[kind.__name__, _opened(path, whole), _resumed(path, files)] += 1
-        _write(path, _read(path), files)
+        laid(path, read(path), files)
     return found
 
 
@@ -112,7 +112,7 @@ def _resumed(path: Path, files: Files) -> str:
             write(writer, _MEASURED)
     except Exception as error:
         return _refused(error)
-    return "mended" if files.items() <= _read(path).items() else "silent"
+    return "mended" if files.items() <= read(path).items() else "silent"
 
 
 def _refused(error: Exception) -> str:
@@ -121,11 +121,11 @@ def _refused(error: Exception) -> str:
     return "lines" if "\n" in str(error) or "r.zarr" not in str(error) else "refused"
 
 
-def _read(path: Path) -> Files:
+def read(path: Path) -> Files:
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def _write(path: Path, before: Files, after: Files) -> None:
+def laid(path: Path, before: Files, after: Files) -> None:
     for name in before.keys() - after.keys():
         (path / name).unlink()
     for name, content in after.items():

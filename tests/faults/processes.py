@@ -26,7 +26,7 @@ from hydrascope.store import open_results
 TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny"])
+PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny", "faults.commands"])
 
 
 def measured_slowly(

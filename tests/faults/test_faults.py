@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from faults import inputs
 from faults.damage import BAD, KINDS, damages
 from faults.kills import kills
 from faults.processes import Process, identical
@@ -21,6 +22,14 @@ def test_no_damage_is_silent(tmp_path: Path) -> None:
     assert not [outcome for outcome in found if set(outcome) & set(BAD)], found
     assert {kind for kind, opened, _ in found if opened == "refused"} == {kind.__name__ for kind in KINDS} - {"foreign"}
     assert {resumed for *_, resumed in found} == {"mended", "refused"}
+
+
+def test_every_input_ends_in_success_or_in_one_line(tmp_path: Path) -> None:
+    bad = []
+    found = inputs.inputs(tmp_path, 20, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)
+    assert not bad
+    assert {kind for kind, _ in found} == {kind.__name__ for kind in inputs.KINDS}
+    assert {outcome for _, outcome in found} == {"fine", "one line"}
 
 
 #: A death and a full disk in every scene; other refusals of the disk, which end alike, in one.

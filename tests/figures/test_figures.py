@@ -166,6 +166,14 @@ def test_what_is_named_is_kept_and_the_rest_differs() -> None:
     assert examples(results.isel(prompt=[0], ablated=[4])) == ((0, "attn.2"), (0, "attn.2"))
 
 
+def test_a_part_with_nothing_downstream_can_be_named() -> None:
+    results = synthetic.results(4, 6, 2)
+    (p1, k1), (p2, k2) = examples(results, ablated="mlp.3")
+    assert k1 == k2 == "mlp.3"
+    strongest = abs(direct_effect(results).sel(ablated="mlp.3")).argsort()
+    assert [p1, p2] == strongest.values[::-1][:2].tolist()
+
+
 def test_an_unknown_prompt_or_component_is_refused() -> None:
     results = synthetic.results(4, 6, 2)
     with pytest.raises(HydrascopeError, match="prompts 0 to 5"):

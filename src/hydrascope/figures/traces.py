@@ -63,7 +63,7 @@ def examples(
     effects = per_prompt(results, readout)
     kind = single[ablated] if ablated else next(kind for kind in _PREFERRED if kind in single.values())
     scores = _typical(effects, kind)  # type: ignore[arg-type]
-    if scores is None:
+    if scores is None or ablated not in (None, *scores["ablated"].values):
         scores = of_kind(strength(effects), "ablated", kind)  # type: ignore[arg-type]
     scores = scores.sel(ablated=[ablated]) if ablated else scores
     chosen = scores.values if prompt is None else scores.values[[prompt]]
