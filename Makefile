@@ -10,7 +10,7 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test lint faults bench lock clean
+.PHONY: demo test lint faults gpu bench lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope demo --out demo
@@ -27,6 +27,11 @@ lint: $(VENV)/ready
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
 	cd tests && for what in damage inputs writes power kills; do ../$(BIN)/python -m faults $$what || exit 1; done
+
+# What needs a GPU, and is skipped elsewhere.
+gpu: $(VENV)/ready
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m benchmarks.gpu
 
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks
