@@ -36,6 +36,14 @@ Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
 ]
 Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Offloading = Annotated[
+    Literal["cpu", "disk"] | None,
+    typer.Option("--offload", help="Where weights wait for their turn, for models larger than the device."),
+]
+DeviceMapped = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="auto|FILE.json", help="Spread the model: what fits on GPUs, memory, disk."),
+]
 Unused = Annotated[
     bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
 ]
@@ -52,6 +60,9 @@ def say(text: str = "", *, err: bool = False) -> None:
     """Print `text`: what it quotes may be anyone's."""
     typer.echo(printable(text), err=err)
 
+
+#: The options that say how a model is loaded: arguments of `hydrascope.load_model`.
+LOADING = ("revision", "dtype", "device", "offload", "device_map", "allow_unused_weights")
 
 #: The options that all commands have that measure, by name.
 Options = dict[str, Any]
@@ -118,6 +129,8 @@ def _shared(
     ] = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
+    offload: Offloading = None,
+    device_map: DeviceMapped = None,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
     revision: Revision = None,
     allow_unused_weights: Unused = False,
@@ -137,7 +150,7 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> "t
         HydrascopeError: as `hydrascope.run`; an option is wrong.
     """
     arguments = {**asked_of(options), "ablate": ablate, "read": read}
-    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    loading = {name: options[name] for name in LOADING}
     if options["dry_run"]:
         _say_cost(options["model"], options["prompts"], options["limit"], loading, arguments)
         raise typer.Exit

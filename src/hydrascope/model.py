@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hydrascope.anatomy import Anatomy, anatomy_of
 from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.errors import HydrascopeError
+from hydrascope.offload import home, kept
 from hydrascope.projection import Projection, weight_of
 
 
@@ -197,8 +198,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.hf.device
+        """Where token ids enter the model, and what is measured stays."""
+        return home(self.hf.get_input_embeddings())
 
     @property
     def width(self) -> int:
@@ -219,7 +220,9 @@ class LanguageModel:
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
-        return self.unembedding.weight.detach().mean(0, dtype=wider(self.dtype))
+        weight = kept(self.unembedding)
+        assert weight is not None
+        return weight.detach().mean(0, dtype=wider(self.dtype)).to(self.device)
 
     @property
     def context_length(self) -> int | None:

@@ -159,15 +159,16 @@ def _stopped(component: Component, why: str = "") -> HydrascopeError:
 @contextmanager
 def _remembering(model: LanguageModel) -> Iterator[None]:
     """As `model.measuring`, with gradients: of activations, never of weights."""
-    trained = [parameter for parameter in model.hf.parameters() if parameter.requires_grad]
+    # By name: what is fetched when its module runs is another object afterwards.
+    trained = [name for name, parameter in model.hf.named_parameters() if parameter.requires_grad]
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
+        for name in trained:
+            model.hf.get_parameter(name).requires_grad_(False)
         with model.measuring(), torch.enable_grad():
             yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        for name in trained:
+            model.hf.get_parameter(name).requires_grad_(True)
 
 
 def _read(

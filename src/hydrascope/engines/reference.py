@@ -204,7 +204,7 @@ class _Prompt:
                 after = before.clone()
                 for part in parts:
                     after[projection.columns(part.unit)] = self.patches[part][patch, slot]
-                outputs = [projection.after(projection.module.forward(values)).to(wide) for values in (before, after)]
+                outputs = [projection.after(projection.through(values)).to(wide) for values in (before, after)]
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
