@@ -5,9 +5,8 @@ Weights are read from safetensors alone, and no code of a repository is run.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from errno import ENOSPC
 from logging import getLogger
 from pathlib import Path
 from tempfile import gettempdir
@@ -168,14 +167,15 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
             raise
         except Exception as error:  # what transformers raises here is of many kinds and no contract
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
-        hf, info = loaded
-        # Nothing that is loaded here is ever trained.
-        hf = placement.placed(name, hf.eval().requires_grad_(False))
+    hf, info = loaded
     # Of weights that stay on disk transformers looks at no shape.
-    info["mismatched_keys"] = {*info["mismatched_keys"], *_mismatched(hf, held)}
-    _require_whole(name, hf, info)
+    _require_whole(name, info["missing_keys"], {*info["mismatched_keys"], *_mismatched(hf, held)})
     if not allow_unused:
         _require_all_used(name, unused(info["unexpected_keys"], held))
+    with _quiet():
+        # Nothing that is loaded here is ever trained.
+        hf = placement.placed(name, hf.eval().requires_grad_(False))
+    _require_finite(name, hf)
     return LanguageModel(hf, tokenizer, name=name, revision=commit or fingerprint.of_folder(folder, paths))
 
 
@@ -245,17 +245,16 @@ def _mismatched(hf: Any, held: dict[str, list[int]]) -> set[tuple]:
     return {(path, found[path], own[path]) for path in found.keys() & own.keys() if found[path] != own[path]}
 
 
-def _require_whole(name: str | Path, hf: Any, info: dict) -> None:
+def _require_whole(name: str | Path, missing: Iterable[str], mismatched: Iterable[tuple]) -> None:
     # Transformers fills in weights that a file lacks with random ones: numbers that mean nothing.
-    absent = [f"{key} is missing" for key in sorted(info["missing_keys"])]
-    absent += [f"{key} is {list(found)}, not {list(own)}" for key, found, own in sorted(info["mismatched_keys"])]
+    absent = [f"{key} is missing" for key in sorted(missing)]
+    absent += [f"{key} is {list(found)}, not {list(own)}" for key, found, own in sorted(mismatched)]
     if absent:
         more = f"; and {len(absent) - 3:,} others" if len(absent) > 3 else ""
         raise HydrascopeError(
             f"the weights of {name} are incomplete: {'; '.join(absent[:3])}{more}: get the model again, with the "
             "configuration that belongs to it"
         )
-    _require_finite(name, hf)
 
 
 def _require_all_used(name: str | Path, left: list[str]) -> None:
@@ -282,8 +281,12 @@ def _reason(error: Exception) -> str:
         return "it has no tokenizer.json; save the model's tokenizer beside it with transformers' save_pretrained"
     if "trust_remote_code" in text:
         return "it needs code from its repository, which is never run; use a model that transformers knows"
-    if os.strerror(ENOSPC) in text:
-        return f"some of its weights must be written to disk again, and {gettempdir()} is full: set TMPDIR to a place with room"
+    if text.startswith("Error while serializing"):
+        why = text.rpartition("I/O error: ")[2]
+        return (
+            "some of its weights have to be written again before they can be read from disk as they are needed, and "
+            f"{gettempdir()} refuses ({why}): set TMPDIR to a place with room"
+        )
     return cause(error)
 
 

@@ -1,13 +1,12 @@
 """Where a model's weights are put when it is loaded: on one device, elsewhere until they are needed, or on several."""
 
 import json
-import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,6 +23,8 @@ from hydrascope.places import disk
 Offload = Literal["cpu", "disk"]
 #: Devices by the names of modules: an index of CUDA, a device of torch, or "disk".
 DeviceMap = Mapping[str, int | str]
+
+_ROOM = "make room, or set TMPDIR to a place that has it"
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ class Placement:
         require_whole_blocks(name, hf, self.spread)
 
     @cached_property
-    def folder(self) -> str:
-        """A folder for weights that are not on disk as the model needs them; it goes with `placed`, or the process."""
-        with disk("cannot make a folder for weights", "make room, or choose another place by TMPDIR"):
-            return tempfile.mkdtemp(prefix="hydrascope-")
+    def _folder(self) -> TemporaryDirectory:
+        """For weights that are not on disk as the model computes with them; it goes with the model."""
+        with disk("cannot make a folder for weights", _ROOM):
+            return TemporaryDirectory(prefix="hydrascope-")
 
     @property
     def reading(self) -> dict[str, Any]:
         """What `from_pretrained` is told of it."""
         if self.spread is None and self.offload != "disk":
             return {}
-        return {"device_map": self.spread or {"": "disk"}, "offload_folder": self.folder}
+        return {"device_map": self.spread or {"": "disk"}, "offload_folder": self._folder.name}
 
     def placed(self, name: str, hf: PreTrainedModel) -> PreTrainedModel:
         """A model that was read as `reading` says, or made, with its weights where they are to be.
@@ -93,8 +94,8 @@ class Placement:
         Raises:
             HydrascopeError: there is no room on disk; a block came to be on several devices.
         """
-        if "folder" in vars(self):
-            weakref.finalize(hf, shutil.rmtree, self.folder, ignore_errors=True)
+        if self.offload == "disk" or self.spread is not None:
+            weakref.finalize(hf, self._folder.cleanup)
         if self.spread is not None:
             require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
             return hf
@@ -107,8 +108,8 @@ class Placement:
     def _on_disk(self, hf: PreTrainedModel) -> PreTrainedModel:
         index = _index(hf)
         if index is None:
-            with disk(f"cannot put weights into {self.folder}", "make room, or choose another place by TMPDIR"):
-                return disk_offload(hf, self.folder, self.device)
+            with disk(f"cannot put weights into {self._folder.name}", _ROOM):
+                return disk_offload(hf, self._folder.name, self.device)
         # As it was read, it computes on the CPU.
         remove_hook_from_submodules(hf)
         skipped = hf._skip_keys_device_placement
@@ -162,7 +163,9 @@ def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
         raise HydrascopeError("the device map says nothing: give auto, or the place of each module by its name")
     for path, place in spread.items():
         if not isinstance(path, str) or isinstance(place, bool) or not isinstance(place, int | str):
-            raise HydrascopeError(f"the device map puts {path!r} at {place!r}: give a number of CUDA, a device, or disk")
+            raise HydrascopeError(
+                f"the device map puts {path!r} at {place!r}: give a number of CUDA, a device, or disk"
+            )
         if place != "disk":
             usable(f"cuda:{place}" if isinstance(place, int) else place)
     return dict(spread)
