@@ -1,4 +1,4 @@
-"""Weights that wait in memory or on disk: every number is that of the model whose weights are on its device, to the bit."""
+"""Weights that wait in memory or on disk: every number is to the bit that of weights that are on the device."""
 
 import copy
 import gc
@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from as_it_was import assert_as_it_was, state, users_own
+from as_it_was import state, users_own
 from asked import heads, neurons, request, several_readouts
 from faults.processes import TEXTS, identical
 from safetensors.torch import load_file, save_file
@@ -261,7 +261,7 @@ WHOLE = PLACES[-1]["device_map"]
         ({name: WHOLE[name] for name in WHOLE if name != "lm_head"}, r"says nothing of lm_head\.weight of .*name it"),
         ({"": "abacus"}, "device 'abacus' cannot be used"),
         ({"": 99}, "device 'cuda:99' cannot be used"),
-        ({"": None}, "puts '' at None: give a number of CUDA, a device, or disk"),
+        ({"": None}, "puts '' at None: give a CUDA number, a device, or disk"),
         ({}, "says nothing"),
         ("no-such.json", r"cannot read the device map from no-such\.json: No such file"),
     ],
@@ -338,6 +338,7 @@ def test_nothing_is_left_of_weights_that_were_written_again(tmp_path, monkeypatc
     assert not folders()
     # Weights that are on disk as they are needed aren't copied.
     model = load_model(save_tiny(tmp_path / "llama"), offload="disk")
+    assert model.hf.hf_device_map == {"": "disk"}
     assert not any(os.listdir(each) for each in folders())
 
 

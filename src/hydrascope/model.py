@@ -232,6 +232,15 @@ class LanguageModel:
                 return int(getattr(self.config, name))
         return None
 
+    def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
+        """The logits of what the final norm gives, before any final soft-cap."""
+        return self.unembedding(normed).to(normed.device) * self.logit_scale
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """The devices that blocks compute on: most often one."""
+        return {home(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
+
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""
         # Of what is too long, transformers would warn; the caller refuses it.

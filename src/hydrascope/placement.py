@@ -152,7 +152,7 @@ def usable(name: str) -> torch.device:
 
 def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
     if given is None or given == "auto":
-        return given  # type: ignore[return-value]
+        return given
     spread: Any = given
     if isinstance(given, str | Path):
         try:
@@ -163,9 +163,7 @@ def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
         raise HydrascopeError("the device map says nothing: give auto, or the place of each module by its name")
     for path, place in spread.items():
         if not isinstance(path, str) or isinstance(place, bool) or not isinstance(place, int | str):
-            raise HydrascopeError(
-                f"the device map puts {path!r} at {place!r}: give a number of CUDA, a device, or disk"
-            )
+            raise HydrascopeError(f"the device map puts {path!r} at {place!r}: give a CUDA number, a device, or disk")
         if place != "disk":
             usable(f"cuda:{place}" if isinstance(place, int) else place)
     return dict(spread)

@@ -111,8 +111,14 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
     """Refuse a model in which no gradient goes through some layer, on one prompt.
 
     Raises:
-        HydrascopeError: the gradient of what a layer writes, with respect to what enters its block, isn't there.
+        HydrascopeError: the gradient of what a layer writes, with respect to what enters its block, isn't there; or
+            blocks are on several devices.
     """
+    if len(model.devices) > 1:
+        devices = " and ".join(sorted(map(str, model.devices)))
+        raise HydrascopeError(
+            f"the blocks of {model.name} are on {devices}: attribution needs one device; load it with offload"
+        )
     entering: dict[int, Tensor] = {}
     written: dict[Component, Tensor] = {}
 
