@@ -36,6 +36,8 @@ PLACES = [
     {"offload": "disk"},
     {"device_map": "auto"},
     {"device_map": {"": "disk"}},
+    {"device_map": {"": "disk", "model.layers.1": "cpu", "model.layers.1.mlp": "cpu"}},
+    {"device_map": {"": "cpu", "model.layers": "disk", "model.layers.1": "cpu"}},
     {
         "device_map": {
             "model.embed_tokens": "cpu",
@@ -259,6 +261,8 @@ WHOLE = PLACES[-1]["device_map"]
         ),
         ({**WHOLE, "model.layers.7": "cpu"}, r"names model\.layers\.7, which .* has not: name its modules"),
         ({name: WHOLE[name] for name in WHOLE if name != "lm_head"}, r"says nothing of lm_head\.weight of .*name it"),
+        ({name: WHOLE[name] for name in WHOLE if name != "model.rotary_emb"}, r"says nothing of model\.rotary_emb\."),
+        ({**WHOLE, "lm_head.weight": "cpu"}, r"names lm_head\.weight, which .* has not: name its modules"),
         ({"": "abacus"}, "device 'abacus' cannot be used"),
         ({"": 99}, "device 'cuda:99' cannot be used"),
         ({"": None}, "puts '' at None: give a CUDA number, a device, or disk"),
@@ -283,6 +287,7 @@ def test_what_excludes_each_other(tmp_path):
     refused(folder, "unknown offload 'ram': choose cpu or disk", offload="ram")
     refused(folder, "device_map and offload exclude each other", offload="cpu", device_map="auto")
     refused(folder, "device_map and device exclude each other", device="cpu", device_map="auto")
+    refused("phantom", "is made, not read, .* leave device_map out", device_map="auto")
     own = tiny("llama").hf
     refused(own, "has its own offload: leave offload out", offload="cpu")
     refused(own, "has its own device_map: leave device_map out", device_map="auto")

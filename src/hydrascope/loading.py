@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -44,7 +44,7 @@ def load_model(
     dtype: str | None = None,
     device: str | None = None,
     offload: Offload | None = None,
-    device_map: Literal["auto"] | str | Path | DeviceMap | None = None,
+    device_map: str | Path | DeviceMap | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a causal language model by hub name, local folder, or built-in name, or take one of transformers as it is.
@@ -83,7 +83,7 @@ def read_model(
     dtype: str | None = None,
     device: str | None = None,
     offload: Offload | None = None,
-    device_map: Literal["auto"] | str | Path | DeviceMap | None = None,
+    device_map: str | Path | DeviceMap | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a model as `load_model` does, unproven: for running the self-check on it.
@@ -139,6 +139,8 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if name == zoo.PHANTOM:
+        if placement.spread is not None:
+            raise HydrascopeError(f"the model {name} is made, not read, and fits on any device: leave device_map out")
         made: Any = phantom.model()
         made.to(DTYPES[dtype])
         hash_ = fingerprint.of_parameters(made)
@@ -151,7 +153,7 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             held = shapes(paths)
             require_possible(name, config.get_text_config(), len(held), sum(map(math.prod, held.values())))
-            placement.require_fitting(name, config)
+            placement = placement.fitted(name, config)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # Weights of another shape are named below, with those that are missing.
             loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -2,8 +2,8 @@
 
 import json
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,24 +56,25 @@ class Placement:
                 raise HydrascopeError(f"device_map and {name} exclude each other, as a map says both: leave one out")
         return cls(usable(device or "auto"), offload, _read(device_map))  # type: ignore[arg-type]
 
-    def require_fitting(self, name: str, config: PretrainedConfig) -> None:
-        """Find out, before any weight is read, whether a map is one of the model called `name`.
+    def fitted(self, name: str, config: PretrainedConfig) -> "Placement":
+        """The same for the model called `name`, before any weight of it is read.
 
         Raises:
-            HydrascopeError: it names a module that isn't there, leaves one out, or splits a block.
+            HydrascopeError: a map names a module that isn't there, leaves one out, or splits a block.
         """
         if not isinstance(self.spread, Mapping):
-            return
+            return self
         with init_empty_weights():
             hf = AutoModelForCausalLM.from_config(config)
-        known = {path for path, _ in [*hf.named_modules(), *hf.named_parameters()]}
+        known = {path for path, _ in hf.named_modules()}
         for path in self.spread:
             if path not in known:
                 raise HydrascopeError(f"the device map names {path}, which {name} has not: name its modules")
-        for path, _ in hf.named_parameters():
+        for path, _ in [*hf.named_parameters(), *hf.named_buffers()]:
             if _place(path, self.spread) is None:
                 raise HydrascopeError(f'the device map says nothing of {path} of {name}: name it, or all else by ""')
         require_whole_blocks(name, hf, self.spread)
+        return replace(self, spread=dict(_apart(hf, self.spread)))
 
     @cached_property
     def _folder(self) -> TemporaryDirectory:
@@ -174,6 +175,18 @@ def _place(path: str, spread: DeviceMap) -> int | str | None:
     while path not in spread and path:
         path = path.rpartition(".")[0]
     return spread.get(path)
+
+
+def _apart(hf: Any, spread: DeviceMap, path: str = "") -> Iterator[tuple[str, int | str]]:
+    """The same map without a module in another: accelerate's hooks know of none."""
+    inside = f"{path}." if path else ""
+    if not any(other != path and other.startswith(inside) for other in spread):
+        place = _place(path, spread)
+        if place is not None:
+            yield path, place
+        return
+    for name, _ in hf.get_submodule(path).named_children():
+        yield from _apart(hf, spread, f"{inside}{name}")
 
 
 def _index(hf: PreTrainedModel) -> dict[str, Any] | None:
