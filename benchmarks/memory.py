@@ -48,7 +48,7 @@ def _measure(shape: Shape, lengths: tuple[int, ...], work: Work) -> Memory:
     import hydrascope as hs
 
     torch.set_num_threads(THREADS)
-    imports = _peak_resident()
+    imports = peak_resident()
     model = shape.build()
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(shape.config.vocab_size, (length,), generator=generator).tolist() for length in lengths]
@@ -68,10 +68,10 @@ def _measure(shape: Shape, lengths: tuple[int, ...], work: Work) -> Memory:
     kept = sum(lengths) if work.at == "all" else len(lengths)
     sites = len({component.site for component in work.ablated(shape)})
     bank = kept * sites * shape.width * model.dtype.itemsize
-    return Memory(len(lengths), weights, imports, _peak_resident(), bank, disk)
+    return Memory(len(lengths), weights, imports, peak_resident(), bank, disk)
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
     """The most memory this process has ever had resident, in bytes, as Linux counts it.
 
     Not `resource.getrusage`: its maximum includes that of the process that started this one.

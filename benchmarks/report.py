@@ -33,7 +33,7 @@ def insert(page: Path, text: str) -> None:
     page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its columns aligned to be read as text too; all but the first to the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
@@ -72,7 +72,7 @@ def _race(record: Record) -> str:
         f"### {record['model']}: {what} × {PATCHES} patches {where}",
         f"{record['prompts']} prompts of {record['mean_tokens']:.1f} tokens on average, the longest "
         f"{record['longest']}.{share if one_in > 1 else ''}",
-        _table(head, rows),
+        table(head, rows),
         f"Medians of {record['rounds']} rounds. A prompt needs {record['operations'] / 1e9:.1f} GFLOP; the machine's "
         f"best sustained rate was {record['best_rate'] / 1e9:.0f} GFLOP/s ({_rates(record['rates'])}); shares are of "
         "this best and, in brackets, of the better library's rate just before and after. The largest number in the "
@@ -98,7 +98,7 @@ def _products(record: Record) -> str:
     large = {library: max(rates) for library, rates in record["large"].items()}
     everything = {"4,096 × 4,096 × 4,096": large, **record["rates"]}
     rows = [[name, *(f"{rate / 1e9:.0f}" for rate in rates.values())] for name, rates in everything.items()]
-    return "### The products alone, 16 prompts at a time, GFLOP/s\n\n" + _table(["", *large], rows)
+    return "### The products alone, 16 prompts at a time, GFLOP/s\n\n" + table(["", *large], rows)
 
 
 _PHASES = {
@@ -115,7 +115,7 @@ def _phases(record: Record) -> str:
         for name, title in _PHASES.items()
     ]
     rows.append(["together", *(f"{total:.4f}" for total in totals.values())])
-    return "### Where the time of hydrascope.sweep goes, s a prompt\n\n" + _table(["", *record], rows)
+    return "### Where the time of hydrascope.sweep goes, s a prompt\n\n" + table(["", *record], rows)
 
 
 def _metrics(record: Record) -> str:
@@ -185,7 +185,7 @@ def _precision(record: Record, race: Record | None) -> str:
             "### bfloat16",
             f"{record['bfloat16']:.4f} s a prompt (float32 in the same run: {record['float32']:.4f}).",
             "\n".join(said),
-            _table(["quantity", "size", "error", "relative", "worst"], rows),
+            table(["quantity", "size", "error", "relative", "worst"], rows),
             "Size and error are root mean squares, in logits; a model with random weights.",
         ]
     )
@@ -205,7 +205,7 @@ def _memory(record: Record) -> str:
     rows = [[title, *(f"{each[name] / 2**30:.3f}" for each in record.values())] for name, title in _MEMORY.items()]
     rows.append(["the result on disk for 1,209 prompts", *(f"{_of_all(each):.3f}" for each in record.values())])
     head = ["", *(f"{name}, {each['prompts']} prompts" for name, each in record.items())]
-    return "### Memory of hydrascope.run at the default batch, GiB\n\n" + _table(head, rows)
+    return "### Memory of hydrascope.run at the default batch, GiB\n\n" + table(head, rows)
 
 
 def _of_all(memory: Record) -> float:

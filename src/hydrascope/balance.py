@@ -18,7 +18,6 @@ from hydrascope.components import Run, downstream
 from hydrascope.engines import Readings
 from hydrascope.engines.clean import clean_run
 from hydrascope.model import LanguageModel
-from hydrascope.projection import weight_of
 from hydrascope.readouts import Readouts, final_scale
 
 #: How far the balance may be off, as a share of the size of its terms. In float32 it is 64 roundings, of which a
@@ -122,8 +121,8 @@ def within(
     terms = torch.zeros((), device=model.device)
     for layer, site in sites.items():
         projection, values = model.projection(layer), clean.values[site]
-        added = values.abs() @ weight_of(projection.module).abs().T
-        terms = terms + projection.scaled(added, projection.module.forward(values)).abs()
+        added = values.abs() @ projection.weight(values).abs().T
+        terms = terms + projection.scaled(added, projection.through(values)).abs()
     sizes = readouts.directions.abs() * terms.to(readouts.directions.dtype)[..., None]
     read = readouts.rescaled(sizes.sum(1) * abs(model.residual_scale), final_scale(model, clean.final))
     return read.T[..., None, None]

@@ -267,7 +267,7 @@ def _run(
         for site in values:
             values[site][rows] = found.values[site][len(batch) :].cpu()
         with torch.no_grad():
-            logits = model.unembedding(found.normed[: len(batch)]) * model.logit_scale
+            logits = model.unembedded(found.normed[: len(batch)])
         argmax[batch] = logits.argmax(-1).cpu().numpy()
 
 

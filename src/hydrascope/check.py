@@ -145,7 +145,7 @@ def _units_error(model: LanguageModel, clean: CleanRun, layers: Sequence[Compone
     worst = 0.0
     for layer in layers:
         projection, values = model.projection(layer), clean.values[_units_site(layer)]
-        output, bias = (projection.module.forward(each) for each in (values, torch.zeros_like(values)))
+        output, bias = (projection.through(each) for each in (values, torch.zeros_like(values)))
         if layer.kind == "attn":
             written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
         else:

@@ -12,8 +12,10 @@ import typer
 from hydrascope import __version__
 from hydrascope.cli_options import (
     Device,
+    DeviceMapped,
     Dtype,
     Model,
+    Offloading,
     Options,
     Overwrite,
     Revision,
@@ -277,6 +279,8 @@ def check(
     revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
+    offload: Offloading = None,
+    device_map: DeviceMapped = None,
     allow_unused_weights: Unused = False,
     machine: Annotated[
         bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
@@ -286,7 +290,15 @@ def check(
     from hydrascope.check import identities, why
     from hydrascope.loading import read_model
 
-    read = read_model(model, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights)
+    read = read_model(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        offload=offload,
+        device_map=device_map,
+        allow_unused_weights=allow_unused_weights,
+    )
     if machine:
         from hydrascope.machine import page
 

@@ -37,6 +37,14 @@ Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
 ]
 Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
+Offloading = Annotated[
+    Literal["cpu", "disk"] | None,
+    typer.Option("--offload", help="Where weights wait for their turn, for models larger than the device."),
+]
+DeviceMapped = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="auto|FILE.json", help="Spread the model: what fits on GPUs, memory, disk."),
+]
 Unused = Annotated[
     bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
 ]
@@ -53,6 +61,9 @@ def say(text: str = "", *, err: bool = False) -> None:
     """Print `text`: what it quotes may be anyone's."""
     typer.echo(printable(text), err=err)
 
+
+#: The options that say how a model is loaded: arguments of `hydrascope.load_model`.
+LOADING = ("revision", "dtype", "device", "offload", "device_map", "allow_unused_weights")
 
 #: The options that all commands have that measure, by name.
 Options = dict[str, Any]
@@ -119,6 +130,8 @@ def _shared(
     ] = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
+    offload: Offloading = None,
+    device_map: DeviceMapped = None,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
     revision: Revision = None,
     allow_unused_weights: Unused = False,
@@ -187,7 +200,7 @@ def _of_what(
     options: Options, ablate: "Selection | Experiment", read: str
 ) -> tuple[str, str, int | None, dict[str, Any], dict[str, Any]]:
     """The model's name, the prompts' and how many of them, how the model is loaded, and the arguments of the run."""
-    loading = {name: options[name] for name in ("revision", "dtype", "device", "allow_unused_weights")}
+    loading = {name: options[name] for name in LOADING}
     arguments = {**asked_of(options), "ablate": ablate, "read": read}
     return options["model"], options["prompts"], options["limit"], loading, arguments
 

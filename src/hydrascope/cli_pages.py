@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hydrascope.cli_options import Device, Dtype, Model, Revision, Unused, say, to_place
+from hydrascope.cli_options import Device, DeviceMapped, Dtype, Model, Offloading, Revision, Unused, say, to_place
 from hydrascope.cli_results import Results, opened, require_new
 from hydrascope.errors import HydrascopeError
 
@@ -41,6 +41,8 @@ def explore(
     revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
+    offload: Offloading = None,
+    device_map: DeviceMapped = None,
     allow_unused_weights: Unused = False,
 ) -> None:
     """A page with the model behind it: type a prompt, ablate and freeze parts, and see at once what that does."""
@@ -56,7 +58,15 @@ def explore(
         raise HydrascopeError(f"there is no folder {out}: make it, or choose another --out")
     shown = None if results is None else opened(results)
     pool = pool_of(model, prompts, limit, shown)
-    loaded = load_model(model, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights)
+    loaded = load_model(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        offload=offload,
+        device_map=device_map,
+        allow_unused_weights=allow_unused_weights,
+    )
     if shown is not None:
         require_same_model(loaded, shown, str(results))
     session = Session(loaded, pool)

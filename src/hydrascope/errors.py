@@ -1,6 +1,7 @@
 """The one exception that a user is meant to read, and what of a text a terminal may see."""
 
 import unicodedata
+from itertools import takewhile
 
 #: The categories of Unicode that steer a terminal, or show one text as another: controls, formats such as bidirectional
 #: overrides, halves of surrogate pairs, separators of lines.
@@ -20,6 +21,15 @@ class HydrascopeError(Exception):
         """`message` on one line, as `printable` shows it: what it quotes may be anyone's."""
         line = " ".join(each.strip() for each in message.splitlines())
         super().__init__(printable(line.replace("\t", " ")))
+
+
+def cause(error: BaseException) -> str:
+    """What an error of another library says: its first line, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, KeyError):
+        return f"it asks for {error}, which is not known"
+    told = list(takewhile(lambda line: line.endswith(":"), lines))
+    return " ".join(lines[: len(told) + 1])
 
 
 def printable(text: str) -> str:

@@ -38,5 +38,7 @@ class Throughout(TorchFunctionMode):
         def wide(value: Any) -> Any:
             return torch.float64 if value is torch.float32 else value
 
+        if func is Tensor.view:
+            return func(*args, **(kwargs or {}))  # bytes that are read as numbers, as of weights from a file
         function = Tensor.double if func is Tensor.float else func
         return function(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})

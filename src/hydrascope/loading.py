@@ -5,10 +5,11 @@ Weights are read from safetensors alone, and no code of a repository is run.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from logging import getLogger
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from hydrascope import check, files, fingerprint, zoo
 from hydrascope.configuration import require_possible, shapes, unused, weight_files
-from hydrascope.errors import HydrascopeError
+from hydrascope.errors import HydrascopeError, cause
 from hydrascope.model import LanguageModel
+from hydrascope.offload import named
+from hydrascope.placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.zoo import phantom
 
 #: What of a repository is read besides weights.
@@ -40,6 +43,8 @@ def load_model(
     revision: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    offload: Offload | None = None,
+    device_map: str | Path | DeviceMap | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a causal language model by hub name, local folder, or built-in name, or take one of transformers as it is.
@@ -48,6 +53,7 @@ def load_model(
     its hooks are afterwards what they were.
 
         >>> hs.load_model("openai-community/gpt2")                               # doctest: +SKIP
+        >>> hs.load_model("mistralai/Mistral-7B-v0.3", offload="disk")           # doctest: +SKIP
         >>> hs.load_model(my_model, my_tokenizer)                                # doctest: +SKIP
 
     Arguments and errors are those of `read_model`.
@@ -56,7 +62,14 @@ def load_model(
         HydrascopeError: besides, the model fails the self-check; the message says which identity, and by how much.
     """
     loaded = read_model(
-        model, tokenizer, revision=revision, dtype=dtype, device=device, allow_unused_weights=allow_unused_weights
+        model,
+        tokenizer,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        offload=offload,
+        device_map=device_map,
+        allow_unused_weights=allow_unused_weights,
     )
     check.require(loaded)
     return loaded
@@ -69,6 +82,8 @@ def read_model(
     revision: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    offload: Offload | None = None,
+    device_map: str | Path | DeviceMap | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a model as `load_model` does, unproven: for running the self-check on it.
@@ -79,24 +94,32 @@ def read_model(
         revision: the hub's branch, tag or commit.
         dtype: what the model computes in: float64, float32 (the default), bfloat16 or float16.
         device: a device of torch, or "auto" (the default): CUDA where there is one.
+        offload: where weights wait until they are needed, "cpu" or "disk", for models larger than the device: each
+            is read once a batch. By default they stay on the device.
+        device_map: for models larger than one device: "auto" spreads blocks over all GPUs, what doesn't fit in
+            memory, and the rest on disk; or the place of each module by its name, a number of CUDA, a device, or
+            "disk", or a `.json` file that says so. It says what `device` and `offload` say.
         allow_unused_weights: take the model that its configuration describes, though its weights hold more, as where
             a configuration with fewer layers cuts a model short.
 
     Raises:
         HydrascopeError: the model cannot be found, read or understood, its configuration is impossible, or its weights
-            aren't whole, all used and finite; the message says which. A model of transformers comes with a dtype and a
-            device of its own.
+            aren't whole, all used and finite; the message says which. A device map names no module of the model, or
+            splits a block; there is no room for what must be written to be read from disk. A model of transformers
+            comes with a dtype and a device of its own.
     """
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise HydrascopeError(f"the tokenizer of {model} is read with it: leave yours out, or give both as objects")
-        return _read(str(model), revision, dtype or "float32", device or "auto", allow_unused_weights)
+        placement = Placement.of(device, offload, device_map)
+        return _read(str(model), revision, dtype or "float32", placement, allow_unused_weights)
     if not isinstance(model, PreTrainedModel):
         raise HydrascopeError(
             f"a {type(model).__name__} is no model of transformers: give a name, a folder or a PreTrainedModel (with "
             "adapters merged, as by merge_and_unload)"
         )
-    for name, value in (("revision", revision), ("dtype", dtype), ("device", device)):
+    of_files = {"revision": revision, "dtype": dtype, "device": device, "offload": offload, "device_map": device_map}
+    for name, value in of_files.items():
         if value is not None:
             raise HydrascopeError(f"a model that is given as an object has its own {name}: leave {name} out")
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -108,17 +131,20 @@ def read_model(
     weights = list(model.state_dict().values())
     require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, model)
+    require_whole_blocks(name, model, getattr(model, "hf_device_map", {}))
     return LanguageModel(model, tokenizer, name=name, revision=fingerprint.of_parameters(model))
 
 
-def _read(name: str, revision: str | None, dtype: str, device: str, allow_unused: bool) -> LanguageModel:
+def _read(name: str, revision: str | None, dtype: str, placement: Placement, allow_unused: bool) -> LanguageModel:
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    place = _device(device)
     if name == zoo.PHANTOM:
+        if placement.spread is not None:
+            raise HydrascopeError(f"the model {name} is made, not read, and fits on any device: leave device_map out")
         made: Any = phantom.model()
-        made.to(place, DTYPES[dtype])
-        return LanguageModel(made, phantom.tokenizer(), name=name, revision=fingerprint.of_parameters(made))
+        made.to(DTYPES[dtype])
+        hash_ = fingerprint.of_parameters(made)
+        return LanguageModel(placement.placed(name, made), phantom.tokenizer(), name=name, revision=hash_)
     built_in = zoo.model_path(name)
     folder, commit = _folder(str(built_in or name), revision)
     paths = _looked_over(name, folder)
@@ -127,6 +153,7 @@ def _read(name: str, revision: str | None, dtype: str, device: str, allow_unused
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             held = shapes(paths)
             require_possible(name, config.get_text_config(), len(held), sum(map(math.prod, held.values())))
+            placement = placement.fitted(name, config)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # Weights of another shape are named below, with those that are missing.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -136,18 +163,22 @@ def _read(name: str, revision: str | None, dtype: str, device: str, allow_unused
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                **placement.reading,
             )
         except HydrascopeError:
             raise
         except Exception as error:  # what transformers raises here is of many kinds and no contract
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
     hf, info = loaded
-    _require_whole(name, hf, info)
+    # Of weights that stay on disk transformers looks at no shape.
+    _require_whole(name, info["missing_keys"], {*info["mismatched_keys"], *_mismatched(hf, held)})
     if not allow_unused:
         _require_all_used(name, unused(info["unexpected_keys"], held))
-    # Nothing that is loaded here is ever trained.
-    hf.eval().requires_grad_(False)
-    return LanguageModel(hf.to(place), tokenizer, name=name, revision=commit or fingerprint.of_folder(folder, paths))
+    with _quiet():
+        # Nothing that is loaded here is ever trained.
+        hf = placement.placed(name, hf.eval().requires_grad_(False))
+    _require_finite(name, hf)
+    return LanguageModel(hf, tokenizer, name=name, revision=commit or fingerprint.of_folder(folder, paths))
 
 
 def _looked_over(name: str, folder: Path) -> list[Path]:
@@ -203,23 +234,29 @@ def _folder(source: str, revision: str | None) -> tuple[Path, str]:
     except errors.LocalEntryNotFoundError:
         reason = "it is not in the local cache, and the hub cannot be reached: check the name, or give a folder"
     except (OSError, errors.HfHubHTTPError) as error:
-        reason = _cause(error)
+        reason = cause(error)
     else:
         return fetched, fetched.name
     raise HydrascopeError(f"cannot load the model {source}: {reason}")
 
 
-def _require_whole(name: str | Path, hf: Any, info: dict) -> None:
+def _mismatched(hf: Any, held: dict[str, list[int]]) -> set[tuple]:
+    """Which weights are of another shape than the model's: by path, both shapes."""
+    found = {path: tuple(shape) for path, shape in held.items()}
+    own = {path: tuple(value.shape) for path, value in hf.state_dict().items()}
+    return {(path, found[path], own[path]) for path in found.keys() & own.keys() if found[path] != own[path]}
+
+
+def _require_whole(name: str | Path, missing: Iterable[str], mismatched: Iterable[tuple]) -> None:
     # Transformers fills in weights that a file lacks with random ones: numbers that mean nothing.
-    absent = [f"{key} is missing" for key in sorted(info["missing_keys"])]
-    absent += [f"{key} is {list(found)}, not {list(own)}" for key, found, own in sorted(info["mismatched_keys"])]
+    absent = [f"{key} is missing" for key in sorted(missing)]
+    absent += [f"{key} is {list(found)}, not {list(own)}" for key, found, own in sorted(mismatched)]
     if absent:
         more = f"; and {len(absent) - 3:,} others" if len(absent) > 3 else ""
         raise HydrascopeError(
             f"the weights of {name} are incomplete: {'; '.join(absent[:3])}{more}: get the model again, with the "
             "configuration that belongs to it"
         )
-    _require_finite(name, hf)
 
 
 def _require_all_used(name: str | Path, left: list[str]) -> None:
@@ -232,30 +269,11 @@ def _require_all_used(name: str | Path, left: list[str]) -> None:
 
 
 def _require_finite(name: str | Path, hf: PreTrainedModel) -> None:
-    for parameter, value in hf.named_parameters():
+    for parameter, value in named(hf):
+        if value.device.type == "meta":
+            raise HydrascopeError(f"the weights of {name} hold no numbers: {parameter} is on the meta device")
         if not torch.isfinite(value).all():
             raise HydrascopeError(f"the weights of {name} are not finite: NaN or infinity in {parameter}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        # A device may be known and not there, or, as meta, hold no numbers.
-        torch.zeros(1, device=device).add(1).cpu()
-    except Exception as error:  # each kind of device has its own
-        raise HydrascopeError(f"the device {name!r} cannot be used: {_cause(error)}") from None
-    return device
-
-
-def _cause(error: BaseException) -> str:
-    """What an error says: its first line, and the next where that only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if isinstance(error, KeyError):
-        return f"it asks for {error}, which is not known"
-    told = list(takewhile(lambda line: line.endswith(":"), lines))
-    return " ".join(lines[: len(told) + 1])
 
 
 def _reason(error: Exception) -> str:
@@ -265,19 +283,27 @@ def _reason(error: Exception) -> str:
         return "it has no tokenizer.json; save the model's tokenizer beside it with transformers' save_pretrained"
     if "trust_remote_code" in text:
         return "it needs code from its repository, which is never run; use a model that transformers knows"
-    return _cause(error)
+    if text.startswith("Error while serializing"):
+        why = text.rpartition("I/O error: ")[2]
+        return (
+            "some of its weights have to be written again before they can be read from disk as they are needed, and "
+            f"{gettempdir()} refuses ({why}): set TMPDIR to a place with room"
+        )
+    return cause(error)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' warnings and bars: what matters of them is checked and said in one line."""
-    logging = transformers.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging, placing = transformers.logging, getLogger("accelerate.big_modeling")
+    levels, bars = (logging.get_verbosity(), placing.level), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    placing.setLevel("ERROR")
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        logging.set_verbosity(levels[0])
+        placing.setLevel(levels[1])
         if bars:
             logging.enable_progress_bar()

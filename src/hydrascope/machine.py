@@ -82,8 +82,8 @@ def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
         lines[:1] += [torch.cuda.get_device_name()]
     for dtype in (torch.float32, torch.bfloat16):
         # On a processor without instructions for it a product in bfloat16 may take minutes.
-        size = LARGE if dtype == torch.float32 or is_choice(torch.empty(0, dtype=dtype)) else LARGE // 8
-        for name in ("matmul", "onednn") if is_choice(torch.empty(0, dtype=dtype)) else ("matmul",):
+        size = LARGE if dtype == torch.float32 or is_choice(dtype) else LARGE // 8
+        for name in ("matmul", "onednn") if is_choice(dtype) else ("matmul",):
             flops = rate(name, size, dtype, seconds)
             lines.append(f"{_dtype(dtype)}, {name}: {flops / 1e9:,.0f} GFLOP/s, {size:,} × {size:,} × {size:,}")
     if model is None:
@@ -108,7 +108,7 @@ def slower_than_float32(dtype: torch.dtype, seconds: float = 0.02) -> float | No
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return None
-    name = "onednn" if is_choice(torch.empty(0, dtype=dtype)) else "matmul"
+    name = "onednn" if is_choice(dtype) else "matmul"
     ratio = rate("matmul", _SMALL, torch.float32, seconds) / rate(name, _SMALL, dtype, seconds)
     return ratio if ratio > 1 else None
 

@@ -129,7 +129,7 @@ def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, target: int
 
 def logits_of(model: LanguageModel, residual: Float[Tensor, "run width"]) -> Float[Tensor, "run vocabulary"]:
     """The logits that the model makes of final residual streams, soft-cap included, in float32 or wider."""
-    logits = model.unembedding(model.final_norm(residual.to(model.dtype))) * model.logit_scale
+    logits = model.unembedded(model.final_norm(residual.to(model.dtype))).to(residual.device)
     logits = logits.to(wider(logits.dtype))
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hydrascope.anatomy import Anatomy, anatomy_of
 from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.errors import HydrascopeError
+from hydrascope.offload import home, kept
 from hydrascope.projection import Projection, weight_of
 
 
@@ -197,8 +198,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.hf.device
+        """Where token ids enter the model, and what is measured stays."""
+        return home(self.hf.get_input_embeddings())
 
     @property
     def width(self) -> int:
@@ -219,7 +220,9 @@ class LanguageModel:
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
-        return self.unembedding.weight.detach().mean(0, dtype=wider(self.dtype))
+        weight = kept(self.unembedding)
+        assert weight is not None
+        return weight.detach().mean(0, dtype=wider(self.dtype)).to(self.device)
 
     @property
     def context_length(self) -> int | None:
@@ -228,6 +231,15 @@ class LanguageModel:
             if getattr(self.config, name, None) is not None:
                 return int(getattr(self.config, name))
         return None
+
+    def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
+        """The logits of what the final norm gives, before any final soft-cap."""
+        return self.unembedding(normed).to(normed.device) * self.logit_scale
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """The devices that blocks compute on: most often one."""
+        return {home(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
 
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""

@@ -7,11 +7,14 @@ the units and the projection's bias add up to the layer in every run.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from hydrascope.offload import kept
 
 
 @dataclass(frozen=True)
@@ -47,29 +50,38 @@ class Projection:
         """Where the value of `unit` stands in the projection's input."""
         return slice(unit * self.width, (unit + 1) * self.width)
 
+    def weight(self, like: Tensor) -> Float[Tensor, "stream columns"]:
+        """W, in the dtype of `like` and where that is."""
+        return _out_in(self.module, kept(self.module)).to(like)
+
+    def through(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows stream"]:
+        """The projection's output, from all units' values."""
+        # The module's own computation, past any hooks on it.
+        return self.module.forward(values).to(values.device)
+
     def projected(self, values: Float[Tensor, "*rows width"], unit: int) -> Float[Tensor, "*rows stream"]:
         """What `unit` adds to the projection's output: W v, without the bias."""
-        return values @ weight_of(self.module)[:, self.columns(unit)].T.to(values.dtype)
+        return values @ self.weight(values)[:, self.columns(unit)].T
 
     def written(self, values: Float[Tensor, "*rows columns"], unit: int) -> Float[Tensor, "*rows stream"]:
         """What `unit` adds to the layer's output, of all units' values."""
         projected = self.projected(values[..., self.columns(unit)], unit)
-        return projected if self.norm is None else self.scaled(projected, self.module.forward(values))
+        return projected if self.norm is None else self.scaled(projected, self.through(values))
 
     def scaled(self, part: Float[Tensor, "*rows stream"], whole: Float[Tensor, "*rows stream"]) -> Tensor:
         """What the layer writes of a part of the projection's output: at the scale that the norm has for the whole."""
-        return part if self.norm is None else part * self.gain(part.dtype) / self.scale(whole)[..., None]
+        return part if self.norm is None else part * self.gain(part) / self.scale(whole)[..., None]
 
-    def gain(self, dtype: torch.dtype) -> Float[Tensor, "stream"]:
-        """G of the norm after the projection."""
+    def gain(self, like: Tensor) -> Float[Tensor, "stream"]:
+        """G of the norm after the projection, in the dtype of `like` and where that is."""
         assert self.norm is not None
-        weight: Tensor = self.norm.weight  # type: ignore[assignment]
-        return weight.to(dtype) + self.offset
+        weight = kept(self.norm)
+        assert weight is not None
+        return weight.to(like) + self.offset
 
     def after(self, projected: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows stream"]:
         """The layer's output, from the projection's."""
-        # The norm's own computation, past any hooks on it.
-        return projected if self.norm is None else self.norm.forward(projected)
+        return projected if self.norm is None else self.norm.forward(projected).to(projected.device)
 
     def scale(self, projected: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows"]:
         """σ of the norm after the projection, from the projection's output."""
@@ -79,11 +91,14 @@ class Projection:
     def pulled_back(self, direction: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows columns"]:
         """Wᵀ G a: against it a value is read as it stands, ⟨y, a⟩ = ⟨v, Wᵀ G a⟩ / σ, with no product of its own."""
         if self.norm is not None:
-            direction = direction * self.gain(direction.dtype)
-        return direction @ weight_of(self.module).to(direction.dtype)
+            direction = direction * self.gain(direction)
+        return direction @ self.weight(direction)
 
 
 def weight_of(module: nn.Module) -> Float[Tensor, "stream columns"]:
-    """The weight of a linear module, `[out, in]`."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
+    """The weight of a linear module, `[out, in]`, as it stands: without numbers where those are elsewhere."""
+    return _out_in(module, module.weight)
+
+
+def _out_in(module: nn.Module, weight: Any) -> Float[Tensor, "stream columns"]:
     return weight.T if isinstance(module, Conv1D) else weight

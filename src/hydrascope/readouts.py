@@ -24,6 +24,7 @@ from torch import Tensor
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
+from hydrascope.offload import kept
 from hydrascope.prompts import shown
 
 #: Readouts at the final residual stream, in `Linear.before`.
@@ -249,23 +250,29 @@ def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | Non
     added = torch.tensor(plus, device=model.device)
     subtracted = None if minus is None else torch.tensor(minus, device=model.device)
     wide = wider(model.dtype)
-    weight, bias = model.unembedding.weight, getattr(model.unembedding, "bias", None)
-    less = model.mean_unembedding if subtracted is None else weight[subtracted].to(wide)
-    direction, constant = _through_norm(model, weight[added].to(wide) - less)
+    weight, bias = kept(model.unembedding), kept(model.unembedding, "bias")
+    assert weight is not None
+    less = model.mean_unembedding if subtracted is None else _rows(weight, subtracted).to(wide)
+    direction, constant = _through_norm(model, _rows(weight, added).to(wide) - less)
     if bias is not None:
-        bias = bias.to(wide)
+        bias = bias.to(added.device, wide)
         constant = constant + bias[added] - (bias.mean() if subtracted is None else bias[subtracted])
     return Linear(direction * model.logit_scale, constant * model.logit_scale, FINAL, (added, subtracted))
 
 
+def _rows(weight: Tensor, tokens: Tensor) -> Tensor:
+    """The rows of some tokens, wherever the whole is."""
+    return weight[tokens.to(weight.device)].to(tokens.device)
+
+
 def _through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """The direction and the constant with which `vectors` `[prompt, width]` read the final norm's output."""
-    norm, wide = model.final_norm, vectors.dtype
-    direction = vectors * (norm.weight.to(wide) + model.anatomy.norm_offset)
+    gain, bias = kept(model.final_norm), kept(model.final_norm, "bias")
+    assert gain is not None
+    direction = vectors * (gain.to(vectors) + model.anatomy.norm_offset)
     if model.anatomy.norm_kind == "layer":
         direction = direction - direction.mean(-1, keepdim=True)
-    bias = getattr(norm, "bias", None)
-    return direction, vectors.new_zeros(len(vectors)) if bias is None else vectors @ bias.to(wide)
+    return direction, vectors.new_zeros(len(vectors)) if bias is None else vectors @ bias.to(vectors)
 
 
 def final_scale(model: LanguageModel, residual: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:

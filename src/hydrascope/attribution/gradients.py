@@ -111,8 +111,14 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
     """Refuse a model in which no gradient goes through some layer, on one prompt.
 
     Raises:
-        HydrascopeError: the gradient of what a layer writes, with respect to what enters its block, isn't there.
+        HydrascopeError: the gradient of what a layer writes, with respect to what enters its block, isn't there; or
+            blocks are on several devices.
     """
+    if len(model.devices) > 1:
+        devices = " and ".join(sorted(map(str, model.devices)))
+        raise HydrascopeError(
+            f"the blocks of {model.name} are on {devices}: attribution needs one device; load it with offload"
+        )
     entering: dict[int, Tensor] = {}
     written: dict[Component, Tensor] = {}
 
@@ -159,15 +165,16 @@ def _stopped(component: Component, why: str = "") -> HydrascopeError:
 @contextmanager
 def _remembering(model: LanguageModel) -> Iterator[None]:
     """As `model.measuring`, with gradients: of activations, never of weights."""
-    trained = [parameter for parameter in model.hf.parameters() if parameter.requires_grad]
+    # By name: what is fetched when its module runs is another object afterwards.
+    trained = [name for name, parameter in model.hf.named_parameters() if parameter.requires_grad]
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
+        for name in trained:
+            model.hf.get_parameter(name).requires_grad_(False)
         with model.measuring(), torch.enable_grad():
             yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        for name in trained:
+            model.hf.get_parameter(name).requires_grad_(True)
 
 
 def _read(

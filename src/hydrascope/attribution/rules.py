@@ -17,6 +17,7 @@ from hydrascope.engines.attention import Attend, attending, capped, softmax
 from hydrascope.engines.hooks import Handle, hooked, on_input
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
+from hydrascope.offload import kept
 from hydrascope.projection import weight_of
 
 #: How far a norm's output may be from what its formula gives, as a share of its largest number: narrow dtypes round.
@@ -148,7 +149,7 @@ def _norms(model: LanguageModel) -> list[Any]:
 def _freeze(model: LanguageModel, norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
     """What `norm` gives, its scale a constant to autograd."""
     wide = wider(output.dtype)
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    weight, bias = kept(norm), kept(norm, "bias")
     gain = 1.0 if weight is None else weight.to(wide) + model.anatomy.norm_offset
     like = frozen_norm(args[0].to(wide), gain, model.eps_of(norm), centred="LayerNorm" in type(norm).__name__)
     expected = output.detach().to(wide) - (0 if bias is None else bias.to(wide))

@@ -77,7 +77,7 @@ class Asides:
             projection = self.model.projection(layer)
             is_held = self._is_held(asides, values.shape[-1])
             mixed = torch.where(is_held, values[:, :1], values[:, self.source[partly]])
-            through = projection.module.forward(mixed)
+            through = projection.through(mixed)
             found.append(Reacting(partly, projection.after(through), mixed, None if projected is None else through))
         for each in found:
             change = each.output.to(self.change.dtype) - output[:, :1].to(self.change.dtype)

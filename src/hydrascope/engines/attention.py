@@ -69,10 +69,11 @@ class Prefix:
         # Copies: a view would keep all that they are cut from.
         self.keys[layer], self.values[layer] = key[:, :, : self.before].clone(), value[:, :, : self.before].clone()
         prompts = torch.arange(len(key), device=key.device)[:, None]
-        seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, self.suffix]
+        start, suffix = self.start.to(key.device), self.suffix.to(key.device)
+        seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, suffix]
         positions = torch.arange(self.before, device=key.device)
-        self.visible[layer] = seen[:, :, : self.before] & (positions < self.start[:, None, None])
-        self.own[layer] = seen.gather(2, self.suffix[:, None].expand(-1, self.length, -1))
+        self.visible[layer] = seen[:, :, : self.before] & (positions < start[:, None, None])
+        self.own[layer] = seen.gather(2, suffix[:, None].expand(-1, self.length, -1))
 
 
 @contextmanager

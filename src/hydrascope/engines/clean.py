@@ -41,7 +41,7 @@ class CleanRun:
 
     def logits(self, model: LanguageModel) -> Float[Tensor, "place vocabulary"]:
         """The model's logits, before any final soft-cap."""
-        return model.unembedding(self.normed) * model.logit_scale
+        return model.unembedded(self.normed)
 
 
 def clean_run(
@@ -69,12 +69,12 @@ def clean_run_at(
         HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
     ids, _ = padded(tokens, model.device)
-    places = prompts.to(model.device), positions.to(model.device)
     kept: dict[Component | str, Tensor] = {}
 
     def keep(name: Component | str, hidden: Tensor) -> None:
+        places = prompts.to(hidden.device), positions.to(hidden.device)
         # A copy: some blocks go on to write into the tensors they have read.
-        kept[name] = by_prompt(hidden, len(tokens))[places].clone()
+        kept[name] = by_prompt(hidden, len(tokens))[places].clone().to(model.device)
 
     def hooks() -> Iterator[Handle]:
         yield on_input(model.layers[0], partial(keep, "embed"))

@@ -4,7 +4,7 @@ import ctypes
 import functools
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,12 @@ from transformers.pytorch_utils import Conv1D
 
 from hydrascope.engines.routines import ROUTINES, Product, Routines, chosen
 from hydrascope.model import LanguageModel
+from hydrascope.offload import home
 from hydrascope.projection import weight_of
 
 Forward = Callable[[Tensor], Tensor]
+
+_CPU = torch.device("cpu")
 
 #: The form of GELU that each of transformers' modules computes, by PyTorch's name for it. Some are written as several
 #: tensor operations there.
@@ -41,16 +44,38 @@ def fast_kernels(model: LanguageModel, routines: Routines) -> Iterator[None]:
         if gelu is not None:
             forwards[gelu] = nn.Identity().forward
     for module in model.hf.modules():
-        if module not in forwards and "forward" not in vars(module) and (form := _GELU_FORMS.get(type(module))):
+        if module not in forwards and _computing(module) and (form := _GELU_FORMS.get(type(module))):
             # In place: the input is the output of the projection before, which nothing else reads.
             forwards[module] = functools.partial(torch.ops.aten.gelu_, approximate=form)
-    for module, forward in forwards.items():
-        module.forward = forward
+    with ExitStack() as stack:
+        for module, forward in forwards.items():
+            stack.enter_context(_replaced(module, forward))
+        yield
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+    """Let `module` compute by `forward`."""
+    name = _computing(module)
+    assert name is not None
+    before = vars(module).get(name)
+    setattr(module, name, forward)
     try:
         yield
     finally:
-        for module in forwards:
-            del module.forward
+        if before is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, before)
+
+
+def _computing(module: nn.Module) -> str | None:
+    """The attribute by which `module` computes as its class does; None where it is somebody's own code, which stays."""
+    if "forward" not in vars(module):
+        return "forward"
+    # accelerate's own fetches the weights and calls what it found.
+    found = vars(module).get("_old_forward")
+    return "_old_forward" if getattr(found, "__func__", None) is type(module).forward else None
 
 
 def fastest_routines(model: LanguageModel) -> dict[str, str]:
@@ -70,9 +95,8 @@ def products(model: LanguageModel) -> set[Product]:
 
 def _multiplying(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
     """The modules that multiply by a weight, what they multiply, and the GELU that is computed with it."""
-    # Somebody's own forward already, as accelerate's, stays.
-    free = [module for module in model.hf.modules() if "forward" not in vars(module)]
-    linears = [module for module in free if type(module) in (nn.Linear, Conv1D) and is_choice(module.weight)]
+    free = [module for module in model.hf.modules() if _computing(module)]
+    linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, home(m))]
     pairs = dict(pair for module in free if (pair := _widening_and_gelu(module)))
     found: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
     for linear in linears:
@@ -96,13 +120,13 @@ def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether somebody's own code sees what the module is given or gives: it must compute that, and nothing else."""
-    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
+    return _computing(module) is None or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def is_choice(weight: Tensor) -> bool:
-    """Whether PyTorch has two libraries that can multiply by `weight`."""
+def is_choice(dtype: torch.dtype, device: torch.device = _CPU) -> bool:
+    """Whether PyTorch has two libraries that can multiply numbers of `dtype` on `device`."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and weight.device.type == "cpu" and weight.dtype in _dtypes()
+    return known and device.type == "cpu" and dtype in _dtypes()
 
 
 @functools.cache
@@ -113,9 +137,9 @@ def _dtypes() -> tuple[torch.dtype, ...]:
 
 def _product(linear: nn.Module, product: Product, routines: Routines) -> Forward:
     """`linear`, and the GELU after it, by the routine chosen for it."""
-    weight, routine = weight_of(linear), ROUTINES[routines[str(product)]]
-    bias: Tensor | None = linear.bias  # type: ignore[assignment]
-    return lambda hidden: routine(hidden, weight, bias, product.gelu)
+    routine = ROUTINES[routines[str(product)]]
+    # Looked up in each call: weights may be there no longer than that.
+    return lambda hidden: routine(hidden, weight_of(linear), linear.bias, product.gelu)  # type: ignore[arg-type]
 
 
 @functools.cache

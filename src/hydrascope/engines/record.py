@@ -43,7 +43,7 @@ class Record:
             self._read_layer(layer, slice(None), clean.values[layer][:, None])
         for reads in self.reads.values():
             values = clean.values[reads.site][:, None]
-            projected = reads.projection.module.forward(values) if reads.projection.norm is not None else None
+            projected = reads.projection.through(values) if reads.projection.norm is not None else None
             self._store(reads.units, slice(None), reads.read(values, projected))
         #: [prompt, row, width] δ, what a row's overrides change at the final position.
         self.delta = torch.zeros(prompts, rows, model.width, dtype=wide, device=model.device)

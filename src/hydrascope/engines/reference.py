@@ -204,14 +204,13 @@ class _Prompt:
                 after = before.clone()
                 for part in parts:
                     after[projection.columns(part.unit)] = self.patches[part][patch, slot]
-                outputs = [projection.after(projection.module.forward(values)).to(wide) for values in (before, after)]
+                outputs = [projection.after(projection.through(values)).to(wide) for values in (before, after)]
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
     def seen(self, rows: Sequence[Row]) -> _Seen:
         """Copies of the prompt, each with the overrides of a row."""
         model, request = self.model, self.request
-        positions = request.positions[self.index].to(model.device)
         values: dict[Component, Tensor] = {}
         before: dict[Component, Tensor] = {}
         streams: dict[int, Tensor] = {}
@@ -220,7 +219,8 @@ class _Prompt:
         def visit(site: Component, hidden: Tensor) -> Tensor:
             changed = hidden.clone()
             at = by_prompt(changed, len(rows))
-            before[site] = at[:, positions].clone()
+            positions = request.positions[self.index].to(at.device)
+            before[site] = at[:, positions].to(model.device)
             for number, (run, patch) in enumerate(rows):
                 if site in run.frozen:
                     at[number] = self.clean[site]
@@ -232,15 +232,16 @@ class _Prompt:
                     if component in run.frozen:
                         at[number, :, columns] = self.clean[site][:, columns]
                     else:
-                        at[number, positions, columns] = self.patches[component][patch]
-            values[site] = at[:, -1].clone()
+                        at[number, positions, columns] = self.patches[component][patch].to(at.device)
+            # A copy, on whichever device.
+            values[site] = at[:, -1].clone().to(model.device)
             for number, (run, _) in enumerate(rows):
                 if site.whole in run.frozen:
                     values[site][number] = self.clean[site][-1]  # a layer that is frozen, and all of its units
             return changed
 
         def keep(block: int, hidden: Tensor) -> None:
-            streams[block] = by_prompt(hidden, len(rows))[:, -1].clone()
+            streams[block] = by_prompt(hidden, len(rows))[:, -1].clone().to(model.device)
 
         def hooks() -> Iterator[Handle]:
             for block in request.readouts.blocks:
@@ -254,5 +255,5 @@ class _Prompt:
         held = [[component for component in run.frozen if component.is_input] for run, _ in rows]
         with holding(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
-        logits = (model.unembedding(normed[0]) * model.logit_scale).to(wider(model.dtype))
+        logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         return _Seen(values, before, streams, logits)

@@ -128,8 +128,10 @@ class _Sweep:
         return by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
 
     def _final(self, rows: Tensor) -> Tensor:
-        """`[prompt, row, width]` the final position of each row."""
-        return rows[:, :, 0] if self.length == 1 else rows[self.prompts, :, self.last]
+        """`[prompt, row, width]` the final position of each row, on the device where readings are kept."""
+        if self.length == 1:
+            return rows[:, :, 0].to(self.model.device)
+        return rows[self.prompts.to(rows.device), :, self.last.to(rows.device)].to(self.model.device)
 
     def _count(self) -> int:
         """How many rows are on their way."""
@@ -143,7 +145,7 @@ class _Sweep:
         parents = self.record.parents(branches)
         if parents is None:
             return rows[:, :1].expand(-1, len(branches) * self.request.patches, *rows.shape[2:])
-        return rows[:, parents]
+        return rows[:, parents.to(rows.device)]
 
     def _joins_inside(self, layer: Component) -> bool:
         """Whether rows that start at `layer` join within the block: attention, where the MLP reads what it wrote.
@@ -248,9 +250,14 @@ class _Sweep:
                 places += [
                     self.record.first(branch) + (patch if branch else 0) for patch in range(self.request.patches)
                 ]
-            here = torch.tensor(places, device=rows.device)[:, None]
-            kept = rows[self.prompts[:, None, None], here, self.positions[:, None]]
+            here = torch.tensor(places)[:, None]
+            kept = rows[self._at(rows, here)].to(self.model.device)
             self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
+
+    def _at(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The places of some rows at all ablated positions."""
+        each = self.prompts[:, None, None], which, self.positions[:, None]
+        return tuple(place.to(rows.device) for place in each)  # type: ignore[return-value]
 
     def _after_those_on_their_way(self, starting: Sequence[int]) -> dict[int, int]:
         """The first row of each branch that joins now."""
@@ -289,8 +296,8 @@ class _Sweep:
             if self.length == 1:
                 rows[:, here, 0, columns] = values[:, :, 0]
             else:
-                places = torch.arange(first, here.stop, device=rows.device)[:, None]
-                rows[self.prompts[:, None, None], places, self.positions[:, None], columns] = values
+                which = torch.arange(first, here.stop, device=rows.device)[:, None]
+                rows[*self._at(rows, which), columns] = values.to(rows.device)
             self.record.change(component, branch, change)
 
     def _change(self, values: Tensor, clean: Tensor) -> Tensor:
