@@ -18,13 +18,14 @@ from torch import Tensor
 from hydrascope import balance
 from hydrascope.ablation import drawn
 from hydrascope.bank import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly, positions_of
-from hydrascope.clean_values import Keep, Part, in_memory, is_written, on_disk, read_part, write_part
+from hydrascope.clean_values import ROOM, Keep, Part, in_memory, is_written, on_disk, read_part, write_part
 from hydrascope.engines import Request
 from hydrascope.engines.clean import CleanRun
 from hydrascope.engines.request import sites_read
 from hydrascope.engines.shared import Shared, shared, shared_and_clean_run_at
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, is_on_disk, spare_bytes, within_memory
+from hydrascope.places import disk
 from hydrascope.plan import Plan
 from hydrascope.progress import Advance
 from hydrascope.readouts import Readouts
@@ -120,11 +121,12 @@ def clean_runs_by_workers(plan: Plan, batch: Batch, blocks: Sequence[range], wor
 
     for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):
         found, _ = within_memory(partial(part, block), batch)
-        write_part(workers.clean, block.start, found)
+        with disk(f"cannot keep clean values beside {workers.path}", ROOM):
+            write_part(workers.clean, block.start, found)
     parts = ((block, read_part(workers.clean, block.start)) for block in blocks)
-    clean = clean_runs_of_parts(
-        plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites, parts, _targets(plan), keep
-    )
+    known = plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites
+    with disk(f"cannot read what workers left beside {workers.path}", "start again"):
+        clean = clean_runs_of_parts(*known, parts, _targets(plan), keep)
     drawn(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 

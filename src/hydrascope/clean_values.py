@@ -16,6 +16,8 @@ from hydrascope.places import disk
 #: Makes room for the `[row, columns]` values at a site, to be written.
 Keep = Callable[[int, int, torch.dtype], Float[Tensor, "row columns"]]
 
+ROOM = "make room, or measure fewer prompts"
+
 #: What the clean runs of some prompts leave, by name.
 Part = dict[str, Tensor]
 
@@ -34,7 +36,10 @@ def on_disk(folder: Path) -> Keep:
 
     def keep(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         size = rows * columns
-        with disk(*_failure(folder)), tempfile.NamedTemporaryFile(prefix=".hydrascope-", dir=folder) as file:
+        with (
+            disk(f"cannot keep clean values in {folder}", ROOM),
+            tempfile.NamedTemporaryFile(prefix=".hydrascope-", dir=folder) as file,
+        ):
             # All of it now: where a disk is full later, writing to what is mapped ends the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, max(size * dtype.itemsize, 1))
@@ -48,15 +53,14 @@ def write_part(folder: Path, start: int, part: Part) -> None:
     """Keep what the prompts from `start` on leave where other processes, of other machines too, can read it.
 
     Raises:
-        HydrascopeError: the disk refuses.
+        OSError: the disk refuses.
     """
-    with disk(*_failure(folder)):
-        folder.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(save(part))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).rename(_file(folder, start))
+    folder.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(save(part))
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).rename(_file(folder, start))
 
 
 def is_written(folder: Path, start: int) -> bool:
@@ -68,18 +72,13 @@ def read_part(folder: Path, start: int) -> Part:
     """What `write_part` kept.
 
     Raises:
-        HydrascopeError: it can't be read.
+        OSError: it can't be read.
     """
-    with disk(f"cannot read the clean values in {folder}", "start again"):
-        try:
-            return load_file(_file(folder, start))
-        except safetensors.SafetensorError as error:
-            raise OSError(f"of the prompts from {start} on: {error}") from error
+    try:
+        return load_file(_file(folder, start))
+    except safetensors.SafetensorError as error:
+        raise OSError(f"the clean values of the prompts from {start} on are damaged") from error
 
 
 def _file(folder: Path, start: int) -> Path:
     return folder / f"{start}.safetensors"
-
-
-def _failure(folder: Path) -> tuple[str, str]:
-    return f"cannot keep clean values in {folder}", "make room, or measure fewer prompts"

@@ -18,7 +18,7 @@ from faults.disk import Killed, failing
 from hydrascope import writing
 from hydrascope.clean_values import write_part
 from hydrascope.errors import HydrascopeError
-from hydrascope.places import recover
+from hydrascope.places import disk, recover
 from hydrascope.store import open_results
 from hydrascope.workers import at_work
 
@@ -60,7 +60,8 @@ def joined(path: Path) -> None:
     recover(path)
     with at_work(path) as workers:
         for block in workers.share([range(4), range(4, 7)], lambda block: False, "clean-"):
-            write_part(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
+            with disk(f"cannot keep clean values beside {path}"):
+                write_part(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
         with workers.turn():
             workers.agreed(lambda: {"measured": 0})
             writer = writing.resume(path, workers) if path.exists() else create_for(path, NEW, _KNOWN, workers=workers)
