@@ -182,6 +182,14 @@ def test_a_file_of_a_model_that_is_a_pipe(told: Told, folder: Path, tmp_path: Pa
     assert "config.json: it is a pipe or a device; give a file" in told("check", tmp_path / "model")
 
 
+def test_weights_that_are_a_link_to_themselves(told: Told, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    weights.unlink()
+    weights.symlink_to(weights)
+    assert "model.safetensors: Too many levels of symbolic links" in told("check", tmp_path / "model")
+
+
 def test_what_may_not_be_read_is_not_called_missing(
     told: Told, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def test_help_and_version_answer_without_pytorch() -> None:
     assert output.stdout.endswith("0 False\n")
     assert all(
         command in output.stdout
-        for command in ("run", "figures", "summary", "compare", "export", "check", "demo", "motifs")
+        for command in ("run", "figures", "summary", "compare", "export", "check", "demo", "motifs", "paths", "circuit")
     )
 
 

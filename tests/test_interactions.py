@@ -1,9 +1,13 @@
 """Who covers for whom: against runs made one by one, on the phantom, and by identities that hold for any model."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from alone import PROMPTS, total
+from brute import plain_effects
+from plain import Plain, Reader, exactly_normed, loaded
 from tiny import tiny
 
 import hydrascope as hs
@@ -25,6 +29,26 @@ def test_differences_of_runs_made_one_by_one(case):
     # A part with itself, and a layer with a part of it.
     for u, v in (("attn.0", "attn.0"), ("attn.1", "head.1.2")):
         assert found["interaction"].sel(first=u, second=v).isnull().all()
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama"])
+def test_pairs_of_heads_by_plain_forward_passes(case):
+    """Both heads overwritten by hooks of the test's own: of one layer, and of layers that follow each other."""
+    model, ablation = exactly_normed(loaded(case)), hs.Resample(2, 3)
+    heads = ["head.0.1", "head.1.2", "head.1.3", "head.2.0"]
+    found = hs.interactions(model, PROMPTS, heads, ablation)
+    sources = hs.sweep(model, PROMPTS, ablation, ablate=heads[0])["patch_prompt"].values
+
+    def effect(clean: Plain, ablated: Plain) -> float:
+        reader = Reader.of_logit(model, int(clean.logits.argmax()))
+        return reader.whole(ablated) - reader.whole(clean)
+
+    effects = {pair: each.mean(-1) for pair, each in plain_effects(model, PROMPTS, sources, heads, effect).items()}
+    for i, j in combinations(range(len(heads)), 2):
+        expected = effects[frozenset((i, j))] - effects[frozenset((i,))] - effects[frozenset((j,))]
+        one = found["interaction"].isel(readout=0).sel(first=heads[i], second=heads[j])
+        np.testing.assert_allclose(one, expected, atol=1e-10)
+        assert abs(expected).max() > 1e-5
 
 
 def test_what_does_not_meet_does_not_interact():

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.ablation import Ablation
-from hydrascope.components import Selection, selected
+from hydrascope.components import Component, Parts, Selection, selected
 from hydrascope.errors import HydrascopeError
-from hydrascope.joint import joint_effects
+from hydrascope.joint import joint_effects, require_affordable
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import bounded
 from hydrascope.model import LanguageModel
@@ -90,6 +90,29 @@ def faithfulness(
     ratios = xr.Dataset({name: bounded(found[name], found["everything"]) for name in ("faithfulness", "cpr", "cmd")})
     texts = {name: results[name] for name in ("text", "target_text")}
     return ratios.merge(samples).assign(kept=("share", kept)).assign_coords(texts).assign_attrs(results.attrs)
+
+
+def growing(model: Parts, keep: Selection, of: Selection) -> tuple[list[Component], list[float]]:
+    """The order and the shares for `faithfulness` that keep none of some parts, the first, the first two, … and all.
+
+        >>> growing(model, "attn.3,mlp.5", "layers")                                       # doctest: +SKIP
+
+    Args:
+        keep: parts, the most important first.
+        of: all parts, those among them; the others are ablated, but in the last circuit, which is the whole model.
+
+    Raises:
+        HydrascopeError: a part to keep isn't among the others, or there are too many.
+    """
+    first, every = selected(model, keep), selected(model, of)
+    if strangers := [part for part in first if part not in every]:
+        raise HydrascopeError(
+            f"{strangers[0]} can't be kept, since it is not among the parts that are ablated: have it among these"
+        )
+    require_affordable(len(first) + 1, "keep fewer parts")
+    rest = [part for part in every if part not in first]
+    kept = [*range(len(first) + 1), *([len(every)] if rest else [])]
+    return [*first, *rest], [number / len(every) for number in kept]
 
 
 def _areas(means: xr.Dataset) -> xr.Dataset:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from hydrascope import __version__
+from hydrascope.cli_circuits import circuit, paths
+from hydrascope.cli_measure import asked_of, measure, measure_here, measured
 from hydrascope.cli_options import (
     Device,
     DeviceMapped,
@@ -20,22 +22,17 @@ from hydrascope.cli_options import (
     Overwrite,
     Revision,
     Unused,
-    asked_of,
-    measure,
-    measure_here,
-    measured,
     measuring,
     say,
     to_place,
 )
 from hydrascope.cli_pages import explore, report
-from hydrascope.cli_results import Norm, Readout, Results, opened, require_new
+from hydrascope.cli_results import Norm, Readout, Results, opened, require_new, show
 from hydrascope.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
 if TYPE_CHECKING:
     import xarray as xr
-    from rich.console import RenderableType
 
 app = typer.Typer(
     help="The instrument that shows how a language model repairs itself.",
@@ -172,7 +169,11 @@ def rank(
         say(importances_as_csv(table).rstrip("\n"))
         return
     estimates = {name: each for name, each in found.items() if "estimate" in each}
-    _print(importances(table, scores(results, estimates) if estimates else None))
+    show(importances(table, scores(results, estimates) if estimates else None))
+
+
+app.command()(paths)
+app.command()(circuit)
 
 
 @app.command()
@@ -210,19 +211,10 @@ def summary(
 
     found = formats.summarise(opened(results), readout=readout, sigma=norm)
     if format_ == "text":
-        _print(formats.render(found, full=full))
+        show(formats.render(found, full=full))
     else:
         write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
         say(write(found).rstrip("\n"))
-
-
-def _print(shown: "RenderableType") -> None:
-    from rich.console import Console
-
-    console = Console()
-    # What is not read on a terminal has no width of its own.
-    wide = console if console.is_terminal else Console(width=80)
-    wide.print(shown, soft_wrap=False)
 
 
 @app.command()
@@ -243,7 +235,7 @@ def compare(
     stems = [path.stem for path in results]
     names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
     found = compared({name: opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
-    _print(side_by_side(found))
+    show(side_by_side(found))
     if out is not None:
         from hydrascope.figures.comparison import figure_comparison
         from hydrascope.figures.style import save

@@ -10,6 +10,7 @@ from hydrascope.errors import HydrascopeError, printable
 
 if TYPE_CHECKING:
     import xarray as xr
+    from rich.console import RenderableType
 
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
 Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
@@ -44,6 +45,29 @@ def _shown(results: "xr.Dataset") -> "xr.Dataset":
     }
     texts = {key: printable(value) for key, value in results.attrs.items() if isinstance(value, str)}
     return results.assign_coords(labels).assign_attrs(texts)
+
+
+def show(shown: "RenderableType") -> None:
+    """Print what is made of text and tables."""
+    from rich.console import Console
+
+    console = Console()
+    # What is not read on a terminal has no width of its own.
+    wide = console if console.is_terminal else Console(width=80)
+    wide.print(shown, soft_wrap=False)
+
+
+def require_folder(out: Path) -> None:
+    """Refuse a folder that can't be made, before anything is computed for it.
+
+    Raises:
+        HydrascopeError: it can't, or is a file.
+    """
+    from hydrascope.places import require_room
+
+    if out.exists() and not out.is_dir():
+        raise HydrascopeError(f"cannot write to {out} (it is no folder): choose another place")
+    require_room(out / "figure.png")
 
 
 def require_new(out: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:

@@ -28,6 +28,9 @@ LAYER_OF: dict[UnitKind, LayerKind] = {"head": "attn", "neuron": "mlp"}
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 UNIT_OF: dict[LayerKind, UnitKind] = {layer: unit for unit, layer in LAYER_OF.items()}
 
+#: The receiver of a path that isn't a part: what goes to it goes to no other.
+LOGITS = "logits"
+
 _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 

@@ -1,6 +1,7 @@
 """A model's folder, looked over before anything is built from it: its configuration, and where its weights are."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -83,7 +84,8 @@ def _is_inside(path: Path, folder: Path) -> bool:
         return False
     here = folder.resolve()
     homes = [here, here.parents[1] / "blobs"] if here.parent.name == "snapshots" else [here]
-    return any(path.resolve().is_relative_to(home) for home in homes)
+    # Unlike Path.resolve, where links lead to each other, too: they can't be read, which is said later.
+    return any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes)
 
 
 def shapes(paths: list[Path]) -> dict[str, list[int]]:

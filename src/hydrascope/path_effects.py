@@ -18,6 +18,7 @@ from hydrascope.ablation import Ablation, Patches, Resample, drawn
 from hydrascope.bank import CleanRuns
 from hydrascope.components import (
     INPUT_KINDS,
+    LOGITS,
     Component,
     InputKind,
     Run,
@@ -33,9 +34,6 @@ from hydrascope.model import LanguageModel
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Logit, Readouts, Tokens
 from hydrascope.runs import sweep
-
-#: The receiver that isn't a part: what goes to it goes to no other.
-LOGITS = "logits"
 
 _DIMS = ("readout", "prompt", "sender", "receiver")
 

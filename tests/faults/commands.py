@@ -65,6 +65,7 @@ def _command(arguments: list[str], said: list[Path]) -> None:
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _at_home(said[0].parent / "home" / "here")
     _in_short()
     sys.argv = ["hydrascope", *arguments]
     start = time.process_time()
@@ -72,6 +73,13 @@ def _command(arguments: list[str], said: list[Path]) -> None:
         cli.main()
     finally:
         said[2].write_text(str(time.process_time() - start))
+
+
+def _at_home(here: Path) -> None:
+    """Places that are named by chance are in `here`, or not far above it."""
+    here.mkdir(parents=True)
+    os.chdir(here)
+    os.environ["HOME"] = str(here)
 
 
 def _in_short() -> None:

@@ -65,7 +65,7 @@ def given(folder: Path) -> Path:
     heads = {"ablate": "heads", "read": "heads", "readouts": hs.Placebo(2)}
     for name, asked in (
         ("heads", heads),
-        ("who", {"ablate": hs.Mediation("attn", "layers")}),
+        ("who", {"ablate": hs.Mediation("attn", "layers,value.1.2")}),
         ("pairs", {"ablate": hs.Interactions("layers")}),
     ):
         hs.run(model, prompts, hs.Zero(), out=folder / f"{name}.zarr", **asked)
@@ -84,7 +84,9 @@ def prompts(folder: Path, place: Path, drawn: random.Random) -> list[str]:
         _no_file(file, drawn)
     else:
         file.write_bytes(_content(drawn))
-    line = command(drawn.choice(("run", "run", "mediate", "interact", "rank", "explore")), drawn, "prompts")
+    line = command(
+        drawn.choice(("run", "run", "mediate", "interact", "rank", "paths", "circuit", "explore")), drawn, "prompts"
+    )
     return [*without(line, "--prompts"), "--prompts", str(file)]
 
 
@@ -169,8 +171,10 @@ def _break(model: Path, drawn: random.Random) -> None:
 
 def _edit(file: Path, drawn: random.Random) -> None:
     """Another value for something in a JSON file, however deep, or nothing in its place."""
+    if not file.is_file():
+        return
     try:
-        document = node = json.loads(file.read_bytes()) if file.is_file() else None
+        document = node = json.loads(file.read_bytes())
     except (ValueError, RecursionError):  # what was broken before
         return
     while isinstance(node, dict | list) and node:

@@ -13,39 +13,11 @@ from hydrascope import cli
 HOSTILE = (
     *("", " ", "a\nb", "a\tb", "a\x1b[2Jb", "\u202eabc", "naïve 🙂", "\udcff", 5000 * "9", 300 * "a", 3000 * "é"),
     *(",", ",,", "|", "+", ".", "..", "-", "--", "-h", "@", "=", "None", "null", "true", "[]", "{}", "%", "%s", "{0}"),
-    *(
-        "$HOME",
-        "`id`",
-        "x=y",
-        "٣",
-        "²",
-        "0",
-        "1",
-        "-1",
-        "2",
-        "7",
-        "1.5",
-        "nan",
-        "inf",
-        "-inf",
-        "1e308",
-        "1e-320",
-        "0x10",
-    ),
-    *(
-        "1_000",
-        "100000000000000000000",
-        "/",
-        "/dev/null",
-        "/dev/zero",
-        "/proc/self/mem",
-        "~",
-        "~nobody-here/x",
-        "../..",
-    ),
-    *("a/../../b", "file://x", "{folder}/none", "{folder}/nothing", "{folder}/pipe.txt", "{folder}/folder.txt"),
-    *("{folder}/prompts.txt", "{folder}/prompts.txt/under", "{folder}/model", "{folder}/r.zarr", "{folder}/other.zarr"),
-    "{folder}/loop",
+    *("$HOME", "`id`", "x=y", "٣", "²", "0", "1", "-1", "2", "7", "1.5", "nan", "inf", "-inf", "1e308", "0x10"),
+    *("1e-320", "1_000", "100000000000000000000", "/proc", "/dev/null", "/dev/zero", "/proc/self/mem", "~", "../.."),
+    *("~nobody-here/x", "a/../../b", "file://x", "{folder}/none", "{folder}/nothing", "{folder}/pipe.txt"),
+    *("{folder}/folder.txt", "{folder}/prompts.txt", "{folder}/prompts.txt/under", "{folder}/model", "{folder}/r.zarr"),
+    *("{folder}/other.zarr", "{folder}/loop"),
 )
 
 #: What fits an option, or almost, by its name.
@@ -75,11 +47,9 @@ _FITTING = {
     "direction:{folder}/probe.npy@9 direction:{folder}/two.npy direction:{folder}/pipe.txt",
     "results": "{folder}/who.zarr {folder}/pairs.zarr {folder}/heads.zarr {folder}/other.zarr",
     "revision": "main",
-    "shares": "0,1 0.5,1 1,0 0,2 0.1,0.1 0.001,0.1,1",
     "target": "argmax answer foil 0 58 59 60 61",
 }
-#: Options that name parts of a model.
-_PARTS = ("ablate", "read", "mediators", "parts", "senders", "receivers", "order")
+#: Of what parts of a model are named.
 _KINDS = (
     *("attn", "mlp", "layers", "heads", "head", "neurons", "neuron", "queries", "query", "key", "value", "logits", "x"),
 )
@@ -142,7 +112,7 @@ def _value(parameter: Any, drawn: random.Random) -> str:
     """What an option or argument is given: hostile, or fitting."""
     if drawn.random() < 0.3:
         return drawn.choice(HOSTILE)
-    if parameter.name in _PARTS:
+    if parameter.metavar == "PARTS":
         return _parts(drawn)
     return drawn.choice(_FITTING[parameter.name].split() if parameter.name in _FITTING else HOSTILE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from hydrascope.figures.circuits import figure_circuit
 from hydrascope.figures.figure2 import figure2
 from hydrascope.figures.figure7 import figure7
 from hydrascope.figures.figure8 import figure8
@@ -15,7 +16,7 @@ from hydrascope.figures.heads import figure_heads
 from hydrascope.figures.responses import figure_responses
 from hydrascope.figures.style import save
 from hydrascope.figures.traces import examples, figure1, figure3
-from hydrascope.figures.who_repairs import figure_interactions, figure_mediation
+from hydrascope.figures.who_repairs import figure_interactions, figure_mediation, figure_paths
 from hydrascope.measures import Sigma, all_free, kinds, per_prompt, require_complete
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "figure3",
     "figure7",
     "figure8",
+    "figure_circuit",
     "figure_heads",
     "figure_interactions",
     "figure_mediation",
+    "figure_paths",
     "figure_responses",
 ]
 

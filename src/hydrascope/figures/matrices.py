@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from hydrascope.components import Run
+from hydrascope.components import INPUT_KINDS, LOGITS, Run
 from hydrascope.figures import style
 
 #: Blue below 0, red above: read without colour vision, too.
@@ -15,7 +15,7 @@ COLOURS = "RdBu_r"
 GREY = "#D9D9D9"
 #: The colours end at this quantile of |value|, so that one large value doesn't turn all others white.
 _QUANTILE = 0.99
-_RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", "neuron", "joint"))}
+_RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", *INPUT_KINDS, "neuron", "joint", LOGITS))}
 
 
 def scale_of(*matrices: Float[np.ndarray, "row column"]) -> float:
@@ -34,15 +34,20 @@ def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], most: float
 
 
 def kind_of(label: str) -> str:
-    """The kind of the part that a label names; `joint` of several."""
+    """The kind of the part that a label names; `joint` of several, `logits` of these."""
+    if label == LOGITS:
+        return LOGITS
     run = Run.parse(label)
     return run.ablated[0].kind if len(run.overridden) == 1 else "joint"
 
 
 def in_order(labels: Sequence[str]) -> list[int]:
-    """Attention before MLPs, then heads, neurons and joint ablations; each from the bottom of the network up."""
+    """Attention before MLPs, then heads, what they attend by, neurons, joint ablations and the logits; each from the
+    bottom of the network up."""
 
     def place(number: int) -> tuple[int, int, int, int]:
+        if labels[number] == LOGITS:
+            return _RANK[LOGITS], 0, 0, number
         run = Run.parse(labels[number])
         part = min(run.ablated, key=lambda part: (part.layer, part.unit))
         return _RANK[kind_of(labels[number])], part.layer, part.unit, number

@@ -1,4 +1,4 @@
-"""Who repairs, and who covers for whom: of mediation and of interactions."""
+"""Who repairs, who covers for whom, and by which way: of mediation, of interactions, of path patching."""
 
 import numpy as np
 import xarray as xr
@@ -79,6 +79,38 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
             panel_letter(axes, letter, title)
         divide(row[0], rows=names, columns=names)
         figure.colorbar(image, ax=row, label=_label(found, "Mean interaction"), aspect=25, pad=0.02, extend="both")
+    return figure
+
+
+def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
+    """Sender × receiver, what of the one's effect goes by way of the other, means over prompts on one scale.
+
+    (a) everything else held at clean; (b) everything downstream of the receiver free. Grey: not downstream.
+
+        figure_paths(hydrascope.path_patching(model, prompts)).savefig("paths.png")
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    found = at_readout(found, readout)
+    found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("sender", "receiver")})
+    rows, columns = (list(map(str, found[dim].values)) for dim in ("sender", "receiver"))
+    panels = {"All else held at clean": found["held"], "All else free": found["free"]}
+    matrices = [each.mean("prompt").where(found["downstream"]).values for each in panels.values()]
+    most = scale_of(*matrices)
+    with style.style():
+        height = float(np.clip(2.0 + 0.07 * len(rows), 2.6, 7.5))
+        figure = Figure(figsize=(style.PAGE, height), layout="constrained")
+        row = figure.subplots(1, 2, sharey=True)
+        for axes, letter, title, matrix in zip(row, "ab", panels, matrices, strict=True):
+            image = draw_matrix(axes, matrix, most)
+            name_columns(axes, columns, 12)
+            divide(axes, rows=rows, columns=columns)
+            axes.set_xlabel("By way of")
+            panel_letter(axes, letter, title)
+        name_rows(row[0], rows, 12)
+        row[0].set_ylabel("Ablated")
+        figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
     return figure
 
 

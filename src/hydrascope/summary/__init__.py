@@ -1,8 +1,10 @@
 """What a run found: the verdict first, then every finding and every part, for people and for programs."""
 
+from hydrascope.summary.circuit import Step, steps
 from hydrascope.summary.findings import Finding, PartFindings, Summary, run_in_words, strongest_part, summarise
 from hydrascope.summary.formats import as_csv, as_json, as_markdown
 from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.paths import Way, ways
 from hydrascope.summary.sentences import clearest, in_short, sentences
 from hydrascope.summary.terminal import PRINTED, render
 from hydrascope.summary.verdict import Responder, Verdict
@@ -16,8 +18,10 @@ __all__ = [
     "PartFindings",
     "Reaction",
     "Responder",
+    "Step",
     "Summary",
     "Verdict",
+    "Way",
     "as_csv",
     "as_json",
     "as_markdown",
@@ -27,7 +31,9 @@ __all__ = [
     "render",
     "run_in_words",
     "sentences",
+    "steps",
     "strongest_part",
     "summarise",
+    "ways",
     "written",
 ]

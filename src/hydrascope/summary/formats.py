@@ -30,7 +30,11 @@ def as_csv(summary: Summary) -> str:
 
     Each number comes with its bounds, as `NAME`, `NAME_low`, `NAME_high`.
     """
-    rows: Sequence[Row] = summary.reactions or summary.pairs or summary.parts
+    return rows_as_csv(summary.reactions or summary.pairs or summary.parts)
+
+
+def rows_as_csv(rows: Sequence[Any]) -> str:
+    """A row for each data class; an `Interval` in it as its number and its bounds, `NAME`, `NAME_low`, `NAME_high`."""
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     for number, row in enumerate(rows):
@@ -41,7 +45,7 @@ def as_csv(summary: Summary) -> str:
     return file.getvalue()
 
 
-def _values(row: Row) -> Iterator[tuple[str, float | str]]:
+def _values(row: Any) -> Iterator[tuple[str, float | str]]:
     for field in fields(row):
         value = getattr(row, field.name)
         if not isinstance(value, Interval):

@@ -95,7 +95,7 @@ def _parts(summary: Summary) -> Table:
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
     """Who restores what: all of it, or the reactions that restore most."""
-    table = _numbers("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
+    table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
     for row in summary.reactions if full else summary.reactions[:PRINTED]:
         numbers = (row.restored_by, row.restored_alone, row.response)
         table.add_row(row.ablated, row.mediator, *(written(each, 2) for each in numbers))
@@ -104,7 +104,7 @@ def _reactions(summary: Summary, *, full: bool) -> Table:
 
 def _pairs(summary: Summary, *, full: bool) -> Table:
     """Who covers for whom: all of it, or the most redundant pairs and the most synergistic ones."""
-    table, shown = _numbers("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
+    table, shown = numbers_table("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
     if not full and len(shown) > PRINTED:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
     for row in shown:
@@ -113,7 +113,7 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
     return table
 
 
-def _numbers(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
     """A table of parts, to the left, and of numbers, to the right."""
     table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
     for heading in names:

@@ -1,0 +1,177 @@
+"""Path patching and circuits from the command line: the numbers of the library, with intervals, on the phantom."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Run
+from tiny import shared
+
+import hydrascope as hs
+from hydrascope.circuits import growing
+from hydrascope.errors import HydrascopeError
+from hydrascope.figures import figure_circuit, figure_paths
+from hydrascope.measures import Bootstrap
+from hydrascope.summary import steps, ways
+from hydrascope.zoo import phantom
+
+COMMON = ("phantom", "--prompts", "phantom", "--limit", "30", "--ablation", "zero")
+BACKUPS = ("head.4.1", "mlp.3", "mlp.5")
+KEPT = f"{phantom.SOURCE},{phantom.UNWATCHED}"
+OF = ",".join((phantom.SOURCE, phantom.UNWATCHED, *BACKUPS))
+PATHS = ("paths", *COMMON, "--from", phantom.SOURCE, "--to", f"layers,{BACKUPS[0]},value.4.1,logits")
+CIRCUIT = ("circuit", *COMMON, "--keep", KEPT, "--of", OF, "--readout", "difference,logit")
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def number(row: dict[str, str], name: str) -> list[float]:
+    """An estimate and its bounds."""
+    return [float(row[name + end]) for end in ("", "_low", "_high")]
+
+
+@pytest.mark.usefixtures("one_format")
+def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -> None:
+    code, out, err = hydrascope(*PATHS, "--format", "csv", "--out", tmp_path / "p")
+    assert (code, err) == (0, f"2 files in {tmp_path / 'p'}\n")
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["paths.csv", "paths.png"]
+    assert (tmp_path / "p/paths.csv").read_text() == out
+    model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
+    asked = {"senders": phantom.SOURCE, "receivers": "layers,head.4.1,value.4.1,logits"}
+    found = hs.path_patching(model, prompts, hs.Zero(), **asked)
+    rows = read(out)
+    # Downstream of attn.3 are 5 layers; and one head, what it reads, the logits.
+    assert rows[0]["receiver"] == "logits"
+    others = {"mlp.3", "attn.4", "mlp.4", "attn.5", "mlp.5", "head.4.1", "value.4.1"}
+    assert {row["receiver"] for row in rows[1:]} == others
+    for row in rows:
+        one = found.isel(readout=0).sel(sender=row["sender"], receiver=row["receiver"])
+        for name in ("held", "free"):
+            estimate, low, high = number(row, name)
+            assert estimate == pytest.approx(float(one[name].mean()), abs=1e-6)
+            assert low <= estimate <= high
+
+
+def test_bounds_of_paths_hold_for_all_at_once() -> None:
+    """Wider than those of each path alone, but around the same means."""
+    found = hs.path_patching(shared("gpt2"), [[n, 2 * n, 3] for n in range(4, 16)], hs.Zero(), senders="attn")
+    bootstrap = Bootstrap(resamples=200)
+    rows = ways(found, None, bootstrap)
+    assert len(rows) == int(found["downstream"].sum())
+    sizes = [abs(row.free.estimate) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    drawn = np.random.default_rng(bootstrap.seed).integers(12, size=(200, 12))
+    for row in rows:
+        values = found["free"].isel(readout=0).sel(sender=row.sender, receiver=row.receiver).values
+        low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+        assert row.free.estimate == pytest.approx(values.mean())
+        assert row.free.high - row.free.low >= 0.9 * (high - low)
+    wider = [(row.free.high - row.free.low) for row in rows if row.free.estimate]
+    assert min(wider) > 0
+
+
+@pytest.mark.usefixtures("one_format")
+def test_circuits_are_those_of_faithfulness(hydrascope: Run, tmp_path: Path) -> None:
+    """In the difference the source brings 1, the unwatched part 0.6, and the backups take away what they restore."""
+    code, out, err = hydrascope(*CIRCUIT, "--format", "csv", "--out", tmp_path)
+    assert (code, err) == (0, f"2 files in {tmp_path}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circuit.csv", "circuit.png"]
+    rows = read(out)
+    assert [row["readout"] for row in rows] == 4 * ["difference"] + 4 * ["logit"]
+    assert [(row["kept"], row["part"]) for row in rows[:4]] == [
+        *(("0", "none"), ("1", phantom.SOURCE), ("2", phantom.UNWATCHED), ("5", "all"))
+    ]
+    model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
+    readouts = [hs.LogitDifference(), hs.Logit()]
+    found = hs.faithfulness(model, prompts, hs.Zero(), order=OF, shares=(0, 0.2, 0.4, 1), readouts=readouts)
+    for place, row in enumerate(rows):
+        one = found.isel(readout=place // 4, share=place % 4)
+        np.testing.assert_allclose(number(row, "faithfulness"), one["faithfulness"], rtol=1e-9)
+        assert number(row, "lost")[0] == pytest.approx(-float(one["effect"].mean()), abs=1e-9)
+    (first,), (second,) = ([float(row["faithfulness"])] for row in rows[1:3])
+    assert second / first == pytest.approx(1.6, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (PATHS, ("By which way", "all else free", "95% for all ways")),
+        (CIRCUIT, ("lost without the rest", "(CPR)", "1.00 [1.00, 1.00]")),
+    ],
+)
+def test_as_text(hydrascope: Run, command: tuple[str, ...], told: tuple[str, ...]) -> None:
+    code, out, err = hydrascope(*command)
+    assert (code, err) == (0, "")
+    assert all(each in " ".join(out.split()) for each in told)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_of_many_rows_some_are_shown(hydrascope: Run) -> None:
+    _, out, _ = hydrascope("paths", *COMMON, "--from", "attn", "--to", "layers")
+    shown = sum("│" in line for line in out.splitlines())
+    _, out_csv, _ = hydrascope("paths", *COMMON, "--from", "attn", "--to", "layers", "--format", "csv")
+    assert shown == 20 < len(read(out_csv))
+    assert f"20 of {len(read(out_csv))} are shown; all: --format csv." in " ".join(out.split())
+    _, out, _ = hydrascope("circuit", *COMMON, "--keep", "heads", "--of", "heads")
+    assert sum("│" in line for line in out.splitlines()) == 20
+    assert "20 of 25 circuits are shown; all: --format csv." in " ".join(out.split())
+
+
+def test_an_order_grows_from_none_to_all() -> None:
+    model = shared("gpt2")
+    order, shares = growing(model, "mlp.1,attn.0", "layers")
+    assert [str(part) for part in order] == ["mlp.1", "attn.0", "mlp.0", "attn.1", "attn.2", "mlp.2"]
+    assert shares == [0, 1 / 6, 2 / 6, 1]
+    assert growing(model, "layers", "layers")[1] == [place / 6 for place in range(7)]
+    with pytest.raises(HydrascopeError, match=r"head\.0\.1 can't be kept, since it is not among the parts"):
+        growing(model, "attn.0,head.0.1", "layers")
+
+
+def test_figures_show_the_means() -> None:
+    model, prompts = shared("gpt2"), [[5, 6, 7], [8, 9, 10, 11], [12, 13]]
+    found = hs.path_patching(model, prompts, hs.Zero(), senders="mlp.1,attn.0", receivers="logits,query.1.0,mlp")
+    axes = figure_paths(found).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"]
+    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    held = found["held"].isel(readout=0).mean("prompt").where(found["downstream"])
+    expected = held.sel(sender=["attn.0", "mlp.1"], receiver=["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"])
+    np.testing.assert_allclose(drawn, expected)
+    faithful = hs.faithfulness(model, prompts, hs.Zero(), order="layers", shares=(0, 0.5, 1))
+    (line,) = (line for line in figure_circuit(faithful).axes[0].lines if len(line.get_xdata()) == 3)
+    np.testing.assert_array_equal(line.get_xdata(), [0, 3, 6])
+    np.testing.assert_allclose(line.get_ydata(), faithful["faithfulness"].sel(bound="estimate").isel(readout=0))
+    assert [row.kept for row in steps(faithful, growing(model, "layers", "layers")[0])] == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("paths {model} --prompts {prompts} --at subject", "path patching at 'subject': ask for last or all"),
+        ("paths {model} --prompts {prompts} --from attn.9", "has no attn.9"),
+        ("paths {model} --prompts {prompts} --from attn.0 --to neuron.1.3", "can't be a mediator"),
+        ("paths {model} --prompts {prompts} --from attn.0+mlp.1 --to mlp", "name the parts one by one"),
+        ("paths {model} --prompts {prompts} --from attn.0 --to mlp --out {prompts}", "it is no folder"),
+        ("paths {model} --prompts {prompts} --resume", "No such option: --resume"),
+        ("circuit {model} --prompts {prompts}", "Missing option '--keep'"),
+        ("circuit {model} --prompts {prompts} --keep heads", "head.0.0 can't be kept"),
+        ("circuit {model} --prompts {prompts} --keep attn.0 --of attn.0,head.0.1", "head.0.1"),
+        ("circuit {model} --prompts {prompts} --keep attn.0 --out {prompts}/x", "prompts.txt is no folder"),
+    ],
+)
+def test_mistakes_are_one_line(hydrascope: Run, folder: Path, arguments: str, message: str) -> None:
+    places = {"model": folder / "model", "prompts": folder / "prompts.txt"}
+    code, out, err = hydrascope(*arguments.format(**places).split(), "--ablation", "zero")
+    lines = [line for line in err.splitlines() if "duplicate" not in line]
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert message in lines[0]
+
+
+def test_help_names_no_option_of_storing(hydrascope: Run) -> None:
+    for command in ("paths", "circuit"):
+        _, shown, _ = hydrascope(command, "--help")
+        assert all(option in shown for option in ("--prompts", "--ablation", "--readout", "--out"))
+        assert not any(option in shown for option in ("--resume", "--metric", "--dry-run", "--overwrite"))
