@@ -28,6 +28,7 @@ _FITTING = {
     "batch_size": "auto 1 3 100",
     "by": "shapley atp atp_star gim integrated_gradients gim,gim lime shapley,atp,gim",
     "device": "auto cpu cuda cuda:99 meta mps xpu",
+    "device_map": "auto {folder}/prompts.txt {folder}/pipe.txt {folder}/facts.jsonl",
     "dtype": "float32 float64 bfloat16 float16",
     "engine": "auto wavefront reference",
     "format_": "text csv json markdown",
@@ -38,6 +39,7 @@ _FITTING = {
     "noise_scale": "0.5 3 0 1e-9",
     "norm": "clean own",
     "orders": "2 3 4",
+    "offload": "cpu disk",
     "patches": "1 2 3 1000000000",
     "port": "8765 65535 65536",
     "prompt": "0 3 99",
@@ -79,6 +81,8 @@ def command(name: str, drawn: random.Random, kept: str = "") -> list[str]:
         if kept or drawn.random() > 0.02:
             words += given
     options = [each for each in commands()[name] if each.opts[0].startswith("-") and not each.required]
+    # Which would look for other machines.
+    options = [each for each in options if each.name != "ray"]
     if name == "demo":  # which takes a minute where nothing is wrong
         words += ["--out", drawn.choice(("{folder}/prompts.txt", "{folder}/pipe.txt/x", "{folder}/loop/x"))]
     elif any(each.name == "ablation" for each in options) and (kept or drawn.random() < 0.7):
