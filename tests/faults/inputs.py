@@ -274,7 +274,7 @@ def _outcome(end: Ended) -> str:
         return "traceback"
     if end.code not in (0, 2):
         return "code"
-    if not all(char.isprintable() or char == "\n" for char in end.out + end.err):
+    if not all(char.isprintable() or char in "\n\t" for char in end.out + end.err):
         return "steers"
     if end.code == 0:
         return "fine"
