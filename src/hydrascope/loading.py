@@ -131,8 +131,9 @@ def read_model(
     weights = list(model.state_dict().values())
     require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, model)
+    taken = LanguageModel(model, tokenizer, name=name, revision=fingerprint.of_parameters(model))
     require_whole_blocks(name, model, getattr(model, "hf_device_map", {}))
-    return LanguageModel(model, tokenizer, name=name, revision=fingerprint.of_parameters(model))
+    return taken
 
 
 def _read(name: str, revision: str | None, dtype: str, placement: Placement, allow_unused: bool) -> LanguageModel:
