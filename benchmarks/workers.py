@@ -35,8 +35,8 @@ class Times:
     """Seconds of what one process does.
 
     Attributes:
-        clean: running all prompts clean, which the first does before any are measured.
-        before: what it does besides: its rounding estimated, the result created.
+        clean: running a block's prompts clean, and leaving what they leave to all.
+        before: what the first does then, before any are measured: its rounding estimated, the result created.
         block: measuring one, and writing it.
         counting: of that, what only one worker does at a time.
         claim: looking at a block, and taking it if it is free.
@@ -71,7 +71,8 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     blocks = [later - earlier for (_, earlier), (_, later) in pairwise(ended)]
     block = statistics.median(blocks) if blocks else 0.0
     first, counts = clean[0][0], statistics.median(taken for taken, _ in counting)
-    times = Times(first, ended[0][1] - begin - block - first, block, counts, _claim(workers))
+    before = ended[0][1] - begin - block - first
+    times = Times(first * BLOCK / PROMPTS, before, block, counts, _claim(workers))
     (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps([begin, end, *astuple(times)]))
 
 
@@ -142,11 +143,12 @@ def _rays(out: str, folder: str) -> None:
 def simulated(times: Times, workers: int) -> float:
     """Seconds that so many workers take for the paper's prompts, all there from the start.
 
-    Each takes as long for a block as one alone does. The first runs all prompts clean and creates the result while the
-    others wait; whoever takes a block looks first at all that were taken; counting is one worker's at a time.
+    Each takes as long for a block as one alone does. All blocks are run clean before any is measured, and while the
+    first creates the result the others wait; whoever takes a block looks first at all that were taken; counting is one
+    worker's at a time. Reading what all have left, and slower disks or memory where many use them, aren't in it.
     """
     blocks = -(-OF_THE_PAPER // BLOCK)
-    free = [times.before + times.clean * OF_THE_PAPER / PROMPTS] * workers
+    free = [times.clean * -(-blocks // workers) + times.before] * workers
     counted = 0.0
     for before in range(blocks):
         now = heapq.heappop(free) + times.claim * (before + 1) + times.block - times.counting
