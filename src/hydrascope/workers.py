@@ -51,7 +51,8 @@ class Workers:
         with disk(f"cannot work together with others on {self.path}"):
             if not file.exists():
                 partial = self.room / "agreeing"
-                partial.write_text(json.dumps(mine()))
+                # Numbers of NumPy, too, which are settings where users give them.
+                partial.write_text(json.dumps(mine(), default=lambda value: value.item()))
                 partial.rename(file)
             return dict(json.loads(file.read_text()))
 
