@@ -12,7 +12,7 @@ import torch
 from faults.processes import PROCESSES, TEXTS, Process, identical
 from tiny import tiny, tiny_tokenizer
 
-from hydrascope import blocks, workers
+from hydrascope import blocks, starts, workers
 from hydrascope.ablation import Mean, Resample
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
@@ -209,6 +209,37 @@ def test_a_worker_of_another_version_is_refused(
     monkeypatch.setattr("hydrascope.__version__", "9.9")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '9\.9'"):
         run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"ablation": Resample(3, seed=1)}, "seed was 1, now 0"),
+        ({"batch_size": 3}, "another run has made .* meanwhile"),
+        ({"overwrite": True}, "another run has made .* meanwhile"),
+    ],
+)
+def test_a_result_that_another_run_makes_meanwhile_is_left_alone(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any], message: str
+) -> None:
+    """While prompts are run clean: of other settings, of other blocks, or in the place of the one that was joined."""
+    out, made = tmp_path / "r.zarr", starts.clean_runs_by_workers
+
+    def meanwhile(*given: Any) -> Any:
+        run(model, TEXTS, **{**OPTIONS, **others}, out=out)
+        return made(*given)
+
+    if others.get("overwrite"):
+        with monkeypatch.context() as patch:
+            patch.setattr("hydrascope.writing.Writer.write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(model, TEXTS, **OPTIONS, out=out)
+    monkeypatch.setattr(starts, "clean_runs_by_workers", meanwhile)
+    with pytest.raises(HydrascopeError, match=message):
+        run(model, TEXTS, **OPTIONS, out=out, join=True)
+    monkeypatch.undo()
+    run(model, TEXTS, **{**OPTIONS, **others}, out=tmp_path / "other.zarr")
+    identical(out, tmp_path / "other.zarr")
 
 
 def test_joining_and_overwriting_exclude_each_other(model: LanguageModel, tmp_path: Path) -> None:

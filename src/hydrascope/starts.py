@@ -90,10 +90,18 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     together, batch = _batches(before, plan, batch_size)
     clean = clean_runs_by_workers(plan, together, store.blocks(before), workers, keeping(plan, out.parent))
     with workers.turn():
-        if out.exists():
-            result = writing.resume(out, workers)
-        else:
+        if not out.exists():
             result = _create(out, plan, clean, sizes(before["block_size"], together), workers, overwrite=False)
+            return Begun(plan, result, clean, batch)
+        result = writing.resume(out, workers)
+    try:
+        # Until now nothing kept others from it.
+        _refuse_differences(out, result.attributes, plan)
+        if any(result.attributes[name] != before.get(name, result.attributes[name]) for name in ("run", "block_size")):
+            raise HydrascopeError(f"another run has made {out} meanwhile: this one ends, and may join that")
+    except BaseException:
+        result.close()
+        raise
     return Begun(plan, result, clean, batch)
 
 
