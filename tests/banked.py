@@ -16,26 +16,18 @@ def banked(
     sites: Sequence[Component],
     size: int,
     targets: Sequence[int] | None = None,
+    *,
+    in_parts: bool = False,
 ) -> CleanRuns:
-    """The clean runs of `prompts`, `size` at a time, with what stands at `sites` where they are ablated."""
+    """The clean runs of `prompts`, `size` at a time, with what stands at `sites` where they are ablated.
+
+    Args:
+        in_parts: run each batch as a part by itself, the last one first.
+    """
     tokens = tokenize(model, prompts)
     batches = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
-    where = places(model, prompts, tokens, at)
-    return clean_runs(model, prompts, tokens, where, sites, batches, plainly(model, tokens, sites), targets)
-
-
-def banked_in_parts(
-    model: LanguageModel,
-    prompts: Sequence[Prompt],
-    at: At,
-    sites: Sequence[Component],
-    size: int,
-    targets: Sequence[int] | None = None,
-) -> CleanRuns:
-    """The same, each batch as a part by itself."""
-    tokens = tokenize(model, prompts)
-    where = places(model, prompts, tokens, at)
-    run = plainly(model, tokens, sites)
-    blocks = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
-    parts = [(block, clean_part(model, tokens, where, sites, block, [block], run)) for block in reversed(blocks)]
+    where, run = places(model, prompts, tokens, at), plainly(model, tokens, sites)
+    if not in_parts:
+        return clean_runs(model, prompts, tokens, where, sites, batches, run, targets)
+    parts = [(batch, clean_part(model, tokens, where, sites, batch, [batch], run)) for batch in reversed(batches)]
     return clean_runs_of_parts(model, prompts, tokens, where, sites, parts, targets)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from banked import banked, banked_in_parts
+from banked import banked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import loaded, plain_run
@@ -116,7 +116,7 @@ def test_other_targets_can_be_given() -> None:
 def test_parts_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> None:
     """To the bit, in any order."""
     prompts, at = drawn
-    whole, joined = (make(MODEL, prompts, at, SITES, size) for make in (banked, banked_in_parts))
+    whole, joined = (banked(MODEL, prompts, at, SITES, size, in_parts=in_parts) for in_parts in (False, True))
     assert whole.argmax == joined.argmax == joined.targets
     np.testing.assert_array_equal(whole.row, joined.row)
     for site in SITES:

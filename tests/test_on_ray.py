@@ -1,10 +1,15 @@
 """Real Ray on this machine: its workers measure one result, to the bits of one process; what it can't do is said."""
 
 import os
+import secrets
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +85,63 @@ def test_one_is_killed_one_joins_and_one_leaves(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["marks", "r.zarr", "whole.zarr"]
 
 
-def test_the_command_line(hydrascope: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster of two processors that asks for a token, which all here have."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = ["start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"127.0.0.1:{port}"
+    for _ in range(60):
+        with suppress(HydrascopeError):
+            on_ray._require_answer(address)
+            break
+        time.sleep(1)
+    yield address
+    head.terminate()
+    head.wait()
+
+
+def test_without_its_token_a_cluster_takes_no_work(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    with pytest.raises(HydrascopeError, match=f"{cluster} is no Ray that takes work from here .*token is missing or"):
+        on_ray._require_answer(cluster)
+
+
+def test_what_answers_and_is_no_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "_ANSWER", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(HydrascopeError, match=f"no Ray answers at {address}, though something does"):
+            on_ray._require_answer(address)
+
+
+def test_the_command_line(hydrascope: Run, tmp_path: Path, cluster: str) -> None:
+    """In processes of its own: Ray reads a token once in each."""
     command = ("run", "built-in", "--prompts", "demo", "--limit", 40, "--batch-size", 4, "--patches", 2)
     one, out = tmp_path / "one.zarr", tmp_path / "r.zarr"
     assert hydrascope(*command, "--out", one)[0] == 0
-    code, said, err = hydrascope(*command, "--out", out, "--ray", "local", "--workers", 2)
-    assert (code, err) == (0, "")
-    assert "40 prompts measured" in said
+
+    def on_cluster(*options: object) -> subprocess.CompletedProcess[str]:
+        told = map(str, (*command, "--out", out, "--ray", cluster, *options))
+        return subprocess.run([sys.executable, "-m", "hydrascope", *told], capture_output=True, text=True)
+
+    done = on_cluster("--workers", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "40 prompts measured" in done.stdout
     identical(out, one)
-    code, _, err = hydrascope(*command, "--keep", "effects", "--out", out, "--resume", "--ray", "local")
-    assert code == 2
-    assert err == (
+    done = on_cluster("--keep", "effects", "--resume")
+    assert done.returncode == 2
+    assert done.stderr == (
         f"hydrascope: cannot resume {out}: keep was 'patches', now 'effects': give the options of its start, another "
         "place, or overwrite\n"
     )

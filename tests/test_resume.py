@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from faults.processes import TEXTS, identical
+from faults.processes import OPTIONS, TEXTS, identical, speaking
 from stored import change_attributes
 from tiny import tiny, tiny_tokenizer
 from zarr.abc.buffer import Buffer
@@ -29,14 +29,10 @@ from hydrascope.store import open_results, read_attributes
 
 torch.set_num_threads(1)
 
-OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
-
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    made = tiny("llama", torch.float32)
-    made.tokenizer = tiny_tokenizer()
-    return made
+    return speaking()
 
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from faults.processes import PROCESSES, TEXTS, Process, identical
-from tiny import tiny, tiny_tokenizer
+from faults.processes import OPTIONS, PROCESSES, TEXTS, Process, identical, speaking
+from tiny import tiny
 
 from hydrascope import blocks, starts, workers
 from hydrascope.ablation import Mean, Resample
@@ -24,14 +24,10 @@ from hydrascope.workers import at_work
 
 torch.set_num_threads(1)
 
-OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
-
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    made = tiny("llama", torch.float32)
-    made.tokenizer = tiny_tokenizer()
-    return made
+    return speaking()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ Kept are the values at the sites that are ablated, at the places of each prompt 
 of any prompt; not what components write, which for heads and neurons would be many times as much.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -175,10 +175,21 @@ def clean_runs(
     Raises:
         HydrascopeError: the disk refuses.
     """
-    row, argmax = _rows(places), np.zeros(len(prompts), np.int64)
-    values = _room(model, sites, int(row.max()) + 1, keep)
-    _run(model, tokens, places, batches, run, row, values, argmax)
-    return _of(model, prompts, tokens, places, sites, targets, row, values, argmax)
+    whole = range(len(prompts))
+    part = clean_part(model, tokens, places, sites, whole, batches, run, keep)
+    values = {site: part[str(site)] for site in sites}
+    likeliest = part[_LIKELIEST].tolist()
+    return CleanRuns(
+        model,
+        prompts,
+        tokens,
+        places,
+        sites,
+        likeliest if targets is None else targets,
+        values,
+        _rows(places),
+        likeliest,
+    )
 
 
 def clean_part(
@@ -189,13 +200,35 @@ def clean_part(
     block: range,
     batches: Iterable[Sequence[int]],
     run: Runner,
+    keep: Keep = in_memory,
 ) -> Part:
-    """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them."""
-    row, argmax = _rows(places), np.zeros(len(tokens), np.int64)
+    """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them.
+
+    Args:
+        batches: of that block, as for `clean_runs`.
+
+    Returns:
+        `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
+    """
+    row = _rows(places)
     rows = _rows_of(row, block)
-    values = _room(model, sites, len(rows), in_memory)
-    _run(model, tokens, places, batches, run, np.where(row >= 0, row - rows.start, -1), values, argmax)
-    return {str(site): values[site] for site in sites} | {_LIKELIEST: torch.from_numpy(argmax[block])}
+    values = {site: keep(len(rows), model.site_width(site), model.dtype) for site in sites}
+    likeliest = torch.zeros(len(block), dtype=torch.long)
+    for batch in batches:
+        here = [
+            (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
+        ]
+        runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
+        ends = [len(tokens[index]) - 1 for index in batch]
+        at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
+        found = run(batch, runs, at)
+        to = torch.tensor([row[index, offset] - rows.start for _, offset, index in here])
+        for site in sites:
+            values[site][to] = found.values[site][len(batch) :].cpu()
+        with torch.no_grad():
+            logits = model.unembedded(found.normed[: len(batch)])
+        likeliest[torch.tensor(batch) - block.start] = logits.argmax(-1).cpu()
+    return {_LIKELIEST: likeliest, **{str(site): values[site] for site in sites}}
 
 
 def clean_runs_of_parts(
@@ -209,66 +242,20 @@ def clean_runs_of_parts(
     keep: Keep = in_memory,
 ) -> CleanRuns:
     """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
-    row, argmax = _rows(places), np.zeros(len(prompts), np.int64)
-    values = _room(model, sites, int(row.max()) + 1, keep)
+    row, likeliest = _rows(places), [0] * len(prompts)
+    values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
     for block, part in parts:
         rows = _rows_of(row, block)
         for site in sites:
             values[site][rows.start : rows.stop] = part[str(site)]
-        argmax[block] = part[_LIKELIEST].numpy()
-    return _of(model, prompts, tokens, places, sites, targets, row, values, argmax)
-
-
-#: What the most likely next tokens are called in a part.
-_LIKELIEST = "likeliest"
-
-
-def _room(model: LanguageModel, sites: Sequence[Component], rows: int, keep: Keep) -> dict[Component, Tensor]:
-    return {site: keep(rows, model.site_width(site), model.dtype) for site in sites}
-
-
-def _of(
-    model: LanguageModel,
-    prompts: Sequence[Prompt],
-    tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
-    sites: Sequence[Component],
-    targets: Sequence[int] | None,
-    row: np.ndarray,
-    values: dict[Component, Tensor],
-    argmax: np.ndarray,
-) -> CleanRuns:
-    likeliest = argmax.tolist()
+        likeliest[block.start : block.stop] = part[_LIKELIEST].tolist()
     return CleanRuns(
         model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
     )
 
 
-def _run(
-    model: LanguageModel,
-    tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
-    batches: Iterable[Sequence[int]],
-    run: Runner,
-    row: np.ndarray,
-    values: Mapping[Component, Tensor],
-    argmax: np.ndarray,
-) -> None:
-    """Write to `values`, at the rows of `row`, and to `argmax` what the prompts of `batches` leave."""
-    for batch in batches:
-        here = [
-            (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
-        ]
-        runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
-        ends = [len(tokens[index]) - 1 for index in batch]
-        at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
-        found = run(batch, runs, at)
-        rows = torch.tensor([row[index, offset] for _, offset, index in here])
-        for site in values:
-            values[site][rows] = found.values[site][len(batch) :].cpu()
-        with torch.no_grad():
-            logits = model.unembedded(found.normed[: len(batch)])
-        argmax[batch] = logits.argmax(-1).cpu().numpy()
+#: What the most likely next tokens are called in a part.
+_LIKELIEST = "likeliest"
 
 
 def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:

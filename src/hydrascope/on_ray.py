@@ -6,11 +6,13 @@ block is settled between the workers (`workers.py`), through the folder that hol
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,9 +20,6 @@ from hydrascope import store
 from hydrascope.errors import HydrascopeError
 from hydrascope.places import reason
 from hydrascope.progress import Advance, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: How often a worker is started again.
 _TRIES = 3
@@ -149,7 +148,7 @@ def _ray() -> Any:
 
 
 @contextmanager
-def _connected(ray: Any, address: str) -> "Iterator[None]":
+def _connected(ray: Any, address: str) -> Iterator[None]:
     if address not in ("local", "auto"):
         _require_answer(address)
     try:
@@ -163,11 +162,19 @@ def _connected(ray: Any, address: str) -> "Iterator[None]":
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself asks for minutes."""
+    """That a Ray cluster is there: asked in a process of its own, since Ray asks for minutes and prints each try."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise HydrascopeError(f"{address} is no address of a Ray cluster: give host:port, auto, or local")
     try:
+        # Whether anyone is there is known at once.
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+        ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        told = subprocess.run(ask, capture_output=True, text=True, timeout=3 * _ANSWER)
     except (OSError, OverflowError) as error:
         raise HydrascopeError(f"no Ray answers at {address} ({reason(error)}): start it, or give local") from error
+    except subprocess.TimeoutExpired:
+        raise HydrascopeError(f"no Ray answers at {address}, though something does: look at the port") from None
+    if told.returncode:
+        why = (told.stderr.strip().splitlines() or ["it is not well"])[-1].split(". ")[0]
+        raise HydrascopeError(f"what is at {address} is no Ray that takes work from here ({why}): look at it first")

@@ -25,8 +25,18 @@ from hydrascope.store import open_results
 #: Prompts of many lengths, in no order.
 TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
 
+#: How they are measured, if nothing else is asked for.
+OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
+
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny", "faults.commands"])
+
+
+def speaking() -> LanguageModel:
+    """The model that measures them."""
+    model = tiny("llama", torch.float32)
+    model.tokenizer = tiny_tokenizer()
+    return model
 
 
 def measured_slowly(
@@ -41,10 +51,9 @@ def measured_slowly(
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
-    model = tiny("llama", torch.float32)
-    model.tokenizer = tiny_tokenizer()
+    model = speaking()
     ready()
-    run(model, TEXTS, **{"ablation": Resample(3), "batch_size": 2, **options}, out=out)
+    run(model, TEXTS, **{**OPTIONS, **options}, out=out)
 
 
 def _measure(

@@ -15,6 +15,7 @@ from tiny import CONFIGS, tiny, tiny_tokenizer
 
 from hydrascope import Resample, plan, run, sweep
 from hydrascope.engines import Engine, Readings, Request, wavefront
+from hydrascope.float64 import Throughout
 from hydrascope.model import LanguageModel
 from hydrascope.store import open_results
 
@@ -43,12 +44,14 @@ def on_cpu(case: str, dtype: torch.dtype) -> LanguageModel:
 @pytest.mark.parametrize("at", ["last", "all"])
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_gpu_measures_what_a_cpu_does(case: str, at: str) -> None:
-    """Of every architecture and by both engines, up to rounding: some norms are computed in float32, in any dtype."""
+    """In float64 throughout, up to its rounding, of every architecture and by both engines."""
     asked = {"ablate": ABLATE, "read": "heads,mlp", "at": at, "metrics": ["kl", "rank"]}
-    expected = sweep(on_cpu(case, torch.float64), EVEN, Resample(2), **asked, engine="reference")
+    with Throughout():
+        expected = sweep(on_cpu(case, torch.float64), EVEN, Resample(2), **asked, engine="reference")
     for engine in ("auto", "reference"):
-        found = sweep(on_device(case, torch.float64), EVEN, Resample(2), **asked, engine=engine)
-        xr.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        with Throughout():
+            found = sweep(on_device(case, torch.float64), EVEN, Resample(2), **asked, engine=engine)
+        xr.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.skipif(not CUDA, reason="only CUDA tells of it")
