@@ -95,7 +95,7 @@ def read_model(
         dtype: what the model computes in: float64, float32 (the default), bfloat16 or float16.
         device: a device of torch, or "auto" (the default): CUDA where there is one.
         offload: where weights wait until they are needed, "cpu" or "disk", for models larger than the device: each
-            is read once a batch. By default they stay on the device.
+            is read once a pass, of which a batch takes two. By default they stay on the device.
         device_map: for models larger than one device: "auto" spreads blocks over all GPUs, what doesn't fit in
             memory, and the rest on disk; or the place of each module by its name, a number of CUDA, a device, or
             "disk", or a `.json` file that says so. It says what `device` and `offload` say.
