@@ -39,7 +39,8 @@ def with_prompts(results: xr.Dataset, texts: Sequence[str]) -> xr.Dataset:
     texts = [texts[i % len(texts)] for i in range(results.sizes["prompt"])]
     # Numpy's own strings can't hold halves of surrogate pairs.
     named = ("prompt", np.array(texts, object))
-    return results.assign_coords(text=named, target_text=named)
+    without = results.drop_vars(["token_id", "token_text", "token_ablated"])
+    return without.assign_coords(text=named, target_text=named, **synthetic.tokens(texts, object))
 
 
 def example(**options) -> xr.Dataset:

@@ -39,6 +39,11 @@ def known(prompts: int) -> xr.Dataset:
             "metric_units": ("metric", np.array(["nats"], TEXT)),
             "text": ("prompt", np.array([f"naïve\0 {i}" for i in range(prompts)], TEXT)),
             "target_text": ("prompt", np.array([" x\0"] * prompts, TEXT)),
+            "token_id": (("prompt", "token"), np.array([[4, 7, -1]] * prompts)),
+            "token_text": (("prompt", "token"), np.array([["naï", "ve\0", ""]] * prompts, TEXT)),
+            "token_ablated": (("prompt", "token"), np.array([[False, True, False]] * prompts)),
+            "subject_first": ("prompt", np.arange(prompts) % 2 - 1),
+            "subject_end": ("prompt", np.arange(prompts) % 2 * 2 - 1),
         },
         {"model": "toy", "seed": 0, "units": "logits", "prompt_count": prompts},
     )

@@ -1,5 +1,6 @@
 """Results of a run that never was: shaped like a real model's, with every answer known in closed form."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -71,6 +72,24 @@ def coordinates(dim: str, names: Sequence[str]) -> dict[str, tuple[str, np.ndarr
         f"{dim}_kind": (dim, np.array([kind for kind, _, _ in split], STRING)),
         f"{dim}_layer": (dim, np.array([int(layer) for _, layer, _ in split])),
         f"{dim}_unit": (dim, np.array([int(unit) for _, _, unit in split])),
+    }
+
+
+def tokens(texts: Sequence[str], kind: type | np.dtype = STRING) -> dict[str, tuple]:
+    """The coordinates that tell each prompt's tokens: up to six letters each. The last is ablated; every other prompt
+    has its second and third for a subject, if it has so many.
+    """
+    each = [re.findall(r"\s?\S{1,6}|\s", text) or [""] for text in texts]
+    width = max(map(len, each))
+    ends = np.array([len(own) for own in each])
+    ids = np.where(np.arange(width) < ends[:, None], np.arange(width), -1)
+    has = (ends > 2) & (np.arange(len(each)) % 2 == 0)
+    return {
+        "token_id": (("prompt", "token"), ids),
+        "token_text": (("prompt", "token"), np.array([[*own, *[""] * (width - len(own))] for own in each], kind)),
+        "token_ablated": (("prompt", "token"), np.arange(width) == ends[:, None] - 1),
+        "subject_first": ("prompt", np.where(has, 1, -1)),
+        "subject_end": ("prompt", np.where(has, 3, -1)),
     }
 
 
@@ -259,6 +278,7 @@ def results(
             **({"metric": np.array(list(metrics), STRING)} if metrics else {}),
             "text": ("prompt", np.array(text, STRING)),
             "target_text": ("prompt", np.array([TARGETS[p % len(TARGETS)] for p in range(prompts)], STRING)),
+            **tokens(text),
         },
         attrs={
             "format": 2,

@@ -29,6 +29,7 @@ from hydrascope.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.metrics import METRICS, UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
+from hydrascope.prompt_tokens import coordinates
 from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
 from hydrascope.readouts import Direction, Logit, Readout, Readouts, Tokens, require_readouts
 from hydrascope.variables import MEASURED
@@ -339,6 +340,7 @@ def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
             "readout_before": ("readout", np.array([each.before for each in linear])),
             "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
             "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
+            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.places, _decoder(model)),
         },
         {
             **plan.settings(),

@@ -62,6 +62,11 @@ KNOWN: dict[str, Variable] = {
     "metric_units": Variable(("metric",), "unit of the metric, empty where it is not known"),
     "text": Variable(("prompt",), "prompt"),
     "target_text": Variable(("prompt",), "target token as text"),
+    "token_id": Variable(("prompt", "token"), "token of the prompt, -1 after its end", "token id"),
+    "token_text": Variable(("prompt", "token"), "token of the prompt as text, empty after its end"),
+    "token_ablated": Variable(("prompt", "token"), "whether parts are ablated at this token"),
+    "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 where none is known", "token"),
+    "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 where none is known", "token"),
 }
 
 

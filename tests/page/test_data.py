@@ -84,6 +84,30 @@ def test_traces(results, page):
         assert len(kept) < 8 or ablated == "attn.0"
 
 
+def test_tokens(results, page):
+    """Which texts, which are ablated (1), which the subject's (2)."""
+    described, chunks = page
+    texts, marks = decoded(described["arrays"], chunks, "tokens").astype(int)
+    assert len(set(described["tokens"])) == len(described["tokens"])
+    for prompt in range(results.sizes["prompt"]):
+        at = results.isel(prompt=prompt)
+        count = int((at["token_id"] >= 0).sum())
+        assert "".join(described["tokens"][place] for place in texts[prompt, :count]) == str(at["text"].values)
+        assert set(texts[prompt, count:]) <= {-1}
+        expected = [0] * len(marks[prompt])
+        expected[count - 1] += 1
+        for place in range(int(at["subject_first"]), int(at["subject_end"])):
+            expected[place] += 2
+        assert marks[prompt].tolist() == expected
+    assert (marks == 2).any()
+
+
+def test_a_result_that_does_not_tell_its_tokens_is_shown_without(results):
+    told, chunks = shown(results.drop_vars([name for name in results.coords if "token" in results[name].dims]), FEW)
+    assert told["tokens"] == []
+    assert "tokens" not in chunks
+
+
 def test_words_are_those_of_the_summary(results, page):
     for told in page[0]["readouts"]:
         found = summarise(results, FEW, told["name"])

@@ -112,8 +112,10 @@ class Session:
         empty = {name: (MEASURED[name].dims, str(results[name].dtype)) for name in measured}
         sizes = {str(dim): size for dim, size in results.sizes.items()}
         with writing.create(out, results.drop_vars(measured), empty, sizes, 1) as result:
-            variables = results[measured].drop_vars(list(results.coords))
-            result.write(0, variables, {"worst_imbalance": results.attrs["worst_imbalance"]})
+            variables = results[measured]
+            result.write(
+                0, variables.drop_vars(variables.coords), {"worst_imbalance": results.attrs["worst_imbalance"]}
+            )
         return _told(out, page)
 
     def save_all(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:

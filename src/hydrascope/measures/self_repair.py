@@ -61,7 +61,9 @@ def _own_change(chosen: xr.Dataset, labels: list[str]) -> xr.DataArray:
     rows = [list(map(str, chosen["ablated"].values)).index(label) for label in labels]
     columns = [list(map(str, chosen["component"].values)).index(label) for label in labels]
     at = {name: xr.DataArray(places, dims="ablated") for name, places in (("row", rows), ("column", columns))}
-    after = chosen["unembed_ablated"].drop_vars(chosen.coords).rename(ablated="run")
+    after = chosen["unembed_ablated"].reset_coords(drop=True).drop_vars(("ablated", "component")).rename(ablated="run")
     after = after.isel(run=at["row"], component=at["column"]).astype(np.float64)
-    before = chosen["unembed"].drop_vars(chosen.coords, errors="ignore").isel(component=at["column"]).astype(np.float64)
+    before = (
+        chosen["unembed"].reset_coords(drop=True).drop_vars("component").isel(component=at["column"]).astype(np.float64)
+    )
     return after - before

@@ -22,6 +22,7 @@ from hydrascope.measures import (
 )
 from hydrascope.page.arrays import STEPS, Arrays
 from hydrascope.page.pictures import Picture, pictures
+from hydrascope.page.tokens import keep_tokens
 from hydrascope.summary import (
     Interval,
     PartFindings,
@@ -107,6 +108,7 @@ def _page(
             {"text": str(text), "target": str(target)}
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
         ],
+        "tokens": keep_tokens(effects, arrays),
         "readouts": readouts,
         "notes": notes,
         "arrays": arrays.known,

@@ -13,7 +13,7 @@ from typing import Any
 
 #: The page's script: a module an idea. They are joined into one, so no two may give the same name to different things.
 MODULES = (
-    *("elements", "data", "views", "axes", "matrix", "trace", "scatter", "table", "saving"),
+    *("elements", "data", "views", "axes", "matrix", "trace", "scatter", "table", "story", "saving"),
     *("asking", "network", "found", "live", "page"),
 )
 

@@ -9,9 +9,11 @@ export const now = () => page.readouts[state.readout];
 export const part = () => page.parts[state.part];
 /** Whether there is anything to show: before a first prompt there may be nothing. */
 export const measured = () => page.readouts.length > 0;
+/** Whether it is of one prompt: there is nothing to compare. */
+export const alone = () => page.prompts.length === 1;
 /** Whose numbers a view shows where no prompt is chosen. */
 export const everyone = () =>
-  page.prompts.length === 1 ? "this prompt" : `mean over ${page.prompts.length.toLocaleString("en")} prompts`;
+  alone() ? "this prompt" : `mean over ${page.prompts.length.toLocaleString("en")} prompts`;
 
 const first = page;
 const decoded = new Map();

@@ -1,13 +1,14 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, measured, now, ofReadout, page, part, slice, state } from "./data.js";
+import { ALL, alone, array, measured, now, ofReadout, page, part, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace } from "./trace.js";
 import { drawScatter } from "./scatter.js";
-import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
-import { liveAddress, readLive, startLive } from "./live.js";
+import { orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
+import { tellPrompt, told } from "./story.js";
+import { isLive, liveAddress, readLive, startLive } from "./live.js";
 
 /** The names of what is chosen, as the address has them. */
 const NAMES = {
@@ -51,6 +52,7 @@ async function draw() {
   const names = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"].map(ofReadout);
   const single = state.prompt === ALL ? [] : [ofReadout("clean"), ofReadout(`ablated.${state.part}`)];
   const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all([...names, ...single]);
+  const tokens = told() === ALL || !page.tokens.length ? null : await array("tokens");
   if (turn !== drawing) return;
   const width = page.components.length, prompts = page.prompts.length;
   const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
@@ -65,7 +67,7 @@ async function draw() {
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
   $("said").textContent = now().parts[state.part].join(" ");
-  tellPrompt();
+  tellPrompt(tokens);
   orderTable();
   showChosenRow();
   Object.values(views).forEach(mark);
@@ -82,9 +84,11 @@ function tellReadout() {
 /** What there is to choose from, and what is said of the whole. */
 function fillPage() {
   for (const id of ["controls", "views-of"]) $(id).hidden = !measured();
-  // Of one prompt there is nothing to compare.
-  for (const id of ["scatter", "prompts"]) $(id).hidden = !measured() || page.prompts.length < 2;
-  $("sure").parentElement.hidden = $("scatter").hidden;
+  // Of one prompt there is nothing to compare, and where it was typed it stands above.
+  const one = !measured() || alone();
+  for (const id of ["scatter", "find", "rows", "all"]) $(id).hidden = one;
+  $("prompts").hidden = !measured() || (one && isLive());
+  $("sure").parentElement.hidden = one;
   const said = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
   $("run").replaceChildren(...said);
   $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));

@@ -1,7 +1,7 @@
-// The table of prompts, and the chosen one's story.
+// The table of prompts.
 
-import { $, cut, decimals, make, oneLine, written } from "./elements.js";
-import { ALL, now, page, part, state } from "./data.js";
+import { $, cut, decimals, make, written } from "./elements.js";
+import { ALL, page, state } from "./data.js";
 import { views } from "./views.js";
 import { saveCsv } from "./saving.js";
 import { askAbout, isLive } from "./live.js";
@@ -20,6 +20,9 @@ export function takeAmounts(taken) {
   const most = taken.map((each) => each.reduce((found, value) => Math.max(found, Math.abs(value)), 0));
   digits = Math.min(3, decimals(...most));
 }
+
+/** What becomes of it on one prompt, written. */
+export const amountsOf = (i) => amounts.map((each) => written(each[i], digits));
 
 const cells = (i) => [i, page.prompts[i].text, page.prompts[i].target, ...amounts.map((each) => each[i])];
 
@@ -51,12 +54,12 @@ function fillTable() {
     return made;
   };
   const made = table.order.slice(first, last).map((i, n) => {
-    const [number, text, target, ...values] = cells(i);
+    const [number, text, target] = cells(i);
     const row = make("tr", { id: `row-${i}`, onclick: () => choose({ prompt: state.prompt === i ? ALL : i }) });
     row.setAttribute("aria-selected", String(state.prompt === i));
     row.setAttribute("aria-rowindex", first + n + 2);
     const words = [cut(text, 300), `“${cut(target, 40)}”`].map((word) => make("td", { dir: "auto" }, word));
-    row.append(make("td", {}, String(number)), ...words, ...values.map((value) => make("td", {}, written(value, digits))));
+    row.append(make("td", {}, String(number)), ...words, ...amountsOf(i).map((amount) => make("td", {}, amount)));
     for (const each of row.children) each.setAttribute("role", "gridcell");
     return row;
   });
@@ -106,15 +109,4 @@ export function startTable() {
   const button = make("button", { type: "button", onclick: () => saveCsv(views.scatter) }, "CSV");
   button.setAttribute("aria-label", "Save the table as CSV");
   $("prompts").querySelector(".save").append(button);
-}
-
-export function tellPrompt() {
-  $("story").hidden = state.prompt === ALL;
-  if (state.prompt === ALL) return;
-  const { text, target } = page.prompts[state.prompt], { unit, clean, name } = now();
-  const [removed, lost, restored] = amounts.map((each) => written(each[state.prompt], digits));
-  $("story").querySelector("pre").textContent = text;
-  $("story").querySelector("p").textContent =
-    `Prompt ${state.prompt}, target “${oneLine(target)}”. ${name} in the intact run: ${written(clean[state.prompt])} ${unit}. ` +
-    `Ablating ${part().name} removes ${removed}, of which ${restored} is restored: it loses ${lost} ${unit}.`;
 }
