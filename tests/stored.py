@@ -42,6 +42,7 @@ def known(prompts: int) -> xr.Dataset:
             "token_id": (("prompt", "token"), np.array([[4, 7, -1]] * prompts)),
             "token_text": (("prompt", "token"), np.array([["naï", "ve\0", ""]] * prompts, TEXT)),
             "token_ablated": (("prompt", "token"), np.array([[False, True, False]] * prompts)),
+            "subject": ("prompt", np.array(["", "naïve\0"] * (prompts // 2) + [""] * (prompts % 2), TEXT)),
             "subject_first": ("prompt", np.arange(prompts) % 2 - 1),
             "subject_end": ("prompt", np.arange(prompts) % 2 * 2 - 1),
         },

@@ -84,7 +84,9 @@ def tokens(texts: Sequence[str], kind: type | np.dtype = STRING) -> dict[str, tu
     ends = np.array([len(own) for own in each])
     ids = np.where(np.arange(width) < ends[:, None], np.arange(width), -1)
     has = (ends > 2) & (np.arange(len(each)) % 2 == 0)
+    subjects = ["".join(own[1:3]).strip() if good else "" for own, good in zip(each, has, strict=True)]
     return {
+        "subject": ("prompt", np.array(subjects, kind)),
         "token_id": (("prompt", "token"), ids),
         "token_text": (("prompt", "token"), np.array([[*own, *[""] * (width - len(own))] for own in each], kind)),
         "token_ablated": (("prompt", "token"), np.arange(width) == ends[:, None] - 1),

@@ -64,7 +64,7 @@ def test_the_subject_is_where_it_is_written(model):
     for prompt, own in zip(PROMPTS, told(model, PROMPTS), strict=True):
         first, end = int(own["subject_first"]), int(own["subject_end"])
         ids = own["token_id"].values[first:end].tolist()
-        assert model.tokenizer.decode(ids).strip(" ,") == prompt.subject
+        assert model.tokenizer.decode(ids).strip(" ,") == prompt.subject == str(own["subject"].values)
     # Of two mentions it is the second.
     assert first > 1
 
@@ -72,6 +72,7 @@ def test_the_subject_is_where_it_is_written(model):
 def test_where_there_is_no_subject_it_is_nowhere(model):
     for own in told(model, (*OTHERS, hs.Prompt(tokens=(1, 2, 3), subject="x"))):
         assert int(own["subject_first"]) == int(own["subject_end"]) == -1
+        assert str(own["subject"].values) == ""
     assert int(told(model, (*OTHERS, *PROMPTS))[-1]["subject_first"]) > 0
     with pytest.raises(HydrascopeError, match="has no subject"):
         told(model, OTHERS, "subject")

@@ -16,7 +16,9 @@ from hydrascope.subjects import subject_span
 #: `last`, `all`, `subject`, `subject-last`, a position, or several; as text, numbers are joined by commas.
 At = str | int | Sequence[int]
 
-_NAMES = ("last", "all", "subject", "subject-last")
+#: Positions that have a name; those of the subject need one.
+SUBJECT = ("subject", "subject-last")
+NAMES = ("last", "all", *SUBJECT)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def places(
             asked for.
     """
     name = written(at)
-    if name in ("subject", "subject-last"):
+    if name in SUBJECT:
         return tuple(_subject(model, number, prompt, name) for number, prompt in enumerate(prompts, start=1))
     if name == "all":
         return tuple(Places(tuple(range(len(ids))), len(ids)) for ids in tokens)
@@ -70,14 +72,14 @@ def written(at: At) -> str:
     """
     several = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
     text = ",".join(map(str, several)).strip()
-    if text in _NAMES:
+    if text in NAMES:
         return text
     words = text.split(",")
     try:
         numbers = [int(word) for word in words]
     except ValueError:
         raise HydrascopeError(
-            f"{text!r} is no position: give {', '.join(_NAMES)}, a number (-1 is the last position), or several numbers"
+            f"{text!r} is no position: give {', '.join(NAMES)}, a number (-1 is the last position), or several numbers"
         ) from None
     return ",".join(map(str, numbers))
 

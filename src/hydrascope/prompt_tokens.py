@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.positions import Places
 from hydrascope.prompts import Prompt
-from hydrascope.subjects import Locates, subject_span
+from hydrascope.subjects import Locates, found_subject
+
+_TEXT = np.dtypes.StringDType()
 
 #: Where a prompt has no subject, or none that can be found.
 NOWHERE = (-1, -1)
@@ -37,13 +38,16 @@ def coordinates(
     for row, (own, place) in enumerate(zip(tokens, places, strict=True)):
         ids[row, : len(own)] = own
         ablated[row, list(place.positions)] = True
-    subjects = np.array([_span(model, number, prompt) for number, prompt in enumerate(prompts, start=1)], np.int64)
+    spans = [found_subject(model, prompt) for prompt in prompts]
+    subjects = [prompt.subject if span else "" for prompt, span in zip(prompts, spans, strict=True)]
+    ends = np.array([span or NOWHERE for span in spans], np.int64)
     return {
         "token_id": (("prompt", "token"), ids),
         "token_text": (("prompt", "token"), _texts(ids, decode)),
         "token_ablated": (("prompt", "token"), ablated),
-        "subject_first": (("prompt",), subjects[:, 0]),
-        "subject_end": (("prompt",), subjects[:, 1]),
+        "subject": (("prompt",), np.array(subjects, _TEXT)),
+        "subject_first": (("prompt",), ends[:, 0]),
+        "subject_end": (("prompt",), ends[:, 1]),
     }
 
 
@@ -51,14 +55,4 @@ def _texts(ids: Int[np.ndarray, "prompt token"], decode: Callable[[int], str]) -
     """What each token reads as; each is decoded once."""
     distinct, places = np.unique(ids, return_inverse=True)
     texts: Any = ["" if token < 0 else decode(token) for token in distinct.tolist()]
-    return np.array(texts, np.dtypes.StringDType())[places.reshape(ids.shape)]
-
-
-def _span(model: Locates, number: int, prompt: Prompt) -> tuple[int, int]:
-    """Of a prompt's subject, found as `subject_span` finds it: its first token, and the first that is no longer one."""
-    if prompt.subject is None:
-        return NOWHERE
-    try:
-        return subject_span(model, number, prompt)
-    except HydrascopeError:  # had it been needed, it would have been refused
-        return NOWHERE
+    return np.array(texts, _TEXT)[places.reshape(ids.shape)]

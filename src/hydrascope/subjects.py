@@ -51,6 +51,16 @@ def subject_span(model: Locates, number: int, prompt: Prompt) -> tuple[int, int]
     return held[0], held[-1] + 1
 
 
+def found_subject(model: Locates, prompt: Prompt) -> tuple[int, int] | None:
+    """As `subject_span`, where there may be no subject, or none that can be found."""
+    if prompt.subject is None:
+        return None
+    try:
+        return subject_span(model, 1, prompt)
+    except HydrascopeError:  # where it is needed, it is refused
+        return None
+
+
 def _last_occurrence(subject: str, text: str) -> int | None:
     """Where the subject begins for the last time: as words of their own, or else within a longer word."""
     # Looking ahead, since occurrences may overlap.

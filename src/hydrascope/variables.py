@@ -65,8 +65,9 @@ KNOWN: dict[str, Variable] = {
     "token_id": Variable(("prompt", "token"), "token of the prompt, -1 after its end", "token id"),
     "token_text": Variable(("prompt", "token"), "token of the prompt as text, empty after its end"),
     "token_ablated": Variable(("prompt", "token"), "whether parts are ablated at this token"),
-    "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 where none is known", "token"),
-    "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 where none is known", "token"),
+    "subject": Variable(("prompt",), "subject of the prompt, empty where none is found"),
+    "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 where none is found", "token"),
+    "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 where none is found", "token"),
 }
 
 

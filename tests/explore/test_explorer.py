@@ -129,6 +129,54 @@ def test_what_replaces_it_and_where_can_be_chosen(opened, session, address):
     close(shown_effects(page, "attn.1"), expected_effects(found, "attn.1"))
 
 
+#: Prompts with a subject, and one without.
+NAMED = [
+    *(hs.Prompt(text, subject=text[2:5]) for text in ("the cat", "Hello, world", "QRS tuv", "dogs, no")),
+    hs.Prompt("abc"),
+]
+
+
+def test_the_subject_is_ablated_where_it_is_typed(opened, session, folder, monkeypatch):
+    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+    with serving(Session(session.model, NAMED), folder, token="named") as address:
+        page = started(opened, address)
+        pick(page, "attn.1")
+        assert page.locator("#subject").is_hidden()
+        settle(page, "where", "subject")
+        assert "The prompt's subject isn't known: type it" in page.locator("#refused").text_content()
+        settle(page, "subject", "dogs")
+        assert 'does not contain its subject "dogs"' in page.locator("#refused").text_content()
+        settle(page, "subject", "ts ")
+        prompts = [*NAMED[:4], hs.Prompt(TYPED, subject="ts ")]
+        found = hs.sweep(session.model, prompts, hs.Resample(PATCHES), ablate="attn.1", at="subject")
+        close(shown_effects(page, "attn.1"), expected_effects(found, "attn.1"))
+        pressed = page.locator("#tokens [aria-pressed=true]")
+        assert pressed.all_text_contents() == list("ts ")
+        assert pressed.first.get_attribute("aria-label") == "token 2, “t”, subject"
+        settle(page, "where", "subject-last")
+        assert pressed.all_text_contents() == [" "]
+        assert page.locator("#tokens .subject").all_text_contents() == list("ts ")
+        last = hs.sweep(session.model, prompts, hs.Resample(PATCHES), ablate="attn.1", at="subject-last")
+        close(shown_effects(page, "attn.1"), expected_effects(last, "attn.1"))
+        again = opened(page.url)
+        again.wait_for_function("() => document.body.dataset.answered === '1'")
+        assert again.locator("#where").input_value() == "subject-last"
+        assert again.locator("#subject").input_value() == "ts "
+        assert again.locator("#found-run").text_content() == page.locator("#found-run").text_content() != ""
+        page.locator("#save-name").fill("at the subject")
+        page.locator("#everyone").check()
+        answered(page, lambda: page.get_by_role("button", name="Save result and report").click())
+        assert "Saved 5 prompts" in page.locator("#doing").text_content()
+        kept = hs.open_results(folder / "at the subject.zarr")
+        np.testing.assert_allclose(kept["total"], last["total"], rtol=1e-6, atol=1e-8)
+        settle(page, "patches", 7)
+        said = page.locator("#refused").text_content()
+        assert "7 patches at the subject need as many other prompts with a subject, and of the 5" in said
+        answered(page, lambda: page.locator("#tokens button").nth(3).click())
+        assert page.locator("#where").input_value() == "chosen"
+        assert page.locator("#subject").is_hidden()
+
+
 def test_the_views_are_of_the_typed_prompt(opened, session, address):
     page = started(opened, address)
     found = swept(session).isel(readout=0, prompt=-1)

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.explore import app as served
 from hydrascope.explore import require_server, server
 from hydrascope.explore.app import application
-from hydrascope.explore.behind import pool_of, require_same_model
+from hydrascope.explore.behind import live, pool_of, require_same_model
 from hydrascope.explore.jobs import BusyError, Jobs
 from hydrascope.explore.question import Question
 from hydrascope.explore.server import listen
@@ -287,6 +288,12 @@ def test_patches_come_from_what_was_measured(session):
     results = hs.sweep(session.model, POOL, hs.Zero(), ablate="attn.0")
     assert [prompt.text for prompt in pool_of("gpt2", None, None, results).prompts] == list(POOL)
     assert len(pool_of("gpt2", None, 3, results).prompts) == 3
+    subjects = [hs.Prompt("abc", subject="bc"), hs.Prompt("the cat", subject="the")]
+    results = hs.sweep(session.model, subjects, hs.Zero(), ablate="attn.0", at="subject-last")
+    assert list(pool_of("gpt2", None, None, results).prompts) == subjects
+    assert live(session, Path("."), results)["defaults"]["at"] == "subject-last"
+    without = results.drop_vars("subject")
+    assert [prompt.subject for prompt in pool_of("gpt2", None, None, without).prompts] == [None, None]
     assert pool_of("phantom", None, None, None).name == "phantom"
     assert len(pool_of("gpt2", None, None, None).prompts) == 64
     require_same_model(session.model, results, "r.zarr")

@@ -95,12 +95,117 @@ def test_every_position_is_patched_from_prompts_that_have_it():
     assert mixed["patch_prompt"].values.max() <= len(pool)
 
 
+#: Prompts with subjects of several lengths, at several places; and two without, which are left out.
+SUBJECTS = (
+    *(("the cat is", "e cat"), ("dogs, no", "dogs,"), ("a cow", "a cow"), ("QRS tuv", "RS tu"), ("x is it", "x")),
+    *(("abc", None), ("no", "yes")),
+)
+NAMED = [hs.Prompt(text, subject=subject) for text, subject in SUBJECTS]
+AT_SUBJECT = {
+    "resample": Question("cats and", patches=2, subject="cats"),
+    "another seed": Question("cats and", patches=3, seed=5, subject="at"),
+    "from other targets": Question("cats and", patches=2, different_target=True, subject="c"),
+    "zero": Question("cats and", ablation="zero", subject="and"),
+    "mean": Question("cats and", ablation="mean", subject="cat"),
+    "noise": Question("cats and", ablation="noise", patches=2, subject="ts a"),
+    "one of the pool": Question("dogs, no", patches=2, subject="gs"),
+    "one of the pool, of which the subject is known": Question("a cow", patches=2),
+    "one that has no subject there": Question("abc", patches=2, subject="bc"),
+}
+
+
+@pytest.mark.parametrize("at", ["subject", "subject-last"])
+@pytest.mark.parametrize("name", AT_SUBJECT)
+def test_a_number_at_the_subject_is_the_sweeps(at, name):
+    session, question = Session(loaded("gpt2"), NAMED), replace(AT_SUBJECT[name], at=at)
+    known = dict(SUBJECTS)
+    subject = question.subject or known[question.text]
+    fitting = [prompt for prompt in NAMED if prompt.subject and prompt.subject in prompt.text]
+    texts = [prompt.text for prompt in fitting]
+    index = texts.index(question.text) if question.text in texts else len(texts)
+    fitting[index:] = [hs.Prompt(question.text, subject=subject), *fitting[index + 1 :]]
+    runs = ["layers", "head.1.2,attn.0+mlp.1,attn.0|mlp.2"]
+    found = session.measured(question, runs, Watch())
+    expected = swept(session, question, runs, prompts=fitting, index=index)
+    assert set(found.variables) == set(expected.variables)
+    for variable in expected.variables:
+        if expected[variable].dtype.kind == "f" and variable != "imbalance":
+            np.testing.assert_allclose(found[variable], expected[variable], **CLOSE, err_msg=str(variable))
+        elif variable != "imbalance":
+            assert found[variable].equals(expected[variable]), variable
+    assert float(abs(found["total"]).max()) > 1e-3
+
+
+def test_numbers_at_one_place_do_not_depend_on_what_was_asked_before():
+    """What is kept of the pool serves every position."""
+    session, question = Session(loaded("gpt2"), NAMED), AT_SUBJECT["resample"]
+    first = session.measured(replace(question, at="subject"), "layers", Watch())
+    for at in ("last", "-3", "all", "subject-last"):
+        session.measured(replace(question, ablation="mean", at=at), "layers", Watch())
+    again = session.measured(replace(question, at="subject"), "layers", Watch())
+    np.testing.assert_array_equal(first["total"], again["total"])
+
+
+def test_the_subject_is_read_where_it_stands():
+    session = Session(loaded("gpt2"), NAMED)
+    assert session.read(Question("cats and", subject="ts"), Watch())["subject"] == (2, 4)
+    assert session.read(Question("the cat is"), Watch())["subject"] == (2, 7)
+    assert session.read(Question("cats and"), Watch())["subject"] is None
+    assert session.read(Question("cats and", subject="dog"), Watch())["subject"] is None
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (Question("cats and"), "the prompt's subject isn't known: type it as it is written in the prompt"),
+        (Question("cats and", subject=" "), "the prompt's subject isn't known"),
+        (Question("cats and", subject="dogs"), 'does not contain its subject "dogs": write it as in the prompt'),
+        (
+            Question("cats and", subject="cats", patches=9),
+            "9 patches at the subject need as many other prompts with a subject, and of the 7 that patches come from 5",
+        ),
+        (Question("cats and", subject="cats an", patches=2), "5 are too short for its positions"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_subject_is_said_in_a_line(question, said):
+    session = Session(loaded("gpt2"), NAMED)
+    with pytest.raises(HydrascopeError, match=said) as caught:
+        session.ablate(replace(question, run="attn.0", at="subject"), Watch())
+    assert "\n" not in str(caught.value)
+
+
+def test_without_others_with_a_subject_a_mean_is_refused_and_zero_is_not(session):
+    question = Question(TYPED, "attn.0", at="subject", subject="cats", ablation="mean")
+    with pytest.raises(HydrascopeError, match="of the 7 that patches come from 0 have one"):
+        session.ablate(question, Watch())
+    assert session.ablate(replace(question, ablation="zero"), Watch())["runs"]
+
+
+def test_what_was_found_at_the_subject_is_kept(tmp_path):
+    session = Session(loaded("gpt2"), NAMED)
+    question = Question("cats and", "attn.0", at="subject-last", subject="cats", patches=2)
+    one, everyone = (
+        hs.open_results(keep(question, tmp_path / name, Watch())["result"])
+        for name, keep in (("one", session.save), ("all", session.save_all))
+    )
+    prompts = [*NAMED[:5], hs.Prompt("cats and", subject="cats")]
+    expected = hs.sweep(session.model, prompts, hs.Resample(2), ablate="attn.0", at="subject-last")
+    np.testing.assert_allclose(everyone["total"], expected["total"], **CLOSE)
+    np.testing.assert_allclose(one["total"], expected["total"].isel(prompt=[-1]), **CLOSE)
+    assert list(everyone["subject"].values) == [prompt.subject for prompt in prompts]
+    assert np.flatnonzero(one["token_ablated"]).tolist() == [3]
+
+
 def test_a_twin_patches_its_prompt_alone(session):
     question = Question(TYPED, ablation="counterfactual", twin="dogs and", at="all")
     found = session.measured(question, "layers", Watch())
     prompts = [hs.Prompt(TYPED, counterfactual="dogs and")]
     expected = swept(session, question, "layers", prompts=prompts)
     np.testing.assert_allclose(found["total"], expected["total"], **CLOSE)
+    at_subject = replace(question, at="subject", subject="cats")
+    prompts = [hs.Prompt(TYPED, subject="cats", counterfactual="dogs and")]
+    expected = swept(session, at_subject, "layers", prompts=prompts)
+    np.testing.assert_allclose(session.measured(at_subject, "layers", Watch())["total"], expected["total"], **CLOSE)
     with pytest.raises(HydrascopeError, match="has no counterfactual"):
         session.measured(replace(question, twin=""), "layers", Watch())
 
@@ -264,6 +369,9 @@ def test_the_pool_is_run_once(session):
         ({"text": 3}, "no question"),
         ({"text": "a", "seed": "0"}, "seed can't be '0'"),
         ({"text": "a", "patches": True}, "patches can't be True"),
+        ({"text": "a", "subject": 3}, "subject can't be 3"),
+        ({"text": "a", "subject": "\udc00"}, "the subject holds half a surrogate pair"),
+        ({"text": "a", "subject": "a" * 20_001}, "this question is too long"),
         ({"text": "a", "model": "x"}, "model can't be 'x'"),
         ({"text": "  \n"}, "the prompt is empty: write one"),
         ({"text": "a" * 20_001}, "20,001 characters long, and 20,000 are read: shorten it"),

@@ -10,8 +10,9 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.explore.question import ABLATIONS
 from hydrascope.explore.session import Session
 from hydrascope.model import LanguageModel
+from hydrascope.positions import NAMES
 from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import PromptSet
+from hydrascope.prompts import Prompt, PromptSet
 
 #: So many that they are run in seconds, and 15 patches can be drawn from them in many ways.
 DEFAULT_PROMPTS = 64
@@ -46,7 +47,7 @@ def _asked(results: xr.Dataset) -> dict[str, Any]:
     named = ("ablation", "patches", "seed", "noise_scale", "different_target")
     found = {name: attributes[name] for name in named if name in attributes}
     found = found if found.get("ablation") in ABLATIONS else {}  # it may be one of the user's own
-    return found | ({"at": attributes["positions"]} if attributes.get("positions") in ("last", "all") else {})
+    return found | ({"at": attributes["positions"]} if attributes.get("positions") in NAMES else {})
 
 
 def waiting(session: Session) -> dict[str, Any]:
@@ -66,12 +67,19 @@ def pool_of(model: str, prompts: str | None, limit: int | None, results: xr.Data
     if prompts is not None:
         found = load_prompts(prompts)
     elif results is not None:
-        found = PromptSet.of(list(map(str, results["text"].values)), str(results.attrs.get("prompts", "prompts")))
+        found = PromptSet.of(_prompts(results), str(results.attrs.get("prompts", "prompts")))
     elif model == zoo.PHANTOM:
         found = load_prompts(zoo.PHANTOM)
     else:
         found = load_prompts("demo").limit(DEFAULT_PROMPTS)
     return found if limit is None else found.limit(limit)
+
+
+def _prompts(results: xr.Dataset) -> list[Prompt]:
+    """The prompts of results, with the subjects that they tell."""
+    texts = results["text"].values
+    subjects = results["subject"].values if "subject" in results.coords else [""] * len(texts)
+    return [Prompt(str(text), subject=str(subject) or None) for text, subject in zip(texts, subjects, strict=True)]
 
 
 def require_same_model(model: LanguageModel, results: xr.Dataset, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 
 from hydrascope.bank import CleanRuns, clean_runs, plainly
 from hydrascope.components import Component
+from hydrascope.errors import HydrascopeError
 from hydrascope.explore.question import Question
 from hydrascope.explore.watch import Watch
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Plan
 from hydrascope.positions import Places, places
 from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, tokenize
+from hydrascope.subjects import found_subject
 
 #: So many are run at a time.
 _BATCH = 16
@@ -43,31 +46,64 @@ class Pool:
         """The set that a question is asked of, and where in it its prompt stands.
 
         The typed prompt is the last of the set, or stands where it stood; what is too short for the positions asked
-        for is left out; a prompt that its own twin patches is alone.
+        for is left out, and where subjects are ablated what has none; a prompt that its own twin patches is alone.
+
+        Raises:
+            HydrascopeError: too few others have a subject.
         """
-        own = question.prompt()
+        own = self.asked(question)
         if question.alone:
             return PromptSet(self.prompts.name, (own,)), 0
-        kept = tuple(self.prompts.prompts[index] for index in self._fitting(question.positions()))
+        kept = [self.prompts.prompts[index] for index in self._fitting(question)]
         texts = [prompt.text for prompt in kept]
         if own.text in texts:
-            return replace(self.prompts, prompts=kept), texts.index(own.text)
-        return replace(self.prompts, prompts=(*kept, own)), len(kept)
+            index = texts.index(own.text)
+            kept[index] = replace(kept[index], subject=own.subject)
+        else:
+            index = len(kept)
+            kept.append(own)
+        if question.of_subject:
+            self._require_others(question, len(kept) - 1)
+        return replace(self.prompts, prompts=tuple(kept)), index
 
-    def _fitting(self, positions: Sequence[int]) -> list[int]:
-        longest = -min(positions, default=-1)
+    def asked(self, question: Question) -> Prompt:
+        """The prompt that is asked about; one of the set has the subject that it has there, unless another is typed."""
+        own = question.prompt()
+        known = next((prompt for prompt in self.prompts.prompts if prompt.text == own.text), own)
+        return replace(own, subject=own.subject or known.subject)
+
+    def _fitting(self, question: Question) -> list[int]:
+        """The prompts of the set that can be ablated where the question asks for it."""
+        if question.of_subject:
+            return self._with_subject
+        longest = -min(question.positions(), default=-1)
         return [index for index, ids in enumerate(self.tokens) if len(ids) >= longest]
+
+    @cached_property
+    def _with_subject(self) -> list[int]:
+        return [index for index, prompt in enumerate(self.prompts.prompts) if found_subject(self.model, prompt)]
+
+    def _require_others(self, question: Question, others: int) -> None:
+        needed = {"resample": question.patches, "mean": 1}.get(question.ablation, 0)
+        if others < needed:
+            raise HydrascopeError(
+                f"{needed} patches at the subject need as many other prompts with a subject, and of the "
+                f"{len(self.prompts.prompts):,} that patches come from {others} have one: give others, ask for fewer "
+                "patches, or ablate by zero or noise"
+            )
 
     def warm(self, watch: Watch) -> None:
         """Run all prompts, and keep what layers and heads write at the last position."""
         self._at("last", (), watch)
 
-    def clean_runs(self, plan: Plan, index: int, positions: Sequence[int], watch: Watch) -> CleanRuns:
+    def clean_runs(self, plan: Plan, index: int, question: Question, watch: Watch) -> CleanRuns:
         """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
-        at = "last" if plan.places[index].positions == (len(plan.tokens[index]) - 1,) else "all"
+        last = plan.places[index].positions == (len(plan.tokens[index]) - 1,)
+        at = "last" if last and not question.of_subject else "all"
         parts = [self._own(plan, index, at)]
         if len(plan.tokens) > 1:
-            pool = _some(self._at(at, plan.sites, watch), self._fitting(positions), plan.sites)
+            pool = _some(self._at(at, plan.sites, watch), self._fitting(question), plan.sites)
+            pool = _counted_from(plan.places[: len(pool.tokens)], pool)
             parts = [pool] if len(pool.tokens) == len(plan.tokens) else [pool, *parts]
         found = joined(parts)
         targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else found.argmax
@@ -142,6 +178,15 @@ def _some(clean: CleanRuns, indices: Sequence[int], sites: Sequence[Component]) 
     some = {name: [getattr(clean, name)[index] for index in indices] for name in _OF_PROMPTS}
     values = {site: clean.values[site] for site in sites}
     return _with(clean, some, sites=sites, values=values, row=clean.row[list(indices)])
+
+
+def _counted_from(places: Sequence[Places], clean: CleanRuns) -> CleanRuns:
+    """`clean`, which counts from the ends of prompts, counted from where `places` end: from a subject's, maybe."""
+    row = np.full((len(places), max(place.end - place.start for place in places)), -1)
+    for own, place, tokens, rows in zip(row, places, clean.tokens, clean.row, strict=True):
+        of_place = rows[len(tokens) - place.end : len(tokens) - place.start]
+        own[: len(of_place)] = of_place
+    return replace(clean, row=row)
 
 
 def _with(clean: CleanRuns, of_prompts: dict[str, list], **changed: Any) -> CleanRuns:

@@ -7,6 +7,7 @@ from typing import Any
 from hydrascope import words
 from hydrascope.ablation import Ablation
 from hydrascope.errors import HydrascopeError
+from hydrascope.positions import NAMES, SUBJECT
 from hydrascope.prompts import Prompt
 
 #: Of a prompt, in characters: longer ones aren't looked at.
@@ -17,7 +18,7 @@ MOST_PATCHES, MOST_PARTS = 200, 256
 ABLATIONS = ("resample", "zero", "mean", "noise", "counterfactual")
 
 _FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("text", "run", "ablation", "twin", "at"), (str,)),
+    **dict.fromkeys(("text", "run", "ablation", "twin", "at", "subject"), (str,)),
     **dict.fromkeys(("patches", "seed", "target"), (int,)),
     "noise_scale": (int, float),
     "different_target": (bool,),
@@ -36,7 +37,8 @@ class Question:
         patches: how many, for `resample` and `noise`.
         noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`.
         twin: the prompt's counterfactual, for `counterfactual`.
-        at: `last`, `all`, or positions from the prompt's end, as `-3,-2`.
+        at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
+        subject: the prompt's, as it is written there; empty where it has none, or the set knows it.
         target: the token that is read; the likeliest by default.
         heads: layers whose heads are read, too.
     """
@@ -50,6 +52,7 @@ class Question:
     different_target: bool = False
     twin: str = ""
     at: str = "last"
+    subject: str = ""
     target: int | None = None
     heads: tuple[int, ...] = ()
 
@@ -86,7 +89,7 @@ class Question:
             raise HydrascopeError(
                 f"the prompt is {len(self.text):,} characters long, and {LONGEST:,} are read: shorten it"
             )
-        for name, text in (("prompt", self.text), ("counterfactual", self.twin)):
+        for name, text in (("prompt", self.text), ("counterfactual", self.twin), ("subject", self.subject)):
             try:
                 text.encode()
             except UnicodeEncodeError:
@@ -97,14 +100,13 @@ class Question:
             raise HydrascopeError(f"{self.patches} patches: ask for 1 to {MOST_PATCHES}")
         if self.run.count("+") + self.run.count("|") >= MOST_PARTS:
             raise HydrascopeError(f"a run of more than {MOST_PARTS} parts: name fewer")
-        if len(self.run) > LONGEST or len(self.at) > LONGEST or len(self.twin) > LONGEST or len(self.heads) > 64:
+        if max(map(len, (self.run, self.at, self.twin, self.subject))) > LONGEST or len(self.heads) > 64:
             raise HydrascopeError("this question is too long: ask for less")
-        if self.at not in ("last", "all"):
-            self.positions()
+        self.positions()
 
     def prompt(self) -> Prompt:
         """The prompt as the library takes it."""
-        return Prompt(self.text, counterfactual=self.twin or None)
+        return Prompt(self.text, subject=self.subject or None, counterfactual=self.twin or None)
 
     def drawn(self) -> Ablation:
         """What replaces what is ablated."""
@@ -123,15 +125,20 @@ class Question:
         Raises:
             HydrascopeError: they are no such numbers.
         """
-        if self.at in ("last", "all"):
+        if self.at in NAMES:
             return []
         try:
             found = sorted({int(word) for word in self.at.split(",")})
         except ValueError:
             found = [0]
         if found[-1] >= 0:
-            raise HydrascopeError(f"{self.at!r:.60} are no positions: give last, all, or numbers below 0")
+            raise HydrascopeError(f"{self.at!r:.60} are no positions: give {', '.join(NAMES)}, or numbers below 0")
         return found
+
+    @property
+    def of_subject(self) -> bool:
+        """Whether it is the subject's tokens that are ablated."""
+        return self.at in SUBJECT
 
     @property
     def alone(self) -> bool:

@@ -24,9 +24,10 @@ from hydrascope.metrics import logits_of
 from hydrascope.model import LanguageModel
 from hydrascope.page import report
 from hydrascope.plan import Plan, known, planned
-from hydrascope.prompts import AnyPrompts, tokenize
+from hydrascope.prompts import AnyPrompts, Prompt, tokenize
 from hydrascope.readouts import Logit
 from hydrascope.runs import run
+from hydrascope.subjects import found_subject, subject_span
 from hydrascope.variables import FORMAT, MEASURED, described
 
 #: Tokens of a typed prompt, where the model sets no lower limit.
@@ -63,14 +64,17 @@ class Session:
             self.pool.warm(watch)
 
     def read(self, question: Question, watch: Watch) -> dict[str, Any]:
-        """The prompt's tokens, the model's most likely next ones, and what each part writes in the intact run."""
+        """The prompt's tokens and where its subject stands among them, if anywhere; the model's most likely next ones,
+        and what each part writes in the intact run.
+        """
         tokens = self._tokens(question)
         with watch.over(self.model), torch.no_grad():
             logits = logits_of(self.model, clean_run(self.model, [tokens], []).final)[0]
         # The intact run is read in every run: this one is the smallest.
         last = Run(self.model.components[-1:])
         results = self.measured(replace(question, ablation="zero", at="last"), [last], watch)
-        return {**next_tokens(self.model, tokens, logits), "parts": intact(results)}
+        subject = found_subject(self.model, self.pool.asked(question))
+        return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
 
     def ablate(self, question: Question, watch: Watch) -> dict[str, Any]:
         """What the run of the question does, and what each frozen part was worth in it."""
@@ -87,7 +91,7 @@ class Session:
         self._tokens(question)
         plan, index = self._plan(question, runs)
         with watch.over(self.model):
-            clean = self.pool.clean_runs(plan, index, question.positions(), watch)
+            clean = self.pool.clean_runs(plan, index, question, watch)
             watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, watch)))
             batch = Batch(1, min(plan.batch(1).runs, _RUNS_AT_ONCE))
             (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch)
@@ -173,7 +177,7 @@ class Session:
         """The prompt's token ids.
 
         Raises:
-            HydrascopeError: there are too many or too few for the model or the positions.
+            HydrascopeError: there are too many or too few for the model or the positions, or none of a subject's.
         """
         tokens = tokenize(self.model, [question.prompt()])[0]
         if len(tokens) > MOST_TOKENS:
@@ -182,7 +186,14 @@ class Session:
             )
         if (first := min(question.positions(), default=-1)) < -len(tokens):
             raise HydrascopeError(f"the prompt has no position {first}: it is {len(tokens)} tokens long")
+        if question.of_subject:
+            self._require_subject(self.pool.asked(question))
         return tokens
+
+    def _require_subject(self, prompt: Prompt) -> None:
+        if not (prompt.subject or "").strip():
+            raise HydrascopeError("the prompt's subject isn't known: type it as it is written in the prompt")
+        subject_span(self.model, 1, prompt)
 
     def _run(self, question: Question) -> Run:
         """The one run that is asked for.

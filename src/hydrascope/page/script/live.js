@@ -11,7 +11,7 @@ const live = page.live;
 /** What is asked where nothing else is chosen: as the result that came with the page was measured. */
 const EMPTY = {
   ...{ text: "", run: "", ablation: "resample", patches: 15, seed: 0, noise_scale: 3, different_target: false },
-  ...{ twin: "", at: "last", target: "", heads: "", views: "", ...live?.defaults },
+  ...{ twin: "", at: "last", subject: "", target: "", heads: "", views: "", ...live?.defaults },
 };
 /** The controls that say what replaces what is ablated, and for which ablations each is there. */
 const CONTROLS = {
@@ -22,6 +22,8 @@ const CONTROLS = {
   different_target: ["resample"],
   twin: ["counterfactual"],
 };
+/** Positions that have a name; all others are chosen tokens, counted from the end. */
+const NAMED = ["last", "all", "subject", "subject-last"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let intact = []; // what parts write in the intact run of the prompt that was asked about
@@ -30,11 +32,11 @@ let current = new AbortController();
 /** What is asked, as the server takes it. */
 function asked() {
   const number = (text) => (text === "" ? null : Number(text));
-  const { text, run, ablation, twin, at } = question;
+  const { text, run, ablation, twin, at, subject } = question;
   const heads = question.heads === "" ? [] : [Number(question.heads)];
   const names = ["patches", "seed", "noise_scale", "target"];
   const numbers = Object.fromEntries(names.map((name) => [name, number(question[name])]));
-  return { text, run, ablation, twin, at, heads, ...numbers, different_target: String(question.different_target) === "true" };
+  return { text, run, ablation, twin, at, subject, heads, ...numbers, different_target: String(question.different_target) === "true" };
 }
 
 /** What of the question the address holds. */
@@ -57,15 +59,19 @@ function fillForm() {
   $("run-label").value = question.run;
   for (const key of Object.keys(CONTROLS)) $(key).value = question[key];
   $("different_target").checked = String(question.different_target) === "true";
-  $("where").value = ["last", "all"].includes(question.at) ? question.at : "chosen";
+  $("subject").value = question.subject;
+  showWhere();
   $("heads-of").value = question.heads;
   $("views").value = question.views;
   showHeads(question.heads === "" ? null : question.heads, live.heads, pick);
   fitControls();
 }
 
-/** Only what the chosen ablation asks for. */
+const showWhere = () => ($("where").value = NAMED.includes(question.at) ? question.at : "chosen");
+
+/** Only what the chosen ablation and positions ask for. */
 function fitControls() {
+  $("subject").parentElement.hidden = !question.at.startsWith("subject");
   for (const [key, kinds] of Object.entries(CONTROLS)) {
     $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
   }
@@ -143,13 +149,15 @@ function tellProgress({ doing, done, total }) {
 }
 
 /** The prompt's tokens, and what most likely comes next. */
-function tellTokens({ tokens, next, parts }) {
+function tellTokens({ tokens, next, parts, subject }) {
   intact = parts;
-  const chosen = { last: [-1], all: tokens.map((_, i) => i - tokens.length) }[question.at] ?? question.at.split(",").map(Number);
+  const places = tokens.map((_, i) => i - tokens.length), of = subject ? places.slice(...subject) : [];
+  const named = { last: [-1], all: places, subject: of, "subject-last": of.slice(-1) };
+  const chosen = named[question.at] ?? question.at.split(",").map(Number);
   const token = (text, i) => {
-    const place = i - tokens.length;
-    const made = make("button", { type: "button", className: "token", onclick: () => pickToken(place) }, oneLine(text));
-    made.setAttribute("aria-label", `token ${i}, “${oneLine(text)}”`);
+    const place = places[i], is = of.includes(place) ? "subject" : "";
+    const made = make("button", { type: "button", className: `token ${is}`, onclick: () => pickToken(place) }, oneLine(text));
+    made.setAttribute("aria-label", `token ${i}, “${oneLine(text)}”${is && ", subject"}`);
     made.setAttribute("aria-pressed", String(chosen.includes(place)));
     made.dir = "auto";
     return made;
@@ -168,11 +176,11 @@ function tellTokens({ tokens, next, parts }) {
 }
 
 function pickToken(place) {
-  const before = ["last", "all"].includes(question.at) ? [] : question.at.split(",").map(Number);
+  const before = NAMED.includes(question.at) ? [] : question.at.split(",").map(Number);
   const places = before.includes(place) ? before.filter((each) => each !== place) : [...before, place];
   const at = places.length ? places.sort((one, other) => one - other).join(",") : "last";
-  $("where").value = at === "last" ? "last" : "chosen";
   change({ at }, "read");
+  showWhere();
 }
 
 const pickTarget = (target) => change({ target }, "read");
@@ -197,7 +205,8 @@ async function saveFound(event) {
 export function askAbout(text) {
   $("text").value = text;
   $("question").scrollIntoView({ block: "start" });
-  change({ text, target: "" }, "read");
+  $("subject").value = "";
+  change({ text, target: "", subject: "" }, "read");
 }
 
 export const isLive = () => Boolean(live);
@@ -223,8 +232,9 @@ export function startLive() {
   $("typed").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = $("text").value;
-    change(text === question.text ? { text } : { text, target: "", at: $("where").value === "all" ? "all" : "last" }, "read");
-    $("where").value = question.at === "all" ? "all" : ["last"].includes(question.at) ? "last" : "chosen";
+    const subject = $("subject").value, at = NAMED.includes(question.at) ? question.at : "last";
+    change(text === question.text ? { text, subject } : { text, subject, target: "", at }, "read");
+    showWhere();
   });
   $("text").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -237,6 +247,7 @@ export function startLive() {
   }
   $("where").addEventListener("change", (event) =>
     change({ at: event.target.value === "chosen" ? "-1" : event.target.value }, "read"));
+  $("subject").addEventListener("change", (event) => change({ subject: event.target.value }, "read"));
   $("run-label").addEventListener("change", (event) => change({ run: event.target.value.trim() }, "run"));
   $("heads-of").addEventListener("change", (event) => {
     showHeads(event.target.value === "" ? null : event.target.value, live.heads, pick);
