@@ -95,6 +95,21 @@ def tokens(texts: Sequence[str], kind: type | np.dtype = STRING) -> dict[str, tu
     }
 
 
+def pairs(parts: Sequence[str], prompts: int, seed: int = 0) -> xr.Dataset:
+    """Effects of all pairs of `parts`, as a run of `hydrascope.Interactions` keeps them: the first covers for each."""
+    rng, count = np.random.default_rng(seed), len(parts)
+    one, other = np.triu_indices(count, 1)
+    alone = rng.normal(-1, 0.3, (prompts, count))
+    together = alone[:, one] + alone[:, other] + rng.normal(0, 0.2, (prompts, len(one))) - 0.5 * (one == 0)
+    base = results(1, prompts, 1, by_patch=False)
+    kept = base.drop_vars(["unembed_ablated", "unembed_ablated_own"]).isel(ablated=[0])
+    runs = [*parts, *(f"{parts[i]}+{parts[j]}" for i, j in zip(one, other, strict=True))]
+    total = np.concatenate([alone, together], 1)[None, :, :, None].astype(np.float32)
+    wide = kept.isel(ablated=np.zeros(len(runs), int)).assign_coords(coordinates("ablated", runs))
+    effects = {name: (wide["total"].dims, values) for name, values in (("total", total), ("direct", 1.2 * total))}
+    return wide.assign(effects).assign_attrs(experiment="interactions", keep="effects", heads=12, parallel=False)
+
+
 def world(
     rng: np.random.Generator,
     layers: int,

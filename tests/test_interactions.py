@@ -85,6 +85,12 @@ def test_only_effects_are_kept(tmp_path):
     assert "unembed_ablated" not in results
     found = hs.interactions(model, PROMPTS, "layers", hs.Resample(2, 3))
     np.testing.assert_array_equal(measures.interactions(results)["interaction"], found["interaction"])
+    # Of single parts it is known what they remove and what of it is restored.
+    singles = measures.effects_alone(measures.one_by_one(results))
+    assert list(singles["ablated"].values) == [str(layer) for layer in model.components]
+    plain = measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2, 3), ablate="layers"))
+    for name in ("total", "direct", "logit"):
+        np.testing.assert_allclose(singles[name], plain[name], atol=1e-5)
     with pytest.raises(HydrascopeError, match="keeps effects only: measure again and keep means"):
         measures.per_prompt(results)
 

@@ -76,6 +76,27 @@ def known() -> Summary:
     return summarise(results, FEW)
 
 
+def test_of_effects_alone_it_is_said_how_much_is_restored_and_not_by_whom() -> None:
+    results = synthetic.results(4, 30, 2, readouts={"logit": -1, "placebo.0": -1})
+    alone = results.drop_vars([name for name in results if str(name).startswith("unembed_")]).assign_attrs(
+        keep="effects"
+    )
+    for readout in ("logit", "placebo.0"):
+        found, whole = summarise(alone, FEW, readout), summarise(results, FEW, readout)
+        assert found.verdicts == found.findings == ()
+        assert "measure again and keep means" in found.warnings[0]
+        for one, other in zip(found.parts, whole.parts, strict=True):
+            assert (one.ablated, one.kind) == (other.ablated, other.kind)
+            for name in ("removed", "lost", "restored"):
+                bounds = [[getattr(each, name).estimate, getattr(each, name).low] for each in (one, other)]
+                np.testing.assert_allclose(*bounds, rtol=1e-6, atol=1e-9)
+            assert np.isnan(one.attention.estimate)
+            assert np.isnan(one.direct.estimate)
+    text = printed(summarise(alone, FEW))
+    assert "Ablated parts" in text
+    assert "Findings" not in text
+
+
 def test_findings_of_a_known_network() -> None:
     summary = known()
     expected = {

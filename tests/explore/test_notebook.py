@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import synthetic
 from opened import FEW, HOSTILE, example, with_prompts
 from plain import loaded
 
@@ -73,6 +74,7 @@ def test_a_result_is_shown_as_it_is(browser):
     assert "No model is behind this page" in frame.locator("#ask").text_content()
     assert page.evaluate("window.hacked") is None
     page.close()
+    assert "Who covers for whom?" in hs.view(synthetic.pairs(["attn.0", "mlp.0", "mlp.1"], 3)).document
 
 
 def test_a_model_answers_in_a_notebook(browser, model, widget):

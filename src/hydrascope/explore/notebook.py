@@ -81,7 +81,7 @@ def view(
         >>> hs.view(results, model)                                              # doctest: +SKIP
 
     Args:
-        results: of `run`, `sweep` or `mediation`; without any the page begins with a prompt that is typed.
+        results: of `run` or `sweep`, of experiments, too; without any the page begins with a prompt that is typed.
         model: what questions are asked of. It takes anywidget (`pip install 'hydrascope[notebook]'`): without, the page
             of `results` is shown as it is.
         prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.

@@ -8,6 +8,7 @@ once and hand that to each: `effects = per_prompt(results, "difference", "own")`
 from hydrascope.components import LayerKind
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.alike import same_repairers
+from hydrascope.measures.alone import effects_alone, outcome, outcome_bounds
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
 from hydrascope.measures.choice import (
     WEIGHTY,
@@ -32,7 +33,7 @@ from hydrascope.measures.erasure import erasure
 from hydrascope.measures.interaction import interactions
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
-from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, units, whole_layers
+from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, one_by_one, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
@@ -67,6 +68,7 @@ __all__ = [
     "depth",
     "difference",
     "direct_effect",
+    "effects_alone",
     "erasure",
     "held_out",
     "interactions",
@@ -79,6 +81,9 @@ __all__ = [
     "mediation",
     "most_restored",
     "of_kind",
+    "one_by_one",
+    "outcome",
+    "outcome_bounds",
     "own_change",
     "per_prompt",
     "rank",

@@ -40,7 +40,7 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
           d's reaction brings if nobody else reacts: path patching k → d → output with everything else held. Where d is
           a head, the other heads of its layer are frozen.
         - `response` (likewise) `unembed_ablated` − `unembed` of d, at the clean run's σ: what d itself writes more; NaN
-          where d wasn't read.
+          where d wasn't read, or what it writes wasn't kept.
         - `restored` [readout, prompt, ablated] π̂^k − π̂^{k, all downstream of k frozen}: what all bring together.
         - `restored_together` (likewise) π̂^k − π̂^{k, all mediators frozen}: what the mediators bring together.
         - `total`, `direct` (likewise), of k alone.
@@ -145,6 +145,9 @@ def _of_pairs(
 def _responses(
     results: xr.Dataset, rows: Sequence[int], asked: Sequence[Mediated], parts: Sequence[Component]
 ) -> Float[np.ndarray, "readout prompt ablated mediator"]:
+    if "unembed_ablated" not in results:  # effects alone were kept
+        shape = *(results.sizes[dim] for dim in _SINGLE[:2]), len(rows), len(parts)
+        return np.where(_reached(asked, parts), np.full(shape, np.nan), 0.0)
     column = {str(label): number for number, label in enumerate(results["component"].values)}
     read = [number for number, part in enumerate(parts) if str(part) in column]
     columns = [column[str(parts[number])] for number in read]

@@ -57,6 +57,13 @@ def all_free(results: xr.Dataset) -> xr.Dataset:
     return results.isel(ablated=free).assign_attrs(experiment="")
 
 
+def one_by_one(results: xr.Dataset) -> xr.Dataset:
+    """The runs of an experiment that show what becomes of each ablation: nothing frozen, and of pairs none."""
+    if results.attrs.get("experiment") != "interactions":
+        return all_free(results)
+    return results.isel(ablated=["+" not in str(label) for label in results["ablated"].values])
+
+
 def ablated_parts(label: str) -> list[str]:
     """The labels of all parts that a run ablates, those that it freezes left out."""
     return [str(part) for part in Run.parse(label).ablated]

@@ -98,7 +98,8 @@ def caption(effects: xr.Dataset) -> str:
     name, before = effects.attrs["readout"], effects.attrs["readout_before"]
     if before >= 0:
         return f"{name}, before block {before}, without a norm"
-    return f"{name}, {SIGMA_NAME[effects.attrs['sigma']]}"
+    # Of effects alone, which σ is read doesn't matter.
+    return f"{name}, {SIGMA_NAME[effects.attrs['sigma']]}" if "sigma" in effects.attrs else name
 
 
 def at_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:

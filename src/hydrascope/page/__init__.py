@@ -23,7 +23,7 @@ def report(
     holds, and how to share it: docs/report.md.
 
     Args:
-        results: of `run`, `sweep` or `mediation`.
+        results: of `run` or `sweep`, of experiments, too. Of what was not kept there are no views.
         out: the file to write.
         bootstrap: how intervals are drawn.
         overwrite: replace the file if it is there.

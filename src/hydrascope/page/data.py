@@ -1,6 +1,6 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,22 @@ from hydrascope.figures.matrices import in_order, kind_of, scale_of
 from hydrascope.figures.panels import unit
 from hydrascope.measures import (
     Bootstrap,
-    all_free,
-    amounts,
     caption,
     depth,
+    effects_alone,
     layers,
+    one_by_one,
+    outcome,
     per_prompt,
     regression,
 )
 from hydrascope.page.arrays import STEPS, Arrays
-from hydrascope.page.pictures import Picture, pictures
+from hydrascope.page.pairs import interaction_picture
+from hydrascope.page.pictures import Picture, mediated, pictures
 from hydrascope.page.tokens import keep_tokens
 from hydrascope.summary import (
     Interval,
+    Pair,
     PartFindings,
     Summary,
     clearest,
@@ -34,9 +37,10 @@ from hydrascope.summary import (
     summarise,
     written,
 )
-from hydrascope.summary.sentences import headline
+from hydrascope.summary.sentences import headlines
+from hydrascope.summary.warnings import EFFECTS_ALONE
 
-#: Columns of the table of prompts, as `measures.amounts` names them.
+#: Columns of the table of prompts, as `measures.outcome` names them.
 AMOUNTS = ("removed", "lost", "restored")
 
 #: Instead of a verdict.
@@ -47,22 +51,30 @@ ALONE = (
 )
 
 
+#: Instead of views of what layers write, and of the warning that says so, where that wasn't kept.
+NOT_KEPT = (
+    "Effects alone were kept, not what layers write in ablated runs. To see who responds, and what each layer writes "
+    "before and after, measure again and keep means (--keep means)."
+)
+
+
 def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
 
     Raises:
-        HydrascopeError: the results are of pairs of ablations, are no result at all, or lack a number.
+        HydrascopeError: the results are no result at all, or lack a number.
     """
-    experiment = results.attrs.get("experiment")
-    if experiment == "interactions":
-        raise HydrascopeError("there is no report of interactions yet: take `hydrascope summary` and `figures`")
-    if "readout" not in results.coords:
-        raise HydrascopeError("this is no hydrascope result: it has no coordinate 'readout'")
+    if missing := [
+        name for name in ("readout", "ablated", "total", "direct", "logit") if name not in results.variables
+    ]:
+        raise HydrascopeError(
+            f"this is no hydrascope result: it has no variable {missing[0]!r}: give that of run or sweep"
+        )
     labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
     arrays, readouts, first = Arrays(), [], None
     for place, label in enumerate(labels):
-        effects, views = _views(results, label, f"{place}.", arrays, bootstrap)
         found = summarise(results, bootstrap, label)
+        effects, views = _views(results, label, f"{place}.", arrays, bootstrap, found.pairs)
         first = first or (effects, found)
         readouts.append({**views, **_words(found, effects, bootstrap)})
     assert first is not None
@@ -74,7 +86,7 @@ def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     """As `shown`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
     arrays, once = Arrays(), Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
     effects, views = _views(results, str(results["readout"].values[0]), "0.", arrays, once)
-    samples, unit_ = amounts(effects).isel(prompt=0), unit(effects)
+    samples, unit_ = outcome(effects).isel(prompt=0), unit(effects)
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
     words = {
         "verdicts": [ALONE],
@@ -103,7 +115,8 @@ def _page(
         "depth": depth(effects),
         "start": start,
         "parts": _parts(effects["ablated"]),
-        "components": _parts(effects["component"]),
+        "components": _parts(effects["component"]) if _keeps_traces(effects) else [],
+        "without": None if _keeps_traces(effects) else _without(readouts),
         "prompts": [
             {"text": str(text), "target": str(target)}
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
@@ -116,16 +129,34 @@ def _page(
     return page, arrays.chunks
 
 
+def _without(readouts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Which views there aren't, and why."""
+    return {"why": NOT_KEPT, "views": ["trace"] if readouts[0]["pictures"] else ["matrix", "trace"]}
+
+
+def _keeps_traces(effects: xr.Dataset) -> bool:
+    return "unembed_ablated" in effects
+
+
 def _views(
-    results: xr.Dataset, label: str, prefix: str, arrays: Arrays, bootstrap: Bootstrap
+    results: xr.Dataset,
+    label: str,
+    prefix: str,
+    arrays: Arrays,
+    bootstrap: Bootstrap,
+    pairs: Sequence[Pair] = (),
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     """One readout: its effects in the order of the page, and what the page shows of it."""
-    plain = all_free(results) if results.attrs.get("experiment") else results
-    effects = per_prompt(plain, label)
+    plain = one_by_one(results) if results.attrs.get("experiment") else results
+    effects = (effects_alone if results.attrs.get("keep") == "effects" else per_prompt)(plain, label)
     effects = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
-    _keep_traces(effects, prefix, arrays)
-    arrays.add(f"{prefix}amounts", _stack(amounts(effects), AMOUNTS, ("ablated", "prompt")))
-    matrices = list(pictures(results, effects, bootstrap))
+    of_runs = pictures if _keeps_traces(effects) else mediated
+    matrices = [*of_runs(results, effects, bootstrap)]
+    if _keeps_traces(effects):
+        _keep_traces(effects, prefix, arrays)
+    if pairs:
+        matrices.insert(0, interaction_picture(pairs, list(map(str, effects["ablated"].values))))
+    arrays.add(f"{prefix}amounts", _stack(outcome(effects), AMOUNTS, ("ablated", "prompt")))
     for place, picture in enumerate(matrices):
         arrays.add(f"{prefix}picture.{place}", picture.bounds)
     return effects, {
@@ -142,22 +173,25 @@ def _words(found: Summary, effects: xr.Dataset, bootstrap: Bootstrap) -> dict[st
     of_part = {each.ablated: each for each in found.parts}
     return {
         "verdicts": _told(found),
-        "warnings": list(found.warnings),
+        "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
         "parts": [_said(of_part[str(name)], unit(effects)) for name in effects["ablated"].values],
-        "fits": _fits(amounts(effects), bootstrap),
+        "fits": _fits(outcome(effects), bootstrap),
     }
 
 
 def _told(found: Summary) -> list[tuple[str, str]]:
     """Every verdict's question and answer, and what else is said of it."""
-    heads = [headline(verdict) for verdict in found.verdicts]
+    heads = headlines(found)
     return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(found), strict=True)]
 
 
 def _start(found: Summary, effects: xr.Dataset) -> int:
-    """The part that the page opens at: that of the clearest verdict, else the one that removes most."""
+    """The part that the page opens at: that of the clearest verdict, or of the most redundant pair, else the one that
+    removes most.
+    """
     names = [str(name) for name in effects["ablated"].values]
-    part = clearest(found.verdicts).part.split(" or ")[0] if found.verdicts else ""
+    covering = found.pairs[0].first if found.pairs else ""
+    part = clearest(found.verdicts).part.split(" or ")[0] if found.verdicts else covering
     return names.index(part) if part in names else int(effects["direct"].mean("prompt").values.argmin())
 
 
@@ -192,6 +226,8 @@ def _described(picture: Picture) -> dict[str, Any]:
         "axis": picture.axis,
         "columns": picture.columns,
         "kinds": list(map(kind_of, picture.columns)),
+        "joint": picture.joint,
+        "grey": picture.grey,
         "most": scale_of(picture.bounds[0]),
     }
 
@@ -204,8 +240,11 @@ def _said(part: PartFindings, of: str) -> list[str]:
     removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
     if np.isnan(part.restored.low):
         return [removed, "What share of it is restored can't be said: what it removes may be 0."]
+    restored = f"Restored: {written(part.restored, 2)} of what it removes"
+    if np.isnan(part.attention.estimate):
+        return [removed, f"{restored}."]
     shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
-    return [removed, f"Restored: {written(part.restored, 2)} of what it removes; by {shares}."]
+    return [removed, f"{restored}; by {shares}."]
 
 
 def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:

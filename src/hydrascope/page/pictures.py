@@ -21,6 +21,8 @@ class Picture:
         axis: what its columns are.
         columns: their labels.
         bounds: [bound, ablated, column]; NaN where there is nothing to measure.
+        joint: the words between a row's and a column's label.
+        grey: why nothing can be measured where nothing is.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Picture:
     axis: str
     columns: list[str]
     bounds: Float[np.ndarray, "bound ablated column"]
+    joint: str = " ablated, "
+    grey: str = "not downstream"
 
 
 def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
@@ -46,12 +50,15 @@ def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
         columns,
         responses(effects, bootstrap).values,
     )
-    if results.attrs.get("experiment") == "mediation":
-        rows = [str(name) for name in effects["ablated"].values]
-        yield from _mediated(reactions(results, effects.attrs["readout"], bootstrap).sel(ablated=rows))
+    yield from mediated(results, effects, bootstrap)
 
 
-def _mediated(found: xr.Dataset) -> Iterator[Picture]:
+def mediated(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
+    """What each response is worth, of a mediation; of other results nothing."""
+    if results.attrs.get("experiment") != "mediation":
+        return
+    rows = [str(name) for name in effects["ablated"].values]
+    found = reactions(results, effects.attrs["readout"], bootstrap).sel(ablated=rows)
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
     columns = [str(name) for name in found["mediator"].values]
     meanings = {

@@ -24,11 +24,14 @@ from hydrascope.measures import (
     compensation_regression,
     depth,
     direct_effect,
+    effects_alone,
     erasure,
     kinds,
     localisation,
     mean_interval,
     of_kind,
+    one_by_one,
+    outcome_bounds,
     per_prompt,
     regression,
     repair_profile,
@@ -41,7 +44,7 @@ from hydrascope.measures import (
 )
 from hydrascope.summary.numbers import Interval
 from hydrascope.summary.verdict import Verdict, verdicts
-from hydrascope.summary.warnings import FEW_PROMPTS, few_prompts, warnings_of
+from hydrascope.summary.warnings import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.summary.who_repairs import Pair, Reaction, pairs, reactions
 
 #: A downstream attention layer takes part in the response if it changes by more than this share of DE.
@@ -119,10 +122,11 @@ class Summary:
         verdicts: whether anything is restored, of each kind of ablated part; none where nothing is removed directly.
         warnings: what a reader should know before believing the numbers.
         findings: the paper's findings, for this model.
-        parts: every ablated part, in the order of the results.
+        parts: every ablated part, in the order of the results; where effects alone were kept only what it removes,
+            loses and has restored is known of it.
         bootstrap: how the intervals were drawn.
         reactions: who restores what, of a result of `hydrascope.Mediation`.
-        pairs: who covers for whom, of a result of `hydrascope.Interactions`; nothing else is told of it.
+        pairs: who covers for whom, of a result of `hydrascope.Interactions`.
     """
 
     run: dict[str, str]
@@ -154,6 +158,8 @@ def summarise(
     if results.attrs.get("experiment") == "mediation":
         plain = summarise(all_free(results), bootstrap, readout, sigma)
         return replace(plain, reactions=reactions(results, readout, bootstrap))
+    if results.attrs.get("keep") == "effects":
+        return _of_effects(results, readout, bootstrap)
     effects = per_prompt(results, readout, sigma)
     require_complete(effects)
     if not effects["direct"].any():
@@ -187,13 +193,27 @@ def summarise(
 
 
 def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
-    """Who covers for whom: of single ablations no more is known than what they lose."""
+    """Who covers for whom, and of single ablations what becomes of their effects."""
     found = pairs(results, readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
     unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
     run = _run(results, f"{len(found):,} pairs of {parts:,} parts", read)
-    told = () if results.sizes["prompt"] >= FEW_PROMPTS else (few_prompts(results.sizes["prompt"]),)
-    return Summary({**run, "unit": str(unit)}, (), told, (), (), bootstrap, pairs=found)
+    told, alone = tuple(of_prompts(results)), effects_alone(one_by_one(results), readout)
+    return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
+
+
+def _of_effects(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
+    """What can be said where effects alone were kept: how much is restored, not by whom."""
+    effects = effects_alone(results, readout)
+    told = (EFFECTS_ALONE, *of_prompts(results))
+    return Summary(run_in_words(results, effects), (), told, (), _outcomes(effects, bootstrap), bootstrap)
+
+
+def _outcomes(effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[PartFindings, ...]:
+    found = outcome_bounds(effects, bootstrap)
+    # Where only positions before the last are ablated nothing is known of what would have been removed.
+    known = {"removed": "removed", "restored": "share"} if effects["direct"].any() else {}
+    return tuple(_parts(effects, {name: found[of] for name, of in {"lost": "lost", **known}.items()}))
 
 
 def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Summary:

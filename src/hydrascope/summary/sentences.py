@@ -9,6 +9,7 @@ from hydrascope.measures import WEIGHTY, PartKind
 from hydrascope.summary.findings import Summary
 from hydrascope.summary.numbers import number, written
 from hydrascope.summary.verdict import Responder, Verdict
+from hydrascope.summary.who_repairs import Pair
 
 #: How many responders are named.
 NAMED = 3
@@ -18,8 +19,17 @@ ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "
 
 
 def sentences(summary: Summary) -> list[str]:
-    """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom."""
-    return [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+    """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom; of
+    interactions, who covers for whom.
+    """
+    told = [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+    return [*told, " ".join(_of_pairs(summary))] if summary.pairs else told
+
+
+def headlines(summary: Summary) -> list[str]:
+    """How each paragraph of `sentences` begins: the question, and the answer in short."""
+    told = [headline(verdict) for verdict in summary.verdicts]
+    return [*told, _of_all(summary)] if summary.pairs else told
 
 
 def clearest(verdicts: Sequence[Verdict]) -> Verdict:
@@ -68,6 +78,38 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
         f"Something is surely restored at {verdict.clear} of the {verdict.weighty} that remove more than {WEIGHTY:.0%} "
         "of the readout."
     )
+
+
+def _covering(summary: Summary) -> list[Pair]:
+    """The pairs that surely cover for each other, the most redundant first."""
+    return [pair for pair in _that_count(summary) if pair.interaction.high < 0]
+
+
+def _that_count(summary: Summary) -> list[Pair]:
+    """The pairs that do something to each other, beside what parts lose alone."""
+    most = max(abs(part.lost.estimate) for part in summary.parts)
+    return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > WEIGHTY * most]
+
+
+def _of_all(summary: Summary) -> str:
+    covering = len(_covering(summary))
+    return f"Who covers for whom? Surely each for the other in {covering:,} of {len(summary.pairs):,} pairs"
+
+
+def _of_pairs(summary: Summary) -> Iterator[str]:
+    yield f"{_of_all(summary)}."
+    needing = [pair for pair in reversed(_that_count(summary)) if pair.interaction.low > 0]
+    for found, more in ((_covering(summary), "more"), (needing, "less")):
+        if found:
+            many = f"Ablated together {len(found):,} surely cost{'s' if len(found) == 1 else ''} {more} than one by one"
+            yield f"{many}, in {summary.run['unit']}: {_in_words(found)}."
+    yield f"Interactions of less than {WEIGHTY:.0%} of the most that a part loses don’t count."
+
+
+def _in_words(pairs: Sequence[Pair]) -> str:
+    named = ", ".join(f"{each.first} and {each.second} {written(each.interaction, 2)}" for each in pairs[:NAMED])
+    more = len(pairs) - NAMED
+    return f"{named}{f', and {more:,} more' if more > 0 else ''}"
 
 
 def _most(verdict: Verdict) -> str:

@@ -41,7 +41,8 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     told = [Text(sentence) for sentence in sentences(summary)]
     warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
     full = full or not (told or summary.pairs)
-    more = [_findings(summary), _parts(summary)] if full and summary.parts else []
+    more = [_findings(summary)] if full and summary.findings else []
+    more += [_parts(summary)] if full and summary.parts else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")

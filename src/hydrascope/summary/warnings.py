@@ -14,6 +14,10 @@ FEW_PROMPTS = 30
 ROUNDED = 0.1
 #: Sums that are off by more than this share of what an ablation removes don't measure it.
 OFF = 0.01
+#: Where nothing is known of what parts write in ablated runs.
+EFFECTS_ALONE = (
+    "effects alone were kept, so that nothing can be said of who restores: measure again and keep means, too"
+)
 _NARROW = ("bfloat16", "float16")
 
 
@@ -22,18 +26,19 @@ def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boo
     return tuple(_warnings(effects, verdicts, bootstrap))
 
 
-def few_prompts(prompts: int) -> str:
-    """What is to be said of intervals from so few prompts."""
-    return f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
-
-
-def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
-    attributes, prompts = effects.attrs, effects.sizes["prompt"]
-    planned = attributes.get("prompt_count", prompts)
+def of_prompts(results: xr.Dataset) -> Iterator[str]:
+    """What is to be said of how many prompts were measured."""
+    prompts = results.sizes["prompt"]
+    planned = results.attrs.get("prompt_count", prompts)
     if prompts < planned:
         yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
-        yield few_prompts(prompts)
+        yield f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+
+
+def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
+    attributes = effects.attrs
+    yield from of_prompts(effects)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
     least = min((each.removed.estimate for each in verdicts if each.part), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:

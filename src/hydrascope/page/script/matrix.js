@@ -102,10 +102,10 @@ export function drawMatrix(bounds) {
   const item = (row, column) => {
     const ablated = page.parts[row].name, name = picture.columns[column];
     const [mean, low, high] = [0, 1, 2].map((bound) => value(bound, row, column));
-    const found = Number.isFinite(mean) ? withBounds(mean, low, high, now().unit) : `nothing: it can’t answer to ${ablated}`;
+    const found = Number.isFinite(mean) ? withBounds(mean, low, high, now().unit) : `nothing: ${picture.grey}`;
     return {
       key: [row, column], x: box.left + (column + 0.5) * w, y: top(row) + h / 2,
-      text: `${ablated} ablated, ${name}: ${found}`,
+      text: `${ablated}${picture.joint}${name}: ${found}`,
       cursor: { x: box.left + column * w - 1, y: top(row) - 1, width: w + 2, height: h + 2 },
       choose: () => choose({ part: row }),
     };
@@ -134,7 +134,7 @@ export function drawMatrix(bounds) {
 
 /** The scale of colours above the matrix, and what grey is. */
 function drawScale(root, left, across, picture, of, none) {
-  const width = Math.min(170, across * 0.42), colour = (each) => `rgb(${each.map(Math.round).join()})`;
+  const width = Math.min(170, across * 0.5), colour = (each) => `rgb(${each.map(Math.round).join()})`;
   for (let i = 0; i < 41; i++) {
     const at = { x: left + (i * width) / 41, y: 6, width: width / 41 + 0.5, height: 11 };
     root.append(svg("rect", { ...at, fill: colour(of(i / 20 - 1)) }));
@@ -147,5 +147,5 @@ function drawScale(root, left, across, picture, of, none) {
   root.append(svg("text", { class: "tick", x: left + width + 8, y: 16 }, cut(now().unit, 14)));
   const grey = left + Math.max(width + 70, across - 128);
   root.append(svg("rect", { x: grey, y: 6, width: 11, height: 11, fill: colour(none) }));
-  root.append(svg("text", { class: "tick", x: grey + 17, y: 16 }, across < 330 ? "none" : "not downstream"));
+  root.append(svg("text", { class: "tick", x: grey + 17, y: 16 }, across < 330 ? "none" : picture.grey));
 }

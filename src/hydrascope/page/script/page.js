@@ -31,7 +31,7 @@ function readAddress() {
 export function writeAddress() {
   const said = new URLSearchParams(liveAddress());
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
-    if (state[key] !== ALL) said.set(key, names()[state[key]]);
+    if (names()[state[key]] !== undefined) said.set(key, names()[state[key]]);
   }
   // A page inside a notebook has no address.
   if (location.protocol !== "about:") history.replaceState(null, "", `#${said}`);
@@ -49,21 +49,23 @@ let drawing = 0;
 async function draw() {
   const turn = ++drawing;
   if (!measured()) return;
-  const names = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"].map(ofReadout);
-  const single = state.prompt === ALL ? [] : [ofReadout("clean"), ofReadout(`ablated.${state.part}`)];
-  const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all([...names, ...single]);
+  const means = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"];
+  const single = state.prompt === ALL ? [] : ["clean", `ablated.${state.part}`];
+  // What wasn't kept is undefined.
+  const names = [...means, ...single].map((name) => (`${state.readout}.${name}` in page.arrays ? ofReadout(name) : undefined));
+  const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all(names);
   const tokens = told() === ALL || !page.tokens.length ? null : await array("tokens");
   if (turn !== drawing) return;
   const width = page.components.length, prompts = page.prompts.length;
   const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
   takeAmounts(amounts);
   tellReadout();
-  drawMatrix(bounds);
-  if (single.length) {
+  if (bounds) drawMatrix(bounds);
+  if (clean) {
     const before = slice(clean, width, state.prompt), after = before.slice();
     moved.columns.forEach((column, i) => (after[column] = moved.at(state.prompt, i)));
     drawTrace(before, after);
-  } else drawTrace(cleanMean, slice(ablatedMean, width, state.part));
+  } else if (cleanMean) drawTrace(cleanMean, slice(ablatedMean, width, state.part));
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
   $("said").textContent = now().parts[state.part].join(" ");
@@ -89,6 +91,11 @@ function fillPage() {
   for (const id of ["scatter", "find", "rows", "all"]) $(id).hidden = one;
   $("prompts").hidden = !measured() || (one && isLive());
   $("sure").parentElement.hidden = one;
+  const missing = page.without?.views ?? [];
+  for (const id of ["matrix", "trace"]) $(id).hidden = missing.includes(id);
+  $("without").hidden = !missing.length;
+  $("without").textContent = page.without?.why ?? "";
+  $("views-of").classList.toggle("narrow", missing.includes("matrix"));
   const said = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
   $("run").replaceChildren(...said);
   $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));
