@@ -10,7 +10,8 @@ export function drawScatter([removed, lost, restored]) {
   const view = views.scatter, height = 320, { unit, fits } = now();
   const { root, width } = fresh(view, height);
   const box = { left: 62, top: 26, width: width - 74, height: height - 26 - 44 };
-  const [xs, ys] = [range(removed, 0), range(restored, 0)];
+  const fit = fits[state.part];
+  const [xs, ys] = [range(removed, 0), range(restored, 0, ...(fit?.line ?? []).map(([, end]) => end))];
   const { x, y } = frame(root, box, xs, ys, ticks(...xs, width / 80), `Removed (${cut(unit, 16)})`, `Restored (${cut(unit, 12)})`);
   root.append(svg("line", { class: "zero", x1: x(0), x2: x(0), y1: box.top, y2: box.top + box.height }));
   const ends = [Math.max(xs[0], ys[0]), Math.min(xs[1], ys[1])];
@@ -24,7 +25,6 @@ export function drawScatter([removed, lost, restored]) {
     choose: () => choose({ prompt: i }),
   }));
   root.append(...points.map((each) => svg("circle", { class: "point", cx: each.x.toFixed(1), cy: each.y.toFixed(1), r: radius })));
-  const fit = fits[state.part];
   if (fit) {
     const [from, to] = fit.line;
     root.append(svg("line", { class: "fit", x1: x(from[0]), y1: y(from[1]), x2: x(to[0]), y2: y(to[1]) }));
