@@ -1,7 +1,8 @@
 """From results to effects per prompt: one readout chosen, σ read in one of two ways, the patches averaged.
 
-Every measure starts here. `per_prompt` is the only function that reads the big variables, and it reads them once:
-call it first where several measures are wanted, or hand any measure the results as they are.
+Every measure starts here. `per_prompt` is the only function that reads the means over patches, and it reads them once:
+call it first where several measures are wanted, or hand any measure the results as they are. `by_patch` reads what was
+kept of single patches.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ Sigma = Literal["clean", "own"]
 SIGMA_NAME: dict[Sigma, str] = {"clean": "at the clean run’s σ", "own": "at each run’s own σ"}
 
 _UNEMBED_ABLATED = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
+
+_BY_PATCH = "unembed_ablated_by_patch"
 
 #: Per prompt, ablated part and patch.
 _PER_PATCH = ("total", "direct", "indirect", "scale")
@@ -70,9 +73,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         return _as_read(results, readout, sigma)
     refuse_strangers(results)
     chosen = at_readout(results, readout)
-    sigma = sigma or "clean"
-    if sigma not in _UNEMBED_ABLATED:
-        raise HydrascopeError(f"σ is read as 'clean' or as 'own', not as {sigma!r}")
+    sigma = _known(sigma)
     if chosen["readout_before"] >= 0:  # there is no norm inside the network
         chosen = chosen.assign(scale=xr.ones_like(chosen["scale"]))
     over = whole_layers(chosen["component"])
@@ -86,6 +87,49 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     named = chosen.coords.to_dataset()[kept].drop_vars(("readout", "readout_before")).isel(component=over).load()
     effects = effects.assign_coords(named.coords).assign_coords(ablated_read=_parts_read(chosen))
     return effects.assign_attrs({**results.attrs, **_named_reading(chosen, sigma)})
+
+
+def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> xr.DataArray | None:
+    """What each layer writes after each patch, under one reading of σ: `unembed_ablated` before the mean over patches.
+
+    In memory: choose the prompts first.
+
+    Args:
+        results: of a run.
+        readout, sigma: as in `per_prompt`.
+
+    Returns:
+        `[prompt, ablated, patch, component]`, in logits, in float64; `component` are the layers. None where the run
+        kept means alone.
+
+    Raises:
+        HydrascopeError: there is no such readout, or no such reading.
+    """
+    chosen, sigma = at_readout(results, readout), _known(sigma)
+    if _BY_PATCH not in chosen:
+        return None
+    over, belongs = whole_layers(chosen["component"]), _belongs(chosen)
+    values = chosen[_BY_PATCH].isel(component=over).astype(np.float64)
+    if sigma == "own" and chosen["readout_before"] < 0:  # there is no norm inside the network
+        values = values * chosen["scale"].astype(np.float64)
+    counts = xr.DataArray(belongs[over], dims="component")
+    return values.where(counts, 0).transpose("prompt", "ablated", "patch", "component").compute()
+
+
+def readings(results: xr.Dataset, readout: str | None = None) -> tuple[Sigma, ...]:
+    """The readings of σ that differ: inside the network, where there is no norm, the first stands for both.
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    return ("clean",) if at_readout(results, readout)["readout_before"] >= 0 else ("clean", "own")
+
+
+def _known(sigma: Sigma | None) -> Sigma:
+    """The reading of σ that is meant."""
+    if sigma not in (None, *_UNEMBED_ABLATED):
+        raise HydrascopeError(f"σ is read as 'clean' or as 'own', not as {sigma!r}")
+    return sigma or "clean"
 
 
 def _named_reading(chosen: xr.Dataset, sigma: Sigma) -> dict[str, str | int]:

@@ -64,8 +64,17 @@ function fillForm() {
   fitControls();
 }
 
-/** Only what the chosen ablation asks for. */
+/** What other prompts are there for, by what replaces what is ablated; a counterfactual asks for none. */
+const POOL = {
+  resample: (pool) => `Patches come from ${pool}, and your prompt is one more of them.`,
+  mean: (pool) => `The mean is that of ${pool}, and your prompt is one more of them.`,
+  zero: (pool) => `The pool that a result can be saved of is ${pool}, and your prompt is one more of them.`,
+  noise: (pool) => POOL.zero(pool),
+};
+
+/** Only what the chosen ablation asks for, and what is true of it. */
 function fitControls() {
+  $("behind").textContent = `${page.model}, on this machine. ${POOL[question.ablation]?.(live.pool) ?? ""}`;
   for (const [key, kinds] of Object.entries(CONTROLS)) {
     $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
   }
@@ -210,7 +219,6 @@ export function startLive() {
     document.querySelector("footer").before($("ask"));
     return;
   }
-  $("behind").textContent = `${page.model}, on this machine. Patches come from ${live.pool}, and your prompt is one more of them.`;
   $("start").hidden = true;
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
