@@ -35,7 +35,7 @@ from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.ranking import rank
-from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, by_patch, caption, per_prompt, readings
+from hydrascope.measures.reading import SIGMA_NAME, WRITTEN, Sigma, at_readout, by_patch, caption, per_prompt, readings
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
 from hydrascope.measures.restoration import amounts, restoration, shares
@@ -47,6 +47,7 @@ __all__ = [
     "BOUNDS",
     "SIGMA_NAME",
     "WEIGHTY",
+    "WRITTEN",
     "Bootstrap",
     "HeldOut",
     "LayerKind",

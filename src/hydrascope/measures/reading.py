@@ -20,7 +20,8 @@ Sigma = Literal["clean", "own"]
 #: The two readings of σ, in words.
 SIGMA_NAME: dict[Sigma, str] = {"clean": "at the clean run’s σ", "own": "at each run’s own σ"}
 
-_UNEMBED_ABLATED = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
+#: What parts write in ablated runs, means over patches, under each reading.
+WRITTEN: dict[Sigma, str] = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 _BY_PATCH = "unembed_ablated_by_patch"
 
@@ -28,7 +29,7 @@ _BY_PATCH = "unembed_ablated_by_patch"
 _PER_PATCH = ("total", "direct", "indirect", "scale")
 
 #: What a result must hold to be measured.
-VARIABLES = ("unembed", *_UNEMBED_ABLATED.values(), *_PER_PATCH, "logit", "embed", "downstream")
+VARIABLES = ("unembed", *WRITTEN.values(), *_PER_PATCH, "logit", "embed", "downstream")
 
 #: Bytes of the results that are held at a time while they are read.
 _BLOCK = 2**26
@@ -127,7 +128,7 @@ def readings(results: xr.Dataset, readout: str | None = None) -> tuple[Sigma, ..
 
 def _known(sigma: Sigma | None) -> Sigma:
     """The reading of σ that is meant."""
-    if sigma not in (None, *_UNEMBED_ABLATED):
+    if sigma not in (None, *WRITTEN):
         raise HydrascopeError(f"σ is read as 'clean' or as 'own', not as {sigma!r}")
     return sigma or "clean"
 
@@ -219,12 +220,12 @@ def _reachable(chosen: xr.Dataset, belongs: np.ndarray) -> xr.DataArray:
 
 def _blocks(chosen: xr.Dataset) -> Iterator[xr.Dataset]:
     """The results in memory, some prompts at a time: whole chunks, where they are stored."""
-    big = [chosen[name] for name in _UNEMBED_ABLATED.values()]
+    big = [chosen[name] for name in WRITTEN.values()]
     prompts = chosen.sizes["prompt"]
     chunk = max(variable.encoding.get("preferred_chunks", {}).get("prompt", 1) for variable in big)
-    size = sum(chosen[name].nbytes for name in (*_UNEMBED_ABLATED.values(), *_PER_PATCH))
+    size = sum(chosen[name].nbytes for name in (*WRITTEN.values(), *_PER_PATCH))
     step = max(_BLOCK * prompts // size // chunk, 1) * chunk
-    names = [*_UNEMBED_ABLATED.values(), *_PER_PATCH, "unembed", "embed", "logit"]
+    names = [*WRITTEN.values(), *_PER_PATCH, "unembed", "embed", "logit"]
     for start in range(0, prompts, step):
         block = chosen[names].isel(prompt=slice(start, start + step))
         # Without attributes: what is computed from logits isn't always in logits.
@@ -240,7 +241,7 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     counts = xr.DataArray(belongs[over], dims="component")
     of_layers = {
         name: block[name].isel(component=over).astype(np.float64).where(counts, 0)
-        for name in ("unembed", *_UNEMBED_ABLATED.values())
+        for name in ("unembed", *WRITTEN.values())
     }
     clean, own = of_layers["unembed_ablated"], of_layers["unembed_ablated_own"]
     more = means["scale"] - 1
@@ -249,6 +250,6 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     else:
         still = xr.dot(of_layers["unembed"], (~moved).astype(np.float64), dim="component")
         norm = more * (means["embed"] + still)
-    return means.assign(
-        unembed=of_layers["unembed"], unembed_ablated=of_layers[_UNEMBED_ABLATED[sigma]], norm=norm
-    ).transpose("prompt", "ablated", "component")
+    return means.assign(unembed=of_layers["unembed"], unembed_ablated=of_layers[WRITTEN[sigma]], norm=norm).transpose(
+        "prompt", "ablated", "component"
+    )

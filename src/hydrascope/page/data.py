@@ -26,7 +26,7 @@ from hydrascope.measures import (
 )
 from hydrascope.page.arrays import STEPS, Arrays
 from hydrascope.page.pictures import Picture, mediated, response, sigma_of
-from hydrascope.page.traces import keep_ablated, keep_intact, keep_patches, ordered, patched
+from hydrascope.page.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
 from hydrascope.summary import (
     Interval,
     PartFindings,
@@ -95,7 +95,7 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
 def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     """As `shown`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
     once = Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
-    source = _Source(results, once, 1 if results.sizes["patch"] > 1 else 0)
+    source = _Source(results, once, int(has_patches(results)))
     read = _read(results, str(results["readout"].values[0]))
     effects = read["clean"]
     samples, unit_ = amounts(effects).isel(prompt=0), unit(effects)

@@ -20,12 +20,14 @@ def ordered(data: Data) -> Data:
     return data.isel({dim: in_order(list(map(str, data[dim].values))) for dim in ("ablated", "component")})
 
 
-def patched(results: xr.Dataset) -> int:
-    """Of how many prompts, the first ones, a page keeps every patch: of as many as `PATCH_BYTES` hold.
+def has_patches(results: xr.Dataset) -> bool:
+    """Whether the run kept what each of several patches does: one alone is its mean."""
+    return "unembed_ablated_by_patch" in results and results.sizes["patch"] > 1
 
-    None where the run kept means alone, or its ablation has one patch, which is its mean.
-    """
-    if "unembed_ablated_by_patch" not in results or results.sizes["patch"] < 2:
+
+def patched(results: xr.Dataset) -> int:
+    """Of how many prompts, the first ones, a page keeps every patch: of as many as `PATCH_BYTES` hold."""
+    if not has_patches(results):
         return 0
     read = sum(len(readings(results, str(label))) for label in results["readout"].values)
     layers = len(whole_layers(results["component"]))

@@ -7,7 +7,7 @@ import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
-import { liveAddress, readLive, startLive } from "./live.js";
+import { liveAddress, readLive, showFound, startLive } from "./live.js";
 
 /** The names of what is chosen, as the address has them. */
 const NAMES = {
@@ -55,6 +55,7 @@ let drawing = 0;
 async function draw() {
   const turn = ++drawing;
   if (!measured()) return;
+  showFound();
   const [three, bounds, lines] = await Promise.all([ofReadout("amounts"), array(chosenPicture().array), traced()]);
   if (turn !== drawing) return;
   const prompts = page.prompts.length;
