@@ -183,8 +183,8 @@ def test_what_other_prompts_are_for_is_said_as_it_is(opened, address):
     for ablation, said in (
         ("resample", f"Patches come from {pool}, and your prompt is one more of them."),
         ("mean", f"The mean is that of {pool}, and your prompt is one more of them."),
-        ("zero", "The pool that a result can be saved of"),
-        ("noise", "The pool that a result can be saved of"),
+        ("zero", f"Results can be saved with the prompts of the pool, too: {pool}."),
+        ("noise", f"Results can be saved with the prompts of the pool, too: {pool}."),
         ("resample", "Patches come from"),
     ):
         settle(page, "ablation", ablation)
