@@ -183,6 +183,19 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
         assert (row["readout"], row["sigma"]) == ("logit", sigma)
 
 
+def test_what_a_reaction_is_worth_does_not_depend_on_sigma(opened, tmp_path):
+    model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(8)
+    results = hs.sweep(model, prompts, hs.Resample(patches=2), ablate=hs.Mediation("attn.3", "layers"))
+    page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())
+    drawn(page, lambda: page.locator("#picture").select_option(label="Lost again without it"))
+    before = page.locator("#matrix").inner_html(), saved(page, "Save the matrix as CSV")
+    assert rows_of(before[1])[0]["sigma"] == ""
+    drawn(page, lambda: page.locator("#sigma").select_option("1"))
+    assert (page.locator("#matrix").inner_html(), saved(page, "Save the matrix as CSV")) == before
+    drawn(page, lambda: page.locator("#picture").select_option(label="Response"))
+    assert "at each run’s own σ" in page.locator("#matrix figcaption").text_content()
+
+
 def test_inside_the_network_there_is_no_reading_to_choose(opened, tmp_path):
     results = example(readouts={"logit": -1, "inner": 2})
     page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri() + "#sigma=own")

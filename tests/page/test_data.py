@@ -134,6 +134,13 @@ def test_what_does_not_depend_on_sigma_is_there_once(page):
     assert [each["name"] for each in described["readings"]] == list(WRITTEN)
 
 
+def test_one_readout_taken_from_several(results, page):
+    described, chunks = shown(results.isel(readout=1), FEW)
+    assert described["patched"] == 40
+    for name in ("own.picture", "clean.patches.3", "intact"):
+        assert chunks[f"0.{name}"] == page[1][f"1.{name}"]
+
+
 def test_inside_the_network_there_is_one_reading():
     results = example(readouts={"logit": -1, "inner": 2})
     described, chunks = shown(results, FEW)

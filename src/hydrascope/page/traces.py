@@ -29,7 +29,7 @@ def patched(results: xr.Dataset) -> int:
     """Of how many prompts, the first ones, a page keeps every patch: of as many as `PATCH_BYTES` hold."""
     if not has_patches(results):
         return 0
-    read = sum(len(readings(results, str(label))) for label in results["readout"].values)
+    read = sum(len(readings(results, str(label))) for label in np.atleast_1d(results["readout"].values))
     layers = len(whole_layers(results["component"]))
     one = 2 * read * layers * results.sizes["ablated"] * results.sizes["patch"]
     return min(results.sizes["prompt"], PATCH_BYTES // one)
