@@ -1,7 +1,7 @@
 // A prompt is typed, parts are ablated and frozen, and the model behind the page answers. Where none is, it says so.
 
 import { $, cut, make, oneLine, written } from "./elements.js";
-import { measured, page, show } from "./data.js";
+import { measured, page, show, state } from "./data.js";
 import { ask, why } from "./asking.js";
 import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
@@ -25,6 +25,7 @@ const CONTROLS = {
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let intact = []; // what parts write in the intact run of the prompt that was asked about
+let found = null; // what the run does, as it was answered last
 let current = new AbortController();
 
 /** What is asked, as the server takes it. */
@@ -64,8 +65,17 @@ function fillForm() {
   fitControls();
 }
 
-/** Only what the chosen ablation asks for. */
+/** What other prompts are there for, by what replaces what is ablated; a counterfactual asks for none. */
+const POOL = {
+  resample: (pool) => `Patches come from ${pool}, and your prompt is one more of them.`,
+  mean: (pool) => `The mean is that of ${pool}, and your prompt is one more of them.`,
+  zero: (pool) => `Results can be saved with the prompts of the pool, too: ${pool}.`,
+  noise: (pool) => POOL.zero(pool),
+};
+
+/** Only what the chosen ablation asks for, and what is true of it. */
 function fitControls() {
+  $("behind").textContent = `${page.model}, on this machine. ${POOL[question.ablation]?.(live.pool) ?? ""}`;
   for (const [key, kinds] of Object.entries(CONTROLS)) {
     $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
   }
@@ -100,10 +110,11 @@ async function answer(what) {
     else if (what === "heads") intact = (await one("read")).parts;
     if (parsed(question.run).ablated.length) {
       drawNetwork(question.run, intact, false);
-      const found = await one("ablate");
-      drawNetwork(question.run, found.parts, true);
-      tellFound(found);
+      found = await one("ablate");
+      showFound();
+      $("live").textContent = $("found-run").firstChild.textContent;
     } else {
+      found = null;
       drawNetwork(question.run, intact, false);
       const said = question.run ? "Ablate a part, too: nothing that is frozen has anything to answer to yet." : "Click a part to ablate it.";
       $("found-run").replaceChildren(make("p", { className: "keys" }, said));
@@ -117,6 +128,15 @@ async function answer(what) {
   } catch (error) {
     if (mine === current) refuseAnswer(error);
   }
+}
+
+/** What the run does, read as is chosen now, where it isn’t shown so already. */
+export function showFound() {
+  if (!found || found.shown === state.sigma) return;
+  const read = found.readings[state.sigma];
+  found.shown = state.sigma;
+  drawNetwork(found.runs[0].label, read.parts, true);
+  tellFound(found, read);
 }
 
 const showsPrompt = () => question.views === "prompt" || !stored;
@@ -210,7 +230,6 @@ export function startLive() {
     document.querySelector("footer").before($("ask"));
     return;
   }
-  $("behind").textContent = `${page.model}, on this machine. Patches come from ${live.pool}, and your prompt is one more of them.`;
   $("start").hidden = true;
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";

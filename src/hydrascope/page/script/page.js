@@ -1,20 +1,27 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, measured, now, ofReadout, page, part, slice, state } from "./data.js";
+import { ALL, array, chosenPicture, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
-import { drawTrace } from "./trace.js";
+import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
-import { liveAddress, readLive, startLive } from "./live.js";
+import { liveAddress, readLive, showFound, startLive } from "./live.js";
 
 /** The names of what is chosen, as the address has them. */
 const NAMES = {
   readout: () => page.readouts.map((each) => each.name),
-  picture: () => now().pictures.map((each) => each.name),
+  sigma: () => page.readings.map((each) => each.name),
+  picture: () => reading().pictures.map((each) => each.name),
   part: () => page.parts.map((each) => each.name),
   prompt: () => page.prompts.map((_, i) => String(i)),
+};
+
+/** What they are called in the controls, where that isn’t their name. */
+const LABELS = {
+  sigma: () => page.readings.map((each) => each.said),
+  prompt: () => page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`),
 };
 
 function readAddress() {
@@ -38,7 +45,7 @@ export function writeAddress() {
 
 export function choose(change) {
   Object.assign(state, change);
-  if (!now().pictures[state.picture]) state.picture = 0;
+  if (!chosenPicture()) state.picture = 0;
   writeAddress();
   draw();
 }
@@ -48,23 +55,18 @@ let drawing = 0;
 async function draw() {
   const turn = ++drawing;
   if (!measured()) return;
-  const names = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"].map(ofReadout);
-  const single = state.prompt === ALL ? [] : [ofReadout("clean"), ofReadout(`ablated.${state.part}`)];
-  const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all([...names, ...single]);
+  showFound();
+  const [three, bounds, lines] = await Promise.all([ofReadout("amounts"), array(chosenPicture().array), traced()]);
   if (turn !== drawing) return;
-  const width = page.components.length, prompts = page.prompts.length;
+  const prompts = page.prompts.length;
   const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
   takeAmounts(amounts);
   tellReadout();
   drawMatrix(bounds);
-  if (single.length) {
-    const before = slice(clean, width, state.prompt), after = before.slice();
-    moved.columns.forEach((column, i) => (after[column] = moved.at(state.prompt, i)));
-    drawTrace(before, after);
-  } else drawTrace(cleanMean, slice(ablatedMean, width, state.part));
+  drawTrace(lines);
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
-  $("said").textContent = now().parts[state.part].join(" ");
+  $("said").textContent = reading().parts[state.part].join(" ");
   tellPrompt();
   orderTable();
   showChosenRow();
@@ -74,9 +76,10 @@ async function draw() {
 }
 
 function tellReadout() {
-  const said = now().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
+  $("sigma").parentElement.hidden = now().readings.length < 2;
+  const said = reading().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
   $("verdict").replaceChildren(...said);
-  $("warnings").replaceChildren(...now().warnings.map((each) => make("li", {}, each)));
+  $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
 
 /** What there is to choose from, and what is said of the whole. */
@@ -89,7 +92,7 @@ function fillPage() {
   $("run").replaceChildren(...said);
   $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
-    const labels = key === "prompt" ? page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`) : names();
+    const labels = LABELS[key]?.() ?? names();
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
     $(key).parentElement.hidden = key !== "part" && labels.length < 2;
   }
