@@ -109,13 +109,13 @@ async function answer(what) {
     if (what === "read") tellTokens(await one("read"));
     else if (what === "heads") intact = (await one("read")).parts;
     if (parsed(question.run).ablated.length) {
-      drawNetwork(question.run, intact, false);
+      drawNetwork($("asked"), question.run, intact, false);
       found = await one("ablate");
       showFound();
       $("live").textContent = $("found-run").firstChild.textContent;
     } else {
       found = null;
-      drawNetwork(question.run, intact, false);
+      drawNetwork($("asked"), question.run, intact, false);
       const said = question.run ? "Ablate a part, too: nothing that is frozen has anything to answer to yet." : "Click a part to ablate it.";
       $("found-run").replaceChildren(make("p", { className: "keys" }, said));
     }
@@ -135,7 +135,7 @@ export function showFound() {
   if (!found || found.shown === state.sigma) return;
   const read = found.readings[state.sigma];
   found.shown = state.sigma;
-  drawNetwork(found.runs[0].label, read.parts, true);
+  drawNetwork($("asked"), found.runs[0].label, read.parts, true);
   tellFound(found, read);
 }
 
@@ -238,7 +238,7 @@ export function startLive() {
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
   $("views").parentElement.hidden = !stored;
   $("saved-to").textContent = `into ${live.folder}`;
-  startNetwork(live.layers, pick);
+  startNetwork($("network"), live.layers.length / 2, pick);
   $("typed").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = $("text").value;
@@ -269,6 +269,6 @@ export function startLive() {
   $("stop").onclick = () => current.abort();
   $("save").addEventListener("submit", saveFound);
   fillForm();
-  drawNetwork("", [], false);
+  drawNetwork($("asked"), "", [], false);
   document.body.dataset.answered = "0";
 }

@@ -1,13 +1,14 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, array, chosenPicture, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
+import { ALL, array, chosenPicture, everyone, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
 import { liveAddress, readLive, showFound, startLive } from "./live.js";
+import { drawNetwork, startNetwork } from "./network.js";
 
 /** The names of what is chosen, as the address has them. */
 const NAMES = {
@@ -64,6 +65,7 @@ async function draw() {
   tellReadout();
   drawMatrix(bounds);
   drawTrace(lines);
+  drawColumn(lines);
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
   $("said").textContent = reading().parts[state.part].join(" ");
@@ -73,6 +75,17 @@ async function draw() {
   Object.values(views).forEach(mark);
   for (const key of Object.keys(NAMES)) $(key).value = state[key] === ALL ? "" : String(state[key]);
   document.body.dataset.drawn = String(turn);
+}
+
+/** Every layer of the network, as it is and with the chosen part ablated; a click ablates another. */
+function drawColumn({ clean, ablated }) {
+  const whose = state.prompt === ALL ? everyone() : `prompt ${state.prompt}`;
+  $("column-title").textContent = `The network, intact and with ${part().name} ablated: ${whose}`;
+  const parts = page.components.map(({ name }, i) => ({ name, intact: clean[i], ablated: ablated[i] }));
+  drawNetwork($("column"), part().name, parts, true);
+  for (const button of $("column").querySelectorAll("button.part")) {
+    button.disabled = !page.parts.some((each) => each.name === button.dataset.part);
+  }
 }
 
 function tellReadout() {
@@ -96,6 +109,7 @@ function fillPage() {
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
     $(key).parentElement.hidden = key !== "part" && labels.length < 2;
   }
+  if (measured()) startNetwork($("column"), page.depth, (name) => choose({ part: page.parts.findIndex((each) => each.name === name) }));
   $("prompt").prepend(make("option", { value: "" }, `all ${(page.prompts ?? []).length.toLocaleString("en")} (mean)`));
 }
 
