@@ -97,7 +97,7 @@ def test_choosing_a_part_changes_all_views(opened, file, results):
     at = results.isel(readout=0).sel(ablated="mlp.1")
     direct = at["direct"].astype(float).mean("patch").values
     total = at["total"].astype(float).mean("patch").values
-    for row, cells in enumerate(page.locator("tbody tr:not(.gap)").all()[:5]):
+    for row, cells in enumerate(page.locator("#rows tbody tr:not(.gap)").all()[:5]):
         shown = numbers(" ".join(cells.locator("td").all_text_contents()[3:]))
         np.testing.assert_allclose(shown, [-direct[row], -total[row], (total - direct)[row]], atol=0.006)
     kept = rows_of(saved(page, "Save the table as CSV"))
@@ -376,11 +376,11 @@ def test_a_thousand_prompts(opened, tmp_path):
     results = example(by_patch=False).isel(prompt=np.arange(1209) % 40)
     texts = [f"prompt {i} of {'many' if i % 3 else 'few'}" for i in range(1209)]
     page = opened(hs.report(with_prompts(results, texts), tmp_path / "a.html", bootstrap=FEW).as_uri())
-    assert page.locator("tbody tr:not(.gap)").count() < 60
+    assert page.locator("#rows tbody tr:not(.gap)").count() < 60
     page.get_by_label("Search").fill("OF FEW")
     assert page.locator("#found").text_content() == "403 of 1,209"
     page.get_by_role("button", name="Removed").click()
-    first = numbers(page.locator("tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
+    first = numbers(page.locator("#rows tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
     direct = results["direct"].isel(readout=0).sel(ablated=page.locator("#chosen").text_content().split()[0])
     np.testing.assert_allclose(first, -direct.astype(float).mean("patch").values[::3].min(), atol=0.006)
     page.locator("#rows table").focus()

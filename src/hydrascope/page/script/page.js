@@ -7,7 +7,7 @@ import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts, tellPrompt } from "./table.js";
-import { liveAddress, readLive, showFound, startLive } from "./live.js";
+import { isLive, liveAddress, readLive, showFound, startLive } from "./live.js";
 import { drawNetwork, startNetwork } from "./network.js";
 
 /** The names of what is chosen, as the address has them. */
@@ -65,7 +65,7 @@ async function draw() {
   tellReadout();
   drawMatrix(bounds);
   drawTrace(lines);
-  drawColumn(lines);
+  if (!isLive()) drawColumn(lines);
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
   $("said").textContent = reading().parts[state.part].join(" ");
@@ -109,7 +109,9 @@ function fillPage() {
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
     $(key).parentElement.hidden = key !== "part" && labels.length < 2;
   }
-  if (measured()) startNetwork($("column"), page.depth, (name) => choose({ part: page.parts.findIndex((each) => each.name === name) }));
+  // Where a model is behind the page, its network stands above.
+  $("layers").hidden = isLive();
+  if (measured() && !isLive()) startNetwork($("column"), page.depth, (name) => choose({ part: page.parts.findIndex((each) => each.name === name) }));
   $("prompt").prepend(make("option", { value: "" }, `all ${(page.prompts ?? []).length.toLocaleString("en")} (mean)`));
 }
 
