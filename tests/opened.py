@@ -50,9 +50,8 @@ def example(**options) -> xr.Dataset:
         40,
         2,
         heads=2,
-        readouts={"logit": -1, "placebo.0": -1},
         ablated=[*synthetic.labels(4), "head.2.1"],
-        **options,
+        **{"readouts": {"logit": -1, "placebo.0": -1}, **options},
     )
 
 

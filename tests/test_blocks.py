@@ -1,6 +1,7 @@
 """Prompts are run clean once where there is room to keep what comes of it; kept or not, the numbers are the same."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny import tiny
 
 from hydrascope import blocks
 from hydrascope.ablation import Ablation, Mean, Resample
+from hydrascope.clean_shared import KeepShared, in_file, in_memory
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.runs import run, sweep
@@ -23,8 +25,10 @@ torch.set_num_threads(1)
 PROMPTS = st.lists(st.lists(st.integers(1, 20), min_size=2, max_size=6).map(tuple), min_size=3, max_size=9, unique=True)
 
 
-def swept(model: LanguageModel, prompts: Any, size: int, at: str, room: float) -> tuple[dict[str, np.ndarray], int]:
-    """The measured numbers where there is `room` for so many bytes, and how often a clean run was made again."""
+def swept(
+    model: LanguageModel, prompts: Any, size: int, at: str, keep: KeepShared
+) -> tuple[dict[str, np.ndarray], int]:
+    """The measured numbers where clean runs are kept so, and how often one was made again."""
     again = 0
 
     def counted(*arguments: Any) -> Any:
@@ -34,7 +38,7 @@ def swept(model: LanguageModel, prompts: Any, size: int, at: str, room: float) -
 
     shared = blocks.shared
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "spare_bytes", lambda *_: room)
+        patch.setattr(blocks, "keeping_shared", lambda *_: keep)
         patch.setattr(blocks, "shared", counted)
         found = sweep(
             model, [list(each) for each in prompts], Resample(2), ablate="layers,heads.0", at=at, batch_size=size
@@ -46,15 +50,21 @@ def swept(model: LanguageModel, prompts: Any, size: int, at: str, room: float) -
 @given(PROMPTS, st.integers(1, 3), st.sampled_from(["last", "-2", "-2,-1"]), st.sampled_from(["gpt2", "llama"]))
 def test_what_is_kept_of_clean_runs_changes_no_bit(prompts: Any, size: int, at: str, architecture: str) -> None:
     model = tiny(architecture, torch.float32)
-    kept, none = swept(model, prompts, size, at, np.inf)
-    made, every = swept(model, prompts, size, at, 0)
-    some, a_few = swept(model, prompts, size, at, 3000)
+    kept, none = swept(model, prompts, size, at, in_memory(np.inf))
+    filed, none_filed = swept(model, prompts, size, at, however_slow(in_file(Path(tempfile.gettempdir()))))
+    made, every = swept(model, prompts, size, at, in_memory(0))
+    some, a_few = swept(model, prompts, size, at, in_memory(3000))
     batches = sum(-(-len(prompts[start : start + 4 * size]) // size) for start in range(0, len(prompts), 4 * size))
-    assert (none, every) == (0, batches)
+    assert (none, none_filed, every) == (0, 0, batches)
     assert 0 <= a_few <= batches
     for name, values in kept.items():
-        np.testing.assert_array_equal(made[name], values, err_msg=name)
-        np.testing.assert_array_equal(some[name], values, err_msg=name)
+        for other in (filed, made, some):
+            np.testing.assert_array_equal(other[name], values, err_msg=name)
+
+
+def however_slow(keep: KeepShared) -> KeepShared:
+    """As if computing took for ever, so that writing is quicker."""
+    return lambda shared, seconds: keep(shared, np.inf)
 
 
 @settings(max_examples=4, deadline=None)
@@ -121,7 +131,7 @@ def test_where_memory_runs_out_nothing_is_kept(fails: str) -> None:
 
     measured = blocks._measured
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "spare_bytes", lambda *_: np.inf)
+        patch.setattr(blocks, "keeping_shared", lambda *_: in_memory(np.inf))
         patch.setattr(blocks, "_measured", looked if fails == "clean runs" else once(looked))
         if fails == "clean runs":
             patch.setattr(blocks, "clean_runs", once(blocks.clean_runs))

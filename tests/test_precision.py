@@ -123,3 +123,20 @@ def test_a_summary_says_where_rounding_is_much() -> None:
 
     assert not warned(1e-7)
     assert warned(10.0)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_neox"])
+def test_the_copy_is_the_model_in_float64_and_leaves_it_alone(case: str) -> None:
+    given = model(case)
+    before = {name: each.clone() for name, each in given.hf.state_dict().items()}
+    expected = copy.deepcopy(given.hf).double()
+    found = copied(given)
+    assert found is not None
+    for of in ("named_parameters", "named_buffers"):
+        wide, plain = (dict(getattr(hf, of)()) for hf in (found.hf, expected))
+        assert wide.keys() == plain.keys()
+        for name, each in plain.items():
+            assert wide[name].dtype == each.dtype, name
+            assert torch.equal(wide[name], each), name
+        assert len(set(map(id, dict(found.hf.named_parameters()).values()))) == len(list(expected.parameters()))
+    assert all(torch.equal(each, before[name]) for name, each in given.hf.state_dict().items())

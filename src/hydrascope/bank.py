@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hydrascope.clean_shared import Back
 from hydrascope.clean_values import Keep, Part, in_memory
 from hydrascope.components import Component
 from hydrascope.engines.clean import CleanRun, clean_run_at
-from hydrascope.engines.shared import Shared
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel, wider
 from hydrascope.positions import Places
@@ -50,7 +50,7 @@ class CleanRuns:
     values: dict[Component, Float[Tensor, "row columns"]]
     row: Int[np.ndarray, "prompt offset"]
     argmax: Sequence[int]
-    shared: dict[tuple[int, ...], Shared] = field(default_factory=dict, repr=False)
+    shared: dict[tuple[int, ...], Back] = field(default_factory=dict, repr=False)
     _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
 
     def take(

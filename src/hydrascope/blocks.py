@@ -6,6 +6,7 @@ on to the very numbers that it would have given.
 """
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrascope import balance
+from hydrascope import balance, clean_shared
 from hydrascope.ablation import drawn
 from hydrascope.bank import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly, positions_of
+from hydrascope.clean_shared import Back, KeepShared
 from hydrascope.clean_values import ROOM, Keep, Part, in_memory, is_written, on_disk, read_part, write_part
 from hydrascope.engines import Request
 from hydrascope.engines.clean import CleanRun
@@ -50,15 +52,22 @@ def keeping(plan: Plan, folder: Path | None = None) -> Keep:
     return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
 
 
+def keeping_shared(plan: Plan, batch: Batch, folder: Path | None = None) -> KeepShared:
+    """Where is kept what prompts share, until they are measured: on a GPU as far as there is room; else in a file."""
+    if plan.model.device.type == "cpu":
+        return clean_shared.in_file(folder or Path(tempfile.gettempdir()))
+    return clean_shared.in_memory(spare_bytes(plan.model, plan.load, plan.bank_bytes, batch))
+
+
 def clean_runs_of(
-    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), keep: Keep | None = None
+    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
 ) -> CleanRuns:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
 
     Args:
         needed: the blocks that will be measured: what that needs of their clean runs is kept as far as there is room,
             and made again where there is none, to the same bits.
-        keep: where clean values are kept; by default as `keeping` says.
+        folder: where is kept what is kept on disk; where temporary files are by default.
 
     Raises:
         HydrascopeError: some patches can't be drawn.
@@ -66,15 +75,16 @@ def clean_runs_of(
     run_plainly = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
-        kept: dict[tuple[int, ...], Shared] = {}
-        room = spare_bytes(plan.model, plan.load, plan.bank_bytes, batch)
+        kept: dict[tuple[int, ...], Back] = {}
+        keep_shared = keeping_shared(plan, batch, folder)
 
         def together(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
-            nonlocal room
+            start = time.perf_counter()
             common, found = _shared_and_clean(plan, prompts, runs, at)
-            if any(prompts[0] in block for block in needed) and common.nbytes <= room:
-                room -= common.nbytes
-                kept[tuple(prompts)] = common
+            if any(prompts[0] in block for block in needed):
+                back = keep_shared(common, time.perf_counter() - start)
+                if back:
+                    kept[tuple(prompts)] = back
             return found
 
         return replace(
@@ -87,7 +97,7 @@ def clean_runs_of(
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
                 together if plan.engine.name == "wavefront" else run_plainly,
                 _targets(plan),
-                keep or keeping(plan),
+                keeping(plan, folder),
             ),
             shared=kept,
         )
@@ -195,7 +205,8 @@ def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Bat
     patches = drawn(plan.ablation, clean, indices)
     readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
     tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.positions(indices))
-    common = clean.shared.pop(tuple(indices), None)
+    back = clean.shared.pop(tuple(indices), None)
+    common = back() if back else None
     if common is None and plan.engine.name == "wavefront":
         common = shared(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
     pieces, worst = [], np.zeros(len(indices))

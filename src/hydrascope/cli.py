@@ -12,20 +12,7 @@ import typer
 from hydrascope import __version__
 from hydrascope.cli_circuits import circuit, paths
 from hydrascope.cli_measure import asked_of, measure, measure_here, measured
-from hydrascope.cli_options import (
-    Device,
-    DeviceMapped,
-    Dtype,
-    Model,
-    Offloading,
-    Options,
-    Overwrite,
-    Revision,
-    Unused,
-    measuring,
-    say,
-    to_place,
-)
+from hydrascope.cli_options import Options, Overwrite, loading, measuring, say, to_place
 from hydrascope.cli_pages import explore, report
 from hydrascope.cli_results import Norm, Readout, Results, opened, require_new, show
 from hydrascope.errors import HydrascopeError, printable
@@ -266,14 +253,9 @@ app.command()(explore)
 
 
 @app.command()
+@loading
 def check(
-    model: Model,
-    revision: Revision = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    offload: Offloading = None,
-    device_map: DeviceMapped = None,
-    allow_unused_weights: Unused = False,
+    asked: Options,
     machine: Annotated[
         bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
     ] = False,
@@ -282,15 +264,7 @@ def check(
     from hydrascope.check import identities, why
     from hydrascope.loading import read_model
 
-    read = read_model(
-        model,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        offload=offload,
-        device_map=device_map,
-        allow_unused_weights=allow_unused_weights,
-    )
+    read = read_model(**asked)
     if machine:
         from hydrascope.machine import page
 
@@ -302,7 +276,7 @@ def check(
         failed += not identity.passed
         say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{model} fails {failed} of the identities above; {why(read)}")
+        raise HydrascopeError(f"{asked['model']} fails {failed} of the identities above; {why(read)}")
 
 
 @app.command()

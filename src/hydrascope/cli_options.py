@@ -18,36 +18,7 @@ def to_place(path: str | Path) -> Path:
     return place(path)
 
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A name on the hub, a folder, `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
-    ),
-]
-Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
-Dtype = Annotated[
-    Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
-]
-Device = Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")]
-Offloading = Annotated[
-    Literal["cpu", "disk"] | None,
-    typer.Option("--offload", help="Where weights wait for their turn, for models larger than the device."),
-]
-DeviceMapped = Annotated[
-    str | None,
-    typer.Option("--device-map", metavar="auto|FILE.json", help="Spread the model: what fits on GPUs, memory, disk."),
-]
-Unused = Annotated[
-    bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")]
-Join = Annotated[bool, typer.Option("--join", help="Measure it together with other processes that --join it.")]
-Elsewhere = Annotated[bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
-
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure nothing: say what the run would take.")]
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -80,6 +51,12 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
     return _given(command, {name: each for name, each in shared.items() if name not in _OF_STORING})
 
 
+def loading(command: Callable[..., None]) -> Callable[..., None]:
+    """As `measuring`, for a command that measures nothing: only the model and how it is loaded, for `load_model`."""
+    shared = inspect.signature(_shared).parameters
+    return _given(command, {name: shared[name] for name in ("model", *LOADING)})
+
+
 def _given(command: Callable[..., None], shared: Mapping[str, inspect.Parameter]) -> Callable[..., None]:
     own = dict(list(inspect.signature(command).parameters.items())[1:])
     must = {name: each for name, each in shared.items() if each.default is each.empty}
@@ -95,7 +72,13 @@ def _given(command: Callable[..., None], shared: Mapping[str, inspect.Parameter]
 
 
 def _shared(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name on the hub, a folder, `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
+        ),
+    ],
     prompts: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
     ],
@@ -134,21 +117,39 @@ def _shared(
     engine: Annotated[
         Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
     ] = "auto",
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    offload: Offloading = None,
-    device_map: DeviceMapped = None,
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")] = "auto",
+    offload: Annotated[
+        Literal["cpu", "disk"] | None,
+        typer.Option("--offload", help="Where weights wait for their turn, for models larger than the device."),
+    ] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            "--device-map", metavar="auto|FILE.json", help="Spread the model: what fits on GPUs, memory, disk."
+        ),
+    ] = None,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="How many prompts at a time.")] = "auto",
-    revision: Revision = None,
-    allow_unused_weights: Unused = False,
-    resume: Resume = False,
-    join: Join = False,
-    elsewhere: Elsewhere = False,
+    revision: Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")] = None,
+    allow_unused_weights: Annotated[
+        bool, typer.Option("--allow-unused-weights", help="Take a model whose configuration leaves weights out.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the result at --out; start it if there is none.")
+    ] = False,
+    join: Annotated[
+        bool, typer.Option("--join", help="Measure it together with other processes that --join it.")
+    ] = False,
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="Resume on another kind of machine: other rounding.")
+    ] = False,
     overwrite: Overwrite = False,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS|local", help="Measure by workers under Ray, there or here.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, show_default="a GPU each", help="How many, for --ray.")] = None,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure nothing: say what the run would take.")] = False,
 ) -> None:
     """Only its signature counts."""

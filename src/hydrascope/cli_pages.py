@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hydrascope.cli_options import Device, DeviceMapped, Dtype, Model, Offloading, Revision, Unused, say, to_place
+from hydrascope.cli_options import Options, loading, say, to_place
 from hydrascope.cli_results import Results, opened, require_new
 from hydrascope.errors import HydrascopeError
 
@@ -23,8 +23,9 @@ def report(
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 
+@loading
 def explore(
-    model: Model,
+    asked: Options,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="What patches come from; by default those of --results, or 64 of demo."),
@@ -38,12 +39,6 @@ def explore(
         Path, typer.Option(parser=to_place, metavar="FOLDER", help="Where the page saves results and reports.")
     ] = Path("."),
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
-    revision: Revision = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    offload: Offloading = None,
-    device_map: DeviceMapped = None,
-    allow_unused_weights: Unused = False,
 ) -> None:
     """A page with the model behind it: type a prompt, ablate and freeze parts, and see at once what that does."""
     from hydrascope.explore import require_server
@@ -57,16 +52,8 @@ def explore(
     if not out.is_dir():
         raise HydrascopeError(f"there is no folder {out}: make it, or choose another --out")
     shown = None if results is None else opened(results)
-    pool = pool_of(model, prompts, limit, shown)
-    loaded = load_model(
-        model,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        offload=offload,
-        device_map=device_map,
-        allow_unused_weights=allow_unused_weights,
-    )
+    pool = pool_of(asked["model"], prompts, limit, shown)
+    loaded = load_model(**asked)
     if shown is not None:
         require_same_model(loaded, shown, str(results))
     session = Session(loaded, pool)

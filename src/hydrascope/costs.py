@@ -120,7 +120,9 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     """FLOP of what is run clean besides the runs themselves: for the patches, where that pass can't serve both."""
     model = plan.model
     keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
-    kept = plan.engine.name == "wavefront" and keys <= spare_bytes(model, plan.load, plan.bank_bytes, batch)
+    # On a CPU it is kept on disk.
+    room = math.inf if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
+    kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
     return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()
 

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hydrascope.model import LanguageModel
@@ -21,7 +21,10 @@ def copied(model: LanguageModel) -> LanguageModel | None:
     plain = all(each.is_floating_point() and each.device == model.device for each in parameters)
     if model.dtype == torch.float64 or not plain or needed > min(room, COPY_BYTES):
         return None
-    hf = copy.deepcopy(model.hf).double()
+    # What is copied for each parameter and buffer is given beforehand, so that none is copied as it is, too.
+    wide = {id(each): nn.Parameter(each.double(), requires_grad=False) for each in parameters}
+    wide |= {id(each): each.double() for each in model.hf.buffers() if each.is_floating_point()}
+    hf = copy.deepcopy(model.hf, wide)
     return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
 
 

@@ -70,13 +70,9 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
 
 
 def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> float:
-    """How much there is for what needn't be kept, where `batch` is measured at a time; none where that is large.
-
-    On a CPU never much, so that more prompts take hardly more memory.
-    """
+    """How much there is for what needn't be kept, where `batch` is measured at a time; none where that is large."""
     needed = prefix_bytes(model, load.length) + (batch.runs * load.patches + 1) * row_bytes(model, load)
-    most = float("inf") if model.device.type == "cuda" else CPU_BYTES / 8
-    return min(max(_budget(model, bank) - batch.prompts * needed, 0), most)
+    return max(_budget(model, bank) - batch.prompts * needed, 0)
 
 
 def is_on_disk(bank: int) -> bool:

@@ -39,7 +39,7 @@ def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) ->
     every = store.cut(len(plan.tokens), size)
     with disk(f"cannot create {out}"):
         make_folders(out.parent)
-    clean = clean_runs_of(plan, batch, every, every, keeping(plan, out.parent))
+    clean = clean_runs_of(plan, batch, every, every, out.parent)
     return Begun(plan, _create(out, plan, clean, sizes(size, batch), None, overwrite=overwrite), clean, batch)
 
 
@@ -57,7 +57,7 @@ def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) ->
         plan = _continued(out, result.attributes, plan, elsewhere=elsewhere)
         together, batch = _batches(result.attributes, plan, batch_size)
         every = store.blocks(result.attributes)
-        clean = clean_runs_of(plan, together, every, result.left, keeping(plan, out.parent))
+        clean = clean_runs_of(plan, together, every, result.left, out.parent)
     except BaseException:
         result.close()
         raise

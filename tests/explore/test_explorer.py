@@ -28,6 +28,7 @@ from opened import FEW, HOSTILE, rows_of, saved
 from plain import loaded
 
 import hydrascope as hs
+from hydrascope import measures
 from hydrascope.explore.session import Session
 
 
@@ -189,6 +190,57 @@ def test_the_views_are_of_the_typed_prompt(opened, session, address):
     assert page.locator("#prompts").is_hidden()
     assert "this prompt" in page.locator("#matrix h2").text_content()
     assert "One prompt" in page.locator("#verdict").text_content()
+
+
+def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened, session, address):
+    page = started(opened, address)
+    pick(page, "attn.0")
+    found = swept(session).isel(readout=0, prompt=-1)
+    shown = {}
+    for name, written in (("clean", "unembed_ablated"), ("own", "unembed_ablated_own")):
+        page.evaluate("name => (location.hash = location.hash.replace(/sigma=\\w+/, `sigma=${name}`))", name)
+        page.wait_for_function("name => document.querySelector('#sigma').value === name", arg="01"[name == "own"])
+        for row in rows_of(saved(page, "Save the matrix as CSV")):
+            at = {"ablated": row["ablated"], "component": row["responding layer"]}
+            change = found[written].sel(at) - found["unembed"].sel(component=at["component"])
+            expected = change if found["downstream"].sel(at) else np.nan
+            np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
+            assert row["sigma"] == name
+        part = page.locator("#part option:checked").text_content()
+        assert page.locator("#trace path.patch").count() == 2 * PATCHES
+        of = found.sel(ablated=part)
+        patches = of["unembed_ablated_by_patch"] * (of["scale"] if name == "own" else 1)
+        for row in rows_of(saved(page, "Save the layers as CSV")):
+            each = [float(row[f"patch {patch}"]) for patch in range(PATCHES)]
+            np.testing.assert_allclose(each, patches.sel(component=row["component"]), atol=2e-3)
+        # What stands above is read alike.
+        said = page.locator("[data-part='mlp.2']").get_attribute("aria-label")
+        np.testing.assert_allclose(
+            numbers(said)[2], found[written].sel(ablated="attn.0", component="mlp.2"), atol=0.006
+        )
+        assert f"read {measures.SIGMA_NAME[name]}" in page.locator("#found-run").text_content()
+        shown[name] = page.locator("#found-run .wide").last.locator("td").all_text_contents()
+        sweep = measures.per_prompt(swept(session), sigma=name).isel(prompt=-1).sel(ablated="attn.0")
+        np.testing.assert_allclose(numbers(shown[name][3])[0], sweep["norm"], atol=0.002)
+    assert shown["clean"] != shown["own"]
+
+
+def test_what_other_prompts_are_for_is_said_as_it_is(opened, address):
+    page = started(opened, address)
+    pool = "7 prompts of prompts"
+    for ablation, said in (
+        ("resample", f"Patches come from {pool}, and your prompt is one more of them."),
+        ("mean", f"The mean is that of {pool}, and your prompt is one more of them."),
+        ("zero", f"Results can be saved with the prompts of the pool, too: {pool}."),
+        ("noise", f"Results can be saved with the prompts of the pool, too: {pool}."),
+        ("resample", "Patches come from"),
+    ):
+        settle(page, "ablation", ablation)
+        assert said in page.locator("#behind").text_content()
+        assert ("Patches" in page.locator("#behind").text_content()) == (ablation == "resample")
+        assert page.locator("#trace path.patch").count() == 2 * (PATCHES if ablation in ("resample", "noise") else 0)
+    page.locator("#ablation").select_option("counterfactual")
+    page.wait_for_function("() => document.querySelector('#behind').textContent.endsWith('on this machine. ')")
 
 
 def test_heads_are_parts_too(opened, session, address):

@@ -219,14 +219,16 @@ def test_an_answer_is_that_of_plain_runs(session):
     clean, sources = plain_run(model, tokens), [plain_run(model, model.encode(POOL[other])) for other in others]
     reader, last = Reader.of_logit(model, int(clean.logits.argmax())), [len(tokens) - 1]
     numbers = {"attn.0+mlp.0": [], "attn.0+mlp.0|mlp.2": []}
-    written = []
+    written = {"clean": [], "own": []}
     for source in sources:
         changes = {label: (last, source.values[label][-1:]) for label in ("attn.0", "mlp.0")}
         held = {"mlp.2": (range(len(tokens)), clean.values["mlp.2"])}
         for label, overrides in zip(numbers, (changes, {**changes, **held}), strict=True):
             changed = plain_run(model, tokens, overrides)
             numbers[label].append(quantities(model, reader, clean, changes, changed))
-        written.append(reader.parts(model, ["mlp.1"], changed.added["mlp.1"][None], _sigma(model, clean))[0])
+        for at_sigma, of in (("clean", clean), ("own", changed)):
+            parts = reader.parts(model, ["mlp.1"], changed.added["mlp.1"][None], _sigma(model, of))
+            written[at_sigma].append(parts[0])
     for run in found["runs"]:
         of = numbers[run["label"]]
         removed, lost = (np.array([-each[name] for each in of]) for name in ("direct", "total"))
@@ -236,13 +238,16 @@ def test_an_answer_is_that_of_plain_runs(session):
     (worth,) = found["frozen"]
     np.testing.assert_allclose(worth["worth"], lost["attn.0+mlp.0|mlp.2"] - lost["attn.0+mlp.0"], **CLOSE)
     assert worth["label"] == "mlp.2"
-    mlp = next(part for part in found["parts"] if part["name"] == "mlp.1")
-    np.testing.assert_allclose(mlp["ablated"], np.mean(written), **CLOSE)
-    balance = found["balance"]
-    np.testing.assert_allclose(balance["total"], -lost["attn.0+mlp.0|mlp.2"], **CLOSE)
-    np.testing.assert_allclose(balance["sum"], balance["total"], atol=1e-6)
-    assert balance["off"] < 1e-6
-    assert {part["name"] for part in found["parts"] if part["answers"]} == {"attn.1", "mlp.1", "attn.2"}
+    for read, at_sigma in zip(found["readings"], ("clean", "own"), strict=True):
+        mlp = next(part for part in read["parts"] if part["name"] == "mlp.1")
+        np.testing.assert_allclose(mlp["ablated"], np.mean(written[at_sigma]), **CLOSE)
+        balance = read["balance"]
+        np.testing.assert_allclose(balance["total"], -lost["attn.0+mlp.0|mlp.2"], **CLOSE)
+        np.testing.assert_allclose(balance["sum"], balance["total"], atol=1e-6)
+        assert balance["off"] < 1e-6
+        assert {part["name"] for part in read["parts"] if part["answers"]} == {"attn.1", "mlp.1", "attn.2"}
+    clean, own = (each["balance"] for each in found["readings"])
+    assert abs(clean["norm"] - own["norm"]) > 1e-6
 
 
 def _sigma(model, run):
@@ -262,9 +267,10 @@ def test_the_likeliest_tokens_are_the_models(session):
 def test_heads_are_read_where_asked(session):
     found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), Watch())
     layers = [str(layer) for layer in session.model.components]
-    assert [part["name"] for part in found["parts"]] == [*layers, *(f"head.1.{head}" for head in range(4))]
-    heads = sum(part["ablated"] for part in found["parts"] if part["name"].startswith("head"))
-    whole = next(part["ablated"] for part in found["parts"] if part["name"] == "attn.1")
+    parts = found["readings"][0]["parts"]
+    assert [part["name"] for part in parts] == [*layers, *(f"head.1.{head}" for head in range(4))]
+    heads = sum(part["ablated"] for part in parts if part["name"].startswith("head"))
+    whole = next(part["ablated"] for part in parts if part["name"] == "attn.1")
     bias = session.model.hf.transformer.h[1].attn.c_proj.bias
     assert abs(heads - whole) > 0 if bias.abs().max() > 0 else abs(heads - whole) < 1e-9
 

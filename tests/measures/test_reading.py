@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.measures import caption, change, compensation, own_change, per_prompt, reading
+from hydrascope.measures import by_patch, caption, change, compensation, own_change, per_prompt, reading, readings
 
 READOUTS = {"logit": -1, "placebo.0": -1, "probe": 2, "early": 0}
 RUNS = [
@@ -56,6 +56,24 @@ def test_the_books_balance_in_either_reading(
             known = [label != "head.0.1+attn.2" for label in ablated]
             np.testing.assert_allclose(told[:, known], effects["total"][:, known], atol=1e-12)
             assert told.isnull().sum() == prompts * (len(ablated) - sum(known))
+
+
+@pytest.mark.parametrize("sigma", ["clean", "own"])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_the_mean_over_patches_is_what_effects_hold(readout: str, sigma: str) -> None:
+    results = synthetic.results(3, 2, 3, heads=2, readouts=READOUTS, dtype="float64")
+    effects, patches = per_prompt(results, readout, sigma), by_patch(results, readout, sigma)
+    assert patches.dims == ("prompt", "ablated", "patch", "component")
+    np.testing.assert_allclose(patches.mean("patch"), effects["unembed_ablated"], atol=1e-12)
+    assert list(map(str, patches["component"].values)) == synthetic.labels(3)
+    assert readings(results, readout) == (("clean",) if READOUTS[readout] >= 0 else ("clean", "own"))
+
+
+def test_single_patches_of_what_kept_means_alone() -> None:
+    results = synthetic.results(3, 2, 3)
+    assert by_patch(results.drop_vars("unembed_ablated_by_patch")) is None
+    with pytest.raises(HydrascopeError, match="not as 'other'"):
+        by_patch(results, sigma="other")
 
 
 @given(parallel=st.booleans(), seed=st.integers(0, 99))

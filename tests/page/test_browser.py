@@ -12,7 +12,10 @@ from opened import FEW, HOSTILE, example, rows_of, saved, with_prompts
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.summary import sentences, summarise
+from hydrascope.summary import sentences, summarise, written
+
+#: What layers write in ablated runs, under each reading of σ.
+SIGMA = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def test_choosing_a_part_changes_all_views(opened, file, results):
     at = results.isel(readout=0).sel(ablated="mlp.1")
     direct = at["direct"].astype(float).mean("patch").values
     total = at["total"].astype(float).mean("patch").values
-    for row, cells in enumerate(page.locator("tbody tr:not(.gap)").all()[:5]):
+    for row, cells in enumerate(page.locator("#rows tbody tr:not(.gap)").all()[:5]):
         shown = numbers(" ".join(cells.locator("td").all_text_contents()[3:]))
         np.testing.assert_allclose(shown, [-direct[row], -total[row], (total - direct)[row]], atol=0.006)
     kept = rows_of(saved(page, "Save the table as CSV"))
@@ -205,13 +208,128 @@ def test_another_readout_changes_all_views(opened, file, results):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+def everything(page):
+    """What the page says, view by view."""
+    return {
+        "verdict": page.locator("#verdict p").all_text_contents(),
+        "said": page.locator("#said").text_content(),
+        "read": re.findall(r"Readout: [^.]*", page.locator("main").text_content()),
+        "matrix": rows_of(saved(page, "Save the matrix as CSV")),
+        "layers": rows_of(saved(page, "Save the layers as CSV")),
+        "prompts": rows_of(saved(page, "Save the prompts as CSV")),
+        "scatter": page.locator("#scatter").inner_html(),
+        "table": page.locator("#rows tbody tr:not(.gap)").all_text_contents()[:10],
+        "story": page.locator("#story").text_content(),
+    }
+
+
+@pytest.mark.parametrize("sigma", SIGMA)
+def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
+    """All that depends on it changes, in every view and in what is saved; removed, lost and restored don't."""
+    name, control = measures.SIGMA_NAME[sigma].removeprefix("at "), "Ablated runs read at"
+    other = next(each for each in SIGMA if each != sigma)
+    page = opened(f"{file}#part=attn.2&prompt=7&sigma={other}")
+    before = everything(page)
+    drawn(page, lambda: page.get_by_label(control).select_option(label=name))
+    after = everything(page)
+    assert [key for key in after if after[key] != before[key]] == ["verdict", "said", "read", "matrix", "layers"]
+    found = summarise(results, FEW, "logit", sigma)
+    assert after["verdict"] == sentences(found)
+    (part,) = (each for each in found.parts if each.ablated == "attn.2")
+    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
+    assert after["said"].endswith(f"by {shares}, at {name}.")
+    assert after["read"] == [f"Readout: logit, at {name}"] * 2
+    sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)
+    for row in after["matrix"]:
+        expected = sure.sel(ablated=row["ablated"], component=row["responding layer"]).values
+        shown = [float(row[bound] or "nan") for bound in ("mean", "low", "high")]
+        np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-7)
+    ablated = results[SIGMA[sigma]].isel(readout=0).sel(ablated="attn.2")
+    for row in after["layers"]:
+        at = ablated.sel(component=row["component"]).values
+        np.testing.assert_allclose(float(row["ablated run"]), at[7], atol=float(np.ptp(at)) / 4000 + 1e-6)
+    for row in (*after["matrix"], *after["layers"]):
+        assert (row["readout"], row["sigma"]) == ("logit", sigma)
+
+
+def test_what_a_reaction_is_worth_does_not_depend_on_sigma(opened, tmp_path):
+    model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(8)
+    results = hs.sweep(model, prompts, hs.Resample(patches=2), ablate=hs.Mediation("attn.3", "layers"))
+    page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())
+    drawn(page, lambda: page.locator("#picture").select_option(label="Lost again without it"))
+    before = page.locator("#matrix").inner_html(), saved(page, "Save the matrix as CSV")
+    assert rows_of(before[1])[0]["sigma"] == ""
+    drawn(page, lambda: page.locator("#sigma").select_option("1"))
+    assert (page.locator("#matrix").inner_html(), saved(page, "Save the matrix as CSV")) == before
+    drawn(page, lambda: page.locator("#picture").select_option(label="Response"))
+    assert "at each run’s own σ" in page.locator("#matrix figcaption").text_content()
+
+
+def test_inside_the_network_there_is_no_reading_to_choose(opened, tmp_path):
+    results = example(readouts={"logit": -1, "inner": 2})
+    page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri() + "#sigma=own")
+    drawn(page, lambda: page.get_by_label("Readout").select_option(label="inner"))
+    assert page.locator("#sigma").is_hidden()
+    assert "Readout: inner, before block 2, without a norm" in page.locator("#matrix figcaption").text_content()
+    assert {row["sigma"] for row in rows_of(saved(page, "Save the layers as CSV"))} == {""}
+    drawn(page, lambda: page.get_by_label("Readout").select_option(label="logit"))
+    assert page.locator("#sigma").input_value() == "1"
+    assert "at each run’s own σ" in page.locator("#matrix figcaption").text_content()
+
+
+@pytest.mark.parametrize("sigma", SIGMA)
+def test_every_patch_is_a_faint_line(opened, file, results, sigma):
+    page = opened(f"{file}#part=attn.1&sigma={sigma}")
+    assert page.locator("#trace .patch").count() == 0
+    drawn(page, lambda: page.locator("#row-7").click())
+    assert "one patch" in page.locator("#trace svg").text_content()
+    at = results.isel(readout=0, prompt=7).sel(ablated="attn.1")
+    expected = at["unembed_ablated_by_patch"].astype(float) * (at["scale"] if sigma == "own" else 1)
+    for panel, kind in enumerate(("attn", "mlp")):
+        own = [f"{kind}.{layer}" for layer in range(4)]
+        clean = at["unembed"].sel(component=own).values
+        # What is drawn of the intact run says which height is which number.
+        slope, start = np.polyfit(clean, heights(page.locator("#trace path.intact").nth(panel)), 1)
+        lines = page.locator(f"#trace path.{kind}.patch")
+        assert lines.count() == 2
+        for patch, line in enumerate(lines.all()):
+            values = expected.isel(patch=patch).sel(component=own).values
+            np.testing.assert_allclose(heights(line), start + slope * values, atol=0.3)
+        widths = [width_of(each) for each in (lines.first, page.locator(f"#trace path.{kind}:not(.patch)"))]
+        assert widths[0] < widths[1]
+    for row in rows_of(saved(page, "Save the layers as CSV")):
+        found = [float(row[f"patch {patch}"]) for patch in (0, 1)]
+        np.testing.assert_allclose(found, expected.sel(component=row["component"]), atol=2e-3)
+
+
+def width_of(line):
+    return line.evaluate("line => parseFloat(getComputedStyle(line).strokeWidth)")
+
+
+def heights(line):
+    """Where a line's points stand, from above, in pixels."""
+    return [float(each) for each in re.findall(r",(-?[\d.]+)", line.get_attribute("d"))]
+
+
+def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypatch):
+    monkeypatch.setattr("hydrascope.page.traces.PATCH_BYTES", 3 * 2 * 2 * 2 * 9 * 2 * 8)
+    page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())
+    said = "Single patches are kept for prompts 0–2 alone."
+    for prompt, kept in ((2, True), (3, False), ("", None)):
+        drawn(page, lambda prompt=prompt: page.locator("#prompt").select_option(str(prompt)))
+        assert (page.locator("#trace path.patch").count() == 4) == bool(kept)
+        assert (said in page.locator("#trace figcaption").text_content()) == (kept is False)
+
+
 def test_the_address_holds_what_is_chosen(opened, file):
     page = opened(file)
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
+    drawn(page, lambda: page.locator("#sigma").select_option("1"))
     drawn(page, lambda: page.locator("#part").select_option(label="head.2.1"))
     drawn(page, lambda: page.locator("#row-5").click())
+    assert "sigma=own" in page.url
     again = opened(page.url)
-    for name in ("readout", "part", "prompt"):
+    for name in ("readout", "sigma", "part", "prompt"):
         assert again.locator(f"#{name}").input_value() == page.locator(f"#{name}").input_value() != ""
     assert again.locator("#chosen").text_content() == "head.2.1 ablated"
     drawn(again, lambda: again.evaluate("location.hash = 'part=mlp.0'"))
@@ -274,14 +392,19 @@ def test_everything_that_can_be_focused_has_a_name(opened, file):
 
 
 def test_views_are_saved_as_pictures(opened, file):
-    page = opened(file)
+    page = opened(f"{file}#sigma=own&prompt=3")
     for view, name in (("matrix", "the matrix"), ("trace", "the layers"), ("scatter", "the prompts")):
         root = ElementTree.fromstring(saved(page, f"Save {name} as SVG"))
         space = "{http://www.w3.org/2000/svg}"
         assert root.tag == f"{space}svg"
         assert len(root.findall(f".//{space}text")) > 5, view
         assert len(root.findall(f".//{space}image")) == (view == "matrix")
+        said = [each.text for each in root.findall(f".//{space}text")]
+        assert ("Readout: logit" if view == "scatter" else "Readout: logit, at each run’s own σ") in said
         assert saved(page, f"Save {name} as PNG").startswith(b"\x89PNG")
+        with page.expect_download() as kept:
+            page.get_by_role("button", name=f"Save {name} as CSV").click()
+        assert kept.value.suggested_filename.endswith("-logit.csv" if view == "scatter" else "-logit-own.csv")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -328,11 +451,11 @@ def test_a_thousand_prompts(opened, tmp_path):
     results = example(by_patch=False).isel(prompt=np.arange(1209) % 40)
     texts = [f"prompt {i} of {'many' if i % 3 else 'few'}" for i in range(1209)]
     page = opened(hs.report(with_prompts(results, texts), tmp_path / "a.html", bootstrap=FEW).as_uri())
-    assert page.locator("tbody tr:not(.gap)").count() < 60
+    assert page.locator("#rows tbody tr:not(.gap)").count() < 60
     page.get_by_label("Search").fill("OF FEW")
     assert page.locator("#found").text_content() == "403 of 1,209"
     page.get_by_role("button", name="Removed").click()
-    first = numbers(page.locator("tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
+    first = numbers(page.locator("#rows tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
     direct = results["direct"].isel(readout=0).sel(ablated=page.locator("#chosen").text_content().split()[0])
     np.testing.assert_allclose(first, -direct.astype(float).mean("patch").values[::3].min(), atol=0.006)
     page.locator("#rows table").focus()
@@ -417,3 +540,30 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, file):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#matrix canvas").bounding_box()["width"] > 250
     page.close()
+
+
+def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_is_clicked(opened, file, results):
+    page = opened(f"{file}#part=mlp.1")
+    effects = measures.per_prompt(results, str(results["readout"].values[0])).sel(ablated="attn.2")
+    drawn(page, lambda: page.get_by_role("button", name=re.compile(r"^attn\.2, writes")).click())
+    assert page.evaluate("new URLSearchParams(location.hash.slice(1)).get('part')") == "attn.2"
+    for name in layers():
+        said = page.locator(f"#column [data-part='{name}']").get_attribute("aria-label").replace("−", "-")
+        intact, ablated = map(float, re.search(r"writes (\S+), in this run (\S+)", said).groups())
+        here = effects.sel(component=name)
+        assert intact == pytest.approx(float(here["unembed"].mean()), abs=0.006)
+        assert ablated == pytest.approx(float(here["unembed_ablated"].mean()), abs=0.006)
+    assert page.locator("#column [aria-pressed=true]").get_attribute("data-part") == "attn.2"
+    drawn(page, lambda: page.locator("#prompt").select_option("1"))
+    assert page.locator("#column-title").text_content() == "The network, intact and with attn.2 ablated: prompt 1"
+    said = page.locator("#column [data-part='attn.2']").get_attribute("aria-label").replace("−", "-")
+    expected = float(effects["unembed"].isel(prompt=1).sel(component="attn.2"))
+    assert float(re.search(r"writes ([^\s,]+)", said)[1]) == pytest.approx(expected, abs=0.006)
+
+
+def test_a_layer_that_was_not_ablated_cannot_be_clicked_in_the_column(opened, results, tmp_path):
+    one = results.isel(ablated=[list(results["ablated"].values).index("attn.1")])
+    page = opened(hs.report(one, tmp_path / "one.html", bootstrap=FEW).as_uri())
+    assert page.locator("#column button:enabled").evaluate_all("found => found.map(each => each.dataset.part)") == [
+        "attn.1"
+    ]

@@ -14,6 +14,9 @@ from hydrascope.page.arrays import STEPS
 from hydrascope.page.data import shown
 from hydrascope.summary import sentences, summarise, written
 
+#: What layers write in ablated runs, under each reading of σ.
+WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
+
 
 @pytest.fixture(scope="module")
 def results() -> xr.Dataset:
@@ -36,18 +39,18 @@ def test_parts_stand_in_the_order_of_the_figures(page):
     assert names(page, "readouts") == ["logit", "placebo.0"]
 
 
-@pytest.mark.parametrize("readout", [0, 1])
-def test_responses(results, page, readout):
-    found = decoded(page[0]["arrays"], page[1], f"{readout}.picture.0")
+@pytest.mark.parametrize(("readout", "sigma"), [(0, "clean"), (0, "own"), (1, "clean"), (1, "own")])
+def test_responses(results, page, readout, sigma):
+    found = decoded(page[0]["arrays"], page[1], f"{readout}.{sigma}.picture")
     at = results.isel(readout=readout)
-    sure = measures.responses(measures.per_prompt(results, str(at["readout"].values)), FEW)
+    sure = measures.responses(measures.per_prompt(results, str(at["readout"].values), sigma), FEW)
     for row, ablated in enumerate(names(page, "parts")):
         for column, component in enumerate(names(page, "components")):
             if not at["downstream"].sel(ablated=ablated, component=component):
                 assert np.isnan(found[:, row, column]).all()
                 continue
             before = at["unembed"].sel(component=component).values.astype(float)
-            after = at["unembed_ablated"].sel(ablated=ablated, component=component).values.astype(float)
+            after = at[WRITTEN[sigma]].sel(ablated=ablated, component=component).values.astype(float)
             np.testing.assert_allclose(found[0, row, column], (after - before).mean(), rtol=1e-5, atol=1e-6)
             bounds = sure.sel(ablated=ablated, component=component).values
             np.testing.assert_array_equal(found[:, row, column], bounds.astype(np.float32))
@@ -65,24 +68,25 @@ def test_amounts(results, page, readout):
     np.testing.assert_allclose(restored, total - direct, rtol=1e-5, atol=1e-6)
 
 
-def test_traces(results, page):
-    """Means as they are; of single prompts what can't respond is not kept, since it stays exactly what it was."""
+@pytest.mark.parametrize("sigma", ["clean", "own"])
+def test_traces(results, page, sigma):
+    """Means as they are; of single prompts what can't respond isn't kept at the clean σ: it stays what it was."""
     described, chunks = page
     at = results.isel(readout=0).sel(component=names(page, "components"))
-    clean = decoded(described["arrays"], chunks, "0.clean")
+    clean = decoded(described["arrays"], chunks, "0.intact")
     np.testing.assert_array_equal(clean, at["unembed"].values)
     np.testing.assert_allclose(
-        decoded(described["arrays"], chunks, "0.clean.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
+        decoded(described["arrays"], chunks, "0.intact.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
     )
-    means = decoded(described["arrays"], chunks, "0.ablated.mean")
+    means = decoded(described["arrays"], chunks, f"0.{sigma}.ablated.mean")
     for row, ablated in enumerate(names(page, "parts")):
-        expected = at["unembed_ablated"].sel(ablated=ablated).values.astype(float)
+        expected = at[WRITTEN[sigma]].sel(ablated=ablated).values.astype(float)
         np.testing.assert_allclose(means[row], expected.mean(0), rtol=1e-4, atol=1e-6)
-        kept = described["arrays"][f"0.ablated.{row}"]["columns"]
+        kept = described["arrays"][f"0.{sigma}.ablated.{row}"]["columns"]
         found = clean.astype(float)
-        found[:, kept] = decoded(described["arrays"], chunks, f"0.ablated.{row}")
+        found[:, kept] = decoded(described["arrays"], chunks, f"0.{sigma}.ablated.{row}")
         assert (abs(found - expected) <= np.ptp(expected, axis=0) / (2 * STEPS) + 1e-6).all()
-        assert len(kept) < 8 or ablated == "attn.0"
+        assert (len(kept) < 8) == (sigma == "clean" and ablated != "attn.0")
 
 
 def test_tokens(results, page):
@@ -109,15 +113,85 @@ def test_a_result_that_does_not_tell_its_tokens_is_shown_without(results):
     assert "tokens" not in chunks
 
 
-def test_words_are_those_of_the_summary(results, page):
-    for told in page[0]["readouts"]:
-        found = summarise(results, FEW, told["name"])
+@pytest.mark.parametrize(("readout", "sigma"), [(0, "clean"), (0, "own"), (1, "own")])
+def test_every_patch_of_every_prompt(results, page, readout, sigma):
+    described, chunks = page
+    at = results.isel(readout=readout).sel(component=names(page, "components"))
+    by_patch, scale = (at[name].astype(float) for name in ("unembed_ablated_by_patch", "scale"))
+    assert described["patched"] == 40
+    for row, ablated in enumerate(names(page, "parts")):
+        expected = (by_patch if sigma == "clean" else by_patch * scale).sel(ablated=ablated)
+        expected = expected.transpose("prompt", "patch", "component").values
+        kept = described["arrays"][f"{readout}.{sigma}.patches.{row}"]["columns"]
+        found = np.repeat(decoded(described["arrays"], chunks, f"{readout}.intact").astype(float)[:, None], 2, 1)
+        found[..., kept] = decoded(described["arrays"], chunks, f"{readout}.{sigma}.patches.{row}").reshape(40, 2, -1)
+        assert (abs(found - expected) <= np.ptp(expected, axis=(0, 1)) / (2 * STEPS) + 1e-6).all()
+        assert np.ptp(expected[..., kept], axis=1).max() > 0.1
+        mean = at[WRITTEN[sigma]].sel(ablated=ablated).values
+        np.testing.assert_allclose(found.mean(1), mean, atol=1e-3 * np.ptp(expected))
+
+
+def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
+    one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated parts, patches, layers
+    monkeypatch.setattr("hydrascope.page.traces.PATCH_BYTES", 4 * one - 1)
+    described, chunks = shown(results, FEW)
+    assert described["patched"] == 3
+    found = decoded(described["arrays"], chunks, "1.own.patches.0").reshape(3, 2, 8)
+    at = results.isel(readout=1, prompt=slice(3)).sel(component=names((described,), "components"), ablated="attn.0")
+    expected = (at["unembed_ablated_by_patch"] * at["scale"]).transpose("prompt", "patch", "component")
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    kept = [described["arrays"][name]["shape"][0] for name in described["arrays"] if ".patches." in name]
+    assert kept == [3 * 2] * 2 * 2 * 9
+
+
+def test_no_patches_where_there_is_one_or_means_alone_were_kept(results):
+    for of in (results.isel(patch=[0]), results.drop_vars("unembed_ablated_by_patch")):
+        described, chunks = shown(of, FEW)
+        assert described["patched"] == 0
+        assert not any(".patches." in name for name in chunks)
+
+
+def test_what_does_not_depend_on_sigma_is_there_once(page):
+    described, chunks = page
+    of_one = [name.removeprefix("0.") for name in chunks if name.startswith("0.")]
+    each = ["ablated.mean", *(f"{kind}.{part}" for kind in ("ablated", "patches") for part in range(9)), "picture"]
+    assert sorted(of_one) == sorted(["intact", "intact.mean", "amounts", *(f"{s}.{a}" for s in WRITTEN for a in each)])
+    assert [each["name"] for each in described["readings"]] == list(WRITTEN)
+
+
+def test_one_readout_taken_from_several(results, page):
+    described, chunks = shown(results.isel(readout=1), FEW)
+    assert described["patched"] == 40
+    for name in ("own.picture", "clean.patches.3", "intact"):
+        assert chunks[f"0.{name}"] == page[1][f"1.{name}"]
+
+
+def test_inside_the_network_there_is_one_reading():
+    results = example(readouts={"logit": -1, "inner": 2})
+    described, chunks = shown(results, FEW)
+    first, inner = described["readouts"]
+    assert [each["sigma"] for each in first["readings"]] == ["clean", "own"]
+    assert [each["sigma"] for each in inner["readings"]] == [None]
+    assert [each["sigma"] for each in inner["readings"][0]["pictures"]] == [None]
+    assert "σ" not in str(inner)
+    assert not any(name.startswith("1.own") for name in chunks)
+
+
+@pytest.mark.parametrize(("place", "sigma"), list(enumerate(WRITTEN)))
+def test_words_are_those_of_the_summary(results, page, place, sigma):
+    for readout in page[0]["readouts"]:
+        found, told = summarise(results, FEW, readout["name"], sigma), readout["readings"][place]
         assert ["".join(each) for each in told["verdicts"]] == sentences(found)
         assert told["warnings"] == list(found.warnings)
         for part in found.parts:
             said = " ".join(told["parts"][names(page, "parts").index(part.ablated)])
             assert written(part.removed, 2) in said
             assert written(part.lost, 2) in said
+            shares = part.attention, part.mlp, part.norm
+            if np.isfinite(part.restored.low):
+                assert all(written(each, 2) in said for each in shares)
+                assert said.endswith(f", {measures.SIGMA_NAME[sigma]}.")
+        assert sum("Restored" in " ".join(each) for each in told["parts"]) > 2
 
 
 def test_the_line_of_restored_on_removed(results, page):
@@ -145,12 +219,15 @@ def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     results = hs.sweep(*phantom, hs.Zero(), ablate=experiment)
     described, chunks = shown(results, FEW)
     found = measures.mediation(results).isel(readout=0).sel(ablated="attn.3")
-    pictures = described["readouts"][0]["pictures"]
+    clean, pictures = (each["pictures"] for each in described["readouts"][0]["readings"])
+    assert clean[1:] == pictures[1:]
+    read = [(each["sigma"], each["caption"]) for each in pictures]
+    assert read == [("own", "logit, at each run’s own σ"), (None, "logit"), (None, "logit")]
     assert [each["name"] for each in pictures] == ["Response", "Lost again without it", "Brought by it alone"]
     assert [each["name"] for each in described["parts"]] == ["attn.3"]
     reactions = {each.mediator: each for each in summarise(results, FEW).reactions}
     for number, name in enumerate(("restored_by", "restored_alone"), 1):
-        bounds = decoded(described["arrays"], chunks, f"0.picture.{number}")[:, 0]
+        bounds = decoded(described["arrays"], chunks, pictures[number]["array"])[:, 0]
         for column, mediator in enumerate(pictures[number]["columns"]):
             one = found.sel(mediator=mediator)
             expected = float(one[name].mean("prompt")) if one["downstream"] else np.nan
@@ -177,7 +254,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     described, chunks = shown(pairs, FEW)
     found = measures.interactions(pairs).isel(readout=0)
     told = summarise(pairs, FEW)
-    first = described["readouts"][0]["pictures"][0]
+    first = described["readouts"][0]["readings"][0]["pictures"][0]
     assert (first["name"], first["joint"], first["grey"]) == ("Interaction", " and ", "no pair")
     assert (
         first["columns"] == names((described, chunks), "parts") == ["attn.1", "attn.3", "attn.4", "mlp.3", "head.4.1"]
@@ -192,7 +269,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
             if pair:
                 expected = [pair.interaction.estimate, pair.interaction.low, pair.interaction.high]
                 np.testing.assert_allclose(bounds[:, row, column], expected, rtol=1e-5, atol=1e-6)
-    verdict = "".join(described["readouts"][0]["verdicts"][0])
+    verdict = "".join(described["readouts"][0]["readings"][0]["verdicts"][0])
     assert [verdict] == sentences(told)
     assert "attn.3 and head.4.1 −1.19" in verdict
     assert described["parts"][described["start"]]["name"] == "attn.3"
@@ -205,20 +282,25 @@ def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs,
     assert described["parts"] == expected["parts"]
     kept = decoded(described["arrays"], chunks, "0.amounts")
     np.testing.assert_allclose(kept, decoded(expected["arrays"], of_plain, "0.amounts"), atol=1e-5)
-    told, whole = (each["readouts"][0] for each in (described, expected))
+    fits, of_whole = (each["readouts"][0]["fits"] for each in (described, expected))
+    told, whole = (each["readouts"][0]["readings"][0] for each in (described, expected))
     assert [said[0] for said in told["parts"]] == [said[0] for said in whole["parts"]]
     # What is restored is said to the same digits; by whom only where that is known.
     for said, full in zip(told["parts"], whole["parts"], strict=True):
         assert said[1].removesuffix(".") == full[1].partition("; by ")[0].removesuffix(".")
-    assert [fit["slope"] for fit in told["fits"]] == [fit["slope"] for fit in whole["fits"]]
+    assert [fit["slope"] for fit in fits] == [fit["slope"] for fit in of_whole]
 
 
 def test_what_was_not_kept_is_not_shown(pairs):
     described, chunks = shown(pairs, FEW)
     if pairs.attrs["keep"] == "means":
-        assert [each["name"] for each in described["readouts"][0]["pictures"]] == ["Interaction", "Response"]
+        assert [each["name"] for each in described["readouts"][0]["readings"][0]["pictures"]] == [
+            "Interaction",
+            "Response",
+        ]
         assert described["without"] is None
-        assert "0.clean.mean" in chunks
+        assert {"0.intact.mean", "0.clean.ablated.0", "0.own.picture"} <= set(chunks)
+        assert len(described["readouts"][0]["readings"]) == 2
     else:
         assert described["without"]["views"] == ["trace"]
         assert "--keep means" in described["without"]["why"]
@@ -234,10 +316,12 @@ def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
     np.testing.assert_array_equal(
         decoded(described["arrays"], chunks, "0.amounts"), decoded(expected["arrays"], of_kept, "0.amounts")
     )
-    told = described["readouts"][0]
+    (told,) = described["readouts"][0]["readings"]
+    assert told["sigma"] is None
     assert (told["verdicts"], told["warnings"], told["caption"]) == ([], [], "logit")
-    assert told["fits"] == expected["readouts"][0]["fits"]
-    assert [said[0] for said in told["parts"]] == [said[0] for said in expected["readouts"][0]["parts"]]
+    assert described["readouts"][0]["fits"] == expected["readouts"][0]["fits"]
+    full = expected["readouts"][0]["readings"][0]["parts"]
+    assert [said[0] for said in told["parts"]] == [said[0] for said in full]
     assert described["parts"][described["start"]]["name"] == "attn.3"
 
 
@@ -246,11 +330,11 @@ def test_a_mediation_of_effects_alone_shows_what_reactions_are_worth(phantom):
     kept, alone = (hs.sweep(*phantom, hs.Zero(), ablate=experiment, keep=keep) for keep in ("means", "effects"))
     described, chunks = shown(alone, FEW)
     expected, of_kept = shown(kept, FEW)
-    pictures = described["readouts"][0]["pictures"]
+    pictures = described["readouts"][0]["readings"][0]["pictures"]
     assert [each["name"] for each in pictures] == ["Lost again without it", "Brought by it alone"]
     for number in (0, 1):
         found = decoded(described["arrays"], chunks, f"0.picture.{number}")
-        np.testing.assert_array_equal(found, decoded(expected["arrays"], of_kept, f"0.picture.{number + 1}"))
+        np.testing.assert_array_equal(found, decoded(expected["arrays"], of_kept, f"0.picture.{number}"))
 
 
 def test_what_cannot_be_shown():
@@ -264,23 +348,27 @@ def test_what_cannot_be_shown():
 
 def test_where_nothing_is_removed_directly():
     results = hs.sweep(tiny("gpt2"), [[5, 6, 7, 8], [9, 10, 11]], hs.Zero(), ablate="attn.0", at="-2")
-    told = shown(results, FEW)[0]["readouts"][0]
+    readout = shown(results, FEW)[0]["readouts"][0]
+    told = readout["readings"][1]
     lost = -results["total"].isel(readout=0, ablated=0).values.astype(float).mean()
     assert abs(lost) > 0.1
     assert told["verdicts"] == []
     assert "nothing is removed directly" in told["warnings"][0]
     assert f"{lost:.2f}".replace("-", "−") in told["parts"][0][0]
-    assert told["fits"] == [None]
+    assert readout["fits"] == [None]
 
 
 def test_an_unfinished_run_is_marked(results):
     told = shown(results.assign_attrs(prompt_count=100), FEW)[0]
-    assert "only 40 of 100 prompts are measured: finish the run with --resume" in told["readouts"][0]["warnings"]
+    assert (
+        "only 40 of 100 prompts are measured: finish the run with --resume"
+        in told["readouts"][0]["readings"][0]["warnings"]
+    )
 
 
 def test_one_prompt_has_no_bounds(results):
     described, chunks = shown(results.isel(prompt=[0]), FEW)
-    mean, *bounds = decoded(described["arrays"], chunks, "0.picture.0")
+    mean, *bounds = decoded(described["arrays"], chunks, "0.own.picture")
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()
     assert described["readouts"][0]["fits"] == [None] * 9

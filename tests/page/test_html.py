@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 from opened import FEW, HOSTILE, example, with_prompts
@@ -116,10 +117,16 @@ def test_modules_import_what_others_export_and_share_no_name():
 
 
 def test_a_large_report_is_small(tmp_path):
-    results = synthetic.results(32, 1209, 1, by_patch=False)
+    results = synthetic.results(32, 1209, 1, by_patch=False).isel(patch=[0] * 15)
     assert results.sizes["ablated"] == results.sizes["component"] == 64
+    patches = np.zeros((1, 1209, 64, 15, 64), np.float32)
+    patches[:, :50] = np.random.default_rng(0).normal(size=(50, 64, 15, 64))
+    dims = ("readout", "prompt", "ablated", "patch", "component")
+    results = results.assign(unembed_ablated_by_patch=(dims, patches))
     out = hs.report(results, tmp_path / "a.html", bootstrap=Bootstrap(resamples=10))
     assert out.stat().st_size < 25e6
+    (page,) = Elements(out.read_text()).texts("script", id="page")
+    assert 30 < json.loads(page)["patched"] < 50
 
 
 def test_a_file_that_is_there_is_kept(tmp_path, results):

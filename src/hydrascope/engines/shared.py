@@ -1,7 +1,7 @@
 """What all runs of some prompts share, and need only once: their clean run, and what their last positions attend to."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -28,12 +28,26 @@ class Shared:
     clean: CleanRun
 
     @property
-    def nbytes(self) -> int:
-        """How much memory it takes."""
+    def tensors(self) -> list[Tensor]:
+        """All that takes memory, none of it anyone else's."""
         prefix, clean = self.prefix, self.clean
         kept = [each for by in (prefix.keys, prefix.values, prefix.visible, prefix.own) for each in by.values()]
-        kept += [*clean.values.values(), clean.embed, clean.final, clean.normed]
-        return sum(each.nbytes for each in kept)
+        return [*kept, *clean.values.values(), clean.embed, clean.final, clean.normed]
+
+    def of(self, tensors: Sequence[Tensor]) -> "Shared":
+        """The same with other `tensors`, in their order."""
+        each = iter(tensors)
+        prefix, clean = self.prefix, self.clean
+        keys, values, visible, own = (
+            {layer: next(each) for layer in by} for by in (prefix.keys, prefix.values, prefix.visible, prefix.own)
+        )
+        prefix = replace(prefix, keys=keys, values=values, visible=visible, own=own)
+        return Shared(prefix, CleanRun({site: next(each) for site in clean.values}, next(each), next(each), next(each)))
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        return sum(each.nbytes for each in self.tensors)
 
 
 def shared(

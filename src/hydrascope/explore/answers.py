@@ -9,8 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.components import Component, Run, answering
-from hydrascope.measures import amounts, change, per_prompt
-from hydrascope.measures.parts import kinds
+from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, amounts, change, kinds, per_prompt
 from hydrascope.model import LanguageModel
 
 #: How many of the most likely next tokens are told.
@@ -43,15 +42,15 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
           `probability` of the target; the `likeliest` tokens, over patches;
         - `frozen`: each frozen part, and all together, with what they were `worth`: what is lost more once they are
           frozen (`restored_by` of `hydrascope.measures.mediation`);
-        - `parts`: what each layer, and each head that was read, writes in the intact and in this run, and whether it
-          can answer;
-        - `balance`: the change of the ablated layers' `own`, of which a part may be an answer where units of several
-          layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
-          effect, and how far the two are `off` at worst.
+        - `readings`: under each reading of σ, as it is `said`,
+            - `parts`: what each layer, and each head that was read, writes in the intact and in this run, and whether
+              it can answer;
+            - `balance`: the change of the ablated layers' `own`, of which a part may be an answer where units of
+              several layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
+              effect, and how far the two are `off` at worst.
     """
-    effects = per_prompt(results)
-    made, results = amounts(effects).isel(prompt=0), results.isel(readout=0, prompt=0)
-    label = str(run)
+    label, read = str(run), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
+    made, results = amounts(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
     alone = str(Run(run.ablated))
     told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
     return {
@@ -62,8 +61,14 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
         "patches": results.sizes["patch"],
         "runs": told,
         "frozen": _frozen(results, run, alone),
-        "parts": _parts(model, results, run),
-        "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results, label),
+        "readings": [
+            {
+                "said": SIGMA_NAME[sigma],
+                "parts": _parts(model, results, run, sigma),
+                "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results),
+            }
+            for sigma, effects in read.items()
+        ],
     }
 
 
@@ -100,8 +105,8 @@ def _frozen(results: xr.Dataset, run: Run, alone: str) -> list[dict[str, Any]]:
     return each + together
 
 
-def _parts(model: LanguageModel, results: xr.Dataset, run: Run) -> list[dict[str, Any]]:
-    after = results["unembed_ablated"].sel(ablated=str(run)).values.tolist()
+def _parts(model: LanguageModel, results: xr.Dataset, run: Run, sigma: Sigma) -> list[dict[str, Any]]:
+    after = results[WRITTEN[sigma]].sel(ablated=str(run)).values.tolist()
     names = list(map(str, results["component"].values))
     answers = set(map(str, answering(model, run, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
@@ -111,7 +116,7 @@ def _parts(model: LanguageModel, results: xr.Dataset, run: Run) -> list[dict[str
     ]
 
 
-def _balance(effects: xr.Dataset, results: xr.Dataset, label: str) -> dict[str, float]:
+def _balance(effects: xr.Dataset, results: xr.Dataset) -> dict[str, float]:
     moved, kind = change(effects).values, np.array(kinds(effects["component"]))
     below, own = effects["downstream"].values, effects["is_ablated"].values
     found = {

@@ -16,7 +16,7 @@ from hydrascope.figures.protocol import protocol
 from hydrascope.measures import (
     PartKind,
     Sigma,
-    at_readout,
+    by_patch,
     caption,
     choosable,
     depth,
@@ -26,14 +26,12 @@ from hydrascope.measures import (
     of_kind,
     per_prompt,
     strength,
-    whole_layers,
 )
 
 #: How the ablated part's layer is marked.
 CUT: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
 #: What a figure of one ablation shows, the first that there is.
 _PREFERRED: tuple[PartKind, ...] = ("attn", "mlp", "head", "neuron")
-_BY_PATCH = "unembed_ablated_by_patch"
 
 
 def examples(
@@ -165,11 +163,8 @@ def _one(results: xr.Dataset, prompt: int, ablated: str, readout: str | None, si
     """The effects of one ablation on one prompt, and `by_patch` [patch, component] where the run kept it."""
     one = results.isel(prompt=[prompt]).sel(ablated=[ablated])
     effects = per_prompt(one, readout, sigma)
-    if _BY_PATCH in results:
-        at = at_readout(one, readout)
-        patches = at[_BY_PATCH].isel(component=whole_layers(at["component"])).astype(np.float64)
-        if effects.attrs["sigma"] == "own" and effects.attrs["readout_before"] < 0:
-            patches = patches * at["scale"].astype(np.float64)
+    patches = by_patch(one, readout, sigma)
+    if patches is not None:
         effects = effects.assign(by_patch=patches.drop_vars(patches.coords))
     return effects.isel(prompt=0, ablated=0)
 

@@ -36,7 +36,7 @@ from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, one_by_one, units, whole_layers
 from hydrascope.measures.profile import repair_profile
 from hydrascope.measures.ranking import rank
-from hydrascope.measures.reading import SIGMA_NAME, Sigma, at_readout, caption, per_prompt
+from hydrascope.measures.reading import SIGMA_NAME, WRITTEN, Sigma, at_readout, by_patch, caption, per_prompt, readings
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
 from hydrascope.measures.restoration import amounts, restoration, shares
@@ -48,6 +48,7 @@ __all__ = [
     "BOUNDS",
     "SIGMA_NAME",
     "WEIGHTY",
+    "WRITTEN",
     "Bootstrap",
     "HeldOut",
     "LayerKind",
@@ -59,6 +60,7 @@ __all__ = [
     "at_readout",
     "best_layer",
     "best_layer_held_out",
+    "by_patch",
     "caption",
     "change",
     "choosable",
@@ -88,6 +90,7 @@ __all__ = [
     "per_prompt",
     "rank",
     "reactions",
+    "readings",
     "regression",
     "repair_profile",
     "require_complete",

@@ -1,7 +1,8 @@
 """From results to effects per prompt: one readout chosen, σ read in one of two ways, the patches averaged.
 
-Every measure starts here. `per_prompt` is the only function that reads the big variables, and it reads them once:
-call it first where several measures are wanted, or hand any measure the results as they are.
+Every measure starts here. `per_prompt` is the only function that reads the means over patches, and it reads them once:
+call it first where several measures are wanted, or hand any measure the results as they are. `by_patch` reads what was
+kept of single patches.
 """
 
 from collections.abc import Iterator
@@ -19,13 +20,16 @@ Sigma = Literal["clean", "own"]
 #: The two readings of σ, in words.
 SIGMA_NAME: dict[Sigma, str] = {"clean": "at the clean run’s σ", "own": "at each run’s own σ"}
 
-_UNEMBED_ABLATED = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
+#: What parts write in ablated runs, means over patches, under each reading.
+WRITTEN: dict[Sigma, str] = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
+
+_BY_PATCH = "unembed_ablated_by_patch"
 
 #: Per prompt, ablated part and patch.
 _PER_PATCH = ("total", "direct", "indirect", "scale")
 
 #: What a result must hold to be measured.
-VARIABLES = ("unembed", *_UNEMBED_ABLATED.values(), *_PER_PATCH, "logit", "embed", "downstream")
+VARIABLES = ("unembed", *WRITTEN.values(), *_PER_PATCH, "logit", "embed", "downstream")
 
 #: Bytes of the results that are held at a time while they are read.
 _BLOCK = 2**26
@@ -70,9 +74,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         return _as_read(results, readout, sigma)
     refuse_strangers(results)
     chosen = at_readout(results, readout)
-    sigma = sigma or "clean"
-    if sigma not in _UNEMBED_ABLATED:
-        raise HydrascopeError(f"σ is read as 'clean' or as 'own', not as {sigma!r}")
+    sigma = _known(sigma)
     if chosen["readout_before"] >= 0:  # there is no norm inside the network
         chosen = chosen.assign(scale=xr.ones_like(chosen["scale"]))
     over = whole_layers(chosen["component"])
@@ -86,6 +88,49 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     named = chosen.coords.to_dataset()[kept].drop_vars(("readout", "readout_before")).isel(component=over).load()
     effects = effects.assign_coords(named.coords).assign_coords(ablated_read=_parts_read(chosen))
     return effects.assign_attrs({**results.attrs, **_named_reading(chosen, sigma)})
+
+
+def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> xr.DataArray | None:
+    """What each layer writes after each patch, under one reading of σ: `unembed_ablated` before the mean over patches.
+
+    In memory: choose the prompts first.
+
+    Args:
+        results: of a run.
+        readout, sigma: as in `per_prompt`.
+
+    Returns:
+        `[prompt, ablated, patch, component]`, in logits, in float64; `component` are the layers. None where the run
+        kept means alone.
+
+    Raises:
+        HydrascopeError: there is no such readout, or no such reading.
+    """
+    chosen, sigma = at_readout(results, readout), _known(sigma)
+    if _BY_PATCH not in chosen:
+        return None
+    over, belongs = whole_layers(chosen["component"]), _belongs(chosen)
+    values = chosen[_BY_PATCH].isel(component=over).astype(np.float64)
+    if sigma == "own" and chosen["readout_before"] < 0:  # there is no norm inside the network
+        values = values * chosen["scale"].astype(np.float64)
+    counts = xr.DataArray(belongs[over], dims="component")
+    return values.where(counts, 0).transpose("prompt", "ablated", "patch", "component").compute()
+
+
+def readings(results: xr.Dataset, readout: str | None = None) -> tuple[Sigma, ...]:
+    """The readings of σ that differ: inside the network, where there is no norm, the first stands for both.
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    return ("clean",) if at_readout(results, readout)["readout_before"] >= 0 else ("clean", "own")
+
+
+def _known(sigma: Sigma | None) -> Sigma:
+    """The reading of σ that is meant."""
+    if sigma not in (None, *WRITTEN):
+        raise HydrascopeError(f"σ is read as 'clean' or as 'own', not as {sigma!r}")
+    return sigma or "clean"
 
 
 def _named_reading(chosen: xr.Dataset, sigma: Sigma) -> dict[str, str | int]:
@@ -176,12 +221,12 @@ def _reachable(chosen: xr.Dataset, belongs: np.ndarray) -> xr.DataArray:
 
 def _blocks(chosen: xr.Dataset) -> Iterator[xr.Dataset]:
     """The results in memory, some prompts at a time: whole chunks, where they are stored."""
-    big = [chosen[name] for name in _UNEMBED_ABLATED.values()]
+    big = [chosen[name] for name in WRITTEN.values()]
     prompts = chosen.sizes["prompt"]
     chunk = max(variable.encoding.get("preferred_chunks", {}).get("prompt", 1) for variable in big)
-    size = sum(chosen[name].nbytes for name in (*_UNEMBED_ABLATED.values(), *_PER_PATCH))
+    size = sum(chosen[name].nbytes for name in (*WRITTEN.values(), *_PER_PATCH))
     step = max(_BLOCK * prompts // size // chunk, 1) * chunk
-    names = [*_UNEMBED_ABLATED.values(), *_PER_PATCH, "unembed", "embed", "logit"]
+    names = [*WRITTEN.values(), *_PER_PATCH, "unembed", "embed", "logit"]
     for start in range(0, prompts, step):
         block = chosen[names].isel(prompt=slice(start, start + step))
         # Without attributes: what is computed from logits isn't always in logits.
@@ -197,7 +242,7 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     counts = xr.DataArray(belongs[over], dims="component")
     of_layers = {
         name: block[name].isel(component=over).astype(np.float64).where(counts, 0)
-        for name in ("unembed", *_UNEMBED_ABLATED.values())
+        for name in ("unembed", *WRITTEN.values())
     }
     clean, own = of_layers["unembed_ablated"], of_layers["unembed_ablated_own"]
     more = means["scale"] - 1
@@ -206,6 +251,6 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     else:
         still = xr.dot(of_layers["unembed"], (~moved).astype(np.float64), dim="component")
         norm = more * (means["embed"] + still)
-    return means.assign(
-        unembed=of_layers["unembed"], unembed_ablated=of_layers[_UNEMBED_ABLATED[sigma]], norm=norm
-    ).transpose("prompt", "ablated", "component")
+    return means.assign(unembed=of_layers["unembed"], unembed_ablated=of_layers[WRITTEN[sigma]], norm=norm).transpose(
+        "prompt", "ablated", "component"
+    )

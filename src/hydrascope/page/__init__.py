@@ -19,8 +19,7 @@ def report(
 
         >>> hs.report(hs.open_results("gpt2.zarr"), "report.html")               # doctest: +SKIP
 
-    Every number on it is computed here; the page shows them. Ablated runs are read at the clean run's σ. What it
-    holds, and how to share it: docs/report.md.
+    Every number on it is computed here; the page shows them. What it holds, and how to share it: docs/report.md.
 
     Args:
         results: of `run` or `sweep`, of experiments, too. Of what was not kept there are no views.

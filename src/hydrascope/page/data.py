@@ -1,6 +1,7 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import xarray as xr
 
 from hydrascope import __version__
 from hydrascope.errors import HydrascopeError
-from hydrascope.figures.matrices import in_order, kind_of, scale_of
+from hydrascope.figures.matrices import kind_of, scale_of
 from hydrascope.figures.panels import unit
 from hydrascope.measures import (
+    SIGMA_NAME,
     Bootstrap,
+    Sigma,
     caption,
     depth,
     effects_alone,
@@ -19,15 +22,16 @@ from hydrascope.measures import (
     one_by_one,
     outcome,
     per_prompt,
+    readings,
     regression,
 )
 from hydrascope.page.arrays import STEPS, Arrays
 from hydrascope.page.pairs import interaction_picture
-from hydrascope.page.pictures import Picture, mediated, pictures
+from hydrascope.page.pictures import Picture, mediated, response, sigma_of
 from hydrascope.page.tokens import keep_tokens
+from hydrascope.page.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
 from hydrascope.summary import (
     Interval,
-    Pair,
     PartFindings,
     Summary,
     clearest,
@@ -58,6 +62,22 @@ NOT_KEPT = (
 )
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a page is made from, and the arrays that it is to hold.
+
+    Attributes:
+        results: of runs with nothing frozen.
+        bootstrap: how intervals are drawn.
+        patched: of how many prompts, the first ones, every patch is kept.
+    """
+
+    results: xr.Dataset
+    bootstrap: Bootstrap
+    patched: int
+    arrays: Arrays = field(default_factory=Arrays)
+
+
 def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
 
@@ -70,22 +90,29 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         raise HydrascopeError(
             f"this is no hydrascope result: it has no variable {missing[0]!r}: give that of run or sweep"
         )
+    experiment = results.attrs.get("experiment")
+    plain = one_by_one(results) if experiment else results
+    told = results if experiment == "interactions" else plain
     labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
-    arrays, readouts, first = Arrays(), [], None
+    source, readouts, first = _Source(plain, bootstrap, patched(plain)), [], None
     for place, label in enumerate(labels):
-        found = summarise(results, bootstrap, label)
-        effects, views = _views(results, label, f"{place}.", arrays, bootstrap, found.pairs)
-        first = first or (effects, found)
-        readouts.append({**views, **_words(found, effects, bootstrap)})
+        read = _read(plain, label)
+        found = {sigma: summarise(told, bootstrap, label, sigma) for sigma in read}
+        first = first or (read["clean"], found["clean"])
+        words = {sigma: _words(found[sigma], effects) for sigma, effects in read.items()}
+        others = [*_interactions(found["clean"], read["clean"]), *mediated(results, read["clean"], bootstrap)]
+        readouts.append(_views(source, read, words, others, f"{place}."))
     assert first is not None
-    effects, found = first
-    return _page(effects, found.run, _start(found, effects), readouts, list(_notes(bootstrap)), arrays)
+    effects, said = first
+    return _page(source, effects, said.run, _start(said, effects), readouts, list(_notes(bootstrap)))
 
 
 def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     """As `shown`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
-    arrays, once = Arrays(), Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
-    effects, views = _views(results, str(results["readout"].values[0]), "0.", arrays, once)
+    once = Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
+    source = _Source(results, once, int(has_patches(results)))
+    read = _read(results, str(results["readout"].values[0]))
+    effects = read["clean"]
     samples, unit_ = outcome(effects).isel(prompt=0), unit(effects)
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
     words = {
@@ -95,19 +122,19 @@ def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
             [f"Ablating {part} removes {number(removed, 2)} {unit_} and loses {number(lost, 2)}."]
             for part, removed, lost in lines
         ],
-        "fits": [None] * effects.sizes["ablated"],
     }
+    views = _views(source, read, dict.fromkeys(read, words), [], "0.")
     start = int(effects["direct"].values[0].argmin())
-    return _page(effects, run_in_words(results, effects), start, [{**views, **words}], list(_notes(once))[1:], arrays)
+    return _page(source, effects, run_in_words(results, effects), start, [views], list(_notes(once))[1:])
 
 
 def _page(
+    source: _Source,
     effects: xr.Dataset,
     run: Mapping[str, str],
     start: int,
     readouts: list[dict[str, Any]],
     notes: list[str],
-    arrays: Arrays,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
         "model": str(effects.attrs.get("model", "")),
@@ -121,17 +148,32 @@ def _page(
             {"text": str(text), "target": str(target)}
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
         ],
-        "tokens": keep_tokens(effects, arrays),
+        "tokens": keep_tokens(effects, source.arrays),
+        "readings": [{"name": sigma, "said": said.removeprefix("at ")} for sigma, said in SIGMA_NAME.items()],
         "readouts": readouts,
+        "patched": source.patched,
         "notes": notes,
-        "arrays": arrays.known,
+        "arrays": source.arrays.known,
     }
-    return page, arrays.chunks
+    return page, source.arrays.chunks
+
+
+def _read(results: xr.Dataset, label: str) -> dict[Sigma, xr.Dataset]:
+    """The effects on one readout under each reading of σ, in the order of the page; effects alone depend on none."""
+    if results.attrs.get("keep") == "effects":
+        return {"clean": ordered(effects_alone(results, label))}
+    return {sigma: ordered(per_prompt(results, label, sigma)) for sigma in readings(results, label)}
+
+
+def _interactions(found: Summary, effects: xr.Dataset) -> list[Picture]:
+    """The matrix of pairs, of a result that tells of some."""
+    parts = [str(name) for name in effects["ablated"].values]
+    return [interaction_picture(found.pairs, parts, effects.attrs["readout"])] if found.pairs else []
 
 
 def _without(readouts: list[dict[str, Any]]) -> dict[str, Any]:
     """Which views there aren't, and why."""
-    return {"why": NOT_KEPT, "views": ["trace"] if readouts[0]["pictures"] else ["matrix", "trace"]}
+    return {"why": NOT_KEPT, "views": ["trace"] if readouts[0]["readings"][0]["pictures"] else ["matrix", "trace"]}
 
 
 def _keeps_traces(effects: xr.Dataset) -> bool:
@@ -139,43 +181,60 @@ def _keeps_traces(effects: xr.Dataset) -> bool:
 
 
 def _views(
-    results: xr.Dataset,
-    label: str,
+    source: _Source,
+    read: Mapping[Sigma, xr.Dataset],
+    words: Mapping[Sigma, dict[str, Any]],
+    others: list[Picture],
     prefix: str,
-    arrays: Arrays,
-    bootstrap: Bootstrap,
-    pairs: Sequence[Pair] = (),
-) -> tuple[xr.Dataset, dict[str, Any]]:
-    """One readout: its effects in the order of the page, and what the page shows of it."""
-    plain = one_by_one(results) if results.attrs.get("experiment") else results
-    effects = (effects_alone if results.attrs.get("keep") == "effects" else per_prompt)(plain, label)
-    effects = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
-    of_runs = pictures if _keeps_traces(effects) else mediated
-    matrices = [*of_runs(results, effects, bootstrap)]
+) -> dict[str, Any]:
+    """What the page shows of one readout: once what doesn't depend on σ, the rest under each reading.
+
+    Args:
+        read: its effects under each reading, as `_read` gives them; `words`: what is said of them.
+        others: matrices that don't depend on σ.
+    """
+    effects, arrays = read["clean"], source.arrays
+    samples = outcome(effects)
     if _keeps_traces(effects):
-        _keep_traces(effects, prefix, arrays)
-    if pairs:
-        matrices.insert(0, interaction_picture(pairs, list(map(str, effects["ablated"].values))))
-    arrays.add(f"{prefix}amounts", _stack(outcome(effects), AMOUNTS, ("ablated", "prompt")))
-    for place, picture in enumerate(matrices):
-        arrays.add(f"{prefix}picture.{place}", picture.bounds)
-    return effects, {
-        "name": label,
-        "caption": caption(effects),
+        keep_intact(effects, prefix, arrays)
+    arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
+    still = [_kept(picture, f"{prefix}picture.{place}", arrays) for place, picture in enumerate(others)]
+    return {
+        "name": effects.attrs["readout"],
         "unit": unit(effects),
         "clean": [float(value) for value in effects["logit"].values],
-        "pictures": [_described(each) for each in matrices],
+        "fits": _fits(samples, source.bootstrap),
+        "readings": [
+            {**words[sigma], **_reading(source, each, still, f"{prefix}{sigma}.")} for sigma, each in read.items()
+        ],
     }
 
 
-def _words(found: Summary, effects: xr.Dataset, bootstrap: Bootstrap) -> dict[str, Any]:
-    """What the page says of one readout."""
-    of_part = {each.ablated: each for each in found.parts}
+def _reading(source: _Source, effects: xr.Dataset, still: list[dict[str, Any]], prefix: str) -> dict[str, Any]:
+    """What the page shows of one readout under one reading of σ; `still` are the matrices that don't depend on it."""
+    pictures = [*still]
+    if _keeps_traces(effects):
+        keep_ablated(effects, prefix, source.arrays)
+        keep_patches(source.results.isel(prompt=slice(source.patched)), effects, prefix, source.arrays)
+        responding = _kept(response(effects, source.bootstrap), f"{prefix}picture", source.arrays)
+        # Of pairs the page opens with what they do to each other.
+        pictures.insert(len(still) if source.results.attrs.get("experiment") else 0, responding)
+    return {
+        "prefix": prefix,
+        "sigma": sigma_of(effects),
+        "caption": caption(effects),
+        "pictures": pictures,
+    }
+
+
+def _words(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
+    """What the page says of one readout under one reading of σ."""
+    of_part, read = {each.ablated: each for each in found.parts}, sigma_of(effects)
+    how = f", {SIGMA_NAME[read]}" if read else ""
     return {
         "verdicts": _told(found),
         "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
-        "parts": [_said(of_part[str(name)], unit(effects)) for name in effects["ablated"].values],
-        "fits": _fits(outcome(effects), bootstrap),
+        "parts": [_said(of_part[str(name)], unit(effects), how) for name in effects["ablated"].values],
     }
 
 
@@ -202,27 +261,19 @@ def _parts(labels: xr.DataArray) -> list[dict[str, Any]]:
     ]
 
 
-def _keep_traces(effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
-    """What every layer writes, intact and ablated: means over prompts as they are, and each prompt's, rounded."""
-    clean, ablated = effects["unembed"], effects["unembed_ablated"]
-    arrays.add(f"{prefix}clean.mean", clean.mean("prompt").values)
-    arrays.add(f"{prefix}ablated.mean", ablated.mean("prompt").transpose("ablated", "component").values)
-    arrays.add(f"{prefix}clean", clean.transpose("prompt", "component").values)
-    # What isn't downstream stays as it is in the intact network, exactly.
-    moved = (effects["is_ablated"] | effects["downstream"]).transpose("ablated", "component").values
-    each = ablated.transpose("ablated", "prompt", "component").values
-    for part, (values, columns) in enumerate(zip(each, moved, strict=True)):
-        arrays.add_rounded(f"{prefix}ablated.{part}", values, np.flatnonzero(columns).tolist())
-
-
 def _stack(samples: xr.Dataset, names: tuple[str, ...], dims: tuple[str, ...]) -> np.ndarray:
     return np.stack([samples[name].transpose(*dims).values for name in names])
 
 
-def _described(picture: Picture) -> dict[str, Any]:
+def _kept(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
+    """What the page says of a matrix, whose numbers it finds by that name."""
+    arrays.add(name, picture.bounds)
     return {
+        "array": name,
         "name": picture.name,
         "meaning": picture.meaning,
+        "caption": picture.caption,
+        "sigma": picture.sigma,
         "axis": picture.axis,
         "columns": picture.columns,
         "kinds": list(map(kind_of, picture.columns)),
@@ -232,8 +283,8 @@ def _described(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _said(part: PartFindings, of: str) -> list[str]:
-    """What the ablation of one part does, in sentences."""
+def _said(part: PartFindings, of: str, how: str) -> list[str]:
+    """What the ablation of one part does, in sentences; `how` σ is read, which shares depend on."""
     lost = f"loses {written(part.lost, 2)} {of}"
     if np.isnan(part.removed.estimate):
         return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
@@ -244,7 +295,7 @@ def _said(part: PartFindings, of: str) -> list[str]:
     if np.isnan(part.attention.estimate):
         return [removed, f"{restored}."]
     shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
-    return [removed, f"{restored}; by {shares}."]
+    return [removed, f"{restored}; by {shares}{how}."]
 
 
 def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:
@@ -268,10 +319,12 @@ def _notes(bootstrap: Bootstrap) -> Iterator[str]:
     )
     yield (
         "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "
-        "own final norm. What layers write in ablated runs is read at the clean run’s σ."
+        "own final norm: they don’t depend on how σ is read. What layers write in ablated runs does, and so does what "
+        "attention, MLPs and the norm restore."
     )
     yield (
         "Numbers are kept in single precision. What layers write on single prompts in ablated runs is rounded to "
-        f"{STEPS:,} steps of its range over prompts: off by at most 1/{2 * STEPS:,} of it."
+        f"{STEPS:,} steps of its range over prompts, and by single patches over prompts and patches: off by at most "
+        f"1/{2 * STEPS:,} of it."
     )
     yield f"Made by hydrascope {__version__}. Every number was computed by it; this page only shows them."

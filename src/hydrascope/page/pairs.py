@@ -9,7 +9,7 @@ from hydrascope.page.pictures import Picture
 from hydrascope.summary import Pair
 
 
-def interaction_picture(pairs: Sequence[Pair], parts: Sequence[str]) -> Picture:
+def interaction_picture(pairs: Sequence[Pair], parts: Sequence[str], readout: str) -> Picture:
     """What every two of `parts` do to each other, with the bounds of the summary, which hold for all pairs at once."""
     place = {part: number for number, part in enumerate(parts)}
     bounds = np.full((len(BOUNDS), len(parts), len(parts)), np.nan)
@@ -23,6 +23,8 @@ def interaction_picture(pairs: Sequence[Pair], parts: Sequence[str]) -> Picture:
         "each covers for the other, above 0 they need each other.",
         "Ablated with it",
         list(parts),
+        readout,
+        None,
         bounds,
         joint=" and ",
         grey="no pair",

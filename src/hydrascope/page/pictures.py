@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.figures.matrices import in_order
-from hydrascope.measures import Bootstrap, reactions, responses
+from hydrascope.measures import Bootstrap, Sigma, caption, reactions, responses
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Picture:
         meaning: how they are defined, in a line.
         axis: what its columns are.
         columns: their labels.
+        caption: what was read, in words.
+        sigma: under which reading of σ; none where it doesn't depend on it.
         bounds: [bound, ablated, column]; NaN where there is nothing to measure.
         joint: the words between a row's and a column's label.
         grey: why nothing can be measured where nothing is.
@@ -29,36 +31,48 @@ class Picture:
     meaning: str
     axis: str
     columns: list[str]
+    caption: str
+    sigma: Sigma | None
     bounds: Float[np.ndarray, "bound ablated column"]
     joint: str = " ablated, "
     grey: str = "not downstream"
 
 
-def pictures(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
-    """Who responds to what, and, of a mediation, what each response is worth.
+def sigma_of(effects: xr.Dataset) -> Sigma | None:
+    """Under which reading of σ effects are; none of a readout inside the network, where there is no norm, nor where
+    effects alone were kept.
+    """
+    return effects.attrs.get("sigma") if effects.attrs["readout_before"] < 0 else None
+
+
+def response(effects: xr.Dataset, bootstrap: Bootstrap) -> Picture:
+    """Who responds to what.
 
     Args:
-        results: of a run.
-        effects: of its ablations with nothing frozen on one readout, as `hydrascope.measures.per_prompt` gives them;
-            in whose order the rows and columns are.
+        effects: on one readout, as `hydrascope.measures.per_prompt` gives them, whose order rows and columns keep.
     """
-    columns = [str(name) for name in effects["component"].values]
-    yield Picture(
+    return Picture(
         "Response",
         "By how much what a layer writes for the readout changes once a part is ablated (ΔDE).",
         "Responding layer",
-        columns,
+        [str(name) for name in effects["component"].values],
+        caption(effects),
+        sigma_of(effects),
         responses(effects, bootstrap).values,
     )
-    yield from mediated(results, effects, bootstrap)
 
 
 def mediated(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
-    """What each response is worth, of a mediation; of other results nothing."""
+    """What each response is worth, of a mediation; of another run nothing.
+
+    Args:
+        results: of a run.
+        effects: of its ablations with nothing frozen on one readout, in whose order the rows are.
+    """
     if results.attrs.get("experiment") != "mediation":
         return
-    rows = [str(name) for name in effects["ablated"].values]
-    found = reactions(results, effects.attrs["readout"], bootstrap).sel(ablated=rows)
+    rows, readout = [str(name) for name in effects["ablated"].values], effects.attrs["readout"]
+    found = reactions(results, readout, bootstrap).sel(ablated=rows)
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
     columns = [str(name) for name in found["mediator"].values]
     meanings = {
@@ -66,4 +80,5 @@ def mediated(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
         "restored_alone": ("Brought by it alone", "What the mediator brings if all else downstream is frozen."),
     }
     for key, (name, meaning) in meanings.items():
-        yield Picture(name, meaning, "Mediator", columns, found[key].transpose("bound", "ablated", "mediator").values)
+        bounds = found[key].transpose("bound", "ablated", "mediator").values
+        yield Picture(name, meaning, "Mediator", columns, readout, None, bounds)

@@ -9,6 +9,7 @@ import xarray as xr
 
 from hydrascope.measures import (
     WEIGHTY,
+    WRITTEN,
     Bootstrap,
     HeldOut,
     PartKind,
@@ -187,7 +188,7 @@ def _responses(results: xr.Dataset, effects: xr.Dataset, held: HeldOut) -> Itera
     is_unit = np.isin(kinds(read["component"]), ("head", "neuron"))
     if (below := is_unit & read["downstream"].any("ablated").values).any():
         read = read.isel(component=below)
-        ablated = read["unembed_ablated" if effects.attrs["sigma"] == "clean" else "unembed_ablated_own"]
+        ablated = read[WRITTEN[effects.attrs["sigma"]]]
         yield held.take((ablated - read["unembed"]).astype(np.float64).compute())
 
 

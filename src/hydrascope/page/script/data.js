@@ -4,8 +4,11 @@ import { $ } from "./elements.js";
 
 export const ALL = null; // no prompt chosen: means over prompts
 export let page = JSON.parse($("page").textContent);
-export const state = { readout: 0, picture: 0, part: page.start ?? 0, prompt: ALL };
+export const state = { readout: 0, sigma: 0, picture: 0, part: page.start ?? 0, prompt: ALL };
 export const now = () => page.readouts[state.readout];
+/** The readout as ablated runs are read: inside the network, where there is no norm, in one way. */
+export const reading = () => now().readings[state.sigma] ?? now().readings[0];
+export const chosenPicture = () => reading().pictures[state.picture];
 export const part = () => page.parts[state.part];
 /** Whether there is anything to show: before a first prompt there may be nothing. */
 export const measured = () => page.readouts.length > 0;
@@ -24,7 +27,7 @@ export function show(told = first, arrays = null) {
   page = told;
   packed = arrays;
   decoded.clear();
-  Object.assign(state, { readout: 0, picture: 0, part: page.start ?? 0, prompt: ALL });
+  Object.assign(state, { readout: 0, sigma: 0, picture: 0, part: page.start ?? 0, prompt: ALL });
 }
 
 /** An array by name, decoded once it is asked for. */
@@ -43,7 +46,7 @@ async function decode(name) {
   const low = new Uint8Array(bytes, 8 * count, rows * count);
   const high = new Uint8Array(bytes, 8 * count + rows * count);
   const at = (row, i) => grid[i] + grid[count + i] * (low[row * count + i] | (high[row * count + i] << 8));
-  return { columns, at };
+  return { columns, rows, at };
 }
 
 function inflated(bytes) {
@@ -51,4 +54,5 @@ function inflated(bytes) {
 }
 
 export const ofReadout = (name) => array(`${state.readout}.${name}`);
+export const ofReading = (name) => array(reading().prefix + name);
 export const slice = (values, width, i) => values.subarray(i * width, (i + 1) * width);

@@ -18,8 +18,9 @@ function overPatches([mean, low, high], patches, digits) {
   return written(mean, digits) + range;
 }
 
-export function tellFound(answer) {
-  const { runs, frozen, balance, unit, patches, target } = answer, [run] = runs;
+/** `read` is what depends on how σ is read, under the chosen reading. */
+export function tellFound(answer, read) {
+  const { runs, frozen, unit, patches, target } = answer, { balance, said } = read, [run] = runs;
   const digits = Math.min(4, decimals(...runs.flatMap((each) => [...each.removed, ...each.lost, ...each.restored])));
   const number = (value) => written(value, digits);
   const share = Number.isFinite(run.share) && run.share >= 0 ? `: of what it removes ${written(run.share, 2)} is restored` : "";
@@ -48,7 +49,7 @@ export function tellFound(answer) {
     : [];
   const terms = { own: "layers that hold what is ablated", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
   const books = tableOf(
-    `The balance of ${run.label} (${unit})`,
+    `The balance of ${run.label} (${unit}), read ${said}`,
     ["What changes", "by"],
     [
       ...Object.entries(terms).map(([key, name]) => [name, written(balance[key], digits + 1)]),
@@ -57,6 +58,5 @@ export function tellFound(answer) {
       ["off by, at worst", balance.off.toExponential(1)],
     ],
   );
-  $("live").textContent = told.textContent;
   $("found-run").replaceChildren(told, effects, ...worth, books);
 }

@@ -1,7 +1,7 @@
 // A prompt is typed, parts are ablated and frozen, and the model behind the page answers. Where none is, it says so.
 
 import { $, cut, make, oneLine, written } from "./elements.js";
-import { measured, page, show } from "./data.js";
+import { measured, page, show, state } from "./data.js";
 import { ask, why } from "./asking.js";
 import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
@@ -27,6 +27,7 @@ const NAMED = ["last", "all", "subject", "subject-last"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let intact = []; // what parts write in the intact run of the prompt that was asked about
+let found = null; // what the run does, as it was answered last
 let current = new AbortController();
 
 /** What is asked, as the server takes it. */
@@ -69,9 +70,18 @@ function fillForm() {
 
 const showWhere = () => ($("where").value = NAMED.includes(question.at) ? question.at : "chosen");
 
-/** Only what the chosen ablation and positions ask for. */
+/** What other prompts are there for, by what replaces what is ablated; a counterfactual asks for none. */
+const POOL = {
+  resample: (pool) => `Patches come from ${pool}, and your prompt is one more of them.`,
+  mean: (pool) => `The mean is that of ${pool}, and your prompt is one more of them.`,
+  zero: (pool) => `Results can be saved with the prompts of the pool, too: ${pool}.`,
+  noise: (pool) => POOL.zero(pool),
+};
+
+/** Only what the chosen ablation and positions ask for, and what is true of it. */
 function fitControls() {
   $("subject").parentElement.hidden = !question.at.startsWith("subject");
+  $("behind").textContent = `${page.model}, on this machine. ${POOL[question.ablation]?.(live.pool) ?? ""}`;
   for (const [key, kinds] of Object.entries(CONTROLS)) {
     $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
   }
@@ -105,12 +115,13 @@ async function answer(what) {
     if (what === "read") tellTokens(await one("read"));
     else if (what === "heads") intact = (await one("read")).parts;
     if (parsed(question.run).ablated.length) {
-      drawNetwork(question.run, intact, false);
-      const found = await one("ablate");
-      drawNetwork(question.run, found.parts, true);
-      tellFound(found);
+      drawNetwork($("asked"), question.run, intact, false);
+      found = await one("ablate");
+      showFound();
+      $("live").textContent = $("found-run").firstChild.textContent;
     } else {
-      drawNetwork(question.run, intact, false);
+      found = null;
+      drawNetwork($("asked"), question.run, intact, false);
       const said = question.run ? "Ablate a part, too: nothing that is frozen has anything to answer to yet." : "Click a part to ablate it.";
       $("found-run").replaceChildren(make("p", { className: "keys" }, said));
     }
@@ -123,6 +134,15 @@ async function answer(what) {
   } catch (error) {
     if (mine === current) refuseAnswer(error);
   }
+}
+
+/** What the run does, read as is chosen now, where it isn’t shown so already. */
+export function showFound() {
+  if (!found || found.shown === state.sigma) return;
+  const read = found.readings[state.sigma];
+  found.shown = state.sigma;
+  drawNetwork($("asked"), found.runs[0].label, read.parts, true);
+  tellFound(found, read);
 }
 
 const showsPrompt = () => question.views === "prompt" || !stored;
@@ -219,7 +239,6 @@ export function startLive() {
     document.querySelector("footer").before($("ask"));
     return;
   }
-  $("behind").textContent = `${page.model}, on this machine. Patches come from ${live.pool}, and your prompt is one more of them.`;
   $("start").hidden = true;
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
@@ -228,7 +247,7 @@ export function startLive() {
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
   $("views").parentElement.hidden = !stored;
   $("saved-to").textContent = `into ${live.folder}`;
-  startNetwork(live.layers, pick);
+  startNetwork($("network"), live.layers.length / 2, pick);
   $("typed").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = $("text").value;
@@ -261,6 +280,6 @@ export function startLive() {
   $("stop").onclick = () => current.abort();
   $("save").addEventListener("submit", saveFound);
   fillForm();
-  drawNetwork("", [], false);
+  drawNetwork($("asked"), "", [], false);
   document.body.dataset.answered = "0";
 }

@@ -1,7 +1,7 @@
 // The matrix: ablated part × responding layer.
 
 import { $, cut, decimals, svg, withBounds, written } from "./elements.js";
-import { everyone, now, page, state } from "./data.js";
+import { chosenPicture, everyone, now, page, state } from "./data.js";
 import { fresh, views } from "./views.js";
 import { choose } from "./page.js";
 
@@ -44,7 +44,7 @@ const LONGEST = 14; // letters of a label
 
 export function drawMatrix(bounds) {
   const view = views.matrix;
-  const picture = now().pictures[state.picture];
+  const picture = chosenPicture();
   const rows = page.parts.length, columns = picture.columns.length, size = rows * columns;
   const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
   const box = { left: 30 + long(page.parts.map((each) => each.name)), top: 46 };
@@ -123,12 +123,14 @@ export function drawMatrix(bounds) {
     return item(inside(row + move[0], rows), inside(column + move[1], columns));
   };
   view.rows = () => [
-    ["ablated", picture.axis.toLowerCase(), "mean", "low", "high", "unit"],
+    ["ablated", picture.axis.toLowerCase(), "mean", "low", "high", "unit", "readout", "sigma"],
     ...page.parts.flatMap((each, row) => picture.columns.map((name, column) =>
-      [each.name, name, ...[0, 1, 2].map((bound) => value(bound, row, column)), now().unit])),
+      [each.name, name, ...[0, 1, 2].map((bound) => value(bound, row, column)), now().unit, now().name, picture.sigma ?? ""])),
   ];
-  $("matrix").querySelector("h2").textContent = `${picture.name}: ${everyone()}`;
-  $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} Readout: ${now().caption}.`;
+  const title = `${picture.name}: ${everyone()}`, read = `Readout: ${picture.caption}`;
+  Object.assign(view, { said: [title, read], sigma: picture.sigma });
+  $("matrix").querySelector("h2").textContent = title;
+  $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} ${read}.`;
   view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated parts by ${columns} columns`);
 }
 

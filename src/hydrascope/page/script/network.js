@@ -35,17 +35,14 @@ function partButton(name, pick) {
   return made;
 }
 
-/** The table of layers, the last above, and where heads go. */
-export function startNetwork(layers, pick) {
-  const table = $("network"), depth = layers.length / 2;
-  for (let layer = depth - 1; layer >= 0; layer--) {
-    const row = make("tr", {}, make("th", { scope: "row" }, String(layer)));
-    row.append(...[0, 1].map((kind) => make("td", {}, partButton(layers[2 * layer + kind], pick))));
-    table.tBodies[0].append(row);
-  }
-  table.addEventListener("keydown", (event) => walk(event, table));
-  table.querySelector("button").tabIndex = 0;
-  [...table.querySelectorAll("button")].slice(1).forEach((each) => (each.tabIndex = -1));
+/** The table of layers, the last above. */
+export function startNetwork(table, depth, pick) {
+  const cell = (name) => make("td", {}, partButton(name, pick));
+  const rows = Array.from({ length: depth }, (_, layer) =>
+    make("tr", {}, make("th", { scope: "row" }, String(layer)), cell(`attn.${layer}`), cell(`mlp.${layer}`)));
+  table.tBodies[0].replaceChildren(...rows.reverse());
+  table.onkeydown = (event) => walk(event, table);
+  table.querySelectorAll("button").forEach((each, i) => (each.tabIndex = i ? -1 : 0));
 }
 
 /** Fill a group with buttons, among which arrows move: it is one stop of the Tab key. */
@@ -88,14 +85,14 @@ export function showHeads(layer, heads, pick) {
   fillGroup("heads", made);
 }
 
-/** What parts write now, and which are ablated and frozen. */
-export function drawNetwork(run, parts, changed) {
+/** What parts write now, and which are ablated and frozen, on the buttons inside `root`. */
+export function drawNetwork(root, run, parts, changed) {
   const { ablated, frozen } = parsed(run);
   const found = new Map(parts.map((each) => [each.name, each]));
   const sizes = parts.flatMap(({ intact, ablated: now }) => [intact, now ?? 0]).map(Math.abs);
   const digits = Math.min(2, decimals(...sizes));
   const most = sizes.reduce((one, other) => Math.max(one, other), 0) || 1;
-  for (const button of document.querySelectorAll("button.part")) {
+  for (const button of root.querySelectorAll("button.part")) {
     const name = button.dataset.part, part = found.get(name);
     const how = ablated.includes(name) ? "ablated" : frozen.includes(name) ? "frozen" : "";
     button.className = `part ${how} ${changed && part?.answers ? "answers" : ""}`;

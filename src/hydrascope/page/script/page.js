@@ -1,21 +1,29 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, alone, array, measured, now, ofReadout, page, part, slice, state } from "./data.js";
+import { ALL, alone, array, chosenPicture, everyone, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
-import { drawTrace } from "./trace.js";
+import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
 import { tellPrompt, told } from "./story.js";
-import { isLive, liveAddress, readLive, startLive } from "./live.js";
+import { isLive, liveAddress, readLive, showFound, startLive } from "./live.js";
+import { drawNetwork, startNetwork } from "./network.js";
 
 /** The names of what is chosen, as the address has them. */
 const NAMES = {
   readout: () => page.readouts.map((each) => each.name),
-  picture: () => now().pictures.map((each) => each.name),
+  sigma: () => page.readings.map((each) => each.name),
+  picture: () => reading().pictures.map((each) => each.name),
   part: () => page.parts.map((each) => each.name),
   prompt: () => page.prompts.map((_, i) => String(i)),
+};
+
+/** What they are called in the controls, where that isn’t their name. */
+const LABELS = {
+  sigma: () => page.readings.map((each) => each.said),
+  prompt: () => page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`),
 };
 
 function readAddress() {
@@ -39,7 +47,7 @@ export function writeAddress() {
 
 export function choose(change) {
   Object.assign(state, change);
-  if (!now().pictures[state.picture]) state.picture = 0;
+  if (!chosenPicture()) state.picture = 0;
   writeAddress();
   draw();
 }
@@ -49,26 +57,25 @@ let drawing = 0;
 async function draw() {
   const turn = ++drawing;
   if (!measured()) return;
-  const means = ["amounts", `picture.${state.picture}`, "clean.mean", "ablated.mean"];
-  const single = state.prompt === ALL ? [] : ["clean", `ablated.${state.part}`];
-  // What wasn't kept is undefined.
-  const names = [...means, ...single].map((name) => (`${state.readout}.${name}` in page.arrays ? ofReadout(name) : undefined));
-  const [three, bounds, cleanMean, ablatedMean, clean, moved] = await Promise.all(names);
-  const tokens = told() === ALL || !page.tokens.length ? null : await array("tokens");
+  showFound();
+  // What wasn't kept isn't drawn.
+  const picture = chosenPicture(), wanted = told() !== ALL && page.tokens.length;
+  const [three, bounds, lines, tokens] = await Promise.all([
+    ofReadout("amounts"), picture && array(picture.array), page.without ? null : traced(), wanted ? array("tokens") : null,
+  ]);
   if (turn !== drawing) return;
-  const width = page.components.length, prompts = page.prompts.length;
+  const prompts = page.prompts.length;
   const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
   takeAmounts(amounts);
   tellReadout();
   if (bounds) drawMatrix(bounds);
-  if (clean) {
-    const before = slice(clean, width, state.prompt), after = before.slice();
-    moved.columns.forEach((column, i) => (after[column] = moved.at(state.prompt, i)));
-    drawTrace(before, after);
-  } else if (cleanMean) drawTrace(cleanMean, slice(ablatedMean, width, state.part));
+  if (lines) {
+    drawTrace(lines);
+    if (!isLive()) drawColumn(lines);
+  }
   if (prompts > 1) drawScatter(amounts);
   $("chosen").textContent = `${part().name} ablated`;
-  $("said").textContent = now().parts[state.part].join(" ");
+  $("said").textContent = reading().parts[state.part].join(" ");
   tellPrompt(tokens);
   orderTable();
   showChosenRow();
@@ -77,10 +84,22 @@ async function draw() {
   document.body.dataset.drawn = String(turn);
 }
 
+/** Every layer of the network, as it is and with the chosen part ablated; a click ablates another. */
+function drawColumn({ clean, ablated }) {
+  const whose = state.prompt === ALL ? everyone() : `prompt ${state.prompt}`;
+  $("column-title").textContent = `The network, intact and with ${part().name} ablated: ${whose}`;
+  const parts = page.components.map(({ name }, i) => ({ name, intact: clean[i], ablated: ablated[i] }));
+  drawNetwork($("column"), part().name, parts, true);
+  for (const button of $("column").querySelectorAll("button.part")) {
+    button.disabled = !page.parts.some((each) => each.name === button.dataset.part);
+  }
+}
+
 function tellReadout() {
-  const said = now().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
+  $("sigma").parentElement.hidden = now().readings.length < 2;
+  const said = reading().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
   $("verdict").replaceChildren(...said);
-  $("warnings").replaceChildren(...now().warnings.map((each) => make("li", {}, each)));
+  $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
 
 /** What there is to choose from, and what is said of the whole. */
@@ -100,10 +119,13 @@ function fillPage() {
   $("run").replaceChildren(...said);
   $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
-    const labels = key === "prompt" ? page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`) : names();
+    const labels = LABELS[key]?.() ?? names();
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
     $(key).parentElement.hidden = key !== "part" && labels.length < 2;
   }
+  // Where a model is behind the page, its network stands above.
+  $("layers").hidden = isLive() || missing.includes("trace");
+  if (measured() && !isLive()) startNetwork($("column"), page.depth, (name) => choose({ part: page.parts.findIndex((each) => each.name === name) }));
   $("prompt").prepend(make("option", { value: "" }, `all ${(page.prompts ?? []).length.toLocaleString("en")} (mean)`));
 }
 

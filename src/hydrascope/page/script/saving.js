@@ -1,6 +1,6 @@
 // Saving a view as SVG, PNG and CSV.
 
-import { make, svg } from "./elements.js";
+import { cut, make, svg } from "./elements.js";
 import { now, part } from "./data.js";
 
 function save(name, blob) {
@@ -10,11 +10,11 @@ function save(name, blob) {
 }
 
 const fileName = (view, kind) =>
-  `${[view.id, part().name, now().name].join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
+  `${[view.id, part().name, now().name, view.sigma].filter(Boolean).join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
 
-const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
+const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
 
-/** A view as an SVG that needs no style sheet; a matrix's cells as a picture in it. */
+/** A view as an SVG that needs no style sheet, and says under it what it shows; a matrix’s cells as a picture in it. */
 function standing(view) {
   const shown = view.plot.querySelector("svg"), copy = shown.cloneNode(true);
   const copies = [...copy.querySelectorAll("*")];
@@ -31,6 +31,13 @@ function standing(view) {
     context.drawImage(canvas, 0, 0, sharp.width, sharp.height);
     copy.prepend(svg("image", { href: sharp.toDataURL(), x: left, y: top, width, height, preserveAspectRatio: "none" }));
   }
+  const { width, height } = shown.viewBox.baseVal, look = getComputedStyle(shown.querySelector("text"));
+  view.said.forEach((line, i) => {
+    const at = { x: 6, y: height + 16 * (i + 1), "font-family": look.fontFamily, "font-size": "12px", fill: look.fill };
+    copy.append(svg("text", at, cut(line, Math.floor(width / 6.4))));
+  });
+  const below = height + 16 * view.said.length + 8;
+  for (const [key, value] of [["height", below], ["viewBox", `0 0 ${width} ${below}`]]) copy.setAttribute(key, value);
   const paper = getComputedStyle(document.body).backgroundColor;
   copy.prepend(svg("rect", { width: "100%", height: "100%", fill: paper }));
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");

@@ -42,6 +42,7 @@ export function drawScatter([removed, lost, restored]) {
   root.append(svg("circle", { class: "cursor", visibility: "hidden", r: 6 }));
   amongPoints(view, points);
   const title = `Restored of what ablating ${part().name} removes, a point a prompt`;
+  view.said = [title, `Readout: ${now().name}`];
   $("scatter").querySelector("h3").textContent = title;
   view.plot.setAttribute("aria-label", `${title}; left and right move, Enter chooses the prompt`);
   view.rows = () => [
