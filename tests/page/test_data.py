@@ -305,6 +305,7 @@ def test_what_was_not_kept_is_not_shown(pairs):
         assert described["without"]["views"] == ["trace"]
         assert "--keep means" in described["without"]["why"]
         assert set(chunks) == {"tokens", "0.amounts", "0.picture.0"}
+    assert any("write" in note for note in described["notes"]) == (pairs.attrs["keep"] == "means")
 
 
 def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):

@@ -1,13 +1,12 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from hydrascope import __version__
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures.matrices import kind_of, scale_of
 from hydrascope.figures.panels import unit
@@ -25,41 +24,23 @@ from hydrascope.measures import (
     readings,
     regression,
 )
-from hydrascope.page.arrays import STEPS, Arrays
+from hydrascope.page.arrays import Arrays
 from hydrascope.page.pairs import interaction_picture
 from hydrascope.page.pictures import Picture, mediated, response, sigma_of
+from hydrascope.page.texts import NOT_KEPT, notes, words, words_alone
 from hydrascope.page.tokens import keep_tokens
 from hydrascope.page.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
 from hydrascope.summary import (
     Interval,
-    PartFindings,
     Summary,
     clearest,
-    number,
     run_in_words,
-    sentences,
     summarise,
     written,
 )
-from hydrascope.summary.sentences import headlines
-from hydrascope.summary.warnings import EFFECTS_ALONE
 
 #: Columns of the table of prompts, as `measures.outcome` names them.
 AMOUNTS = ("removed", "lost", "restored")
-
-#: Instead of a verdict.
-ALONE = (
-    "One prompt, measured now.",
-    " What is restored on it says nothing of other prompts: there are no intervals and no verdict. Save it with all "
-    "prompts of the pool to have both.",
-)
-
-
-#: Instead of views of what layers write, and of the warning that says so, where that wasn't kept.
-NOT_KEPT = (
-    "Effects alone were kept, not what layers write in ablated runs. To see who responds, and what each layer writes "
-    "before and after, measure again and keep means (--keep means)."
-)
 
 
 @dataclass(frozen=True)
@@ -99,12 +80,12 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         read = _read(plain, label)
         found = {sigma: summarise(told, bootstrap, label, sigma) for sigma in read}
         first = first or (read["clean"], found["clean"])
-        words = {sigma: _words(found[sigma], effects) for sigma, effects in read.items()}
+        said = {sigma: words(found[sigma], effects) for sigma, effects in read.items()}
         others = [*_interactions(found["clean"], read["clean"]), *mediated(results, read["clean"], bootstrap)]
-        readouts.append(_views(source, read, words, others, f"{place}."))
+        readouts.append(_views(source, read, said, others, f"{place}."))
     assert first is not None
-    effects, said = first
-    return _page(source, effects, said.run, _start(said, effects), readouts, list(_notes(bootstrap)))
+    effects, summary = first
+    return _page(source, effects, summary.run, _start(summary, effects), readouts, bootstrap)
 
 
 def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -113,19 +94,9 @@ def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     source = _Source(results, once, int(has_patches(results)))
     read = _read(results, str(results["readout"].values[0]))
     effects = read["clean"]
-    samples, unit_ = outcome(effects).isel(prompt=0), unit(effects)
-    lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
-    words = {
-        "verdicts": [ALONE],
-        "warnings": [],
-        "parts": [
-            [f"Ablating {part} removes {number(removed, 2)} {unit_} and loses {number(lost, 2)}."]
-            for part, removed, lost in lines
-        ],
-    }
-    views = _views(source, read, dict.fromkeys(read, words), [], "0.")
+    views = _views(source, read, dict.fromkeys(read, words_alone(effects)), [], "0.")
     start = int(effects["direct"].values[0].argmin())
-    return _page(source, effects, run_in_words(results, effects), start, [views], list(_notes(once))[1:])
+    return _page(source, effects, run_in_words(results, effects), start, [views], None)
 
 
 def _page(
@@ -134,7 +105,7 @@ def _page(
     run: Mapping[str, str],
     start: int,
     readouts: list[dict[str, Any]],
-    notes: list[str],
+    bootstrap: Bootstrap | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
         "model": str(effects.attrs.get("model", "")),
@@ -152,7 +123,7 @@ def _page(
         "readings": [{"name": sigma, "said": said.removeprefix("at ")} for sigma, said in SIGMA_NAME.items()],
         "readouts": readouts,
         "patched": source.patched,
-        "notes": notes,
+        "notes": list(notes(bootstrap, traces=_keeps_traces(effects))),
         "arrays": source.arrays.known,
     }
     return page, source.arrays.chunks
@@ -183,14 +154,14 @@ def _keeps_traces(effects: xr.Dataset) -> bool:
 def _views(
     source: _Source,
     read: Mapping[Sigma, xr.Dataset],
-    words: Mapping[Sigma, dict[str, Any]],
+    said: Mapping[Sigma, dict[str, Any]],
     others: list[Picture],
     prefix: str,
 ) -> dict[str, Any]:
     """What the page shows of one readout: once what doesn't depend on σ, the rest under each reading.
 
     Args:
-        read: its effects under each reading, as `_read` gives them; `words`: what is said of them.
+        read: its effects under each reading, as `_read` gives them; `said`: what is said of them.
         others: matrices that don't depend on σ.
     """
     effects, arrays = read["clean"], source.arrays
@@ -205,7 +176,7 @@ def _views(
         "clean": [float(value) for value in effects["logit"].values],
         "fits": _fits(samples, source.bootstrap),
         "readings": [
-            {**words[sigma], **_reading(source, each, still, f"{prefix}{sigma}.")} for sigma, each in read.items()
+            {**said[sigma], **_reading(source, each, still, f"{prefix}{sigma}.")} for sigma, each in read.items()
         ],
     }
 
@@ -225,23 +196,6 @@ def _reading(source: _Source, effects: xr.Dataset, still: list[dict[str, Any]], 
         "caption": caption(effects),
         "pictures": pictures,
     }
-
-
-def _words(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
-    """What the page says of one readout under one reading of σ."""
-    of_part, read = {each.ablated: each for each in found.parts}, sigma_of(effects)
-    how = f", {SIGMA_NAME[read]}" if read else ""
-    return {
-        "verdicts": _told(found),
-        "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
-        "parts": [_said(of_part[str(name)], unit(effects), how) for name in effects["ablated"].values],
-    }
-
-
-def _told(found: Summary) -> list[tuple[str, str]]:
-    """Every verdict's question and answer, and what else is said of it."""
-    heads = headlines(found)
-    return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(found), strict=True)]
 
 
 def _start(found: Summary, effects: xr.Dataset) -> int:
@@ -283,21 +237,6 @@ def _kept(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def _said(part: PartFindings, of: str, how: str) -> list[str]:
-    """What the ablation of one part does, in sentences; `how` σ is read, which shares depend on."""
-    lost = f"loses {written(part.lost, 2)} {of}"
-    if np.isnan(part.removed.estimate):
-        return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
-    removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
-    if np.isnan(part.restored.low):
-        return [removed, "What share of it is restored can't be said: what it removes may be 0."]
-    restored = f"Restored: {written(part.restored, 2)} of what it removes"
-    if np.isnan(part.attention.estimate):
-        return [removed, f"{restored}."]
-    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
-    return [removed, f"{restored}; by {shares}{how}."]
-
-
 def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:
     """Of each ablated part the line of restored on removed over prompts, from end to end, and its slope in words."""
     fit = regression(samples["removed"], samples["restored"], bootstrap)
@@ -310,21 +249,3 @@ def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | No
         else None
         for part, line in zip(samples["ablated"].values, points, strict=True)
     ]
-
-
-def _notes(bootstrap: Bootstrap) -> Iterator[str]:
-    yield (
-        f"Intervals: {bootstrap.confidence:.0%}, percentile bootstrap over prompts, {bootstrap.resamples:,} resamples; "
-        "those of a matrix hold for all its cells at once (max-t)."
-    )
-    yield (
-        "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "
-        "own final norm: they don’t depend on how σ is read. What layers write in ablated runs does, and so does what "
-        "attention, MLPs and the norm restore."
-    )
-    yield (
-        "Numbers are kept in single precision. What layers write on single prompts in ablated runs is rounded to "
-        f"{STEPS:,} steps of its range over prompts, and by single patches over prompts and patches: off by at most "
-        f"1/{2 * STEPS:,} of it."
-    )
-    yield f"Made by hydrascope {__version__}. Every number was computed by it; this page only shows them."

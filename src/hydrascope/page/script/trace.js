@@ -4,22 +4,21 @@ import { $, cut, decimals, svg, written } from "./elements.js";
 import { ALL, everyone, now, ofReading, ofReadout, page, part, reading, slice, state } from "./data.js";
 import { amongPoints, fresh, views } from "./views.js";
 import { frame, range, ticks } from "./axes.js";
+import { told } from "./story.js";
 
 const KIND = { attn: "Attention", mlp: "MLP" };
 
-/** The prompt whose patches the trace can show: the chosen or the only one. */
-const onePrompt = () => (page.prompts.length === 1 ? 0 : state.prompt);
-const patched = () => onePrompt() !== ALL && onePrompt() < page.patched;
+const patched = () => told() !== ALL && told() < page.patched;
 
 /** Where the trace can’t show patches though others’ are kept. */
 function onlyOfSome() {
-  if (!page.patched || onePrompt() === ALL || patched()) return "";
+  if (!page.patched || told() === ALL || patched()) return "";
   return ` Single patches are kept for ${page.patched > 1 ? `prompts 0–${page.patched - 1}` : "prompt 0"} alone.`;
 }
 
 /** What each layer writes in the intact and in the ablated run, and by each patch where that is kept. */
 export async function traced() {
-  const { prompt, part: chosen } = state, one = onePrompt();
+  const { prompt, part: chosen } = state, one = told();
   const [intact, ablated, patches] = await Promise.all([
     ofReadout(prompt === ALL ? "intact.mean" : "intact"),
     ofReading(prompt === ALL ? "ablated.mean" : `ablated.${chosen}`),
