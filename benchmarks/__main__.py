@@ -34,8 +34,8 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         race.Race("layers", gpt2, natural, EVERYONE, rounds, LAYERS, one_in=3),
         race.Race("heads", gpt2, few, EVERYONE, rounds, HEADS, one_in=12),
         race.Race("everywhere", gpt2, (10,) * 16, (*USUAL, *USUAL_LAST), min(rounds, 2), EVERYWHERE, one_in=3),
-        race.Race("llama", llama, few, EVERYONE, 1, LAYERS, one_in=3),
-        race.Race("long", gpt2, (100,) * 16, (HOOKS, HOOKS + LAST, CACHED), 1, LAYERS, one_in=3),
+        race.Race("llama", llama, natural_lengths(32), EVERYONE, min(rounds, 2), LAYERS, one_in=3),
+        race.Race("long", gpt2, (100,) * 48, (HOOKS, HOOKS + LAST, CACHED), min(rounds, 2), LAYERS, one_in=3),
     )
 
     def occurring() -> dict[str, Any]:

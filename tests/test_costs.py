@@ -11,7 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import hydrascope as hs
+from hydrascope import blocks
 from hydrascope.costs import cost_of, operations, request
+from hydrascope.engines.shared import Shared
 from hydrascope.experiments import Mediation
 from hydrascope.memory import Batch
 from hydrascope.plan import Plan, planned
@@ -63,12 +65,27 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
     assert found.seconds > 0
 
 
+def test_clean_runs_take_no_more_on_disk_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def keep(shared: Shared, seconds: float) -> None:
+        kept.append(shared.nbytes)
+
+    monkeypatch.setattr(blocks, "keeping_shared", lambda *_: keep)
+    model = loaded("gpt2", torch.float32)
+    plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
+    # Prompts that are run together are padded to the longest, and one that is alone is as long.
+    assert 0 < sum(kept) <= cost_of(plan, Batch(2, 7)).meanwhile <= 1.1 * sum(kept)
+    assert cost_of(planned(model, TOKENS, engine="reference"), Batch(2, 7)).meanwhile == 0
+
+
 def test_it_is_said_in_a_line() -> None:
     line = hs.cost(loaded("gpt2", torch.float32), TOKENS, hs.Resample(2)).line
     number = r"[\d.,]+ [kKMGT]?"
     assert re.fullmatch(
         rf"about {number}FLOP, 1 s here \(timed on 5 prompts and 6 ablations\), {number}iB of memory beside the "
-        rf"{number}iB of the weights, and up to {number}i?B on disk",
+        rf"{number}iB of the weights, and up to {number}i?B on disk, {number}i?B more while it lasts",
         line,
     ), line
 

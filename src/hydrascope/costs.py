@@ -15,9 +15,12 @@ import torch
 
 from hydrascope.ablation import Ablation
 from hydrascope.bank import positions_of
+from hydrascope.clean_shared import MOST
 from hydrascope.components import Component, Run
 from hydrascope.engines import Request
+from hydrascope.engines.request import sites_read
 from hydrascope.engines.schedule import schedule
+from hydrascope.engines.shared import shared
 from hydrascope.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Plan, planned, stored_as
@@ -40,6 +43,7 @@ class Cost:
         memory: bytes at a time, beside the weights, estimated from above.
         weights: bytes of the weights.
         disk: bytes of the result before compression.
+        meanwhile: bytes that clean runs take on disk at most while the run lasts.
     """
 
     flop: float
@@ -48,6 +52,7 @@ class Cost:
     memory: float
     weights: float
     disk: float
+    meanwhile: float
 
     @property
     def line(self) -> str:
@@ -56,7 +61,8 @@ class Cost:
         return (
             f"about {_amount(self.flop, 1000, 'FLOP')}, {_duration(self.seconds)} here (timed on {prompts:,} prompts "
             f"and {ablations:,} ablations), {_amount(self.memory, 1024, 'B')} of memory beside the "
-            f"{_amount(self.weights, 1024, 'B')} of the weights, and up to {_amount(self.disk, 1024, 'B')} on disk"
+            f"{_amount(self.weights, 1024, 'B')} of the weights, and up to {_amount(self.disk, 1024, 'B')} on disk, "
+            f"{_amount(self.meanwhile, 1024, 'B')} more while it lasts"
         )
 
 
@@ -96,7 +102,21 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
         batch.prompts * needed + (0 if is_on_disk(plan.bank_bytes) else plan.bank_bytes),
         sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
         sum(number * np.dtype(stored_as(plan, name)).itemsize for name, number in numbers.items()),
+        _meanwhile(plan),
     )
+
+
+def _meanwhile(plan: Plan) -> float:
+    """Bytes that wait on disk, from above: as if all prompts were as long as the longest."""
+    bank = plan.bank_bytes if is_on_disk(plan.bank_bytes) else 0
+    if plan.model.device.type != "cpu" or plan.engine.name != "wavefront":
+        return bank
+    longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
+    asked = request(plan, [longest], plan.runs[:1])
+    with torch.no_grad():
+        sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
+        one = shared(plan.model, asked.tokens, asked.positions, sites, plan.routines)
+    return bank + min(MOST, len(plan.tokens) * one.nbytes)
 
 
 def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float:
@@ -121,7 +141,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     model = plan.model
     keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
     # On a CPU it is kept on disk.
-    room = math.inf if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
+    room = MOST if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
     return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()
