@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hydrascope import fingerprint
 from hydrascope.balance import imbalance, responding
 from hydrascope.components import UNIT_OF, Component, Run
 from hydrascope.engines import Readings, Request, reference, wavefront
@@ -60,6 +61,25 @@ def require(model: LanguageModel) -> None:
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
                 f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {why(model)}"
             )
+
+
+def require_as_found(model: LanguageModel) -> None:
+    """Find `model` again, prove it, and hash it anew, if its weights or hooks were changed since it was found.
+
+    Raises:
+        HydrascopeError: as `require`.
+    """
+    weights, hooks = model.as_found
+    now = model.standing()
+    if now == (weights, hooks):
+        return
+    revision = model.revision
+    model.find_again()
+    model.revision, model.as_found = revision, (weights, None)  # until it is proven
+    require(model)
+    if now[0] != weights:
+        model.revision = fingerprint.of_parameters(model.hf)
+    model.as_found = now
 
 
 def why(model: LanguageModel) -> str:

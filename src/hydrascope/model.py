@@ -1,6 +1,6 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ class LanguageModel:
         components: its layers, attention and MLP in turn.
         layers, final_norm, unembedding: the modules.
         parallel: whether a block's MLP reads the same residual stream as its attention.
+        as_found: how it stood when it was found, or last proven (`standing`).
     """
 
     def __init__(
@@ -66,6 +67,33 @@ class LanguageModel:
         self._attention = [self._part(layer, self.anatomy.attention) for layer in self.layers]
         self._outputs = {component: self._output(component) for component in self.components}
         self._projections = {component: self._projection(component) for component in self.components}
+        self.as_found = self.standing()
+
+    def find_again(self) -> None:
+        """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
+
+        Raises:
+            HydrascopeError: as when it was found first.
+        """
+        hf, tokenizer, anatomy, name = self.hf, self.tokenizer, self.anatomy, self.name
+        vars(self).clear()
+        LanguageModel.__init__(self, hf, tokenizer, anatomy=anatomy, name=name)
+
+    def standing(self) -> tuple[Any, Any]:
+        """What differs once a weight is trained, loaded, replaced or moved; what does once a hook comes or goes.
+
+        Not once a weight is written to through its `data`, which PyTorch doesn't count. Weights that are fetched for
+        each pass (`offload`) are a file's.
+        """
+        weights = [each for each in self.hf.parameters() if not each.is_meta]
+        hooks = {
+            number: (*_foreign(each._forward_hooks), *_foreign(each._forward_pre_hooks), vars(each).get("forward"))
+            for number, each in enumerate(self.hf.modules())
+        }
+        return (
+            [(each.data_ptr(), each.dtype, each._version) for each in weights],
+            {number: each for number, each in hooks.items() if each != (None,)},
+        )
 
     @staticmethod
     def _part(parent: nn.Module, path: str) -> nn.Module:
@@ -297,3 +325,9 @@ def padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
         row[: len(prompt)] = torch.as_tensor(prompt)
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     return ids.to(device), last.to(device)
+
+
+def _foreign(hooks: Mapping[int, Any]) -> list[int]:
+    """The hooks that aren't hydrascope's own, which come and go with what is measured."""
+    functions = {number: getattr(hook, "func", hook) for number, hook in hooks.items()}
+    return [number for number, each in functions.items() if not str(each.__module__).startswith("hydrascope.")]

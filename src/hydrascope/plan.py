@@ -15,7 +15,7 @@ import transformers
 import xarray as xr
 
 import hydrascope
-from hydrascope import fingerprint, machine
+from hydrascope import check, fingerprint, machine
 from hydrascope.ablation import Ablation, Resample, require_ablation
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns
@@ -262,6 +262,7 @@ def planned(
             f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
             "hs.load_model(name)"
         )
+    check.require_as_found(model)
     ablation = Resample() if ablation is None else ablation
     require_ablation(ablation)
     readouts = require_readouts(readouts)

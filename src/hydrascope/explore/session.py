@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from hydrascope import store, writing
+from hydrascope import check, store, writing
 from hydrascope.blocks import measured_blocks
 from hydrascope.components import Run, selected_runs
 from hydrascope.engines import Readings, Request
@@ -57,6 +57,7 @@ class Session:
         """
         self.model = model
         self.pool = Pool(model, prompts)
+        self._as_found = model.as_found
 
     def warm(self, watch: Watch) -> None:
         """Run the prompts that patches come from, so that the first question finds them run."""
@@ -88,6 +89,7 @@ class Session:
 
     def measured(self, question: Question, runs: str | Sequence[Run], watch: Watch) -> xr.Dataset:
         """What `hydrascope.sweep` gives of the prompt, when it is one of the pool's."""
+        self._renew()
         self._tokens(question)
         plan, index = self._plan(question, runs)
         with watch.over(self.model):
@@ -134,6 +136,7 @@ class Session:
             HydrascopeError: as `save`; or one of the prompts can't be patched so.
         """
         out, page = _new(place)
+        self._renew()
         self._tokens(question)
         prompts, _ = self.pool.around(question)
         arguments = self._arguments(question, self._kept(question))
@@ -149,6 +152,13 @@ class Session:
             shutil.rmtree(out, ignore_errors=True)
             raise
         return _told(out, page)
+
+    def _renew(self) -> None:
+        """Forget what the pool's runs left if the model was changed since, as by training in a notebook."""
+        check.require_as_found(self.model)
+        if self.model.as_found is not self._as_found:
+            self.pool = Pool(self.model, self.pool.prompts)
+            self._as_found = self.model.as_found
 
     def _kept(self, question: Question) -> str | list[Run]:
         """The runs that are kept of a question: each layer alone, where it names none."""
