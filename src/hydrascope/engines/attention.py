@@ -143,8 +143,6 @@ def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
                 _frozen(frozen.get(kind, []), each, heads, length)
                 for kind, each in (("query", query), ("key", key), ("value", value))
             )
-        # Before the products, not after: there are more scores.
-        query = query * scaling
         # Heads that share keys and values (grouped-query attention) are rows of one product.
         grouped = query.reshape(prompts, kv_heads, heads // kv_heads, rows, width)
         scores = grouped.flatten(2, 3) @ prefix.keys[layer].transpose(-1, -2)
@@ -152,7 +150,7 @@ def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
         scores = scores.view(prompts, heads, rows, before)
         by_key = query.reshape(prompts, key.shape[1], -1, rows, width)
         own = _own_scores(by_key, key, length).view(prompts, heads, rows, length)
-        scores, own = capped(scores, softcap), capped(own, softcap)
+        scores, own = capped(scores * scaling, softcap), capped(own * scaling, softcap)
         # [prompt, 1, 1, suffix, position]: the same for every head and row.
         hidden = ~prefix.visible[layer][:, None, None]
         scores.view(prompts, heads, suffixes, length, before).masked_fill_(hidden, -torch.inf)
