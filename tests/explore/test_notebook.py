@@ -63,7 +63,7 @@ def test_a_result_is_shown_as_it_is(browser):
     shown = hs.view(with_prompts(example(), HOSTILE), height=500)._repr_html_()
     assert re.fullmatch(
         r'<iframe title="hydrascope" sandbox="allow-scripts allow-forms allow-downloads" srcdoc="[^"]*" style="[^"]*">'
-        "</iframe>",
+        "The report isn’t shown because this notebook isn’t trusted[^<>]*</iframe>",
         shown,
     )
     assert "height: 500px" in shown
@@ -109,6 +109,27 @@ def test_a_model_answers_in_a_notebook(browser, model, widget):
     row = frame.locator("#found-run tbody tr").nth(1).locator("td").nth(1).text_content()
     np.testing.assert_allclose(float(row.split()[0].replace("−", "-")), -total, atol=0.006)
     assert told == []
+    page.close()
+
+
+def test_a_kernel_that_has_ended_is_told(browser, model, widget):
+    document, height, _ = hs.view(None, model, prompts=POOL)
+    page = browser.new_page()
+    page.expose_function("toPython", lambda message: None)
+    page.set_content(HOST)
+    page.evaluate("given => (window.given = given)", {"document": document, "height": height, "esm": _AROUND})
+    page.evaluate("() => window.start()")
+    frame = page.frame_locator("iframe")
+    frame.locator("body[data-answered='0']").wait_for()
+    frame.locator("#text").fill(TYPED)
+    frame.locator("#text").press("Enter")
+    frame.get_by_text("waiting for the kernel").wait_for()  # which is there, and silent
+    frame.locator("#stop").click()
+    frame.get_by_text("Cancelled.").wait_for()
+    page.evaluate("() => (window.toPython = () => { throw new Error('Cannot send'); })")
+    frame.locator("#text").press("Enter")
+    frame.locator("#refused").get_by_text("kernel has ended").wait_for()
+    assert not frame.locator("#stop").is_visible()
     page.close()
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import synthetic
-from browsing import opening
+from browsing import CHROMIUM, opening
 from opened import FEW, HOSTILE, example, rows_of, saved, with_prompts
 
 import hydrascope as hs
@@ -540,6 +540,32 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, file):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#matrix canvas").bounding_box()["width"] > 250
     page.close()
+
+
+@pytest.mark.parametrize("width", [390, 968, 1280])
+def test_what_a_layer_writes_fits_its_button_at_any_width(browser, file, width):
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(file)
+    page.wait_for_selector("body[data-drawn]")
+    for button in page.locator("#column button.part").all():
+        around, value = button.bounding_box(), button.locator(".value").bounding_box()
+        assert around["x"] <= value["x"]
+        assert value["x"] + value["width"] <= around["x"] + around["width"]
+        assert button.locator(".value").evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.close()
+
+
+def test_a_scroll_bar_moves_no_cell_from_its_label(browser, file):
+    """A bar comes once the page is drawn: the window is taller than it is before. Other tests show no bars."""
+    args = {"executable_path": CHROMIUM, "args": ["--no-sandbox"], "ignore_default_args": ["--hide-scrollbars"]}
+    with_bars = browser.browser_type.launch(**args)
+    page = with_bars.new_page(viewport={"width": 1280, "height": 1500})
+    page.goto(file)
+    page.wait_for_selector("body[data-drawn]")
+    assert page.evaluate("innerWidth - document.documentElement.clientWidth") > 0
+    for plot in page.locator(".plot").all():
+        assert plot.locator("svg").get_attribute("width") == str(plot.evaluate("each => each.clientWidth"))
+    with_bars.close()
 
 
 def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_is_clicked(opened, file, results):

@@ -26,6 +26,12 @@ from hydrascope.prompts import AnyPrompts, PromptSet
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.
 _SANDBOX = "allow-scripts allow-forms allow-downloads"
 
+#: What the page says once the kernel that it was made in has ended or was restarted.
+_GONE = "the notebook’s kernel has ended: what was found stays here; run the cell again to ask more"
+
+#: What a notebook that isn't trusted shows instead of the frame, which it takes out.
+_UNTRUSTED = "The report isn’t shown because this notebook isn’t trusted: trust it, or run the cell again."
+
 #: What stands around the frame in a notebook: it hands messages on, in both directions.
 _AROUND = """
 function render({ model, el }) {
@@ -34,8 +40,15 @@ function render({ model, el }) {
   frame.title = "hydrascope";
   Object.assign(frame.style, { width: "100%", height: `${model.get("height")}px`, border: 0 });
   frame.srcdoc = model.get("document");
-  const asked = (event) => event.source === frame.contentWindow && model.send(event.data);
   const told = (message) => frame.contentWindow?.postMessage(message, "*");
+  const asked = ({ source, data }) => {
+    if (source !== frame.contentWindow) return;
+    try {
+      model.send(data);
+    } catch {
+      told({ id: data.id, error: "GONE" });
+    }
+  };
   window.addEventListener("message", asked);
   model.on("msg:custom", told);
   el.append(frame);
@@ -45,7 +58,7 @@ function render({ model, el }) {
   };
 }
 export default { render };
-""".replace("SANDBOX", _SANDBOX)
+""".replace("SANDBOX", _SANDBOX).replace("GONE", _GONE)
 
 
 class Still:
@@ -63,7 +76,7 @@ class Still:
     def _repr_html_(self) -> str:
         return (
             f'<iframe title="hydrascope" sandbox="{_SANDBOX}" srcdoc="{escape(self.document)}" '
-            f'style="width: 100%; height: {self.height}px; border: 0"></iframe>'
+            f'style="width: 100%; height: {self.height}px; border: 0">{_UNTRUSTED}</iframe>'
         )
 
 
@@ -165,6 +178,9 @@ def _widget(document: str, height: int, answers: Answers) -> Any:
         _esm = _AROUND
         document = traitlets.Unicode().tag(sync=True)
         height = traitlets.Int().tag(sync=True)
+
+        def __repr__(self) -> str:
+            return "hydrascope: the page with a model behind it, to be seen in a notebook: run its cell"
 
     page = Page(document=document, height=height)
     page.on_msg(lambda _, message, buffers: answers.hear(message, page.send))

@@ -43,6 +43,7 @@ async function* ofNotebook(kind, asked, signal) {
   signal.addEventListener("abort", stop);
   try {
     parent.postMessage({ id, kind, asked }, "*");
+    yield { doing: "waiting for the kernel" }; // which may be running a cell
     for (;;) {
       signal.throwIfAborted();
       if (heard.length) yield heard.shift();

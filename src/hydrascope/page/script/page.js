@@ -175,7 +175,7 @@ function start() {
 
 function refuse(error) {
   $("trouble").hidden = false;
-  $("trouble").textContent = `This page can’t be drawn: ${error.message}. It needs a browser of 2023 or newer.`;
+  $("trouble").textContent = `This page can’t be drawn: ${error.message}. It needs a browser of mid-2023 or newer.`;
 }
 
 addEventListener("unhandledrejection", (event) => refuse(event.reason));
