@@ -10,6 +10,7 @@ from opened import FEW
 from plain import Reader, loaded, plain_run, quantities
 
 import hydrascope as hs
+from hydrascope import check
 from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.explore.question import Question
@@ -343,6 +344,10 @@ def test_a_stopped_computation_leaves_the_model_as_it_was(session):
 
     watch = Watch()
     handle = session.model.hf.get_input_embeddings().register_forward_hook(third)
+    # A model with another hook is proven first.
+    check.require_as_found(session.model)
+    calls.clear()
+    watch = Watch()
     stopped = Session(session.model, POOL)
     with pytest.raises(StoppedError):
         stopped.ablate(question, watch)
