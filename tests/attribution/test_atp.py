@@ -12,6 +12,7 @@ from toward import PROMPTS, Toward, slope, total
 import hydrascope as hs
 from hydrascope.attribution import atp, atp_star, gim, integrated_gradients
 from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel
 
 METHODS = [atp, atp_star, integrated_gradients, gim]
 PARTS = "layers,heads,neuron.1.3"
@@ -147,7 +148,7 @@ def test_less_at_a_time_where_memory_runs_out(method):
             raise torch.OutOfMemoryError
 
     model.layers[1].register_forward_pre_hook(small_machine)
-    found = method(model, PROMPTS, hs.Resample(2), **options)["estimate"]
+    found = method(LanguageModel(model.hf), PROMPTS, hs.Resample(2), **options)["estimate"]
     assert max(sizes) > 2
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -158,4 +159,6 @@ def test_what_is_not_finite_is_no_estimate(method):
     with torch.no_grad():
         model.hf.get_input_embeddings().weight[16] = torch.nan
     with pytest.raises(HydrascopeError, match=r"prompt 3 \(token ids 12 13 14 .*\) is not finite: the model overflows"):
-        method(model, PROMPTS, hs.Zero(), ablate="attn", readouts=hs.Direction(np.arange(32), before=2))
+        method(
+            LanguageModel(model.hf), PROMPTS, hs.Zero(), ablate="attn", readouts=hs.Direction(np.arange(32), before=2)
+        )

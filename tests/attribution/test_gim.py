@@ -13,6 +13,7 @@ import hydrascope as hs
 from hydrascope.attribution import Rules, atp, gim
 from hydrascope.attribution.rules import frozen_norm, halved, require_ruled, ruled_attention, tempered_softmax
 from hydrascope.errors import HydrascopeError
+from hydrascope.model import LanguageModel
 
 PARTS = "layers,heads,neuron.1.3"
 NEUTRAL = Rules(1.0, False, False)
@@ -113,7 +114,7 @@ def test_freezing_norms_is_atp_in_a_model_whose_norms_have_constant_scales(case)
         if norm is not model.final_norm:
             norm.forward = linear(norm, offset=model.anatomy.norm_offset)
     inner = {"ablate": PARTS, "readouts": readout}
-    found = atp(model, tokens, hs.Zero(), **inner)["estimate"].values
+    found = atp(LanguageModel(model.hf), tokens, hs.Zero(), **inner)["estimate"].values
     expected = gim(shared(case), tokens, hs.Zero(), rules=Rules(1.0, True, False), **inner)["estimate"].values
     np.testing.assert_allclose(found, expected, atol=1e-6 * abs(expected).max())
     assert abs(found - atp(shared(case), tokens, hs.Zero(), **inner)["estimate"].values).max() > 1e-2
