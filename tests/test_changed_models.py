@@ -107,6 +107,15 @@ def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monk
     hs.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
 
 
+def test_weights_made_in_inference_mode_are_taken_as_they_are() -> None:
+    with torch.inference_mode():
+        found = loaded("gpt2")
+        found.hf.load_state_dict({name: each.clone() for name, each in found.hf.state_dict().items()}, assign=True)
+    assert all(each.is_inference() for each in found.hf.parameters())
+    again = LanguageModel(found.hf, found.tokenizer)
+    np.testing.assert_array_equal(*(hs.sweep(each, TEXTS[:2], hs.Zero())["total"] for each in (again, loaded("gpt2"))))
+
+
 def test_the_explorer_forgets_what_it_knew_of_a_model_that_is_trained(model: LanguageModel) -> None:
     question, watch = Question(TEXTS[0], "attn.1", patches=2), Watch(lambda *_: None)
     session = Session(model, TEXTS)

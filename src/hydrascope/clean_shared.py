@@ -14,7 +14,7 @@ from torch import Tensor
 from hydrascope.engines.shared import Shared
 
 #: Bytes that a file takes at most.
-MOST = 16 * 2**30
+FILE_BYTES = 16 * 2**30
 
 #: Gives back what was kept, once; None where it can't be read.
 Back = Callable[[], Shared | None]
@@ -39,7 +39,7 @@ def in_memory(room: float) -> KeepShared:
 def in_file(folder: Path) -> KeepShared:
     """Keep it in a file of `folder` that has no name: nothing is seen there, or outlives the process.
 
-    `MOST` bytes, but at most half of what is free there, and only as long as writing takes no longer than computing
+    `FILE_BYTES`, but at most half of what is free there, and only as long as writing takes no longer than computing
     it again would. What can't be written or read is computed again: none of that is an error.
     """
     try:
@@ -50,7 +50,7 @@ def in_file(folder: Path) -> KeepShared:
 
 class _InFile:
     def __init__(self, folder: Path) -> None:
-        self._room: float = min(MOST, shutil.disk_usage(folder).free // 2)
+        self._room: float = min(FILE_BYTES, shutil.disk_usage(folder).free // 2)
         self._file = tempfile.TemporaryFile(prefix=".hydrascope-", dir=folder)  # noqa: SIM115
         #: How many seconds computing took more than writing.
         self._saved = 0.0

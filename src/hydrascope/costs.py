@@ -15,7 +15,7 @@ import torch
 
 from hydrascope.ablation import Ablation
 from hydrascope.bank import positions_of
-from hydrascope.clean_shared import MOST
+from hydrascope.clean_shared import FILE_BYTES
 from hydrascope.components import Component, Run
 from hydrascope.engines import Request
 from hydrascope.engines.request import sites_read
@@ -116,7 +116,7 @@ def _meanwhile(plan: Plan) -> float:
     with torch.no_grad():
         sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
         one = shared(plan.model, asked.tokens, asked.positions, sites, plan.routines)
-    return bank + min(MOST, len(plan.tokens) * one.nbytes)
+    return bank + min(FILE_BYTES, len(plan.tokens) * one.nbytes)
 
 
 def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float:
@@ -141,7 +141,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     model = plan.model
     keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
     # On a CPU it is kept on disk.
-    room = MOST if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
+    room = FILE_BYTES if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
     return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()

@@ -82,8 +82,8 @@ class LanguageModel:
     def standing(self) -> tuple[Any, Any]:
         """What differs once a weight is trained, loaded, replaced or moved; what does once a hook comes or goes.
 
-        Not once a weight is written to through its `data`, which PyTorch doesn't count. Weights that are fetched for
-        each pass (`offload`) are a file's.
+        Not once a weight is written to through its `data`, or was made in inference mode, where PyTorch doesn't count.
+        Weights that are fetched for each pass (`offload`) are a file's.
         """
         weights = [each for each in self.hf.parameters() if not each.is_meta]
         hooks = {
@@ -91,7 +91,7 @@ class LanguageModel:
             for number, each in enumerate(self.hf.modules())
         }
         return (
-            [(each.data_ptr(), each.dtype, each._version) for each in weights],
+            [(each.data_ptr(), each.dtype, 0 if each.is_inference() else each._version) for each in weights],
             {number: each for number, each in hooks.items() if each != (None,)},
         )
 

@@ -8,7 +8,7 @@ once and hand that to each: `effects = per_prompt(results, "difference", "own")`
 from hydrascope.components import LayerKind
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.alike import same_repairers
-from hydrascope.measures.alone import effects_alone, outcome, outcome_bounds
+from hydrascope.measures.alone import effects_alone, outcome_bounds
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
 from hydrascope.measures.choice import (
     WEIGHTY,
@@ -39,7 +39,7 @@ from hydrascope.measures.ranking import rank
 from hydrascope.measures.reading import SIGMA_NAME, WRITTEN, Sigma, at_readout, by_patch, caption, per_prompt, readings
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
-from hydrascope.measures.restoration import amounts, restoration, shares
+from hydrascope.measures.restoration import amounts, outcome, restoration, shares
 from hydrascope.measures.scores import scores
 from hydrascope.measures.self_repair import self_repair
 from hydrascope.measures.shift import response_shift

@@ -5,7 +5,7 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.reading import at_readout
-from hydrascope.measures.restoration import bounded
+from hydrascope.measures.restoration import bounded, outcome
 
 
 def effects_alone(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
@@ -31,21 +31,6 @@ def effects_alone(results: xr.Dataset, readout: str | None = None) -> xr.Dataset
     named = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]
     reading = {"readout": str(chosen["readout"].values), "readout_before": int(chosen["readout_before"])}
     return effects.assign_coords(chosen.coords.to_dataset()[named].coords).assign_attrs({**results.attrs, **reading})
-
-
-def outcome(effects: xr.Dataset) -> xr.Dataset:
-    """What becomes of the effect of each ablated part on each prompt, whether or not it is known by whom.
-
-    Returns:
-        `removed` = −`direct`, `lost` = −`total` and `restored`, their difference: each [prompt, ablated].
-    """
-    return xr.Dataset(
-        {
-            "removed": -effects["direct"],
-            "lost": -effects["total"],
-            "restored": effects["total"] - effects["direct"],
-        }
-    )
 
 
 def outcome_bounds(effects: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:

@@ -37,6 +37,21 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
     return shares(amounts(results), bootstrap or Bootstrap())
 
 
+def outcome(effects: xr.Dataset) -> xr.Dataset:
+    """What becomes of the effect of each ablated part on each prompt, whether or not it is known by whom.
+
+    Returns:
+        `removed` = −`direct`, `lost` = −`total` and `restored`, their difference: each [prompt, ablated].
+    """
+    return xr.Dataset(
+        {
+            "removed": -effects["direct"],
+            "lost": -effects["total"],
+            "restored": effects["total"] - effects["direct"],
+        }
+    )
+
+
 def amounts(results: xr.Dataset) -> xr.Dataset:
     """What becomes of the effect of each ablated part on each prompt, in logits: what `restoration` is the shares of.
 
@@ -45,17 +60,9 @@ def amounts(results: xr.Dataset) -> xr.Dataset:
         `compensated` = CE and `contribution` = DE. Each [prompt, ablated].
     """
     effects = per_prompt(results)
-    return (
-        compensation(effects)
-        .rename(compensation="compensated")
-        .assign(
-            norm=effects["norm"] - (effects["direct"] - own_change(effects)),
-            restored=effects["total"] - effects["direct"],
-            lost=-effects["total"],
-            removed=-effects["direct"],
-            contribution=effects["contribution"],
-        )
-    )
+    found = compensation(effects).rename(compensation="compensated")
+    norm = effects["norm"] - (effects["direct"] - own_change(effects))
+    return found.assign(outcome(effects)).assign(norm=norm, contribution=effects["contribution"])
 
 
 def shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
