@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +46,6 @@ def alone_in(folder: Path) -> bool:
     return [file.name for file in folder.iterdir()] == ["r.zarr"]
 
 
-def wait_for(out: Path, prompts: int, most: int = len(TEXTS)) -> None:
-    """Until so many prompts of a result are measured, and no more than `most`."""
-    while True:
-        # There is none, between an overwritten one and its successor.
-        with suppress(HydrascopeError):
-            if prompts <= read_attributes(out)["measured"] <= most:
-                return
-        time.sleep(0.005)
-
-
 def test_two_that_start_at_once_share_the_work(whole: Path, tmp_path: Path) -> None:
     both = [Process(tmp_path / "r.zarr", join=True) for _ in range(2)]
     assert [each.end() for each in both] == ["", ""]
@@ -67,11 +56,12 @@ def test_two_that_start_at_once_share_the_work(whole: Path, tmp_path: Path) -> N
 
 
 def test_who_comes_later_measures_what_is_left(model: LanguageModel, whole: Path, tmp_path: Path) -> None:
-    first = Process(tmp_path / "r.zarr", join=True)
-    wait_for(tmp_path / "r.zarr", 8)
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
-    assert first.end() == ""
-    assert first.batches.value < 12
+    # The first is in its second block.
+    first = Process(tmp_path / "r.zarr", join=True, hold=6)
+    later = Process(tmp_path / "r.zarr", join=True)
+    wait_for_batches(later, 4)
+    assert (first.end(), later.end()) == ("", "")
+    assert (first.batches.value, later.batches.value) == (8, 4)
     identical(tmp_path / "r.zarr", whole)
     assert alone_in(tmp_path)
 
@@ -80,15 +70,12 @@ def test_who_comes_later_measures_what_is_left(model: LanguageModel, whole: Path
 def test_the_block_of_one_that_dies_or_leaves_is_taken_over(
     model: LanguageModel, whole: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
-    first = Process(tmp_path / "r.zarr", join=True)
-    while first.batches.value < 2:
-        time.sleep(0.005)
-    os.kill(first.process.pid or 0, signal.SIGSTOP)
+    first = Process(tmp_path / "r.zarr", join=True, hold=2)
     second = Process(tmp_path / "r.zarr", join=True)
-    wait_for_the_others(second)
+    wait_for_batches(second, 8)
+    time.sleep(0.2)
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
     os.kill(first.process.pid or 0, end)
-    os.kill(first.process.pid or 0, signal.SIGCONT)
     assert second.end() == ""
     first.process.join()
     assert first.process.exitcode
@@ -97,18 +84,17 @@ def test_the_block_of_one_that_dies_or_leaves_is_taken_over(
     assert alone_in(tmp_path)
 
 
-def wait_for_the_others(second: Process) -> None:
-    """Until a process has measured all blocks but the first."""
-    while second.batches.value < 8:
+def wait_for_batches(process: Process, count: int) -> None:
+    """Until a process has begun so many; a block has four."""
+    while process.batches.value < count:
+        assert process.process.is_alive()
         time.sleep(0.005)
-    time.sleep(0.2)
 
 
 def test_after_all_are_killed_one_goes_on(whole: Path, tmp_path: Path) -> None:
-    both = [Process(tmp_path / "r.zarr", join=True) for _ in range(2)]
-    wait_for(tmp_path / "r.zarr", 0)
+    both = [Process(tmp_path / "r.zarr", join=True, hold=2) for _ in range(2)]
     for each in both:
-        each.kill(0.1)
+        assert each.kill(0)
     assert not alone_in(tmp_path)
     assert Process(tmp_path / "r.zarr", resume=True).end() == ""
     identical(tmp_path / "r.zarr", whole)
@@ -164,13 +150,11 @@ def test_what_is_written_and_not_counted_counts_with_how_it_was_measured(
 
 
 def test_only_those_that_ask_for_it_work_together(whole: Path, tmp_path: Path) -> None:
-    first = Process(tmp_path / "r.zarr", join=True)
-    wait_for(tmp_path / "r.zarr", 0)
+    first = Process(tmp_path / "r.zarr", join=True, hold=2)
     for others in ({"resume": True}, {"overwrite": True}):
         assert "another run writes to" in Process(tmp_path / "r.zarr", **others).end()
     assert first.end() == ""
-    first = Process(tmp_path / "r.zarr", overwrite=True)
-    wait_for(tmp_path / "r.zarr", 0, most=len(TEXTS) - 1)
+    first = Process(tmp_path / "r.zarr", overwrite=True, hold=2)
     assert "another run writes to" in Process(tmp_path / "r.zarr", join=True).end()
     assert first.end() == ""
     identical(tmp_path / "r.zarr", whole)
@@ -297,7 +281,8 @@ def test_a_reader_sees_the_first_blocks_alone(model: LanguageModel, whole: Path,
     """Whatever later ones are written."""
     with at_work(tmp_path / "r.zarr") as others, others.claim("0"):
         second = Process(tmp_path / "r.zarr", join=True)
-        wait_for_the_others(second)
+        wait_for_batches(second, 8)
+        time.sleep(0.2)
         with pytest.raises(HydrascopeError, match=r"nothing of .* is measured yet"):
             open_results(tmp_path / "r.zarr")
     assert second.end() == ""

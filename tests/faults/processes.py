@@ -57,12 +57,20 @@ def measured_slowly(
 
 
 def _measure(
-    out: Path, options: dict[str, Any], loaded: Event, batches: "Synchronized[int]", said: "SimpleQueue[str]"
+    out: Path,
+    options: dict[str, Any],
+    hold: int | None,
+    loaded: Event,
+    released: Event,
+    batches: "Synchronized[int]",
+    said: "SimpleQueue[str]",
 ) -> None:
     """The whole of a process."""
 
     def batch() -> None:
         batches.value += 1
+        if batches.value == hold:
+            released.wait()
 
     try:
         measured_slowly(out, options, loaded.set, batch)
@@ -72,18 +80,25 @@ def _measure(
 
 
 class Process:
-    """A run in a process of its own, from when its model is made; `batches` counts what it has measured."""
+    """A run in a process of its own, from when its model is made; `batches` counts what it has begun to measure.
 
-    def __init__(self, out: Path, **options: Any) -> None:
-        loaded, self.batches = PROCESSES.Event(), PROCESSES.Value("i")
+    One that is to `hold` before a batch stands there until it is asked for its `end`.
+    """
+
+    def __init__(self, out: Path, *, hold: int | None = None, **options: Any) -> None:
+        loaded, self._released, self.batches = PROCESSES.Event(), PROCESSES.Event(), PROCESSES.Value("i")
         self._said: SimpleQueue[str] = PROCESSES.SimpleQueue()
-        arguments = (out, options, loaded, self.batches, self._said)
+        arguments = (out, options, hold, loaded, self._released, self.batches, self._said)
         self.process: BaseProcess = PROCESSES.Process(target=_measure, args=arguments)
         self.process.start()
         assert loaded.wait(60)
+        while hold and self.batches.value < hold:
+            assert self.process.is_alive()
+            time.sleep(0.005)
 
     def end(self) -> str:
         """What it said at its end; nothing where all went well."""
+        self._released.set()
         self.process.join()
         assert self.process.exitcode == 0
         return self._said.get()
