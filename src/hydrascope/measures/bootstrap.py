@@ -21,7 +21,7 @@ BOUNDS = ("estimate", "low", "high")
 _BLOCK = 2**22
 
 
-#: A function of means over prompts.
+#: A function of means over prompts, which lie along a first dimension `resample`.
 Statistic = Callable[[xr.Dataset], xr.Dataset]
 
 
@@ -44,12 +44,12 @@ class Bootstrap:
             raise HydrascopeError(f"a confidence level lies between 0 and 1, not at {self.confidence}")
 
 
-def interval(statistic: Callable[[xr.Dataset], xr.Dataset], samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+def interval(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     """A statistic of the prompts' means, and its confidence interval.
 
     Args:
-        statistic: from the means of `samples` over prompts to any number of quantities. It must work with
-            further dimensions (it is called once on all resamples, which lie along `resample`).
+        statistic: from the means of `samples` over prompts to any number of quantities. It is called once: the means
+            over all prompts and over each resample lie along a first dimension, `resample`.
         samples: variables with a dimension `prompt`.
 
     Returns:
@@ -57,34 +57,21 @@ def interval(statistic: Callable[[xr.Dataset], xr.Dataset], samples: xr.Dataset,
         `low` and `high` (the percentiles of the resampled statistic). Bounds are NaN for a single prompt,
         which tells nothing of others, and wherever the statistic is undefined in some resample.
     """
-    samples = samples.transpose("prompt", ...).astype(np.float64)
-    estimate = statistic(samples.mean("prompt", skipna=False))
-    if samples.sizes["prompt"] > 1:
-        resampled = statistic(_resampled_means(samples, bootstrap))
-        tail = (1 - bootstrap.confidence) / 2
-        low, high = (
-            resampled.quantile(level, "resample", skipna=False).drop_vars("quantile") for level in (tail, 1 - tail)
-        )
-    else:
-        low = high = xr.full_like(estimate, np.nan, dtype=np.float64)
-    bounds = xr.concat([estimate.astype(np.float64), low, high], "bound", coords="minimal", compat="override")
-    return bounds.assign_coords(bound=list(BOUNDS)).transpose("bound", ...)
+    return _percentiles(statistic(_means(samples, bootstrap)), bootstrap)
 
 
-def simultaneous(
-    statistic: Callable[[xr.Dataset], xr.Dataset], samples: xr.Dataset, bootstrap: Bootstrap, dim: str
-) -> xr.Dataset:
+def simultaneous(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap, dim: str) -> xr.Dataset:
     """As `interval`, but the bounds along `dim` hold all at once: with the stated confidence none of them is wrong.
 
     estimate ± q · standard error, q the quantile of the largest |resampled − estimate| / standard error along `dim`
     (max-t; Montiel Olea & Plagborg-Møller 2019). Wider than `interval`, by how much depends on how many there are and
     how they go together.
     """
-    found = interval(statistic, samples, bootstrap)
-    if samples.sizes["prompt"] < 2 or not found.sizes[dim]:
-        return found
-    resampled = statistic(_resampled_means(samples.transpose("prompt", ...).astype(np.float64), bootstrap))
-    error, estimate = resampled.std("resample"), found.sel(bound="estimate", drop=True)
+    found = statistic(_means(samples, bootstrap))
+    if found.sizes["resample"] < 2 or not found.sizes[dim]:
+        return _percentiles(found, bootstrap)
+    estimate, resampled = found.isel(resample=0), found.isel(resample=slice(1, None))
+    error = resampled.std("resample")
     # What doesn't vary is certain.
     largest = (abs(resampled - estimate) / error.where(error > 0)).fillna(0).max(dim)
     width = largest.quantile(bootstrap.confidence, "resample").drop_vars("quantile") * error
@@ -93,7 +80,7 @@ def simultaneous(
 
 
 def difference(
-    statistic: Callable[[xr.Dataset], xr.Dataset],
+    statistic: Statistic,
     first: xr.Dataset,
     second: xr.Dataset,
     bootstrap: Bootstrap,
@@ -109,16 +96,11 @@ def difference(
         as `interval`.
     """
     other = bootstrap if paired else replace(bootstrap, seed=bootstrap.seed + 1)
-    both = [samples.transpose("prompt", ...).astype(np.float64) for samples in (first, second)]
-    estimates = [statistic(samples.mean("prompt", skipna=False)) for samples in both]
-    estimate = estimates[1] - estimates[0]
-    low = high = xr.full_like(estimate, np.nan)
-    if min(samples.sizes["prompt"] for samples in both) > 1:
-        resampled = statistic(_resampled_means(both[1], other)) - statistic(_resampled_means(both[0], bootstrap))
-        tail = (1 - bootstrap.confidence) / 2
-        low, high = (resampled.quantile(at, "resample", skipna=False).drop_vars("quantile") for at in (tail, 1 - tail))
-    bounds = xr.concat([estimate, low, high], "bound", coords="minimal", compat="override")
-    return bounds.assign_coords(bound=list(BOUNDS)).transpose("bound", ...)
+    means = _means(first, bootstrap), _means(second, other)
+    # Of a single prompt there is nothing but the estimate.
+    count = min(each.sizes["resample"] for each in means)
+    before, after = (statistic(each.isel(resample=slice(count))) for each in means)
+    return _percentiles(after - before, bootstrap)
 
 
 def mean_interval(values: xr.DataArray, bootstrap: Bootstrap) -> xr.DataArray:
@@ -126,20 +108,42 @@ def mean_interval(values: xr.DataArray, bootstrap: Bootstrap) -> xr.DataArray:
     return interval(lambda means: means, values.rename("mean").to_dataset(), bootstrap)["mean"]
 
 
-def _resampled_means(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
-    """The means over each resample of the prompts, along a new first dimension `resample`."""
-    flat = {name: samples[name].values.reshape(samples.sizes["prompt"], -1) for name in samples}
-    means: dict[object, list[np.ndarray]] = {name: [] for name in flat}
-    for weights in _weights(samples.sizes["prompt"], bootstrap):
+def _means(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """The means over all prompts, first, and over each resample of them, along a new first dimension `resample`.
+
+    Of a single prompt there are no resamples.
+    """
+    samples = samples.transpose("prompt", ...)
+    prompts = samples.sizes["prompt"]
+    count = 1 + (bootstrap.resamples if prompts > 1 else 0)
+    flat = {name: each.values.reshape(prompts, each[0].size).astype(np.float64) for name, each in samples.items()}
+    means = {name: [values.mean(0, keepdims=True)] for name, values in flat.items()}
+    for weights in _weights(prompts, bootstrap) if prompts > 1 else ():
         for name, values in flat.items():
             means[name].append(weights @ values)
-    shapes = {name: ("resample", *samples[name].dims[1:]) for name in samples}
     return xr.Dataset(
         {
-            name: (shapes[name], np.concatenate(means[name]).reshape(bootstrap.resamples, *samples[name].shape[1:]))
-            for name in samples
+            name: (("resample", *each.dims[1:]), np.concatenate(means[name]).reshape(count, *each.shape[1:]))
+            for name, each in samples.items()
         },
         coords={name: coord for name, coord in samples.coords.items() if "prompt" not in coord.dims},
+    )
+
+
+def _percentiles(found: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """A statistic of all prompts, and its percentiles over the resamples, [bound, …]; NaN where there are none."""
+    tail = (1 - bootstrap.confidence) / 2
+
+    def bounds(values: Float[np.ndarray, "resample ..."]) -> Float[np.ndarray, "bound ..."]:
+        sides = np.full((2, *values.shape[1:]), np.nan)
+        if len(values) > 1:
+            sides = np.quantile(values[1:], [tail, 1 - tail], axis=0)
+        return np.concatenate([values[:1], sides])
+
+    found = found.transpose("resample", ...)
+    return xr.Dataset(
+        {name: (("bound", *each.dims[1:]), bounds(each.values.astype(np.float64))) for name, each in found.items()},
+        {**found.coords, "bound": list(BOUNDS)},
     )
 
 

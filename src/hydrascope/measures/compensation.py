@@ -22,18 +22,20 @@ def compensation(results: xr.Dataset) -> xr.Dataset:
         [prompt, ablated], in logits, averaged over patches.
     """
     effects = per_prompt(results)
-    attention, mlp = (_downstream_change(effects, kind) for kind in ("attn", "mlp"))
+    found = _downstream_change(effects, ("attn", "mlp"))
+    attention, mlp = (found.isel(kind=place) for place in (0, 1))
     return xr.Dataset({"compensation": attention + mlp, "attention": attention, "mlp": mlp})
 
 
-def _downstream_change(effects: xr.Dataset, kind: LayerKind) -> xr.DataArray:
-    """Σ of (`unembed_ablated` − `unembed`) over the layers of one kind that are downstream, in logits."""
-    of_kind = xr.DataArray(np.array(kinds(effects["component"])) == kind, dims="component")
+def _downstream_change(effects: xr.Dataset, of: tuple[LayerKind, ...]) -> xr.DataArray:
+    """Σ of (`unembed_ablated` − `unembed`) over the layers of each kind that are downstream, in logits."""
+    found = kinds(effects["component"])
+    of_kind = xr.DataArray([[each == kind for each in found] for kind in of], dims=("kind", "component"))
     mask = (effects["downstream"] & of_kind).astype(np.float64)
     # The difference of the sums: the sum of the differences would need the biggest array a second time.
     after = xr.dot(effects["unembed_ablated"], mask, dim="component")
     before = xr.dot(effects["unembed"], mask, dim="component")
-    return (after - before).transpose("prompt", "ablated").where(separable(effects["ablated"]))
+    return (after - before).transpose("kind", "prompt", "ablated").where(separable(effects["ablated"]))
 
 
 def compensable(results: xr.Dataset) -> xr.DataArray:

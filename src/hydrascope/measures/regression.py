@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
 from hydrascope.measures.compensation import compensable, compensation
@@ -11,6 +12,9 @@ from hydrascope.measures.reading import per_prompt
 #: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
 #: constant.
 _ROUNDING = 1e-12
+
+#: Means over prompts.
+Means = Float[np.ndarray, "..."]
 
 
 def regression(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap | None = None) -> xr.Dataset:
@@ -29,40 +33,41 @@ def regression(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap | None = N
 
 def least_squares(x: xr.DataArray, y: xr.DataArray) -> tuple[Statistic, xr.Dataset]:
     """The regression as a function of means over prompts, and what the means are to be taken of."""
-    x, y = xr.broadcast(x.astype(np.float64).drop_attrs(), y.astype(np.float64).drop_attrs())
-    x_mean, y_mean = x.mean("prompt", skipna=False), y.mean("prompt", skipna=False)
-    # Moments about the means of the whole sample: what the differences below are taken of is then small.
-    dx, dy = _centred(x, x_mean), _centred(y, y_mean)
+    x, y = (each.transpose("prompt", ...) for each in xr.broadcast(x, y))
+    at_x, at_y = x.values.astype(np.float64), y.values.astype(np.float64)
+    x_mean, y_mean = at_x.mean(0), at_y.mean(0)
+    # Moments about the means of the whole sample: what the differences in a line are taken of is then small.
+    dx, dy = _centred(at_x, x_mean), _centred(at_y, y_mean)
+    moments = {"x": dx, "y": dy, "xx": dx * dx, "xy": dx * dy, "yy": dy * dy}
 
     def fit(means: xr.Dataset) -> xr.Dataset:
-        covariance = means["xy"] - means["x"] * means["y"]
-        x_variance = _variance(means["xx"], means["x"])
-        y_variance = _variance(means["yy"], means["y"])
-        slope = covariance / x_variance.where(x_variance > 0)
-        deviations = x_variance**0.5 * y_variance**0.5
-        correlation = (covariance / deviations.where(deviations > 0)).clip(-1, 1)
-        return xr.Dataset(
-            {
-                "slope": slope,
-                "intercept": y_mean + means["y"] - slope * (x_mean + means["x"]),
-                "r2": correlation**2,
-                "correlation": correlation,
-            }
-        )
+        found = _line(x_mean, y_mean, **{name: means[name].values for name in moments})
+        return xr.Dataset({name: (means["x"].dims, values) for name, values in found.items()}, means.coords)
 
-    return fit, xr.Dataset({"x": dx, "y": dy, "xx": dx * dx, "xy": dx * dy, "yy": dy * dy})
+    others = {name: coord for name, coord in x.coords.items() if "prompt" not in coord.dims}
+    return fit, xr.Dataset({name: (x.dims, values) for name, values in moments.items()}, others)
 
 
-def _centred(values: xr.DataArray, mean: xr.DataArray) -> xr.DataArray:
+def _line(x_mean: Means, y_mean: Means, *, x: Means, y: Means, xx: Means, xy: Means, yy: Means) -> dict[str, Means]:
+    """Given the means about which the moments are taken, and the moments."""
+    x_variance, y_variance = _variance(xx, x), _variance(yy, y)
+    covariance, deviations = xy - x * y, x_variance**0.5 * y_variance**0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(x_variance > 0, covariance / x_variance, np.nan)
+        correlation = np.where(deviations > 0, covariance / deviations, np.nan).clip(-1, 1)
+    intercept = y_mean + y - slope * (x_mean + x)
+    return {"slope": slope, "intercept": intercept, "r2": correlation**2, "correlation": correlation}
+
+
+def _centred(values: Float[np.ndarray, "prompt ..."], mean: Means) -> Float[np.ndarray, "prompt ..."]:
     """`values` less their mean; exactly 0 where they are all the same, which rounding would hide."""
-    constant = values.min("prompt") == values.max("prompt")
-    return (values - mean).where(~constant, values * 0)
+    return np.where(values.min(0) == values.max(0), values * 0, values - mean)
 
 
-def _variance(square: xr.DataArray, mean: xr.DataArray) -> xr.DataArray:
+def _variance(square: Means, mean: Means) -> Means:
     """E[v²] − E[v]², exactly 0 where no more than rounding is left of it."""
     variance = square - mean**2
-    return variance.where(~(variance <= _ROUNDING * square), 0 * square)
+    return np.where(variance <= _ROUNDING * square, 0 * square, variance)
 
 
 def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:

@@ -5,6 +5,7 @@ import xarray as xr
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
 from hydrascope.measures.effects import own_change
+from hydrascope.measures.parts import Data
 from hydrascope.measures.reading import per_prompt
 from hydrascope.measures.regression import regression
 
@@ -67,19 +68,23 @@ def amounts(results: xr.Dataset) -> xr.Dataset:
 
 def shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     """`restoration` of `amounts`, of all prompts or of some, [prompt, …]."""
-    below = dict.fromkeys((*PARTS, "restored", "lost"), "removed") | {"compensated": "contribution"}
+    of_removed = [*PARTS, "restored", "lost"]
 
     def ratios(means: xr.Dataset) -> xr.Dataset:
-        lines = {name: means[name].where(means[name] != 0) for name in ("removed", "contribution")}
-        return xr.Dataset({name: means[name] / lines[line] for name, line in below.items()}).assign(lines)
+        removed, contribution = (means[name].where(means[name] != 0) for name in ("removed", "contribution"))
+        compensated = means["compensated"] / contribution
+        return (means[of_removed] / removed).assign(
+            compensated=compensated, removed=means["removed"], contribution=means["contribution"]
+        )
 
     found = interval(ratios, samples, bootstrap)
-    return xr.Dataset({name: bounded(found[name], found[line]) for name, line in below.items()}).assign(
-        restored_slope=regression(samples["removed"], samples["restored"], bootstrap)["slope"]
+    return bounded(found[of_removed], found["removed"]).assign(
+        compensated=bounded(found["compensated"], found["contribution"]),
+        restored_slope=regression(samples["removed"], samples["restored"], bootstrap)["slope"],
     )
 
 
-def bounded(ratio: xr.DataArray, below: xr.DataArray) -> xr.DataArray:
+def bounded(ratio: Data, below: xr.DataArray) -> Data:
     """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
-    one_sign = below.sel(bound="low") * below.sel(bound="high") > 0
-    return ratio.where(one_sign | (ratio["bound"] == "estimate"))
+    _, low, high = below.transpose("bound", ...)
+    return ratio.where((low * high > 0) | (ratio["bound"] == "estimate"))
