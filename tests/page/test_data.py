@@ -145,7 +145,8 @@ def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
 
 
 def test_no_patches_where_there_is_one_or_means_alone_were_kept(results):
-    for of in (results.isel(patch=[0]), results.drop_vars("unembed_ablated_by_patch")):
+    one = results.isel(readout=[0])
+    for of in (one.isel(patch=[0]), one.drop_vars("unembed_ablated_by_patch")):
         described, chunks = shown(of, FEW)
         assert described["patched"] == 0
         assert not any(".patches." in name for name in chunks)
