@@ -7,6 +7,7 @@ and the resampled statistics of all layers come out of one matrix product.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import xarray as xr
@@ -149,11 +150,23 @@ def _percentiles(found: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
 
 def _weights(prompts: int, bootstrap: Bootstrap) -> Iterator[Float[np.ndarray, "resample prompt"]]:
     """How often each resample drew each prompt, over the number of prompts; in blocks along the resamples."""
-    generator = np.random.default_rng(bootstrap.seed)
+    draw = _drawn_once if bootstrap.resamples * prompts <= _BLOCK else _drawn
+    yield from draw(prompts, bootstrap.resamples, bootstrap.seed)
+
+
+@lru_cache(maxsize=2)  # a summary and a report draw the same a hundred times
+def _drawn_once(prompts: int, resamples: int, seed: int) -> tuple[Float[np.ndarray, "resample prompt"], ...]:
+    return tuple(_drawn(prompts, resamples, seed))
+
+
+def _drawn(prompts: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "resample prompt"]]:
+    generator = np.random.default_rng(seed)
     step = max(1, _BLOCK // prompts)
-    for start in range(0, bootstrap.resamples, step):
-        count = min(step, bootstrap.resamples - start)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
         draws = generator.integers(prompts, size=(count, prompts))
         offset = np.arange(count)[:, None] * prompts
         counts = np.bincount((draws + offset).ravel(), minlength=count * prompts)
-        yield counts.reshape(count, prompts) / prompts
+        weights = counts.reshape(count, prompts) / prompts
+        weights.flags.writeable = False
+        yield weights
