@@ -19,11 +19,6 @@ WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 
 @pytest.fixture(scope="module")
-def results() -> xr.Dataset:
-    return example()
-
-
-@pytest.fixture(scope="module")
 def page(results):
     return shown(results, FEW)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-from opened import FEW, HOSTILE, example, with_prompts
+from opened import FEW, HOSTILE, with_prompts
 from typer.testing import CliRunner
 
 import hydrascope as hs
@@ -44,11 +44,6 @@ class Elements(HTMLParser):
 
     def texts(self, tag, **attributes):
         return [text for name, has, text in self.found if name == tag and attributes.items() <= has.items()]
-
-
-@pytest.fixture(scope="module")
-def results():
-    return example()
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def _page(
 
 def _read(results: xr.Dataset, label: str) -> dict[Sigma, xr.Dataset]:
     """The effects on one readout under each reading of σ, in the order of the page; effects alone depend on none."""
-    if results.attrs.get("keep") == "effects":
+    if not _keeps_traces(results):
         return {"clean": ordered(effects_alone(results, label))}
     return {sigma: ordered(per_prompt(results, label, sigma)) for sigma in readings(results, label)}
 
@@ -147,8 +147,9 @@ def _without(readouts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"why": NOT_KEPT, "views": ["trace"] if readouts[0]["readings"][0]["pictures"] else ["matrix", "trace"]}
 
 
-def _keeps_traces(effects: xr.Dataset) -> bool:
-    return "unembed_ablated" in effects
+def _keeps_traces(results: xr.Dataset) -> bool:
+    """Whether what parts write in ablated runs was kept; of results, or of the effects read from them."""
+    return "unembed_ablated" in results
 
 
 def _views(
