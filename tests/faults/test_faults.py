@@ -26,7 +26,7 @@ def test_no_damage_is_silent(tmp_path: Path) -> None:
 
 def test_every_input_ends_in_success_or_in_one_line(tmp_path: Path) -> None:
     bad = []
-    found = inputs.inputs(tmp_path, 15, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)
+    found = inputs.inputs(tmp_path, 10, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)
     assert not bad
     assert {kind for kind, _ in found} == {kind.__name__ for kind in inputs.KINDS}
     assert {outcome for _, outcome in found} == {"fine", "one line"}
