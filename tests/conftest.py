@@ -1,5 +1,6 @@
 """Shared by all tests; its being here puts this folder, with `synthetic` and `tiny`, on the import path."""
 
+import gc
 import os
 from typing import Any
 
@@ -23,6 +24,12 @@ pytest_plugins = ["browsing", "command"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no worker is left with it alone at the end."""
     items.sort(key=lambda item: "test_tutorials" not in item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now is never garbage: looking for some among it would take most of a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import copy
 import gc
 import glob
 import os
-import subprocess
-import sys
+import resource
 import tempfile
 from dataclasses import fields
 
@@ -112,29 +111,34 @@ def test_each_weight_is_fetched_once_a_pass(monkeypatch):
     assert fetched.count(down) == 2
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_a_folder_s_model_measures_the_same(tmp_path, place):
-    folder = save_tiny(tmp_path / "model")
-    plain, other = load_model(folder), load_model(folder, **place)
+def measured(folder, **place):
     arguments = {"ablate": "layers,heads", "read": "heads,mlp", "metrics": ["kl"]}
-    expected = hs.sweep(plain, PROMPTS, hs.Mean(), **arguments)
-    assert_identical_results(hs.sweep(other, PROMPTS, hs.Mean(), **arguments), expected)
+    return hs.sweep(read_model(folder, **place), PROMPTS, hs.Mean(), **arguments)
 
 
-@pytest.mark.parametrize("offload", ["cpu", "disk"])
+@pytest.fixture(scope="module")
+def expected(folder):
+    return measured(folder / "model")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_a_folder_s_model_measures_the_same(folder, expected, place):
+    assert_identical_results(measured(folder / "model", **place), expected)
+
+
 @pytest.mark.parametrize("case", ["gpt2", "llama-bias", "gemma2", "mixtral", "gpt_oss", "deepseek_v3"])
-def test_other_architectures_too(tmp_path, case, offload):
+def test_other_architectures_too(tmp_path, case):
     """With tied embeddings, and experts that transformers stores in another way than it computes with."""
     folder = save_tiny(tmp_path / "model", case)
-    expected = hs.sweep(load_model(folder), PROMPTS, hs.Zero())
-    assert_identical_results(hs.sweep(load_model(folder, offload=offload), PROMPTS, hs.Zero()), expected)
+    expected = hs.sweep(read_model(folder), PROMPTS, hs.Zero())
+    for offload in ("cpu", "disk"):
+        assert_identical_results(hs.sweep(read_model(folder, offload=offload), PROMPTS, hs.Zero()), expected)
 
 
-def test_numbers_are_widened_as_they_are_read(tmp_path):
-    folder = save_tiny(tmp_path / "model")
+def test_numbers_are_widened_as_they_are_read(folder):
     for dtype in ("float64", "bfloat16"):
-        expected = hs.sweep(load_model(folder, dtype=dtype), PROMPTS, hs.Zero())
-        found = hs.sweep(load_model(folder, dtype=dtype, offload="disk"), PROMPTS, hs.Zero())
+        expected = hs.sweep(read_model(folder / "model", dtype=dtype), PROMPTS, hs.Zero())
+        found = hs.sweep(read_model(folder / "model", dtype=dtype, offload="disk"), PROMPTS, hs.Zero())
         assert_identical_results(found, expected)
 
 
@@ -155,7 +159,7 @@ def test_a_model_that_its_user_has_put_elsewhere(tmp_path, on_disk):
     model = load_model(elsewhere)
     assert model.revision == fingerprint.of_parameters(plain)
     ids = [[5, 6, 7], [8, 9]]
-    assert_identical_results(hs.sweep(model, ids, hs.Zero()), hs.sweep(load_model(plain), ids, hs.Zero()))
+    assert_identical_results(hs.sweep(model, ids, hs.Zero()), hs.sweep(read_model(plain), ids, hs.Zero()))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -202,12 +206,11 @@ def test_gradients_are_the_same(case, method):
     assert [parameter.requires_grad for parameter in other.hf.parameters()] == before
 
 
-def test_a_run_goes_on_wherever_its_weights_are(tmp_path, monkeypatch):
+def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
     """Begun with weights on disk, it ends with weights in memory to the bits of a run that was never ended."""
-    folder = save_tiny(tmp_path / "model")
-    plain, other = load_model(folder), load_model(folder, offload="disk")
+    plain, other = read_model(folder / "model"), read_model(folder / "model", offload="disk")
     arguments = {"ablation": hs.Resample(2), "batch_size": 2}
-    hs.run(plain, TEXTS, out=tmp_path / "whole.zarr", **arguments)
+    hs.run(plain, TEXTS[:11], out=tmp_path / "whole.zarr", **arguments)
     out, batches = tmp_path / "parts.zarr", iter(range(5))
 
     def measure(model, request):
@@ -218,29 +221,27 @@ def test_a_run_goes_on_wherever_its_weights_are(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
         with pytest.raises(KeyboardInterrupt):
-            hs.run(other, TEXTS, out=out, **arguments)
-    assert 0 < read_attributes(out)["measured"] < len(TEXTS)
-    hs.run(plain, TEXTS, out=out, resume=True, **arguments)
+            hs.run(other, TEXTS[:11], out=out, **arguments)
+    assert 0 < read_attributes(out)["measured"] < len(TEXTS[:11])
+    hs.run(plain, TEXTS[:11], out=out, resume=True, **arguments)
     identical(out, tmp_path / "whole.zarr")
 
 
-def test_the_command_line(hydrascope, tmp_path):
-    folder = save_tiny(tmp_path / "model")
+def test_the_command_line(hydrascope, folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    asked = ["run", folder, "--prompts", tmp_path / "prompts.txt", "--ablation", "zero"]
+    asked = ["run", folder / "model", "--prompts", tmp_path / "prompts.txt", "--ablation", "zero"]
     for name, options in {"plain": [], "disk": ["--offload", "disk"], "auto": ["--device-map", "auto"]}.items():
         assert hydrascope(*asked, "--out", tmp_path / f"{name}.zarr", *options)[0] == 0
     for name in ("disk", "auto"):
         identical(tmp_path / f"{name}.zarr", tmp_path / "plain.zarr")
-    code, out, err = hydrascope("check", folder, "--offload", "disk")
+    code, out, err = hydrascope("check", folder / "model", "--offload", "disk")
     assert (code, err) == (0, "")
     assert "FAILS" not in out
 
 
-def test_a_map_in_a_file(tmp_path):
-    folder = save_tiny(tmp_path / "model")
+def test_a_map_in_a_file(folder, tmp_path):
     (tmp_path / "map.json").write_text('{"": "disk"}')
-    assert load_model(folder, device_map=tmp_path / "map.json").hf.hf_device_map == {"": "disk"}
+    assert load_model(folder / "model", device_map=tmp_path / "map.json").hf.hf_device_map == {"": "disk"}
 
 
 def refused(folder, match, **arguments):
@@ -271,22 +272,21 @@ WHOLE = PLACES[-1]["device_map"]
     ],
     ids=str,
 )
-def test_maps_that_do_not_fit(tmp_path, spread, match):
-    refused(save_tiny(tmp_path / "model"), match, device_map=spread)
+def test_maps_that_do_not_fit(folder, spread, match):
+    refused(folder / "model", match, device_map=spread)
 
 
-def test_a_map_that_is_no_json(tmp_path):
+def test_a_map_that_is_no_json(folder, tmp_path):
     (tmp_path / "map.json").write_text("{")
-    refused(save_tiny(tmp_path / "model"), "is no JSON", device_map=str(tmp_path / "map.json"))
+    refused(folder / "model", "is no JSON", device_map=str(tmp_path / "map.json"))
     (tmp_path / "map.json").write_text("[1]")
-    refused(tmp_path / "model", "says nothing", device_map=tmp_path / "map.json")
+    refused(folder / "model", "says nothing", device_map=tmp_path / "map.json")
 
 
-def test_what_excludes_each_other(tmp_path):
-    folder = save_tiny(tmp_path / "model")
-    refused(folder, "unknown offload 'ram': choose cpu or disk", offload="ram")
-    refused(folder, "device_map and offload exclude each other", offload="cpu", device_map="auto")
-    refused(folder, "device_map and device exclude each other", device="cpu", device_map="auto")
+def test_what_excludes_each_other(folder):
+    refused(folder / "model", "unknown offload 'ram': choose cpu or disk", offload="ram")
+    refused(folder / "model", "device_map and offload exclude each other", offload="cpu", device_map="auto")
+    refused(folder / "model", "device_map and device exclude each other", device="cpu", device_map="auto")
     refused("phantom", "is made, not read, .* leave device_map out", device_map="auto")
     own = tiny("llama").hf
     refused(own, "has its own offload: leave offload out", offload="cpu")
@@ -333,33 +333,33 @@ def folders():
     return glob.glob(os.path.join(tempfile.gettempdir(), "hydrascope-*"))
 
 
-def test_nothing_is_left_of_weights_that_were_written_again(tmp_path, monkeypatch):
-    folder = save_tiny(tmp_path / "model", "mixtral")
+def test_nothing_is_left_of_weights_that_were_written_again(folder, tmp_path, monkeypatch):
+    mixtral = save_tiny(tmp_path / "mixtral", "mixtral")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = load_model(folder, offload="disk")
+    model = read_model(mixtral, offload="disk")
     assert any(os.listdir(each) for each in folders())
     del model
     gc.collect()
     assert not folders()
     # Weights that are on disk as they are needed aren't copied.
-    model = load_model(save_tiny(tmp_path / "llama"), offload="disk")
+    model = read_model(folder / "model", offload="disk")
     assert model.hf.hf_device_map == {"": "disk"}
     assert not any(os.listdir(each) for each in folders())
 
 
-def test_no_room_for_weights_that_must_be_written_again(tmp_path):
+def test_no_room_for_weights_that_must_be_written_again(hydrascope, tmp_path, monkeypatch, capsys):
     """As where a disk is full: no file may grow beyond a kilobyte."""
     folder = save_tiny(tmp_path / "model", "mixtral")
-    program = f"""
-import resource, sys
-from hydrascope import cli
-sys.argv = ["hydrascope", "check", {str(folder)!r}, "--offload", "disk"]
-resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
-cli.main()
-"""
-    place = {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", program], env={**os.environ, **place}, capture_output=True, text=True)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert "set TMPDIR to a place with room" in ended.stderr
-    assert not list(tmp_path.glob("hydrascope-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    capsys.readouterr()
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, most))
+    try:
+        code, _, err = hydrascope("check", folder, "--offload", "disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert "set TMPDIR to a place with room" in err
+    gc.collect()
+    assert not folders()

@@ -10,21 +10,33 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from command import Run
-from faults.processes import Process, identical, measured_slowly
+from faults.processes import TEXTS, Process, identical, measured_slowly
 
 from hydrascope import on_ray
 from hydrascope.errors import HydrascopeError
 from hydrascope.on_ray import Share, measured_by_workers
 from hydrascope.precision import precision
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:
+    pytest.skip("needs Ray", allow_module_level=True)
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _token() -> Iterator[None]:
+    """One for all, from the start: Ray reads it once in a process, when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +46,15 @@ def _as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydrascope.starts.precision", precision)
 
 
-def work(out: Path, options: dict[str, Any], marks: Path) -> None:
-    """What a worker does; a file a batch says which of them did it."""
+def work(out: Path, marks: Path, told: Path) -> None:
+    """What a worker does; a file a batch says which of them did it, and it goes on where it is told to."""
 
     def mark() -> None:
         (marks / f"{os.getpid()}.{time.monotonic_ns()}").touch()
+        while not told.exists():
+            time.sleep(0.005)
 
-    measured_slowly(out, {"join": True, **options}, lambda: None, mark)
+    measured_slowly(out, {"join": True}, lambda: None, mark)
 
 
 def batches(marks: Path) -> dict[int, int]:
@@ -49,48 +63,43 @@ def batches(marks: Path) -> dict[int, int]:
     return {process: made.count(process) for process in set(made)}
 
 
-def measured(folder: Path, **options: Any) -> list[str]:
-    """What was said."""
-    said: list[str] = []
-    (folder / "marks").mkdir(exist_ok=True)
-    out = folder / "r.zarr"
-    how: dict[str, Any] = {"address": "local", "workers": 2, "device": "cpu", "say": said.append}
-    measured_by_workers(work, (out, options, folder / "marks"), out, 23, **how)
-    return said
-
-
 def test_one_is_killed_one_joins_and_one_leaves(tmp_path: Path) -> None:
-    """And all ends in the bits of one process."""
-    Process(tmp_path / "whole.zarr").end()
-    marks, out, killed = tmp_path / "marks", tmp_path / "r.zarr", []
+    """Ray starts the killed one again, and all ends in the bits of one process."""
+    marks, told, out, killed = tmp_path / "marks", tmp_path / "told", tmp_path / "r.zarr", list[int]()
+    marks.mkdir()
 
-    def kill() -> None:
-        while not (marks.exists() and batches(marks)):
-            time.sleep(0.005)
-        killed.append(next(iter(batches(marks))))
-        os.kill(killed[0], signal.SIGKILL)
-        # One more comes, and goes.
-        other = Process(out, join=True)
-        os.kill(other.process.pid or 0, signal.SIGINT)
-        other.process.join()
+    def meanwhile() -> None:
+        try:
+            Process(tmp_path / "whole.zarr").end()
+            # In its first batch, where each stands until it is told to go on.
+            while not batches(marks):
+                time.sleep(0.005)
+            killed.append(next(iter(batches(marks))))
+            os.kill(killed[0], signal.SIGKILL)
+            # One more comes, and goes: there are blocks for both.
+            other = Process(out, join=True, hold=1)
+            os.kill(other.process.pid or 0, signal.SIGINT)
+            other.process.join()
+        finally:
+            told.touch()
 
-    beside = threading.Thread(target=kill, daemon=True)
+    beside, said = threading.Thread(target=meanwhile, daemon=True), list[str]()
     beside.start()
-    said = measured(tmp_path)
+    how: dict[str, Any] = {"address": "local", "workers": 1, "device": "cpu", "say": said.append}
+    measured_by_workers(work, (out, marks, told), out, 23, **how)
     beside.join()
-    assert said == ["2 workers under Ray, each with 1 processors and 0 GPUs"]
+    assert len(said) == 1
+    assert said[0].startswith("1 workers under Ray, each with ")
     identical(out, tmp_path / "whole.zarr")
-    assert killed[0] in batches(marks)
-    assert len(batches(marks)) >= 2
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["marks", "r.zarr", "whole.zarr"]
+    # It did nothing but begin one; in its place another did all twelve.
+    assert batches(marks).pop(killed[0]) == 1
+    assert sorted(batches(marks).values()) == [1, 12]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["marks", "r.zarr", "told", "whole.zarr"]
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a cluster of two processors that asks for a token, which all here have."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of two processors that asks for the token."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,11 +108,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         [sys.executable, "-m", "ray.scripts.scripts", *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"127.0.0.1:{port}"
-    for _ in range(60):
+    for _ in range(300):
         with suppress(HydrascopeError):
             on_ray._require_answer(address)
             break
-        time.sleep(1)
+        time.sleep(0.2)
     yield address
     head.terminate()
     head.wait()
@@ -116,7 +125,7 @@ def test_without_its_token_a_cluster_takes_no_work(cluster: str, monkeypatch: py
 
 
 def test_what_answers_and_is_no_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "_ANSWER", 0.5)
+    monkeypatch.setattr(on_ray, "_ANSWER", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -125,23 +134,21 @@ def test_what_answers_and_is_no_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch
             on_ray._require_answer(address)
 
 
-def test_the_command_line(hydrascope: Run, tmp_path: Path, cluster: str) -> None:
-    """In processes of its own: Ray reads a token once in each."""
-    command = ("run", "built-in", "--prompts", "demo", "--limit", 40, "--batch-size", 4, "--patches", 2)
-    one, out = tmp_path / "one.zarr", tmp_path / "r.zarr"
+def test_the_command_line(hydrascope: Run, folder: Path, tmp_path: Path, cluster: str) -> None:
+    prompts, one, out = tmp_path / "prompts.txt", tmp_path / "one.zarr", tmp_path / "r.zarr"
+    prompts.write_text("\n".join(TEXTS))
+    command = ("run", folder / "model", "--prompts", prompts, "--batch-size", 2, "--patches", 2)
     assert hydrascope(*command, "--out", one)[0] == 0
-
-    def on_cluster(*options: object) -> subprocess.CompletedProcess[str]:
-        told = map(str, (*command, "--out", out, "--ray", cluster, *options))
-        return subprocess.run([sys.executable, "-m", "hydrascope", *told], capture_output=True, text=True)
-
-    done = on_cluster("--workers", 2)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "40 prompts measured" in done.stdout
+    code, told, err = hydrascope(*command, "--out", out, "--ray", cluster)
+    assert (code, err) == (0, "")
+    assert "2 workers under Ray" in told
+    assert "23 prompts measured" in told
     identical(out, one)
-    done = on_cluster("--keep", "effects", "--resume")
-    assert done.returncode == 2
-    assert done.stderr == (
+    changed = ("--workers", 1, "--keep", "effects", "--resume")
+    code, told, err = hydrascope(*command, "--out", out, "--ray", cluster, *changed)
+    assert code == 2
+    assert "1 workers under Ray" in told
+    assert err == (
         f"hydrascope: cannot resume {out}: keep was 'patches', now 'effects': give the options of its start, another "
         "place, or overwrite\n"
     )

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def model() -> LanguageModel:
     return speaking()
 
 
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    """For what is measured once for all tests: as in each of them, rounding isn't looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hydrascope.starts.precision", lambda plan, clean: {})
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def whole(model: LanguageModel, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing ended, which is left as it is."""
+    return run(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
+
+
 def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:
     """Let the engine raise `error` once it has measured so many batches."""
     done = iter(range(batches))
@@ -51,22 +66,22 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
     ("ablation", "batches"), [*((Resample(3), batches) for batches in (0, 5, 11)), (Noise(2), 5), (Mean(), 5)]
 )
 def test_an_interrupted_run_goes_on(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int
+    model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int
 ) -> None:
-    run(model, TEXTS, ablation, out=tmp_path / "whole.zarr", batch_size=2)
+    if ablation != OPTIONS["ablation"]:
+        whole = run(model, TEXTS, ablation, out=tmp_path / "whole.zarr", batch_size=2)
     with monkeypatch.context() as patch:
         interrupting(patch, batches, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             run(model, TEXTS, ablation, out=tmp_path / "r.zarr", batch_size=2)
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 8 * (batches // 4)
     assert run(model, TEXTS, ablation, out=tmp_path / "r.zarr", resume=True) == tmp_path / "r.zarr"
-    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+    identical(tmp_path / "r.zarr", whole)
 
 
 def test_a_full_disk_keeps_what_is_measured(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
     written = LocalStore.set
 
     async def full(self: LocalStore, key: str, value: Buffer) -> None:
@@ -80,17 +95,24 @@ def test_a_full_disk_keeps_what_is_measured(
             run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 8
     run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
-    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+    identical(tmp_path / "r.zarr", whole)
+
+
+@pytest.fixture(scope="module")
+def ended(model: LanguageModel, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result of which one block is measured, which is left as it is."""
+    path = tmp_path_factory.mktemp("ended") / "r.zarr"
+    with patch.context() as once:
+        interrupting(once, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(model, TEXTS, **OPTIONS, out=path)
+    return path
 
 
 @pytest.fixture
-def begun(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A result of which one block is measured."""
-    with monkeypatch.context() as patch:
-        interrupting(patch, 4, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
-    return tmp_path / "r.zarr"
+def begun(ended: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(ended, tmp_path / "r.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -153,21 +175,17 @@ def test_weights_count_where_there_is_a_hash_of_them_and_names_do_not(tmp_path: 
         run(named("here", "sha256:2", 1), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
 
 
-def test_a_smaller_batch_may_go_on(model: LanguageModel, begun: Path, tmp_path: Path) -> None:
+def test_a_smaller_batch_may_go_on(model: LanguageModel, whole: Path, begun: Path) -> None:
     """Where the system kills for memory there is no error to catch: a smaller batch must be able to finish."""
     run(model, TEXTS, Resample(3), out=begun, resume=True, batch_size=1)
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
-    found, expected = open_results(begun), open_results(tmp_path / "whole.zarr")
+    found, expected = open_results(begun), open_results(whole)
     assert (found.attrs["batch_size"], found.attrs["block_size"]) == (1, 8)
     np.testing.assert_allclose(found["total"], expected["total"], atol=1e-5)
 
 
-def test_a_complete_result_is_left_as_it_is(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+def test_a_complete_result_is_left_as_it_is(model: LanguageModel, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupting(monkeypatch, 0, AssertionError("nothing is left to measure"))
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    run(model, TEXTS, **OPTIONS, out=whole, resume=True)
 
 
 def test_a_result_is_touched_only_on_request(model: LanguageModel, begun: Path) -> None:
@@ -208,11 +226,10 @@ def test_what_is_no_result_is_never_touched(model: LanguageModel, tmp_path: Path
 
 
 def test_just_the_damaged_blocks_are_measured_again(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of a run that isn't at its end, to the bits that were there."""
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "whole.zarr")
-    shutil.copytree(tmp_path / "whole.zarr", tmp_path / "r.zarr")
+    shutil.copytree(whole, tmp_path / "r.zarr")
     damaged = {name: (tmp_path / "r.zarr" / name).read_bytes() for name in ("total/c/0/1/0/0", "scale/c/2/0/0")}
     (tmp_path / "r.zarr" / "total/c/0/1/0/0").write_bytes(b"damaged")
     (tmp_path / "r.zarr" / "scale/c/2/0/0").unlink()
@@ -226,7 +243,7 @@ def test_just_the_damaged_blocks_are_measured_again(
         # The last block is of four batches.
         interrupting(patch, 4, AssertionError("what is whole is not measured again"))
         run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
-    identical(tmp_path / "r.zarr", tmp_path / "whole.zarr")
+    identical(tmp_path / "r.zarr", whole)
     assert damaged == {name: (tmp_path / "r.zarr" / name).read_bytes() for name in damaged}
 
 

@@ -19,7 +19,21 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.variables import KNOWN, MEASURED
 
 
-@settings(deadline=None, max_examples=6)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole result, which is left as it is."""
+    path = tmp_path_factory.mktemp("whole") / "r.zarr"
+    stored(path)
+    return path
+
+
+@pytest.fixture
+def path(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "r.zarr"))
+
+
+@settings(deadline=None, max_examples=4)
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 5), st.sampled_from(["float32", "float64"]))
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, prompts: int, patches: int, block: int, dtype: str
@@ -47,9 +61,8 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     assert opened.sel(ablated="mlp.0", component="attn.1")["downstream"]
 
 
-def test_everything_says_what_it_is_in_which_unit(tmp_path: Path) -> None:
-    stored(tmp_path / "r.zarr")
-    for opened in (xr.open_zarr(tmp_path / "r.zarr"), store.open_results(tmp_path / "r.zarr")):
+def test_everything_says_what_it_is_in_which_unit(whole: Path) -> None:
+    for opened in (xr.open_zarr(whole), store.open_results(whole)):
         assert set(opened.variables) == set(MEASURED) | set(KNOWN)
         for name, variable in opened.variables.items():
             assert variable.attrs.keys() == {"long_name", "units"}, name
@@ -93,9 +106,8 @@ def chunk(path: Path, name: str) -> Path:
     return sorted(file for file in (path / name / "c").rglob("*") if file.is_file())[0]
 
 
-def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
-    stored(tmp_path / "r.zarr")
-    for file in (tmp_path / "r.zarr").rglob("zarr.json"):
+def test_nothing_in_it_is_a_pickle(whole: Path) -> None:
+    for file in whole.rglob("zarr.json"):
         assert "pickle" not in file.read_text()
 
 
@@ -121,9 +133,7 @@ def test_an_interrupted_run_gives_what_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["unembed_ablated", "patch_prompt", "imbalance", "text", "downstream", "ablated"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "delete", "metadata"])
-def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
-    path = tmp_path / "r.zarr"
-    stored(path)
+def test_damage_is_named(path: Path, name: str, damage: str) -> None:
     first = chunk(path, name)
     content = first.read_bytes()
     if damage == "truncate":
@@ -146,9 +156,8 @@ def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_piece_in_the_place_of_another_is_named(tmp_path: Path) -> None:
+def test_a_piece_in_the_place_of_another_is_named(path: Path, tmp_path: Path) -> None:
     """A chunk over another of its variable or of another one, a block's checksums over another's, another run's."""
-    stored(tmp_path / "r.zarr")
     stored(tmp_path / "twin.zarr")
     for source, target, message in (
         ("r.zarr/total/c/0/0/0/0", "total/c/0/1/0/0", "total/c/0/1/0/0 is not what was written"),
@@ -159,12 +168,12 @@ def test_a_piece_in_the_place_of_another_is_named(tmp_path: Path) -> None:
         ("r.zarr/zarr.json", "checksums/3/zarr.json", "checksums/3/zarr.json is of another run or block"),
         ("twin.zarr/zarr.json", "zarr.json", "checksums/zarr.json is of another run or block"),
     ):
-        path = tmp_path / "damaged.zarr"
-        shutil.copytree(tmp_path / "r.zarr", path)
-        shutil.copy(tmp_path / source, path / target)
+        damaged = tmp_path / "damaged.zarr"
+        shutil.copytree(path, damaged)
+        shutil.copy(tmp_path / source, damaged / target)
         with pytest.raises(HydrascopeError, match=f"damaged.zarr is damaged.*{message}"):
-            store.open_results(path).load()
-        shutil.rmtree(path)
+            store.open_results(damaged).load()
+        shutil.rmtree(damaged)
 
 
 def test_what_is_not_listed_is_not_read(tmp_path: Path) -> None:
@@ -191,9 +200,7 @@ def test_what_is_not_listed_is_not_read(tmp_path: Path) -> None:
         ({}, r"is no hydrascope result, or its zarr\.json is damaged"),
     ],
 )
-def test_changed_attributes_are_refused(tmp_path: Path, attributes: Any, message: str) -> None:
-    path = tmp_path / "r.zarr"
-    stored(path)
+def test_changed_attributes_are_refused(path: Path, attributes: Any, message: str) -> None:
     root = json.loads((path / "zarr.json").read_text())
     root["attributes"] = {**root["attributes"], **attributes} if attributes else attributes
     (path / "zarr.json").write_text(json.dumps(root))
@@ -213,37 +220,33 @@ def test_a_broken_zarr_json_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["zarr.json", "checksums/0/zarr.json", "total/c/0/0/0/0", "text/c/0"])
 @pytest.mark.parametrize("what", ["pipe", "device"])
-def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path: Path, name: str, what: str) -> None:
-    stored(tmp_path / "r.zarr")
-    file = tmp_path / "r.zarr" / name
+def test_a_pipe_is_not_waited_for_and_a_device_not_read(path: Path, name: str, what: str) -> None:
+    file = path / name
     file.unlink()
     if what == "pipe":
         os.mkfifo(file)
     else:
         file.symlink_to("/dev/null")
     with pytest.raises(HydrascopeError, match="damaged"):
-        store.open_results(tmp_path / "r.zarr")
+        store.open_results(path)
 
 
-def test_what_is_no_longer_a_file_when_it_is_read(tmp_path: Path) -> None:
-    stored(tmp_path / "r.zarr")
-    read = store.open_results(tmp_path / "r.zarr")
-    chunk = tmp_path / "r.zarr/total/c/0/0/0/0"
+def test_what_is_no_longer_a_file_when_it_is_read(path: Path) -> None:
+    read = store.open_results(path)
+    chunk = path / "total/c/0/0/0/0"
     chunk.unlink()
     chunk.symlink_to("/dev/zero")
     with pytest.raises(HydrascopeError, match="total cannot be read"):
         read["total"].load()
 
 
-def test_what_may_not_be_read_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored(tmp_path / "r.zarr")
-
+def test_what_may_not_be_read_is_said_to_be(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", closed)
     with pytest.raises(HydrascopeError, match=r"cannot read .*r\.zarr \(Permission denied\)"):
-        store.open_results(tmp_path / "r.zarr")
+        store.open_results(whole)
 
 
 def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -268,9 +271,7 @@ def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
         (3, "holds format 3, and this hydrascope reads 2: use a newer one"),
     ],
 )
-def test_another_format_is_refused(tmp_path: Path, version: Any, message: str) -> None:
-    path = tmp_path / "r.zarr"
-    stored(path)
+def test_another_format_is_refused(path: Path, version: Any, message: str) -> None:
     root = json.loads((path / "zarr.json").read_text())
     root["attributes"]["format"] = version
     (path / "zarr.json").write_text(json.dumps(root))

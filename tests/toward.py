@@ -33,9 +33,9 @@ class Toward:
         return hs.Patches(whole.sources, values)
 
 
-def total(model: hs.LanguageModel, ablation: hs.Ablation, **options) -> np.ndarray:
+def total(model: hs.LanguageModel, ablation: hs.Ablation, prompts=PROMPTS, **options) -> np.ndarray:
     """[readout, prompt, ablated] the mean total effect, by plain forward passes."""
-    return hs.sweep(model, PROMPTS, ablation, engine="reference", **options)["total"].mean("patch").values
+    return hs.sweep(model, prompts, ablation, engine="reference", **options)["total"].mean("patch").values
 
 
 def slope(model: hs.LanguageModel, ablation: hs.Ablation, step: float, **options) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_a_patch_that_changes_nothing_has_no_effect(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 9), min_size=3, max_size=4),
     size=st.integers(1, 7),

@@ -36,7 +36,7 @@ def test_by_definition_from_passes_without_each_block(case):
     for block in range(3):
         handles = without(model, block)
         # A patch at a time: absolute values are taken of each. Zero is one patch alone.
-        one = atp(model, PROMPTS, hs.Zero(), **options)["estimate"]
+        one = atp(hs.LanguageModel(model.hf), PROMPTS, hs.Zero(), **options)["estimate"]
         # What the block itself adds is held, whichever of its parts is ablated.
         passes.append(one.where(one["ablated_layer"] != block, 0).values)
         for handle in handles:

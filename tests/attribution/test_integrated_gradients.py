@@ -19,24 +19,26 @@ CHOOSING = {"mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"}
 def test_completeness(case):
     options = {"ablate": "layers,head.1.2", "at": [-1, -2]}
     ablation = Toward(hs.Resample(1), 0.5)
-    exact = total(shared(case), ablation, **options)
-    found = integrated_gradients(shared(case), PROMPTS, ablation, steps=32, **options)["estimate"].values
+    exact = total(shared(case), ablation, PROMPTS[:2], **options)
+    found = integrated_gradients(shared(case), PROMPTS[:2], ablation, steps=32, **options)["estimate"].values
     # The kinks of ReLU are integrated less well.
     tolerance = 2e-2 if case == "opt" else 2e-3
     np.testing.assert_allclose(found, exact, atol=tolerance * abs(exact).max(), rtol=0)
 
 
-@settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 99), at=st.sampled_from(["last", "all"]), readout=st.sampled_from(["target", 7]))
-def test_the_error_falls_with_the_square_of_the_steps(seed, at, readout):
+@pytest.mark.parametrize("at", ["last", "all"])
+@settings(max_examples=2, deadline=None)
+@given(seed=st.integers(0, 99))
+def test_the_error_falls_with_the_square_of_the_steps(at, seed):
     ablation = Toward(hs.Zero() if at == "all" else hs.Resample(2, seed=seed), 0.3)
-    options = {"ablate": "mlp,heads.1,neuron.0.2", "at": at, "readouts": [hs.Logit(readout)]}
-    exact = total(shared("gpt2"), ablation, **options)
+    options = {"ablate": "mlp,heads.1,neuron.0.2", "at": at, "readouts": [hs.Logit(), hs.Logit(7)]}
+    prompts = PROMPTS[1:]
+    exact = total(shared("gpt2"), ablation, prompts, **options)
     coarse, fine = (
-        abs(integrated_gradients(shared("gpt2"), PROMPTS, ablation, steps=n, **options)["estimate"].values - exact)
+        abs(integrated_gradients(shared("gpt2"), prompts, ablation, steps=n, **options)["estimate"].values - exact)
         for n in (8, 32)
     )
-    assert fine.max() < coarse.max() / 10
+    assert (fine.max((1, 2)) < coarse.max((1, 2)) / 10).all()
     assert fine.max() < 1e-4
 
 

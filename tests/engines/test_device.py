@@ -5,22 +5,26 @@ operations of a sweep are looked at one by one.
 """
 
 import copy
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from asked import heads, neurons, request, several_readouts
-from tiny import CONFIGS, tiny
+from tiny import CONFIGS, shared, tiny
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from hydrascope.components import Component
 from hydrascope.engines import wavefront
 from hydrascope.model import LanguageModel
 from hydrascope.readouts import Readouts, Tokens
 
-FAST = [case for case in CONFIGS if tiny(case).anatomy.fast]
+FAST = [case for case in CONFIGS if shared(case).anatomy.fast]
+#: Every architecture at several positions, and some at one: it is shared that an architecture has nothing to do with.
+PLACED = [(case, "span") for case in FAST]
+PLACED += [(case, "last") for case in ("gpt2", "llama", "gpt_neox", "gemma2", "mixtral", "deepseek_v3", "gpt_oss")]
 RUNS = ["attn.0", "mlp.1", "head.1.2", "attn.0|mlp.1", "head.0.1|query.1.2", "attn.0+mlp.2"]
 #: In which one layer alone may react, all of it or some of its heads.
 ASIDES = [
@@ -36,9 +40,19 @@ class OneDevice(TorchDispatchMode):
     """Within it, no operation but a copy takes tensors of two devices; wrapped numbers may stand anywhere."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        devices = {each.device.type for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and each.ndim}
+        kwargs = kwargs or {}
+        devices = {each.device.type for each in tensors((*args, *kwargs.values())) if each.ndim}
         assert len(devices) < 2 or func in COPIES, f"{func} takes tensors of {devices}"
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def tensors(given: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among what an operation is given, which may be lists of them."""
+    for each in given:
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from tensors(each)
 
 
 def on_meta(hf: Any) -> Any:
@@ -52,14 +66,18 @@ def on_meta(hf: Any) -> Any:
     return hf
 
 
-@pytest.mark.parametrize("at", ["last", "span"])
-@pytest.mark.parametrize("case", FAST)
+def some_units(model: LanguageModel) -> tuple[Component, ...]:
+    """A head and a neuron of every layer that has them."""
+    return (*heads(model)[1::4], *neurons(model)[::2])
+
+
+@pytest.mark.parametrize(("case", "at"), PLACED)
 def test_a_sweep_stays_on_its_device(case: str, at: str) -> None:
     # transformers multiplies experts in groups on the meta device, which takes bfloat16 there.
     real = tiny(case, torch.bfloat16)
     model = LanguageModel(on_meta(real.hf), name=case)
     runs = RUNS if real.parallel else RUNS + ASIDES
-    asked = request(real, runs, (5, 7), at, units=(*heads(real), *neurons(real)), metrics=METRICS)
+    asked = request(real, runs, (5, 7), at, units=some_units(real), metrics=METRICS)
     spoken = Tokens([1, 2], [3, 4], [5, 6])
     asked = replace(asked, readouts=Readouts.of(model, several_readouts(model), spoken, range(2)), routines={})
     with OneDevice():

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import dispatch_model
-from asked import assert_same, heads, neurons, request, several_readouts
-from test_device import ASIDES, METRICS, RUNS, OneDevice
+from asked import assert_same, request, several_readouts
+from test_device import ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
 from tiny import CONFIGS, tiny, tolerance
 
 from hydrascope.attribution.gradients import require_gradients
@@ -20,8 +20,6 @@ from hydrascope.engines import ENGINES, Request, reference, wavefront
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.readouts import Readouts, Tokens
-
-FAST = [case for case in CONFIGS if tiny(case).anatomy.fast]
 
 
 class SeveralDevices(OneDevice):
@@ -52,16 +50,14 @@ def spread(case: str, second: str, dtype: torch.dtype = torch.bfloat16) -> Langu
     return LanguageModel(dispatch_model(model.hf, places, "cpu"), name=case)
 
 
-def asked(model: LanguageModel, runs: list[str], at: str) -> Request:
-    units = (*heads(model), *neurons(model))
-    found = request(model, runs, (5, 7), at, units=units, metrics=METRICS)
-    spoken = Tokens([1, 2], [3, 4], [5, 6])
-    readouts = Readouts.of(model, several_readouts(model), spoken, range(2))
+def asked(model: LanguageModel, runs: list[str], at: str, lengths: tuple[int, ...] = (5, 7)) -> Request:
+    found, count = request(model, runs, lengths, at, units=some_units(model), metrics=METRICS), len(lengths)
+    spoken = Tokens([1, 2][:count], [3, 4][:count], [5, 6][:count])
+    readouts = Readouts.of(model, several_readouts(model, count), spoken, range(count))
     return replace(found, readouts=readouts)
 
 
-@pytest.mark.parametrize("at", ["last", "span"])
-@pytest.mark.parametrize("case", FAST)
+@pytest.mark.parametrize(("case", "at"), PLACED)
 def test_every_operation_is_on_one_device(case: str, at: str) -> None:
     model = spread(case, "meta")
     assert {device.type for device in model.devices} == {"cpu", "meta"}
@@ -77,7 +73,8 @@ def test_by_plain_forward_passes_too(case: str) -> None:
     model = spread(case, "meta")
     runs = [run for run in RUNS if model.anatomy.fast or "query" not in run]
     with SeveralDevices():
-        found = reference.measure(model, asked(model, runs, "span"))
+        # Each prompt is run alone: one is all.
+        found = reference.measure(model, asked(model, runs, "span", (7,)))
     assert found.run_logit.device.type == "cpu"
 
 

@@ -75,7 +75,7 @@ def runs_with_inputs(draw, model: LanguageModel) -> Run:
 
 
 @pytest.mark.parametrize("case", FAST)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     data=st.data(),
     lengths=lengths,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope.components import Component, Run
@@ -64,6 +64,7 @@ def written(plan: Schedule, branch: int) -> Overrides:
     return own if branch == 0 else own | written(plan, plan.branches[branch].parent)
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_every_run_writes_what_it_is_asked_to(asked):
     model, runs = asked
@@ -73,6 +74,7 @@ def test_every_run_writes_what_it_is_asked_to(asked):
         assert written(plan, branch) == wanted(model, run)
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_parents_start_earlier_and_write_before_their_children_start(asked):
     model, runs = asked
@@ -87,6 +89,7 @@ def test_parents_start_earlier_and_write_before_their_children_start(asked):
         assert len(written(plan, number)) == len(branch.own) + len(written(plan, branch.parent))
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_no_branch_is_made_twice_and_none_for_nobody(asked):
     model, runs = asked
@@ -99,6 +102,7 @@ def test_no_branch_is_made_twice_and_none_for_nobody(asked):
         assert needed.count(branch) or parents.count(branch) > 1
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans(), st.data())
 def test_what_one_layer_alone_may_answer_is_read_aside(asked, data):
     """In rows that are on their way before its layer, and in which everything below it is as it is in the base."""
@@ -115,6 +119,7 @@ def test_what_one_layer_alone_may_answer_is_read_aside(asked, data):
         assert early <= written(plan, aside.source)
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_turns_say_what_joins_and_what_writes_where(asked):
     """Every branch joins once at each layer of the stage at which it starts, and branches join in their order."""
@@ -179,6 +184,7 @@ def cost(model: Depth, kept: list[frozenset]) -> int:
     return total
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_beginnings_are_shared_only_where_that_saves_more_than_it_costs(asked):
     model, runs = asked

@@ -46,7 +46,7 @@ class Ended:
 
 def ended(arguments: Sequence[str], folder: Path) -> Ended:
     """`hydrascope` with these arguments; what it says passes through `folder`."""
-    said = [folder / name for name in ("out", "err", "seconds")]
+    said = [folder / f"said.{name}" for name in ("out", "err", "seconds")]
     process = PROCESSES.Process(target=_command, args=(list(arguments), said))
     process.start()
     process.join(WAITED)

@@ -4,12 +4,9 @@ import random
 import shutil
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
-from faults.processes import TEXTS, Process, identical
-from hydrascope.errors import HydrascopeError
-from hydrascope.store import read_attributes
+from faults.processes import Process, identical
 
 
 def kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
@@ -19,8 +16,8 @@ def kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     begin = time.monotonic()
     assert first.end() == ""
     length, found = time.monotonic() - begin, Counter[str]()
-    while not _is_begun(half):
-        Process(half, overwrite=half.exists()).kill(length * 0.7)
+    # In its second block.
+    assert Process(half, hold=6).kill(0)
     before = {"run": None, "resume": half, "overwrite": whole, "join": None}
     while found.total() < count:
         scene = tuple(before)[found.total() % len(before)]
@@ -43,10 +40,3 @@ def kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
         assert [file.name for file in room.iterdir()] == ["r.zarr"]
         shutil.rmtree(room)
     return found
-
-
-def _is_begun(path: Path) -> bool:
-    """Whether a part of a result is measured, and not all."""
-    with suppress(HydrascopeError):
-        return 0 < read_attributes(path)["measured"] < len(TEXTS)
-    return False

@@ -23,8 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 from faults.disk import watched
-from faults.writes import SCENES, finish, kept
-from hydrascope.places import recover
+from faults.writes import SCENES, finish
 from hydrascope.writing import Writer
 
 #: A file or a folder, whatever it is called: numbered as it was first seen.
@@ -247,14 +246,12 @@ def power_failures(folder: Path, scene: str, recorded: Recorded, count: int, see
         made(room, *left(recorded, moment, drawn))
         # What was moved away is never taken for another's.
         assert all((old.parent / "of").read_bytes() == b"r.zarr" for old in room.glob(".hydrascope-*/old"))
-        recover(room / "r.zarr")
-        result, measured = kept(room / "r.zarr")
+        result, measured = finish(room, scene)
         assert measured >= promised, f"{promised} prompts were said to be kept, and {measured} are"
         # What was damaged before is, until it is measured again.
         assert result != "damaged" or (scene in ("resume", "join again") and not promised), (
             "what was not synced counts as measured"
         )
-        finish(room, scene)
         found[result] += 1
         shutil.rmtree(room)
     return found

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from tiny import tiny, tiny_tokenizer
 
-from hydrascope import plan
+from hydrascope import plan, workers
 from hydrascope.ablation import Resample
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.errors import HydrascopeError
@@ -46,11 +46,12 @@ def measured_slowly(
     torch.set_num_threads(1)
 
     def slowly(model: LanguageModel, request: Request) -> Readings:
-        time.sleep(0.02)
+        time.sleep(0.01)
         batch()
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
+    workers._PATIENCE = 0.02
     model = speaking()
     ready()
     run(model, TEXTS, **{**OPTIONS, **options}, out=out)

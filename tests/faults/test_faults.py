@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 def test_no_damage_is_silent(tmp_path: Path) -> None:
-    found = damages(tmp_path, 150)
+    found = damages(tmp_path, 80)
     assert not [outcome for outcome in found if set(outcome) & set(BAD)], found
     assert {kind for kind, opened, _ in found if opened == "refused"} == {kind.__name__ for kind in KINDS} - {"foreign"}
     assert {resumed for *_, resumed in found} == {"mended", "refused"}
@@ -26,7 +26,7 @@ def test_no_damage_is_silent(tmp_path: Path) -> None:
 
 def test_every_input_ends_in_success_or_in_one_line(tmp_path: Path) -> None:
     bad = []
-    found = inputs.inputs(tmp_path, 20, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)
+    found = inputs.inputs(tmp_path, 10, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)
     assert not bad
     assert {kind for kind, _ in found} == {kind.__name__ for kind in inputs.KINDS}
     assert {outcome for _, outcome in found} == {"fine", "one line"}

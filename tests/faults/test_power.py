@@ -15,7 +15,7 @@ from hydrascope.errors import HydrascopeError
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_power_failure_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path, scene: str) -> None:
     recorded = recorded_scene(tmp_path / "recorded", scene)
-    found = power_failures(tmp_path, scene, recorded, 25)
+    found = power_failures(tmp_path, scene, recorded, 12)
     assert found.keys() <= {"none", "new", "old", "damaged"}
     # What is put back is there whatever happens.
     assert len(found) >= 2 or found.keys() == {"old"}
@@ -29,7 +29,7 @@ def test_a_power_failure_at_any_moment_loses_nothing_that_was_kept(tmp_path: Pat
 def test_had_nothing_been_synced_it_would_be_noticed(tmp_path: Path, scene: str, folders: bool) -> None:
     recorded = recorded_scene(tmp_path / "recorded", scene).forgetting(folders)
     with pytest.raises((AssertionError, HydrascopeError, FileNotFoundError)):
-        power_failures(tmp_path, scene, recorded, 100)
+        power_failures(tmp_path, scene, recorded, 100, seed=6)
 
 
 def test_what_may_be_left_of_a_file_that_is_moved_over_another() -> None:

@@ -137,11 +137,11 @@ def faulty_writes(folder: Path, scene: str, fault: str, count: int | None = None
     return found
 
 
-def finish(room: Path, scene: str) -> None:
-    """Go on; whatever is there on the way is right."""
+def finish(room: Path, scene: str) -> tuple[str, int]:
+    """Go on; whatever is there on the way is right. What was there, as `kept` says."""
     path = room / "r.zarr"
     recover(path)
-    result, _ = kept(path)
+    result, measured = kept(path)
     if scene in ("overwrite", "put back"):
         assert result != "none", "neither the old result nor the new one is there"
     if result == "old":
@@ -150,6 +150,7 @@ def finish(room: Path, scene: str) -> None:
         resumed(path)
     assert _measured(path).identical(NEW)
     assert [file.name for file in room.iterdir()] == ["r.zarr"]
+    return result, measured
 
 
 def kept(path: Path) -> tuple[str, int]:
