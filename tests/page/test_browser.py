@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from opened import FEW, rows_of, saved
-from reading import PARTS, cell, drawn, layers, numbers
+from reading import PARTS, SIGMA, cell, drawn, layers, numbers
 
 from hydrascope import measures
 from hydrascope.summary import sentences, summarise
@@ -48,6 +48,32 @@ def test_choosing_a_part_changes_all_views(opened, file, results):
         np.testing.assert_allclose(shown, [-direct[row], -total[row], (total - direct)[row]], atol=0.006)
     kept = rows_of(saved(page, "Save the table as CSV"))
     np.testing.assert_allclose([float(row["restored"]) for row in kept], total - direct, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", SIGMA)
+def test_ce_on_de_is_chosen(opened, file, results, sigma):
+    """As in the paper's Figure 7; what can't be told says so."""
+    page = opened(f"{file}#part=attn.2&sigma={sigma}")
+    drawn(page, lambda: page.get_by_label("Points").select_option(label="CE on DE"))
+    assert page.locator("#scatter h3").text_content() == "CE on DE (Figure 7) of attn.2, a point a prompt"
+    assert page.locator("#scatter figcaption p").text_content() == f"Readout: logit, {measures.SIGMA_NAME[sigma]}."
+    effects = measures.per_prompt(results, "logit", sigma)
+    direct, compensated = (
+        each.sel(ablated="attn.2").values
+        for each in (effects["contribution"], measures.compensation(effects)["compensation"])
+    )
+    rows = rows_of(saved(page, "Save the prompts as CSV"))
+    np.testing.assert_allclose([float(row["DE"]) for row in rows], direct, rtol=1e-5)
+    np.testing.assert_allclose([float(row["CE"]) for row in rows], compensated, rtol=1e-5, atol=1e-6)
+    assert {row["sigma"] for row in rows} == {sigma}
+    assert page.locator("#scatter .point").count() == 40
+    page.locator("#scatter .plot").focus()
+    page.keyboard.press("Home")
+    said = numbers(page.locator("#live").text_content())
+    np.testing.assert_allclose(said, [direct.min(), compensated[direct.argmin()]], atol=0.006)
+    assert "points=CE+on+DE" in page.url
+    drawn(page, lambda: page.locator("#part").select_option(label="mlp.3"))
+    assert page.locator("#scatter .fit").count() == 0
 
 
 def test_a_prompt_is_chosen_everywhere(opened, file, results):

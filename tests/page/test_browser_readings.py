@@ -56,7 +56,7 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     (part,) = (each for each in found.parts if each.ablated == "attn.2")
     shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
     assert after["said"].endswith(f"by {shares}, at {name}.")
-    assert after["read"] == [f"Readout: logit, at {name}"] * 2
+    assert after["read"] == [*[f"Readout: logit, at {name}"] * 2, "Readout: logit"]
     sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)
     for row in after["matrix"]:
         expected = sure.sel(ablated=row["ablated"], component=row["responding layer"]).values

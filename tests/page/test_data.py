@@ -150,7 +150,8 @@ def test_no_patches_where_there_is_one_or_means_alone_were_kept(results):
 def test_what_does_not_depend_on_sigma_is_there_once(page):
     described, chunks = page
     of_one = [name.removeprefix("0.") for name in chunks if name.startswith("0.")]
-    each = ["ablated.mean", *(f"{kind}.{part}" for kind in ("ablated", "patches") for part in range(9)), "picture"]
+    by_part = (f"{kind}.{part}" for kind in ("ablated", "patches") for part in range(9))
+    each = ["ablated.mean", *by_part, "picture", "figure7"]
     assert sorted(of_one) == sorted(["intact", "intact.mean", "amounts", *(f"{s}.{a}" for s in WRITTEN for a in each)])
     assert [each["name"] for each in described["readings"]] == list(WRITTEN)
 
@@ -190,14 +191,47 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
         assert sum("Restored" in " ".join(each) for each in told["parts"]) > 2
 
 
+def lines(page, scatter=0, readout=0, reading=0):
+    return page[0]["readouts"][readout]["readings"][reading]["scatters"][scatter]["lines"]
+
+
+def is_of(line, x, y):
+    """The least-squares line of y on x, from end to end."""
+    slope, intercept = np.polyfit(x, y, 1)
+    ends = np.array([x.min(), x.max()])
+    np.testing.assert_allclose(line["ends"], np.stack([ends, intercept + slope * ends], 1), rtol=1e-4, atol=1e-6)
+    assert line["slope"].startswith(f"{round(slope, 2) + 0.0:.2f}".replace("-", "−"))
+
+
 def test_the_line_of_restored_on_removed(results, page):
     at = results.isel(readout=0)
-    for name, fit in zip(names(page, "parts"), page[0]["readouts"][0]["fits"], strict=True):
+    for name, line in zip(names(page, "parts"), lines(page), strict=True):
         total, direct = (at[each].sel(ablated=name).astype(float).mean("patch").values for each in ("total", "direct"))
-        slope, intercept = np.polyfit(-direct, total - direct, 1)
-        ends = np.array([(-direct).min(), (-direct).max()])
-        np.testing.assert_allclose(fit["line"], np.stack([ends, intercept + slope * ends], 1), rtol=1e-4, atol=1e-6)
-        assert fit["slope"].startswith(f"{round(slope, 2) + 0.0:.2f}".replace("-", "−"))
+        is_of(line, -direct, total - direct)
+    assert lines(page) == lines(page, reading=1)
+
+
+@pytest.mark.parametrize(("readout", "sigma"), [(0, "clean"), (0, "own"), (1, "own")])
+def test_ce_on_de(results, page, readout, sigma):
+    described, chunks = page
+    scatter = described["readouts"][readout]["readings"][list(WRITTEN).index(sigma)]["scatters"][1]
+    assert (scatter["name"], scatter["sigma"], scatter["rows"]) == ("CE on DE", sigma, [0, 1])
+    at = results.isel(readout=readout).astype(float, keep_attrs=True)
+    points = decoded(described["arrays"], chunks, scatter["array"])
+    places = zip(names(page, "parts"), scatter["lines"], *points, strict=True)
+    for name, line, direct, compensated in places:
+        np.testing.assert_allclose(direct, at["unembed"].sel(component=name), rtol=1e-6)
+        layers = names(page, "components")
+        below = [layer for layer in layers if bool(results["downstream"].sel(ablated=name, component=layer))]
+        after, before = (
+            values.sel(component=below) for values in (at[WRITTEN[sigma]].sel(ablated=name), at["unembed"])
+        )
+        expected = (after - before).sum("component").values
+        np.testing.assert_allclose(compensated, expected, rtol=1e-4, atol=1e-5)
+        if below:
+            is_of(line, direct, expected)
+        else:
+            assert line is None
 
 
 def test_it_opens_at_the_part_of_the_verdict(results, page):
@@ -278,13 +312,13 @@ def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs,
     assert described["parts"] == expected["parts"]
     kept = decoded(described["arrays"], chunks, "0.amounts")
     np.testing.assert_allclose(kept, decoded(expected["arrays"], of_plain, "0.amounts"), atol=1e-5)
-    fits, of_whole = (each["readouts"][0]["fits"] for each in (described, expected))
+    found, of_whole = lines((described,)), lines((expected,))
     told, whole = (each["readouts"][0]["readings"][0] for each in (described, expected))
     assert [said[0] for said in told["parts"]] == [said[0] for said in whole["parts"]]
     # What is restored is said to the same digits; by whom only where that is known.
     for said, full in zip(told["parts"], whole["parts"], strict=True):
         assert said[1].removesuffix(".") == full[1].partition("; by ")[0].removesuffix(".")
-    assert [fit["slope"] for fit in fits] == [fit["slope"] for fit in of_whole]
+    assert [line["slope"] for line in found] == [line["slope"] for line in of_whole]
 
 
 def test_what_was_not_kept_is_not_shown(pairs):
@@ -316,7 +350,8 @@ def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
     (told,) = described["readouts"][0]["readings"]
     assert told["sigma"] is None
     assert (told["verdicts"], told["warnings"], told["caption"]) == ([], [], "logit")
-    assert described["readouts"][0]["fits"] == expected["readouts"][0]["fits"]
+    assert lines((described,)) == lines((expected,))
+    assert [each["name"] for each in told["scatters"]] == ["restored on removed"]
     full = expected["readouts"][0]["readings"][0]["parts"]
     assert [said[0] for said in told["parts"]] == [said[0] for said in full]
     assert described["parts"][described["start"]]["name"] == "attn.3"
@@ -352,7 +387,8 @@ def test_where_nothing_is_removed_directly():
     assert told["verdicts"] == []
     assert "nothing is removed directly" in told["warnings"][0]
     assert f"{lost:.2f}".replace("-", "−") in told["parts"][0][0]
-    assert readout["fits"] == [None]
+    # What it adds at the last position isn't what is ablated.
+    assert [(each["name"], each["lines"]) for each in told["scatters"]] == [("restored on removed", [None])]
 
 
 def test_an_unfinished_run_is_marked(results):
@@ -368,4 +404,4 @@ def test_one_prompt_has_no_bounds(results):
     mean, *bounds = decoded(described["arrays"], chunks, "0.own.picture")
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()
-    assert described["readouts"][0]["fits"] == [None] * 9
+    assert lines((described,)) == lines((described,), scatter=1) == [None] * 9

@@ -1,7 +1,7 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,22 +22,15 @@ from hydrascope.measures import (
     outcome,
     per_prompt,
     readings,
-    regression,
 )
 from hydrascope.page.arrays import Arrays
 from hydrascope.page.pairs import interaction_picture
 from hydrascope.page.pictures import Picture, mediated, response, sigma_of
+from hydrascope.page.scatters import ce_on_de, figure7, restored_on_removed
 from hydrascope.page.texts import NOT_KEPT, notes, words, words_alone
 from hydrascope.page.tokens import keep_tokens
 from hydrascope.page.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
-from hydrascope.summary import (
-    Interval,
-    Summary,
-    clearest,
-    run_in_words,
-    summarise,
-    written,
-)
+from hydrascope.summary import Summary, clearest, run_in_words, summarise
 
 #: Columns of the table of prompts, as `measures.outcome` names them.
 AMOUNTS = ("removed", "lost", "restored")
@@ -171,31 +164,50 @@ def _views(
         keep_intact(effects, prefix, arrays)
     arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
     still = [_kept(picture, f"{prefix}picture.{place}", arrays) for place, picture in enumerate(others)]
+    restored = restored_on_removed(samples, effects.attrs["readout"], source.bootstrap)
+    plotted = {
+        "array": f"{prefix}amounts",
+        "rows": [AMOUNTS.index(name) for name in restored.names],
+        **asdict(restored),
+    }
     return {
         "name": effects.attrs["readout"],
         "unit": unit(effects),
         "clean": [float(value) for value in effects["logit"].values],
-        "fits": _fits(samples, source.bootstrap),
         "readings": [
-            {**said[sigma], **_reading(source, each, still, f"{prefix}{sigma}.")} for sigma, each in read.items()
+            {**said[sigma], **_reading(source, each, still, plotted, f"{prefix}{sigma}.")}
+            for sigma, each in read.items()
         ],
     }
 
 
-def _reading(source: _Source, effects: xr.Dataset, still: list[dict[str, Any]], prefix: str) -> dict[str, Any]:
-    """What the page shows of one readout under one reading of σ; `still` are the matrices that don't depend on it."""
-    pictures = [*still]
+def _reading(
+    source: _Source, effects: xr.Dataset, still: list[dict[str, Any]], restored: dict[str, Any], prefix: str
+) -> dict[str, Any]:
+    """What the page shows of one readout under one reading of σ.
+
+    Args:
+        still: the matrices that don't depend on it; `restored`: the scatter that doesn't.
+    """
+    pictures, scatters = [*still], [restored]
     if _keeps_traces(effects):
         keep_ablated(effects, prefix, source.arrays)
         keep_patches(source.results.isel(prompt=slice(source.patched)), effects, prefix, source.arrays)
         responding = _kept(response(effects, source.bootstrap), f"{prefix}picture", source.arrays)
         # Of pairs the page opens with what they do to each other.
         pictures.insert(len(still) if source.results.attrs.get("experiment") else 0, responding)
+    # Where only positions before the last are ablated, DE isn't of what is ablated.
+    if _keeps_traces(effects) and effects["direct"].any():
+        amounts, name = figure7(effects), f"{prefix}figure7"
+        compensated = ce_on_de(amounts, effects, source.bootstrap)
+        source.arrays.add(name, _stack(amounts, compensated.names, ("ablated", "prompt")))
+        scatters.append({"array": name, "rows": [0, 1], **asdict(compensated)})
     return {
         "prefix": prefix,
         "sigma": sigma_of(effects),
         "caption": caption(effects),
         "pictures": pictures,
+        "scatters": scatters,
     }
 
 
@@ -236,17 +248,3 @@ def _kept(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
         "grey": picture.grey,
         "most": scale_of(picture.bounds[0]),
     }
-
-
-def _fits(samples: xr.Dataset, bootstrap: Bootstrap) -> list[dict[str, Any] | None]:
-    """Of each ablated part the line of restored on removed over prompts, from end to end, and its slope in words."""
-    fit = regression(samples["removed"], samples["restored"], bootstrap)
-    slope, intercept = (fit[name].sel(bound="estimate", drop=True) for name in ("slope", "intercept"))
-    ends = [samples["removed"].min("prompt"), samples["removed"].max("prompt")]
-    points = np.stack([np.stack([x.values, (intercept + slope * x).values], -1) for x in ends], 1)
-    return [
-        {"slope": written(Interval.at(fit["slope"], str(part)), 2), "line": line.tolist()}
-        if np.isfinite(line).all()
-        else None
-        for part, line in zip(samples["ablated"].values, points, strict=True)
-    ]

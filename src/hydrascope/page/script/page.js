@@ -1,7 +1,7 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, alone, array, chosenPicture, everyone, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
+import { ALL, alone, array, chosenPicture, chosenScatter, everyone, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
@@ -16,6 +16,7 @@ const NAMES = {
   readout: () => page.readouts.map((each) => each.name),
   sigma: () => page.readings.map((each) => each.name),
   picture: () => reading().pictures.map((each) => each.name),
+  points: () => reading().scatters.map((each) => each.name),
   part: () => page.parts.map((each) => each.name),
   prompt: () => page.prompts.map((_, i) => String(i)),
 };
@@ -48,6 +49,7 @@ export function writeAddress() {
 export function choose(change) {
   Object.assign(state, change);
   if (!chosenPicture()) state.picture = 0;
+  if (!chosenScatter()) state.points = 0;
   writeAddress();
   draw();
 }
@@ -59,13 +61,15 @@ async function draw() {
   if (!measured()) return;
   showFound();
   // What wasn't kept isn't drawn.
-  const picture = chosenPicture(), wanted = told() !== ALL && page.tokens.length;
-  const [three, bounds, lines, tokens] = await Promise.all([
-    ofReadout("amounts"), picture && array(picture.array), page.without ? null : traced(), wanted ? array("tokens") : null,
+  const picture = chosenPicture(), scatter = chosenScatter(), wanted = told() !== ALL && page.tokens.length;
+  const [three, bounds, compared, lines, tokens] = await Promise.all([
+    ofReadout("amounts"), picture && array(picture.array), array(scatter.array), page.without ? null : traced(),
+    wanted ? array("tokens") : null,
   ]);
   if (turn !== drawing) return;
   const prompts = page.prompts.length;
-  const amounts = [0, 1, 2].map((i) => slice(three, prompts, i * page.parts.length + state.part));
+  const ofPart = (values, row) => slice(values, prompts, row * page.parts.length + state.part);
+  const amounts = [0, 1, 2].map((row) => ofPart(three, row));
   takeAmounts(amounts);
   tellReadout();
   if (bounds) drawMatrix(bounds);
@@ -73,7 +77,7 @@ async function draw() {
     drawTrace(lines);
     if (!isLive()) drawColumn(lines);
   }
-  if (prompts > 1) drawScatter(amounts);
+  if (prompts > 1) drawScatter(scatter, ...scatter.rows.map((row) => ofPart(compared, row)), amounts);
   $("chosen").textContent = `${part().name} ablated`;
   $("said").textContent = reading().parts[state.part].join(" ");
   tellPrompt(tokens);
