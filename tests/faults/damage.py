@@ -62,9 +62,12 @@ def edit(files: Files, name: str, random: random.Random) -> None:
         if not isinstance(node[key], dict | list) or not node[key] or random.random() < 0.1:
             break
         node = node[key]
-    node[key] = random.choice([-5, 0, 3, 1e308, "", "x", None, True, [], {}])
+    # Like over like would alter nothing but the file's spaces.
+    node[key] = random.choice([value for value in _VALUES if repr(value) != repr(node[key])])
     files[name] = json.dumps(document).encode()
 
+
+_VALUES = (-5, 0, 3, 1e308, "", "x", None, True, [], {})
 
 KINDS: tuple[Callable[[Files, str, random.Random], None], ...] = (
     *(flip, truncate, zero, delete, swap, duplicate, foreign, edit),
