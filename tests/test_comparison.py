@@ -51,6 +51,19 @@ def test_paired_differences_are_narrower():
     assert narrow.high - narrow.low < wide.high - wide.low
 
 
+def test_a_share_of_what_may_be_nothing_has_no_difference():
+    sure = synthetic.results(4, 20, 1, ablated=["attn.1"], noise=0, patch_noise=0)
+    unsure = sure.copy(deep=True)
+    spread = np.random.default_rng(0).standard_normal(20)
+    removed = (0.02 + 0.1 * (spread - spread.mean())) * float(abs(sure["logit"]).mean())
+    for name, share in (("direct", -1.0), ("total", -0.5)):
+        unsure[name] = (sure[name].dims, share * removed[None, :, None, None])
+    row = next(row for row in compare({"a": sure, "b": unsure}, FEW).rows if row.name == "b")
+    assert row.verdict.part == "attn.1"
+    assert np.isnan(row.verdict.restored.low)
+    assert np.isnan(row.restored.estimate)
+
+
 def test_what_differs_besides_is_said():
     first, second = synthetic.results(4, 40, 2), synthetic.results(5, 40, 2)
     first.attrs |= {"ablation": "resample", "dtype": "float32"}
