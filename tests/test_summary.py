@@ -326,7 +326,8 @@ def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
     summary = summarise(scattered(0.02), FEW)
     told = " ".join(sentences(summary))
     assert "so that a share of it has no bounds" in told
-    assert f"in the end: {written(summary.verdicts[0].restored_amount, 2)} logits are restored." in told
+    lost, restored = (written(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount))
+    assert f" and loses {lost} in the end: {restored} logits are restored." in told
     assert "ratio of means" not in told
     assert "Attention restores" not in told
     assert in_short(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."

@@ -60,9 +60,7 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
     if not verdict.part:
         return
-    done = (
-        f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)} in "
-    )
+    done = f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)}"
     if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
         yield f"{done} in the end: {written(verdict.restored_amount, 2)} {unit} are restored."
         return
