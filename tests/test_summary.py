@@ -270,7 +270,10 @@ def test_where_nothing_is_removed_directly_only_losses_are_told() -> None:
         assert found.value.estimate == pytest.approx(float(of_kind.max()))
     text = printed(summary)
     assert "nothing is removed directly" in text
-    assert not any(heading in text for heading in ("slope ", "DE ~", "restored │"))
+    assert not any(heading in text for heading in ("slope ", "DE ~", "restored │", "DE:"))
+    heads = synthetic.results(2, 5, 1, heads=PRINTED)
+    text = printed(summarise(heads.assign(direct=0 * heads["direct"]), FEW))
+    assert f"the {PRINTED} that lose most are listed; {PRINTED} are left out" in text
 
 
 def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:
@@ -373,6 +376,8 @@ def test_warnings() -> None:
     assert "only 12 of 20 prompts are measured" in told
     assert "from fewer than 30 the intervals are too narrow" in told
     assert "computed in bfloat16" in told
+    alone = summarise(synthetic.results(4, 1, 1), FEW).warnings
+    assert any(each.startswith("only 1 prompt:") for each in alone)
     many = synthetic.results(4, 40, 1)
     many.attrs |= {"dtype": "float32", "worst_imbalance": 1e-6}
     assert not any("prompts" in each or "computed" in each for each in summarise(many, FEW).warnings)
