@@ -1,8 +1,11 @@
 """Results side by side: paired where the prompts are the same, and what else differs is said."""
 
+import io
+
 import numpy as np
 import pytest
 import synthetic
+from rich.console import Console
 from typer.testing import CliRunner
 
 import hydrascope as hs
@@ -11,6 +14,7 @@ from hydrascope.comparison import compare
 from hydrascope.errors import HydrascopeError
 from hydrascope.figures.comparison import figure_comparison
 from hydrascope.measures import Bootstrap, choosable, held_out, most_restored
+from hydrascope.summary.terminal import side_by_side
 
 FEW = Bootstrap(resamples=200)
 
@@ -49,6 +53,24 @@ def test_paired_differences_are_narrower():
     assert narrow.estimate == pytest.approx(held_share(second) - held_share(first))
     assert wide.estimate == pytest.approx(narrow.estimate)
     assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_a_share_of_what_may_be_nothing_has_no_difference():
+    sure = synthetic.results(4, 20, 1, ablated=["attn.1"], noise=0, patch_noise=0)
+    unsure = sure.copy(deep=True)
+    spread = np.random.default_rng(0).standard_normal(20)
+    removed = (0.02 + 0.1 * (spread - spread.mean())) * float(abs(sure["logit"]).mean())
+    for name, share in (("direct", -1.0), ("total", -0.5)):
+        unsure[name] = (sure[name].dims, share * removed[None, :, None, None])
+    found = compare({"a": sure, "b": unsure}, FEW)
+    row = next(row for row in found.rows if row.name == "b")
+    assert row.verdict.part == "attn.1"
+    assert np.isnan(row.verdict.restored.low)
+    assert np.isnan(row.restored.estimate)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(side_by_side(found))
+    told = next(line for line in console.file.getvalue().splitlines() if line.startswith("│b"))
+    assert [cell.strip() for cell in told.split("│")[3:-1]] == ["can't tell", "attn.1", "–", "–"]
 
 
 def test_what_differs_besides_is_said():

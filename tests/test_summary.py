@@ -37,7 +37,7 @@ from hydrascope.summary import (
     summarise,
     written,
 )
-from hydrascope.summary.sentences import sentences
+from hydrascope.summary.sentences import in_short, sentences
 
 FEW = Bootstrap(resamples=40)
 
@@ -270,7 +270,10 @@ def test_where_nothing_is_removed_directly_only_losses_are_told() -> None:
         assert found.value.estimate == pytest.approx(float(of_kind.max()))
     text = printed(summary)
     assert "nothing is removed directly" in text
-    assert not any(heading in text for heading in ("slope ", "DE ~", "restored │"))
+    assert not any(heading in text for heading in ("slope ", "DE ~", "restored │", "DE:"))
+    heads = synthetic.results(2, 5, 1, heads=PRINTED)
+    text = printed(summarise(heads.assign(direct=0 * heads["direct"]), FEW))
+    assert f"the {PRINTED} that lose most are listed; {PRINTED} are left out" in text
 
 
 def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:
@@ -303,6 +306,34 @@ def test_what_cannot_be_told_is_not_told() -> None:
     assert "can’t tell" in printed(summarise(results, FEW), full=False) or "Can't tell" in printed(
         summarise(results, FEW), full=False
     )
+
+
+def scattered(mean: float, prompts: int = 10) -> xr.Dataset:
+    """Ablating attn.1 removes `mean` of the readout, give or take a tenth over prompts, and loses half of that."""
+    results = synthetic.results(4, prompts, 1, ablated=["attn.1"], noise=0, patch_noise=0)
+    spread = np.random.default_rng(0).standard_normal(prompts)
+    removed = (mean + 0.1 * (spread - spread.mean())) * float(abs(results["logit"]).mean())
+    effects = {name: share * removed[None, :, None, None] for name, share in (("direct", -1.0), ("total", -0.5))}
+    return results.assign({name: (results[name].dims, values) for name, values in effects.items()})
+
+
+def test_that_nothing_is_removed_must_be_sure() -> None:
+    """A mean below the least that can be chosen is no proof, where its interval holds several times as much."""
+    unsure, sure = verdict_of(scattered(0.005)), verdict_of(scattered(-0.2))
+    assert (unsure.answer, unsure.part) == ("can't tell", "")
+    assert unsure.why == "on average none removes more than 1% of the readout, but that isn't sure"
+    assert (sure.answer, sure.part) == ("no", "")
+
+
+def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
+    summary = summarise(scattered(0.02), FEW)
+    told = " ".join(sentences(summary))
+    assert "so that a share of it has no bounds" in told
+    lost, restored = (written(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount))
+    assert f" and loses {lost} in the end: {restored} logits are restored." in told
+    assert "ratio of means" not in told
+    assert "Attention restores" not in told
+    assert in_short(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."
 
 
 def test_responders_are_those_that_respond_the_most_first() -> None:
@@ -345,6 +376,8 @@ def test_warnings() -> None:
     assert "only 12 of 20 prompts are measured" in told
     assert "from fewer than 30 the intervals are too narrow" in told
     assert "computed in bfloat16" in told
+    alone = summarise(synthetic.results(4, 1, 1), FEW).warnings
+    assert any(each.startswith("only 1 prompt:") for each in alone)
     many = synthetic.results(4, 40, 1)
     many.attrs |= {"dtype": "float32", "worst_imbalance": 1e-6}
     assert not any("prompts" in each or "computed" in each for each in summarise(many, FEW).warnings)

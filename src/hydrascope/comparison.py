@@ -44,7 +44,8 @@ class Compared:
         name: of the result.
         verdict: of it alone.
         restored: the share restored less that of the first result, each at its own part, chosen on one half of the
-            prompts and measured on the other; unknown for the first itself, and where either has no choice.
+            prompts and measured on the other; unknown for the first itself, and where either has no choice, or removes
+            what may be nothing.
     """
 
     name: str
@@ -135,7 +136,9 @@ def _change(first: xr.Dataset, second: xr.Dataset, kind: PartKind, bootstrap: Bo
         return UNKNOWN
     names = ["restored", "removed"]
     found = difference(_share, before.samples[names], after.samples[names], bootstrap, paired=paired)
-    return Interval.of(found["restored"])
+    # To what may be 0 neither share has bounds, nor has their difference.
+    each = [shares(held.samples, bootstrap)["restored"].sel(bound="low") for held in (before, after)]
+    return Interval.of(found["restored"]) if np.isfinite(each).all() else UNKNOWN
 
 
 def _share(means: xr.Dataset) -> xr.Dataset:

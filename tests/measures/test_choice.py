@@ -133,6 +133,20 @@ def test_a_falling_slope_is_passed_over() -> None:
     assert np.isnan(best_explained(samples.assign(compensated=restored)).values[1])
 
 
+def test_more_damage_to_what_is_not_removed_is_no_repair() -> None:
+    """Both below 0, the share would be above it: 20 of what adds 0.02 where it is ablated, and costs 0.4 besides."""
+    samples = drawn(np.random.default_rng(6), np.array([0.5, 0.0]), 40, 0.01)
+    first = halves(40)
+    removed, restored = samples["removed"].copy(), samples["restored"].copy()
+    removed[:, 1] = np.where(first, -0.02, 0.16) + 0.01 * (removed[:, 0] - removed[:, 0].mean())
+    restored[:, 1] = removed[:, 1] - np.where(first, 0.38, 0.5)
+    samples = samples.assign(removed=removed, restored=restored)
+    assert is_weighty(samples).all()
+    held = held_out(samples, most_restored)
+    assert held is not None
+    assert held.picks == ("attn.0", "attn.0")
+
+
 def test_no_choice() -> None:
     rng = np.random.default_rng(5)
     assert held_out(drawn(rng, np.array([0.5]), 3, 0.1), most_restored) is None

@@ -19,6 +19,7 @@ from hydrascope.measures.choice import (
     held_out,
     is_weighty,
     most_restored,
+    surely_none_weighty,
 )
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import (
@@ -104,6 +105,7 @@ __all__ = [
     "simultaneous",
     "strength",
     "strongest",
+    "surely_none_weighty",
     "units",
     "whole_layers",
     "with_direct_effect",

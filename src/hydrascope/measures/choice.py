@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool
 
 from hydrascope.components import LayerKind
-from hydrascope.measures.bootstrap import Bootstrap
+from hydrascope.measures.bootstrap import Bootstrap, simultaneous
 from hydrascope.measures.compensation import compensable
 from hydrascope.measures.parts import PartKind, of_kind
 from hydrascope.measures.reading import per_prompt
@@ -58,24 +58,42 @@ def choosable(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
     Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
     decided on halves, a part at the edge would be passed over by one of them.
     """
+    samples = _answered(results, kind)
+    return samples.isel(ablated=is_weighty(samples).values)
+
+
+def _answered(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
+    """`amounts` of those ablated parts of one kind that have anything downstream, and the readout's `size`."""
     effects = per_prompt(results)
     samples = amounts(effects).assign(size=abs(effects["logit"]))
-    samples = of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
-    return samples.isel(ablated=is_weighty(samples).values)
+    return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
 
 
 def is_weighty(samples: xr.Dataset) -> xr.DataArray:
     """`[ablated]` whether a part removes more than the share `WEIGHTY` of the readout's mean size."""
-    means = samples[["removed", "size"]].mean("prompt")
-    return means["removed"] > WEIGHTY * means["size"]
+    return _beyond(samples[["removed", "size"]].mean("prompt"))["removed"] > 0
+
+
+def _beyond(means: xr.Dataset) -> xr.Dataset:
+    """By how much what is removed exceeds the share `WEIGHTY` of the readout's mean size."""
+    return means[["removed"]] - WEIGHTY * means["size"]
+
+
+def surely_none_weighty(results: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> bool:
+    """Whether no part of one kind is weighty by bounds that hold for all of them at once, not by its mean alone."""
+    samples = _answered(results, kind)[["removed", "size"]]
+    bounds = simultaneous(_beyond, samples, bootstrap, "ablated")["removed"]
+    return bool((bounds.sel(bound="high") < 0).all())
 
 
 def most_restored(samples: xr.Dataset) -> xr.DataArray:
     """The share restored, as a ratio of means, of what is restored the more the more is removed.
 
-    Of everything, where nothing has a positive slope.
+    Of everything, where nothing has a positive slope. NaN of what removes nothing or less on these prompts: of that
+    there is no share, and more damage would pass for more repair.
     """
-    share = samples["restored"].mean("prompt") / samples["removed"].mean("prompt")
+    removed = samples["removed"].mean("prompt")
+    share = samples["restored"].mean("prompt") / removed.where(removed > 0)
     rising = share.where(xr.cov(samples["removed"], samples["restored"], "prompt") > 0)
     return share if rising.isnull().all() else rising
 

@@ -41,6 +41,8 @@ def in_short(verdict: Verdict, unit: str = "logits") -> str:
     """A verdict in a sentence."""
     if not verdict.part:
         return f"{headline(verdict)}: {verdict.why}."
+    if not np.isfinite(verdict.restored.low):
+        return f"{verdict.answer}: {verdict.why}."
     most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
     return (
         f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
@@ -58,10 +60,13 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
     if not verdict.part:
         return
+    done = f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)}"
+    if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
+        yield f"{done} in the end: {written(verdict.restored_amount, 2)} {unit} are restored."
+        return
     yield (
-        f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)} in "
-        f"the end: of what it removes {written(verdict.restored, 2)} is restored (ratio of means; slope over prompts "
-        f"{written(verdict.slope, 2)})."
+        f"{done} in the end: of what it removes {written(verdict.restored, 2)} is restored (ratio of means; slope over "
+        f"prompts {written(verdict.slope, 2)})."
     )
     if verdict.answer == "no":
         return

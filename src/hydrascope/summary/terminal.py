@@ -158,20 +158,26 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             f"interaction: what ablating both does less what each does alone, in {unit}, with bounds that hold for all "
             f"pairs at once: below 0 each covers for the other. Loses: mean −total.{_cut(summary.pairs, full=full)}"
         )
-    if full and summary.parts:
+    if full and _any_known(summary, "direct"):
         yield (
             f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
             "defined."
         )
     left_out = len(summary.parts) - len(printed(summary.parts))
     if full and left_out:
-        yield f"Of heads and neurons the {PRINTED} that remove most are listed; {left_out:,} are left out."
+        do = "remove" if _any_known(summary, "removed") else "lose"
+        yield f"Of heads and neurons the {PRINTED} that {do} most are listed; {left_out:,} are left out."
     yield (
         f"Readout: {summary.run['readout']}. Intervals: bootstrap over prompts, "
         f"{summary.bootstrap.resamples:,} resamples, seed {summary.bootstrap.seed}."
     )
     if not full and not summary.pairs:
         yield "Every finding and every part: --full."
+
+
+def _any_known(summary: Summary, name: str) -> bool:
+    """Whether this number is known of any part."""
+    return any(np.isfinite(getattr(part, name).estimate) for part in summary.parts)
 
 
 def _cut(rows: Sequence[object], *, full: bool) -> str:
@@ -191,7 +197,7 @@ def side_by_side(comparison: "Comparison") -> Group:
             ASKED_NAME[each.kind],
             each.answer,
             each.part,
-            written(each.restored, 2),
+            written(each.restored.if_bounded, 2),
             written(row.restored, 2),
         )
     notes = [f"Note: {warning}." for warning in comparison.warnings]

@@ -24,6 +24,7 @@ from hydrascope.measures import (
     most_restored,
     shares,
     simultaneous,
+    surely_none_weighty,
 )
 from hydrascope.summary.numbers import UNKNOWN, Interval
 
@@ -58,7 +59,7 @@ class Verdict:
     Attributes:
         kind: of the ablated parts.
         answer: `yes` where the interval of `restored` is above 0; `no` where it is below `NEGLIGIBLE` and no part is
-            `clear`, or where nothing removes enough to be restored; else `can't tell`.
+            `clear`, or where surely nothing removes enough to be restored; else `can't tell`.
         why: of `no` and `can't tell`, in words.
         part: which one, chosen on either half of the prompts; two where the halves disagree; empty where none is.
         removed, lost: mean −`direct` and −`total`, in the readout's unit.
@@ -121,7 +122,8 @@ def _verdict(
     clear = int((bounds.sel(bound="low") > 0).sum())
     counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": confidence}
     if held is None:
-        return Verdict(kind, *_without_choice(samples), **counts)
+        known = bool(samples.sizes["ablated"]) or surely_none_weighty(effects, kind, corrected)
+        return Verdict(kind, *_without_choice(samples, known=known), **counts)
     others = _placebos(results) if results is not effects else []
     found, restored = shares(held.samples, bootstrap), Interval.of(shares(held.samples, corrected)["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
@@ -144,9 +146,11 @@ def _verdict(
     )
 
 
-def _without_choice(samples: xr.Dataset) -> tuple[Answer, str]:
+def _without_choice(samples: xr.Dataset, *, known: bool) -> tuple[Answer, str]:
     if samples.sizes["ablated"]:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
+    if not known:
+        return "can't tell", f"on average none removes more than {WEIGHTY:.0%} of the readout, but that isn't sure"
     return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
 
 

@@ -33,7 +33,8 @@ def of_prompts(results: xr.Dataset) -> Iterator[str]:
     if prompts < planned:
         yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
-        yield f"only {prompts} prompts: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+        count = f"{prompts} prompt{'s' if prompts > 1 else ''}"
+        yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals are too narrow"
 
 
 def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
