@@ -14,6 +14,7 @@ import hydrascope as hs
 from hydrascope import blocks
 from hydrascope.costs import cost_of, operations, request
 from hydrascope.engines.shared import Shared
+from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Mediation
 from hydrascope.memory import Batch
 from hydrascope.plan import Plan, planned
@@ -88,6 +89,13 @@ def test_it_is_said_in_a_line() -> None:
         rf"{number}iB of the weights, and up to {number}i?B on disk, {number}i?B more while it lasts",
         line,
     ), line
+
+
+def test_a_run_that_ends_for_want_of_patches_is_refused() -> None:
+    with pytest.raises(HydrascopeError, match=r"2 resample patches need 2 other prompts .* has 1 \(1 are too short"):
+        hs.cost(loaded("gpt2"), [[1, 2, 3], [4, 5, 6], [7]], hs.Resample(2), at="all")
+    with pytest.raises(HydrascopeError, match="no counterfactual"):
+        hs.cost(loaded("gpt2"), TOKENS, hs.Counterfactual())
 
 
 def test_wrong_arguments_are_refused() -> None:

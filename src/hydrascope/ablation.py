@@ -97,6 +97,21 @@ def require_ablation(ablation: Any) -> None:
         raise HydrascopeError(f"{ablation.scale} is no scale of noise: give a number above 0")
 
 
+def require_drawable(ablation: Ablation, clean: CleanRuns) -> None:
+    """Find out before anything is run whether patches can be drawn, as far as the places of prompts tell.
+
+    Of ablations of the user's own, and of targets that must differ, only the runs themselves do.
+
+    Args:
+        clean: nothing of it needs to have been run.
+
+    Raises:
+        HydrascopeError: some can't.
+    """
+    if type(ablation) is Counterfactual or (type(ablation) is Resample and not ablation.different_target):
+        ablation.draw(clean, range(len(clean.tokens)))
+
+
 def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise HydrascopeError(f"{name} cannot be {value!r}: give a whole number")

@@ -132,6 +132,13 @@ class CleanRuns:
         return values
 
 
+def before_any_run(
+    model: LanguageModel, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], places: Sequence[Places]
+) -> CleanRuns:
+    """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
+    return CleanRuns(model, prompts, tokens, places, (), [0] * len(tokens), {}, _rows(places), [0] * len(tokens))
+
+
 def values_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],

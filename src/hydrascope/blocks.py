@@ -72,6 +72,7 @@ def clean_runs_of(
     Raises:
         HydrascopeError: some patches can't be drawn.
     """
+    plan.require_drawable()
     run_plainly = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
@@ -122,6 +123,7 @@ def clean_runs_by_workers(plan: Plan, batch: Batch, blocks: Sequence[range], wor
     Raises:
         HydrascopeError: besides, the disk refuses.
     """
+    plan.require_drawable()
     run_plainly = plainly(plan.model, plan.tokens, plan.sites)
     run = run_plainly if plan.engine.name != "wavefront" else lambda *given: _shared_and_clean(plan, *given)[1]
     of = plan.model, plan.tokens, plan.places, plan.sites

@@ -85,6 +85,7 @@ def cost(
         HydrascopeError: as `hydrascope.sweep` of these arguments, as far as that shows before anything is measured.
     """
     plan = planned(model, prompts, ablation, **arguments)
+    plan.require_drawable()
     return cost_of(plan, plan.batch(batch_size))
 
 

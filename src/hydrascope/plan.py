@@ -16,9 +16,9 @@ import xarray as xr
 
 import hydrascope
 from hydrascope import check, fingerprint, machine
-from hydrascope.ablation import Ablation, Resample, require_ablation
+from hydrascope.ablation import Ablation, Resample, require_ablation, require_drawable
 from hydrascope.balance import responding
-from hydrascope.bank import CleanRuns
+from hydrascope.bank import CleanRuns, before_any_run
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
 from hydrascope.engines import Engine, choose
 from hydrascope.engines.kernels import fastest_routines
@@ -183,6 +183,14 @@ class Plan:
         widths = [self.model.site_width(site) for site in self.sites]
         places = sum(len(place.positions) for place in self.places)
         return places * sum(widths) * self.model.dtype.itemsize
+
+    def require_drawable(self) -> None:
+        """Find out before anything is run whether patches can be drawn, as far as that shows.
+
+        Raises:
+            HydrascopeError: some can't.
+        """
+        require_drawable(self.ablation, before_any_run(self.model, self.prompts.prompts, self.tokens, self.places))
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""

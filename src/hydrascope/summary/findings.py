@@ -38,6 +38,7 @@ from hydrascope.measures import (
     require_complete,
     response_shift,
     restoration,
+    simultaneous,
     strength,
     strongest,
     with_direct_effect,
@@ -222,9 +223,12 @@ def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -
     lost = mean_interval(-effects["total"], bootstrap)
     findings = []
     for kind in dict.fromkeys(kinds(effects["ablated"])):
-        of_one = of_kind(lost, "ablated", kind)  # type: ignore[arg-type]
+        samples = of_kind(-effects["total"], "ablated", kind).rename("lost").to_dataset()  # type: ignore[arg-type]
+        # The most of many is easily above 0 where none is: bounds that hold for all know of the others.
+        of_one = simultaneous(lambda means: means, samples, bootstrap, "ablated")["lost"]
         most = str(of_one["ablated"].values[int(of_one.sel(bound="estimate").argmax("ablated"))])
-        findings.append(Finding(f"lost at {most}", Interval.at(lost, most), f"−total; the most of the {_PLURAL[kind]}"))  # type: ignore[index]
+        meaning = f"−total; the most of the {_PLURAL[kind]}, with bounds that hold for all of them"  # type: ignore[index]
+        findings.append(Finding(f"lost at {most}", Interval.at(of_one, most), meaning))
     told = (
         "only positions before the last are ablated: nothing is removed directly, so that nothing can be said of how "
         "much is restored",
