@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import astuple
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from hydrascope.summary import (
     as_csv,
     as_json,
     as_markdown,
+    clearest,
     render,
     strongest_part,
     summarise,
@@ -286,6 +288,15 @@ def test_the_most_lost_of_many_is_not_surely_lost_where_none_is() -> None:
         most = next(each for each in summarise(results, FEW).findings if "head" in each.name)
         found += most.value.low > 0
     assert found <= 2
+
+
+def test_a_share_without_bounds_is_not_the_clearest() -> None:
+    each = {"answer": "can't tell", "why": "", "clear": 0, "weighty": 1, "confidence": 0.95}
+    nothing = Verdict("attn", **each, part="attn.0", restored=Interval(30, np.nan, np.nan))
+    little = Verdict("mlp", **each, part="mlp.0", restored=Interval(0.1, -0.1, 0.3))
+    none = Verdict("head", **each)
+    for verdicts in permutations([nothing, little, none]):
+        assert clearest(verdicts) is little
 
 
 def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:

@@ -33,8 +33,15 @@ def headlines(summary: Summary) -> list[str]:
 
 
 def clearest(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of several verdicts on one result the one that says most: yes before no, and of these what restores most."""
-    return max(verdicts, key=lambda each: (each.answer == "yes", np.nan_to_num(each.restored.estimate, nan=-np.inf)))
+    """Of several verdicts on one result the one that says most: yes before no, and of these what restores most.
+
+    A share without bounds, of what may be nothing, may have any size: it says least.
+    """
+
+    def most(each: Verdict) -> tuple[bool, float]:
+        return each.answer == "yes", float(np.nan_to_num(each.restored.if_bounded.estimate, nan=-np.inf))
+
+    return max(verdicts, key=most)
 
 
 def in_short(verdict: Verdict, unit: str = "logits") -> str:
