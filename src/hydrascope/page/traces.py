@@ -10,7 +10,7 @@ from hydrascope.measures import by_patch, readings, whole_layers
 from hydrascope.page.arrays import Arrays
 
 #: Bytes that what layers write by each patch may take in a page, before they are compressed, two a number.
-PATCH_BYTES = 10_000_000
+PATCH_BYTES = 8_000_000
 
 Data = TypeVar("Data", xr.DataArray, xr.Dataset)
 
