@@ -87,8 +87,8 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
             f"{verdict.placebos:,} a prompt) {written(verdict.placebo, 2)}."
         )
     yield (
-        f"Something is surely restored at {verdict.clear} of the {verdict.weighty} that remove more than {WEIGHTY:.0%} "
-        "of the readout."
+        f"By bounds that hold for all of them at once, something is restored at {verdict.clear or 'none'} of the "
+        f"{verdict.weighty} that remove more than {WEIGHTY:.0%} of the readout."
     )
 
 
