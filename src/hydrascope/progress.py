@@ -51,7 +51,8 @@ def _lines(total: int, done: int) -> Advance:
         if now - last < EVERY:
             return
         last = now
-        left = (total - done - measured) * (now - start) / measured
-        print(f"{done + measured:,} of {total:,} prompts measured, {left:,.0f} s left", file=sys.stderr, flush=True)
+        # Nothing may be measured yet, where others measure and one only looks.
+        left = f", {(total - done - measured) * (now - start) / measured:,.0f} s left" if measured else ""
+        print(f"{done + measured:,} of {total:,} prompts measured{left}", file=sys.stderr, flush=True)
 
     return advance
