@@ -65,3 +65,13 @@ def saved(page, button: str) -> bytes:
 def rows_of(content: bytes) -> list[dict[str, str]]:
     """The rows of a CSV file."""
     return list(csv.DictReader(content.decode().splitlines()))
+
+
+def names(page, of):
+    """The names of what a page shows: `parts`, `components`, `readouts`."""
+    return [each["name"] for each in page[0][of]]
+
+
+def lines(page, scatter=0, readout=0, reading=0):
+    """The lines of a scatter of a page."""
+    return page[0]["readouts"][readout]["readings"][reading]["scatters"][scatter]["lines"]

@@ -78,7 +78,7 @@ def test_clean_runs_take_no_more_on_disk_meanwhile(monkeypatch: pytest.MonkeyPat
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
     # Prompts that are run together are padded to the longest, and one that is alone is as long.
     assert 0 < sum(kept) <= cost_of(plan, Batch(2, 7)).meanwhile <= 1.1 * sum(kept)
-    assert cost_of(planned(model, TOKENS, engine="reference"), Batch(2, 7)).meanwhile == 0
+    assert cost_of(planned(model, TOKENS, hs.Zero(), engine="reference"), Batch(2, 7)).meanwhile == 0
 
 
 def test_it_is_said_in_a_line() -> None:

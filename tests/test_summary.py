@@ -3,13 +3,11 @@
 import io
 import json
 from dataclasses import astuple
-from itertools import permutations
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-import xarray as xr
 from rich.console import Console
 
 from hydrascope.errors import HydrascopeError
@@ -29,17 +27,14 @@ from hydrascope.summary import (
     Finding,
     Interval,
     Summary,
-    Verdict,
     as_csv,
     as_json,
     as_markdown,
-    clearest,
     render,
     strongest_part,
     summarise,
     written,
 )
-from hydrascope.summary.sentences import in_short, sentences
 
 FEW = Bootstrap(resamples=40)
 
@@ -290,108 +285,6 @@ def test_the_most_lost_of_many_is_not_surely_lost_where_none_is() -> None:
     assert found <= 2
 
 
-def test_a_share_without_bounds_is_not_the_clearest() -> None:
-    each = {"answer": "can't tell", "why": "", "clear": 0, "weighty": 1, "confidence": 0.95}
-    nothing = Verdict("attn", **each, part="attn.0", restored=Interval(30, np.nan, np.nan))
-    little = Verdict("mlp", **each, part="mlp.0", restored=Interval(0.1, -0.1, 0.3))
-    none = Verdict("head", **each)
-    for verdicts in permutations([nothing, little, none]):
-        assert clearest(verdicts) is little
-
-
-def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:
-    return next(each for each in summarise(results, FEW).verdicts if each.kind == kind)
-
-
-def test_nothing_is_restored_where_nothing_answers() -> None:
-    """What is removed is lost: a share of 0 with little scatter is no."""
-    results = synthetic.results(5, 60, 2, noise=0, norm_share=0, shares=np.zeros((10, 10)))
-    found = verdict_of(results)
-    assert found.answer == "no"
-    assert found.restored.high < 0.05
-    assert not found.responders
-
-
-def test_a_repair_that_is_the_norm_s_alone_is_called_that() -> None:
-    results = synthetic.results(5, 60, 2, noise=0, norm_share=0.6, shares=np.zeros((10, 10)))
-    found = verdict_of(results)
-    assert found.answer == "yes"
-    # Half of the norm's part is direct: it answers to the ablated part alone.
-    assert found.norm.estimate == pytest.approx(found.restored.estimate, abs=1e-4)
-    assert abs(found.attention.estimate) < 1e-4
-    assert abs(found.mlp.estimate) < 1e-4
-    assert not found.responders
-
-
-def test_what_cannot_be_told_is_not_told() -> None:
-    results = synthetic.results(5, 20, 2, noise=40)
-    assert verdict_of(results).answer == "can't tell"
-    assert "can’t tell" in printed(summarise(results, FEW), full=False) or "Can't tell" in printed(
-        summarise(results, FEW), full=False
-    )
-
-
-def scattered(mean: float, prompts: int = 10) -> xr.Dataset:
-    """Ablating attn.1 removes `mean` of the readout, give or take a tenth over prompts, and loses half of that."""
-    results = synthetic.results(4, prompts, 1, ablated=["attn.1"], noise=0, patch_noise=0)
-    spread = np.random.default_rng(0).standard_normal(prompts)
-    removed = (mean + 0.1 * (spread - spread.mean())) * float(abs(results["logit"]).mean())
-    effects = {name: share * removed[None, :, None, None] for name, share in (("direct", -1.0), ("total", -0.5))}
-    return results.assign({name: (results[name].dims, values) for name, values in effects.items()})
-
-
-def test_that_nothing_is_removed_must_be_sure() -> None:
-    """A mean below the least that can be chosen is no proof, where its interval holds several times as much."""
-    unsure, sure = verdict_of(scattered(0.005)), verdict_of(scattered(-0.2))
-    assert (unsure.answer, unsure.part) == ("can't tell", "")
-    assert unsure.why == "on average none removes more than 1% of the readout, but that isn't sure"
-    assert (sure.answer, sure.part) == ("no", "")
-
-
-def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
-    summary = summarise(scattered(0.02), FEW)
-    told = " ".join(sentences(summary))
-    assert "so that a share of it has no bounds" in told
-    lost, restored = (written(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount))
-    assert f" and loses {lost} in the end: {restored} logits are restored." in told
-    assert "ratio of means" not in told
-    assert "Attention restores" not in told
-    assert in_short(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."
-
-
-def test_responders_are_those_that_respond_the_most_first() -> None:
-    shares = np.zeros((10, 10))
-    index = synthetic.labels(5).index
-    shares[index("attn.3"), index("mlp.3")], shares[index("attn.3"), index("attn.4")] = 0.2, 0.5
-    results = synthetic.results(5, 60, 2, shares=shares, noise=0.01, norm_share=0)
-    found = verdict_of(results)
-    assert found.part == "attn.3"
-    assert [each.name for each in found.responders] == ["attn.4", "mlp.3"]
-    removed = -results["direct"].sel(ablated="attn.3").mean()
-    for each in found.responders:
-        moved = (results["unembed_ablated"] - results["unembed"]).sel(ablated="attn.3", component=each.name).mean()
-        assert each.response.estimate == pytest.approx(float(moved / removed), rel=1e-4)
-        assert each.response.low < each.response.estimate < each.response.high
-
-
-def test_the_placebo_is_what_the_same_ablations_restore_of_other_tokens() -> None:
-    results = synthetic.results(5, 60, 2, readouts={"logit": -1, "placebo.0": -1, "placebo.1": -1})
-    found = verdict_of(results)
-    assert len(set(found.part.split(" or "))) == 1
-    at = results.sel(ablated=found.part, readout=["placebo.0", "placebo.1"])
-    assert found.placebo.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
-    assert "of other tokens (placebo, 2 a prompt) " in " ".join(sentences(summarise(results, FEW)))
-    at = results.sel(ablated=found.part, readout="logit")
-    assert found.restored_amount.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
-
-
-def test_two_kinds_share_what_may_be_wrong() -> None:
-    both = summarise(synthetic.results(4, 30, 1), FEW).verdicts
-    assert [each.confidence for each in both] == [0.975, 0.975]
-    alone = summarise(synthetic.results(4, 30, 1, ablated=["attn.0", "attn.1"]), FEW).verdicts
-    assert [each.confidence for each in alone] == [0.95]
-
-
 def test_warnings() -> None:
     results = synthetic.results(4, 12, 1)
     results.attrs |= {"dtype": "bfloat16", "worst_imbalance": 0.5, "prompt_count": 20}
@@ -419,18 +312,3 @@ def test_formats() -> None:
     markdown = as_markdown(summary)
     assert all(f"| {part.ablated} |" in markdown for part in summary.parts)
     assert markdown.startswith("Is what ablating attention removes restored?")
-
-
-def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
-    """It may be above it on one half of the prompts and below on the other; that is not yet a no."""
-    shares = np.zeros((12, 12))
-    index = synthetic.labels(6).index
-    shares[index("attn.3"), index("attn.5")] = 0.4
-    results = synthetic.results(6, 200, 2, shares=shares, noise=0.05, norm_share=0)
-    removed = -results["direct"].sel(ablated="attn.3").mean()
-    # Now attn.3 removes hardly more than 1% of the readout.
-    results["logit"] = 0 * results["logit"] + 99 * float(removed)
-    found = verdict_of(results)
-    assert "attn.3" in found.part
-    assert found.answer == "yes"
-    assert found.clear >= 1

@@ -207,7 +207,6 @@ def _say_cost(
     )
     for line in plan.lines:
         say(line)
-    plan.require_drawable()
     say(f"would take {cost_of(plan, plan.batch(arguments['batch_size'])).line}")
 
 

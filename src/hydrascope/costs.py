@@ -85,12 +85,16 @@ def cost(
         HydrascopeError: as `hydrascope.sweep` of these arguments, as far as that shows before anything is measured.
     """
     plan = planned(model, prompts, ablation, **arguments)
-    plan.require_drawable()
     return cost_of(plan, plan.batch(batch_size))
 
 
 def cost_of(plan: Plan, batch: Batch) -> Cost:
-    """What a run of `plan` would take, so much at a time."""
+    """What a run of `plan` would take, so much at a time.
+
+    Raises:
+        HydrascopeError: its patches can't be drawn.
+    """
+    plan.require_drawable()
     flop = operations(plan, range(len(plan.tokens)), plan.runs) + _clean_operations(plan, batch)
     rate, timed = _rate(plan, batch)
     needed = prefix_bytes(plan.model, plan.load.length)

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from opened import FEW, rows_of, saved
-from reading import PARTS, SIGMA, cell, drawn, layers, numbers
+from report_page import PARTS, SIGMA, cell, drawn, layers, numbers
 
 from hydrascope import measures
 from hydrascope.summary import sentences, summarise

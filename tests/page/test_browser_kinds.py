@@ -5,7 +5,7 @@ import time
 import numpy as np
 import synthetic
 from opened import FEW, rows_of, saved
-from reading import drawn, numbers
+from report_page import drawn, numbers
 
 import hydrascope as hs
 from hydrascope import measures

@@ -5,7 +5,7 @@ import re
 import pytest
 from browsing import CHROMIUM
 from opened import FEW
-from reading import drawn, layers
+from report_page import drawn, layers
 
 import hydrascope as hs
 from hydrascope import measures

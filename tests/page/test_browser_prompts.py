@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 from opened import FEW, HOSTILE, example, with_prompts
-from reading import boxes, cell, drawn, numbers
+from report_page import boxes, cell, drawn, numbers
 
 import hydrascope as hs
 

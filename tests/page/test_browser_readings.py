@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from opened import FEW, example, rows_of, saved
-from reading import SIGMA, drawn
+from report_page import SIGMA, drawn
 
 import hydrascope as hs
 from hydrascope import measures
@@ -137,3 +138,19 @@ def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypat
         drawn(page, lambda prompt=prompt: page.locator("#prompt").select_option(str(prompt)))
         assert (page.locator("#trace path.patch").count() == 4) == bool(kept)
         assert (said in page.locator("#trace figcaption").text_content()) == (kept is False)
+
+
+def test_what_is_not_known_of_a_part_is_said(opened, tmp_path, results):
+    """A head that was ablated and not read has no direct effect; a readout of nothing has no CE on DE to choose."""
+    results = results.isel(component=results["component_kind"].values != "head")
+    silent = results["readout"].values == "placebo.0"
+    direct = results["direct"].where(~xr.DataArray(silent, dims="readout"), 0)
+    page = opened(hs.report(results.assign(direct=direct), tmp_path / "a.html", bootstrap=FEW).as_uri())
+    drawn(page, lambda: page.get_by_label("Points").select_option(label="CE on DE"))
+    drawn(page, lambda: page.locator("#part").select_option(label="head.2.1"))
+    assert page.locator("#scatter .point").count() == 0
+    assert "Not known: the part wasn’t read" in page.locator("#scatter figcaption p").text_content()
+    drawn(page, lambda: page.evaluate("location.hash = 'readout=placebo.0&points=CE on DE'"))
+    assert page.locator("#scatter h3").text_content().startswith("Restored of what is removed by ablating")
+    assert page.get_by_label("Points").input_value() == "0"
+    assert page.locator("#scatter .point").count() == 40

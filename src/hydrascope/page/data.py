@@ -26,7 +26,7 @@ from hydrascope.measures import (
 from hydrascope.page.arrays import Arrays
 from hydrascope.page.pairs import interaction_picture
 from hydrascope.page.pictures import Picture, mediated, response, sigma_of
-from hydrascope.page.scatters import ce_on_de, figure7, restored_on_removed
+from hydrascope.page.scatters import ce_on_de, de_and_ce, restored_on_removed
 from hydrascope.page.texts import NOT_KEPT, notes, words, words_alone
 from hydrascope.page.tokens import keep_tokens
 from hydrascope.page.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
@@ -196,12 +196,12 @@ def _reading(
         responding = _kept(response(effects, source.bootstrap), f"{prefix}picture", source.arrays)
         # Of pairs the page opens with what they do to each other.
         pictures.insert(len(still) if source.results.attrs.get("experiment") else 0, responding)
-    # Where only positions before the last are ablated, DE isn't of what is ablated.
-    if _keeps_traces(effects) and effects["direct"].any():
-        amounts, name = figure7(effects), f"{prefix}figure7"
-        compensated = ce_on_de(amounts, effects, source.bootstrap)
-        source.arrays.add(name, _stack(amounts, compensated.names, ("ablated", "prompt")))
-        scatters.append({"array": name, "rows": [0, 1], **asdict(compensated)})
+        # Where only positions before the last are ablated, DE isn't of what is ablated.
+        if effects["direct"].any():
+            amounts, name = de_and_ce(effects), f"{prefix}compensated"
+            compensated = ce_on_de(amounts, effects, source.bootstrap)
+            source.arrays.add(name, _stack(amounts, compensated.names, ("ablated", "prompt")))
+            scatters.append({"array": name, "rows": [0, 1], **asdict(compensated)})
     return {
         "prefix": prefix,
         "sigma": sigma_of(effects),

@@ -59,7 +59,7 @@ def restored_on_removed(amounts: xr.Dataset, readout: str, bootstrap: Bootstrap)
     )
 
 
-def figure7(effects: xr.Dataset) -> xr.Dataset:
+def de_and_ce(effects: xr.Dataset) -> xr.Dataset:
     """DE (Eq. 34) and CE (Eq. 33), [prompt, ablated]; NaN where one isn't known.
 
     DE isn't of what wasn't read, nor CE where heads or neurons of several layers are ablated together.
@@ -68,7 +68,7 @@ def figure7(effects: xr.Dataset) -> xr.Dataset:
 
 
 def ce_on_de(amounts: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Scatter:
-    """The compensatory effect on the direct effect, of `figure7` of these effects."""
+    """The compensatory effect on the direct effect, of `de_and_ce` of these effects."""
     return Scatter(
         "CE on DE",
         "CE on DE (Figure 7) of",

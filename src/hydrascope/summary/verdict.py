@@ -122,8 +122,7 @@ def _verdict(
     clear = int((bounds.sel(bound="low") > 0).sum())
     counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": confidence}
     if held is None:
-        known = bool(samples.sizes["ablated"]) or surely_none_weighty(effects, kind, corrected)
-        return Verdict(kind, *_without_choice(samples, known=known), **counts)
+        return Verdict(kind, *_without_choice(effects, kind, samples, corrected), **counts)
     others = _placebos(results) if results is not effects else []
     found, restored = shares(held.samples, bootstrap), Interval.of(shares(held.samples, corrected)["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
@@ -146,12 +145,14 @@ def _verdict(
     )
 
 
-def _without_choice(samples: xr.Dataset, *, known: bool) -> tuple[Answer, str]:
+def _without_choice(
+    effects: xr.Dataset, kind: PartKind, samples: xr.Dataset, bootstrap: Bootstrap
+) -> tuple[Answer, str]:
     if samples.sizes["ablated"]:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
-    if not known:
-        return "can't tell", f"on average none removes more than {WEIGHTY:.0%} of the readout, but that isn't sure"
-    return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
+    if surely_none_weighty(effects, kind, bootstrap):
+        return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
+    return "can't tell", f"on average none removes more than {WEIGHTY:.0%} of the readout, but that isn't sure"
 
 
 def _answer(restored: Interval, clear: int) -> tuple[Answer, str]:

@@ -34,7 +34,15 @@ function readAddress() {
     if (place >= 0) state[key] = place;
     else if (key === "prompt") state.prompt = ALL;
   }
+  keepToWhatThereIs();
   return asked;
+}
+
+/** Another readout may have fewer views. */
+function keepToWhatThereIs() {
+  if (!measured()) return;
+  if (!chosenPicture()) state.picture = 0;
+  if (!chosenScatter()) state.points = 0;
 }
 
 export function writeAddress() {
@@ -48,8 +56,7 @@ export function writeAddress() {
 
 export function choose(change) {
   Object.assign(state, change);
-  if (!chosenPicture()) state.picture = 0;
-  if (!chosenScatter()) state.points = 0;
+  keepToWhatThereIs();
   writeAddress();
   draw();
 }

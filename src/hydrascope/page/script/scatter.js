@@ -6,7 +6,7 @@ import { amongPoints, fresh, views } from "./views.js";
 import { frame, range, ticks } from "./axes.js";
 import { choose } from "./page.js";
 
-const title = (name) => name[0].toUpperCase() + name.slice(1);
+const capital = (name) => name[0].toUpperCase() + name.slice(1);
 
 /** Draw a scatter of the chosen part: `across` and `up` of each prompt; NaN where one isn’t known. */
 export function drawScatter(scatter, across, up, [removed, lost, restored]) {
@@ -15,13 +15,15 @@ export function drawScatter(scatter, across, up, [removed, lost, restored]) {
   const box = { left: 62, top: 26, width: width - 74, height: height - 26 - 44 };
   const line = scatter.lines[state.part], [first, second] = scatter.names;
   const [xs, ys] = [range(across, 0), range(up, 0, ...(line?.ends ?? []).map(([, end]) => end))];
-  const { x, y } = frame(root, box, xs, ys, ticks(...xs, width / 80), `${title(first)} (${cut(unit, 16)})`, `${title(second)} (${cut(unit, 12)})`);
+  const { x, y } = frame(root, box, xs, ys, ticks(...xs, width / 80), `${capital(first)} (${cut(unit, 16)})`, `${capital(second)} (${cut(unit, 12)})`);
   root.append(svg("line", { class: "zero", x1: x(0), x2: x(0), y1: box.top, y2: box.top + box.height }));
   const ends = [Math.max(xs[0], ys[0]), Math.min(xs[1], ys[1])];
   root.append(svg("line", { class: "all", x1: x(ends[0]), y1: y(ends[0]), x2: x(ends[1]), y2: y(ends[1]) }));
   const known = page.prompts.map((_, i) => i).filter((i) => Number.isFinite(across[i]) && Number.isFinite(up[i]));
   const radius = known.length > 400 ? 2.2 : 3;
-  const more = first === "removed" ? (i) => `, lost ${written(lost[i])}` : () => "";
+  // What the table of prompts has not.
+  const others = [[first, across], [second, up]].filter(([of]) => !["removed", "restored"].includes(of));
+  const more = others.length ? () => "" : (i) => `, lost ${written(lost[i])}`;
   const points = known.map((i) => ({
     key: i, order: across[i], x: x(across[i]), y: y(up[i]), cursor: { cx: x(across[i]), cy: y(up[i]), r: 6 },
     text:
@@ -49,7 +51,6 @@ export function drawScatter(scatter, across, up, [removed, lost, restored]) {
   $("scatter").querySelector("h3").textContent = said;
   $("scatter").querySelector("figcaption p").textContent = points.length ? `${read}.` : `${read}. Not known: the part wasn’t read, or can’t be told from what answers.`;
   view.plot.setAttribute("aria-label", `${said}; left and right move, Enter chooses the prompt`);
-  const others = first === "removed" ? [] : [[first, across], [second, up]];
   view.rows = () => [
     ["prompt", "text", "target", "ablated", "removed", "lost", "restored", ...others.map(([of]) => of), "unit", "readout", "sigma"],
     ...page.prompts.map((each, i) => [
