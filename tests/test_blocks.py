@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope import blocks
+from hydrascope import blocks, memory
 from hydrascope.ablation import Ablation, Mean, Resample
+from hydrascope.blocks import keeping_shared
 from hydrascope.clean_shared import KeepShared, in_file, in_memory
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
+from hydrascope.plan import planned
 from hydrascope.runs import run, sweep
 
 torch.set_num_threads(1)
@@ -60,6 +62,24 @@ def test_what_is_kept_of_clean_runs_changes_no_bit(prompts: Any, size: int, at: 
     for name, values in kept.items():
         for other in (filed, made, some):
             np.testing.assert_array_equal(other[name], values, err_msg=name)
+
+
+def test_what_prompts_share_waits_in_memory_as_far_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompts = tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]]
+    plan = planned(model, prompts, Resample(1))
+    one = blocks.shared(model, prompts, torch.tensor([[2], [1], [1]]), model.components, plan.routines)
+    back = keeping_shared(plan, plan.batch(3), tmp_path)(one, np.inf)
+    assert back
+    assert back() is one
+    monkeypatch.setattr(memory, "CPU_SPARE_BYTES", 0)
+    back = keeping_shared(plan, plan.batch(3), tmp_path)(one, np.inf)
+    assert back
+    filed = back()
+    assert filed is not one
+    assert filed is not None
+    assert all(map(torch.equal, one.tensors, filed.tensors))
 
 
 def however_slow(keep: KeepShared) -> KeepShared:

@@ -52,7 +52,13 @@ def replaced(model: LanguageModel) -> None:
     norm.weight = nn.Parameter(norm.weight.detach() * 1.1)
 
 
-@pytest.mark.parametrize("change", [trained, loaded_into, widened, replaced])
+def written_to(model: LanguageModel) -> None:
+    """As by much code in use: PyTorch doesn't count it."""
+    weight = model.projection(model.components[0]).module.weight
+    weight.data[1, 2] += 0.5
+
+
+@pytest.mark.parametrize("change", [trained, loaded_into, widened, replaced, written_to])
 def test_a_changed_model_is_another_one(model: LanguageModel, change: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
     hs.run(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out)
@@ -106,13 +112,27 @@ def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monk
     hs.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
 
 
-def test_weights_made_in_inference_mode_are_taken_as_they_are() -> None:
+def test_a_model_made_by_hand_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, hashed = loaded("gpt2"), []
+    monkeypatch.setattr(fingerprint, "of_parameters", lambda hf: hashed.append(hf) or f"sha256:{len(hashed)}")
+    for expected in ("sha256:1", "sha256:1"):
+        assert hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn").attrs["revision"] == expected
+    written_to(model)
+    for expected in ("sha256:2", "sha256:2"):
+        assert hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn").attrs["revision"] == expected
+
+
+def test_weights_made_in_inference_mode_are_taken_as_they_are_and_noticed_when_written_to() -> None:
     with torch.inference_mode():
         found = loaded("gpt2")
         found.hf.load_state_dict({name: each.clone() for name, each in found.hf.state_dict().items()}, assign=True)
     assert all(each.is_inference() for each in found.hf.parameters())
     again = LanguageModel(found.hf, found.tokenizer)
-    np.testing.assert_array_equal(*(hs.sweep(each, TEXTS[:2], hs.Zero())["total"] for each in (again, loaded("gpt2"))))
+    before = hs.sweep(again, TEXTS[:2], hs.Zero())
+    np.testing.assert_array_equal(before["total"], hs.sweep(loaded("gpt2"), TEXTS[:2], hs.Zero())["total"])
+    with torch.inference_mode():
+        written_to(again)
+    assert hs.sweep(again, TEXTS[:2], hs.Zero()).attrs["revision"] != before.attrs["revision"]
 
 
 def test_the_explorer_forgets_what_it_knew_of_a_model_that_is_trained(model: LanguageModel) -> None:

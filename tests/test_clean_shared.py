@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope.clean_shared import in_file, in_memory
+from hydrascope.clean_shared import in_either, in_file, in_memory
 from hydrascope.engines.kernels import fastest_routines
 from hydrascope.engines.request import sites_read
 from hydrascope.engines.shared import Shared, shared
@@ -144,3 +144,13 @@ def test_in_memory_is_kept_what_fits() -> None:
     assert keep(other, 0.0) is None
     assert back is not None
     assert back() is one
+
+
+def test_what_memory_does_not_hold_goes_to_the_file(tmp_path: Path) -> None:
+    each = [made() for _ in range(3)]
+    keep = in_either(in_memory(1.5 * each[0].nbytes), in_file(tmp_path))
+    backs = [keep(one, math.inf) for one in each]
+    found = [back() for back in backs if back]
+    assert [one is again for one, again in zip(each, found, strict=True)] == [True, False, False]
+    assert all(again is not None and looks(again) == looks(one) for one, again in zip(each, found, strict=True))
+    assert in_either(in_memory(0), in_memory(0))(each[0], 0.0) is None

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import hydrascope as hs
-from hydrascope import blocks
+from hydrascope import blocks, memory
 from hydrascope.costs import cost_of, operations, request
 from hydrascope.engines.shared import Shared
 from hydrascope.errors import HydrascopeError
@@ -66,8 +66,8 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
     assert found.seconds > 0
 
 
-def test_clean_runs_take_no_more_on_disk_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
+def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
 
     def keep(shared: Shared, seconds: float) -> None:
         kept.append(shared.nbytes)
@@ -77,7 +77,16 @@ def test_clean_runs_take_no_more_on_disk_meanwhile(monkeypatch: pytest.MonkeyPat
     plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
     # Prompts that are run together are padded to the longest, and one that is alone is as long.
-    assert 0 < sum(kept) <= cost_of(plan, Batch(2, 7)).meanwhile <= 1.1 * sum(kept)
+    costs = {}
+    for spare in (0, sum(kept) // 2, memory.CPU_SPARE_BYTES):
+        monkeypatch.setattr(memory, "CPU_SPARE_BYTES", spare)
+        costs[spare] = cost_of(plan, Batch(2, 7))
+    without, half, whole = costs.values()
+    assert 0 < sum(kept) <= without.meanwhile <= 1.1 * sum(kept)
+    for found in (half, whole):
+        more = found.memory - without.memory
+        assert more == without.meanwhile - found.meanwhile > 0
+    assert whole.meanwhile == 0
     assert cost_of(planned(model, TOKENS, hs.Zero(), engine="reference"), Batch(2, 7)).meanwhile == 0
 
 

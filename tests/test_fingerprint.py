@@ -198,3 +198,33 @@ values = st.recursive(
 def test_a_hash_is_of_the_value_alone(value: Any) -> None:
     assert fingerprint.of_declared({"x": value}) == fingerprint.of_declared({"x": copy.deepcopy(value)})
     assert fingerprint.of_declared({"x": value}) != fingerprint.of_declared({"x": [value]})
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int8]
+
+
+@given(st.sampled_from(DTYPES), st.lists(st.integers(0, 70), min_size=0, max_size=3), st.integers(0, 3), st.data())
+def test_sums_of_a_weight_show_any_change(
+    dtype: torch.dtype, shape: list[int], offset: int, data: st.DataObject
+) -> None:
+    count = int(np.prod(shape))
+    random = torch.randint(-128, 128, (count + offset, dtype.itemsize), dtype=torch.int8)
+    bits = random.view(dtype).flatten() if count + offset else torch.zeros(0, dtype=dtype)
+    weight = bits[offset:].reshape(shape)
+    found = fingerprint.sums(weight)
+    for same in (weight.clone(), torch.nn.Parameter(weight, requires_grad=False)):
+        assert fingerprint.sums(same) == found
+    if weight.ndim > 1:
+        assert found == fingerprint.sums(weight.mT.contiguous().mT)  # laid out otherwise
+    if count:
+        place = data.draw(st.integers(0, count - 1))
+        changed = weight.clone().flatten()
+        changed.view(torch.uint8)[place * dtype.itemsize] ^= 1
+        assert fingerprint.sums(changed.view(shape)) != found
+
+
+def test_sums_show_heads_that_change_places() -> None:
+    weight = torch.randn(128, 768)
+    heads = weight.unflatten(1, (12, 64))
+    assert fingerprint.sums(heads[:, [1, 0, *range(2, 12)]].flatten(1)) != fingerprint.sums(weight)
+    assert fingerprint.sums(weight[[1, 0, *range(2, 128)]]) != fingerprint.sums(weight)

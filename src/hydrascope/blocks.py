@@ -53,10 +53,12 @@ def keeping(plan: Plan, folder: Path | None = None) -> Keep:
 
 
 def keeping_shared(plan: Plan, batch: Batch, folder: Path | None = None) -> KeepShared:
-    """Where is kept what prompts share, until they are measured: on a GPU as far as there is room; else in a file."""
-    if plan.model.device.type == "cpu":
-        return clean_shared.in_file(folder or Path(tempfile.gettempdir()))
-    return clean_shared.in_memory(spare_bytes(plan.model, plan.load, plan.bank_bytes, batch))
+    """Where is kept what prompts share, until they are measured: in memory as far as there is room; of a CPU then in a
+    file."""
+    memory = clean_shared.in_memory(spare_bytes(plan.model, plan.load, plan.bank_bytes, batch))
+    if plan.model.device.type != "cpu":
+        return memory
+    return clean_shared.in_either(memory, clean_shared.in_file(folder or Path(tempfile.gettempdir())))
 
 
 def clean_runs_of(

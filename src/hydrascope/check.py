@@ -82,6 +82,15 @@ def require_as_found(model: LanguageModel) -> None:
     model.as_found = now
 
 
+def revision(model: LanguageModel) -> str:
+    """What `model` was loaded from; of one that was made by hand the hash of its weights, computed once.
+
+    `require_as_found` is what finds them changed.
+    """
+    model.revision = model.revision or fingerprint.of_parameters(model.hf)
+    return model.revision
+
+
 def why(model: LanguageModel) -> str:
     """Why `model` fails the self-check: it may be its dtype alone."""
     dtype, exact = str(model.dtype).removeprefix("torch."), copied(model)

@@ -36,6 +36,11 @@ def in_memory(room: float) -> KeepShared:
     return keep
 
 
+def in_either(first: KeepShared, second: KeepShared) -> KeepShared:
+    """Keep as `second` does what `first` doesn't."""
+    return lambda shared, seconds: first(shared, seconds) or second(shared, seconds)
+
+
 def in_file(folder: Path) -> KeepShared:
     """Keep it in a file of `folder` that has no name: nothing is seen there, or outlives the process.
 

@@ -99,29 +99,35 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
     rate, timed = _rate(plan, batch)
     needed = prefix_bytes(plan.model, plan.load.length)
     needed += (batch.runs * plan.ablation.patches + 1) * row_bytes(plan.model, plan.load)
+    bank, on_disk = plan.bank_bytes, is_on_disk(plan.bank_bytes)
+    shared, spare = _shared_bytes(plan), spare_bytes(plan.model, plan.load, bank, batch)
     numbers = {name: math.prod(plan.sizes[dim] for dim in dims) for name, dims in plan.measured.items()}
     return Cost(
         flop,
         flop / rate,
         timed,
-        batch.prompts * needed + (0 if is_on_disk(plan.bank_bytes) else plan.bank_bytes),
+        batch.prompts * needed + (0 if on_disk else bank) + min(shared, spare),
         sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
         sum(number * np.dtype(stored_as(plan, name)).itemsize for name, number in numbers.items()),
-        _meanwhile(plan),
+        (bank if on_disk else 0) + min(max(shared - spare, 0), _file_bytes(plan.model)),
     )
 
 
-def _meanwhile(plan: Plan) -> float:
-    """Bytes that wait on disk, from above: as if all prompts were as long as the longest."""
-    bank = plan.bank_bytes if is_on_disk(plan.bank_bytes) else 0
-    if plan.model.device.type != "cpu" or plan.engine.name != "wavefront":
-        return bank
+def _file_bytes(model: LanguageModel) -> int:
+    """How much a file holds of what doesn't fit into memory: nothing on a GPU."""
+    return FILE_BYTES if model.device.type == "cpu" else 0
+
+
+def _shared_bytes(plan: Plan) -> float:
+    """Bytes of what waits of clean runs, from above: as if all prompts were as long as the longest."""
+    if plan.engine.name != "wavefront":
+        return 0
     longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
     asked = request(plan, [longest], plan.runs[:1])
     with torch.no_grad():
         sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
         one = shared(plan.model, asked.tokens, asked.positions, sites, plan.routines)
-    return bank + min(FILE_BYTES, len(plan.tokens) * one.nbytes)
+    return len(plan.tokens) * one.nbytes
 
 
 def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float:
@@ -145,8 +151,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     """FLOP of what is run clean besides the runs themselves: for the patches, where that pass can't serve both."""
     model = plan.model
     keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
-    # On a CPU it is kept on disk.
-    room = FILE_BYTES if model.device.type == "cpu" else spare_bytes(model, plan.load, plan.bank_bytes, batch)
+    room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
     return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()

@@ -53,6 +53,20 @@ def of_parameters(hf: PreTrainedModel) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
+def sums(weight: Tensor) -> str:
+    """Of what the bits of a weight add up to, as whole numbers, in stretches of 256 bytes: a tenth of a hash's time.
+
+    Any change shows but one that leaves the sum of each stretch as it was.
+    """
+    flat = weight.detach().contiguous().flatten().view(torch.uint8)
+    whole = len(flat) // 256 * 256
+    words = flat[:whole] if flat.storage_offset() % 8 == 0 else flat[:whole].clone()
+    total = hashlib.sha256()
+    for each in (words.view(torch.int64).unflatten(0, (-1, 32)).sum(1), flat[whole:]):
+        total.update(each.cpu().numpy().data)
+    return total.hexdigest()
+
+
 def of_folder(folder: Path, weights: Iterable[Path]) -> str:
     """Of the configuration and the weight files of a local folder, names included."""
     total = hashlib.sha256()

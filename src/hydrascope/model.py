@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hydrascope import fingerprint
 from hydrascope.anatomy import Anatomy, anatomy_of
 from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.errors import HydrascopeError
@@ -80,9 +81,8 @@ class LanguageModel:
         LanguageModel.__init__(self, hf, tokenizer, anatomy=anatomy, name=name)
 
     def standing(self) -> tuple[Any, Any]:
-        """What differs once a weight is trained, loaded, replaced or moved; what does once a hook comes or goes.
+        """What differs once a weight is changed, however, or replaced or moved; what does once a hook comes or goes.
 
-        Not once a weight is written to through its `data`, or was made in inference mode, where PyTorch doesn't count.
         Weights that are fetched for each pass (`offload`) are a file's.
         """
         weights = [each for each in self.hf.parameters() if not each.is_meta]
@@ -91,7 +91,7 @@ class LanguageModel:
             for number, each in enumerate(self.hf.modules())
         }
         return (
-            [(each.data_ptr(), each.dtype, 0 if each.is_inference() else each._version) for each in weights],
+            [(each.data_ptr(), each.dtype, fingerprint.sums(each)) for each in weights],
             {number: each for number, each in hooks.items() if each != (None,)},
         )
 

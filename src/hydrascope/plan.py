@@ -221,7 +221,7 @@ class Plan:
             **_parameters(self.ablation),
             **({"metrics_hash": fingerprint.of_declared(own)} if own else {}),
             "model": self.model.name,
-            "revision": self.model.revision or fingerprint.of_parameters(self.model.hf),
+            "revision": check.revision(self.model),
             "config_hash": fingerprint.of_config(self.model.hf.config),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope import fingerprint, zoo
+from hydrascope import check, zoo
 from hydrascope.errors import HydrascopeError
 from hydrascope.explore.question import ABLATIONS
 from hydrascope.explore.session import Session
@@ -88,7 +88,7 @@ def require_same_model(model: LanguageModel, results: xr.Dataset, name: str) -> 
     Raises:
         HydrascopeError: they are.
     """
-    revision = model.revision or fingerprint.of_parameters(model.hf)
+    revision = check.revision(model)
     if results.attrs.get("revision") != revision:
         raise HydrascopeError(
             f"{name} is of {results.attrs.get('model')} ({results.attrs.get('revision')}), and {model.name} is "
