@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from brute import plain_effects
+from intervals import expanded
 from plain import Plain, Reader, loaded
 from tiny import tiny
 
@@ -83,10 +84,10 @@ def test_intervals_are_of_resampled_prompts():
     found = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers", **options)
     drawn = np.random.default_rng(bootstrap.seed).integers(3, size=(500, 3))
     effect, everything = (found[name].values[:, drawn].mean(2) for name in ("effect", "everything"))
-    low, high = np.quantile(everything, [0.05, 0.95], axis=1)
+    low, high = np.quantile(everything, expanded(0.9, 3), axis=1)
     certain = low * high > 0
     assert 0 < certain.sum() < 20
-    expected = np.quantile(1 - effect[..., 1] / everything, [0.05, 0.95], axis=1)
+    expected = np.quantile(1 - effect[..., 1] / everything, expanded(0.9, 3), axis=1)
     bounds = found["faithfulness"].isel(share=1).sel(bound=["low", "high"])
     np.testing.assert_allclose(bounds, np.where(certain, expected, np.nan), atol=1e-12)
 

@@ -290,7 +290,7 @@ def test_warnings() -> None:
     results.attrs |= {"dtype": "bfloat16", "worst_imbalance": 0.5, "prompt_count": 20}
     told = " ".join(summarise(results, FEW).warnings)
     assert "only 12 of 20 prompts are measured" in told
-    assert "from fewer than 30 the intervals are too narrow" in told
+    assert "from fewer than 30 the intervals miss more often than they say" in told
     assert "computed in bfloat16" in told
     alone = summarise(synthetic.results(4, 1, 1), FEW).warnings
     assert any(each.startswith("only 1 prompt:") for each in alone)

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from scipy.special import ndtr, stdtrit
 
 from hydrascope.errors import HydrascopeError
 
@@ -31,7 +32,9 @@ class Bootstrap:
     """How intervals are drawn: percentile bootstrap (Efron 1979) over prompts, reproducible from the seed.
 
     The prompts are taken as independent draws; a prompt's patches stay with it. The same seed gives every
-    statistic the same resamples.
+    statistic the same resamples. Of few prompts resamples vary too little, and how much the statistic varies is known
+    badly: so the percentiles lie further out, by as much as Student's interval of a mean is wider than the resamples'
+    (the expanded percentile interval, Hesterberg 2015); from 200 prompts on that is hardly seen.
     """
 
     resamples: int = 2000
@@ -44,6 +47,11 @@ class Bootstrap:
         if not 0 < self.confidence < 1:
             raise HydrascopeError(f"a confidence level lies between 0 and 1, not at {self.confidence}")
 
+    def tail(self, prompts: int) -> float:
+        """Which share of the resamples of so many prompts lies beyond either bound: Φ(−√(n/(n−1)) · t)."""
+        beyond = stdtrit(prompts - 1, (1 - self.confidence) / 2)
+        return float(ndtr(beyond * (prompts / (prompts - 1)) ** 0.5))
+
 
 def interval(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     """A statistic of the prompts' means, and its confidence interval.
@@ -55,10 +63,10 @@ def interval(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap) ->
 
     Returns:
         what `statistic` returns, each variable with one more dimension `bound`: `estimate` (on all prompts),
-        `low` and `high` (the percentiles of the resampled statistic). Bounds are NaN for a single prompt,
+        `low` and `high` (percentiles of the resampled statistic: `Bootstrap.tail`). Bounds are NaN for a single prompt,
         which tells nothing of others, and wherever the statistic is undefined in some resample.
     """
-    return _percentiles(statistic(_means(samples, bootstrap)), bootstrap)
+    return _percentiles(statistic(_means(samples, bootstrap)), samples.sizes["prompt"], bootstrap)
 
 
 def simultaneous(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap, dim: str) -> xr.Dataset:
@@ -70,12 +78,13 @@ def simultaneous(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap
     """
     found = statistic(_means(samples, bootstrap))
     if found.sizes["resample"] < 2 or not found.sizes[dim]:
-        return _percentiles(found, bootstrap)
+        return _percentiles(found, samples.sizes["prompt"], bootstrap)
     estimate, resampled = found.isel(resample=0), found.isel(resample=slice(1, None))
     error = resampled.std("resample")
     # What doesn't vary is certain.
     largest = (abs(resampled - estimate) / error.where(error > 0)).fillna(0).max(dim)
-    width = largest.quantile(bootstrap.confidence, "resample").drop_vars("quantile") * error
+    within = 1 - 2 * bootstrap.tail(samples.sizes["prompt"])
+    width = largest.quantile(within, "resample").drop_vars("quantile") * error
     sides = xr.concat([0 * width, -width, width], "bound", coords="minimal", compat="override")
     return (estimate + sides.assign_coords(bound=list(BOUNDS))).transpose("bound", ...)
 
@@ -101,7 +110,7 @@ def difference(
     # Of a single prompt there is nothing but the estimate.
     count = min(each.sizes["resample"] for each in means)
     before, after = (statistic(each.isel(resample=slice(count))) for each in means)
-    return _percentiles(after - before, bootstrap)
+    return _percentiles(after - before, min(first.sizes["prompt"], second.sizes["prompt"]), bootstrap)
 
 
 def mean_interval(values: xr.DataArray, bootstrap: Bootstrap) -> xr.DataArray:
@@ -131,13 +140,13 @@ def _means(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     )
 
 
-def _percentiles(found: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+def _percentiles(found: xr.Dataset, prompts: int, bootstrap: Bootstrap) -> xr.Dataset:
     """A statistic of all prompts, and its percentiles over the resamples, [bound, …]; NaN where there are none."""
-    tail = (1 - bootstrap.confidence) / 2
 
     def bounds(values: Float[np.ndarray, "resample ..."]) -> Float[np.ndarray, "bound ..."]:
         sides = np.full((2, *values.shape[1:]), np.nan)
         if len(values) > 1:
+            tail = bootstrap.tail(prompts)
             sides = np.quantile(values[1:], [tail, 1 - tail], axis=0)
         return np.concatenate([values[:1], sides])
 

@@ -84,7 +84,7 @@ def notes(bootstrap: Bootstrap | None, *, traces: bool) -> Iterator[str]:
     """
     if bootstrap is not None:
         yield (
-            f"Intervals: {bootstrap.confidence:.0%}, percentile bootstrap over prompts, {bootstrap.resamples:,} "
+            f"Intervals: {bootstrap.confidence:.0%}, bootstrap over prompts, {bootstrap.resamples:,} "
             "resamples; those of a matrix hold for all its cells at once (max-t)."
         )
     still = (

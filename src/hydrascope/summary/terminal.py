@@ -143,9 +143,9 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         yield (
             "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
             "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
-            "on one half of the prompts and measured on the other. Intervals: of what is restored "
-            f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}; of who restores it {level} "
-            f"for all of them together; else {level}."
+            "on one half of the prompts and measured on the other. Intervals: in an answer "
+            f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}, of who restores it for all of "
+            f"them together; else {level}."
         )
     if summary.reactions:
         yield (

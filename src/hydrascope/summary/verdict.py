@@ -72,7 +72,7 @@ class Verdict:
         placebos: how many tokens that is of, a prompt.
         clear: how many parts have a mean total − direct above 0, with bounds that hold for all at once.
         weighty: of how many, those that remove more than `WEIGHTY` of the readout.
-        confidence: of `restored`: what is left for each of the kinds that are asked about.
+        confidence: of all its intervals: what is left for each of the kinds that are asked about.
     """
 
     kind: PartKind
@@ -105,8 +105,8 @@ def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
     answered = kinds(effects["ablated"].isel(ablated=compensable(effects).values))
     asked = {kind: choosable(effects, kind) for kind in ASKED if kind in answered}
     # Bonferroni: so that all answers together are as sure as one is said to be.
-    confidence = 1 - (1 - bootstrap.confidence) / max(len(asked), 1)
-    return tuple(_verdict(results, effects, kind, samples, bootstrap, confidence) for kind, samples in asked.items())
+    corrected = replace(bootstrap, confidence=1 - (1 - bootstrap.confidence) / max(len(asked), 1))
+    return tuple(_verdict(results, effects, kind, samples, corrected) for kind, samples in asked.items())
 
 
 def _verdict(
@@ -115,16 +115,16 @@ def _verdict(
     kind: PartKind,
     samples: xr.Dataset,
     bootstrap: Bootstrap,
-    confidence: float,
 ) -> Verdict:
-    held, corrected = held_out(samples, most_restored), replace(bootstrap, confidence=confidence)
-    bounds = simultaneous(lambda means: means, samples[["restored"]], corrected, "ablated")["restored"]
+    held = held_out(samples, most_restored)
+    bounds = simultaneous(lambda means: means, samples[["restored"]], bootstrap, "ablated")["restored"]
     clear = int((bounds.sel(bound="low") > 0).sum())
-    counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": confidence}
+    counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": bootstrap.confidence}
     if held is None:
-        return Verdict(kind, *_without_choice(effects, kind, samples, corrected), **counts)
+        return Verdict(kind, *_without_choice(effects, kind, samples, bootstrap), **counts)
     others = _placebos(results) if results is not effects else []
-    found, restored = shares(held.samples, bootstrap), Interval.of(shares(held.samples, corrected)["restored"])
+    found = shares(held.samples, bootstrap)
+    restored = Interval.of(found["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
     return Verdict(
         kind,

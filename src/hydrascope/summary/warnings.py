@@ -8,7 +8,7 @@ import xarray as xr
 from hydrascope.measures import Bootstrap, compensable, kinds, layers, of_kind, repair_profile
 from hydrascope.summary.verdict import Verdict
 
-#: From so few prompts percentile intervals are too narrow.
+#: From so few prompts intervals miss more often than they say.
 FEW_PROMPTS = 30
 #: Effects that are off by more than this share of their interval's width are not known as well as it says.
 ROUNDED = 0.1
@@ -34,7 +34,7 @@ def of_prompts(results: xr.Dataset) -> Iterator[str]:
         yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
         count = f"{prompts} prompt{'s' if prompts > 1 else ''}"
-        yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals are too narrow"
+        yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals miss more often than they say"
 
 
 def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
