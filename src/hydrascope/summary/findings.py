@@ -337,7 +337,8 @@ def _repair(
     if best is not None:
         held, line = best
         where = held.named
-        chosen = "chosen on one half of the prompts, measured on the other"
+        pooled = "; two parts, pooled" if held.pooled else ""
+        chosen = f"chosen on one half of the prompts, measured on the other{pooled}"
         yield Finding(f"R² at {where}", Interval.of(line["r2"]), f"of CE on DE; {chosen}", r2)
         yield Finding(f"slope of CE on DE at {where}", Interval.of(line["slope"]), chosen, share)
         yield from _other_reading(results, effects, held, bootstrap)

@@ -33,6 +33,8 @@ _HEADINGS = {
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
+#: In a table of verdicts, where some halves of prompts chose different parts.
+_OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -201,10 +203,12 @@ def side_by_side(comparison: "Comparison") -> Group:
             written(row.restored, 2),
         )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
+    of_two = _OF_TWO if any(row.verdict.pooled for row in comparison.rows) else ""
     notes.append(
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
-        f"the prompts and measured on the other. Intervals: bootstrap over prompts, {comparison.bootstrap.resamples:,} "
-        f"resamples; of what is restored {comparison.rows[0].verdict.confidence:.1%}, of differences "
-        f"{comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
+        f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
+        f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
+        f"{comparison.rows[0].verdict.confidence:.1%}, of differences {comparison.bootstrap.confidence:.0%}, paired "
+        "where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))
