@@ -113,6 +113,14 @@ class PartFindings:
     r2: Interval
     correlation: Interval
 
+    @property
+    def adds(self) -> bool:
+        """Whether ablating it adds directly instead of removing, surely: there is a share of what it does.
+
+        Then `restored` is the share of the increase that is undone.
+        """
+        return self.removed.estimate < 0 and bool(np.isfinite(self.restored.low))
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -1,6 +1,6 @@
 """The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
 #: In a table of verdicts, where some halves of prompts chose different parts.
 _OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
+#: What marks a share restored that is one of an increase.
+_ADDS = "†"
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -92,8 +94,12 @@ def _parts(summary: Summary) -> Table:
     for name in known:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
     for part in shown:
-        table.add_row(Text(part.ablated), *(Text(cell(getattr(part, name), name)) for name in known))
+        table.add_row(Text(part.ablated), *(Text(cell(part, name, _estimate)) for name in known))
     return table
+
+
+def _estimate(value: Interval) -> str:
+    return number(value.estimate, 2)
 
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
@@ -134,9 +140,17 @@ def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
     return [part for part in parts if part.ablated not in left_out]
 
 
-def cell(value: Interval, name: str) -> str:
-    """The estimate of a part's number, as tables give it."""
-    return number((value.if_bounded if name in _RATIOS else value).estimate, 2)
+def cell(part: PartFindings, name: str, write: Callable[[Interval], str]) -> str:
+    """A part's number, as tables give it: a dash for a share of what may be nothing, a mark at one of an increase."""
+    value: Interval = getattr(part, name)
+    mark = _ADDS if name == "restored" and part.adds else ""
+    return write(value.if_bounded if name in _RATIOS else value) + mark
+
+
+def of_increase(parts: Iterable[PartFindings]) -> list[str]:
+    """What `cell` marks, in a sentence, where there is such a part."""
+    told = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
+    return [told] if any(part.adds for part in parts) else []
 
 
 def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
@@ -165,6 +179,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
             "defined."
         )
+    if full:
+        yield from of_increase(printed(summary.parts))
     left_out = len(summary.parts) - len(printed(summary.parts))
     if full and left_out:
         do = "remove" if _any_known(summary, "removed") else "lose"
