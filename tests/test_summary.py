@@ -353,3 +353,22 @@ def test_a_share_of_what_may_be_nothing_is_in_no_table() -> None:
     assert np.isfinite(part.restored.estimate)
     (row,) = (line for line in as_markdown(increased()).splitlines() if line.startswith("| attn.2 |"))
     assert row.split(" | ")[4:8] == ["–"] * 4
+
+
+@pytest.mark.parametrize(
+    ("ablated", "said"),
+    [
+        (None, "4 attention layers, 4 MLP layers, 8 heads ablated (resample, 2 patches, at last), 5 prompts;"),
+        (["mlp.1", "head.2.1"], "1 MLP layer, 1 head ablated "),
+        (["attn.0", "attn.0+mlp.1", "attn.1+mlp.1"], "1 attention layer, 2 combinations ablated "),
+        (["attn.0", "attn.0+mlp.1"], "1 attention layer, 1 combination ablated "),
+    ],
+)
+def test_what_was_ablated_is_counted(ablated: list[str] | None, said: str) -> None:
+    text = printed(summarise(synthetic.results(4, 5, 2, heads=2, ablated=ablated), FEW))
+    assert f"synthetic: {said}" in " ".join(text.split())
+
+
+def test_one_patch_of_one_prompt_is_counted_as_one() -> None:
+    text = printed(summarise(synthetic.results(4, 1, 1), FEW))
+    assert " ablated (resample, 1 patch, at last), 1 prompt;" in " ".join(text.split())

@@ -43,7 +43,7 @@ from hydrascope.measures import (
     strongest,
     with_direct_effect,
 )
-from hydrascope.summary.numbers import Interval
+from hydrascope.summary.numbers import Interval, counted
 from hydrascope.summary.verdict import Verdict, verdicts
 from hydrascope.summary.warnings import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.summary.who_repairs import Pair, Reaction, pairs, reactions
@@ -59,7 +59,7 @@ _PLURAL: dict[PartKind, str] = {
     "mlp": "MLP layers",
     "head": "heads",
     "neuron": "neurons",
-    "joint": "joint ablations",
+    "joint": "combinations",
 }
 
 
@@ -206,7 +206,7 @@ def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootst
     found = pairs(results, readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
     unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
-    run = _run(results, f"{len(found):,} pairs of {parts:,} parts", read)
+    run = _run(results, f"{counted(f'{len(found):,}', 'pair', 'pairs')} of {parts:,} parts", read)
     told, alone = tuple(of_prompts(results)), effects_alone(one_by_one(results), readout)
     return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
 
@@ -267,7 +267,8 @@ def run_in_words(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
 def _counted(effects: xr.Dataset) -> str:
     """How many parts of each kind were ablated, in words."""
     found = kinds(effects["ablated"])
-    return ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found)
+    named = ((found.count(kind), several) for kind, several in _PLURAL.items())
+    return ", ".join(counted(f"{count:,}", several.removesuffix("s"), several) for count, several in named if count)
 
 
 def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:

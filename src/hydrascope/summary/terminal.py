@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.numbers import Interval, counted, number, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def _measured(run: Mapping[str, str]) -> str:
     """What was measured and how, in a sentence."""
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
+    patches = counted(run["patches"], "patch", "patches")
     return (
-        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {run['patches']} "
-        f"patches, at {run.get('positions', '?')}), {run['prompts']} prompts{of}; {', '.join(how)}."
+        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
+        f"{run.get('positions', '?')}), {counted(run['prompts'], 'prompt', 'prompts')}{of}; {', '.join(how)}."
     )
 
 
