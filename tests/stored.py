@@ -10,7 +10,7 @@ from hydrascope import manifest, writing
 from hydrascope.variables import FORMAT, MEASURED, described
 from hydrascope.writing import Writer
 
-TEXT = np.dtypes.StringDType()
+TEXT = object
 LABELS = ["attn.0", "mlp.0", "attn.1", "mlp.1"]
 DIMS = {name: variable.dims for name, variable in MEASURED.items()}
 

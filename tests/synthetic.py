@@ -15,7 +15,7 @@ PROMPTS = (
     "grew up speaking her mother tongue, which is",
     "def f(x):\n\treturn x **",
 )
-STRING = np.dtypes.StringDType()
+STRING = object
 TARGETS = (" Paris", " baseball", " $", "法", " French", " 2")
 HOLDER = {"attn": "attn", "head": "attn", "mlp": "mlp", "neuron": "mlp"}
 

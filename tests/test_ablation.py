@@ -104,7 +104,11 @@ def test_resample_draws_only_what_corresponds(model: LanguageModel, at: str) -> 
     first = next(index for index in range(5) if len(allowed[index]) == fewest)
     short = 5 - sum(each >= needed[first] for each in room)
     reasons = rf" \({short} are too short for its positions\)" if short else ""
-    message = rf'prompt {first + 1} \("{PROMPTS[first].text}"\) has {fewest}{reasons}: add prompts or ask for fewer'
+    otherwise = "add prompts or ask for fewer"
+    if at == "subject":
+        reasons = rf" \(the subjects of {short} have fewer tokens than its {room[first]}\)"
+        otherwise = f"ablate at subject-last, leave it out, {otherwise}"
+    message = rf'prompt {first + 1} \("{PROMPTS[first].text}"\) has {fewest}{reasons}: {otherwise}'
     with pytest.raises(HydrascopeError, match=rf"{fewest + 1} other prompts to draw from, and {message}"):
         sweep(model, PROMPTS, Resample(fewest + 1), ablate="head.1.2", at=at)
 

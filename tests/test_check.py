@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import CONFIGS, tiny
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from hydrascope import check
 from hydrascope.anatomy import Anatomy, anatomy_of, declare
+from hydrascope.components import Component
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 
@@ -81,6 +83,56 @@ def test_the_number_of_heads_is_the_configuration_s_word():
     wrong = LanguageModel(right.hf, name="two heads")
     assert len(wrong.units(wrong.components[0])) == 2
     check.require(wrong)
+
+
+FOLLOWS = "an MLP reads what attention of its block writes"
+
+
+def deep(case, pruned, kind="attn", layers=5, parallel=False):
+    """A model of several blocks, in some of which attention or MLPs write nothing."""
+    model_type, settings = CONFIGS[case]
+    torch.manual_seed(0)
+    options = {**settings, "num_hidden_layers": layers, "use_parallel_residual": parallel}
+    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **options))
+    model = LanguageModel(hf, name=case)
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter.copy_(0.2 * torch.randn_like(parameter))
+        for layer in pruned:
+            for parameter in model.projection(Component(layer, kind)).module.parameters():
+                parameter.zero_()
+    return model
+
+
+def found(model):
+    return {identity.name: identity.passed for identity in check.check(model)}
+
+
+@pytest.mark.parametrize("kind", ["attn", "mlp"])
+@pytest.mark.parametrize("pruned", [[0], [0, 2, 4], range(5)])
+def test_layers_that_write_nothing_are_no_mistake(kind, pruned):
+    """Ablating what writes nothing moves no MLP, and an MLP that writes nothing isn't moved: where there is no other
+    block, nothing can be told of who follows whom."""
+    identities = found(deep("gpt_neox-sequential", pruned, kind))
+    assert all(identities.values())
+    assert (FOLLOWS in identities) == (len(pruned) < 5)
+
+
+def test_a_bias_alone_is_no_mistake_either():
+    model = deep("gpt_neox-sequential", range(5))
+    with torch.no_grad():
+        for layer in range(5):
+            model.projection(Component(layer, "attn")).module.bias.fill_(1)
+    assert all(found(model).values())
+
+
+def test_a_mistake_is_found_in_the_blocks_that_are_not_pruned():
+    """Of many blocks three are checked; where these are pruned, one more that isn't."""
+    right = deep("gpt_neox", [0, 2, 4], parallel=True)
+    wrong = LanguageModel(right.hf, anatomy=replace(right.anatomy, parallel=lambda config: False), name="wrong")
+    check.require(right)
+    with pytest.raises(HydrascopeError, match=FOLLOWS):
+        check.require(wrong)
 
 
 def test_a_broken_model_is_refused():

@@ -37,6 +37,20 @@ def test_a_result_beside_itself_does_not_differ():
     assert np.isnan(rows["a", "attn"].restored.estimate)
 
 
+def test_a_share_of_two_parts_is_said_to_be_of_neither():
+    one = synthetic.results(4, 40, 2)
+    two = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
+    neither = "where the halves chose two parts, over both, pooled, and of neither alone"
+    assert neither in told(compare({"a": one, "b": two}, FEW))
+    assert neither not in told(compare({"a": one, "b": one}, FEW))
+
+
+def told(comparison):
+    console = Console(file=io.StringIO(), width=400)
+    console.print(side_by_side(comparison))
+    return console.file.getvalue()
+
+
 def test_paired_differences_are_narrower():
     """Where prompts differ much and both results with them, pairing takes that out."""
     first = synthetic.results(6, 60, 2, seed=1)
@@ -67,10 +81,8 @@ def test_a_share_of_what_may_be_nothing_has_no_difference():
     assert row.verdict.part == "attn.1"
     assert np.isnan(row.verdict.restored.low)
     assert np.isnan(row.restored.estimate)
-    console = Console(file=io.StringIO(), width=120)
-    console.print(side_by_side(found))
-    told = next(line for line in console.file.getvalue().splitlines() if line.startswith("│b"))
-    assert [cell.strip() for cell in told.split("│")[3:-1]] == ["can't tell", "attn.1", "–", "–"]
+    line = next(line for line in told(found).splitlines() if line.startswith("│b"))
+    assert [cell.strip() for cell in line.split("│")[3:-1]] == ["can't tell", "attn.1", "–", "–"]
 
 
 def test_what_differs_besides_is_said():

@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored import create, known, measured, stored, write
+from stored import LABELS, create, create_for, known, measured, stored, write
 from zarr.storage import LocalStore
 
 from hydrascope import store
@@ -59,6 +60,29 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     xr.testing.assert_identical(opened, expected)
     assert set(opened.coords) == set(KNOWN) - {"target", "downstream"}
     assert opened.sel(ablated="mlp.0", component="attn.1")["downstream"]
+
+
+def test_texts_are_strings_on_disk_and_python_s_own_in_memory(whole: Path) -> None:
+    """Numpy's own can't be cast by `astype(str)`, and xarray can't find the label of the largest among them."""
+    opened, on_disk = store.open_results(whole), xr.open_zarr(whole)
+    texts = {name for name, each in on_disk.variables.items() if each.dtype == np.dtypes.StringDType()}
+    assert texts == {name for name, each in opened.variables.items() if each.dtype == object}
+    assert {"ablated", "text", "target_text", "token_text"} < texts
+    assert opened["ablated"].values.astype(str).tolist() == LABELS
+    lost = -opened["total"].mean(["readout", "prompt", "patch"])
+    assert lost.idxmax("ablated").item() == LABELS[int(lost.argmax("ablated"))]
+
+
+def test_no_texts_are_texts_too(tmp_path: Path) -> None:
+    """Of no elements nothing but the dtype says what they are."""
+    path, nothing = tmp_path / "r.zarr", {"metric": slice(0)}
+    everything = measured(3, 1, "float32").drop_dims("metric")
+    with create_for(path, everything, known(3).isel(nothing)) as writer:
+        write(writer, everything)
+    assert xr.open_zarr(path)["metric"].dtype == np.dtypes.StringDType()
+    opened = store.open_results(path)
+    assert opened["metric"].size == 0
+    assert opened["metric"].dtype == opened["metric_units"].dtype == object
 
 
 def test_everything_says_what_it_is_in_which_unit(whole: Path) -> None:

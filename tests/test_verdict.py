@@ -1,5 +1,6 @@
 """The verdict: yes, no or can't tell, at which part, how much and by whom; and what is not told."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -7,9 +8,7 @@ import pytest
 import synthetic
 import xarray as xr
 
-from hydrascope.measures import (
-    Bootstrap,
-)
+from hydrascope.measures import Bootstrap, choosable, held_out, most_restored, per_prompt
 from hydrascope.summary import (
     Interval,
     Verdict,
@@ -135,3 +134,39 @@ def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
     assert "attn.3" in found.part
     assert found.answer == "yes"
     assert found.clear >= 1
+
+
+def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -> None:
+    """The norm restores a little of each part alike: which half chooses which is chance."""
+    results = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
+    held = held_out(choosable(per_prompt(results), "attn"), most_restored)
+    assert held is not None
+    assert len(set(held.picks)) == 2
+    summary = summarise(results, FEW)
+    found = verdict_of(results)
+    assert (found.answer, found.part, found.pooled) == ("yes", " or ".join(held.picks), True)
+    pooled = float(held.samples["restored"].sum() / held.samples["removed"].sum())
+    assert found.restored.estimate == pytest.approx(pooled)
+    neither = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
+    assert f" {neither}: they show that something is restored, not at which of them. " in sentences(summary)[0]
+    assert in_short(found).endswith(f" {neither}.")
+    unsure = replace(found, answer="no", why="of the norm")
+    assert f" {neither}. Ablating " in sentences(replace(summary, verdicts=(unsure,)))[0]
+    best = [each.meaning for each in summary.findings if " or " in each.name]
+    assert best
+    assert all(meaning.endswith("; two parts, pooled") for meaning in best)
+
+
+def test_of_one_part_nothing_is_pooled() -> None:
+    results = synthetic.results(4, 40, 2)
+    found = verdict_of(results)
+    assert not found.pooled
+    assert "pool" not in " ".join([*sentences(summarise(results, FEW)), in_short(found)])
+
+
+def test_what_is_restored_at_none_is_not_surely_restored_there() -> None:
+    """One part chosen on other prompts may be above 0 where bounds that hold for all parts are not."""
+    summary = summarise(synthetic.results(4, 40, 2), FEW)
+    told = " ".join(sentences(replace(summary, verdicts=(replace(summary.verdicts[0], clear=0, weighty=8),))))
+    assert "Yes. " in told
+    assert "something is surely restored at none of the 8 that remove more than 1% of the readout." in told

@@ -230,14 +230,24 @@ class Resample:
         others = np.flatnonzero(allowed)
         if len(others) < self.patches:
             short = len(targets) - fitting.sum()
-            reasons = f" ({short} are too short for its positions)" if short else ""
+            reasons, otherwise = "", "add prompts or ask for fewer patches"
+            if short and _counted_from_subject(clean, index):
+                reasons = f" (the subjects of {short} have fewer tokens than its {len(clean.places[index].positions)})"
+                otherwise = f"ablate at subject-last, leave it out, {otherwise}"
+            elif short:
+                reasons = f" ({short} are too short for its positions)"
             kind = "with another target " if self.different_target else ""
             raise HydrascopeError(
                 f"{self.patches} resample patches need {self.patches} other prompts {kind}to draw from, and "
-                f"{called(index + 1, clean.prompts[index])} has {len(others)}{reasons}: add prompts or ask for "
-                "fewer patches"
+                f"{called(index + 1, clean.prompts[index])} has {len(others)}{reasons}: {otherwise}"
             )
         return np.random.default_rng([self.seed, index]).choice(others, self.patches, replace=False)
+
+
+def _counted_from_subject(clean: CleanRuns, index: int) -> bool:
+    """Whether the positions of the prompt at `index` are of its subject; not seen where that is the whole prompt."""
+    place = clean.places[index]
+    return (place.start, place.end) != (0, len(clean.tokens[index]))
 
 
 @dataclass(frozen=True)

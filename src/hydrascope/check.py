@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydrascope import fingerprint
 from hydrascope.balance import imbalance, responding
-from hydrascope.components import UNIT_OF, Component, Run
+from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, Run
 from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.clean import CleanRun, clean_run
 from hydrascope.errors import HydrascopeError
@@ -112,11 +112,11 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     """The identities one by one, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
-    blocks = sorted({0, len(model.layers) // 2, len(model.layers) - 1})
-    layers = [layer for layer in model.components if layer.layer in blocks]
-    whole = [layer for layer in layers if layer.kind == "attn" or model.is_dense(layer)]
-    sites = dict.fromkeys([*model.components, *map(_units_site, whole)])
-    clean = clean_run(model, tokens, sites)
+    whole = [layer for layer in model.components if layer.kind == "attn" or model.is_dense(layer)]
+    clean = clean_run(model, tokens, dict.fromkeys([*model.components, *map(_units_site, whole)]))
+    alive = _alive(model, clean)
+    blocks = {0, len(model.layers) // 2, len(model.layers) - 1, *alive[:1]}
+    layers, whole = ([layer for layer in each if layer.layer in blocks] for each in (model.components, whole))
     total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
     yield Identity("the parts sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
     yield Identity("heads and neurons sum to their layers", _units_error(model, clean, whole), tolerance)
@@ -138,7 +138,8 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     readings = reference.measure(model, request)
     yield Identity("an ablation with its own clean value changes nothing", _own_value(readings), tolerance)
     yield Identity("what is not downstream never changes", _upstream(model, request, readings), tolerance)
-    if not model.parallel:
+    # Nothing follows what never changes, and what never changes follows nothing: pruned layers write zeros.
+    if not model.parallel and alive:
         still = 0.0 if _mlp_follows(model, request, readings) else 1.0
         yield Identity("an MLP reads what attention of its block writes", still, tolerance)
     yield Identity("heads sum to their layers in ablated runs", _heads_error(model, request, readings), tolerance)
@@ -166,6 +167,16 @@ def _prompts(model: LanguageModel) -> list[list[int]]:
         torch.randint(size, (length,), generator=generator).tolist()
         for length in (longest, max(longest - 3, 1), longest, max(longest - 5, 1))
     ]
+
+
+def _alive(model: LanguageModel, clean: CleanRun) -> list[int]:
+    """The blocks whose attention and MLP both write something else on another prompt."""
+
+    def differs(component: Component) -> bool:
+        values = clean.values[component]
+        return not torch.equal(values, values.roll(1, dims=0))
+
+    return [block for block in range(len(model.layers)) if all(differs(Component(block, kind)) for kind in LAYER_KINDS)]
 
 
 @torch.no_grad()

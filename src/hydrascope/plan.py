@@ -45,8 +45,6 @@ KEEP_BYTES = 4 * 2**30
 #: What is read where nothing else is asked for.
 TARGET_LOGIT = (Logit(),)
 
-_TEXT = np.dtypes.StringDType()
-
 _BY_PATCH, _MEANS = "unembed_ablated_by_patch", ("unembed_ablated", "unembed_ablated_own")
 
 
@@ -371,7 +369,7 @@ def _decoder(model: LanguageModel) -> Any:
 
 
 def _text(values: Iterable[str]) -> np.ndarray:
-    return np.array(list(values), _TEXT)
+    return np.array(list(values), object)
 
 
 def _selection(selection: Selection) -> str:

@@ -10,8 +10,6 @@ from hydrascope.positions import Places
 from hydrascope.prompts import Prompt
 from hydrascope.subjects import Locates, found_subject
 
-_TEXT = np.dtypes.StringDType()
-
 #: Where a prompt has no subject, or none that can be found.
 NOWHERE = (-1, -1)
 
@@ -45,7 +43,7 @@ def coordinates(
         "token_id": (("prompt", "token"), ids),
         "token_text": (("prompt", "token"), _texts(ids, decode)),
         "token_ablated": (("prompt", "token"), ablated),
-        "subject": (("prompt",), np.array(subjects, _TEXT)),
+        "subject": (("prompt",), np.array(subjects, object)),
         "subject_first": (("prompt",), ends[:, 0]),
         "subject_end": (("prompt",), ends[:, 1]),
     }
@@ -55,4 +53,4 @@ def _texts(ids: Int[np.ndarray, "prompt token"], decode: Callable[[int], str]) -
     """What each token reads as; each is decoded once."""
     distinct, places = np.unique(ids, return_inverse=True)
     texts: Any = ["" if token < 0 else decode(token) for token in distinct.tolist()]
-    return np.array(texts, _TEXT)[places.reshape(ids.shape)]
+    return np.array(texts, object)[places.reshape(ids.shape)]

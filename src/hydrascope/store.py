@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, StorePath
 from hydrascope import manifest
 from hydrascope.errors import HydrascopeError
 from hydrascope.places import disk, place, reason
-from hydrascope.variables import FORMAT, MEASURED
+from hydrascope.variables import FORMAT, MEASURED, texts_from_disk
 
 
 class NoResultError(HydrascopeError):
@@ -100,7 +100,7 @@ def open_results(path: str | Path) -> xr.Dataset:
         elif name in ("target", "downstream"):
             variables[name] = variable.load()
         else:
-            coordinates[name] = variable.load()
+            coordinates[name] = texts_from_disk(variable.load())
     # Of the folder, not of what was measured.
     for name in ("coordinates", "run"):
         attributes.pop(name, None)

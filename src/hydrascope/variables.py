@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import xarray as xr
 
 FORMAT = 2
+
+#: Texts on disk. In memory they are Python's own, which numpy and xarray can do more with: `astype(str)`, `idxmax`.
+_TEXT = np.dtypes.StringDType()
 
 _LOGITS = "unit of the readout"
 
@@ -69,6 +73,17 @@ KNOWN: dict[str, Variable] = {
     "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 where none is found", "token"),
     "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 where none is found", "token"),
 }
+
+
+def texts_to_disk(variables: xr.Dataset) -> xr.Dataset:
+    """`variables`, their texts as they are stored: that they are texts is seen where there are none, too."""
+    texts = {name: each.astype(_TEXT) for name, each in variables.variables.items() if each.dtype == object}
+    return variables.assign_coords(texts)
+
+
+def texts_from_disk(variable: xr.Variable) -> xr.Variable:
+    """`variable`, its texts as they are in memory."""
+    return variable.astype(object) if variable.dtype == _TEXT else variable
 
 
 def described(results: xr.Dataset, unit: str) -> xr.Dataset:

@@ -26,7 +26,7 @@ from hydrascope.errors import HydrascopeError
 from hydrascope.places import disk, lock, reason, staged
 from hydrascope.progress import Advance
 from hydrascope.store import UnreadableError, blocks, known_files, read_attributes, read_root
-from hydrascope.variables import FORMAT, described
+from hydrascope.variables import FORMAT, described, texts_to_disk
 from hydrascope.workers import Workers
 
 
@@ -228,7 +228,7 @@ def create(
             zarr_format=3,
             write_empty_chunks=False,
         )
-        described(known, known.attrs["units"]).assign_attrs(attributes).to_zarr(
+        texts_to_disk(described(known, known.attrs["units"])).assign_attrs(attributes).to_zarr(
             folder,
             mode="a",
             encoding={name: {"compressors": checked} for name in known.variables},

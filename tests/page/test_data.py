@@ -195,6 +195,18 @@ def is_of(line, x, y):
     assert line["slope"].startswith(f"{round(slope, 2) + 0.0:.2f}".replace("-", "−"))
 
 
+def test_what_is_undone_of_an_increase_is_called_that():
+    results = synthetic.results(4, 40, 1, ablated=["attn.0", "attn.1"])
+    results["direct"].loc[{"ablated": "attn.1"}] = (2 + np.linspace(-0.5, 0.5, 40))[:, None]
+    results["total"].loc[{"ablated": "attn.1"}] = -1
+    part = summarise(results, FEW).parts[1]
+    removes, adds = (" ".join(each) for each in shown(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
+    assert "instead" not in removes
+    share = written(part.restored, 2)
+    assert f". It adds instead of removing: {share} of the increase is undone; by attention " in adds
+    assert "Restored" not in adds
+
+
 def test_the_line_of_restored_on_removed(results, page):
     at = results.isel(readout=0)
     for name, line in zip(names(page, "parts"), lines(page), strict=True):

@@ -46,6 +46,11 @@ class HeldOut:
         """`attn.3`; `attn.3 or attn.5` where the halves disagree."""
         return " or ".join(dict.fromkeys(self.picks))
 
+    @property
+    def pooled(self) -> bool:
+        """Whether the halves disagree: numbers over all prompts are then those of neither part."""
+        return len(set(self.picks)) > 1
+
     def take(self, values: xr.DataArray) -> xr.DataArray:
         """`[prompt, …]` of each prompt, `values` [prompt, ablated, …] of the part chosen without it."""
         on_first, on_second = (values.sel(ablated=pick).reset_coords(drop=True) for pick in self.picks)

@@ -69,6 +69,8 @@ def _said(part: PartFindings, of: str, how: str) -> list[str]:
     if np.isnan(part.restored.low):
         return [removed, "What share of it is restored can't be said: what it removes may be 0."]
     restored = f"Restored: {written(part.restored, 2)} of what it removes"
+    if part.adds:
+        restored = f"It adds instead of removing: {written(part.restored, 2)} of the increase is undone"
     if np.isnan(part.attention.estimate):
         return [removed, f"{restored}."]
     shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"

@@ -43,7 +43,7 @@ from hydrascope.measures import (
     strongest,
     with_direct_effect,
 )
-from hydrascope.summary.numbers import Interval
+from hydrascope.summary.numbers import Interval, counted
 from hydrascope.summary.verdict import Verdict, verdicts
 from hydrascope.summary.warnings import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.summary.who_repairs import Pair, Reaction, pairs, reactions
@@ -59,7 +59,7 @@ _PLURAL: dict[PartKind, str] = {
     "mlp": "MLP layers",
     "head": "heads",
     "neuron": "neurons",
-    "joint": "joint ablations",
+    "joint": "combinations",
 }
 
 
@@ -112,6 +112,14 @@ class PartFindings:
     slope: Interval
     r2: Interval
     correlation: Interval
+
+    @property
+    def adds(self) -> bool:
+        """Whether ablating it adds directly instead of removing, surely: there is a share of what it does.
+
+        Then `restored` is the share of the increase that is undone.
+        """
+        return self.removed.estimate < 0 and bool(np.isfinite(self.restored.low))
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootst
     found = pairs(results, readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
     unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
-    run = _run(results, f"{len(found):,} pairs of {parts:,} parts", read)
+    run = _run(results, f"{counted(f'{len(found):,}', 'pair', 'pairs')} of {parts:,} parts", read)
     told, alone = tuple(of_prompts(results)), effects_alone(one_by_one(results), readout)
     return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
 
@@ -259,7 +267,8 @@ def run_in_words(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
 def _counted(effects: xr.Dataset) -> str:
     """How many parts of each kind were ablated, in words."""
     found = kinds(effects["ablated"])
-    return ", ".join(f"{found.count(kind):,} {kind}" for kind in _PLURAL if kind in found)
+    named = ((found.count(kind), several) for kind, several in _PLURAL.items())
+    return ", ".join(counted(f"{count:,}", several.removesuffix("s"), several) for count, several in named if count)
 
 
 def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
@@ -337,7 +346,8 @@ def _repair(
     if best is not None:
         held, line = best
         where = held.named
-        chosen = "chosen on one half of the prompts, measured on the other"
+        pooled = "; two parts, pooled" if held.pooled else ""
+        chosen = f"chosen on one half of the prompts, measured on the other{pooled}"
         yield Finding(f"R² at {where}", Interval.of(line["r2"]), f"of CE on DE; {chosen}", r2)
         yield Finding(f"slope of CE on DE at {where}", Interval.of(line["slope"]), chosen, share)
         yield from _other_reading(results, effects, held, bootstrap)

@@ -11,7 +11,7 @@ from typing import Any
 from hydrascope.summary.findings import PartFindings, Summary
 from hydrascope.summary.numbers import Interval, written
 from hydrascope.summary.sentences import sentences
-from hydrascope.summary.terminal import value_of
+from hydrascope.summary.terminal import cell, of_increase, value_of
 from hydrascope.summary.who_repairs import Pair, Reaction
 
 Row = PartFindings | Reaction | Pair
@@ -63,14 +63,25 @@ def as_markdown(summary: Summary) -> str:
         *(f"Note: {warning}." for warning in summary.warnings),
         *([_table(["finding", "this run", "how", "Chinchilla 7B"], findings)] if findings else []),
         *(_of_rows(rows) for rows in (summary.parts, summary.reactions, summary.pairs) if rows),
+        *of_increase(summary.parts),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
 def _of_rows(rows: Sequence[Row]) -> str:
     names = [field.name for field in fields(rows[0]) if field.name != "kind"]
-    cells = [[getattr(row, name) for name in names] for row in rows]
-    return _table(names, [[written(each, 2) if isinstance(each, Interval) else each for each in row] for row in cells])
+    return _table(names, [[_cell(row, name) for name in names] for row in rows])
+
+
+def _cell(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    if not isinstance(value, Interval):
+        return str(value)
+    return cell(row, name, _written) if isinstance(row, PartFindings) else _written(value)
+
+
+def _written(value: Interval) -> str:
+    return written(value, 2)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -45,6 +45,11 @@ def written(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
+def counted(count: str, one: str, several: str) -> str:
+    """So many things, by their name: `1 head`, `1,200 heads`, `averaged patches`."""
+    return f"{count} {one if count == '1' else several}"
+
+
 def number(value: float, digits: int) -> str:
     """With a typographic minus; a dash where there is none."""
     if np.isnan(value):

@@ -14,6 +14,9 @@ from hydrascope.summary.who_repairs import Pair
 #: How many responders are named.
 NAMED = 3
 
+#: What is to be known of what is told where the halves of the prompts chose different parts.
+POOLED = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
+
 #: Each kind of part in words.
 ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
 
@@ -53,7 +56,7 @@ def in_short(verdict: Verdict, unit: str = "logits") -> str:
     most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
     return (
         f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
-        f"share of {written(verdict.restored, 2)} is restored{most}."
+        f"share of {written(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
     )
 
 
@@ -67,6 +70,9 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
     if not verdict.part:
         return
+    if verdict.pooled:
+        which = ": they show that something is restored, not at which of them" if verdict.answer == "yes" else ""
+        yield f"{POOLED}{which}."
     done = f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)}"
     if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
         yield f"{done} in the end: {written(verdict.restored_amount, 2)} {unit} are restored."
@@ -87,8 +93,8 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
             f"{verdict.placebos:,} a prompt) {written(verdict.placebo, 2)}."
         )
     yield (
-        f"By bounds that hold for all of them at once, something is restored at {verdict.clear or 'none'} of the "
-        f"{verdict.weighty} that remove more than {WEIGHTY:.0%} of the readout."
+        f"By bounds that hold for all of them at once, something is surely restored at {verdict.clear or 'none'} of "
+        f"the {verdict.weighty} that remove more than {WEIGHTY:.0%} of the readout."
     )
 
 

@@ -1,6 +1,6 @@
 """The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.numbers import Interval, counted, number, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ _HEADINGS = {
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
+#: In a table of verdicts, where some halves of prompts chose different parts.
+_OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
+#: What marks a share restored that is one of an increase.
+_ADDS = "†"
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -54,9 +58,10 @@ def _measured(run: Mapping[str, str]) -> str:
     """What was measured and how, in a sentence."""
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
+    patches = counted(run["patches"], "patch", "patches")
     return (
-        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {run['patches']} "
-        f"patches, at {run.get('positions', '?')}), {run['prompts']} prompts{of}; {', '.join(how)}."
+        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
+        f"{run.get('positions', '?')}), {counted(run['prompts'], 'prompt', 'prompts')}{of}; {', '.join(how)}."
     )
 
 
@@ -90,8 +95,12 @@ def _parts(summary: Summary) -> Table:
     for name in known:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
     for part in shown:
-        table.add_row(Text(part.ablated), *(Text(cell(getattr(part, name), name)) for name in known))
+        table.add_row(Text(part.ablated), *(Text(cell(part, name, _estimate)) for name in known))
     return table
+
+
+def _estimate(value: Interval) -> str:
+    return number(value.estimate, 2)
 
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
@@ -132,9 +141,17 @@ def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
     return [part for part in parts if part.ablated not in left_out]
 
 
-def cell(value: Interval, name: str) -> str:
-    """The estimate of a part's number, as tables give it."""
-    return number((value.if_bounded if name in _RATIOS else value).estimate, 2)
+def cell(part: PartFindings, name: str, write: Callable[[Interval], str]) -> str:
+    """A part's number, as tables give it: a dash for a share of what may be nothing, a mark at one of an increase."""
+    value: Interval = getattr(part, name)
+    mark = _ADDS if name == "restored" and part.adds else ""
+    return write(value.if_bounded if name in _RATIOS else value) + mark
+
+
+def of_increase(parts: Iterable[PartFindings]) -> list[str]:
+    """What `cell` marks, in a sentence, where there is such a part."""
+    told = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
+    return [told] if any(part.adds for part in parts) else []
 
 
 def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
@@ -163,6 +180,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
             "defined."
         )
+    if full:
+        yield from of_increase(printed(summary.parts))
     left_out = len(summary.parts) - len(printed(summary.parts))
     if full and left_out:
         do = "remove" if _any_known(summary, "removed") else "lose"
@@ -201,10 +220,12 @@ def side_by_side(comparison: "Comparison") -> Group:
             written(row.restored, 2),
         )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
+    of_two = _OF_TWO if any(row.verdict.pooled for row in comparison.rows) else ""
     notes.append(
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
-        f"the prompts and measured on the other. Intervals: bootstrap over prompts, {comparison.bootstrap.resamples:,} "
-        f"resamples; of what is restored {comparison.rows[0].verdict.confidence:.1%}, of differences "
-        f"{comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
+        f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
+        f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
+        f"{comparison.rows[0].verdict.confidence:.1%}, of differences {comparison.bootstrap.confidence:.0%}, paired "
+        "where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))

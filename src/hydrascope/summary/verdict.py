@@ -62,6 +62,8 @@ class Verdict:
             `clear`, or where surely nothing removes enough to be restored; else `can't tell`.
         why: of `no` and `can't tell`, in words.
         part: which one, chosen on either half of the prompts; two where the halves disagree; empty where none is.
+        pooled: whether it is two. All but the counts is then over both, each measured on the half that didn't choose
+            it, and of neither alone: `yes` says that something is restored, not at which of them.
         removed, lost: mean −`direct` and −`total`, in the readout's unit.
         restored: 1 − lost/removed, the ratio of means.
         slope: of total − direct on −direct over prompts.
@@ -82,6 +84,7 @@ class Verdict:
     weighty: int
     confidence: float
     part: str = ""
+    pooled: bool = False
     removed: Interval = UNKNOWN
     lost: Interval = UNKNOWN
     restored: Interval = UNKNOWN
@@ -131,6 +134,7 @@ def _verdict(
         *_answer(restored, clear),
         **counts,
         part=held.named,
+        pooled=held.pooled,
         removed=Interval.of(means["removed"]),
         lost=Interval.of(means["lost"]),
         restored=restored,
