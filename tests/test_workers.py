@@ -20,6 +20,7 @@ from hydrascope.precision import precision
 from hydrascope.runs import run
 from hydrascope.store import open_results, read_attributes
 from hydrascope.workers import at_work
+from hydrascope.writing import Writer
 
 torch.set_num_threads(1)
 
@@ -115,6 +116,28 @@ def test_the_second_reads_what_the_first_ran_clean(
         monkeypatch.setattr(blocks, "clean_part", None)
         run(model, TEXTS, **together)
     identical(tmp_path / "r.zarr", one)
+
+
+def test_each_measures_first_what_it_ran_clean_itself(
+    model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What that needs of the clean runs it has kept; of others' it makes it again."""
+    out, again, order = tmp_path / "r.zarr", [], []
+    shared, write = blocks.shared, Writer.write
+    with at_work(out) as others:
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(model, TEXTS, **OPTIONS, out=out, join=True)
+        (others.clean / "8.safetensors").unlink()
+        monkeypatch.setattr(blocks, "shared", lambda *given: again.append(given) or shared(*given))
+        monkeypatch.setattr(
+            Writer, "write", lambda self, start, *what: order.append(start) or write(self, start, *what)
+        )
+        run(model, TEXTS, **OPTIONS, out=out, join=True)
+    identical(out, whole)
+    assert order == [8, 0, 16]
+    assert len(again) == 8  # batches of two, in the other blocks, of eight and of seven prompts
 
 
 def interrupted(*arguments: object) -> None:

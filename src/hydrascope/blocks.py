@@ -7,7 +7,7 @@ on to the very numbers that it would have given.
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hydrascope import balance, clean_shared
 from hydrascope.ablation import drawn
-from hydrascope.bank import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly, positions_of
+from hydrascope.bank import CleanRuns, Runner, clean_part, clean_runs, clean_runs_of_parts, plainly, positions_of
 from hydrascope.clean_shared import Back, KeepShared
 from hydrascope.clean_values import ROOM, Keep, Part, in_memory, is_written, on_disk, read_part, write_part
 from hydrascope.engines import Request
@@ -75,21 +75,10 @@ def clean_runs_of(
         HydrascopeError: some patches can't be drawn.
     """
     plan.require_drawable()
-    run_plainly = plainly(plan.model, plan.tokens, plan.sites)
 
     def run(batch: Batch) -> CleanRuns:
         kept: dict[tuple[int, ...], Back] = {}
         keep_shared = keeping_shared(plan, batch, folder)
-
-        def together(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
-            start = time.perf_counter()
-            common, found = _shared_and_clean(plan, prompts, runs, at)
-            if any(prompts[0] in block for block in needed):
-                back = keep_shared(common, time.perf_counter() - start)
-                if back:
-                    kept[tuple(prompts)] = back
-            return found
-
         return replace(
             clean_runs(
                 plan.model,
@@ -98,7 +87,7 @@ def clean_runs_of(
                 plan.places,
                 plan.sites,
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
-                together if plan.engine.name == "wavefront" else run_plainly,
+                _runner(plan, keep_shared, kept, lambda prompts: any(prompts[0] in block for block in needed)),
                 _targets(plan),
                 keeping(plan, folder),
             ),
@@ -112,6 +101,26 @@ def clean_runs_of(
     return clean
 
 
+def _runner(
+    plan: Plan,
+    keep_shared: KeepShared,
+    kept: dict[tuple[int, ...], Back],
+    is_needed: Callable[[Sequence[int]], bool] = lambda prompts: True,
+) -> Runner:
+    """What runs batches of prompts clean, and keeps in `kept` what measuring those that are needed needs of it."""
+    if plan.engine.name != "wavefront":
+        return plainly(plan.model, plan.tokens, plan.sites)
+
+    def run(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
+        start = time.perf_counter()
+        common, found = _shared_and_clean(plan, prompts, runs, at)
+        if is_needed(prompts) and (back := keep_shared(common, time.perf_counter() - start)):
+            kept[tuple(prompts)] = back
+        return found
+
+    return run
+
+
 def _shared_and_clean(plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tensor) -> tuple[Shared, CleanRun]:
     tokens = [plan.tokens[index] for index in prompts]
     positions = torch.from_numpy(positions_of(plan.places, prompts))
@@ -119,19 +128,25 @@ def _shared_and_clean(plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tens
     return shared_and_clean_run_at(plan.model, tokens, positions, sites, plan.routines, runs, at)
 
 
-def clean_runs_by_workers(plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, keep: Keep) -> CleanRuns:
+def clean_runs_by_workers(
+    plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, folder: Path | None = None
+) -> CleanRuns:
     """As `clean_runs_of`, to the same bits; each block is run clean by one of `workers`, and read by all.
+
+    What measuring a block needs besides is kept by the one that ran it clean: see `Writer.blocks`.
 
     Raises:
         HydrascopeError: besides, the disk refuses.
     """
     plan.require_drawable()
-    run_plainly = plainly(plan.model, plan.tokens, plan.sites)
-    run = run_plainly if plan.engine.name != "wavefront" else lambda *given: _shared_and_clean(plan, *given)[1]
+    kept: dict[tuple[int, ...], Back] = {}
+    keep_shared = keeping_shared(plan, batch, folder)
     of = plan.model, plan.tokens, plan.places, plan.sites
 
-    def part(block: range, batch: Batch) -> Part:
-        return clean_part(*of, block, batches(plan, block, batch.prompts), run)
+    def part(block: range, fitting: Batch) -> Part:
+        # Of other batches than those that will be measured nothing is kept.
+        run = _runner(plan, keep_shared, kept if fitting == batch else {})
+        return clean_part(*of, block, batches(plan, block, fitting.prompts), run)
 
     for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):
         found, _ = within_memory(partial(part, block), batch)
@@ -140,9 +155,9 @@ def clean_runs_by_workers(plan: Plan, batch: Batch, blocks: Sequence[range], wor
     parts = ((block, read_part(workers.clean, block.start)) for block in blocks)
     known = plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
-        clean = clean_runs_of_parts(*known, parts, _targets(plan), keep)
+        clean = clean_runs_of_parts(*known, parts, _targets(plan), keeping(plan, folder))
     drawn(plan.ablation, clean, range(len(plan.tokens)))
-    return clean
+    return replace(clean, shared=kept)
 
 
 def _targets(plan: Plan) -> Sequence[int] | None:

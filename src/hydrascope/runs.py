@@ -193,7 +193,8 @@ def run(
         held.enter_context(begun.result)
         left = sum(map(len, begun.result.left))
         with shown(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
-            blocks = begun.result.blocks(advance)
+            # What was kept of prompts that were run clean here saves running them again.
+            blocks = begun.result.blocks(advance, {prompts[0] for prompts in begun.clean.shared})
             for block in measured_blocks(begun.plan, begun.clean, blocks, begun.batch, advance):
                 variables = {name: (plan.measured[name], values) for name, values in block.measured.items()}
                 how = {

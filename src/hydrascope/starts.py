@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hydrascope import machine, store, writing
 from hydrascope.bank import CleanRuns
-from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of, keeping
+from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of
 from hydrascope.durable import make_folders
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch
@@ -88,7 +88,7 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
         result.close()
     plan = _continued(out, before, plan, elsewhere=elsewhere)
     together, batch = _batches(before, plan, batch_size)
-    clean = clean_runs_by_workers(plan, together, store.blocks(before), workers, keeping(plan, out.parent))
+    clean = clean_runs_by_workers(plan, together, store.blocks(before), workers, out.parent)
     with workers.turn():
         if not out.exists():
             result = _create(out, plan, clean, sizes(before["block_size"], together), workers, overwrite=False)

@@ -10,7 +10,7 @@ result where all of them ask for that (`workers.py`): they measure its blocks in
 
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,13 +64,14 @@ class Writer:
         """
         return [block for block in blocks(self.attributes) if not self._is_whole(block.start)]
 
-    def blocks(self, advance: Advance = lambda count: None) -> Iterator[range]:
+    def blocks(self, advance: Advance = lambda count: None, first: Collection[int] = ()) -> Iterator[range]:
         """What is left to measure, block by block: each this run's own until the next is asked for.
 
         What another worker measures is waited for, to be taken over if that one dies.
 
         Args:
             advance: is told how many prompts others have measured.
+            first: prompts whose blocks a worker measures before others.
         """
         if self.workers is None:
             yield from self.left
@@ -83,7 +84,8 @@ class Writer:
                 advance(len(block) if done else 0)
                 return done
 
-            yield from self.workers.share(self.left, is_measured)
+            left = sorted(self.left, key=lambda block: not any(prompt in block for prompt in first))
+            yield from self.workers.share(left, is_measured)
         self.count()
 
     def write(self, start: int, block: xr.Dataset, how: Mapping[str, Any]) -> None:
