@@ -89,7 +89,37 @@ def test_depth_is_relative():
         top = {"a": 3, "b": 4}[name]
         expected = [int(layer) / top for layer in shares["ablated_layer"].values]
         np.testing.assert_allclose(shares["relative_depth"], expected, err_msg=f"{name} {kind}")
-    assert len(figure_comparison(found).axes) == 2
+    figure = figure_comparison(found)
+    figure.draw_without_rendering()
+    attention, mlp = (axes.get_position() for axes in figure.axes)
+    assert attention.width == pytest.approx(mlp.width)
+    assert mlp.width > 0.3
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_figure_names_results_that_share_no_panel():
+    results = synthetic.results(4, 40, 2)
+    found = compare({kind: results.sel(ablated=results["ablated_kind"] == kind) for kind in ("attn", "mlp")}, FEW)
+    assert legend(figure_comparison(found)) == ["attn", "mlp"]
+
+
+def test_the_figure_says_what_it_does_not_show_in_full():
+    found = compare({"a": synthetic.results(4, 40, 2), "b": synthetic.results(4, 40, 2)}, FEW)
+    shares = found.over_depth["a", "attn"]
+    shares.loc["estimate"] = [-3.0, 0.5]
+    shares.loc[["low", "high"], shares["ablated"][1]] = np.nan
+    found.over_depth["b", "attn"].loc["estimate"] = [7.0, 0.5]
+    figure = figure_comparison(found)
+    assert legend(figure) == ["a", "b", "below −1", "above 2", "without bounds: may remove nothing"]
+    attention = figure.axes[0]
+    lines = [line for line in attention.get_lines() if len(line.get_ydata()) == 1]
+    at = {line.get_marker(): line.get_ydata()[0] for line in lines}
+    assert (at["v"], at["^"]) == attention.get_ylim()
+    (hollow,) = [line for line in lines if line.get_markerfacecolor() == "none"]
+    assert hollow.get_ydata() == [0.5]
 
 
 def test_there_must_be_two():
