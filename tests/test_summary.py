@@ -30,6 +30,7 @@ from hydrascope.summary import (
     as_csv,
     as_json,
     as_markdown,
+    percent,
     render,
     strongest_part,
     summarise,
@@ -312,3 +313,7 @@ def test_formats() -> None:
     markdown = as_markdown(summary)
     assert all(f"| {part.ablated} |" in markdown for part in summary.parts)
     assert markdown.startswith("Is what ablating attention removes restored?")
+
+
+def test_a_level_of_confidence_has_the_digits_that_it_needs():
+    assert [percent(level) for level in (0.95, 0.975, 1 - 0.05 / 3)] == ["95%", "97.5%", "98.3%"]

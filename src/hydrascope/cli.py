@@ -172,7 +172,7 @@ def figures(
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
-    """Draw the paper's figures 1, 2, 3, 7 and 8, and ablated heads, as PNG, PDF and SVG."""
+    """Draw the paper's figures 1, 2, 3, 7 and 8, who responds, who repairs, and heads, as PNG, PDF and SVG."""
     _draw(opened(results), out, prompt, ablated, readout, norm)
 
 
@@ -327,7 +327,7 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
 def motifs(
     out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
 ) -> None:
-    """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
+    """Draw the paper's figures 4, 5 and 6: a network as a causal graph, its effects, erasure and self-repair."""
     from hydrascope.figures.motifs import draw_all
 
     say(f"{len(draw_all(out))} files in {out}")

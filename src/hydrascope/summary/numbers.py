@@ -45,6 +45,11 @@ def written(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
+def percent(share: float) -> str:
+    """`95%`, `97.5%`: a level of confidence, as many digits as it needs."""
+    return f"{100 * share:.3g}%"
+
+
 def number(value: float, digits: int) -> str:
     """With a typographic minus; a dash where there is none."""
     if np.isnan(value):

@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hydrascope.counted import counted
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.numbers import Interval, number, percent, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def _measured(run: Mapping[str, str]) -> str:
     """What was measured and how, in a sentence."""
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
+    patches, prompts = counted(run["patches"], "patch", "patches"), counted(run["prompts"], "prompt", "prompts")
     return (
-        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {run['patches']} "
-        f"patches, at {run.get('positions', '?')}), {run['prompts']} prompts{of}; {', '.join(how)}."
+        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
+        f"{run.get('positions', '?')}), {prompts}{of}; {', '.join(how)}."
     )
 
 
@@ -144,8 +146,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
             "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
             "on one half of the prompts and measured on the other. Intervals: of what is restored "
-            f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}; of who restores it {level} "
-            f"for all of them together; else {level}."
+            f"{percent(summary.verdicts[0].confidence)}, so that all answers hold at {level}; of who restores it "
+            f"{level} for all of them together; else {level}."
         )
     if summary.reactions:
         yield (
@@ -204,7 +206,7 @@ def side_by_side(comparison: "Comparison") -> Group:
     notes.append(
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
         f"the prompts and measured on the other. Intervals: bootstrap over prompts, {comparison.bootstrap.resamples:,} "
-        f"resamples; of what is restored {comparison.rows[0].verdict.confidence:.1%}, of differences "
+        f"resamples; of what is restored {percent(comparison.rows[0].verdict.confidence)}, of differences "
         f"{comparison.bootstrap.confidence:.0%}, paired where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))
