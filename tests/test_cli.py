@@ -53,7 +53,7 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(hydrascope: Run, f
     asked = ("--prompts", folder / "prompts.txt", "--patches", 2, "--out", tmp_path / "r.zarr", "--dry-run")
     for command in ("run", "mediate"):
         code, out, err = hydrascope(command, folder / "model", *asked)
-        assert (code, err) == (0, "1 duplicate prompts left out\n")
+        assert (code, err) == (0, "1 duplicate prompt left out\n")
         assert "would take about " in out
         assert not list(tmp_path.iterdir())
     assert hydrascope("rank", folder / "model", *asked)[::2] == (
@@ -82,7 +82,7 @@ def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp
         ),
         *("--engine", "reference", "--dtype", "float64", "--device", "cpu", "--batch-size", 2),
     )
-    assert (code, err) == (0, "1 duplicate prompts left out\n")
+    assert (code, err) == (0, "1 duplicate prompt left out\n")
     assert "7 ablations of 2 patches, 18 components read, 4 prompts, reference engine (asked for), float64" in out
     assert "4 prompts measured, total effects and their parts apart by at most" in out
     stored = open_results(tmp_path / "r.zarr")

@@ -189,7 +189,7 @@ def _read_prompts(name: str, limit: int | None) -> "PromptSet":
 
     prompts = load_prompts(name)
     if prompts.duplicates:
-        say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+        say(f"{counted(prompts.duplicates, 'duplicate prompt', 'duplicate prompts')} left out", err=True)
     return prompts if limit is None else prompts.limit(limit)
 
 

@@ -182,6 +182,16 @@ def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
         assert "chosen for its large direct effect" in (tmp_path / f"{name}.svg").read_text()
 
 
+def test_where_nothing_is_removed_directly_the_examples_are_those_that_lose_most() -> None:
+    results = synthetic.results(4, 12, 2, heads=2)
+    results["direct"] = xr.zeros_like(results["direct"])
+    lost = -results["total"].isel(readout=0).mean("patch").sel(ablated=[f"attn.{layer}" for layer in range(4)])
+    prompt, part = np.unravel_index(lost.values.argmax(), lost.shape)
+    assert examples(results)[0] == (prompt, f"attn.{part}")
+    assert why_chosen(results, f"attn.{part}") == "chosen for how much is lost without it"
+    assert "Direct effect, Δ unembed" not in [axes.get_title() for axes in figure_heads(results).get_axes()]
+
+
 def test_what_is_named_is_kept_and_the_rest_differs() -> None:
     results = synthetic.results(4, 6, 2)
     assert examples(results, 3, "mlp.2") == ((3, "mlp.2"), (3, "mlp.2"))

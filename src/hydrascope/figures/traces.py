@@ -42,7 +42,8 @@ def examples(
     What is named is kept in both. What is left open is chosen to be typical: the part of which most is restored on
     average (`most_restored`), of the first kind of which anything is, attention before MLPs, heads and neurons; and
     the prompts, among the half on which it removes most, whose share restored is nearest to the median there. Where
-    nothing can be chosen so, by the largest direct effect (by what is removed, where the direct effect wasn't read).
+    nothing can be chosen so, by the largest direct effect (by what is removed, where the direct effect wasn't read;
+    by what is lost, where nothing is removed directly, since only positions before the last are ablated).
     Figure 3 then takes another prompt than Figure 1, or, where the prompt is named or the only one, another part.
 
     Raises:
@@ -62,7 +63,7 @@ def examples(
     kind = single[ablated] if ablated else _telling(effects, [kind for kind in _PREFERRED if kind in single.values()])
     scores = _typical(effects, kind)  # type: ignore[arg-type]
     if scores is None or ablated not in (None, *scores["ablated"].values):
-        scores = of_kind(strength(effects), "ablated", kind)  # type: ignore[arg-type]
+        scores = of_kind(_size(effects), "ablated", kind)  # type: ignore[arg-type]
     scores = scores.sel(ablated=[ablated]) if ablated else scores
     chosen = scores.values if prompt is None else scores.values[[prompt]]
     # NaN would be taken for the largest.
@@ -87,7 +88,7 @@ def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) ->
     kind = kinds(effects["ablated"].sel(ablated=[ablated]))[0]
     shares = _shares(effects, kind)  # type: ignore[arg-type]
     if ablated not in shares["ablated"].values or shares.sel(ablated=ablated).isnull():
-        return "chosen for its large direct effect"
+        return f"chosen for {'its large direct effect' if effects['direct'].any() else 'how much is lost without it'}"
     if shares.sel(ablated=ablated) > 0:
         return "chosen as a typical example of what is restored"
     return "chosen as a typical example; on average nothing is restored"
@@ -102,6 +103,11 @@ def _shares(effects: xr.Dataset, kind: PartKind) -> xr.DataArray:
     """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
     samples = choosable(effects, kind)
     return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
+
+
+def _size(effects: xr.Dataset) -> xr.DataArray:
+    """`[prompt, ablated]` how much an ablation does, where no typical one can be chosen."""
+    return strength(effects) if effects["direct"].any() else -effects["total"]
 
 
 def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
