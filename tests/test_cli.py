@@ -1,5 +1,6 @@
 """What a user types and reads: results and tables, or one line that says what to mend, and exit code 2."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,16 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
     assert asked == [(5, tmp_path, 1, "mlp.0", "logit", "own"), (5, tmp_path, None, None, None, None)]
     monkeypatch.setattr(motifs, "draw_all", lambda out: [out / "figure6.svg"])
     assert hydrascope("motifs", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "mediate", "rank", "paths", "explore", "check", "summary"])
+def test_help_names_options_in_full(hydrascope: Run, command: str) -> None:
+    _, shown, _ = hydrascope(command, "--help")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert not re.search(r"--[\w-]*…", shown)
+    if command == "run":
+        choices = ("resample, zero, mean", "bfloat16", "`effects`", "reference")
+        assert all(choice in " ".join(shown.replace("│", " ").split()) for choice in choices)
 
 
 def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None:

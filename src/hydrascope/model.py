@@ -69,6 +69,9 @@ class LanguageModel:
         self._projections = {component: self._projection(component) for component in self.components}
         self.as_found = self.standing()
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {len(self.layers)} blocks, {self.dtype}, {self.device})"
+
     def find_again(self) -> None:
         """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
 
