@@ -107,20 +107,22 @@ def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp
 
 def test_readouts_and_twins(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "probe.npy", np.arange(32.0))
+    probe = f"direction:{tmp_path / 'probe.npy'}"
     code, _, err = hydrascope(
         *("run", folder / "model", "--prompts", folder / "pairs.jsonl", "--out", tmp_path / "r.zarr", "--limit", 2),
         *("--ablation", "counterfactual", "--at", "subject"),
-        *("--readout", f"difference,logit.answer,placebo.2,direction:{tmp_path / 'probe.npy'}@1"),
+        *("--readout", f"difference,logit.answer,placebo.2,{probe},{probe}@1"),
     )
     assert (code, err) == (0, "")
     stored = open_results(tmp_path / "r.zarr")
-    assert list(stored["readout"].values) == ["difference", "logit.answer", "placebo.0", "placebo.1", "probe"]
-    assert list(stored["readout_before"].values) == [-1, -1, -1, -1, 1]
+    names = ["difference", "logit.answer", "placebo.0", "placebo.1", "probe", "probe@1"]
+    assert list(stored["readout"].values) == names
+    assert list(stored["readout_before"].values) == [-1, -1, -1, -1, -1, 1]
     prompts = load_prompts(folder / "pairs.jsonl").limit(2)
     expected = sweep(
         load_model(folder / "model"), prompts, Counterfactual(), at="subject", readouts=[LogitDifference()]
     )
-    xr.testing.assert_allclose(stored["total"][:1], expected["total"])
+    xr.testing.assert_allclose(stored["total"][:1], expected["total"], atol=1e-6)
 
 
 def test_answers_as_targets(hydrascope: Run, folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import xarray as xr
 from rich.console import Console
 
 from hydrascope.errors import HydrascopeError
@@ -32,6 +33,7 @@ from hydrascope.summary import (
     as_markdown,
     percent,
     render,
+    seen,
     strongest_part,
     summarise,
     written,
@@ -317,3 +319,20 @@ def test_formats() -> None:
 
 def test_a_level_of_confidence_has_the_digits_that_it_needs():
     assert [percent(level) for level in (0.95, 0.975, 1 - 0.05 / 3)] == ["95%", "97.5%", "98.3%"]
+
+
+def test_small_amounts_are_told_with_the_digits_that_they_need():
+    assert [seen(each) for each in ([1.2, 0.003], [0.1], [0.05, -0.002], [-0.0044, np.nan], [3e-7], [])] == [
+        2,
+        2,
+        3,
+        4,
+        2,
+        2,
+    ]
+    results = synthetic.results(4, 40, 2, heads=2)
+    results["total"], results["direct"] = results["total"] / 1000, xr.zeros_like(results["direct"])
+    table = printed(summarise(results, FEW), full=True).split("Ablated parts")[1]
+    lost = -results["total"].mean(["readout", "prompt", "patch"])
+    most = max(abs(lost.values), key=float)
+    assert f"{most:.{seen([most])}f}" in table

@@ -60,7 +60,7 @@ def _agreement(scored: xr.Dataset) -> Table:
         one = scored.sel(estimator=name)
         columns = [("pearson", "all"), ("spearman", "all"), ("spearman", DIFFERENCE)]
         cells = [written(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
-        table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 0))
+        table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 1))
     return table
 
 

@@ -1,11 +1,15 @@
 """A number with its confidence interval, and how it is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from hydrascope.measures import BOUNDS
+
+#: What is smaller is none, in float32.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ def written(value: Interval, digits: int) -> str:
     if np.isnan(value.low) or np.isnan(value.high):
         return estimate
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
+
+
+def seen(values: Iterable[float]) -> int:
+    """How many digits show numbers beside each other: two, or as many as give the largest two that aren't 0."""
+    largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
+    return 2 if largest >= 0.1 or largest < ROUNDING else 1 + int(np.ceil(-np.log10(largest)))
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hydrascope.counted import counted
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, number, percent, written
+from hydrascope.summary.numbers import Interval, number, percent, seen, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _HEADINGS = {
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
+_AMOUNTS = ("direct", "removed", "lost")
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -91,8 +92,11 @@ def _parts(summary: Summary) -> Table:
     table.add_column("ablated", overflow="fold")
     for name in known:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
-    for part in shown:
-        table.add_row(Text(part.ablated), *(Text(cell(getattr(part, name), name)) for name in known))
+    columns = [[_told(getattr(part, name), name) for part in shown] for name in known]
+    # Beside shares there is no room for more, nor need: of what is small there is no share.
+    digits = [seen(column) if set(known) <= set(_AMOUNTS) else 2 for column in columns]
+    for part, *row in zip(shown, *columns, strict=True):
+        table.add_row(Text(part.ablated), *(Text(number(*each)) for each in zip(row, digits, strict=True)))
     return table
 
 
@@ -134,9 +138,9 @@ def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
     return [part for part in parts if part.ablated not in left_out]
 
 
-def cell(value: Interval, name: str) -> str:
-    """The estimate of a part's number, as tables give it."""
-    return number((value.if_bounded if name in _RATIOS else value).estimate, 2)
+def _told(value: Interval, name: str) -> float:
+    """The estimate of a part's number, where tables give it."""
+    return (value.if_bounded if name in _RATIOS else value).estimate
 
 
 def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
