@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import synthetic
+import xarray as xr
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -120,6 +121,18 @@ def test_the_figure_says_what_it_does_not_show_in_full():
     assert (at["v"], at["^"]) == attention.get_ylim()
     (hollow,) = [line for line in lines if line.get_markerfacecolor() == "none"]
     assert hollow.get_ydata() == [0.5]
+
+
+def test_where_nothing_is_removed_directly_there_is_no_answer():
+    results = synthetic.results(4, 40, 2)
+    earlier = results.assign(direct=xr.zeros_like(results["direct"]))
+    found = compare({"a": results, "b": earlier}, FEW)
+    assert {row.name for row in found.rows} == {"a"}
+    assert {name for name, _ in found.over_depth} == {"a"}
+    assert any("b is left out: only positions before the last" in each for each in found.warnings)
+    assert legend(figure_comparison(found)) == ["a"]
+    with pytest.raises(HydrascopeError, match="alone at the last position"):
+        compare({"a": earlier, "b": earlier}, FEW)
 
 
 def test_there_must_be_two():
