@@ -135,6 +135,17 @@ def test_where_nothing_is_removed_directly_there_is_no_answer():
         compare({"a": earlier, "b": earlier}, FEW)
 
 
+def test_the_one_that_cannot_be_read_is_named():
+    results = synthetic.results(4, 20, 2)
+    both = synthetic.results(4, 20, 2, readouts={"logit": -1, "difference": -1})
+    with pytest.raises(HydrascopeError, match=r"^b: .*difference"):
+        compare({"a": both, "b": results}, FEW, "difference")
+    unfinished = results.copy(deep=True)
+    unfinished["unembed_ablated"][0, 4] = np.nan
+    with pytest.raises(HydrascopeError, match=r"^second: .*1 of 20 prompts"):
+        compare({"first": results, "second": unfinished}, FEW)
+
+
 def test_there_must_be_two():
     with pytest.raises(HydrascopeError, match="nothing to compare: give two"):
         compare({"a": synthetic.results(2, 10, 1)})

@@ -95,9 +95,7 @@ def compare(
     if len(results) < 2:
         raise HydrascopeError("there is nothing to compare: give two results or more")
     bootstrap = bootstrap or Bootstrap()
-    effects = {name: per_prompt(each, readout, sigma) for name, each in results.items()}
-    for each in effects.values():
-        require_complete(each)
+    effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
     first, *others = effects
     paired = {name: _same_prompts(effects[first], effects[name]) for name in others}
     rows = list(_rows(results, effects, paired, bootstrap))
@@ -112,6 +110,16 @@ def compare(
         if _removes(each) and kind in kinds(each["ablated"])
     }
     return Comparison(tuple(rows), paired, curves, tuple(_warnings(effects, paired)), bootstrap)
+
+
+def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+    """The effects of one of the results, which is named where they can't be read."""
+    try:
+        effects = per_prompt(results, readout, sigma)
+        require_complete(effects)
+    except HydrascopeError as error:
+        raise HydrascopeError(f"{name}: {error}") from error
+    return effects
 
 
 def _rows(
