@@ -40,7 +40,7 @@ class Nothing:
     ("arguments", "message"),
     [
         ({"ablation": hs.Zero}, r"Zero is a class: give one of its objects, Zero\(…\)"),
-        ({"ablation": "zero"}, r"zero.* is no ablation: give hs.Zero\(\)"),
+        ({"ablation": "zero"}, r'^"zero" is no ablation: give hs.Zero\(\)'),
         ({"ablation": Nothing()}, "is no ablation"),
         ({"ablation": hs.Resample("3")}, "patches cannot be '3': give a whole number"),  # type: ignore[arg-type]
         ({"ablation": hs.Resample(2.5)}, "patches cannot be 2.5"),  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class Nothing:
         ({"ablation": hs.Noise(2, scale="3")}, "3 is no scale of noise"),  # type: ignore[arg-type]
         ({"ablation": hs.Noise(2, scale=float("nan"))}, "nan is no scale of noise"),
         ({"ablation": hs.Noise(2, scale=1e-300)}, "lost in the rounding of float64 embeddings: give at least 2e-16"),
-        ({"readouts": "logit"}, r"logit.* is no readout: give hs.Logit\(\)"),
+        ({"readouts": "logit"}, r'^"logit" is no readout: give hs.Logit\(\)'),
         ({"readouts": hs.Logit}, "Logit is a class"),
         ({"readouts": [hs.Logit(), None]}, "None.* is no readout"),
         ({"readouts": [hs.Direction("north")]}, "'direction' is no vector of numbers"),

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import synthetic
+import xarray as xr
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -101,7 +102,60 @@ def test_depth_is_relative():
         top = {"a": 3, "b": 4}[name]
         expected = [int(layer) / top for layer in shares["ablated_layer"].values]
         np.testing.assert_allclose(shares["relative_depth"], expected, err_msg=f"{name} {kind}")
-    assert len(figure_comparison(found).axes) == 2
+    figure = figure_comparison(found)
+    figure.draw_without_rendering()
+    attention, mlp = (axes.get_position() for axes in figure.axes)
+    assert attention.width == pytest.approx(mlp.width)
+    assert mlp.width > 0.3
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_figure_names_results_that_share_no_panel():
+    results = synthetic.results(4, 40, 2)
+    found = compare({kind: results.sel(ablated=results["ablated_kind"] == kind) for kind in ("attn", "mlp")}, FEW)
+    assert legend(figure_comparison(found)) == ["attn", "mlp"]
+
+
+def test_the_figure_says_what_it_does_not_show_in_full():
+    found = compare({"a": synthetic.results(4, 40, 2), "b": synthetic.results(4, 40, 2)}, FEW)
+    shares = found.over_depth["a", "attn"]
+    shares.loc["estimate"] = [-3.0, 0.5]
+    shares.loc[["low", "high"], shares["ablated"][1]] = np.nan
+    found.over_depth["b", "attn"].loc["estimate"] = [7.0, 0.5]
+    figure = figure_comparison(found)
+    assert legend(figure) == ["a", "b", "below −1", "above 2", "without bounds: may remove nothing"]
+    attention = figure.axes[0]
+    lines = [line for line in attention.get_lines() if len(line.get_ydata()) == 1]
+    at = {line.get_marker(): line.get_ydata()[0] for line in lines}
+    assert (at["v"], at["^"]) == attention.get_ylim()
+    (hollow,) = [line for line in lines if line.get_markerfacecolor() == "none"]
+    assert hollow.get_ydata() == [0.5]
+
+
+def test_where_nothing_is_removed_directly_there_is_no_answer():
+    results = synthetic.results(4, 40, 2)
+    earlier = results.assign(direct=xr.zeros_like(results["direct"]))
+    found = compare({"a": results, "b": earlier}, FEW)
+    assert {row.name for row in found.rows} == {"a"}
+    assert {name for name, _ in found.over_depth} == {"a"}
+    assert any("b is left out: only positions before the last" in each for each in found.warnings)
+    assert legend(figure_comparison(found)) == ["a"]
+    with pytest.raises(HydrascopeError, match="alone at the last position"):
+        compare({"a": earlier, "b": earlier}, FEW)
+
+
+def test_the_one_that_cannot_be_read_is_named():
+    results = synthetic.results(4, 20, 2)
+    both = synthetic.results(4, 20, 2, readouts={"logit": -1, "difference": -1})
+    with pytest.raises(HydrascopeError, match=r"^b: .*difference"):
+        compare({"a": both, "b": results}, FEW, "difference")
+    unfinished = results.copy(deep=True)
+    unfinished["unembed_ablated"][0, 4] = np.nan
+    with pytest.raises(HydrascopeError, match=r"^second: .*1 of 20 prompts"):
+        compare({"first": results, "second": unfinished}, FEW)
 
 
 def test_there_must_be_two():

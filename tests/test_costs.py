@@ -114,4 +114,4 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_what_is_measured_is_said_in_a_line() -> None:
     (line,) = planned(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").lines
-    assert "1 ablations of 1,234 patches, 6 components read, 5 prompts" in line
+    assert "1 ablation of 1,234 patches, 6 components read, 5 prompts" in line

@@ -6,7 +6,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import save_tiny
+from tiny import save_tiny, tiny
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.loading import load_model, read_model
@@ -39,6 +41,22 @@ def test_a_local_folder_loads(folder):
     assert model.encode("ab c") == [4, 5, 56, 6]
     assert model.decode(5) == "b"
     assert model.revision.startswith("sha256:")
+
+
+def sentencepiece():
+    """A tokenizer as Llama's: ▁ stands for a space, and the first space of a text is dropped."""
+    pieces = {piece: number for number, piece in enumerate(["<unk>", "▁", "▁▁", "▁the", "the", "a"])}
+    tokenizer = Tokenizer(models.BPE(pieces, [], unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def test_the_text_of_a_token_keeps_its_spaces():
+    model = tiny("llama")
+    model.tokenizer = sentencepiece()
+    assert [model.decode(token) for token in range(6)] == ["<unk>", " ", "  ", " the", "the", "a"]
 
 
 def test_what_is_read_is_never_trained(folder):

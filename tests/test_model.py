@@ -93,3 +93,7 @@ def test_an_unknown_path_is_named():
     del model.hf.model.layers[1].self_attn.o_proj
     with pytest.raises(HydrascopeError, match=r"no part 'self_attn\.o_proj': its anatomy does not fit"):
         LanguageModel(model.hf)
+
+
+def test_a_model_says_what_it_is():
+    assert repr(tiny("llama", torch.float32)) == "LanguageModel('llama', 3 blocks, torch.float32, cpu)"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import xarray as xr
 from rich.console import Console
 
 from hydrascope.errors import HydrascopeError
@@ -30,7 +31,9 @@ from hydrascope.summary import (
     as_csv,
     as_json,
     as_markdown,
+    percent,
     render,
+    seen,
     strongest_part,
     summarise,
     written,
@@ -372,3 +375,24 @@ def test_what_was_ablated_is_counted(ablated: list[str] | None, said: str) -> No
 def test_one_patch_of_one_prompt_is_counted_as_one() -> None:
     text = printed(summarise(synthetic.results(4, 1, 1), FEW))
     assert " ablated (resample, 1 patch, at last), 1 prompt;" in " ".join(text.split())
+
+
+def test_a_level_of_confidence_has_the_digits_that_it_needs():
+    assert [percent(level) for level in (0.95, 0.975, 1 - 0.05 / 3)] == ["95%", "97.5%", "98.3%"]
+
+
+def test_small_amounts_are_told_with_the_digits_that_they_need():
+    assert [seen(each) for each in ([1.2, 0.003], [0.1], [0.05, -0.002], [-0.0044, np.nan], [3e-7], [])] == [
+        2,
+        2,
+        3,
+        4,
+        2,
+        2,
+    ]
+    results = synthetic.results(4, 40, 2, heads=2)
+    results["total"], results["direct"] = results["total"] / 1000, xr.zeros_like(results["direct"])
+    table = printed(summarise(results, FEW), full=True).split("Ablated parts")[1]
+    lost = -results["total"].mean(["readout", "prompt", "patch"])
+    most = max(abs(lost.values), key=float)
+    assert f"{most:.{seen([most])}f}" in table

@@ -87,7 +87,7 @@ def require_ablation(ablation: Any) -> None:
         raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
     if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
         raise HydrascopeError(
-            f"{shown(repr(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
+            f"{shown(str(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
             "hs.Counterfactual(), or an object of yours with patches and draw"
         )
     _require_whole(ablation.patches, 1, "patches", "ask for at least one")

@@ -133,7 +133,7 @@ def rank(
     by: Annotated[
         str, typer.Option(metavar="LIST", help="shapley, atp, atp_star, gim, integrated_gradients, besides the exact.")
     ] = "shapley,atp,gim",
-    orders: Annotated[int, typer.Option(min=2, help="Of Shapley values: an even number.")] = 16,
+    orders: Annotated[int, typer.Option(min=2, metavar="N", help="Of Shapley values: an even number.")] = 16,
     format_: Annotated[
         Literal["text", "csv"], typer.Option("--format", help="csv: a row a part, places and importances.")
     ] = "text",
@@ -167,12 +167,14 @@ app.command()(circuit)
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
-    prompt: Annotated[int | None, typer.Option(min=0, help="Figures 1 and 3: which prompt, counted from 0.")] = None,
+    prompt: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Figures 1 and 3: which prompt, counted from 0.")
+    ] = None,
     ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which part, as attn.3.")] = None,
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
-    """Draw the paper's figures 1, 2, 3, 7 and 8, and ablated heads, as PNG, PDF and SVG."""
+    """Draw the paper's figures 1, 2, 3, 7 and 8, who responds, who repairs, and heads, as PNG, PDF and SVG."""
     _draw(opened(results), out, prompt, ablated, readout, norm)
 
 
@@ -284,7 +286,9 @@ def demo(
     out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")] = Path(
         "demo"
     ),
-    limit: Annotated[int, typer.Option(min=1, help="Measure the first so many prompts of each model.")] = DEMO_PROMPTS,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Measure the first so many prompts of each model.")
+    ] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
     """The shipped models side by side, each layer ablated by zero: does any of them repair itself?"""
@@ -327,7 +331,7 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
 def motifs(
     out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
 ) -> None:
-    """Draw the paper's figures 5 and 6: effects, erasure and self-repair in models small enough to see through."""
+    """Draw the paper's figures 4, 5 and 6: a network as a causal graph, its effects, erasure and self-repair."""
     from hydrascope.figures.motifs import draw_all
 
     say(f"{len(draw_all(out))} files in {out}")

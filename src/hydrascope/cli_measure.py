@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from hydrascope.cli_options import LOADING, Options, say
+from hydrascope.counted import counted
 from hydrascope.errors import HydrascopeError
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ def _say_measured(out: Path) -> None:
 
     attributes = store.read_attributes(out)
     say(
-        f"{attributes['measured']:,} prompts measured, total effects and their parts apart by at most "
-        f"{attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
+        f"{counted(attributes['measured'], 'prompt', 'prompts')} measured, total effects and their parts apart "
+        f"by at most {attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
 
 
@@ -188,7 +189,7 @@ def _read_prompts(name: str, limit: int | None) -> "PromptSet":
 
     prompts = load_prompts(name)
     if prompts.duplicates:
-        say(f"{prompts.duplicates:,} duplicate prompts left out", err=True)
+        say(f"{counted(prompts.duplicates, 'duplicate prompt', 'duplicate prompts')} left out", err=True)
     return prompts if limit is None else prompts.limit(limit)
 
 

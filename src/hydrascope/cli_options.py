@@ -94,10 +94,12 @@ def _shared(
     metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, fisher, top")] = "",
     ablation: Annotated[
         Literal["resample", "zero", "mean", "noise", "counterfactual"],
-        typer.Option(help="What ablated components write instead."),
+        typer.Option(
+            metavar="HOW", help="What ablated components write instead: resample, zero, mean, noise, counterfactual."
+        ),
     ] = "resample",
     patches: Annotated[
-        int | None, typer.Option(min=1, show_default="15", help="How many, for resample and noise.")
+        int | None, typer.Option(min=1, metavar="N", show_default="15", help="How many, for resample and noise.")
     ] = None,
     noise_scale: Annotated[
         float | None, typer.Option(show_default="3", help="In standard deviations of the embeddings, for noise.")
@@ -105,20 +107,27 @@ def _shared(
     different_target: Annotated[
         bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws of patches.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many prompts only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws of patches.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Measure the first so many prompts only.")
+    ] = None,
     target: Annotated[
         str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and of metrics.")
     ] = "argmax",
     keep: Annotated[
         Literal["auto", "effects", "means", "patches"],
-        typer.Option(help="Keep what components write after each patch, or its means, or effects only."),
+        typer.Option(
+            metavar="WHAT",
+            help="Of what components write: `patches` each, `means` over them, or `effects` only; `auto` what fits.",
+        ),
     ] = "auto",
     engine: Annotated[
-        Literal["auto", "wavefront", "reference"], typer.Option(help="How; `auto` takes the fastest.")
+        Literal["auto", "wavefront", "reference"],
+        typer.Option(metavar="ENGINE", help="auto, wavefront, or reference; `auto` takes the fastest."),
     ] = "auto",
     dtype: Annotated[
-        Literal["float32", "float64", "bfloat16", "float16"], typer.Option(help="What the model computes in.")
+        Literal["float32", "float64", "bfloat16", "float16"],
+        typer.Option(metavar="DTYPE", help="What the model computes in: float32, float64, bfloat16, float16."),
     ] = "float32",
     device: Annotated[str, typer.Option(help="A device of PyTorch, or `auto`: CUDA where there is one.")] = "auto",
     offload: Annotated[
@@ -149,7 +158,9 @@ def _shared(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS|local", help="Measure by workers under Ray, there or here.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="a GPU each", help="How many, for --ray.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default="a GPU each", help="How many, for --ray.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure nothing: say what the run would take.")] = False,
 ) -> None:
     """Only its signature counts."""

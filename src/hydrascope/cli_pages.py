@@ -30,15 +30,17 @@ def explore(
         str | None,
         typer.Option(metavar="FILE|NAME", help="What patches come from; by default those of --results, or 64 of demo."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many prompts only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first so many prompts only.")] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="RESULTS", help="What the page shows at first: a folder that `run` made.")
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The next one that is free, if it is taken.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="N", help="The next one that is free, if it is taken.")
+    ] = 8765,
     out: Annotated[
         Path, typer.Option(parser=to_place, metavar="FOLDER", help="Where the page saves results and reports.")
     ] = Path("."),
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open the page.")] = False,
 ) -> None:
     """A page with the model behind it: type a prompt, ablate and freeze parts, and see at once what that does."""
     from hydrascope.explore import require_server
@@ -60,4 +62,4 @@ def explore(
     if session.pool.said:
         say(session.pool.said, err=True)
     say("Ctrl-C ends it. The page, for this machine alone:", err=True)
-    serve(session, port=port, folder=out.resolve(), results=shown, browser=browser, say=say)
+    serve(session, port=port, folder=out.resolve(), results=shown, browser=not no_browser, say=say)

@@ -95,21 +95,31 @@ def compare(
     if len(results) < 2:
         raise HydrascopeError("there is nothing to compare: give two results or more")
     bootstrap = bootstrap or Bootstrap()
-    effects = {name: per_prompt(each, readout, sigma) for name, each in results.items()}
-    for each in effects.values():
-        require_complete(each)
+    effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
     first, *others = effects
     paired = {name: _same_prompts(effects[first], effects[name]) for name in others}
     rows = list(_rows(results, effects, paired, bootstrap))
     if not rows:
-        raise HydrascopeError("there is nothing to compare: no part with anything downstream was ablated alone")
+        raise HydrascopeError(
+            "there is nothing to compare: no part with anything downstream was ablated alone at the last position"
+        )
     curves = {
         (name, kind): _over_depth(each, kind, bootstrap)
         for name, each in effects.items()
         for kind in ASKED
-        if kind in kinds(each["ablated"])
+        if _removes(each) and kind in kinds(each["ablated"])
     }
     return Comparison(tuple(rows), paired, curves, tuple(_warnings(effects, paired)), bootstrap)
+
+
+def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+    """The effects of one of the results, which is named where they can't be read."""
+    try:
+        effects = per_prompt(results, readout, sigma)
+        require_complete(effects)
+    except HydrascopeError as error:
+        raise HydrascopeError(f"{name}: {error}") from error
+    return effects
 
 
 def _rows(
@@ -118,7 +128,10 @@ def _rows(
     paired: Mapping[str, bool],
     bootstrap: Bootstrap,
 ) -> Iterator[Compared]:
-    found = {name: {each.kind: each for each in verdicts(results[name], effects[name], bootstrap)} for name in effects}
+    found = {
+        name: {each.kind: each for each in verdicts(results[name], effects[name], bootstrap)} if _removes(read) else {}
+        for name, read in effects.items()
+    }
     first = next(iter(effects))
     for kind in ASKED:
         for name in effects:
@@ -151,6 +164,11 @@ def _over_depth(effects: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> xr
     return shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 
 
+def _removes(effects: xr.Dataset) -> bool:
+    """Whether anything is removed directly: not where only positions before the last are ablated."""
+    return bool(effects["direct"].any())
+
+
 def _same_prompts(first: xr.Dataset, second: xr.Dataset) -> bool:
     texts = [list(map(str, each["text"].values)) for each in (first, second)]
     return texts[0] == texts[1]
@@ -161,6 +179,9 @@ def _warnings(effects: Mapping[str, xr.Dataset], paired: Mapping[str, bool]) -> 
     for name, same in paired.items():
         if not same:
             yield f"{name} is of other prompts than {first}: the difference is unpaired"
+    for name, each in effects.items():
+        if not _removes(each):
+            yield f"{name} is left out: only positions before the last are ablated, and nothing is removed directly"
     for key, called in _ALIKE.items():
         values = {name: str(each.attrs.get(key, "")) for name, each in effects.items()}
         if len(set(values.values())) > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hydrascope.counted import counted
 from hydrascope.engines.kernels import fastest_routines, is_choice, products
 from hydrascope.engines.routines import FORCE, ROUTINES, timed
 from hydrascope.model import LanguageModel
@@ -77,7 +78,8 @@ def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
         seconds: how long each rate is measured.
     """
     threads = torch.get_num_threads()
-    lines = [f"{processor()}: {os.cpu_count()} cores, {threads} threads, {memory():.0f} GiB", ""]
+    many = f"{counted(os.cpu_count() or 1, 'core', 'cores')}, {counted(threads, 'thread', 'threads')}"
+    lines = [f"{processor()}: {many}, {memory():.0f} GiB", ""]
     if torch.cuda.is_available():
         lines[:1] += [torch.cuda.get_device_name()]
     for dtype in (torch.float32, torch.bfloat16):

@@ -70,6 +70,9 @@ class LanguageModel:
         self._projections = {component: self._projection(component) for component in self.components}
         self.as_found = self.standing()
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {len(self.layers)} blocks, {self.dtype}, {self.device})"
+
     def find_again(self) -> None:
         """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
 
@@ -293,8 +296,13 @@ class LanguageModel:
         return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
 
     def decode(self, token: int) -> str:
-        """The text of one token."""
-        return str(self._tokenizer.decode([token]))
+        """The text of one token, with the spaces before it.
+
+        SentencePiece marks these by ▁, and its decoding drops the first one of a text.
+        """
+        text, piece = str(self._tokenizer.decode([token])), str(self._tokenizer.convert_ids_to_tokens(token))
+        spaces = len(piece) - len(piece.lstrip("▁"))
+        return " " * spaces + text.lstrip(" ") if spaces else text
 
     @property
     def _tokenizer(self) -> Any:

@@ -20,6 +20,7 @@ from hydrascope.ablation import Ablation, Resample, require_ablation, require_dr
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns, before_any_run
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
+from hydrascope.counted import counted
 from hydrascope.engines import Engine, choose
 from hydrascope.engines.kernels import fastest_routines
 from hydrascope.engines.routines import Routines
@@ -85,8 +86,9 @@ class Plan:
         """What is measured, in a line, after what is to be told of the prompts."""
         model, sizes = self.model, self.sizes
         what = (
-            f"{model.name}: {sizes['ablated']:,} ablations of {sizes['patch']:,} patches, {sizes['component']:,} "
-            f"components read, {sizes['prompt']:,} prompts, {self.engine.name} engine ({self.engine.reason}), "
+            f"{model.name}: {counted(sizes['ablated'], 'ablation', 'ablations')} of "
+            f"{counted(sizes['patch'], 'patch', 'patches')}, {counted(sizes['component'], 'component', 'components')} "
+            f"read, {counted(sizes['prompt'], 'prompt', 'prompts')}, {self.engine.name} engine ({self.engine.reason}), "
             f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
         )
         slower = machine.slower_than_float32(model.dtype) if model.device.type == "cpu" else None

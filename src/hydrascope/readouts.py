@@ -88,7 +88,7 @@ def require_readouts(readouts: Any) -> "list[Readout]":
             raise HydrascopeError(f"{each.__name__} is a class: give one of its objects, {each.__name__}(…)")
         if not (hasattr(each, "linear") and hasattr(each, "needs")):
             raise HydrascopeError(
-                f"{shown(repr(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
+                f"{shown(str(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
                 "hs.Direction(vector)"
             )
     if not several:

@@ -89,7 +89,8 @@ def _direction(place: str) -> Direction:
         raise HydrascopeError(f"cannot read the direction {file} ({error}): give a .npy file of numbers") from error
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiu":
         raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save makes it")
-    return Direction(vector, int(block) if at else None, Path(file).stem)
+    name = Path(file).stem
+    return Direction(vector, int(block), f"{name}@{block}") if at else Direction(vector, None, name)
 
 
 def target(text: str) -> Target:

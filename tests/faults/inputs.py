@@ -30,7 +30,7 @@ PROMPT = 5.0
 BAD = ("traceback", "lines", "code", "slow", "steers")
 
 #: What may stand on standard error besides: it refuses nothing.
-_NOTICES = (r"[\d,]+ duplicate prompts left out", r"only [\d,]+ of [\d,]+ prompts are measured: finish with --resume")
+_NOTICES = (r"[\d,]+ duplicate prompts? left out", r"only [\d,]+ of [\d,]+ prompts are measured: finish with --resume")
 #: What is found where a file should be.
 _PLACES = ("folder", "pipe", "device", "loop", "nowhere", "forbidden")
 _SIMPLE = (None, True, -1, 0, 3, 10**30, 1.5, 1e308, float("nan"), "", " ", "a", "naïve\x00", "\ud800", "the cat " * 99)

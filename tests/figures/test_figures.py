@@ -25,8 +25,10 @@ from hydrascope.figures import (
     figure_heads,
     figure_responses,
 )
+from hydrascope.figures.matrices import name_columns
 from hydrascope.figures.panels import printable
 from hydrascope.figures.style import save
+from hydrascope.figures.traces import why_chosen
 from hydrascope.measures import (
     Bootstrap,
     best_layer,
@@ -154,6 +156,42 @@ def test_where_nothing_removes_enough_the_examples_have_the_largest_direct_effec
     assert results["unembed"].sel(component=second[1])[0, second[0]] == direct[others].max()
 
 
+def test_examples_are_of_a_kind_of_which_something_is_restored() -> None:
+    results = synthetic.results(4, 31, 2)
+    assert examples(results)[0][1].startswith("attn")
+    # Of what attention removes twice as much is lost, of what MLPs remove half.
+    attention = results["ablated_kind"] == "attn"
+    results["direct"] = results["direct"].where(attention, results["direct"] - 2)
+    results["total"] = results["direct"] * xr.where(attention, 2, 0.5)
+    (_, first), (_, second) = examples(results)
+    assert first.startswith("mlp")
+    assert second == first
+    assert why_chosen(results, first) == "chosen as a typical example of what is restored"
+
+
+def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
+    results = synthetic.results(4, 31, 2)
+    results["total"] = 2 * results["direct"]
+    part = examples(results)[0][1]
+    assert why_chosen(results, part) == "chosen as a typical example; on average nothing is restored"
+    results["logit"] = results["logit"] + 1e6
+    part = examples(results)[0][1]
+    assert why_chosen(results, part) == "chosen for its large direct effect"
+    draw_all(results, tmp_path)
+    for name in ("figure1", "figure3"):
+        assert "chosen for its large direct effect" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_where_nothing_is_removed_directly_the_examples_are_those_that_lose_most() -> None:
+    results = synthetic.results(4, 12, 2, heads=2)
+    results["direct"] = xr.zeros_like(results["direct"])
+    lost = -results["total"].isel(readout=0).mean("patch").sel(ablated=[f"attn.{layer}" for layer in range(4)])
+    prompt, part = np.unravel_index(lost.values.argmax(), lost.shape)
+    assert examples(results)[0] == (prompt, f"attn.{part}")
+    assert why_chosen(results, f"attn.{part}") == "chosen for how much is lost without it"
+    assert "Direct effect, Δ unembed" not in [axes.get_title() for axes in figure_heads(results).get_axes()]
+
+
 def test_what_is_named_is_kept_and_the_rest_differs() -> None:
     results = synthetic.results(4, 6, 2)
     assert examples(results, 3, "mlp.2") == ((3, "mlp.2"), (3, "mlp.2"))
@@ -182,6 +220,27 @@ def test_an_unknown_prompt_or_component_is_refused() -> None:
         examples(results, prompt=-1)
     with pytest.raises(HydrascopeError, match=r"attn\.9 isn't among"):
         examples(results, ablated="attn.9")
+
+
+def test_names_along_a_matrix_stand_apart_whatever_the_kinds() -> None:
+    layers = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(20)]
+    axes = Figure().add_subplot()
+    name_columns(axes, [*layers, "head.4.0", "head.4.1", "head.4.2"], 16)
+    ticks, labels = axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()]
+    assert np.diff(ticks).min() >= 3
+    assert len(ticks) <= 16
+    assert {"attn.0", "attn.3", "mlp.0", "mlp.3", "head.4.0"} <= set(labels)
+    name_columns(axes, layers[:16], 16)
+    assert len(axes.get_xticks()) == 16
+
+
+def test_the_two_panels_of_figure_3_have_their_labels_in_line() -> None:
+    results = synthetic.results(4, 6, 2)
+    results["unembed"] = results["unembed"].where(results["component_kind"] == "attn", 1000 * results["unembed"])
+    figure = figure3(results)
+    figure.draw_without_rendering()
+    places = {round(axes.yaxis.label.get_window_extent().x0) for axes in figure.get_axes()}
+    assert len(places) == 1
 
 
 def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:

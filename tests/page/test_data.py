@@ -279,3 +279,12 @@ def test_one_prompt_has_no_bounds(results):
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()
     assert lines((described,)) == lines((described,), scatter=1) == [None] * 9
+
+
+def test_the_intervals_that_verdicts_take_wider_are_said(results, page):
+    level = summarise(results, FEW).verdicts[0].confidence
+    assert level > FEW.confidence
+    said = page[0]["notes"][0]
+    assert f"in the verdicts {100 * level:.3g}%, so that all answers hold at 95%." in said
+    alone, _ = shown(results.isel(ablated=results["ablated_kind"] == "attn"), FEW)
+    assert "verdicts" not in alone["notes"][0]

@@ -15,7 +15,7 @@ from hydrascope.figures.figure8 import figure8
 from hydrascope.figures.heads import figure_heads
 from hydrascope.figures.responses import figure_responses
 from hydrascope.figures.style import save
-from hydrascope.figures.traces import examples, figure1, figure3
+from hydrascope.figures.traces import examples, figure1, figure3, why_chosen
 from hydrascope.figures.who_repairs import figure_interactions, figure_mediation, figure_paths
 from hydrascope.measures import Sigma, all_free, kinds, per_prompt, require_complete
 
@@ -90,9 +90,9 @@ def draw_all(
     shown = examples(effects, prompt, ablated) if traced else ()
     paths, left_out = save(figure_responses(effects), folder, "responses"), []
     if shown:
-        why = "" if prompt is not None or ablated else "chosen as a typical example of what is restored"
-        paths += save(figure1(results, *shown[0], readout, sigma, why), folder, "figure1")
-        paths += save(figure3(results, *shown[1], readout, sigma, why), folder, "figure3")
+        first, second = ("" if prompt is not None or ablated else why_chosen(effects, part) for _, part in shown)
+        paths += save(figure1(results, *shown[0], readout, sigma, first), folder, "figure1")
+        paths += save(figure3(results, *shown[1], readout, sigma, second), folder, "figure3")
     else:
         left_out.append("figures 1 and 3, which show the ablation of one part: this run ablated several at once")
     if not effects["direct"].any():

@@ -61,7 +61,7 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             right.tick_params(labelleft=not left.axison)
         _against(figure.add_subplot(grid[0, 2]), direct, lost, top, unit(effects))
         agrees = agreement(effects, bootstrap)
-        _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation")
+        _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation of both")
         _agreement(
             figure.add_subplot(grid[2, 2]), agrees["share"], top, "e", "Share of prompts with\nΔ unembed > −Δ ablate"
         )

@@ -15,7 +15,8 @@ from hydrascope.measures import depth, layers, of_kind, per_prompt, units
 def figure_heads(results: xr.Dataset) -> Figure:
     """Means over prompts, a square a head: (a) −`total`, what its ablation costs; (b) DE, where heads were read.
 
-    White is no effect, and both panels have one scale. A head that wasn't ablated is grey.
+    White is no effect, and both panels have one scale. A head that wasn't ablated is grey. Where only positions before
+    the last are ablated there is no (b): DE is what a head writes at the last, which isn't ablated.
 
         figure_heads(results).savefig("heads.png")
 
@@ -26,7 +27,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
     if not effects.sizes["ablated"]:
         raise HydrascopeError("the figure of heads shows ablated heads, and this run ablated none: ablate heads, too")
     panels = [("Lost, −Δ ablate", -effects["total"])]
-    if effects["ablated_read"].all():
+    if effects["ablated_read"].all() and effects["direct"].any():
         panels.append(("Direct effect, Δ unembed", effects["contribution"]))
     squares = [_square(values.mean("prompt", skipna=False), depth(effects)) for _, values in panels]
     most = max(float(np.nanmax(abs(square), initial=0)) for square in squares) or 1.0

@@ -56,14 +56,14 @@ def in_order(labels: Sequence[str]) -> list[int]:
 
 
 def name_rows(axes: Axes, labels: Sequence[str], most: int) -> None:
-    """Name the rows: each of a kind where there is room for `most` a kind, else some; `labels` in order of kind."""
-    ticks = _some(labels, most)
+    """Name as many rows as there is room for, `most`; `labels` in order of kind."""
+    ticks = _apart(labels, most)
     axes.set_yticks(ticks, [labels[tick] for tick in ticks])
 
 
 def name_columns(axes: Axes, labels: Sequence[str], most: int) -> None:
-    """Name the columns, as `name_rows`."""
-    ticks = _some(labels, most)
+    """Name as many columns as there is room for, `most`; `labels` in order of kind."""
+    ticks = _apart(labels, most)
     axes.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=90)
 
 
@@ -76,10 +76,13 @@ def divide(axes: Axes, *, rows: Sequence[str] = (), columns: Sequence[str] = ())
                 line(place - 0.5, color=style.BLACK, linewidth=0.6)
 
 
-def _some(labels: Sequence[str], most: int) -> list[int]:
-    found = list(map(kind_of, labels))
-    return [
-        found.index(kind) + place
-        for kind in dict.fromkeys(found)
-        for place in range(0, found.count(kind), max(1, -(-found.count(kind) // most)))
-    ]
+def _apart(labels: Sequence[str], most: int) -> list[int]:
+    """Which labels are written so that none runs into another: the first of each kind, then others of it."""
+    found, apart = list(map(kind_of, labels)), max(1, -(-len(labels) // most))
+    firsts = [found.index(kind) for kind in dict.fromkeys(found)]
+    others = [place for place, kind in enumerate(found) if (place - found.index(kind)) % apart == 0]
+    chosen: list[int] = []
+    for place in (*firsts, *others):
+        if all(abs(place - other) >= apart for other in chosen):
+            chosen.append(place)
+    return sorted(chosen)

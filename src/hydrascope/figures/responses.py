@@ -35,7 +35,7 @@ def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) ->
         for axes in (left, right):
             _label(axes, ordered)
             divide(axes, rows=names)
-        name_rows(left, names, 12)
+        name_rows(left, names, 24)
         left.set_ylabel("Ablated")
         panel_letter(left, "a", "Mean response")
         panel_letter(right, "b", "Surely not 0")

@@ -40,10 +40,11 @@ def examples(
     """The prompt and the ablated part that Figures 1 and 3 show.
 
     What is named is kept in both. What is left open is chosen to be typical: the part of which most is restored on
-    average (`most_restored`), attention before MLPs, heads and neurons; and the prompts, among the half on which it
-    removes most, whose share restored is nearest to the median there. Where nothing can be chosen so, by the largest
-    direct effect (by what is removed, where the direct effect wasn't read). Figure 3 then takes another prompt than
-    Figure 1, or, where the prompt is named or the only one, another part.
+    average (`most_restored`), of the first kind of which anything is, attention before MLPs, heads and neurons; and
+    the prompts, among the half on which it removes most, whose share restored is nearest to the median there. Where
+    nothing can be chosen so, by the largest direct effect (by what is removed, where the direct effect wasn't read;
+    by what is lost, where nothing is removed directly, since only positions before the last are ablated).
+    Figure 3 then takes another prompt than Figure 1, or, where the prompt is named or the only one, another part.
 
     Raises:
         HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
@@ -59,10 +60,10 @@ def examples(
     if prompt is not None and ablated is not None:
         return (prompt, ablated), (prompt, ablated)
     effects = per_prompt(results, readout)
-    kind = single[ablated] if ablated else next(kind for kind in _PREFERRED if kind in single.values())
+    kind = single[ablated] if ablated else _telling(effects, [kind for kind in _PREFERRED if kind in single.values()])
     scores = _typical(effects, kind)  # type: ignore[arg-type]
     if scores is None or ablated not in (None, *scores["ablated"].values):
-        scores = of_kind(strength(effects), "ablated", kind)  # type: ignore[arg-type]
+        scores = of_kind(_size(effects), "ablated", kind)  # type: ignore[arg-type]
     scores = scores.sel(ablated=[ablated]) if ablated else scores
     chosen = scores.values if prompt is None else scores.values[[prompt]]
     # NaN would be taken for the largest.
@@ -79,6 +80,34 @@ def examples(
         return int(row) if prompt is None else prompt, str(scores["ablated"].values[column])
 
     return named(row, column), named(other_row, other_column)
+
+
+def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) -> str:
+    """Why `examples` shows this part where none is named."""
+    effects = per_prompt(results, readout)
+    kind = kinds(effects["ablated"].sel(ablated=[ablated]))[0]
+    shares = _shares(effects, kind)  # type: ignore[arg-type]
+    if ablated not in shares["ablated"].values or shares.sel(ablated=ablated).isnull():
+        return f"chosen for {'its large direct effect' if effects['direct'].any() else 'how much is lost without it'}"
+    if shares.sel(ablated=ablated) > 0:
+        return "chosen as a typical example of what is restored"
+    return "chosen as a typical example; on average nothing is restored"
+
+
+def _telling(effects: xr.Dataset, found: list[PartKind]) -> PartKind:
+    """The first of the kinds that a run ablated of which anything is restored on average; else the first."""
+    return next((kind for kind in found if (_shares(effects, kind) > 0).any()), found[0])
+
+
+def _shares(effects: xr.Dataset, kind: PartKind) -> xr.DataArray:
+    """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
+    samples = choosable(effects, kind)
+    return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
+
+
+def _size(effects: xr.Dataset) -> xr.DataArray:
+    """`[prompt, ablated]` how much an ablation does, where no typical one can be chosen."""
+    return strength(effects) if effects["direct"].any() else -effects["total"]
 
 
 def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
@@ -154,6 +183,7 @@ def figure3(
         attention, mlp = figure.subplots(2, 1, sharex=True)
         _both_kinds(shown, attention, mlp)
         attention.set_xlabel("")
+        figure.align_ylabels()
         figure.suptitle(_title(shown, prompt, 88, why), fontsize=8)
         _legend(figure, shown, results.sizes["patch"])
     return figure

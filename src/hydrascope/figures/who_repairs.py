@@ -39,11 +39,11 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
         row = figure.subplots(1, 3, sharey=True)
         for axes, letter, title, matrix in zip(row, "abc", panels, matrices, strict=True):
             image = draw_matrix(axes, matrix, most)
-            name_columns(axes, names[1], 8)
+            name_columns(axes, names[1], 16)
             divide(axes, rows=names[0], columns=names[1])
             axes.set_xlabel("Mediator")
             panel_letter(axes, letter, title)
-        name_rows(row[0], names[0], 12)
+        name_rows(row[0], names[0], 24)
         row[0].set_ylabel("Ablated")
         figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
     return figure
@@ -104,11 +104,11 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
         row = figure.subplots(1, 2, sharey=True)
         for axes, letter, title, matrix in zip(row, "ab", panels, matrices, strict=True):
             image = draw_matrix(axes, matrix, most)
-            name_columns(axes, columns, 12)
+            name_columns(axes, columns, 24)
             divide(axes, rows=rows, columns=columns)
             axes.set_xlabel("By way of")
             panel_letter(axes, letter, title)
-        name_rows(row[0], rows, 12)
+        name_rows(row[0], rows, 24)
         row[0].set_ylabel("Ablated")
         figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
     return figure

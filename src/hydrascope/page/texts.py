@@ -11,7 +11,7 @@ from hydrascope.figures.panels import unit
 from hydrascope.measures import SIGMA_NAME, Bootstrap, outcome
 from hydrascope.page.arrays import STEPS
 from hydrascope.page.pictures import sigma_of
-from hydrascope.summary import PartFindings, Summary, number, sentences, written
+from hydrascope.summary import PartFindings, Summary, number, percent, sentences, written
 from hydrascope.summary.sentences import headlines
 from hydrascope.summary.warnings import EFFECTS_ALONE
 
@@ -77,17 +77,22 @@ def _said(part: PartFindings, of: str, how: str) -> list[str]:
     return [removed, f"{restored}; by {shares}{how}."]
 
 
-def notes(bootstrap: Bootstrap | None, *, traces: bool) -> Iterator[str]:
+def notes(bootstrap: Bootstrap | None, verdict: float | None, *, traces: bool) -> Iterator[str]:
     """What holds of all numbers on the page.
 
     Args:
         bootstrap: how intervals are drawn, where there are any.
+        verdict: the confidence of the intervals of verdicts, where there are any.
         traces: whether there is what layers write in ablated runs.
     """
     if bootstrap is not None:
+        level = percent(bootstrap.confidence)
+        wider = ""
+        if verdict is not None and verdict != bootstrap.confidence:
+            wider = f"; in the verdicts {percent(verdict)}, so that all answers hold at {level}"
         yield (
-            f"Intervals: {bootstrap.confidence:.0%}, bootstrap over prompts, {bootstrap.resamples:,} "
-            "resamples; those of a matrix hold for all its cells at once (max-t)."
+            f"Intervals: {level}, bootstrap over prompts, {bootstrap.resamples:,} resamples; those of a matrix hold "
+            f"for all its cells at once (max-t){wider}."
         )
     still = (
         "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import xarray as xr
 
+from hydrascope.counted import counted
 from hydrascope.measures import (
     BOUNDS,
     SIGMA_NAME,
@@ -43,7 +44,7 @@ from hydrascope.measures import (
     strongest,
     with_direct_effect,
 )
-from hydrascope.summary.numbers import Interval, counted
+from hydrascope.summary.numbers import Interval
 from hydrascope.summary.verdict import Verdict, verdicts
 from hydrascope.summary.warnings import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.summary.who_repairs import Pair, Reaction, pairs, reactions
@@ -206,7 +207,7 @@ def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootst
     found = pairs(results, readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
     unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
-    run = _run(results, f"{counted(f'{len(found):,}', 'pair', 'pairs')} of {parts:,} parts", read)
+    run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", read)
     told, alone = tuple(of_prompts(results)), effects_alone(one_by_one(results), readout)
     return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
 
@@ -268,7 +269,7 @@ def _counted(effects: xr.Dataset) -> str:
     """How many parts of each kind were ablated, in words."""
     found = kinds(effects["ablated"])
     named = ((found.count(kind), several) for kind, several in _PLURAL.items())
-    return ", ".join(counted(f"{count:,}", several.removesuffix("s"), several) for count, several in named if count)
+    return ", ".join(counted(count, several.removesuffix("s"), several) for count, several in named if count)
 
 
 def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:

@@ -54,13 +54,13 @@ def _cell(value: float, place: float) -> str:
 
 def _agreement(scored: xr.Dataset) -> Table:
     table = Table(title="How estimates agree with what is lost", title_justify="left", padding=(0, 0), pad_edge=False)
-    for heading in ("estimate", "Pearson", "Spearman", "Spearman, much − little repaired", "s"):
+    for heading in ("estimate", "Pearson", "Spearman", "Spearman, much − little repaired", "seconds"):
         table.add_column(heading, justify="left" if heading == "estimate" else "right", overflow="fold")
     for name in map(str, scored["estimator"].values):
         one = scored.sel(estimator=name)
         columns = [("pearson", "all"), ("spearman", "all"), ("spearman", DIFFERENCE)]
         cells = [written(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
-        table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 0))
+        table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 1))
     return table
 
 

@@ -1,11 +1,15 @@
 """A number with its confidence interval, and how it is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from hydrascope.measures import BOUNDS
+
+#: What is smaller is none, in float32.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,15 @@ def written(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
-def counted(count: str, one: str, several: str) -> str:
-    """So many things, by their name: `1 head`, `1,200 heads`, `averaged patches`."""
-    return f"{count} {one if count == '1' else several}"
+def seen(values: Iterable[float]) -> int:
+    """How many digits show numbers beside each other: two, or as many as give the largest two that aren't 0."""
+    largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
+    return 2 if largest >= 0.1 or largest < ROUNDING else 1 + int(np.ceil(-np.log10(largest)))
+
+
+def percent(share: float) -> str:
+    """`95%`, `97.5%`: a level of confidence, as many digits as it needs."""
+    return f"{100 * share:.3g}%"
 
 
 def number(value: float, digits: int) -> str:

@@ -1,6 +1,7 @@
 """The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hydrascope.counted import counted
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, counted, number, written
+from hydrascope.summary.numbers import Interval, number, percent, seen, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _PAIR = ("interaction", "second loses", "once first is gone")
 _OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
 #: What marks a share restored that is one of an increase.
 _ADDS = "†"
+_AMOUNTS = ("direct", "removed", "lost")
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
@@ -58,10 +61,10 @@ def _measured(run: Mapping[str, str]) -> str:
     """What was measured and how, in a sentence."""
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
-    patches = counted(run["patches"], "patch", "patches")
+    patches, prompts = counted(run["patches"], "patch", "patches"), counted(run["prompts"], "prompt", "prompts")
     return (
         f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
-        f"{run.get('positions', '?')}), {counted(run['prompts'], 'prompt', 'prompts')}{of}; {', '.join(how)}."
+        f"{run.get('positions', '?')}), {prompts}{of}; {', '.join(how)}."
     )
 
 
@@ -94,13 +97,17 @@ def _parts(summary: Summary) -> Table:
     table.add_column("ablated", overflow="fold")
     for name in known:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
+    # Beside shares there is no room for more digits, nor need: of what is small there is no share.
+    amounts = set(known) <= set(_AMOUNTS)
+    digits = {name: seen(getattr(part, name).estimate for part in shown) if amounts else 2 for name in known}
     for part in shown:
-        table.add_row(Text(part.ablated), *(Text(cell(part, name, _estimate)) for name in known))
+        cells = (cell(part, name, partial(_estimate, digits[name])) for name in known)
+        table.add_row(Text(part.ablated), *map(Text, cells))
     return table
 
 
-def _estimate(value: Interval) -> str:
-    return number(value.estimate, 2)
+def _estimate(digits: int, value: Interval) -> str:
+    return number(value.estimate, digits)
 
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
@@ -161,8 +168,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
             "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
             "on one half of the prompts and measured on the other. Intervals: in an answer "
-            f"{summary.verdicts[0].confidence:.1%}, so that all answers hold at {level}, of who restores it for all of "
-            f"them together; else {level}."
+            f"{percent(summary.verdicts[0].confidence)}, so that all answers hold at {level}, of who restores it for "
+            f"all of them together; else {level}."
         )
     if summary.reactions:
         yield (
@@ -225,7 +232,7 @@ def side_by_side(comparison: "Comparison") -> Group:
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
         f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
         f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
-        f"{comparison.rows[0].verdict.confidence:.1%}, of differences {comparison.bootstrap.confidence:.0%}, paired "
-        "where the prompts are the same."
+        f"{percent(comparison.rows[0].verdict.confidence)}, of differences {comparison.bootstrap.confidence:.0%}, "
+        "paired where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))
