@@ -36,6 +36,7 @@ from hydrascope.summary import (
     seen,
     strongest_part,
     summarise,
+    surely,
     written,
 )
 
@@ -379,6 +380,18 @@ def test_one_patch_of_one_prompt_is_counted_as_one() -> None:
 
 def test_a_level_of_confidence_has_the_digits_that_it_needs():
     assert [percent(level) for level in (0.95, 0.975, 1 - 0.05 / 3)] == ["95%", "97.5%", "98.3%"]
+
+
+def test_what_surely_is_not_0_is_told_with_the_digits_that_show_it():
+    assert [
+        surely(Interval(*each)) for each in [(0.5, 0.4, 0.6), (-0.0028, -0.004, -0.0013), (0.003, -0.001, 0.007)]
+    ] == [
+        "0.50 [0.40, 0.60]",
+        "−0.003 [−0.004, −0.001]",
+        "0.00 [0.00, 0.01]",
+    ]
+    assert surely(Interval(1e-9, 1e-10, 1e-8)) == "0.00000 [0.00000, 0.00000]"
+    assert surely(Interval(0.5, np.nan, np.nan)) == "0.50"
 
 
 def test_small_amounts_are_told_with_the_digits_that_they_need():

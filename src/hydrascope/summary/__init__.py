@@ -3,7 +3,7 @@
 from hydrascope.summary.circuit import Step, steps
 from hydrascope.summary.findings import Finding, PartFindings, Summary, run_in_words, strongest_part, summarise
 from hydrascope.summary.formats import as_csv, as_json, as_markdown
-from hydrascope.summary.numbers import Interval, number, percent, seen, written
+from hydrascope.summary.numbers import Interval, number, percent, seen, surely, written
 from hydrascope.summary.paths import Way, ways
 from hydrascope.summary.sentences import clearest, in_short, sentences
 from hydrascope.summary.terminal import PRINTED, render
@@ -36,6 +36,7 @@ __all__ = [
     "steps",
     "strongest_part",
     "summarise",
+    "surely",
     "ways",
     "written",
 ]

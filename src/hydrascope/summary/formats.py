@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from hydrascope.summary.findings import PartFindings, Summary
-from hydrascope.summary.numbers import Interval, written
+from hydrascope.summary.numbers import Interval, surely, written
 from hydrascope.summary.sentences import sentences
 from hydrascope.summary.terminal import cell, of_increase, value_of
 from hydrascope.summary.who_repairs import Pair, Reaction
@@ -77,7 +77,7 @@ def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
     if not isinstance(value, Interval):
         return str(value)
-    return cell(row, name, _written) if isinstance(row, PartFindings) else _written(value)
+    return cell(row, name, _written) if isinstance(row, PartFindings) else surely(value)
 
 
 def _written(value: Interval) -> str:

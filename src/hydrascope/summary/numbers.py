@@ -49,6 +49,12 @@ def written(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
+def surely(value: Interval) -> str:
+    """With two digits, or as many as show that it surely isn't 0 where its bounds say so."""
+    nearest = max(min(abs(value.low), abs(value.high)), ROUNDING) if value.low > 0 or value.high < 0 else 1.0
+    return written(value, max(2, int(np.ceil(-np.log10(nearest)))))
+
+
 def seen(values: Iterable[float]) -> int:
     """How many digits show numbers beside each other: two, or as many as give the largest two that aren't 0."""
     largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from hydrascope.measures import Bootstrap, at_readout, simultaneous
-from hydrascope.summary.numbers import Interval, written
+from hydrascope.summary.numbers import Interval, surely
 from hydrascope.summary.terminal import PRINTED, numbers_table
 
 
@@ -66,7 +66,7 @@ def paths_in_text(found: xr.Dataset, rows: Sequence[Way], bootstrap: Bootstrap |
     """The ways of one readout by which most goes, for a terminal."""
     table = numbers_table("By which way", ("from", "to"), ("all else held", "all else free"))
     for row in rows[:PRINTED]:
-        table.add_row(row.sender, row.receiver, written(row.held, 2), written(row.free, 2))
+        table.add_row(row.sender, row.receiver, surely(row.held), surely(row.free))
     bootstrap = bootstrap or Bootstrap()
     cut = f" {PRINTED} of {len(rows):,} are shown; all: --format csv." if len(rows) > PRINTED else ""
     notes = (

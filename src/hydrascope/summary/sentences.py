@@ -7,7 +7,7 @@ import numpy as np
 from hydrascope.components import Component
 from hydrascope.measures import WEIGHTY, PartKind
 from hydrascope.summary.findings import Summary
-from hydrascope.summary.numbers import Interval, number, written
+from hydrascope.summary.numbers import number, surely, written
 from hydrascope.summary.verdict import Responder, Verdict
 from hydrascope.summary.who_repairs import Pair
 
@@ -125,15 +125,9 @@ def _of_pairs(summary: Summary) -> Iterator[str]:
 
 
 def _in_words(pairs: Sequence[Pair]) -> str:
-    named = ", ".join(f"{each.first} and {each.second} {_surely(each.interaction)}" for each in pairs[:NAMED])
+    named = ", ".join(f"{each.first} and {each.second} {surely(each.interaction)}" for each in pairs[:NAMED])
     more = len(pairs) - NAMED
     return f"{named}{f', and {more:,} more' if more > 0 else ''}"
-
-
-def _surely(value: Interval) -> str:
-    """What is surely not 0, with as many digits as show that."""
-    nearest = min(abs(value.low), abs(value.high))
-    return written(value, max(2, int(np.ceil(-np.log10(nearest)))))
 
 
 def _most(verdict: Verdict) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hydrascope.counted import counted
 from hydrascope.summary.findings import Finding, PartFindings, Summary
-from hydrascope.summary.numbers import Interval, number, percent, seen, written
+from hydrascope.summary.numbers import Interval, number, percent, seen, surely, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _reactions(summary: Summary, *, full: bool) -> Table:
     table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
     for row in summary.reactions if full else summary.reactions[:PRINTED]:
         numbers = (row.restored_by, row.restored_alone, row.response)
-        table.add_row(row.ablated, row.mediator, *(written(each, 2) for each in numbers))
+        table.add_row(row.ablated, row.mediator, *map(surely, numbers))
     return table
 
 
@@ -126,7 +126,7 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
     for row in shown:
         numbers = (row.interaction, row.lost, row.lost_after)
-        table.add_row(row.first, row.second, *(written(each, 2) for each in numbers))
+        table.add_row(row.first, row.second, *map(surely, numbers))
     return table
 
 
