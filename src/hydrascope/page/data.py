@@ -78,7 +78,8 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         readouts.append(_views(source, read, said, others, f"{place}."))
     assert first is not None
     effects, summary = first
-    return _page(source, effects, summary.run, _start(summary, effects), readouts, bootstrap)
+    remarks = list(notes(bootstrap, summary.verdicts, traces=_keeps_traces(effects)))
+    return _page(source, effects, summary.run, _start(summary, effects), readouts, remarks)
 
 
 def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -89,7 +90,8 @@ def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     effects = read["clean"]
     views = _views(source, read, dict.fromkeys(read, words_alone(effects)), [], "0.")
     start = int(effects["direct"].values[0].argmin())
-    return _page(source, effects, run_in_words(results, effects), start, [views], None)
+    remarks = list(notes(None, (), traces=_keeps_traces(effects)))
+    return _page(source, effects, run_in_words(results, effects), start, [views], remarks)
 
 
 def _page(
@@ -98,7 +100,7 @@ def _page(
     run: Mapping[str, str],
     start: int,
     readouts: list[dict[str, Any]],
-    bootstrap: Bootstrap | None,
+    remarks: list[str],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
         "model": str(effects.attrs.get("model", "")),
@@ -116,7 +118,7 @@ def _page(
         "readings": [{"name": sigma, "said": said.removeprefix("at ")} for sigma, said in SIGMA_NAME.items()],
         "readouts": readouts,
         "patched": source.patched,
-        "notes": list(notes(bootstrap, traces=_keeps_traces(effects))),
+        "notes": remarks,
         "arrays": source.arrays.known,
     }
     return page, source.arrays.chunks
