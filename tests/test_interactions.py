@@ -101,3 +101,10 @@ def test_what_cannot_be_asked():
         hs.interactions(model, PROMPTS, "attn.0")
     with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
         measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))
+
+
+def test_results_of_one_readout():
+    experiment, readouts = hs.Interactions("attn"), [hs.Logit(), hs.Placebo(1)]
+    results = hs.sweep(tiny("gpt2"), PROMPTS, hs.Zero(), ablate=experiment, readouts=readouts)
+    one = measures.interactions(results.isel(readout=1))["interaction"]
+    np.testing.assert_array_equal(one, measures.interactions(results)["interaction"].isel(readout=[1]))

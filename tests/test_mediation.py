@@ -135,3 +135,16 @@ def test_what_cannot_be_asked():
         hs.mediation(tiny("gptj"), PROMPTS, hs.Zero(), ablate="attn.0", mediators="query.1.3")
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
         hs.mediation(model, PROMPTS, mediators="neuron.1.3")
+
+
+def test_results_of_some_readouts_prompts_and_runs():
+    model = tiny("gpt2")
+    readouts = [hs.Logit(), hs.Placebo(1)]
+    results = hs.sweep(model, PROMPTS, hs.Zero(), ablate=hs.Mediation("attn.0,attn.1"), readouts=readouts)
+    found = measures.mediation(results)
+    one = measures.mediation(results.isel(readout=1, prompt=[0]))
+    np.testing.assert_array_equal(one["restored_by"], found["restored_by"].isel(readout=[1], prompt=[0]))
+    with pytest.raises(HydrascopeError, match="runs of the mediation were left out: give all, and choose among what"):
+        measures.mediation(results.isel(ablated=[0, 1]))
+    with pytest.raises(HydrascopeError, match="'total' has no dimension 'prompt': choose by a list"):
+        measures.mediation(results.isel(prompt=0))

@@ -9,6 +9,7 @@ import synthetic
 import xarray as xr
 
 from hydrascope.measures import Bootstrap, choosable, held_out, most_restored, per_prompt
+from hydrascope.measures.choice import halves
 from hydrascope.summary import (
     Interval,
     Verdict,
@@ -58,6 +59,16 @@ def test_what_cannot_be_told_is_not_told() -> None:
     results = synthetic.results(5, 20, 2, noise=40)
     assert verdict_of(results).answer == "can't tell"
     assert any("Can't tell" in sentence for sentence in sentences(summarise(results, FEW)))
+
+
+def test_why_no_part_can_be_chosen() -> None:
+    results = synthetic.results(3, 12, 1)
+    assert verdict_of(results.isel(prompt=slice(3))).why.startswith("there are too few prompts")
+    # The prompts of one half lose what those of the other gain many times over.
+    direct = np.where(halves(12), -9.0, 1.0)[None, :, None, None] * np.ones(results["direct"].shape)
+    assert verdict_of(results.assign(direct=results["direct"].copy(data=direct))).why == (
+        "on one half of the prompts no part removes anything, so that none can be chosen on it"
+    )
 
 
 def scattered(mean: float, prompts: int = 10) -> xr.Dataset:

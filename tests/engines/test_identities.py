@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
+import hydrascope as hs
 from hydrascope import balance
 from hydrascope.components import Component, Run, downstream
 from hydrascope.engines import ENGINES, Readings, Request, choose, wavefront
@@ -330,6 +331,25 @@ def test_direct_and_indirect_effect_by_definition(case, engine):
     assert_zero(direct - readings.run_direct[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
     left = readings.run_indirect[:, :, len(parts) :] - readings.logit[..., None, None]
     assert_zero(left, sizes(readings)[0], tolerance(case))
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gpt_neox", "gemma2"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_ablated_before_the_last_position_has_no_direct_effect_at_all(case, engine):
+    """To the bit, however many prompts and runs are measured together: any share of rounding would be nonsense."""
+    model = shared(case)
+    for lengths in ((7,), (5, 9, 8)):
+        asked = request(model, RUNS[:6], lengths, "middle", patches=3, readouts=several_readouts(model, len(lengths)))
+        readings = ENGINES[engine](model, asked)
+        assert readings.run_direct.equal(readings.logit[..., None, None].expand_as(readings.run_direct))
+        assert readings.run_indirect.equal(readings.run_logit)
+
+
+def test_nor_has_it_one_in_a_model_of_usual_width_whose_products_round_by_their_shape():
+    prompts = ["The currency of Angola is the", "The capital of France is"]
+    found = hs.sweep(hs.load_model("built-in"), prompts, hs.Zero(), ablate="attn", at=-2, batch_size=1)
+    assert not found["direct"].any()
+    assert found["indirect"].equals(found["total"].assign_attrs(found["indirect"].attrs))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

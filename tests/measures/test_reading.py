@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope.errors import HydrascopeError
-from hydrascope.measures import by_patch, caption, change, compensation, own_change, per_prompt, reading, readings
+from hydrascope.measures import (
+    by_patch,
+    caption,
+    change,
+    compensation,
+    effects_alone,
+    own_change,
+    per_prompt,
+    reading,
+    readings,
+)
 
 READOUTS = {"logit": -1, "placebo.0": -1, "probe": 2, "early": 0}
 RUNS = [
@@ -211,3 +221,38 @@ def test_what_is_no_result_is_refused() -> None:
         per_prompt(results, sigma="run")  # type: ignore[arg-type]
     with pytest.raises(HydrascopeError, match=r"ablates mlp\.9, but mlp\.9 isn't"):
         per_prompt(results.assign_coords(synthetic.coordinates("ablated", ["attn.0", "mlp.0", "attn.1", "mlp.9"])))
+
+
+@pytest.mark.parametrize("measure", [per_prompt, by_patch, effects_alone])
+@pytest.mark.parametrize(
+    ("taken", "dim"),
+    [
+        (lambda results: results.isel(prompt=0), "prompt"),
+        (lambda results: results.sel(ablated="attn.1"), "ablated"),
+        (lambda results: results.isel(patch=0), "patch"),
+        (lambda results: results.mean("patch", keep_attrs=True), "patch"),
+    ],
+)
+def test_a_single_prompt_part_or_patch_is_to_be_chosen_by_a_list(measure, taken, dim: str) -> None:
+    results = synthetic.results(3, 2, 3)
+    with pytest.raises(HydrascopeError, match=rf"has no dimension '{dim}': choose by a list, as isel\({dim}=\[0\]\)"):
+        measure(taken(results))
+
+
+@pytest.mark.parametrize("measure", [per_prompt, effects_alone])
+def test_what_a_where_spread_over_a_dimension_is_refused(measure) -> None:
+    results = synthetic.results(3, 2, 3)
+    with pytest.raises(HydrascopeError, match="has a dimension 'ablated' that results don't have: choose by sel"):
+        measure(results.where(results["ablated_kind"] == "attn", drop=True))
+
+
+def test_results_without_some_layers_are_refused_since_sums_over_them_would_be_wrong() -> None:
+    results = synthetic.results(3, 2, 3)
+    attention = results.isel(ablated=results["ablated_kind"] == "attn", component=results["component_kind"] == "attn")
+    with pytest.raises(HydrascopeError, match="3 of the model's 6 layers are among the components, and sums need all"):
+        per_prompt(attention)
+
+
+def test_results_without_their_coordinates_are_none() -> None:
+    with pytest.raises(HydrascopeError, match="no hydrascope result: it has no variable 'ablated_kind'"):
+        per_prompt(synthetic.results(3, 2, 3).reset_coords(drop=True))

@@ -273,18 +273,27 @@ def test_an_unfinished_run_is_marked(results):
     )
 
 
+def test_some_prompts_of_a_finished_run_are_no_unfinished_one(results):
+    finished = results.assign_attrs(prompt_count=40, measured=40)
+    assert not any(
+        "--resume" in warning
+        for warning in shown(finished.isel(prompt=[1, 5]), FEW)[0]["readouts"][0]["readings"][0]["warnings"]
+    )
+
+
+def test_how_wide_intervals_are_is_said_of_answers_too(results):
+    confidence = summarise(results, FEW).verdicts[0].confidence
+    assert confidence > FEW.confidence
+    notes = shown(results, FEW)[0]["notes"]
+    assert notes[0].startswith("Intervals: 95%")
+    assert notes[1].startswith(f"In the 3 answers above they are {confidence:.1%}")
+
+
 def test_one_prompt_has_no_bounds(results):
     described, chunks = shown(results.isel(prompt=[0]), FEW)
     mean, *bounds = decoded(described["arrays"], chunks, "0.own.picture")
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()
     assert lines((described,)) == lines((described,), scatter=1) == [None] * 9
-
-
-def test_the_intervals_that_verdicts_take_wider_are_said(results, page):
-    level = summarise(results, FEW).verdicts[0].confidence
-    assert level > FEW.confidence
-    said = page[0]["notes"][0]
-    assert f"in the verdicts {100 * level:.3g}%, so that all answers hold at 95%." in said
-    alone, _ = shown(results.isel(ablated=results["ablated_kind"] == "attn"), FEW)
-    assert "verdicts" not in alone["notes"][0]
+    said = described["readouts"][0]["readings"][0]["parts"][0]
+    assert said[1:] == ["One prompt has no intervals, and says nothing of others."]

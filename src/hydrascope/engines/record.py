@@ -236,8 +236,12 @@ class Record:
 
         clean_logit = logit(clean[:, None], self.inner[:, :1])
         logits = logit(final, self.inner)
-        direct = logit(clean[:, None] + self.delta, self.inner[:, :1] + self.inner_delta)
-        indirect = logit(final - self.delta, self.inner - self.inner_delta)
+        # Where nothing changed, as before the last position, other rounding in a row of its own is no effect.
+        still = ((self.delta == 0).all(-1) & (self.inner_delta == 0).all(-1))[..., None]
+        direct = torch.where(
+            still, clean_logit, logit(clean[:, None] + self.delta, self.inner[:, :1] + self.inner_delta)
+        )
+        indirect = torch.where(still, logits, logit(final - self.delta, self.inner - self.inner_delta))
         order = [self.column[component] for component in (*self.model.components, *request.units)]
         read = readouts.rescaled(self.read[order], scale[:, None].expand(-1, self.read.shape[2]))
 

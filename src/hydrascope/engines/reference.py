@@ -132,9 +132,12 @@ class _Prompt:
             logits = torch.cat([each.logits for each in seen])
             return logits[:, plus] - (logits[:, minus] if minus is not None else logits.mean(-1))
 
-        def shifted(readout: Linear, stream: Tensor, sign: int) -> Tensor:
+        def shifted(readout: Linear, seen: Sequence[_Seen], sign: int) -> Tensor:
             below = delta[: 2 * readout.before].sum(0) if readout.before != FINAL else delta.sum(0)
-            return self.through(readout, stream.to(below.dtype) + sign * below).view(shape)
+            streams = torch.cat([each.streams[readout.before] for each in seen])
+            read = self.through(readout, streams.to(below.dtype) + sign * below)
+            # Where nothing changed, rounding is no effect.
+            return torch.where((below == 0).all(-1), logit(readout, seen), read).view(shape)
 
         unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
         logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
@@ -147,10 +150,8 @@ class _Prompt:
             logit=logits,
             run_unembed=per_readout(lambda _, readout: written(readout, seen).view(*shape, -1)),
             run_logit=per_readout(lambda _, readout: logit(readout, seen).view(shape)),
-            run_direct=per_readout(lambda _, readout: shifted(readout, clean.streams[readout.before], 1)),
-            run_indirect=per_readout(
-                lambda _, readout: shifted(readout, torch.cat([each.streams[readout.before] for each in seen]), -1)
-            ),
+            run_direct=per_readout(lambda _, readout: shifted(readout, [clean], 1)),
+            run_indirect=per_readout(lambda _, readout: shifted(readout, seen, -1)),
             scale=(sigma / own_sigma).view(shape),
             metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
             run_metrics=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),

@@ -11,6 +11,7 @@ from hydrascope.measures.alike import same_repairers
 from hydrascope.measures.alone import effects_alone, outcome_bounds
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
 from hydrascope.measures.choice import (
+    FEWEST,
     WEIGHTY,
     HeldOut,
     best_layer,
@@ -47,6 +48,7 @@ from hydrascope.measures.shift import response_shift
 
 __all__ = [
     "BOUNDS",
+    "FEWEST",
     "SIGMA_NAME",
     "WEIGHTY",
     "WRITTEN",

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.reading import at_readout
+from hydrascope.measures.reading import at_readout, require_dimensions
 from hydrascope.measures.restoration import bounded, outcome
 
 
@@ -23,9 +23,10 @@ def effects_alone(results: xr.Dataset, readout: str | None = None) -> xr.Dataset
         `readout` and `readout_before`.
 
     Raises:
-        HydrascopeError: the dataset is no result of a run, or has no such readout.
+        HydrascopeError: the dataset is no result of a run, lacks a dimension of one, or has no such readout.
     """
     chosen = at_readout(results, readout)
+    require_dimensions(chosen, ("total", "direct", "logit"))
     means = {name: chosen[name].mean("patch", dtype=np.float64, skipna=False) for name in ("total", "direct")}
     effects = xr.Dataset({**means, "logit": chosen["logit"].astype(np.float64)}).transpose("prompt", "ablated")
     named = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]

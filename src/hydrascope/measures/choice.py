@@ -23,6 +23,9 @@ from hydrascope.measures.restoration import amounts
 #: nothing has a repair of any size.
 WEIGHTY = 0.01
 
+#: Of fewer prompts no half can choose a part: it takes two to see whether more is restored where more is removed.
+FEWEST = 4
+
 #: `[ablated]` how well each part does on some prompts; NaN where it can't be chosen.
 Score = Callable[[xr.Dataset], xr.DataArray]
 
@@ -141,7 +144,7 @@ def held_out(samples: xr.Dataset, score: Score, seed: int = 0) -> HeldOut | None
         seed: of the halves.
     """
     prompts = samples.sizes["prompt"]
-    if prompts < 4 or not samples.sizes["ablated"]:
+    if prompts < FEWEST or not samples.sizes["ablated"]:
         return None
     first = halves(prompts, seed)
     scores = [score(samples.isel(prompt=half)) for half in (first, ~first)]

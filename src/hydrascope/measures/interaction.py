@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.components import Component
-from hydrascope.measures.mediation import require_experiment
+from hydrascope.measures.mediation import of_experiment
 
 
 def interactions(results: xr.Dataset) -> xr.Dataset:
@@ -26,9 +26,9 @@ def interactions(results: xr.Dataset) -> xr.Dataset:
           costs more once u is ablated.
 
     Raises:
-        HydrascopeError: the results are of another experiment.
+        HydrascopeError: the results are of another experiment, or lack a dimension.
     """
-    require_experiment(results, "interactions")
+    results = of_experiment(results, "interactions")
     labels = list(map(str, results["ablated"].values))
     parts = [label for label in labels if "+" not in label]
     place = {frozenset(label.split("+")): number for number, label in enumerate(labels)}

@@ -14,7 +14,7 @@ from hydrascope.components import Component, Run
 from hydrascope.errors import HydrascopeError
 from hydrascope.experiments import Mediated, Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
-from hydrascope.measures.reading import at_readout
+from hydrascope.measures.reading import at_readout, require_dimensions
 
 #: `[readout, prompt]` the mean total effect of a run.
 _Total = Callable[[Run], Float[np.ndarray, "readout prompt"]]
@@ -47,14 +47,16 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
         - `downstream` [ablated, mediator], whether d can react to k.
 
     Raises:
-        HydrascopeError: the results are of another experiment.
+        HydrascopeError: the results are of another experiment, or not whole.
     """
-    require_experiment(results, "mediation")
+    results = of_experiment(results, "mediation")
     network = Network.of(results)
     parts = [Component.parse(label) for label in str(results.attrs["mediators"]).split(",")]
     labels = list(map(str, results["ablated"].values))
     asked = [Mediated.of(network, Run.parse(label), parts) for label in labels if "|" not in label]
     place = {label: number for number, label in enumerate(labels)}
+    if not asked or any(str(run) not in place for one in asked for run in one.runs):
+        raise HydrascopeError("runs of the mediation were left out: give all, and choose among what is found")
     rows = [place[str(one.run)] for one in asked]
     means = results[["total", "direct"]].mean("patch", dtype=np.float64).transpose(*_SINGLE).compute()
 
@@ -115,15 +117,17 @@ def reactions(results: xr.Dataset, readout: str | None = None, bootstrap: Bootst
     return each.where(found["downstream"]).transpose("bound", *_PAIR[2:])
 
 
-def require_experiment(results: xr.Dataset, name: str) -> None:
-    """Refuse the results of another experiment.
+def of_experiment(results: xr.Dataset, name: str) -> xr.Dataset:
+    """The results of an experiment; the readout is a dimension of them where one was taken, too.
 
     Raises:
-        HydrascopeError: they are.
+        HydrascopeError: they are of another experiment, or lack a dimension.
     """
     if results.attrs.get("experiment") != name:
         made = {"mediation": "hydrascope mediate, or Mediation", "interactions": "hydrascope interact, or Interactions"}
         raise HydrascopeError(f"these results tell nothing of {name}: measure with {made[name]}")
+    require_dimensions(results, ("total", "direct"))
+    return results if "readout" in results.dims else results.expand_dims("readout")
 
 
 def _of_pairs(

@@ -5,7 +5,7 @@ call it first where several measures are wanted, or hand any measure the results
 kept of single patches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import xarray as xr
 
 from hydrascope.errors import HydrascopeError
 from hydrascope.measures.parts import ablated_parts, is_ablated, layers, whole_layers
+from hydrascope.variables import KNOWN, MEASURED
 
 #: At which σ an ablated run is read: the clean run's, or its own.
 Sigma = Literal["clean", "own"]
@@ -30,6 +31,9 @@ _PER_PATCH = ("total", "direct", "indirect", "scale")
 
 #: What a result must hold to be measured.
 VARIABLES = ("unembed", *WRITTEN.values(), *_PER_PATCH, "logit", "embed", "downstream")
+
+#: Of what is ablated and of what is read.
+_PARTS = tuple(f"{dim}_{what}" for dim in ("ablated", "component") for what in ("kind", "layer", "unit"))
 
 #: Bytes of the results that are held at a time while they are read.
 _BLOCK = 2**26
@@ -67,12 +71,13 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         inside the network adds nothing to it.
 
     Raises:
-        HydrascopeError: the dataset is no result of a run, or has no such readout; or it has been read already, in
-            another way.
+        HydrascopeError: the dataset is no result of a run, lacks a dimension or a layer of one, or has no such readout;
+            or it has been read already, in another way.
     """
     if "contribution" in results:
         return _as_read(results, readout, sigma)
     refuse_strangers(results)
+    _require_all_layers(results)
     chosen = at_readout(results, readout)
     sigma = _known(sigma)
     if chosen["readout_before"] >= 0:  # there is no norm inside the network
@@ -104,11 +109,12 @@ def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | Non
         kept means alone.
 
     Raises:
-        HydrascopeError: there is no such readout, or no such reading.
+        HydrascopeError: there is no such readout, or no such reading; or the results lack a dimension.
     """
     chosen, sigma = at_readout(results, readout), _known(sigma)
     if _BY_PATCH not in chosen:
         return None
+    require_dimensions(chosen, (_BY_PATCH, "scale"))
     over, belongs = whole_layers(chosen["component"]), _belongs(chosen)
     values = chosen[_BY_PATCH].isel(component=over).astype(np.float64)
     if sigma == "own" and chosen["readout_before"] < 0:  # there is no norm inside the network
@@ -171,11 +177,45 @@ def refuse_strangers(results: xr.Dataset) -> None:
     """
     if results.attrs.get("keep") == "effects":
         raise HydrascopeError("the result keeps effects only: measure again and keep means, too")
-    missing = [name for name in VARIABLES if name not in results]
+    missing = [name for name in (*VARIABLES, *_PARTS, "readout_before") if name not in results]
     if missing:
         raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")
+    require_dimensions(results, VARIABLES)
     if not all(results.sizes.values()):
         raise HydrascopeError("the result holds no measurements: finish the run first")
+
+
+def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
+    """Refuse results of which a single prompt, part or patch was taken, which were averaged, or got a dimension more.
+
+    Raises:
+        HydrascopeError: they are such; of readouts one may have been taken.
+    """
+    for name in names:
+        dims, found = {*(MEASURED | KNOWN)[name].dims} - {"readout"}, {*map(str, results[name].dims)} - {"readout"}
+        if missing := sorted(dims - found):
+            raise HydrascopeError(
+                f"{name!r} has no dimension {missing[0]!r}: choose by a list, as isel({missing[0]}=[0]), and average "
+                "what measures return"
+            )
+        if added := sorted(found - dims):
+            raise HydrascopeError(
+                f"{name!r} has a dimension {added[0]!r} that results don't have: choose by sel or isel, not by where"
+            )
+
+
+def _require_all_layers(results: xr.Dataset) -> None:
+    """Refuse results from which layers were taken out: sums that run over all layers would pass for whole.
+
+    Raises:
+        HydrascopeError: they are such.
+    """
+    held, every = len(whole_layers(results["component"])), 2 * int(results.attrs.get("depth", 0))
+    if held < every:
+        raise HydrascopeError(
+            f"{held} of the model's {every} layers are among the components, and sums need all: choose layers of what "
+            "measures return"
+        )
 
 
 def _as_read(effects: xr.Dataset, readout: str | None, sigma: Sigma | None) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """What a page shows of a result: every number computed here, as arrays and as words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,8 +78,7 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         readouts.append(_views(source, read, said, others, f"{place}."))
     assert first is not None
     effects, summary = first
-    verdict = summary.verdicts[0].confidence if summary.verdicts else None
-    remarks = notes(bootstrap, verdict, traces=_keeps_traces(effects))
+    remarks = list(notes(bootstrap, summary.verdicts, traces=_keeps_traces(effects)))
     return _page(source, effects, summary.run, _start(summary, effects), readouts, remarks)
 
 
@@ -91,7 +90,7 @@ def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
     effects = read["clean"]
     views = _views(source, read, dict.fromkeys(read, words_alone(effects)), [], "0.")
     start = int(effects["direct"].values[0].argmin())
-    remarks = notes(None, None, traces=_keeps_traces(effects))
+    remarks = list(notes(None, (), traces=_keeps_traces(effects)))
     return _page(source, effects, run_in_words(results, effects), start, [views], remarks)
 
 
@@ -101,7 +100,7 @@ def _page(
     run: Mapping[str, str],
     start: int,
     readouts: list[dict[str, Any]],
-    remarks: Iterable[str],
+    remarks: list[str],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
         "model": str(effects.attrs.get("model", "")),
@@ -119,7 +118,7 @@ def _page(
         "readings": [{"name": sigma, "said": said.removeprefix("at ")} for sigma, said in SIGMA_NAME.items()],
         "readouts": readouts,
         "patched": source.patched,
-        "notes": list(remarks),
+        "notes": remarks,
         "arrays": source.arrays.known,
     }
     return page, source.arrays.chunks

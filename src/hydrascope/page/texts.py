@@ -1,6 +1,6 @@
 """What a page says in words: the verdicts, what each ablation does, and what holds of all numbers on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from hydrascope.page.arrays import STEPS
 from hydrascope.page.pictures import sigma_of
 from hydrascope.summary import PartFindings, Summary, number, percent, sentences, written
 from hydrascope.summary.sentences import headlines
+from hydrascope.summary.verdict import Verdict
 from hydrascope.summary.warnings import EFFECTS_ALONE
 
 #: Instead of a verdict.
@@ -66,6 +67,8 @@ def _said(part: PartFindings, of: str, how: str) -> list[str]:
     if np.isnan(part.removed.estimate):
         return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
     removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
+    if np.isnan(part.removed.low):
+        return [removed, "One prompt has no intervals, and says nothing of others."]
     if np.isnan(part.restored.low):
         return [removed, "What share of it is restored can't be said: what it removes may be 0."]
     restored = f"Restored: {written(part.restored, 2)} of what it removes"
@@ -77,23 +80,25 @@ def _said(part: PartFindings, of: str, how: str) -> list[str]:
     return [removed, f"{restored}; by {shares}{how}."]
 
 
-def notes(bootstrap: Bootstrap | None, verdict: float | None, *, traces: bool) -> Iterator[str]:
+def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: bool) -> Iterator[str]:
     """What holds of all numbers on the page.
 
     Args:
         bootstrap: how intervals are drawn, where there are any.
-        verdict: the confidence of the intervals of verdicts, where there are any.
+        verdicts: those of the page, whose intervals are wider where there are several.
         traces: whether there is what layers write in ablated runs.
     """
     if bootstrap is not None:
         level = percent(bootstrap.confidence)
-        wider = ""
-        if verdict is not None and verdict != bootstrap.confidence:
-            wider = f"; in the verdicts {percent(verdict)}, so that all answers hold at {level}"
         yield (
             f"Intervals: {level}, bootstrap over prompts, {bootstrap.resamples:,} resamples; those of a matrix hold "
-            f"for all its cells at once (max-t){wider}."
+            f"for all its cells at once (max-t)."
         )
+        if len(verdicts) > 1:
+            yield (
+                f"In the {len(verdicts)} answers above they are {percent(verdicts[0].confidence)}, and so wider than "
+                f"those of one part, so that all answers hold together at {level}."
+            )
     still = (
         "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "
         "own final norm: they don’t depend on how σ is read."

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures import (
+    FEWEST,
     WEIGHTY,
     WRITTEN,
     Bootstrap,
@@ -152,8 +153,10 @@ def _verdict(
 def _without_choice(
     effects: xr.Dataset, kind: PartKind, samples: xr.Dataset, bootstrap: Bootstrap
 ) -> tuple[Answer, str]:
-    if samples.sizes["ablated"]:
+    if samples.sizes["ablated"] and samples.sizes["prompt"] < FEWEST:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
+    if samples.sizes["ablated"]:
+        return "can't tell", "on one half of the prompts no part removes anything, so that none can be chosen on it"
     if surely_none_weighty(effects, kind, bootstrap):
         return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
     return "can't tell", f"on average none removes more than {WEIGHTY:.0%} of the readout, but that isn't sure"

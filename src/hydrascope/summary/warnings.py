@@ -29,9 +29,11 @@ def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boo
 def of_prompts(results: xr.Dataset) -> Iterator[str]:
     """What is to be said of how many prompts were measured."""
     prompts = results.sizes["prompt"]
-    planned = results.attrs.get("prompt_count", prompts)
-    if prompts < planned:
-        yield f"only {prompts:,} of {planned:,} prompts are measured: finish the run with --resume"
+    # Not how many are given: of a run that is finished some may have been chosen.
+    measured = results.attrs.get("measured", prompts)
+    planned = results.attrs.get("prompt_count", measured)
+    if measured < planned:
+        yield f"only {measured:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
         count = f"{prompts} prompt{'s' if prompts > 1 else ''}"
         yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals miss more often than they say"
