@@ -181,12 +181,10 @@ def refuse_strangers(results: xr.Dataset) -> None:
     if missing:
         raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")
     require_dimensions(results, VARIABLES)
-    if not all(results.sizes.values()):
-        raise HydrascopeError("the result holds no measurements: finish the run first")
 
 
 def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
-    """Refuse results of which a single prompt, part or patch was taken, which were averaged, or got a dimension more.
+    """Refuse results of which a single prompt, part or patch was taken, or none, or that were averaged or spread out.
 
     Raises:
         HydrascopeError: they are such; of readouts one may have been taken.
@@ -202,6 +200,8 @@ def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
             raise HydrascopeError(
                 f"{name!r} has a dimension {added[0]!r} that results don't have: choose by sel or isel, not by where"
             )
+        if not results[name].size:
+            raise HydrascopeError("the result holds no measurements: finish the run, or choose some")
 
 
 def _require_all_layers(results: xr.Dataset) -> None:
