@@ -76,7 +76,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     """
     if "contribution" in results:
         return _as_read(results, readout, sigma)
-    refuse_strangers(results)
+    _refuse_strangers(results)
     _require_all_layers(results)
     chosen = at_readout(results, readout)
     sigma = _known(sigma)
@@ -169,7 +169,7 @@ def at_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     return results.isel(readout=labels.index(readout) if readout else 0)
 
 
-def refuse_strangers(results: xr.Dataset) -> None:
+def _refuse_strangers(results: xr.Dataset) -> None:
     """Refuse what is no result, or an empty one.
 
     Raises:
@@ -177,10 +177,19 @@ def refuse_strangers(results: xr.Dataset) -> None:
     """
     if results.attrs.get("keep") == "effects":
         raise HydrascopeError("the result keeps effects only: measure again and keep means, too")
-    missing = [name for name in (*VARIABLES, *_PARTS, "readout_before") if name not in results]
+    require_variables(results, VARIABLES)
+
+
+def require_variables(results: xr.Dataset, names: Sequence[str]) -> None:
+    """Refuse what lacks some of a result's variables, or dimensions of them.
+
+    Raises:
+        HydrascopeError: it does.
+    """
+    missing = [name for name in (*names, *_PARTS, "readout_before") if name not in results]
     if missing:
         raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")
-    require_dimensions(results, VARIABLES)
+    require_dimensions(results, names)
 
 
 def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
