@@ -298,6 +298,7 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
     ):
         ask(page, text)
         assert said in page.locator("#refused").text_content()
+        assert page.locator("#refused").text_content().endswith(" (what stands below was asked before)")
         assert page.locator("#found-run").text_content() == before
     ask(page)
     assert page.locator("#refused").is_hidden()
