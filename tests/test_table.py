@@ -1,10 +1,12 @@
 """The table: every row the numbers that plain loops find in the results."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny
 
 import hydrascope as hs
 from hydrascope.errors import HydrascopeError
@@ -76,3 +78,9 @@ def test_one_readout_can_be_chosen_before() -> None:
 def test_what_is_no_result_is_refused() -> None:
     with pytest.raises(HydrascopeError, match="no variable 'total'"):
         hs.tidy(synthetic.results(2, 3, 1).drop_vars("total"))
+
+
+def test_where_effects_alone_were_kept_all_is_there_that_is_in_the_table() -> None:
+    model, prompts = tiny("gpt2"), [[5, 6, 7], [8, 9]]
+    effects, means = (hs.sweep(model, prompts, hs.Zero(), ablate="attn", keep=keep) for keep in ("effects", "means"))
+    pd.testing.assert_frame_equal(hs.tidy(effects), hs.tidy(means))

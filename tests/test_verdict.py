@@ -18,6 +18,7 @@ from hydrascope.summary import (
     written,
 )
 from hydrascope.summary.sentences import in_short, sentences
+from hydrascope.summary.warnings import warnings_of
 
 FEW = Bootstrap(resamples=40)
 
@@ -69,6 +70,16 @@ def test_why_no_part_can_be_chosen() -> None:
     assert verdict_of(results.assign(direct=results["direct"].copy(data=direct))).why == (
         "on one half of the prompts no part removes anything, so that none can be chosen on it"
     )
+
+
+def test_sums_are_off_by_a_share_of_the_size_of_what_is_removed() -> None:
+    """Of a part that was chosen on one half and adds on the other it is below 0."""
+    effects = per_prompt(synthetic.results(3, 12, 1)).assign_attrs(worst_imbalance=1e-5)
+    found = verdict_of(synthetic.results(3, 12, 1))
+    for removed, off in ((-0.1, False), (-1e-4, True), (0.1, False)):
+        verdict = replace(found, part="attn.1", removed=Interval(removed, -1, 1))
+        told = [each for each in warnings_of(effects, [verdict], FEW) if each.startswith("computed in")]
+        assert len(told) == off
 
 
 def scattered(mean: float, prompts: int = 10) -> xr.Dataset:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hydrascope.measures.reading import at_readout, contribution, refuse_strangers
+from hydrascope.measures.reading import at_readout, contribution, require_variables
 
 _ROWS = ("readout", "prompt", "ablated")
+_MEANS = ("direct", "total", "indirect", "scale")
 _LABELS = {"ablated_kind": "kind", "ablated_layer": "layer", "ablated_unit": "unit"}
 
 
@@ -30,11 +31,11 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
     Raises:
         HydrascopeError: the dataset is no result of a run.
     """
-    refuse_strangers(results)
+    require_variables(results, ("unembed", *_MEANS, "text", "target_text"))
     if "readout" not in results.dims:
         results = results.expand_dims("readout")
     labels = [str(label) for label in results["readout"].values]
-    means = {name: _mean(results[name]) for name in ("direct", "total", "indirect", "scale")}
+    means = {name: _mean(results[name]) for name in _MEANS}
     columns = {
         "unembed": xr.concat([contribution(at_readout(results, label)) for label in labels], "readout"),
         "direct": means["direct"],

@@ -83,6 +83,27 @@ def test_a_click_ablates_a_part_now(opened, session, address):
     assert page.locator("#run-label").input_value() == "mlp.1"
 
 
+def test_of_what_adds_the_increase_is_said_to_be_undone(opened, session, address):
+    page = started(opened, address)
+    settle(page, "ablation", "zero")
+    found = swept(session, hs.Zero()).isel(readout=0, prompt=-1, patch=0)
+    removed, restored = -found["direct"], found["total"] - found["direct"]
+    share = (restored / removed).where((removed < 0) & (restored < 0), drop=True)[0]
+    pick(page, str(share["ablated"].values))
+    told = page.locator("#found-run p").text_content()
+    assert f"it adds instead of removing, and {float(share):.2f} of the increase is undone" in told
+
+
+def test_a_run_of_many_parts_is_broken_between_them(opened, address):
+    page = started(opened, address)
+    run = "+".join(f"head.{layer}.{head}" for layer in range(3) for head in range(4)) + "|mlp.1|mlp.2"
+    answered(page, lambda: typed(page.locator("#run-label"), run))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    tables = page.locator("#found-run .wide")
+    assert tables.evaluate_all("all => all.map((each) => each.scrollWidth - each.clientWidth)") == [0, 0, 0]
+    assert page.locator("#found-run strong").text_content() == run
+
+
 def test_a_frozen_part_shows_what_it_was_worth(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.0")
@@ -277,6 +298,7 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
     ):
         ask(page, text)
         assert said in page.locator("#refused").text_content()
+        assert page.locator("#refused").text_content().endswith(" (what stands below was asked before)")
         assert page.locator("#found-run").text_content() == before
     ask(page)
     assert page.locator("#refused").is_hidden()
@@ -284,6 +306,8 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
     assert "has no attn.7" in page.locator("#refused").text_content()
     answered(page, lambda: typed(page.locator("#run-label"), "|mlp.2"))
     assert "Ablate a part, too" in page.locator("#found-run").text_content()
+    answered(page, lambda: typed(page.locator("#run-label"), "attn.2|attn.1"))
+    assert page.locator("#refused").text_content().startswith("attn.2|attn.1 freezes attn.1")
     opened.told.clear()  # the browser notes every answer that is an error
 
 

@@ -72,6 +72,14 @@ def test_what_cannot_be_ranked():
     with pytest.raises(HydrascopeError, match="'atp' is of other parts than the results"):
         hs.rank(exact, other)
     same = hs.attribution.atp(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
+    for chosen in ([0, 1], [*range(1, 12), 0]):
+        with pytest.raises(
+            HydrascopeError, match="'atp' is of other prompts than the results: choose the same of both"
+        ):
+            hs.rank(exact, same.isel(prompt=chosen))
+    some = hs.rank(exact.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
+    expected = -same["estimate"].isel(readout=0, prompt=[3, 1]).mean("prompt")
+    np.testing.assert_allclose(some.sel(bound="estimate", measure="atp"), expected)
     with pytest.raises(HydrascopeError, match="atp is given twice"):
         hs.rank(exact, same, same)
     with pytest.raises(HydrascopeError, match="neither of shapley nor of attribution"):

@@ -20,6 +20,14 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, file):
     page.close()
 
 
+def test_on_paper_nothing_is_hidden_behind_a_scroll_bar(opened, file):
+    page = opened(file, media="print")
+    page.wait_for_selector("body[data-drawn]")
+    # As tall as a deep network's: this one scrolls nowhere.
+    page.locator("#column").evaluate("each => (each.style.height = '1500px')")
+    assert page.locator(".column").evaluate_all("all => all.every((each) => each.scrollHeight <= each.clientHeight)")
+
+
 @pytest.mark.parametrize("width", [390, 968, 1280])
 def test_what_a_layer_writes_fits_its_button_at_any_width(browser, file, width):
     page = browser.new_page(viewport={"width": width, "height": 800})

@@ -248,6 +248,16 @@ def test_what_cannot_be_shown():
         shown(xr.Dataset(), FEW)
     # What measures make of a result is none.
     found = measures.interactions(synthetic.pairs(["attn.0", "mlp.0"], 3))
+    for other in (None, "gpt2.zarr"):
+        with pytest.raises(HydrascopeError, match="is no hydrascope result: give that of run or sweep"):
+            shown(other, FEW)
+    results = synthetic.results(3, 4, 2)
+    for taken in ({"prompt": 0}, {"ablated": 0}, {"patch": 0}):
+        with pytest.raises(HydrascopeError, match="choose by a list"):
+            shown(results.isel(taken), FEW)
+    for none in ({"prompt": []}, {"ablated": []}):
+        with pytest.raises(HydrascopeError, match="holds no measurements"):
+            shown(results.isel(none), FEW)
     with pytest.raises(HydrascopeError, match="no hydrascope result: it has no variable 'ablated': give that of run"):
         shown(found, FEW)
 

@@ -107,6 +107,8 @@ def view(
     Raises:
         HydrascopeError: there is nothing to show, the results are none that a page can show, or are of another model.
     """
+    if model is not None and not isinstance(model, LanguageModel):
+        raise HydrascopeError(f"a {type(model).__name__} is no model to ask: give that of load_model")
     if model is not None and find_spec("anywidget") is None:
         install = "asking a model in a notebook needs anywidget: pip install 'hydrascope[notebook]'"
         if results is None:

@@ -76,7 +76,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     """
     if "contribution" in results:
         return _as_read(results, readout, sigma)
-    refuse_strangers(results)
+    _refuse_strangers(results)
     _require_all_layers(results)
     chosen = at_readout(results, readout)
     sigma = _known(sigma)
@@ -169,7 +169,7 @@ def at_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     return results.isel(readout=labels.index(readout) if readout else 0)
 
 
-def refuse_strangers(results: xr.Dataset) -> None:
+def _refuse_strangers(results: xr.Dataset) -> None:
     """Refuse what is no result, or an empty one.
 
     Raises:
@@ -177,16 +177,23 @@ def refuse_strangers(results: xr.Dataset) -> None:
     """
     if results.attrs.get("keep") == "effects":
         raise HydrascopeError("the result keeps effects only: measure again and keep means, too")
-    missing = [name for name in (*VARIABLES, *_PARTS, "readout_before") if name not in results]
+    require_variables(results, VARIABLES)
+
+
+def require_variables(results: xr.Dataset, names: Sequence[str]) -> None:
+    """Refuse what lacks some of a result's variables, or dimensions of them.
+
+    Raises:
+        HydrascopeError: it does.
+    """
+    missing = [name for name in (*names, *_PARTS, "readout_before") if name not in results]
     if missing:
         raise HydrascopeError(f"this is no hydrascope result: it has no variable {missing[0]!r}")
-    require_dimensions(results, VARIABLES)
-    if not all(results.sizes.values()):
-        raise HydrascopeError("the result holds no measurements: finish the run first")
+    require_dimensions(results, names)
 
 
 def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
-    """Refuse results of which a single prompt, part or patch was taken, which were averaged, or got a dimension more.
+    """Refuse results of which a single prompt, part or patch was taken, or none, or that were averaged or spread out.
 
     Raises:
         HydrascopeError: they are such; of readouts one may have been taken.
@@ -202,6 +209,8 @@ def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
             raise HydrascopeError(
                 f"{name!r} has a dimension {added[0]!r} that results don't have: choose by sel or isel, not by where"
             )
+        if not results[name].size:
+            raise HydrascopeError("the result holds no measurements: finish the run, or choose some")
 
 
 def _require_all_layers(results: xr.Dataset) -> None:

@@ -92,6 +92,10 @@ def of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndar
         one, other = effects.attrs.get(key), estimate.attrs.get(key)
         if one != other:
             raise HydrascopeError(f"the estimate {name!r} is of another {key}, {other}, than the results, {one}")
+    # Of the same set some may have been chosen, or put in another order.
+    one, other = (list(map(str, each["text"].values)) for each in (effects, estimate))
+    if one != other:
+        raise HydrascopeError(f"the estimate {name!r} is of other prompts than the results: choose the same of both")
     read, parts = effects.attrs["readout"], [str(label) for label in effects["ablated"].values]
     at = at_readout(estimate, read)
     if sorted(parts) != sorted(str(label) for label in at["ablated"].values):

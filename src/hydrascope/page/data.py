@@ -23,6 +23,7 @@ from hydrascope.measures import (
     per_prompt,
     readings,
 )
+from hydrascope.measures.reading import require_dimensions
 from hydrascope.page.arrays import Arrays
 from hydrascope.page.pairs import interaction_picture
 from hydrascope.page.pictures import Picture, mediated, response, sigma_of
@@ -56,14 +57,19 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
     """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
 
     Raises:
-        HydrascopeError: the results are no result at all, or lack a number.
+        HydrascopeError: the results are no result at all, or lack a number or a dimension.
     """
+    if not isinstance(results, xr.Dataset):
+        raise HydrascopeError(f"a {type(results).__name__} is no hydrascope result: give that of run or sweep")
     if missing := [
-        name for name in ("readout", "ablated", "total", "direct", "logit") if name not in results.variables
+        name
+        for name in ("readout", "readout_before", "ablated", "total", "direct", "logit")
+        if name not in results.variables
     ]:
         raise HydrascopeError(
             f"this is no hydrascope result: it has no variable {missing[0]!r}: give that of run or sweep"
         )
+    require_dimensions(results, ("total", "direct", "logit"))
     experiment = results.attrs.get("experiment")
     plain = one_by_one(results) if experiment else results
     told = results if experiment == "interactions" else plain

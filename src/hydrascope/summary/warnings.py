@@ -43,7 +43,8 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
     attributes = effects.attrs
     yield from of_prompts(effects)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
-    least = min((each.removed.estimate for each in verdicts if each.part), default=float("inf"))
+    # What was chosen on one half may add on the other: how much is what counts.
+    least = min((abs(each.removed.estimate) for each in verdicts if each.part), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:
         removed = f", where {least:.2g} are removed" if least < float("inf") else ""
         yield (

@@ -70,7 +70,8 @@ async function* lines(stream) {
 /** Why there is no answer, in a sentence. */
 export function why(error, model) {
   if (error.name === "AbortError") return "Cancelled.";
-  if (error instanceof Refused) return `${error.message[0].toUpperCase()}${error.message.slice(1)}`;
+  // A word begins a sentence; a part’s label is written as it is.
+  if (error instanceof Refused) return error.message.replace(/^[a-z]+(?=[ ,])/, (word) => word[0].toUpperCase() + word.slice(1));
   return (
     `The server behind this page doesn’t answer: it has ended. What was found stays here. Start it again with ` +
     `“hydrascope explore ${model}”, open the address that it prints, and add what follows # in this one.`

@@ -2,10 +2,13 @@
 
 import { $, decimals, make, oneLine, written } from "./elements.js";
 
+/** A text that may be broken between the parts that a run’s label names. */
+const breakable = (text) => text.split(/(?<=[+|])/).flatMap((each) => [each, make("wbr")]);
+
 function tableOf(caption, heads, rows) {
-  const made = make("table", { className: "found" }, make("caption", {}, caption));
+  const made = make("table", { className: "found" }, make("caption", {}, ...breakable(caption)));
   made.append(make("thead", {}, make("tr", {}, ...heads.map((each) => make("th", { scope: "col" }, each)))));
-  const cell = (each, i) => make(i ? "td" : "th", i ? { dir: "auto" } : { scope: "row" }, each);
+  const cell = (each, i) => make(i ? "td" : "th", i ? { dir: "auto" } : { scope: "row" }, ...breakable(each));
   made.append(make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
   return make("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: caption }, made);
 }
@@ -14,7 +17,7 @@ const percent = (share) => (Number.isFinite(share) ? `${written(100 * share, 1)}
 
 /** Over patches: the mean, and the least and the largest. */
 function overPatches([mean, low, high], patches, digits) {
-  const range = patches > 1 ? ` [${written(low, digits)}, ${written(high, digits)}]` : "";
+  const range = patches > 1 ? ` [${written(low, digits)},\u00a0${written(high, digits)}]` : "";
   return written(mean, digits) + range;
 }
 
@@ -23,9 +26,12 @@ export function tellFound(answer, read) {
   const { runs, frozen, unit, patches, target } = answer, { balance, said } = read, [run] = runs;
   const digits = Math.min(4, decimals(...runs.flatMap((each) => [...each.removed, ...each.lost, ...each.restored])));
   const number = (value) => written(value, digits);
-  const share = Number.isFinite(run.share) && run.share >= 0 ? `: of what it removes ${written(run.share, 2)} is restored` : "";
+  const restored = run.removed[0] < 0
+    ? `: it adds instead of removing, and ${written(run.share, 2)} of the increase is undone`
+    : `: of what it removes ${written(run.share, 2)} is restored`;
+  const share = Number.isFinite(run.share) && run.share >= 0 ? restored : "";
   const of = (count) => (patches > 1 ? ` (${count} of ${patches} patches)` : "");
-  const told = make("p", {}, make("strong", {}, run.label));
+  const told = make("p", {}, make("strong", {}, ...breakable(run.label)));
   told.append(
     ` removes ${number(run.removed[0])} ${unit} of “${oneLine(target)}” and loses ${number(run.lost[0])}${share}. `,
     `Likeliest now: ${run.likeliest.map(({ text, patches: count }) => `“${oneLine(text)}”${of(count)}`).join(", ")}. `,

@@ -2,7 +2,7 @@
 
 import { $, cut, make, oneLine, written } from "./elements.js";
 import { measured, page, show, state } from "./data.js";
-import { ask, why } from "./asking.js";
+import { Refused, ask, why } from "./asking.js";
 import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
 import { choose, redraw, writeAddress } from "./page.js";
@@ -132,7 +132,9 @@ async function answer(what) {
     }
     finished(mine, "");
   } catch (error) {
-    if (mine === current) refuseAnswer(error);
+    // It may be of another prompt than stands in the field now.
+    const before = error instanceof Refused && !$("asked").hidden ? " (what stands below was asked before)" : "";
+    if (mine === current) refuseAnswer(error, before);
   }
 }
 
@@ -155,8 +157,8 @@ function finished(mine, said) {
   document.body.dataset.answered = String(Number(document.body.dataset.answered) + 1);
 }
 
-function refuseAnswer(error) {
-  const said = why(error, page.model);
+function refuseAnswer(error, more = "") {
+  const said = why(error, page.model) + more;
   finished(current, error.name === "AbortError" ? said : "");
   $("refused").hidden = error.name === "AbortError";
   $("refused").textContent = $("refused").hidden ? "" : said;
