@@ -284,3 +284,25 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
 
     with pytest.raises(HydrascopeError, match=r"the ablation Short draws sources of shape \[5\]: give \[5, 1\]"):
         drawn(Short(), bank(model, PROMPTS), range(5))
+
+
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [
+        (None, "the ablation Own draws patches as a NoneType: give a Patches"),
+        (
+            hs.Patches(np.zeros((5, 1), int), lambda c: np.zeros((5, 1, 1, 32))),
+            "values of mlp.0 as a ndarray: give a Ten",
+        ),
+    ],
+)
+def test_what_is_no_patches_is_refused(model: LanguageModel, patches: object, message: str) -> None:
+    class Own:
+        patches = 1
+
+        def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> object:
+            return given
+
+    given = patches
+    with pytest.raises(HydrascopeError, match=message):
+        sweep(model, PROMPTS, Own(), ablate="mlp.0")

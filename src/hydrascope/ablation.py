@@ -126,16 +126,25 @@ def drawn(ablation: Ablation, clean: CleanRuns, prompts: Sequence[int]) -> Patch
         HydrascopeError: patches can't be drawn, or, in an ablation of the user's own, have another shape.
     """
     patches = ablation.draw(clean, prompts)
+    _require_made(ablation, "patches", patches, Patches)
     shape = (len(prompts), ablation.patches)
     _require_shape(ablation, "sources", np.shape(patches.sources), shape)
 
     def values(component: Component) -> Tensor:
         found = patches.values(component)
+        _require_made(ablation, f"values of {component}", found, Tensor)
         like = clean.own(component, prompts).shape
         _require_shape(ablation, f"values of {component}", found.shape, (*shape, *like[2:]))
         return found
 
     return Patches(patches.sources, values)
+
+
+def _require_made(ablation: Ablation, what: str, found: Any, wanted: type) -> None:
+    if not isinstance(found, wanted):
+        raise HydrascopeError(
+            f"the ablation {type(ablation).__name__} draws {what} as a {type(found).__name__}: give a {wanted.__name__}"
+        )
 
 
 def _require_shape(ablation: Ablation, what: str, found: Sequence[int], wanted: Sequence[int]) -> None:

@@ -162,5 +162,4 @@ def halves(prompts: int, seed: int = 0) -> Bool[np.ndarray, "prompt"]:
 
 
 def _argmax(scores: xr.DataArray) -> str:
-    # Not idxmax, which can't return labels of numpy's StringDType.
-    return str(scores["ablated"].values[int(scores.argmax("ablated"))])
+    return str(scores.idxmax("ablated").values)

@@ -41,6 +41,4 @@ def strongest(effect: xr.DataArray) -> xr.DataArray:
     Args:
         effect: [prompt, ablated] or [ablated], such as `direct_effect`, of the parts to choose from.
     """
-    # Not idxmax, which can't return labels of numpy's StringDType.
-    labels = effect["ablated"].reset_coords(drop=True).drop_vars("ablated")
-    return labels.isel(ablated=effect.argmax("ablated", skipna=False)).rename("strongest")
+    return effect.idxmax("ablated", skipna=False).rename("strongest")
