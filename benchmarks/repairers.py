@@ -147,7 +147,7 @@ def of_head_pairs(shape: Shape, prompts: int) -> Asked:
     """All pairs of heads, set to zero."""
     model, texts = _prepared(shape, prompts)
     start = time.perf_counter()
-    hs.interactions(model, texts, "heads", hs.Zero())
+    hs.interactions(model, texts, hs.Zero(), parts="heads")
     heads = shape.layers * shape.heads
     return Asked(heads * (heads + 1) // 2, 1, prompts, (time.perf_counter() - start) / prompts)
 

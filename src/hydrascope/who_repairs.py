@@ -45,18 +45,19 @@ def mediation(
 def interactions(
     model: LanguageModel,
     prompts: AnyPrompts,
-    parts: Selection = "layers",
     ablation: Ablation | None = None,
+    *,
+    parts: Selection = "layers",
     **options: Any,
 ) -> xr.Dataset:
     """How the effects of ablating two parts differ from their sum, of all pairs of `parts`.
 
-        >>> i = hs.interactions(model, prompts, "heads.8,heads.9")                             # doctest: +SKIP
+        >>> i = hs.interactions(model, prompts, hs.Zero(), parts="heads.8,heads.9")             # doctest: +SKIP
         >>> i["interaction"].mean("prompt")                                                    # doctest: +SKIP
 
     Args:
-        parts: as in `Interactions`.
         ablation: as for `sweep`; by default `Resample()`.
+        parts: as in `Interactions`.
         options: of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
 
     Returns:
