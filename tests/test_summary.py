@@ -390,7 +390,7 @@ def test_what_surely_is_not_0_is_told_with_the_digits_that_show_it():
         "−0.003 [−0.004, −0.001]",
         "0.00 [0.00, 0.01]",
     ]
-    assert surely(Interval(1e-9, 1e-10, 1e-8)) == "0.00000 [0.00000, 0.00000]"
+    assert surely(Interval(1e-9, 1e-10, 1e-8)) == "0.00 [0.00, 0.00]"
     assert surely(Interval(0.5, np.nan, np.nan)) == "0.50"
 
 

@@ -145,7 +145,7 @@ def clean_runs_by_workers(
 
     def part(block: range, fitting: Batch) -> Part:
         # Of other batches than those that will be measured nothing is kept.
-        run = _runner(plan, keep_shared, kept if fitting == batch else {})
+        run = _runner(plan, keep_shared if fitting == batch else clean_shared.in_memory(0), kept)
         return clean_part(*of, block, batches(plan, block, fitting.prompts), run)
 
     for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):

@@ -92,7 +92,7 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
         level = percent(bootstrap.confidence)
         yield (
             f"Intervals: {level}, bootstrap over prompts, {bootstrap.resamples:,} resamples; those of a matrix hold "
-            f"for all its cells at once (max-t)."
+            "for all its cells at once (max-t)."
         )
         if len(verdicts) > 1:
             yield (

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hydrascope.components import Component
 from hydrascope.measures import Bootstrap, at_readout, mean_interval
-from hydrascope.summary.numbers import Interval, written
+from hydrascope.summary.numbers import Interval, percent, written
 from hydrascope.summary.terminal import PRINTED, numbers_table
 
 
@@ -79,6 +79,6 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
         f"kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
         f"ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. Areas "
         f"over the share kept: under f (CPR) {written(areas['cpr'], 2)}, under |1 − f| (CMD) "
-        f"{written(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {bootstrap.confidence:.0%} each.{cut}"
+        f"{written(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} each.{cut}"
     )
     return Group(table, Text(""), Text(notes, style="dim"))

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from hydrascope.summary.findings import PartFindings, Summary
 from hydrascope.summary.numbers import Interval, surely, written
 from hydrascope.summary.sentences import sentences
 from hydrascope.summary.terminal import cell, of_increase, value_of
 from hydrascope.summary.who_repairs import Pair, Reaction
+from hydrascope.summary.whole import PartFindings, Summary
 
 Row = PartFindings | Reaction | Pair
 

@@ -50,9 +50,9 @@ def written(value: Interval, digits: int) -> str:
 
 
 def surely(value: Interval) -> str:
-    """With two digits, or as many as show that it surely isn't 0 where its bounds say so."""
-    nearest = max(min(abs(value.low), abs(value.high)), ROUNDING) if value.low > 0 or value.high < 0 else 1.0
-    return written(value, max(2, int(np.ceil(-np.log10(nearest)))))
+    """With two digits, or as many as show that it surely isn't 0 where its bounds say so, by more than rounding."""
+    nearest = max(value.low, -value.high)
+    return written(value, max(2, int(np.ceil(-np.log10(nearest)))) if nearest >= ROUNDING else 2)
 
 
 def seen(values: Iterable[float]) -> int:

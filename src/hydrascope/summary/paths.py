@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from hydrascope.measures import Bootstrap, at_readout, simultaneous
-from hydrascope.summary.numbers import Interval, surely
+from hydrascope.summary.numbers import Interval, percent, surely
 from hydrascope.summary.terminal import PRINTED, numbers_table
 
 
@@ -73,7 +73,7 @@ def paths_in_text(found: xr.Dataset, rows: Sequence[Way], bootstrap: Bootstrap |
         f"In {found.attrs.get('units', 'logits')} of {rows[0].readout}, means over {found.sizes['prompt']:,} prompts: "
         "what changes if `to` writes what it would were `from` ablated, and `from` itself is clean; to logits, what is "
         "written to them directly. Held: all others as in the clean run. Free: what is downstream of `to` answers. "
-        f"Intervals: bootstrap over prompts, {bootstrap.confidence:.0%} for all ways at once.{cut}"
+        f"Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} for all ways at once.{cut}"
         if rows
         else "Nothing that is asked for is downstream of anything else."
     )

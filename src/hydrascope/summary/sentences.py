@@ -6,10 +6,10 @@ import numpy as np
 
 from hydrascope.components import Component
 from hydrascope.measures import WEIGHTY, PartKind
-from hydrascope.summary.findings import Summary
 from hydrascope.summary.numbers import number, surely, written
 from hydrascope.summary.verdict import Responder, Verdict
 from hydrascope.summary.who_repairs import Pair
+from hydrascope.summary.whole import Summary
 
 #: How many responders are named.
 NAMED = 3

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hydrascope.counted import counted
-from hydrascope.summary.findings import Finding, PartFindings, Summary
+from hydrascope.summary.findings import Finding
 from hydrascope.summary.numbers import Interval, number, percent, seen, surely, written
 from hydrascope.summary.sentences import ASKED_NAME, sentences
+from hydrascope.summary.whole import PartFindings, Summary
 
 if TYPE_CHECKING:
     from hydrascope.comparison import Comparison
@@ -69,7 +70,7 @@ def _measured(run: Mapping[str, str]) -> str:
 
 
 def _findings(summary: Summary) -> Table:
-    table = Table(title=f"Findings, with {summary.bootstrap.confidence:.0%} intervals", title_justify="left")
+    table = Table(title=f"Findings, with {percent(summary.bootstrap.confidence)} intervals", title_justify="left")
     table.add_column("finding, and how it is measured")
     table.add_column("this run", justify="right")
     table.add_column("Chinchilla 7B", justify="right", max_width=10)
@@ -162,7 +163,7 @@ def of_increase(parts: Iterable[PartFindings]) -> list[str]:
 
 
 def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
-    unit, level = summary.run["unit"], f"{summary.bootstrap.confidence:.0%}"
+    unit, level = summary.run["unit"], percent(summary.bootstrap.confidence)
     if summary.verdicts:
         yield (
             "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
@@ -232,7 +233,7 @@ def side_by_side(comparison: "Comparison") -> Group:
         "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
         f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
         f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
-        f"{percent(comparison.rows[0].verdict.confidence)}, of differences {comparison.bootstrap.confidence:.0%}, "
+        f"{percent(comparison.rows[0].verdict.confidence)}, of differences {percent(comparison.bootstrap.confidence)}, "
         "paired where the prompts are the same."
     )
     return Group(table, Text(""), Text("\n".join(notes), style="dim"))

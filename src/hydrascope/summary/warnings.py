@@ -5,6 +5,7 @@ from typing import Any
 
 import xarray as xr
 
+from hydrascope.counted import counted
 from hydrascope.measures import Bootstrap, compensable, kinds, layers, of_kind, repair_profile
 from hydrascope.summary.verdict import Verdict
 
@@ -35,7 +36,7 @@ def of_prompts(results: xr.Dataset) -> Iterator[str]:
     if measured < planned:
         yield f"only {measured:,} of {planned:,} prompts are measured: finish the run with --resume"
     if prompts < FEW_PROMPTS:
-        count = f"{prompts} prompt{'s' if prompts > 1 else ''}"
+        count = counted(prompts, "prompt", "prompts")
         yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals miss more often than they say"
 
 
