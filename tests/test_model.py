@@ -30,7 +30,7 @@ def test_context_length(case):
 
 
 def test_padding():
-    ids, last = padded([[5, 6, 7], [8]], torch.device("cpu"))
+    ids, last = padded(tiny("llama"), [[5, 6, 7], [8]])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert last.tolist() == [2, 0]
 

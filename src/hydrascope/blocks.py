@@ -27,6 +27,7 @@ from hydrascope.engines.request import sites_read
 from hydrascope.engines.shared import Shared, shared, shared_and_clean_run_at
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, is_on_disk, spare_bytes, within_memory
+from hydrascope.model import first_batch
 from hydrascope.places import disk
 from hydrascope.plan import Plan
 from hydrascope.progress import Advance
@@ -38,9 +39,12 @@ BATCHES_PER_BLOCK = 4
 
 
 def batches(plan: Plan, block: Iterable[int], size: int) -> list[list[int]]:
-    """The prompts of a block, by length, `size` at a time."""
-    order = _by_length(plan, block)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    """Return the prompts of a block in batches of at most `size`, by length; only those that may share one do."""
+    order, found = _by_length(plan, block), []
+    while order:
+        found.append(list(first_batch(plan.model, plan.tokens, order, size)))
+        order = order[len(found[-1]) :]
+    return found
 
 
 def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
@@ -186,7 +190,7 @@ def measured_blocks(
         remaining = _by_length(plan, block)
         order, pieces = np.argsort(remaining), []
         while remaining:
-            tried = Batch(min(batch.prompts, len(remaining)), batch.runs)
+            tried = Batch(len(first_batch(plan.model, plan.tokens, remaining, batch.prompts)), batch.runs)
             piece, fitted = within_memory(partial(_measured_within, plan, clean, remaining, tried), tried)
             batch = batch if fitted == tried else fitted
             pieces.append(piece)

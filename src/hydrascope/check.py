@@ -163,10 +163,10 @@ def _prompts(model: LanguageModel) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     longest = min(7, model.context_length or 7)
     size = model.known_tokens
-    return [
-        torch.randint(size, (length,), generator=generator).tolist()
-        for length in (longest, max(longest - 3, 1), longest, max(longest - 5, 1))
-    ]
+    lengths = [longest, max(longest - 3, 1), longest, max(longest - 5, 1)]
+    # Of one batch, whatever decides how a batch is computed.
+    lengths = [length if model.batch_key(length) == model.batch_key(longest) else longest for length in lengths]
+    return [torch.randint(size, (length,), generator=generator).tolist() for length in lengths]
 
 
 def _alive(model: LanguageModel, clean: CleanRun) -> list[int]:
@@ -229,7 +229,7 @@ def _request(
 @torch.no_grad()
 def _own(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
     """The logits that the model itself gives at the final position."""
-    ids, last = padded(tokens, model.device)
+    ids, last = padded(model, tokens)
     with model.measuring():
         return model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(tokens)), last]
 

@@ -1,8 +1,9 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from hydrascope.components import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.errors import HydrascopeError
 from hydrascope.offload import home, kept
 from hydrascope.projection import Projection, weight_of
+from hydrascope.rotary import fresh_tables, stretch, table_key, varying_tables
 
 
 class LanguageModel:
@@ -203,19 +205,32 @@ class LanguageModel:
         The model comes back as it was.
         """
         training = [module for module in self.hf.modules() if module.training]
+        tables = fresh_tables(self._varying_tables) if self._varying_tables else nullcontext()
         experts = self.hf.get_experts_implementation() if self._grouped_experts else None
         try:
             if training:
                 self.hf.eval()
             if experts is not None:
                 self.hf.set_experts_implementation("eager")
-            with torch.no_grad():
+            with torch.no_grad(), tables:
                 yield
         finally:
             for module in training:
                 module.training = True
             if experts is not None:
                 self.hf.set_experts_implementation(experts)
+
+    @cached_property
+    def _varying_tables(self) -> list[nn.Module]:
+        return varying_tables(self.hf)
+
+    def batch_key(self, length: int) -> tuple[int, ...]:
+        """Return a key that all prompts of one batch must share, from the `length` of a prompt in tokens.
+
+        transformers decides some things by the longest prompt of a batch (`hydrascope.rotary`): prompts with equal keys
+        get there what they get alone. For most models all keys are equal.
+        """
+        return table_key(self._varying_tables, length)
 
     @cached_property
     def _grouped_experts(self) -> bool:
@@ -260,7 +275,7 @@ class LanguageModel:
         """The longest prompt that the model takes, in tokens; None where it sets no limit."""
         for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
             if getattr(self.config, name, None) is not None:
-                return int(getattr(self.config, name))
+                return int(getattr(self.config, name) * stretch(self._varying_tables))
         return None
 
     def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
@@ -273,12 +288,17 @@ class LanguageModel:
         return {home(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of `text`, as the tokenizer makes them by default, special tokens included."""
+        """Return the token ids of `text`, as the tokenizer makes them by default, special tokens included.
+
+        What the tokenizer appends is left out, since a prompt is read at its last token; and a text that begins with
+        the beginning-of-text token gets no second one.
+        """
         # Of what is too long, transformers would warn; the caller refuses it.
-        return list(self._tokenizer(text, verbose=False)["input_ids"])
+        ids = list(self._tokenizer(text, verbose=False)["input_ids"])
+        return ids[self._own(text, ids)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The token ids of `text`, as `encode` makes them, and which characters each stands for: first, and end.
+        """Return the token ids of `text`, as `encode` makes them, and the characters of each: first, and end.
 
             model.encode_with_offsets("The capital")  # ([0, 306, 490], [(0, 0), (0, 3), (3, 11)])
 
@@ -293,7 +313,25 @@ class LanguageModel:
                 "a model with a fast tokenizer (tokenizer.json)"
             )
         encoded = self._tokenizer(text, return_offsets_mapping=True)
-        return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
+        own = self._own(text, list(encoded["input_ids"]))
+        return list(encoded["input_ids"])[own], [(start, end) for start, end in encoded["offset_mapping"]][own]
+
+    def _own(self, text: str, ids: list[int]) -> slice:
+        """Return the part of `ids` that `encode` keeps."""
+        bos, begin = self._tokenizer.bos_token, self._tokenizer.bos_token_id
+        twice = bos is not None and text.startswith(bos) and ids[:2] == [begin, begin]
+        appended = len(self.appended) if self.appended and tuple(ids[-len(self.appended) :]) == self.appended else 0
+        return slice(int(twice), len(ids) - appended)
+
+    @cached_property
+    def appended(self) -> tuple[int, ...]:
+        """The tokens that the tokenizer appends to every text; none for most, and none without a tokenizer."""
+        if self.tokenizer is None:
+            return ()
+        whole = list(self.tokenizer("a")["input_ids"])
+        own = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        places = [start for start in range(len(whole) - len(own) + 1) if whole[start : start + len(own)] == own]
+        return tuple(whole[places[0] + len(own) :]) if own and places else ()
 
     def decode(self, token: int) -> str:
         """The text of one token, with the spaces before it.
@@ -322,17 +360,45 @@ def wider(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts of any lengths as `[prompt, position]` token ids, padded on the right, and each one's last position.
+def first_batch(
+    model: LanguageModel, tokens: Sequence[Sequence[int]], order: Sequence[int], most: int
+) -> Sequence[int]:
+    """Return the first prompts of `order` that may share a batch, at most `most`.
+
+    first_batch(model, tokens, [4, 0, 2], 2)  # [4, 0]
+    """
+    keys = [model.batch_key(len(tokens[index])) for index in order[:most]]
+    return order[: sum(1 for _ in takewhile(lambda key: key == keys[0], keys))]
+
+
+def batchable(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the indices of the prompts that may share a batch, group by group."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(tokens):
+        groups.setdefault(model.batch_key(len(prompt)), []).append(index)
+    return list(groups.values())
+
+
+def padded(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return prompts as `[prompt, position]` token ids, padded on the right, and each one's last position.
 
     Attention is causal, so no position of a prompt ever reads what is on its right: the padding needs no mask.
+
+    Raises:
+        HydrascopeError: the prompts may not share a batch (`batchable`).
     """
+    if len({model.batch_key(len(prompt)) for prompt in tokens}) > 1:
+        lengths = sorted(map(len, tokens))
+        raise HydrascopeError(
+            f"{model.name} computes prompts of {lengths[0]:,} and {lengths[-1]:,} tokens differently: they can't share "
+            "a batch; measure them apart (batch_size=1)"
+        )
     longest = max(map(len, tokens))
     ids = torch.zeros(len(tokens), longest, dtype=torch.long)
     for row, prompt in zip(ids, tokens, strict=True):
         row[: len(prompt)] = torch.as_tensor(prompt)
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
-    return ids.to(device), last.to(device)
+    return ids.to(model.device), last.to(model.device)
 
 
 def _foreign(hooks: Mapping[int, Any]) -> list[int]:

@@ -19,7 +19,7 @@ from hydrascope.blocks import clean_runs_of
 from hydrascope.components import Component, Selection, selected
 from hydrascope.errors import HydrascopeError
 from hydrascope.memory import Batch, graph_rows, within_memory
-from hydrascope.model import LanguageModel, wider
+from hydrascope.model import LanguageModel, first_batch, wider
 from hydrascope.plan import TARGET_LOGIT, Plan, Target, known, planned
 from hydrascope.positions import At
 from hydrascope.progress import shown
@@ -204,7 +204,9 @@ def _pieces(
 
     with shown(len(remaining), 0, progress) as advance:
         while remaining:
-            found, batch = within_memory(partial(measured, remaining), batch)
-            done, remaining = remaining[: batch.prompts], remaining[batch.prompts :]
+            count = len(first_batch(plan.model, plan.tokens, remaining, batch.prompts))
+            found, fitted = within_memory(partial(measured, remaining), Batch(count, batch.runs))
+            batch = batch if fitted.prompts == count else fitted
+            done, remaining = remaining[: fitted.prompts], remaining[fitted.prompts :]
             yield done, found
             advance(len(done))

@@ -79,7 +79,7 @@ def recorded(
             then remembered from there on only, else from the residual stream before block 0 on.
         scale: σ of the final norm.
     """
-    ids, last = padded(tokens, model.device)
+    ids, last = padded(model, tokens)
     rows = torch.arange(len(tokens), device=model.device)
     values: dict[Component, Tensor] = {}
     streams: dict[int, Tensor] = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from hydrascope.components import Component
 from hydrascope.engines.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel, padded
+from hydrascope.model import LanguageModel, batchable, padded
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,50 @@ def clean_run_at(
     positions: Int[Tensor, "place"],
     sites: Collection[Component],
 ) -> CleanRun:
-    """Run prompts of any lengths, padded on the right, and keep what stands at each of the places asked for.
+    """Run prompts of any lengths, each as if alone, and keep the values at each of the places asked for.
 
     Raises:
         HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
-    ids, _ = padded(tokens, model.device)
+    groups = batchable(model, tokens)
+    if len(groups) == 1:
+        return one_pass_at(model, tokens, prompts, positions, sites)
+    group_of = torch.tensor([number for index in range(len(tokens)) for number, g in enumerate(groups) if index in g])
+    chosen = [(group_of[prompts] == number).nonzero()[:, 0] for number in range(len(groups))]
+    found = [
+        one_pass_at(
+            model,
+            [tokens[index] for index in group],
+            torch.tensor([group.index(int(prompt)) for prompt in prompts[places]], dtype=torch.long),
+            positions[places],
+            sites,
+        )
+        for group, places in zip(groups, chosen, strict=True)
+    ]
+    order = torch.cat(chosen).argsort()
+
+    def joined(each: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(each))[order.to(each[0].device)]
+
+    return CleanRun(
+        {site: joined([run.values[site] for run in found]) for site in sites},
+        *(joined([getattr(run, name) for run in found]) for name in ("embed", "final", "normed")),
+    )
+
+
+def one_pass_at(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    prompts: Int[Tensor, "place"],
+    positions: Int[Tensor, "place"],
+    sites: Collection[Component],
+) -> CleanRun:
+    """Run prompts that may share a batch, padded on the right, as `clean_run_at`.
+
+    Raises:
+        HydrascopeError: besides, the prompts may not share a batch.
+    """
+    ids, _ = padded(model, tokens)
     kept: dict[Component | str, Tensor] = {}
 
     def keep(name: Component | str, hidden: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hydrascope.components import Component
 from hydrascope.engines.attention import Prefix, attending, causal_attention
-from hydrascope.engines.clean import CleanRun, clean_run_at
+from hydrascope.engines.clean import CleanRun, one_pass_at
 from hydrascope.engines.kernels import fast_kernels
 from hydrascope.engines.routines import Routines
 from hydrascope.model import LanguageModel
@@ -57,7 +57,11 @@ def shared(
     sites: Collection[Component],
     routines: Routines,
 ) -> Shared:
-    """What the runs of `tokens` share that begin at `positions`; with the clean values of `sites`."""
+    """Return what the runs of `tokens` share that begin at `positions`, with the clean values of `sites`.
+
+    Raises:
+        HydrascopeError: the prompts may not share a batch.
+    """
     nowhere = torch.zeros(0, dtype=torch.long)
     return shared_and_clean_run_at(model, tokens, positions, sites, routines, nowhere, nowhere)[0]
 
@@ -76,5 +80,5 @@ def shared_and_clean_run_at(
     prefix = Prefix.of(last, positions, model.device)
     with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):
         runs = torch.cat([torch.arange(len(tokens)), prompts])
-        run = clean_run_at(model, tokens, runs, torch.cat([last, places]), sites)
+        run = one_pass_at(model, tokens, runs, torch.cat([last, places]), sites)
     return Shared(prefix, run[: len(tokens)]), run[len(tokens) :]

@@ -44,7 +44,7 @@ def would_be(model: LanguageModel, request: Request, sites: Sequence[Component])
 
 
 def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
-    ids, last = padded(request.tokens, model.device)
+    ids, last = padded(model, request.tokens)
     positions = request.positions.to(model.device)
     plan = schedule(model, request.runs)
     # All at once, before any hook is on: drawing a patch may run the model.

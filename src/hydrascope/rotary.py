@@ -1,0 +1,100 @@
+"""Rotary tables that transformers chooses by the longest prompt of a batch: dynamic NTK and longrope.
+
+transformers computes one table for a whole batch, and dynamic NTK remembers the longest prompt it has met. A prompt
+must get the table that it gets alone in a fresh model: so only prompts that share a table may share a batch, and every
+forward pass starts from the original table.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def varying_tables(hf: nn.Module) -> list[nn.Module]:
+    """Return the rotary modules whose table depends on the length of a prompt; most models have none."""
+    return [module for module in hf.modules() if any(map(_is_varying, _rope_types(module).values()))]
+
+
+def table_key(modules: Sequence[nn.Module], length: int) -> tuple[int, ...]:
+    """Return a key of the tables that a prompt of `length` tokens gets alone: equal keys, equal tables."""
+    return tuple(
+        _key_of(module, prefix, kind, length) for module in modules for prefix, kind in _rope_types(module).items()
+    )
+
+
+def stretch(modules: Sequence[Any]) -> float:
+    """Return how many times longer than its configuration says a prompt may be: dynamic NTK's smallest factor."""
+    factors = [
+        _parameters(module, prefix).get("factor", 1.0)
+        for module in modules
+        for prefix, kind in _rope_types(module).items()
+        if "dynamic" in kind
+    ]
+    return min(factors, default=1.0)
+
+
+@contextmanager
+def fresh_tables(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Let every forward pass start from the original tables; afterwards they are as they were before."""
+    before = [(module, *_state(module)) for module in modules]
+    handles = [module.register_forward_pre_hook(_reset) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, values, buffers in before:
+            _restore(module, values, buffers)
+
+
+def _rope_types(module: nn.Module) -> dict[str, str]:
+    """Return the rope type by the prefix of its attributes: "" for all layers, or `full_attention_` and the like."""
+    kinds = getattr(module, "rope_type", None)
+    if isinstance(kinds, Mapping):
+        return {f"{layer_type}_": kind for layer_type, kind in kinds.items()}
+    return {"": kinds} if isinstance(kinds, str) else {}
+
+
+def _is_varying(kind: str) -> bool:
+    return "dynamic" in kind or kind == "longrope"
+
+
+def _key_of(module: Any, prefix: str, kind: str, length: int) -> int:
+    if "dynamic" in kind:
+        return length if length > module.original_max_seq_len else 0
+    if kind == "longrope":
+        return int(length > _parameters(module, prefix)["original_max_position_embeddings"])
+    return 0
+
+
+def _parameters(module: Any, prefix: str) -> dict[str, Any]:
+    parameters: dict[str, Any] = module.config.rope_parameters
+    return parameters[prefix.removesuffix("_")] if prefix else parameters
+
+
+def _reset(module: Any, inputs: tuple[Any, ...]) -> None:
+    for prefix, kind in _rope_types(module).items():
+        original = getattr(module, f"{prefix}original_inv_freq", None)
+        if "dynamic" in kind and original is not None:
+            module.register_buffer(f"{prefix}inv_freq", original.clone(), persistent=False)
+            setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """Return the module's plain attributes, and its buffers with copies of what they hold."""
+    values = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return values, {name: (each, None if each is None else each.clone()) for name, each in module._buffers.items()}
+
+
+@torch.no_grad()
+def _restore(module: nn.Module, values: Mapping[str, Any], buffers: Mapping[str, tuple[Any, Any]]) -> None:
+    for name in [name for name in vars(module) if not name.startswith("_")]:
+        delattr(module, name)
+    for name, value in values.items():
+        setattr(module, name, value)
+    module._buffers.clear()
+    for name, (each, copy) in buffers.items():
+        module._buffers[name] = each if each is None else each.copy_(copy)
