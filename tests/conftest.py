@@ -59,8 +59,16 @@ def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _rounding_is_looked_at_where_it_is_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measuring a run twice takes longer than most runs of tests."""
-    if request.module.__name__ != "test_precision":
+def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring again how exact a run is takes longer than most runs of tests: it is done where it is tested."""
+    from hydrascope.batch_check import Alone, BatchCheck
+
+    name = request.module.__name__
+    if name not in ("test_precision", "test_planted_faults"):
+        monkeypatch.setattr("hydrascope.starts.precision", lambda plan, clean: {})
+    if name not in ("test_as_if_alone", "test_planted_faults", "test_phantom"):
+        sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
         for module in ("runs", "starts"):
-            monkeypatch.setattr(f"hydrascope.{module}.precision", lambda plan, clean: {})
+            monkeypatch.setattr(f"hydrascope.{module}.measure_alone", lambda *arguments: Alone((), (), ()))
+        monkeypatch.setattr("hydrascope.starts.check_before", lambda *arguments: sound)
+        monkeypatch.setattr("hydrascope.runs.check_after", lambda *arguments: sound)

@@ -1,15 +1,18 @@
 """A run from start to end: what is selected ablated on every prompt by every patch, in memory or into a result."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from hydrascope import machine, manifest, store
 from hydrascope.ablation import Ablation
+from hydrascope.batch_check import EFFECTS, Alone, check_after, measure_alone, most_mixed
 from hydrascope.blocks import (
     BATCHES_PER_BLOCK,
     clean_runs_of,
@@ -21,13 +24,12 @@ from hydrascope.experiments import Experiment
 from hydrascope.metrics import Function
 from hydrascope.model import LanguageModel
 from hydrascope.places import lock, place, recover, require_ours, require_room
-from hydrascope.plan import TARGET_LOGIT, Keep, Target, known, planned
+from hydrascope.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned
 from hydrascope.positions import At
-from hydrascope.precision import precision
 from hydrascope.progress import shown
 from hydrascope.prompts import AnyPrompts
 from hydrascope.readouts import Readout
-from hydrascope.starts import created, joined, resumed, sizes
+from hydrascope.starts import created, exactness, joined, resumed, sizes
 from hydrascope.variables import FORMAT, described
 from hydrascope.workers import at_work
 
@@ -95,13 +97,22 @@ def sweep(
     size = batch.prompts * BATCHES_PER_BLOCK
     every = store.cut(len(plan.tokens), size)
     clean = clean_runs_of(plan, batch, every, every)
+    alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
+    sound = exactness(plan, clean, alone)
     with shown(len(plan.tokens), 0, progress) as advance:
         blocks = list(measured_blocks(plan, clean, every, batch, advance))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
         for name, dims in plan.measured.items()
     }
-    result = known(plan, clean).assign(measured).assign_attrs(precision(plan, clean))
+
+    def stored(index: int) -> dict[str, np.ndarray]:
+        return {name: values.take(index, dims.index("prompt")) for name, (dims, values) in measured.items()}
+
+    again, said = _checked_again(plan, alone, stored, sound)
+    if said:
+        warnings.warn(said, stacklevel=2)
+    result = known(plan, clean).assign(measured).assign_attrs({**sound, **again})
     return described(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
@@ -204,7 +215,28 @@ def run(
                     "routines": dict(begun.plan.routines),
                 }
                 begun.result.write(block.start, xr.Dataset(variables), how)
+        if begun.result.is_complete:
+            again, said = _checked_again(begun.plan, begun.alone, partial(_stored, out), begun.result.attributes)
+            begun.result.add(again)
+            if said:
+                say(said)
     return out
+
+
+def _stored(out: Path, index: int) -> dict[str, np.ndarray]:
+    """Return what the result at `out` has of one prompt, as `check_after` compares it."""
+    results = store.open_results(out).isel(prompt=index)
+    return {name: results[name].values for name in (*EFFECTS, "logit")}
+
+
+def _checked_again(
+    plan: Plan, alone: Alone, stored: Callable[[int], Mapping[str, np.ndarray]], before: Mapping[str, Any]
+) -> tuple[dict[str, float], str]:
+    """Return `batch_difference` and its tolerance, now that all is measured, and a warning if that is too much."""
+    after = check_after(plan, alone, stored, before)
+    worse = after.excess > before["batch_difference"] / before["batch_tolerance"]
+    attributes = after.attributes if worse else {name: before[name] for name in after.attributes}
+    return attributes, "" if after.passed else f"{after.sentence}: don't trust them"
 
 
 def refuse_existing(out: Path, *, resume: bool, overwrite: bool, join: bool = False) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from hydrascope import machine, store, writing
 from hydrascope.bank import CleanRuns
+from hydrascope.batch_check import Alone, check_before, measure_alone, most_mixed
 from hydrascope.blocks import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of
 from hydrascope.durable import make_folders
 from hydrascope.errors import HydrascopeError
@@ -20,12 +21,20 @@ BatchSize = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that is about to measure: its plan, where it writes, its clean runs, and how much it measures at a time."""
+    """A run that is about to measure.
+
+    Attributes:
+        result: where it writes.
+        clean: what its clean runs left.
+        batch: how much it measures at a time.
+        alone: some prompts measured alone, to compare its numbers with.
+    """
 
     plan: Plan
     result: writing.Writer
     clean: CleanRuns
     batch: Batch
+    alone: Alone
 
 
 def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> Begun:
@@ -40,7 +49,9 @@ def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) ->
     with disk(f"cannot create {out}"):
         make_folders(out.parent)
     clean = clean_runs_of(plan, batch, every, every, out.parent)
-    return Begun(plan, _create(out, plan, clean, sizes(size, batch), None, overwrite=overwrite), clean, batch)
+    alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
+    result = _create(out, plan, clean, alone, sizes(size, batch), None, overwrite=overwrite)
+    return Begun(plan, result, clean, batch, alone)
 
 
 def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> Begun | None:
@@ -58,10 +69,11 @@ def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) ->
         together, batch = _batches(result.attributes, plan, batch_size)
         every = store.blocks(result.attributes)
         clean = clean_runs_of(plan, together, every, result.left, out.parent)
+        alone = measure_alone(plan, clean, most_mixed(plan, every, together.prompts))
     except BaseException:
         result.close()
         raise
-    return Begun(plan, result, clean, batch)
+    return Begun(plan, result, clean, batch, alone)
 
 
 def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> Begun | None:
@@ -89,10 +101,11 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     plan = _continued(out, before, plan, elsewhere=elsewhere)
     together, batch = _batches(before, plan, batch_size)
     clean = clean_runs_by_workers(plan, together, store.blocks(before), workers, out.parent)
+    alone = measure_alone(plan, clean, most_mixed(plan, store.blocks(before), together.prompts))
     with workers.turn():
         if not out.exists():
-            result = _create(out, plan, clean, sizes(before["block_size"], together), workers, overwrite=False)
-            return Begun(plan, result, clean, batch)
+            result = _create(out, plan, clean, alone, sizes(before["block_size"], together), workers, overwrite=False)
+            return Begun(plan, result, clean, batch, alone)
         result = writing.resume(out, workers)
     try:
         # Until now nothing kept others from it.
@@ -102,7 +115,17 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     except BaseException:
         result.close()
         raise
-    return Begun(plan, result, clean, batch)
+    return Begun(plan, result, clean, batch, alone)
+
+
+def exactness(plan: Plan, clean: CleanRuns, alone: Alone) -> dict[str, Any]:
+    """Return how exact a run will be, before it starts: the attributes `precision` and `batch_difference`.
+
+    Raises:
+        HydrascopeError: a prompt's numbers depend on the prompts that it is measured with.
+    """
+    found = precision(plan, clean)
+    return {**found, **check_before(plan, clean, alone, found).attributes}
 
 
 def sizes(block: int, batch: Batch) -> dict[str, int]:
@@ -111,9 +134,16 @@ def sizes(block: int, batch: Batch) -> dict[str, int]:
 
 
 def _create(
-    out: Path, plan: Plan, clean: CleanRuns, how: dict[str, int], workers: Workers | None, *, overwrite: bool
+    out: Path,
+    plan: Plan,
+    clean: CleanRuns,
+    alone: Alone,
+    how: dict[str, int],
+    workers: Workers | None,
+    *,
+    overwrite: bool,
 ) -> writing.Writer:
-    new = known(plan, clean).assign_attrs(precision(plan, clean), **how, worst_imbalance=0.0)
+    new = known(plan, clean).assign_attrs(exactness(plan, clean, alone), **how, worst_imbalance=0.0)
     empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
     return writing.create(out, new, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers)
 

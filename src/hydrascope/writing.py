@@ -130,8 +130,27 @@ class Writer:
                 if listing is None:
                     break
                 after = {**_with(after, listing.how), "measured": max(counted, block.stop)}
-            if after != root["attributes"]:
-                manifest.replace(self.path, manifest.ROOT, manifest.sealed({**root, "attributes": after}))
+            self._replace(after, root)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all prompts are counted as measured."""
+        return bool(self.attributes["measured"] == self.attributes["prompt_count"])
+
+    def add(self, attributes: Mapping[str, Any]) -> None:
+        """Add attributes to the result.
+
+        Raises:
+            HydrascopeError: as `write`.
+        """
+        with self._disk(), self.workers.turn() if self.workers else nullcontext():
+            root = self._root()
+            self._replace({**root["attributes"], **attributes}, root)
+
+    def _replace(self, after: dict[str, Any], root: dict[str, Any]) -> None:
+        """Let the attributes of the result be `after`, where they were those of `root`."""
+        if after != root["attributes"]:
+            manifest.replace(self.path, manifest.ROOT, manifest.sealed({**root, "attributes": after}))
         self.attributes = after
 
     def _disk(self) -> AbstractContextManager[None]:

@@ -52,6 +52,7 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
             f"computed in {dtype}: total effects and the sums of their parts are apart by up to {off:.2g} "
             f"{attributes.get('units', 'logits')}{removed}: take a wider dtype"
         )
+    yield from of_batches(attributes)
     yield from _rounding(attributes, verdicts)
     for kind, name in (("attn", "attention"), ("mlp", "MLP")):
         chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
@@ -61,6 +62,17 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
         best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]
         if float(best.sel(bound="low")) == min(depths) and float(best.sel(bound="high")) == max(depths):
             yield f"which {name} layer is repaired best isn't settled: its interval spans the network"
+
+
+def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be said where a prompt's numbers depend on the prompts that it was measured with."""
+    found, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
+    if not found <= allowed:
+        yield (
+            f"the numbers of a prompt depend on the prompts that it was measured with, by {found:.2g} "
+            f"{attributes.get('units', 'logits')} where rounding explains {allowed:.2g}: measure again, each prompt "
+            "alone (--batch-size 1)"
+        )
 
 
 def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Iterator[str]:

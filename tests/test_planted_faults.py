@@ -1,0 +1,118 @@
+"""Faults of the kinds that make wrong numbers, planted one at a time: production finds each, before or after a run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ropes import LIMIT, roped
+from tiny import tiny, tiny_tokenizer
+from torch import Tensor
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+import hydrascope as hs
+from hydrascope import check, starts
+from hydrascope.batch_check import BatchCheck
+from hydrascope.engines import attention, record
+from hydrascope.model import LanguageModel
+from hydrascope.projection import Projection
+from hydrascope.readouts import final_scale
+from hydrascope.summary import summarise
+
+torch.set_num_threads(1)
+
+SHORT, LONG = [5, 9, 7, 11], [3 + place for place in range(2 * LIMIT)]
+PROMPTS = [SHORT, LONG, [8, 6, 4], [12, 13, 14, 15, 16]]
+
+
+@pytest.fixture
+def longrope(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
+    """A model whose table follows the longest prompt of a batch, and nothing that knows."""
+    monkeypatch.setattr(LanguageModel, "batch_key", lambda self, length: ())
+    model = roped("llama", "longrope")
+    model.hf.to(torch.float32)
+    model.tokenizer = tiny_tokenizer()
+    check.require(model)
+    return model
+
+
+def test_a_table_chosen_by_the_batch_ends_the_run_before_it_starts(longrope: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(
+        hs.HydrascopeError, match=r"prompt \d .* depend on the prompts .*: measure each alone"
+    ) as caught:
+        hs.run(longrope, PROMPTS, hs.Resample(2), out=tmp_path / "r.zarr")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r.zarr").exists()
+    alone = hs.sweep(longrope, PROMPTS, hs.Resample(2), batch_size=1)
+    assert alone.attrs["batch_difference"] <= alone.attrs["batch_tolerance"]
+
+
+def test_what_shows_only_at_the_end_is_stored_and_said(
+    longrope: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a GPU or another program changes something while hours are spent."""
+    monkeypatch.setattr(starts, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
+    said: list[str] = []
+    out = hs.run(longrope, PROMPTS, hs.Zero(), out=tmp_path / "r.zarr", say=said.append)
+    assert [line for line in said if "depend on the prompts that it is measured with" in line]
+    results = hs.open_results(out)
+    assert results.sizes["prompt"] == len(PROMPTS)
+    assert results.attrs["batch_difference"] > 100 * results.attrs["batch_tolerance"]
+    assert any("depend on" in warning for warning in summarise(results).warnings)
+    with pytest.warns(UserWarning, match="depend on the prompts"):
+        again = hs.sweep(longrope, PROMPTS, hs.Zero())
+    np.testing.assert_allclose(again["total"], results["total"], atol=1e-6)
+
+
+def test_a_window_that_is_wrong_where_no_short_prompt_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def everything(**arguments: Any) -> Tensor | None:
+        return sdpa_mask(**{**arguments, "mask_function": causal_mask_function, "allow_is_causal_skip": False})
+
+    model = tiny("mistral", torch.float32)
+    model.hf.config.sliding_window = LIMIT
+    hs.sweep(model, PROMPTS, hs.Zero())
+    monkeypatch.setattr(attention, "sdpa_mask", lambda **arguments: everything(**arguments))
+    check.require(model)
+    with pytest.raises(hs.HydrascopeError, match=r"prompt 2 .* from the same prompt alone"):
+        hs.sweep(model, PROMPTS, hs.Zero())
+
+
+def test_a_soft_cap_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("gemma2", torch.float64)
+    check.require(model)
+    monkeypatch.setattr(attention, "capped", lambda scores, softcap: scores)
+    with pytest.raises(hs.HydrascopeError, match="the wavefront gives what plain forward passes give"):
+        check.require(model)
+
+
+def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Projection.written
+
+    def with_bias(self: Projection, values: Tensor, unit: int) -> Tensor:
+        return written(self, values, unit) + (self.module.bias if unit == 0 else 0)
+
+    model = tiny("llama-bias")
+    check.require(model)
+    monkeypatch.setattr(Projection, "written", with_bias)
+    with pytest.raises(hs.HydrascopeError, match="heads and neurons sum to their layers"):
+        check.require(model)
+
+
+def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rolled(model: LanguageModel, residual: Tensor) -> Tensor:
+        scale = final_scale(model, residual)
+        # Row 0 is the clean run.
+        return torch.cat([scale[:, :1], scale[:, 1:].roll(1, 1)], 1) if residual.ndim == 3 else scale
+
+    model = tiny("llama")
+    check.require(model)
+    monkeypatch.setattr(record, "final_scale", rolled)
+    with pytest.raises(hs.HydrascopeError, match="does not hold"):
+        check.require(model)
+    with pytest.raises(hs.HydrascopeError, match=r"do not balance|from the same prompt alone"):
+        hs.sweep(model, PROMPTS, hs.Zero())
+    # It may balance, as both sides are read at the same wrong scale.
+    monkeypatch.setattr(starts, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
+    with pytest.warns(UserWarning, match="from the same prompt alone"):
+        hs.sweep(model, PROMPTS, hs.Zero())
