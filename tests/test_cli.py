@@ -131,7 +131,7 @@ def test_answers_as_targets(hydrascope: Run, folder: Path, tmp_path: Path) -> No
         *("--ablation", "mean", "--target", "answer"),
     )
     assert code == 0
-    assert list(open_results(tmp_path / "r.zarr")["target_text"].values) == [" ", " "]
+    assert list(open_results(tmp_path / "r.zarr")["target_text"].values) == ["b", "w"]
 
 
 def test_resume_and_overwrite(hydrascope: Run, folder: Path, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_on_the_phantom_credit_is_shared_with_the_backups():
     assert float(abs(values.sel(part=phantom.SOURCE) - expected).max()) < tolerance
     expected = alone["direct"].sel(ablated=phantom.UNWATCHED)
     assert float(abs(values.sel(part=phantom.UNWATCHED) - expected).max()) < tolerance
-    assert not values.sel(part=["head.2.0", "attn.5"]).any()
+    assert float(abs(values.sel(part=["head.2.0", "attn.5"])).max()) < 1e-6 * float(removed.max())
 
 
 def test_what_cannot_be_asked():

@@ -13,13 +13,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hydrascope import ioi, zoo
+from hydrascope.answers import answer_tokens, foil_tokens
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.prompt_sources import load_prompts
 from hydrascope.prompts import (
-    answer_tokens,
     counterfactual_tokens,
-    foil_tokens,
     require_same_length,
     tokenize,
 )

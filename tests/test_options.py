@@ -79,7 +79,9 @@ def test_numbers_are_float32_unless_the_model_is_wider() -> None:
 def test_the_target_can_be_the_answer_or_any_token(model: LanguageModel) -> None:
     prompts = [Prompt("the ", "cat"), Prompt("a ", "dog"), Prompt("no", "way")]
     results = sweep(model, prompts, Resample(patches=2), target="answer")
-    assert list(results["target_text"].values) == ["c", "d", " "]
+    assert list(results["target_text"].values) == ["c", "d", "w"]
+    assert list(results["text"].values) == ["the ", "a ", "no "]
+    prompts = [Prompt("the ", "cat"), Prompt("a ", "dog"), Prompt("no ", "way")]
     given = sweep(model, prompts, Resample(patches=2), target=9, readouts=[Logit(), Logit("answer")])
     np.testing.assert_array_equal(given["target"], 9)
     np.testing.assert_allclose(given["logit"][1], results["logit"][0], atol=1e-12)

@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaking import byte_level, speaking
 
+from hydrascope.answers import answer_tokens, foil_tokens
 from hydrascope.errors import HydrascopeError
 from hydrascope.model import LanguageModel
 from hydrascope.prompts import (
     Prompt,
     PromptSet,
-    answer_tokens,
     called,
     counterfactual_tokens,
-    foil_tokens,
     require_same_length,
     texts,
     tokenize,

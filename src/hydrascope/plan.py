@@ -17,6 +17,7 @@ import xarray as xr
 import hydrascope
 from hydrascope import check, fingerprint, machine
 from hydrascope.ablation import Ablation, Resample, require_ablation, require_drawable
+from hydrascope.answers import answer_tokens, foil_tokens
 from hydrascope.balance import responding
 from hydrascope.bank import CleanRuns, before_any_run
 from hydrascope.components import Component, Run, Selection, downstream, selected, selected_runs
@@ -30,8 +31,9 @@ from hydrascope.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.metrics import METRICS, UNITS, Function, Metric, chosen
 from hydrascope.model import LanguageModel
 from hydrascope.positions import At, Places, places, written
+from hydrascope.prepared import prepare
 from hydrascope.prompt_tokens import coordinates
-from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, answer_tokens, called, foil_tokens, texts, tokenize
+from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, called, texts
 from hydrascope.readouts import Direction, Logit, Readout, Readouts, Tokens, require_readouts
 from hydrascope.variables import MEASURED
 
@@ -58,7 +60,7 @@ class Plan:
         runs: what is ablated and frozen, one by one.
         units: the heads and neurons that are read besides all layers.
         answers, foils: tokens of each prompt, where readouts or the target need them.
-        said: what is to be told of the prompts.
+        notes: what is to be told of the prompts.
         asked: the selections as they were given.
         routines: how the wavefront engine multiplies.
     """
@@ -77,7 +79,7 @@ class Plan:
     foils: list[int]
     engine: Engine
     keep: Keep
-    said: str
+    notes: tuple[str, ...]
     asked: dict[str, str]
     routines: Routines
 
@@ -97,7 +99,7 @@ class Plan:
             and f"products in {str(model.dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in "
             "float32"
         )
-        return [line for line in (self.said, what, narrow) if line]
+        return [line for line in (*self.notes, what, narrow) if line]
 
     @property
     def stored(self) -> str:
@@ -290,11 +292,12 @@ def planned(
     if isinstance(ablate, Experiment):
         parts |= dict.fromkeys(ablate.reads(model))
     engine_ = choose(model, engine)
-    fitted, said = PromptSet.of(prompts).fitted(model)
-    tokens = tokenize(model, fitted.prompts)
     needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
-    answers = answer_tokens(model, fitted.prompts) if needs else []
-    foils = foil_tokens(model, fitted.prompts) if "foil" in needs else []
+    in_pairs = target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
+    prepared = prepare(model, prompts, answered="no" if not needs else "in pairs" if in_pairs else "alone")
+    fitted, tokens = prepared.prompts, prepared.tokens
+    answers = answer_tokens(model, fitted.prompts, in_pairs=in_pairs) if needs else []
+    foils = foil_tokens(model, fitted.prompts, in_pairs=in_pairs) if "foil" in needs else []
     plan = Plan(
         model,
         fitted,
@@ -310,7 +313,7 @@ def planned(
         foils,
         engine_,
         keep,
-        said,
+        prepared.notes,
         {**of_runs, "read": _selection(read), "positions": written(at)},
         fastest_routines(model) if engine_.name == "wavefront" else {},
     )

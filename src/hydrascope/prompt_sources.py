@@ -20,7 +20,8 @@ from hydrascope.zoo import phantom
 #: What `load_prompts` knows by name: what is downloaded, shipped, made.
 NAMES = ("counterfact", *zoo.PROMPT_SETS, "ioi", zoo.PHANTOM)
 
-_SUFFIXES = (".txt", ".json", ".jsonl")
+#: How the names of files of prompts end.
+SUFFIXES = (".txt", ".json", ".jsonl")
 _FILES = "that ends in .txt, .json or .jsonl"
 
 
@@ -34,7 +35,7 @@ def load_prompts(source: str | Path) -> PromptSet:
         HydrascopeError: there is no such set or file, or the file breaks a rule of this module.
     """
     path = Path(source)
-    if path.suffix in _SUFFIXES:
+    if path.suffix in SUFFIXES:
         return _read_file(path, path.name)
     if source == "counterfact":
         return _parsed(counterfact.known_facts(), ".json", "counterfact", "counterfact")

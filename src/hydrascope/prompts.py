@@ -5,7 +5,8 @@ The rules, wherever prompts come from:
 - A prompt is used as it is: no space is stripped, no token added but those of the model's tokenizer, and to token ids
   none at all.
 - Of prompts with the same text, or the same token ids, the first is kept: a prompt must never be patched with its own
-  activation.
+  activation. Texts that a model's tokenizer takes for the same are found when they are measured on it.
+- A prompt is read at its own last token: padding of token ids, and what the tokenizer appends, is taken away.
 - An answer is read by its *first token* as it continues the prompt, and a foil likewise: never by a later token. Where
   only a later one tells the two apart, the foil is refused.
 - No prompt at all, a blank one, or one that the model's context does not hold is an error, which names the prompt by
@@ -14,12 +15,15 @@ The rules, wherever prompts come from:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, astuple, dataclass, replace
+from io import IOBase
 from operator import index
+from os import PathLike
 from typing import Any, Protocol
 
 from hydrascope.errors import HydrascopeError
+from hydrascope.prompt_tables import fields_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Tokenizes(Protocol):
 
     @property
     def context_length(self) -> int | None: ...
+
+    @property
+    def appended(self) -> tuple[int, ...]: ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -134,28 +141,38 @@ class PromptSet:
 AnyPrompts = PromptSet | Prompt | str | Iterable[Prompt | str | Sequence[int]]
 
 
+#: Iterables whose items aren't prompts, or come in no order.
+_NO_PROMPTS = (bytes, bytearray, Mapping, type, Set, IOBase, PathLike)
+
+
 def _listed(prompts: AnyPrompts, name: str) -> list[Any]:
-    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes | Mapping | type):
+    rows = rows_of(prompts, name)
+    if rows is not None:
+        return rows
+    if not isinstance(prompts, Iterable) or isinstance(prompts, _NO_PROMPTS):
         raise HydrascopeError(
-            f"{name} cannot be a {type(prompts).__name__}: give texts, Prompts or lists of token ids, or a set or file "
-            "by load_prompts"
+            f"{name} cannot be a {type(prompts).__name__}: give texts, Prompts or lists of token ids, a table with a "
+            "column prompt, or a set or file by load_prompts"
         )
     return list(prompts)
 
 
 def _prompt(item: Any, where: str) -> Prompt:
-    """`item` as a prompt whose token ids are of int, in tuples, whatever they came as."""
+    """Return `item` as a prompt whose token ids are of int, in tuples, whatever they came as."""
     if isinstance(item, str):
         item = Prompt(item)
+    elif isinstance(item, Mapping):
+        fields = fields_of(item, where)
+        if not isinstance(fields.get("text", ""), str) or not fields.keys() & {"text", "tokens"}:
+            raise HydrascopeError(f"{where} has no prompt that is a text: write one or remove it")
+        item = Prompt(**fields)
     elif not isinstance(item, Prompt):
         item = Prompt(tokens=item)
     try:
-        if isinstance(item.tokens, bytes):
-            raise TypeError("bytes are no token ids")
         prompt = replace(
             item,
-            answer=_text_or(index, item.answer),
-            foil=_text_or(index, item.foil),
+            answer=_text_or(_index, item.answer),
+            foil=_text_or(_index, item.foil),
             counterfactual=_text_or(_indices, item.counterfactual),
             tokens=None if item.tokens is None else _indices(item.tokens),
         )
@@ -173,7 +190,15 @@ def _text_or(convert: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _indices(values: Iterable[Any]) -> tuple[int, ...]:
-    return tuple(map(index, values))
+    if isinstance(values, (*_NO_PROMPTS, str)):
+        raise TypeError(f"a {type(values).__name__} holds no token ids")
+    return tuple(map(_index, values))
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError("True and False are no token ids")
+    return index(value)
 
 
 def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -188,49 +213,6 @@ def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
         _fitting(model, prompt.tokens or prompt.text, called(number, prompt))
         for number, prompt in enumerate(prompts, start=1)
     ]
-
-
-def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[int]:
-    """The first token of each prompt's answer, as it continues the prompt.
-
-    The answer is set after the prompt, with a space between unless one of the two brings white space there, and
-    tokenized together with it; its first token is the first after the prompt's own. An answer given as a token id is
-    that token.
-
-        answer_tokens(model, [Prompt("The capital of France is", "Paris")])  # the id of " Paris"
-
-    Raises:
-        HydrascopeError: a prompt has no answer; or it is given as token ids and its answer as text; or the two
-            together don't begin with the prompt's tokens (the prompt ends inside a token, often with a space); or the
-            tokenizer doesn't know the answer, and has one token for all that it doesn't.
-    """
-    return [
-        _first_token(model, prompt, prompt.answer, "answer", called(number, prompt))
-        for number, prompt in enumerate(prompts, start=1)
-    ]
-
-
-def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[int]:
-    """The first token of each prompt's foil, by the rule of `answer_tokens`.
-
-        foil_tokens(model, [Prompt("The capital of France is", "Paris", foil="Madrid")])  # the id of " Madrid"
-
-    Raises:
-        HydrascopeError: as `answer_tokens`, of foil or answer; or the two begin with the same token: later tokens are
-            not looked at, so their difference would be 0.
-    """
-    answers = answer_tokens(model, prompts)
-    foils = [
-        _first_token(model, prompt, prompt.foil, "foil", called(number, prompt))
-        for number, prompt in enumerate(prompts, start=1)
-    ]
-    for number, (prompt, answer, foil) in enumerate(zip(prompts, answers, foils, strict=True), start=1):
-        if answer == foil:
-            raise HydrascopeError(
-                f"{called(number, prompt)}: its answer and its foil begin with the same token, which leaves no "
-                "difference to read: give another foil"
-            )
-    return foils
 
 
 def counterfactual_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -316,39 +298,18 @@ def _fitting(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> lis
             "or remove it"
         )
     for token in ids:
-        _require_known(model, token, where)
+        require_known(model, token, where)
     return ids
 
 
-def _require_known(model: Tokenizes, token: int, where: str) -> None:
+def require_known(model: Tokenizes, token: int, where: str) -> None:
+    """Refuse a token id that the model doesn't have.
+
+    Raises:
+        HydrascopeError: it hasn't; the message says `where` it is.
+    """
     if not 0 <= token < model.known_tokens:
         raise HydrascopeError(
             f"{where} has token {token}, {model.name} knows 0 to {model.known_tokens - 1}: "
             "take the tokenizer that belongs to the model"
         )
-
-
-def _first_token(model: Tokenizes, prompt: Prompt, continuation: str | int | None, field: str, where: str) -> int:
-    """The first token of `continuation`, the prompt's answer or foil, as it continues the prompt."""
-    if isinstance(continuation, int):
-        _require_known(model, continuation, f"the {field} of {where}")
-        return continuation
-    if continuation is None or not continuation.strip():
-        raise HydrascopeError(f"{where} has no {field}: give every prompt one, or read something else")
-    if prompt.tokens is not None:
-        raise HydrascopeError(f"{where} is given as token ids: give the id of its {field}'s first token, too")
-    spaced = prompt.text[-1:].isspace() or continuation[:1].isspace()
-    before = model.encode(prompt.text)
-    together = model.encode(prompt.text + ("" if spaced else " ") + continuation)
-    if len(together) <= len(before) or together[: len(before)] != before:
-        raise HydrascopeError(
-            f"{where} and its {field} {shown(continuation)} share a token: end the prompt where a word ends"
-        )
-    first = together[len(before)]
-    if first == getattr(model.tokenizer, "unk_token_id", None):
-        raise HydrascopeError(
-            f"the {field} {shown(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
-            "token for all that is: give another"
-        )
-    _require_known(model, first, f"the {field} of {where}")
-    return first

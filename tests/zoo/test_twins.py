@@ -7,9 +7,10 @@ from speaking import speaking
 from transformers import AutoTokenizer
 
 from hydrascope import zoo
+from hydrascope.answers import after_spaces, answer_tokens, foil_tokens
 from hydrascope.model import LanguageModel
 from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import answer_tokens, counterfactual_tokens, foil_tokens, tokenize
+from hydrascope.prompts import counterfactual_tokens, tokenize
 from hydrascope.subjects import subject_span
 from training.lines import Line, read
 from training.twins import with_twins
@@ -51,7 +52,10 @@ def test_nearly_all_twins_are_as_long_and_none_is_more_than_a_token_off(model: L
 def test_answer_and_foil_begin_with_different_tokens(model: LanguageModel) -> None:
     prompts = load_prompts("world-facts").prompts
     # Reading the foils refuses those that don't.
-    assert len(foil_tokens(model, prompts)) == len(answer_tokens(model, prompts)) == len(FACTS)
+    assert len(foil_tokens(model, prompts, in_pairs=True)) == len(FACTS)
+    # Two answers begin with a bare space.
+    alone, spaced = after_spaces(model, prompts)
+    assert (spaced, len(answer_tokens(model, alone))) == (2, len(FACTS))
 
 
 def test_every_subject_is_where_the_wording_has_it(model: LanguageModel) -> None:

@@ -16,6 +16,7 @@ from hydrascope.explore.watch import Watch
 from hydrascope.model import LanguageModel
 from hydrascope.plan import Plan
 from hydrascope.positions import Places, places
+from hydrascope.prepared import prepare
 from hydrascope.prompts import AnyPrompts, Prompt, PromptSet, tokenize
 from hydrascope.subjects import found_subject
 
@@ -37,8 +38,8 @@ class Pool:
             HydrascopeError: as `hydrascope.sweep`, of a prompt that the model can't take.
         """
         self.model = model
-        self.prompts, self.said = PromptSet.of(prompts).fitted(model)
-        self.tokens = tokenize(model, self.prompts.prompts)
+        prepared = prepare(model, prompts)
+        self.prompts, self.tokens, self.said = prepared.prompts, prepared.tokens, "; ".join(prepared.notes)
         self._kept: dict[str, CleanRuns] = {}
         self._last: tuple[Any, Any] = (None, None)
 
@@ -54,11 +55,12 @@ class Pool:
         own = self.asked(question)
         if question.alone:
             return PromptSet(self.prompts.name, (own,)), 0
-        kept = [self.prompts.prompts[index] for index in self._fitting(question)]
-        texts = [prompt.text for prompt in kept]
-        if own.text in texts:
-            index = texts.index(own.text)
-            kept[index] = replace(kept[index], subject=own.subject)
+        fitting = self._fitting(question)
+        kept, tokens = [self.prompts.prompts[index] for index in fitting], tokenize(self.model, [own])[0]
+        alike = [place for place, index in enumerate(fitting) if self.tokens[index] == tokens]
+        if alike:
+            index = alike[0]
+            kept[index] = replace(kept[index], text=own.text, tokens=own.tokens, subject=own.subject)
         else:
             index = len(kept)
             kept.append(own)
