@@ -9,11 +9,11 @@ from torch import Tensor
 import hydrascope as hs
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work
-from hydrascope.components import Component, Run, selected, selected_runs
+from hydrascope.components.component import Component, Run, selected, selected_runs
 from hydrascope.engines import Readings, Request, wavefront
-from hydrascope.memory import Load, automatic_batch
-from hydrascope.metrics import chosen
-from hydrascope.readouts import Logit, Readouts, Tokens
+from hydrascope.engines.metrics import chosen
+from hydrascope.engines.readouts import Logit, Readouts, Tokens
+from hydrascope.models.memory import Load, automatic_batch
 
 
 class Engine:

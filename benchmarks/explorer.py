@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import hydrascope as hs
 from benchmarks.shapes import gpt2
-from hydrascope.explore.question import Question
-from hydrascope.explore.session import Session
-from hydrascope.explore.watch import Watch
-from hydrascope.page.data import shown_alone
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.question import Question
+from hydrascope.explorer.session import Session
+from hydrascope.reports.html.report_data import shown_alone
 
 TIMES = 10
 PROMPT = "The currency of the country in which the river ends is the"

@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 import torch
 
-from hydrascope.engines.kernels import keep_freed_memory
-from hydrascope.machine import memory, processor, rate
+from hydrascope.engines.kernels.hardware import memory, processor, rate
+from hydrascope.engines.kernels.patching import keep_freed_memory
 
 #: Rows and columns of the large product: big enough that a larger one is no faster.
 LARGE = 4096

@@ -29,11 +29,11 @@ import hydrascope as hs
 from benchmarks.memory import peak_resident
 from benchmarks.report import table
 from benchmarks.worker import THREADS
-from hydrascope.blocks import clean_runs_of, measured_blocks
-from hydrascope.loading import read_model
-from hydrascope.machine import memory, processor
-from hydrascope.placement import Offload
-from hydrascope.plan import planned
+from hydrascope.engines.kernels.hardware import memory, processor
+from hydrascope.loading.device_placement import Offload
+from hydrascope.loading.load import read_model
+from hydrascope.runs.batches import clean_runs_of, measured_blocks
+from hydrascope.runs.plan import planned
 
 #: What the limited process may take, in bytes: of private memory, in use or not, and weights that are mapped into it.
 LIMIT = 8 * 2**30

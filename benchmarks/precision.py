@@ -12,8 +12,8 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope import balance
-from hydrascope.components import downstream
+from hydrascope.components.component import downstream
+from hydrascope.engines import balance
 
 
 @dataclass(frozen=True)

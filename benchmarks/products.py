@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from benchmarks.machine import LIBRARIES
 from benchmarks.shapes import Shape, parts
 from benchmarks.task import PATCHES, Work
-from hydrascope.engines.routines import ROUTINES, Routine
-from hydrascope.machine import sustained
+from hydrascope.engines.kernels.hardware import sustained
+from hydrascope.engines.kernels.matmul import ROUTINES, Routine
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape, parts, visit
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope.components import Component, Run
+from hydrascope.components.component import Component, Run
 
 #: Patches of every run.
 PATCHES = 5

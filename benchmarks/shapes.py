@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from hydrascope.components import Component
+from hydrascope.components.component import Component
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.shapes import Shape, parts, visit
-from hydrascope.components import Component, Kind
+from hydrascope.components.component import Component, Kind
 
 #: How many of the 1,209 CounterFact prompts have how many tokens, estimated as characters / 4.065, which
 #: gives the mean (10.02) and the longest (27) that a GPT-NeoX vocabulary gives.

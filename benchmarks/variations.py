@@ -10,7 +10,7 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope.components import Run
+from hydrascope.components.component import Run
 
 #: The metrics that are added.
 METRICS = ("log_prob", "kl")

@@ -54,7 +54,8 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     import torch
 
     import hydrascope as hs
-    from hydrascope import starts, workers, writing
+    from hydrascope.runs import start
+    from hydrascope.storage import coordination, writer
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -62,8 +63,8 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     lengths = natural_lengths(PROMPTS)
     prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
     model = hs.LanguageModel(GPT2_SMALL.build())
-    counting, ended = _timed(writing.Writer, "count"), _timed(writing.Writer, "write")
-    clean = _timed(starts, "clean_runs_by_workers")
+    counting, ended = _timed(writer.Writer, "count"), _timed(writer.Writer, "write")
+    clean = _timed(start, "clean_runs_by_workers")
     ready()
     begin = time.monotonic()
     hs.run(model, prompts, hs.Resample(PATCHES), out=out, join=True, batch_size=BATCH)
@@ -72,7 +73,7 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     block = statistics.median(blocks) if blocks else 0.0
     first, counts = clean[0][0], statistics.median(taken for taken, _ in counting)
     before = ended[0][1] - begin - block - first
-    times = Times(first * BLOCK / PROMPTS, before, block, counts, _claim(workers))
+    times = Times(first * BLOCK / PROMPTS, before, block, counts, _claim(coordination))
     (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps([begin, end, *astuple(times)]))
 
 
@@ -125,7 +126,7 @@ def _process(out: str, folder: str, ready: Barrier) -> None:
 
 def under_ray() -> tuple[float, float]:
     """Two under Ray: as `together`, and the seconds that it takes besides, with starting and ending Ray."""
-    from hydrascope.on_ray import measured_by_workers
+    from hydrascope.runs.ray_backend import measured_by_workers
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "r.zarr"

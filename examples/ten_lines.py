@@ -1,7 +1,8 @@
 """From a model to the paper's Figure 7, in ten lines."""
 
 import hydrascope as hs
-from hydrascope import figures, measures
+from hydrascope import measures
+from hydrascope.reports import figures
 
 model = hs.load_model("built-in")  # or "openai-community/gpt2", or a folder
 prompts = hs.load_prompts("demo").limit(200)  # or "counterfact", a file, or a list of strings

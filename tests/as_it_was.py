@@ -3,7 +3,7 @@
 import torch
 from tiny import tiny
 
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 
 def state(model: LanguageModel) -> dict:

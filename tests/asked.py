@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tiny import VOCABULARY
 from torch import Tensor
 
-from hydrascope.components import Component, Run
+from hydrascope.components.component import Component, Run
 from hydrascope.engines import Readings, Request
-from hydrascope.errors import HydrascopeError
-from hydrascope.metrics import chosen
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
+from hydrascope.engines.metrics import chosen
+from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 #: Where components are ablated: at the last position, at one in the middle, at several there, everywhere.
 PLACES = ("last", "middle", "span", "all")

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from hydrascope.bank import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly
-from hydrascope.components import Component
-from hydrascope.model import LanguageModel
-from hydrascope.positions import At, places
-from hydrascope.prompts import Prompt, tokenize
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.activations import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.positions import At, places
+from hydrascope.prompts.prompt import Prompt, tokenize
 
 
 def banked(

@@ -7,7 +7,7 @@ from math import factorial
 import numpy as np
 from plain import Plain, plain_run
 
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 Combination = frozenset[int]
 

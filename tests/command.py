@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny import save_tiny
 
-from hydrascope import Resample, cli, load_model, load_prompts
-from hydrascope.runs import run as measure
+from hydrascope import Resample, load_model, load_prompts
+from hydrascope.cli import app
+from hydrascope.runs.sweep import run as measure
 
 torch.set_num_threads(1)
 
@@ -26,7 +27,7 @@ def hydrascope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     def run(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hydrascope", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         code = end.value.code
         return code if isinstance(code, int) else 0, *capsys.readouterr()
 

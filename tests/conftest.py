@@ -35,15 +35,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are saved once, not in three formats: for tests of which there are, and of what is said of them."""
-    monkeypatch.setattr("hydrascope.figures.style.FORMATS", ("png",))
+    monkeypatch.setattr("hydrascope.reports.figures.style.FORMATS", ("png",))
 
 
 @pytest.fixture
 def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Causal models make each forward pass once, and give what it gave again: for tests whose models never change."""
-    from hydrascope import transformer_scm
+    from hydrascope.causal import transformer
 
-    run, made = transformer_scm._run, {}
+    run, made = transformer._run, {}
 
     def told(value: Any) -> Any:
         array = np.asarray(value)
@@ -55,21 +55,21 @@ def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
             made[key] = model, run(model, prompt, values, place)
         return made[key][1].clone()
 
-    monkeypatch.setattr(transformer_scm, "_run", once)
+    monkeypatch.setattr(transformer, "_run", once)
 
 
 @pytest.fixture(autouse=True)
 def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring again how exact a run is takes longer than most runs of tests: it is done where it is tested."""
-    from hydrascope.batch_check import Alone, BatchCheck
+    from hydrascope.runs.batch_check import Alone, BatchCheck
 
     name = request.module.__name__
     if name not in ("test_precision", "test_planted_faults"):
-        monkeypatch.setattr("hydrascope.starts.precision", lambda plan, clean: {})
+        monkeypatch.setattr("hydrascope.runs.start.precision", lambda plan, clean: {})
     # Results of other processes, where nothing is replaced, are compared to the bit.
     if name not in ("test_as_if_alone", "test_planted_faults", "test_on_ray", "test_resume", "test_workers"):
         sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
-        for module in ("runs", "starts"):
-            monkeypatch.setattr(f"hydrascope.{module}.measure_alone", lambda *arguments: Alone((), (), ()))
-        monkeypatch.setattr("hydrascope.starts.check_before", lambda *arguments: sound)
-        monkeypatch.setattr("hydrascope.runs.check_after", lambda *arguments: sound)
+        for module in ("sweep", "start"):
+            monkeypatch.setattr(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: Alone((), (), ()))
+        monkeypatch.setattr("hydrascope.runs.start.check_before", lambda *arguments: sound)
+        monkeypatch.setattr("hydrascope.runs.sweep.check_after", lambda *arguments: sound)

@@ -9,9 +9,9 @@ import numpy as np
 import uvicorn
 
 import hydrascope as hs
-from hydrascope.explore.app import application
-from hydrascope.explore.jobs import Jobs
-from hydrascope.explore.server import configured, listen
+from hydrascope.explorer.app import application
+from hydrascope.explorer.job_queue import Jobs
+from hydrascope.explorer.server import configured, listen
 
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 TYPED = "cats and"

@@ -14,8 +14,8 @@ from tiny import tiny, tiny_tokenizer
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from hydrascope.components import Component
-from hydrascope.model import LanguageModel
+from hydrascope.components.component import Component
+from hydrascope.models.language_model import LanguageModel
 
 TEXTS = ("ab", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv", "b")
 #: Of at least two tokens, so that there is an earlier position.

@@ -7,7 +7,7 @@ import torch
 from tiny import CONFIGS
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 #: From this length on longrope and dynamic NTK choose another table.
 LIMIT = 9

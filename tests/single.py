@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hydrascope.components import Component
-from hydrascope.model import LanguageModel
+from hydrascope.components.component import Component
+from hydrascope.models.language_model import LanguageModel
 
 
 class Single:

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 
 def speaking(tokenizer: Any, context: int = 64, vocabulary: int = 0) -> LanguageModel:

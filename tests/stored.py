@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydrascope import manifest, writing
-from hydrascope.variables import FORMAT, MEASURED, described
-from hydrascope.writing import Writer
+from hydrascope.storage import checksums
+from hydrascope.storage import writer as writing
+from hydrascope.storage.schema import FORMAT, MEASURED, described
+from hydrascope.storage.writer import Writer
 
 TEXT = object
 LABELS = ["attn.0", "mlp.0", "attn.1", "mlp.1"]
@@ -97,6 +98,6 @@ def expected(everything: xr.Dataset, block: int = 3) -> xr.Dataset:
 
 def change_attributes(path: Path, **changed: Any) -> None:
     """As if the result at `path` had been written with other attributes."""
-    root = manifest.parsed((path / "zarr.json").read_bytes())
+    root = checksums.parsed((path / "zarr.json").read_bytes())
     root["attributes"] |= changed
-    (path / "zarr.json").write_bytes(manifest.sealed(root))
+    (path / "zarr.json").write_bytes(checksums.sealed(root))

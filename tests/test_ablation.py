@@ -14,16 +14,16 @@ from plain import Parts, exactly_normed, loaded, plain_run
 from tiny import VOCABULARY, tiny
 
 import hydrascope as hs
-from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, drawn
-from hydrascope.bank import CleanRuns
-from hydrascope.components import Component
-from hydrascope.engines.hooks import hooked, on_input
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.noise import embedding_std
-from hydrascope.positions import At
-from hydrascope.prompts import Prompt
-from hydrascope.runs import sweep
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, drawn
+from hydrascope.ablations.noise import embedding_std
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.models.hooks import hooked, on_input
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.positions import At
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.runs.sweep import sweep
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -214,7 +214,7 @@ def test_a_twin_of_another_length_is_refused_where_that_matters(model: LanguageM
 
 @dataclass(frozen=True)
 class ProjectOut:
-    """The worked example of `hydrascope.ablation`."""
+    """The worked example of `hydrascope.ablations.ablation`."""
 
     direction: torch.Tensor
     patches: int = 1

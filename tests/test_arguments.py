@@ -10,9 +10,9 @@ from plain import TEXTS, loaded
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.plan import planned
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs.plan import planned
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

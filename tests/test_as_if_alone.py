@@ -12,10 +12,10 @@ from single import Single
 from tiny import CONFIGS, VOCABULARY, shared, tolerance
 
 import hydrascope as hs
-from hydrascope.attribution import atp
-from hydrascope.components import Component
-from hydrascope.engines.clean import clean_run
-from hydrascope.model import LanguageModel, batchable, padded
+from hydrascope.analyses.attribution import atp
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.models.language_model import LanguageModel, batchable, padded
 
 torch.set_num_threads(1)
 

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import save_tiny
 
-from hydrascope import cli
-from hydrascope.errors import HydrascopeError
-from hydrascope.loading import load_model
-from hydrascope.prompt_sources import load_prompts
+from hydrascope.cli import app
+from hydrascope.loading.load import load_model
+from hydrascope.prompts.load import load_prompts
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -56,7 +56,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr(sys, "argv", ["hydrascope", *map(str, arguments)])
         start = time.process_time()
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         assert time.process_time() - start < 5
         _, err = capsys.readouterr()
         assert end.value.code == 2, err
@@ -154,7 +154,7 @@ def test_weights_may_be_left_out_on_request(
     short = changed(folder / "model", tmp_path / "model", num_hidden_layers=2)
     monkeypatch.setattr(sys, "argv", ["hydrascope", "check", str(short), "--allow-unused-weights"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        app.main()
     assert not end.value.code
     assert "FAILS" not in capsys.readouterr().out
 
@@ -239,7 +239,7 @@ def test_what_a_result_says_of_itself_is_shown_harmless(
     for arguments in (run, ["summary", str(out)]):
         monkeypatch.setattr(sys, "argv", ["hydrascope", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         assert not end.value.code
         assert all(char.isprintable() or char == "\n" for char in "".join(capsys.readouterr()))
 

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import TEXTS, loaded, stage
 
-from hydrascope import plan
-from hydrascope.ablation import Resample, Zero
-from hydrascope.balance import imbalance, quantities, responding, size
-from hydrascope.components import Run
+from hydrascope.ablations.ablation import Resample, Zero
+from hydrascope.components.component import Run
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.runs import sweep
+from hydrascope.engines.balance import imbalance, quantities, responding, size
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.runs.sweep import sweep
+from hydrascope.utils.errors import HydrascopeError
 
 FINAL = torch.tensor([True, False])
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import loaded, plain_run
 
-from hydrascope.bank import CleanRuns
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.positions import At
-from hydrascope.prompts import Prompt
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.prompts.positions import At
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.utils.errors import HydrascopeError
 
 MODEL = loaded("gpt2")
 SITES = [Component.parse("attn.1"), Component.parse("mlp.2"), Component(0, "head"), Component(1, "neuron")]

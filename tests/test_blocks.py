@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope import blocks, memory
-from hydrascope.ablation import Ablation, Mean, Resample
-from hydrascope.blocks import keeping_shared
-from hydrascope.clean_shared import KeepShared, in_file, in_memory
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.plan import planned
-from hydrascope.runs import run, sweep
+from hydrascope.ablations.ablation import Ablation, Mean, Resample
+from hydrascope.engines.clean.prefix_store import KeepShared, in_file, in_memory
+from hydrascope.models import memory
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import batches as blocks
+from hydrascope.runs.batches import keeping_shared
+from hydrascope.runs.plan import planned
+from hydrascope.runs.sweep import run, sweep
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

@@ -10,13 +10,14 @@ from plain import TEXTS, loaded
 from torch import nn
 
 import hydrascope as hs
-from hydrascope import check, fingerprint
-from hydrascope.components import Run
-from hydrascope.errors import HydrascopeError
-from hydrascope.explore.question import Question
-from hydrascope.explore.session import Session
-from hydrascope.explore.watch import Watch
-from hydrascope.model import LanguageModel
+from hydrascope.components.component import Run
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.question import Question
+from hydrascope.explorer.session import Session
+from hydrascope.loading import self_check
+from hydrascope.models import fingerprint
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -100,7 +101,7 @@ def test_hooks_alone_change_no_hash(model: LanguageModel) -> None:
 
 
 def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "require", lambda model: pytest.fail("nothing was changed"))
+    monkeypatch.setattr(self_check, "require", lambda model: pytest.fail("nothing was changed"))
     for ablation in (hs.Zero(), hs.Resample(1)):
         hs.sweep(model, TEXTS, ablation, ablate="attn")
     handle = model.final_norm.register_forward_hook(lambda *_: None)

@@ -7,17 +7,17 @@ import torch
 from tiny import CONFIGS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hydrascope import check
-from hydrascope.anatomy import Anatomy, anatomy_of, declare
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.components.component import Component
+from hydrascope.loading import self_check
+from hydrascope.models.architectures import Anatomy, anatomy_of, declare
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_every_architecture_passes(case, dtype):
-    found = check.check(tiny(case, dtype))
+    found = self_check.check(tiny(case, dtype))
     for identity in found:
         assert identity.passed, identity
     assert len({identity.name for identity in found}) == len(found) >= 9
@@ -25,13 +25,13 @@ def test_every_architecture_passes(case, dtype):
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_neox"])
 def test_bfloat16_passes(case):
-    check.require(tiny(case, torch.bfloat16))
+    self_check.require(tiny(case, torch.bfloat16))
 
 
 def test_the_reference_engine_s_models_are_checked_without_the_wavefront():
-    names = {identity.name for identity in check.check(tiny("bloom"))}
+    names = {identity.name for identity in self_check.check(tiny("bloom"))}
     assert not any("wavefront" in name for name in names)
-    assert any("wavefront" in identity.name for identity in check.check(tiny("gpt2")))
+    assert any("wavefront" in identity.name for identity in self_check.check(tiny("gpt2")))
 
 
 UNITS = "heads and neurons sum to their layers"
@@ -72,7 +72,7 @@ UNITS = "heads and neurons sum to their layers"
 def test_wrong_anatomies_are_refused(case, mistake, refused_for):
     right = tiny(case)
     with pytest.raises(HydrascopeError, match=refused_for) as error:
-        check.require(LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case))
+        self_check.require(LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case))
     assert "\n" not in str(error.value)
 
 
@@ -82,7 +82,7 @@ def test_the_number_of_heads_is_the_configuration_s_word():
     right.hf.config.num_attention_heads = 2
     wrong = LanguageModel(right.hf, name="two heads")
     assert len(wrong.units(wrong.components[0])) == 2
-    check.require(wrong)
+    self_check.require(wrong)
 
 
 FOLLOWS = "an MLP reads what attention of its block writes"
@@ -105,7 +105,7 @@ def deep(case, pruned, kind="attn", layers=5, parallel=False):
 
 
 def found(model):
-    return {identity.name: identity.passed for identity in check.check(model)}
+    return {identity.name: identity.passed for identity in self_check.check(model)}
 
 
 @pytest.mark.parametrize("kind", ["attn", "mlp"])
@@ -130,9 +130,9 @@ def test_a_mistake_is_found_in_the_blocks_that_are_not_pruned():
     """Of many blocks three are checked; where these are pruned, one more that isn't."""
     right = deep("gpt_neox", [0, 2, 4], parallel=True)
     wrong = LanguageModel(right.hf, anatomy=replace(right.anatomy, parallel=lambda config: False), name="wrong")
-    check.require(right)
+    self_check.require(right)
     with pytest.raises(HydrascopeError, match=FOLLOWS):
-        check.require(wrong)
+        self_check.require(wrong)
 
 
 def test_a_broken_model_is_refused():
@@ -140,12 +140,12 @@ def test_a_broken_model_is_refused():
     with torch.no_grad():
         model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
     with pytest.raises(HydrascopeError, match=r"llama fails the self-check: .* does not hold \(off by nan"):
-        check.require(model)
+        self_check.require(model)
 
 
 def test_a_nan_passes_no_identity():
-    assert not check.Identity("x", float("nan"), 1.0).passed
-    assert check.Identity("x", 1.0, 1.0).passed
+    assert not self_check.Identity("x", float("nan"), 1.0).passed
+    assert self_check.Identity("x", 1.0, 1.0).passed
 
 
 def test_unknown_architecture_says_how_to_declare_it():

@@ -9,10 +9,10 @@ from plain import Plain, Reader, loaded
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.circuits import SHARES
-from hydrascope.errors import HydrascopeError
+from hydrascope.analyses.faithfulness import SHARES
 from hydrascope.measures import Bootstrap
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
 ORDER = ["head.1.2", "mlp.0", "attn.2", "attn.0"]

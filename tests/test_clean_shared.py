@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope.clean_shared import in_either, in_file, in_memory
-from hydrascope.engines.kernels import fastest_routines
-from hydrascope.engines.request import sites_read
-from hydrascope.engines.shared import Shared, shared
+from hydrascope.engines.clean.prefix import Shared, shared
+from hydrascope.engines.clean.prefix_store import in_either, in_file, in_memory
+from hydrascope.engines.interface import sites_read
+from hydrascope.engines.kernels.patching import fastest_routines
 
 torch.set_num_threads(1)
 

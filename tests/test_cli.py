@@ -14,26 +14,18 @@ import xarray as xr
 from command import Run
 from stored import change_attributes
 
-from hydrascope import (
-    Counterfactual,
-    LogitDifference,
-    Noise,
-    anatomy,
-    figures,
-    load_model,
-    load_prompts,
-    open_results,
-    sweep,
-    zoo,
-)
-from hydrascope.anatomy import Anatomy
-from hydrascope.figures import motifs
+from hydrascope import Counterfactual, LogitDifference, Noise, load_model, load_prompts, open_results, sweep
+from hydrascope.causal.figures import motifs
+from hydrascope.models import architectures
+from hydrascope.models.architectures import Anatomy
+from hydrascope.reports import figures
+from hydrascope.utils import assets
 
 torch.set_num_threads(1)
 
 
 def test_help_and_version_answer_without_pytorch() -> None:
-    code = "import sys; from hydrascope.cli import main; sys.argv[1:] = ['--help']\ntry: main()\n"
+    code = "import sys; from hydrascope.cli.app import main; sys.argv[1:] = ['--help']\ntry: main()\n"
     code += "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.endswith("0 False\n")
@@ -212,7 +204,7 @@ def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None
 def test_check_lists_what_holds_and_what_fails(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(anatomy._ANATOMIES, "llama", Anatomy(norm_kind="layer"))
+    monkeypatch.setitem(architectures._ANATOMIES, "llama", Anatomy(norm_kind="layer"))
     code, out, err = hydrascope("check", folder / "model")
     assert code == 2
     assert "holds" in out
@@ -225,9 +217,9 @@ def test_demo_runs_draws_and_tells(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "many.txt").write_text("\n".join(f"{letter} cat" for letter in "abcdefghijklmnopqrst"))
-    monkeypatch.setattr(zoo, "MODELS", ("built-in", "built-in-dropout"))
-    monkeypatch.setattr(zoo, "model_path", lambda name: folder / "model" if name in zoo.MODELS else None)
-    monkeypatch.setattr(zoo, "prompt_path", lambda name: tmp_path / "many.txt")
+    monkeypatch.setattr(assets, "MODELS", ("built-in", "built-in-dropout"))
+    monkeypatch.setattr(assets, "model_path", lambda name: folder / "model" if name in assets.MODELS else None)
+    monkeypatch.setattr(assets, "prompt_path", lambda name: tmp_path / "many.txt")
     monkeypatch.setattr(figures, "draw_all", lambda results, out, *choices: figures.Drawn(out, (out,), ()))
     for again in ((), (), ("--overwrite",)):
         code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
@@ -235,9 +227,9 @@ def test_demo_runs_draws_and_tells(
         assert out.count("18 prompts measured") == 2
         assert f"1 files in {tmp_path / 'demo' / 'figures'}" in out
         # A sentence a model, then the picture and where to look further.
-        assert all(f"\n{name}: " in out for name in zoo.MODELS)
+        assert all(f"\n{name}: " in out for name in assets.MODELS)
         assert (tmp_path / "demo" / "figures" / "comparison.png").exists()
-    for name in zoo.MODELS:
+    for name in assets.MODELS:
         results = open_results(tmp_path / "demo" / f"{name}.zarr")
         assert (results.sizes["prompt"], results.attrs["ablation"]) == (18, "zero")
         assert list(map(str, results["readout"].values)) == ["logit", "placebo.0", "placebo.1"]

@@ -10,12 +10,12 @@ from command import Run
 from tiny import shared
 
 import hydrascope as hs
-from hydrascope.circuits import growing
-from hydrascope.errors import HydrascopeError
-from hydrascope.figures import figure_circuit, figure_paths
+from hydrascope.analyses.faithfulness import growing
 from hydrascope.measures import Bootstrap
-from hydrascope.summary import steps, ways
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.reports.figures import figure_circuit, figure_paths
+from hydrascope.reports.summary import steps, ways
+from hydrascope.utils.errors import HydrascopeError
 
 COMMON = ("phantom", "--prompts", "phantom", "--limit", "30", "--ablation", "zero")
 BACKUPS = ("head.4.1", "mlp.3", "mlp.5")

@@ -10,11 +10,9 @@ import torch
 from command import Run
 from safetensors.torch import load_file, save_file
 
-from hydrascope import (
-    __main__,
-    cli,
-    runs,
-)
+from hydrascope import __main__
+from hydrascope.cli import app
+from hydrascope.runs import sweep
 
 torch.set_num_threads(1)
 
@@ -171,7 +169,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "run", interrupted)
+        patch.setattr(sweep, "run", interrupted)
         code, _, err = hydrascope(*command)
     assert code == 2
     assert err.splitlines()[-1].endswith("go on with --resume")
@@ -185,7 +183,7 @@ def test_an_interrupted_overwrite_says_that_the_old_result_stands(
         raise KeyboardInterrupt
 
     shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
-    monkeypatch.setattr(runs, "run", interrupted)
+    monkeypatch.setattr(sweep, "run", interrupted)
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     code, _, err = hydrascope(*command, "--overwrite")
     assert (code, err.splitlines()[-1]) == (2, f"hydrascope: interrupted: {tmp_path / 'r.zarr'} is as it was")
@@ -207,7 +205,7 @@ def test_an_early_interruption_is_said(
         monkeypatch.setattr("hydrascope.load_prompts", interrupted, raising=False)
         code, _, err = hydrascope("run", "built-in", "--prompts", "demo", "--out", tmp_path / "r.zarr")
     else:
-        monkeypatch.setattr(cli, "main", interrupted)
+        monkeypatch.setattr(app, "main", interrupted)
         with pytest.raises(SystemExit) as end:
             __main__.main()
         code, err = end.value.code, capsys.readouterr().err

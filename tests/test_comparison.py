@@ -10,12 +10,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import hydrascope as hs
-from hydrascope.cli import app
-from hydrascope.comparison import compare
-from hydrascope.errors import HydrascopeError
-from hydrascope.figures.comparison import figure_comparison
+from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap, choosable, held_out, most_restored
-from hydrascope.summary.terminal import side_by_side
+from hydrascope.reports.figures.comparison import figure_comparison
+from hydrascope.reports.summary.comparison import compare
+from hydrascope.reports.summary.terminal import side_by_side
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=200)
 

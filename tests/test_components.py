@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import shared
 
-from hydrascope.components import Component, Run, downstream, selected, selected_runs
-from hydrascope.errors import HydrascopeError
+from hydrascope.components.component import Component, Run, downstream, selected, selected_runs
+from hydrascope.utils.errors import HydrascopeError
 
 layers = st.builds(Component, st.integers(0, 99), st.sampled_from(["attn", "mlp"]))
 units = st.builds(Component, st.integers(0, 99), st.sampled_from(["head", "neuron"]), st.integers(0, 9999))

@@ -11,13 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import hydrascope as hs
-from hydrascope import blocks, memory
-from hydrascope.costs import cost_of, operations, request
-from hydrascope.engines.shared import Shared
-from hydrascope.errors import HydrascopeError
-from hydrascope.experiments import Mediation
-from hydrascope.memory import Batch
-from hydrascope.plan import Plan, planned
+from hydrascope.components.experiments import Mediation
+from hydrascope.engines.clean.prefix import Shared
+from hydrascope.models import memory
+from hydrascope.models.memory import Batch
+from hydrascope.runs import batches
+from hydrascope.runs.cost import cost_of, operations, request
+from hydrascope.runs.plan import Plan, planned
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -72,7 +73,7 @@ def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest
     def keep(shared: Shared, seconds: float) -> None:
         kept.append(shared.nbytes)
 
-    monkeypatch.setattr(blocks, "keeping_shared", lambda *_: keep)
+    monkeypatch.setattr(batches, "keeping_shared", lambda *_: keep)
     model = loaded("gpt2", torch.float32)
     plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))

@@ -2,8 +2,8 @@
 
 import doctest
 
-from hydrascope import counted
+from hydrascope.utils import text
 
 
 def test_the_noun_follows_its_number():
-    assert doctest.testmod(counted) == (0, 3)
+    assert doctest.testmod(text) == (0, 3)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hydrascope import counterfact
-from hydrascope.errors import HydrascopeError
-from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import Prompt, PromptSet
+from hydrascope.prompts import counterfact
+from hydrascope.prompts.load import load_prompts
+from hydrascope.prompts.prompt import Prompt, PromptSet
+from hydrascope.utils.errors import HydrascopeError
 
 FACTS = json.dumps([{"prompt": "The tower is in", "attribute": "Paris"}]).encode()
 

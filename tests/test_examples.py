@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import hydrascope as hs
-from hydrascope import zoo
+from hydrascope.utils import assets
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "ten_lines.py"
@@ -18,7 +18,7 @@ def test_the_readme_shows_the_example():
 
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
-    folder = zoo.model_path("built-in")
+    folder = assets.model_path("built-in")
     if folder is None or not folder.exists():
         pytest.skip("the built-in model is not here")
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 import hydrascope as hs
-from hydrascope.cli import app
-from hydrascope.errors import HydrascopeError
+from hydrascope.cli.app import app
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from scipy import stats
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.fair_importance import antithetic, credited, passed, standard_error
-from hydrascope.zoo import phantom
+from hydrascope.analyses.shapley import antithetic, credited, passed, standard_error
+from hydrascope.models import phantom
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
 EIGHT = ("attn.0", "mlp.0", "head.1.0", "head.1.2", "mlp.1", "head.2.1", "head.2.3", "neuron.2.7")

@@ -17,12 +17,12 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 import hydrascope as hs
-from hydrascope import fingerprint
-from hydrascope.errors import HydrascopeError
-from hydrascope.loading import read_model
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt
-from hydrascope.runs import run
+from hydrascope.loading.load import read_model
+from hydrascope.models import fingerprint
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.runs.sweep import run
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

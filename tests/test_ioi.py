@@ -12,17 +12,14 @@ from tiny import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hydrascope import ioi, zoo
-from hydrascope.answers import answer_tokens, foil_tokens
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import (
-    counterfactual_tokens,
-    require_same_length,
-    tokenize,
-)
-from hydrascope.subjects import subject_span
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts import ioi
+from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.load import load_prompts
+from hydrascope.prompts.prompt import counterfactual_tokens, require_same_length, tokenize
+from hydrascope.prompts.subjects import subject_span
+from hydrascope.utils import assets
+from hydrascope.utils.errors import HydrascopeError
 
 
 def names_in(text: str) -> list[str]:
@@ -80,7 +77,7 @@ def test_the_set_is_the_same_every_time() -> None:
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     """Models whose tokenizers have one token for all of the names, for some."""
     if request.param == "built-in":
-        return speaking(AutoTokenizer.from_pretrained(zoo.model_path("built-in")))
+        return speaking(AutoTokenizer.from_pretrained(assets.model_path("built-in")))
     learnt = ioi.NAMES if request.param == "all names" else ioi.NAMES[:30]
     return speaking(byte_level([f" {name}" for name in learnt] * 3 + [*ioi.TEMPLATES], 4000))
 

@@ -10,8 +10,8 @@ from tiny import save_tiny, tiny
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.loading import load_model, read_model
+from hydrascope.loading.load import load_model, read_model
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from tiny import tiny
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.errors import HydrascopeError
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])

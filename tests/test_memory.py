@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope import memory
-from hydrascope.errors import HydrascopeError
-from hydrascope.memory import (
+from hydrascope.models import memory
+from hydrascope.models.memory import (
     CPU_BYTES,
     LARGEST_BATCH,
     Batch,
@@ -23,6 +22,7 @@ from hydrascope.memory import (
     row_bytes,
     within_memory,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 MODEL = tiny("llama", torch.float32)
 LOAD = Load(length=10, suffix=1, runs=6, patches=15, reads=6)
@@ -96,7 +96,7 @@ def test_halved_until_it_fits(prompts: int, runs: int, fits: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         # It takes its time where many tests' objects are about.
-        patch.setattr("hydrascope.memory.gc.collect", lambda: 0)
+        patch.setattr("hydrascope.models.memory.gc.collect", lambda: 0)
         result, found = within_memory(measure, Batch(prompts, runs))
     assert result == found == tried[-1]
     assert found.prompts * found.runs <= fits

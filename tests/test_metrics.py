@@ -8,13 +8,12 @@ from asked import request
 from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
-from hydrascope import metrics
-from hydrascope.components import Component
-from hydrascope.engines import ENGINES, choose
-from hydrascope.engines.hooks import hooked, on_output
-from hydrascope.errors import HydrascopeError
-from hydrascope.metrics import METRICS, UNITS, Metric, chosen, evaluated, logits_of
-from hydrascope.model import LanguageModel
+from hydrascope.components.component import Component
+from hydrascope.engines import ENGINES, choose, metrics
+from hydrascope.engines.metrics import METRICS, UNITS, Metric, chosen, evaluated, logits_of
+from hydrascope.models.hooks import hooked, on_output
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 #: LayerNorm, RMSNorm, a soft-cap, logit multipliers, an unembedding with a bias.
 CASES = ["gpt2", "llama", "gemma2", "granite", "cohere", "phi"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import CONFIGS, shared, tiny, tiny_tokenizer
 
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel, padded, wider
+from hydrascope.components.component import Component
+from hydrascope.models.language_model import LanguageModel, padded, wider
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope import motifs
-from hydrascope.causal import Effects, compensatory_effect, contribution, effects
+from hydrascope.causal import Effects, compensatory_effect, contribution, effects, motifs
 
 contexts = st.integers(1, 50).map(lambda n: {"u": n / 8})
 

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.loading import load_model
+from hydrascope.loading.load import load_model
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

@@ -19,13 +19,15 @@ from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, save_tiny, tiny
 
 import hydrascope as hs
-from hydrascope import attribution, fingerprint, plan
+from hydrascope.analyses import attribution
 from hydrascope.engines import ENGINES, Engine, Readings, wavefront
-from hydrascope.engines.kernels import products
-from hydrascope.errors import HydrascopeError
-from hydrascope.loading import load_model, read_model
-from hydrascope.model import LanguageModel
-from hydrascope.store import read_attributes
+from hydrascope.engines.kernels.patching import products
+from hydrascope.loading.load import load_model, read_model
+from hydrascope.models import fingerprint
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.storage.reader import read_attributes
+from hydrascope.utils.errors import HydrascopeError
 
 RUNS = ["attn.0", "mlp.1", "head.1.2", "attn.0|mlp.1", "attn.0+mlp.2"]
 PROMPTS = ["ab cd", "ef", "gh, ij"]

@@ -19,10 +19,10 @@ import torch
 from command import Run
 from faults.processes import TEXTS, Process, identical, measured_slowly
 
-from hydrascope import on_ray
-from hydrascope.errors import HydrascopeError
-from hydrascope.on_ray import Share, measured_by_workers
-from hydrascope.precision import precision
+from hydrascope.runs import ray_backend
+from hydrascope.runs.ray_backend import Share, measured_by_workers
+from hydrascope.runs.rounding import precision
+from hydrascope.utils.errors import HydrascopeError
 
 if find_spec("ray") is None:
     pytest.skip("needs Ray", allow_module_level=True)
@@ -43,7 +43,7 @@ def _token() -> Iterator[None]:
 def _as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tests can be imported, and leave nothing out."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr("hydrascope.starts.precision", precision)
+    monkeypatch.setattr("hydrascope.runs.start.precision", precision)
 
 
 def work(out: Path, marks: Path, told: Path) -> None:
@@ -110,7 +110,7 @@ def cluster() -> Iterator[str]:
     address = f"127.0.0.1:{port}"
     for _ in range(300):
         with suppress(HydrascopeError):
-            on_ray._require_answer(address)
+            ray_backend._require_answer(address)
             break
         time.sleep(0.2)
     yield address
@@ -121,17 +121,17 @@ def cluster() -> Iterator[str]:
 def test_without_its_token_a_cluster_takes_no_work(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
     with pytest.raises(HydrascopeError, match=f"{cluster} is no Ray that takes work from here .*token is missing or"):
-        on_ray._require_answer(cluster)
+        ray_backend._require_answer(cluster)
 
 
 def test_what_answers_and_is_no_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "_ANSWER", 0.1)
+    monkeypatch.setattr(ray_backend, "_ANSWER", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(HydrascopeError, match=f"no Ray answers at {address}, though something does"):
-            on_ray._require_answer(address)
+            ray_backend._require_answer(address)
 
 
 def test_the_command_line(hydrascope: Run, folder: Path, tmp_path: Path, cluster: str) -> None:
@@ -179,7 +179,7 @@ def test_mistakes_are_one_line(hydrascope: Run, tmp_path: Path, options: tuple[s
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(HydrascopeError, match=r"workers under Ray need Ray: pip install 'hydrascope\[ray\]'"):
-        on_ray._ray()
+        ray_backend._ray()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import pytest
 import torch
 from plain import TEXTS, loaded, plain_run
 
-from hydrascope import fingerprint
-from hydrascope.ablation import Counterfactual, Noise, Resample, Zero
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt, PromptSet
-from hydrascope.readouts import Logit, LogitDifference
-from hydrascope.runs import run, sweep
-from hydrascope.variables import MEASURED
+from hydrascope.ablations.ablation import Counterfactual, Noise, Resample, Zero
+from hydrascope.components.component import Component
+from hydrascope.engines.readouts import Logit, LogitDifference
+from hydrascope.models import fingerprint
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import Prompt, PromptSet
+from hydrascope.runs.sweep import run, sweep
+from hydrascope.storage.schema import MEASURED
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -104,7 +104,7 @@ def test_patches_are_kept_where_they_are_asked_for(
     assert kept() == (keep != "means")
     for unit in ({"ablate": "head.0.0"}, {"read": "head.0.0"}):
         assert kept(**unit) == (keep == "patches")
-    monkeypatch.setattr("hydrascope.plan.KEEP_BYTES", len(TEXTS) * 6 * 6 * 8 - 1)
+    monkeypatch.setattr("hydrascope.runs.plan.KEEP_BYTES", len(TEXTS) * 6 * 6 * 8 - 1)
     assert kept() == (keep == "patches")
 
 

@@ -8,9 +8,9 @@ import torch
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.engines.hooks import on_site
-from hydrascope.errors import HydrascopeError
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.models.hooks import on_site
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11, 12]]
 

@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 from stored import create, stored
 
-from hydrascope import places
-from hydrascope.errors import HydrascopeError
-from hydrascope.places import place, recover, require_ours, require_room
-from hydrascope.store import open_results, read_attributes
+from hydrascope.storage import staging
+from hydrascope.storage.reader import open_results, read_attributes
+from hydrascope.storage.staging import place, recover, require_ours, require_room
+from hydrascope.utils.errors import HydrascopeError
 
 
 def test_home_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +118,10 @@ def test_what_is_not_surely_of_a_killed_run_stays(tmp_path: Path, monkeypatch: p
     stored(tmp_path / "r.zarr")
     recover(tmp_path / "r.zarr")
     (room / "of").write_text("r.zarr")
-    with places.lock(room, "of"):
+    with staging.lock(room, "of"):
         recover(tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
-        patch.setattr(places, "fcntl", None)
+        patch.setattr(staging, "fcntl", None)
         recover(tmp_path / "r.zarr")
     create(tmp_path / "r.zarr", overwrite=True)
     assert len(list(tmp_path.rglob("precious"))) == 3

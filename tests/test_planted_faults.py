@@ -12,13 +12,15 @@ from torch import Tensor
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 import hydrascope as hs
-from hydrascope import check, starts
-from hydrascope.batch_check import BatchCheck
-from hydrascope.engines import attention, record
-from hydrascope.model import LanguageModel
-from hydrascope.projection import Projection
-from hydrascope.readouts import final_scale
-from hydrascope.summary import summarise
+from hydrascope.engines import attention
+from hydrascope.engines.readouts import final_scale
+from hydrascope.engines.wavefront import recorder
+from hydrascope.loading import self_check
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.projection import Projection
+from hydrascope.reports.summary import summarise
+from hydrascope.runs import start
+from hydrascope.runs.batch_check import BatchCheck
 
 torch.set_num_threads(1)
 
@@ -33,7 +35,7 @@ def longrope(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     model = roped("llama", "longrope")
     model.hf.to(torch.float32)
     model.tokenizer = tiny_tokenizer()
-    check.require(model)
+    self_check.require(model)
     return model
 
 
@@ -52,7 +54,7 @@ def test_what_shows_only_at_the_end_is_stored_and_said(
     longrope: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a GPU or another program changes something while hours are spent."""
-    monkeypatch.setattr(starts, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
+    monkeypatch.setattr(start, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
     said: list[str] = []
     out = hs.run(longrope, PROMPTS, hs.Zero(), out=tmp_path / "r.zarr", say=said.append)
     assert [line for line in said if "depend on the prompts that it is measured with" in line]
@@ -73,17 +75,17 @@ def test_a_window_that_is_wrong_where_no_short_prompt_shows_it(monkeypatch: pyte
     model.hf.config.sliding_window = LIMIT
     hs.sweep(model, PROMPTS, hs.Zero())
     monkeypatch.setattr(attention, "sdpa_mask", lambda **arguments: everything(**arguments))
-    check.require(model)
+    self_check.require(model)
     with pytest.raises(hs.HydrascopeError, match=r"prompt 2 .* from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())
 
 
 def test_a_soft_cap_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("gemma2", torch.float64)
-    check.require(model)
+    self_check.require(model)
     monkeypatch.setattr(attention, "capped", lambda scores, softcap: scores)
     with pytest.raises(hs.HydrascopeError, match="the wavefront gives what plain forward passes give"):
-        check.require(model)
+        self_check.require(model)
 
 
 def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +95,10 @@ def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None
         return written(self, values, unit) + (self.module.bias if unit == 0 else 0)
 
     model = tiny("llama-bias")
-    check.require(model)
+    self_check.require(model)
     monkeypatch.setattr(Projection, "written", with_bias)
     with pytest.raises(hs.HydrascopeError, match="heads and neurons sum to their layers"):
-        check.require(model)
+        self_check.require(model)
 
 
 def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +108,13 @@ def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.cat([scale[:, :1], scale[:, 1:].roll(1, 1)], 1) if residual.ndim == 3 else scale
 
     model = tiny("llama")
-    check.require(model)
-    monkeypatch.setattr(record, "final_scale", rolled)
+    self_check.require(model)
+    monkeypatch.setattr(recorder, "final_scale", rolled)
     with pytest.raises(hs.HydrascopeError, match="does not hold"):
-        check.require(model)
+        self_check.require(model)
     with pytest.raises(hs.HydrascopeError, match=r"do not balance|from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())
     # It may balance, as both sides are read at the same wrong scale.
-    monkeypatch.setattr(starts, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
+    monkeypatch.setattr(start, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
     with pytest.warns(UserWarning, match="from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny, tiny_tokenizer
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.positions import Places, places, written
-from hydrascope.prompts import Prompt
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.positions import Places, places, written
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.utils.errors import HydrascopeError
 
 #: Of single characters, so that a position is a place in the text; the tokenizer sets nothing before it.
 MODEL = tiny("llama")

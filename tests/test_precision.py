@@ -11,11 +11,12 @@ import xarray as xr
 from plain import TEXTS, exactly_normed, loaded, plain_run
 
 import hydrascope as hs
-from hydrascope import float64, starts
-from hydrascope.float64 import Throughout, copied
 from hydrascope.measures import Bootstrap
-from hydrascope.model import LanguageModel
-from hydrascope.summary import summarise
+from hydrascope.models import float64
+from hydrascope.models.float64 import Throughout, copied
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.reports.summary import summarise
+from hydrascope.runs import start
 
 torch.set_num_threads(1)
 
@@ -63,7 +64,7 @@ def test_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in given.hf.state_dict().items():
         assert value.dtype == before[name].dtype
         assert torch.equal(value, before[name])
-    monkeypatch.setattr(starts, "precision", lambda plan, clean: {})
+    monkeypatch.setattr(start, "precision", lambda plan, clean: {})
     without = hs.sweep(given, TEXTS, hs.Zero())
     with_estimate.attrs.pop("precision")
     for name in ("batch_difference", "batch_tolerance"):

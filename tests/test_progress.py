@@ -2,7 +2,7 @@
 
 import pytest
 
-from hydrascope import progress
+from hydrascope.utils import progress
 
 
 def test_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

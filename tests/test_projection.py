@@ -5,10 +5,10 @@ import torch
 from asked import is_dense
 from tiny import CONFIGS, shared, tolerance
 
-from hydrascope.components import Component
-from hydrascope.engines.clean import clean_run
-from hydrascope.errors import HydrascopeError
-from hydrascope.projection import weight_of
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.models.projection import weight_of
+from hydrascope.utils.errors import HydrascopeError
 
 #: A linear layer stored `[out, in]` and one stored `[in, out]`, and norms after the layer, with an offset and a bias.
 CASES = ["gpt2", "llama", "gemma2", "olmo2-bias", "opt", "deepseek_v3"]

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 import hydrascope as hs
-from hydrascope.answers import answer_tokens, foil_tokens
-from hydrascope.model import LanguageModel
-from hydrascope.prepared import prepare
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.prepare import prepare
 
 torch.set_num_threads(1)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import Prompt
+from hydrascope.prompts.load import load_prompts
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.utils.errors import HydrascopeError
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -6,9 +6,9 @@ from speaking import byte_level, speaking
 from transformers import AutoTokenizer
 
 import hydrascope as hs
-from hydrascope import zoo
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils import assets
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = (
     hs.Prompt("The capital of Niger is", subject="Niger"),
@@ -23,7 +23,7 @@ PLACES = {"last": [-1], -2: [-2], "0,-1": [0, -1]}
 @pytest.fixture(scope="module", params=["built-in", "byte-level"])
 def model(request):
     if request.param == "built-in":
-        return speaking(AutoTokenizer.from_pretrained(zoo.model_path("built-in")))
+        return speaking(AutoTokenizer.from_pretrained(assets.model_path("built-in")))
     return speaking(byte_level(["The capital of Niger is Niamey"] * 20, trimmed=False))
 
 

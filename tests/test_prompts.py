@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaking import byte_level, speaking
 
-from hydrascope.answers import answer_tokens, foil_tokens
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import (
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.prompt import (
     Prompt,
     PromptSet,
     called,
@@ -19,6 +18,7 @@ from hydrascope.prompts import (
     texts,
     tokenize,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.fixture(scope="module")

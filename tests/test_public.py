@@ -24,5 +24,5 @@ def test_no_other_name():
 
 
 def test_importing_is_quick():
-    code = "import sys, hydrascope.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, hydrascope.cli.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.readouts import FINAL, Direction, Logit, LogitDifference, Placebo, Readouts, Tokens, final_scale
+from hydrascope.components.component import Component
+from hydrascope.engines.readouts import FINAL, Direction, Logit, LogitDifference, Placebo, Readouts, Tokens, final_scale
+from hydrascope.utils.errors import HydrascopeError
 
 TOKENS = Tokens([3, 17, 60], [5, 6, 7], [8, 9, 10])
 

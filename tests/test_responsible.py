@@ -9,9 +9,9 @@ from plain import Plain, loaded
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.responsible import contingencies
-from hydrascope.zoo import phantom
+from hydrascope.analyses.responsibility import contingencies
+from hydrascope.models import phantom
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16], [20, 21]]
 PARTS = ["attn.0", "mlp.0", "head.1.0", "head.1.2", "mlp.2"]

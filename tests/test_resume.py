@@ -19,14 +19,15 @@ from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
 
 import hydrascope
-from hydrascope import places, plan
-from hydrascope.ablation import Mean, Noise, Resample, Zero
+from hydrascope.ablations.ablation import Mean, Noise, Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Direction, Logit
-from hydrascope.runs import run
-from hydrascope.store import open_results, read_attributes
+from hydrascope.engines.readouts import Direction, Logit
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.runs.sweep import run
+from hydrascope.storage import staging
+from hydrascope.storage.reader import open_results, read_attributes
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -40,7 +41,7 @@ def model() -> LanguageModel:
 def patch() -> Iterator[pytest.MonkeyPatch]:
     """For what is measured once for all tests: as in each of them, rounding isn't looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hydrascope.starts.precision", lambda plan, clean: {})
+        patch.setattr("hydrascope.runs.start.precision", lambda plan, clean: {})
         yield patch
 
 
@@ -266,7 +267,7 @@ def test_an_overwrite_while_a_run_lives(
 
     monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
     if not locks:
-        monkeypatch.setattr(places, "fcntl", None)
+        monkeypatch.setattr(staging, "fcntl", None)
     with nullcontext() if locks else refused("this one ends"):
         run(model, TEXTS, **OPTIONS, out=out)
     assert open_results(out).attrs["ablation"] == ("resample" if locks else "zero")

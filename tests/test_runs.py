@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import LONGER, TEXTS, Plain, Reader, exactly_normed, loaded, plain_run, quantities, sigma, stage
 
-from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
-from hydrascope.components import Component, Run
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt
-from hydrascope.readouts import Direction, Logit, Placebo
-from hydrascope.runs import run, sweep
-from hydrascope.store import open_results
-from hydrascope.variables import MEASURED
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.components.component import Component, Run
+from hydrascope.engines.readouts import Direction, Logit, Placebo
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.runs.sweep import run, sweep
+from hydrascope.storage.reader import open_results
+from hydrascope.storage.schema import MEASURED
 
 torch.set_num_threads(1)
 
@@ -213,7 +213,7 @@ def test_batches_and_engines_change_nothing(case: str, ablation: Ablation, monke
     close(sweep(model, TWINS, ablation, batch_size=2, engine="reference", **OPTIONS), results)
     with monkeypatch.context() as patch:
         # A run's own memory is too much for all runs of one prompt: they are made a few at a time.
-        patch.setattr("hydrascope.memory.CPU_BYTES", 1)
+        patch.setattr("hydrascope.models.memory.CPU_BYTES", 1)
         split = sweep(model, TWINS, ablation, **OPTIONS)
     assert (split.attrs["batch_size"], split.attrs["runs_at_once"]) == (1, 1)
     close(split, results)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from plain import TEXTS, Reader, exactly_normed, loaded, plain_run, sigma
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Readouts, Tokens
-from hydrascope.runs import sweep
+from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs.sweep import sweep
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

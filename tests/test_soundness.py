@@ -11,14 +11,14 @@ import torch
 import xarray as xr
 from plain import TEXTS, loaded
 
-from hydrascope import plan
-from hydrascope.ablation import Resample, Zero
+from hydrascope.ablations.ablation import Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, reference, wavefront
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Direction, Logit
-from hydrascope.runs import run, sweep
-from hydrascope.store import open_results
+from hydrascope.engines.readouts import Direction, Logit
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.runs.sweep import run, sweep
+from hydrascope.storage.reader import open_results
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -134,7 +134,7 @@ def test_a_run_whose_balance_is_off_fails(
         return readings
 
     engine(monkeypatch, measure)
-    monkeypatch.setattr("hydrascope.plan.automatic_batch", lambda *arguments: plan.Batch(1, 1))
+    monkeypatch.setattr("hydrascope.runs.plan.automatic_batch", lambda *arguments: plan.Batch(1, 1))
     readout = "large" if name == "scale" else "logit"
     with pytest.raises(
         HydrascopeError,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from stored import LABELS, create, create_for, known, measured, stored, write
 from zarr.storage import LocalStore
 
-from hydrascope import store
-from hydrascope.errors import HydrascopeError
-from hydrascope.variables import KNOWN, MEASURED
+from hydrascope.storage import reader
+from hydrascope.storage.schema import KNOWN, MEASURED
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_what_is_written_is_read_again(
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "deep" / "results.zarr"
     expected = stored(path, prompts, patches, dtype, block)
-    read = store.open_results(path)
+    read = reader.open_results(path)
     xr.testing.assert_identical(read.load(), expected)
     assert {name: array.dtype for name, array in read.variables.items()} == {
         name: array.dtype for name, array in expected.variables.items()
@@ -64,7 +64,7 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
 
 def test_texts_are_strings_on_disk_and_python_s_own_in_memory(whole: Path) -> None:
     """Numpy's own can't be cast by `astype(str)`, and xarray can't find the label of the largest among them."""
-    opened, on_disk = store.open_results(whole), xr.open_zarr(whole)
+    opened, on_disk = reader.open_results(whole), xr.open_zarr(whole)
     texts = {name for name, each in on_disk.variables.items() if each.dtype == np.dtypes.StringDType()}
     assert texts == {name for name, each in opened.variables.items() if each.dtype == object}
     assert {"ablated", "text", "target_text", "token_text"} < texts
@@ -80,13 +80,13 @@ def test_no_texts_are_texts_too(tmp_path: Path) -> None:
     with create_for(path, everything, known(3).isel(nothing)) as writer:
         write(writer, everything)
     assert xr.open_zarr(path)["metric"].dtype == np.dtypes.StringDType()
-    opened = store.open_results(path)
+    opened = reader.open_results(path)
     assert opened["metric"].size == 0
     assert opened["metric"].dtype == opened["metric_units"].dtype == object
 
 
 def test_everything_says_what_it_is_in_which_unit(whole: Path) -> None:
-    for opened in (xr.open_zarr(whole), store.open_results(whole)):
+    for opened in (xr.open_zarr(whole), reader.open_results(whole)):
         assert set(opened.variables) == set(MEASURED) | set(KNOWN)
         for name, variable in opened.variables.items():
             assert variable.attrs.keys() == {"long_name", "units"}, name
@@ -99,7 +99,7 @@ def test_only_what_is_looked_at_is_read(tmp_path: Path) -> None:
     """A damaged chunk of one variable is named when that is read; the others are as they were."""
     expected = stored(tmp_path / "r.zarr")
     chunk(tmp_path / "r.zarr", "total").write_bytes(b"damaged")
-    opened = store.open_results(tmp_path / "r.zarr")
+    opened = reader.open_results(tmp_path / "r.zarr")
     for name in set(expected.variables) - {"total"}:
         xr.testing.assert_identical(opened[name].load(), expected[name])
     # A chunk is a block of prompts: those of the others can be read.
@@ -119,7 +119,7 @@ def test_reading_is_as_lazy_as_it_is_sparing(tmp_path: Path, monkeypatch: pytest
         return await get(self, key, *arguments, **options)
 
     monkeypatch.setattr(LocalStore, "get", noted)
-    opened = store.open_results(tmp_path / "r.zarr")
+    opened = reader.open_results(tmp_path / "r.zarr")
     assert not {key.split("/c/")[0] for key in read if "/c/" in key} & set(MEASURED)
     xr.testing.assert_identical(opened["unembed"].isel(prompt=4).load(), expected["unembed"].isel(prompt=4))
     assert [key for key in read if key.split("/")[0] in MEASURED and "/c/" in key] == ["unembed/c/0/1/0"]
@@ -140,19 +140,19 @@ def test_an_interrupted_run_gives_what_is_measured(tmp_path: Path) -> None:
     everything = measured(7, 2, "float32")
     with create(path) as writer:
         with pytest.raises(HydrascopeError, match=r"nothing of .* is measured yet"):
-            store.open_results(path)
+            reader.open_results(path)
         write(writer, everything, 0)
-    read = store.open_results(path)
+    read = reader.open_results(path)
     assert read.attrs["measured"] == read.sizes["prompt"] == 3
     found = read[list(MEASURED)].load()
     xr.testing.assert_equal(found.drop_vars(found.coords), everything.isel(prompt=slice(3)))
     # A block of which only a part was written doesn't count,
     shutil.copytree(path / "total/c/0/0", path / "total/c/0/1")
-    xr.testing.assert_identical(store.open_results(path), read)
+    xr.testing.assert_identical(reader.open_results(path), read)
     # and doesn't stand in for what is missing.
     shutil.rmtree(path / "total/c/0/0")
     with pytest.raises(HydrascopeError, match=r"is damaged, total cannot be read \(total/c/0/0/0/0 is missing\)"):
-        store.open_results(path)
+        reader.open_results(path)
 
 
 @pytest.mark.parametrize("name", ["unembed_ablated", "patch_prompt", "imbalance", "text", "downstream", "ablated"])
@@ -173,10 +173,10 @@ def test_damage_is_named(path: Path, name: str, damage: str) -> None:
     if damage in ("delete", "metadata") or name in KNOWN:
         # Known at once; what else is damaged in what is measured is found when it is looked at.
         with pytest.raises(HydrascopeError, match="is damaged"):
-            store.open_results(path)
+            reader.open_results(path)
     what = "missing" if damage == "delete" else "not what was written"
     with pytest.raises(HydrascopeError, match=f"is damaged, {name} cannot be read .{name}/.* is {what}") as caught:
-        store.open_results(path).load()
+        reader.open_results(path).load()
     assert "\n" not in str(caught.value)
 
 
@@ -196,7 +196,7 @@ def test_a_piece_in_the_place_of_another_is_named(path: Path, tmp_path: Path) ->
         shutil.copytree(path, damaged)
         shutil.copy(tmp_path / source, damaged / target)
         with pytest.raises(HydrascopeError, match=f"damaged.zarr is damaged.*{message}"):
-            store.open_results(damaged).load()
+            reader.open_results(damaged).load()
         shutil.rmtree(damaged)
 
 
@@ -205,7 +205,7 @@ def test_what_is_not_listed_is_not_read(tmp_path: Path) -> None:
     expected = stored(tmp_path / "r.zarr")
     (tmp_path / "r.zarr" / "notes.txt").write_text("mine")
     shutil.copytree(tmp_path / "r.zarr" / "total", tmp_path / "r.zarr" / "other")
-    xr.testing.assert_identical(store.open_results(tmp_path / "r.zarr").load(), expected)
+    xr.testing.assert_identical(reader.open_results(tmp_path / "r.zarr").load(), expected)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_changed_attributes_are_refused(path: Path, attributes: Any, message: st
     root = json.loads((path / "zarr.json").read_text())
     root["attributes"] = {**root["attributes"], **attributes} if attributes else attributes
     (path / "zarr.json").write_text(json.dumps(root))
-    for use in (store.open_results, store.read_attributes):
+    for use in (reader.open_results, reader.read_attributes):
         with pytest.raises(HydrascopeError, match=message) as caught:
             use(path)
         assert "\n" not in str(caught.value)
@@ -239,7 +239,7 @@ def test_a_broken_zarr_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.zarr").mkdir()
     (tmp_path / "r.zarr" / "zarr.json").write_bytes(content)
     with pytest.raises(HydrascopeError, match=r"is no hydrascope result, or its zarr\.json is damaged"):
-        store.open_results(tmp_path / "r.zarr")
+        reader.open_results(tmp_path / "r.zarr")
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "checksums/0/zarr.json", "total/c/0/0/0/0", "text/c/0"])
@@ -252,11 +252,11 @@ def test_a_pipe_is_not_waited_for_and_a_device_not_read(path: Path, name: str, w
     else:
         file.symlink_to("/dev/null")
     with pytest.raises(HydrascopeError, match="damaged"):
-        store.open_results(path)
+        reader.open_results(path)
 
 
 def test_what_is_no_longer_a_file_when_it_is_read(path: Path) -> None:
-    read = store.open_results(path)
+    read = reader.open_results(path)
     chunk = path / "total/c/0/0/0/0"
     chunk.unlink()
     chunk.symlink_to("/dev/zero")
@@ -270,19 +270,19 @@ def test_what_may_not_be_read_is_said_to_be(whole: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "read_bytes", closed)
     with pytest.raises(HydrascopeError, match=r"cannot read .*r\.zarr \(Permission denied\)"):
-        store.open_results(whole)
+        reader.open_results(whole)
 
 
 def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(HydrascopeError, match="there is no"):
-        store.open_results(tmp_path / "none.zarr")
+        reader.open_results(tmp_path / "none.zarr")
     (tmp_path / "file").write_text("precious")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "precious").write_text("precious")
     xr.Dataset({"a": 1}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
     for name in ("file", "folder", "other.zarr"):
         with pytest.raises(HydrascopeError, match="is no hydrascope result"):
-            store.open_results(tmp_path / name)
+            reader.open_results(tmp_path / name)
         with pytest.raises(HydrascopeError, match="exists"):
             create(tmp_path / name)
     assert (tmp_path / "folder" / "precious").read_text() == "precious"
@@ -299,7 +299,7 @@ def test_another_format_is_refused(path: Path, version: Any, message: str) -> No
     root = json.loads((path / "zarr.json").read_text())
     root["attributes"]["format"] = version
     (path / "zarr.json").write_text(json.dumps(root))
-    for use in (store.open_results, store.read_attributes):
+    for use in (reader.open_results, reader.read_attributes):
         with pytest.raises(HydrascopeError, match=message) as caught:
             use(path)
         assert "\n" not in str(caught.value)

@@ -9,11 +9,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from hydrascope import zoo
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt
-from hydrascope.subjects import subject_span
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.prompts.subjects import subject_span
+from hydrascope.utils import assets
+from hydrascope.utils.errors import HydrascopeError
 
 TEXTS = ["The capital of Niger is Niamey, not Lagos"] * 20
 
@@ -22,7 +22,7 @@ TEXTS = ["The capital of Niger is Niamey, not Lagos"] * 20
 BYTE_LEVEL = {
     "trimmed": byte_level(TEXTS),
     "with spaces": byte_level(TEXTS, trimmed=False),
-    "built-in": AutoTokenizer.from_pretrained(zoo.model_path("built-in")),
+    "built-in": AutoTokenizer.from_pretrained(assets.model_path("built-in")),
 }
 MODELS = {name: speaking(tokenizer) for name, tokenizer in BYTE_LEVEL.items()}
 

@@ -11,7 +11,6 @@ import synthetic
 import xarray as xr
 from rich.console import Console
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     Bootstrap,
     Sigma,
@@ -23,7 +22,7 @@ from hydrascope.measures import (
     regression,
     restoration,
 )
-from hydrascope.summary import (
+from hydrascope.reports.summary import (
     PRINTED,
     Finding,
     Interval,
@@ -39,6 +38,7 @@ from hydrascope.summary import (
     surely,
     written,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=40)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 RUNS = [*synthetic.labels(2), "head.0.1", "attn.0+mlp.1", "attn.1|mlp.1"]
 

@@ -22,14 +22,14 @@ from hydrascope.causal import (
     total_effect,
     value_in,
 )
-from hydrascope.components import Component, Run, downstream
+from hydrascope.causal.transformer import every_position_scm, final_position_scm, token_embeddings, with_scale
+from hydrascope.components.component import Component, Run, downstream
 from hydrascope.engines import ENGINES, Readings, Request
-from hydrascope.engines.clean import clean_run
-from hydrascope.engines.hooks import by_prompt, hooked, on_output
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Logit, Readouts, Tokens
-from hydrascope.transformer_scm import every_position_scm, final_position_scm, token_embeddings, with_scale
+from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.readouts import Logit, Readouts, Tokens
+from hydrascope.models.hooks import by_prompt, hooked, on_output
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 #: Sequential and parallel, LayerNorm and RMSNorm, with post-norms and without.
 VARIED = ["gpt2", "gpt_neox", "llama", "gemma2", "bloom", "opt"]

@@ -9,16 +9,10 @@ import synthetic
 import xarray as xr
 
 from hydrascope.measures import Bootstrap, choosable, held_out, most_restored, per_prompt
-from hydrascope.measures.choice import halves
-from hydrascope.summary import (
-    Interval,
-    Verdict,
-    clearest,
-    summarise,
-    written,
-)
-from hydrascope.summary.sentences import in_short, sentences
-from hydrascope.summary.warnings import warnings_of
+from hydrascope.measures.held_out_selection import halves
+from hydrascope.reports.summary import Interval, Verdict, clearest, summarise, written
+from hydrascope.reports.summary.caveats import warnings_of
+from hydrascope.reports.summary.verdict_text import in_short, sentences
 
 FEW = Bootstrap(resamples=40)
 

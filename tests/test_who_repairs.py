@@ -8,9 +8,10 @@ import sys
 import pytest
 
 import hydrascope as hs
-from hydrascope import cli, measures
-from hydrascope.figures import draw_all
-from hydrascope.summary import as_csv, as_markdown, summarise
+from hydrascope import measures
+from hydrascope.cli import app
+from hydrascope.reports.figures import draw_all
+from hydrascope.reports.summary import as_csv, as_markdown, summarise
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def measured(tmp_path_factory):
         before, sys.argv = sys.argv, ["hydrascope", *command, "--out", str(folder / f"{name}.zarr")]
         try:
             with pytest.raises(SystemExit) as end:
-                cli.main()
+                app.main()
         finally:
             sys.argv = before
         assert not end.value.code
@@ -90,7 +91,7 @@ def test_as_text_and_as_pictures(measured, tmp_path, capsys, monkeypatch):
     def summary(name: str, *options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["hydrascope", "summary", str(measured / f"{name}.zarr"), *options])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         assert not end.value.code
         return capsys.readouterr().out
 
@@ -111,7 +112,7 @@ def test_help_names_what_is_shared_and_what_is_not(capsys, monkeypatch):
     for command in ("run", "mediate", "interact"):
         monkeypatch.setattr(sys, "argv", ["hydrascope", command, "--help"])
         with pytest.raises(SystemExit):
-            cli.main()
+            app.main()
         shown[command] = capsys.readouterr().out
         assert all(option in shown[command] for option in ("--prompts", "--ablation", "--resume", "--batch-size"))
     assert "--read " in shown["run"]

@@ -11,16 +11,18 @@ import torch
 from faults.processes import OPTIONS, PROCESSES, TEXTS, Process, identical, speaking
 from tiny import tiny
 
-from hydrascope import blocks, starts, workers
-from hydrascope.ablation import Mean, Resample
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.places import recover
-from hydrascope.precision import precision
-from hydrascope.runs import run
-from hydrascope.store import open_results, read_attributes
-from hydrascope.workers import at_work
-from hydrascope.writing import Writer
+from hydrascope.ablations.ablation import Mean, Resample
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import batches
+from hydrascope.runs import start as starts
+from hydrascope.runs.rounding import precision
+from hydrascope.runs.sweep import run
+from hydrascope.storage import coordination
+from hydrascope.storage.coordination import at_work
+from hydrascope.storage.reader import open_results, read_attributes
+from hydrascope.storage.staging import recover
+from hydrascope.storage.writer import Writer
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 
@@ -33,7 +35,7 @@ def model() -> LanguageModel:
 @pytest.fixture(autouse=True)
 def _as_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no test leaves anything out."""
-    monkeypatch.setattr("hydrascope.starts.precision", precision)
+    monkeypatch.setattr("hydrascope.runs.start.precision", precision)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +112,10 @@ def test_the_second_reads_what_the_first_ran_clean(
     together: dict[str, Any] = {"ablation": ablation, "batch_size": 2, "out": tmp_path / "r.zarr", "join": True}
     with at_work(tmp_path / "r.zarr"):
         with monkeypatch.context() as patch:
-            patch.setattr("hydrascope.writing.Writer.write", interrupted)
+            patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **together)
-        monkeypatch.setattr(blocks, "clean_part", None)
+        monkeypatch.setattr(batches, "clean_part", None)
         run(model, TEXTS, **together)
     identical(tmp_path / "r.zarr", one)
 
@@ -123,14 +125,14 @@ def test_each_measures_first_what_it_ran_clean_itself(
 ) -> None:
     """What that needs of the clean runs it has kept; of others' it makes it again."""
     out, again, order = tmp_path / "r.zarr", [], []
-    shared, write = blocks.shared, Writer.write
+    shared, write = batches.shared, Writer.write
     with at_work(out) as others:
         with monkeypatch.context() as patch:
             patch.setattr(Writer, "write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **OPTIONS, out=out, join=True)
         (others.clean / "8.safetensors").unlink()
-        monkeypatch.setattr(blocks, "shared", lambda *given: again.append(given) or shared(*given))
+        monkeypatch.setattr(batches, "shared", lambda *given: again.append(given) or shared(*given))
         monkeypatch.setattr(
             Writer, "write", lambda self, start, *what: order.append(start) or write(self, start, *what)
         )
@@ -163,7 +165,7 @@ def test_what_is_written_and_not_counted_counts_with_how_it_was_measured(
 ) -> None:
     """As where a worker dies between the two."""
     with monkeypatch.context() as patch:
-        patch.setattr("hydrascope.writing.Writer.count", interrupted)
+        patch.setattr("hydrascope.storage.writer.Writer.count", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
@@ -209,7 +211,7 @@ def test_a_worker_of_another_version_is_refused(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
-    monkeypatch.setattr("hydrascope.__version__", "9.9")
+    monkeypatch.setattr("hydrascope.runs.plan.__version__", "9.9")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '9\.9'"):
         run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
 
@@ -234,7 +236,7 @@ def test_a_result_that_another_run_makes_meanwhile_is_left_alone(
 
     if others.get("overwrite"):
         with monkeypatch.context() as patch:
-            patch.setattr("hydrascope.writing.Writer.write", interrupted)
+            patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **OPTIONS, out=out)
     monkeypatch.setattr(starts, "clean_runs_by_workers", meanwhile)
@@ -251,7 +253,7 @@ def test_joining_and_overwriting_exclude_each_other(model: LanguageModel, tmp_pa
 
 
 def test_without_locks_nothing_is_shared(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "fcntl", None)
+    monkeypatch.setattr(coordination, "fcntl", None)
     with pytest.raises(HydrascopeError, match="workers share a result by locks on files, which this system has not"):
         run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
     assert not list(tmp_path.iterdir())

@@ -11,10 +11,11 @@ import pytest
 import xarray as xr
 from stored import create, expected, measured, stored, write
 
-from hydrascope import places, writing
-from hydrascope.errors import HydrascopeError
-from hydrascope.places import recover
-from hydrascope.store import open_results, read_attributes
+from hydrascope.storage import staging
+from hydrascope.storage import writer as writing
+from hydrascope.storage.reader import open_results, read_attributes
+from hydrascope.storage.staging import recover
+from hydrascope.utils.errors import HydrascopeError
 
 EVERYTHING = measured(7, 2, "float32")
 
@@ -113,7 +114,7 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
 
 def test_without_locks_the_later_run_wins_and_the_earlier_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on file systems that have none."""
-    monkeypatch.setattr(places, "fcntl", None)
+    monkeypatch.setattr(staging, "fcntl", None)
     path, others = tmp_path / "r.zarr", measured(7, 2, "float32", seed=1)
     first = create(path)
     write(first, EVERYTHING, 0)
@@ -126,7 +127,7 @@ def test_without_locks_the_later_run_wins_and_the_earlier_ends(tmp_path: Path, m
 
 
 def test_without_locks_two_resumes_do_not_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "fcntl", None)
+    monkeypatch.setattr(staging, "fcntl", None)
     path = tmp_path / "r.zarr"
     with create(path) as writer:
         write(writer, EVERYTHING, 0)

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 VOCABULARY = 61
 

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer
 
-from hydrascope.zoo import model_path
+from hydrascope.utils.assets import model_path
 from training import corpus, prose, tokenizer
 from training.facts import facts
 from training.recipe import ALL, WORK, Recipe

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from hydrascope.figures.style import ATTENTION, DEPTH_CMAP, GREY, MLP, ORANGE, PAGE, style
+from hydrascope.reports.figures.style import ATTENTION, DEPTH_CMAP, GREY, MLP, ORANGE, PAGE, style
 from training.measure import checkpoints, curves_of, of_kind
 from training.recipe import FIRST, SECOND, VARIANTS
 from training.ship import finished

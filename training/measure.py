@@ -21,9 +21,9 @@ from hydrascope.measures import (
     regression,
 )
 from hydrascope.measures.bootstrap import Bootstrap
-from hydrascope.model import LanguageModel
-from hydrascope.prompts import Prompt, PromptSet
-from hydrascope.runs import sweep
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import Prompt, PromptSet
+from hydrascope.runs.sweep import sweep
 from training.lines import Line
 
 

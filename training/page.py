@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydrascope.figures.style import save
-from hydrascope.loading import load_model
+from hydrascope.loading.load import load_model
+from hydrascope.reports.figures.style import save
 from training import corpus, evaluate, figures, measure, prompts, tables
 from training.build import sources
 from training.facts import facts

@@ -20,7 +20,7 @@ from training.prose import Passage, Prose
 from training.recipe import ALL, DEPTH, MODEL, TWIN, Recipe
 from training.twins import with_twins
 
-ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "zoo"
+ZOO = Path(__file__).parent.parent / "src" / "hydrascope" / "assets"
 NAMES = {MODEL: "built-in", TWIN: "built-in-dropout"}
 #: The model that goes on from the first of these once it is shipped.
 DEPTH_NAME = "built-in-depth"

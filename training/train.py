@@ -12,7 +12,7 @@ from torch._inductor import config as inductor
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from hydrascope.zoo import model_path
+from hydrascope.utils.assets import model_path
 from training.build import build
 from training.optimizer import MuonAdamW
 from training.recipe import ALL, Recipe

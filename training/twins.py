@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from hydrascope import zoo
+from hydrascope.utils import assets
 from training.lines import Line, read, write
 
 
@@ -68,5 +68,5 @@ def _paired(fact: Line, twin: Line) -> Line:
 
 
 if __name__ == "__main__":
-    file = zoo.prompt_path("world-facts")
-    write(with_twins(read(file), AutoTokenizer.from_pretrained(zoo.model_path("built-in"))), file)
+    file = assets.prompt_path("world-facts")
+    write(with_twins(read(file), AutoTokenizer.from_pretrained(assets.model_path("built-in"))), file)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.shapes import Parts, Shape, parts
 from benchmarks.task import Answer, Prompt, Work
-from hydrascope.components import Component
+from hydrascope.components.component import Component
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,34 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from hydrascope import attribution, measures
-    from hydrascope.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
-    from hydrascope.anatomy import Anatomy, declare
-    from hydrascope.bank import CleanRuns
-    from hydrascope.circuits import faithfulness
-    from hydrascope.components import Component, Run
-    from hydrascope.costs import cost
-    from hydrascope.errors import HydrascopeError
-    from hydrascope.experiments import Interactions, Mediation
-    from hydrascope.explore.notebook import view
-    from hydrascope.fair_importance import shapley
-    from hydrascope.loading import load_model
-    from hydrascope.measures.ranking import rank
-    from hydrascope.model import LanguageModel
-    from hydrascope.page import report
-    from hydrascope.path_effects import path_patching
-    from hydrascope.prompt_sources import load_prompts
-    from hydrascope.prompts import Prompt, PromptSet
-    from hydrascope.readouts import Direction, Logit, LogitDifference, Placebo
-    from hydrascope.responsible import responsibility
-    from hydrascope.runs import run, sweep
-    from hydrascope.store import open_results
-    from hydrascope.table import tidy
-    from hydrascope.who_repairs import interactions, mediation
+from hydrascope._version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from hydrascope import measures
+    from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
+    from hydrascope.analyses import attribution
+    from hydrascope.analyses.faithfulness import faithfulness
+    from hydrascope.analyses.mediation import interactions, mediation
+    from hydrascope.analyses.path_patching import path_patching
+    from hydrascope.analyses.responsibility import responsibility
+    from hydrascope.analyses.shapley import shapley
+    from hydrascope.components.component import Component, Run
+    from hydrascope.components.experiments import Interactions, Mediation
+    from hydrascope.engines.clean.activations import CleanRuns
+    from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo
+    from hydrascope.explorer.notebook import view
+    from hydrascope.loading.load import load_model
+    from hydrascope.measures.ranking import rank
+    from hydrascope.measures.table import tidy
+    from hydrascope.models.architectures import Anatomy, declare
+    from hydrascope.models.language_model import LanguageModel
+    from hydrascope.prompts.load import load_prompts
+    from hydrascope.prompts.prompt import Prompt, PromptSet
+    from hydrascope.reports.html import report
+    from hydrascope.runs.cost import cost
+    from hydrascope.runs.sweep import run, sweep
+    from hydrascope.storage.reader import open_results
+    from hydrascope.utils.errors import HydrascopeError
 
 __all__ = [
     "Ablation",
@@ -76,39 +77,39 @@ __all__ = [
 
 #: Where each public name is defined; imported when it is asked for, since PyTorch takes seconds.
 _HOMES = {
-    "ablation": ("Ablation", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"),
-    "anatomy": ("Anatomy", "declare"),
-    "bank": ("CleanRuns",),
-    "circuits": ("faithfulness",),
-    "components": ("Component", "Run"),
-    "costs": ("cost",),
-    "errors": ("HydrascopeError",),
-    "experiments": ("Interactions", "Mediation"),
-    "explore.notebook": ("view",),
-    "fair_importance": ("shapley",),
-    "loading": ("load_model",),
+    "ablations.ablation": ("Ablation", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"),
+    "analyses.faithfulness": ("faithfulness",),
+    "analyses.mediation": ("interactions", "mediation"),
+    "analyses.path_patching": ("path_patching",),
+    "analyses.responsibility": ("responsibility",),
+    "analyses.shapley": ("shapley",),
+    "components.component": ("Component", "Run"),
+    "components.experiments": ("Interactions", "Mediation"),
+    "engines.clean.activations": ("CleanRuns",),
+    "engines.readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
+    "explorer.notebook": ("view",),
+    "loading.load": ("load_model",),
     "measures.ranking": ("rank",),
-    "model": ("LanguageModel",),
-    "path_effects": ("path_patching",),
-    "page": ("report",),
-    "prompt_sources": ("load_prompts",),
-    "prompts": ("Prompt", "PromptSet"),
-    "readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
-    "responsible": ("responsibility",),
-    "runs": ("run", "sweep"),
-    "store": ("open_results",),
-    "table": ("tidy",),
-    "who_repairs": ("interactions", "mediation"),
+    "measures.table": ("tidy",),
+    "models.architectures": ("Anatomy", "declare"),
+    "models.language_model": ("LanguageModel",),
+    "prompts.load": ("load_prompts",),
+    "prompts.prompt": ("Prompt", "PromptSet"),
+    "reports.html": ("report",),
+    "runs.cost": ("cost",),
+    "runs.sweep": ("run", "sweep"),
+    "storage.reader": ("open_results",),
+    "utils.errors": ("HydrascopeError",),
 }
 
 #: Packages that are public under their own names; imported likewise.
-_PACKAGES = ("attribution", "measures")
+_PACKAGES = {"attribution": "analyses.attribution", "measures": "measures"}
 
 
 def __getattr__(name: str) -> Any:
     """A public name, from the module that defines it."""
     if name in _PACKAGES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_PACKAGES[name]}")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)

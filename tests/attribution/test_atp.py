@@ -10,9 +10,9 @@ from tiny import shared, tiny
 from toward import PROMPTS, Toward, slope, total
 
 import hydrascope as hs
-from hydrascope.attribution import atp, atp_star, gim, integrated_gradients
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.analyses.attribution import atp, atp_star, gim, integrated_gradients
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 METHODS = [atp, atp_star, integrated_gradients, gim]
 PARTS = "layers,heads,neuron.1.3"

@@ -7,12 +7,12 @@ from tiny import shared, tiny
 from toward import PROMPTS
 
 import hydrascope as hs
-from hydrascope.attribution import atp, atp_star
-from hydrascope.attribution.atp_star import _Drop
-from hydrascope.attribution.gradients import recorded
-from hydrascope.engines.hooks import hooked
-from hydrascope.errors import HydrascopeError
-from hydrascope.readouts import Readouts, Tokens
+from hydrascope.analyses.attribution import atp, atp_star
+from hydrascope.analyses.attribution.atp_star import _Drop
+from hydrascope.analyses.attribution.gradients import recorded
+from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.models.hooks import hooked
+from hydrascope.utils.errors import HydrascopeError
 
 PARTS = "layers,heads,neuron.0.5"
 

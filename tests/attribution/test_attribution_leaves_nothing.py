@@ -6,7 +6,7 @@ from as_it_was import assert_as_it_was, state, users_own
 from toward import PROMPTS
 
 import hydrascope as hs
-from hydrascope.attribution import atp, atp_star, gim, integrated_gradients
+from hydrascope.analyses.attribution import atp, atp_star, gim, integrated_gradients
 
 METHODS = [atp, atp_star, integrated_gradients, gim]
 

@@ -10,10 +10,16 @@ from torch import nn
 from toward import PROMPTS
 
 import hydrascope as hs
-from hydrascope.attribution import Rules, atp, gim
-from hydrascope.attribution.rules import frozen_norm, halved, require_ruled, ruled_attention, tempered_softmax
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.analyses.attribution import Rules, atp, gim
+from hydrascope.analyses.attribution.backward_rules import (
+    frozen_norm,
+    halved,
+    require_ruled,
+    ruled_attention,
+    tempered_softmax,
+)
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 PARTS = "layers,heads,neuron.1.3"
 NEUTRAL = Rules(1.0, False, False)

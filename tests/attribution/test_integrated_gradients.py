@@ -8,8 +8,8 @@ from tiny import CONFIGS, shared
 from toward import PROMPTS, Toward, slope, total
 
 import hydrascope as hs
-from hydrascope.attribution import integrated_gradients
-from hydrascope.errors import HydrascopeError
+from hydrascope.analyses.attribution import integrated_gradients
+from hydrascope.utils.errors import HydrascopeError
 
 #: Which experts compute is chosen, and a choice has no gradient.
 CHOOSING = {"mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"}

@@ -22,7 +22,7 @@ from hydrascope.causal import (
     resample,
     total_effect,
 )
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 
 def path_sum(random, source: str, outcome: str, longer_than: int = 0) -> int:

@@ -10,7 +10,7 @@ from random_models import questions, random_models
 
 import hydrascope.causal
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, resample
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 
 def chain() -> CausalModel:

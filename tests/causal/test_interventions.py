@@ -17,7 +17,7 @@ from hydrascope.causal import (
     total_effect,
     value_in,
 )
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 
 def square() -> CausalModel:

@@ -8,9 +8,9 @@ from asked import heads, request
 from tiny import shared
 from torch import Tensor
 
-from hydrascope.components import Component
+from hydrascope.components.component import Component
 from hydrascope.engines import ENGINES, Request
-from hydrascope.model import LanguageModel
+from hydrascope.models.language_model import LanguageModel
 
 HEADS, WIDTH = 4, 8
 

@@ -16,10 +16,10 @@ from tiny import CONFIGS, shared, tiny
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hydrascope.components import Component
+from hydrascope.components.component import Component
 from hydrascope.engines import wavefront
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Readouts, Tokens
+from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.models.language_model import LanguageModel
 
 FAST = [case for case in CONFIGS if shared(case).anatomy.fast]
 #: Every architecture at several positions, and some at one: it is shared that an architecture has nothing to do with.

@@ -14,12 +14,12 @@ from asked import assert_same, request, several_readouts
 from test_device import ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
 from tiny import CONFIGS, tiny, tolerance
 
-from hydrascope.attribution.gradients import require_gradients
-from hydrascope.components import Component
+from hydrascope.analyses.attribution.gradients import require_gradients
+from hydrascope.components.component import Component
 from hydrascope.engines import ENGINES, Request, reference, wavefront
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Readouts, Tokens
+from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 
 class SeveralDevices(OneDevice):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, shared, tiny, tolerance
 
-from hydrascope.components import INPUT_KINDS, Component, Run
+from hydrascope.components.component import INPUT_KINDS, Component, Run
 from hydrascope.engines import Readings, choose, reference, wavefront
-from hydrascope.engines.schedule import schedule
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.engines.wavefront.schedule import schedule
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 FAST = [case for case in CONFIGS if shared(case).anatomy.fast]
 #: Every architecture at one of the places, and one at all: what the places do differs little between architectures.

@@ -11,12 +11,11 @@ from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
 import hydrascope as hs
-from hydrascope import balance
-from hydrascope.components import Component, Run, downstream
-from hydrascope.engines import ENGINES, Readings, Request, choose, wavefront
-from hydrascope.engines.clean import clean_run, clean_run_at
-from hydrascope.model import LanguageModel
-from hydrascope.readouts import Direction, Logit, LogitDifference, final_scale
+from hydrascope.components.component import Component, Run, downstream
+from hydrascope.engines import ENGINES, Readings, Request, balance, choose, wavefront
+from hydrascope.engines.clean.clean_pass import clean_run, clean_run_at
+from hydrascope.engines.readouts import Direction, Logit, LogitDifference, final_scale
+from hydrascope.models.language_model import LanguageModel
 
 #: Sequential and parallel, LayerNorm and RMSNorm, with post-norms, biases, windows, sinks and experts.
 VARIED = ["gpt2", "gpt_neox", "gemma2", "olmo2-bias", "opt", "granite", "gpt_oss", "bloom"]

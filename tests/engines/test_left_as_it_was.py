@@ -11,9 +11,9 @@ from torch import nn
 
 from hydrascope.engines import ENGINES, reference, wavefront
 from hydrascope.engines.attention import attending
-from hydrascope.engines.kernels import fast_kernels, fastest_routines, products
-from hydrascope.engines.routines import ROUTINES
-from hydrascope.errors import HydrascopeError
+from hydrascope.engines.kernels.matmul import ROUTINES
+from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines, products
+from hydrascope.utils.errors import HydrascopeError
 
 CASES = ["gpt2", "llama", "gemma2", "opt", "qwen3_moe"]
 RUNS = ["attn.0", "head.1.2", "mlp.1", "attn.0|mlp.1"]

@@ -10,12 +10,13 @@ from asked import request
 from tiny import tiny
 from torch.nn.functional import gelu, linear
 
-from hydrascope import machine, open_results, run
-from hydrascope.engines import routines, wavefront
-from hydrascope.engines.kernels import fastest_routines, products
-from hydrascope.engines.routines import ROUTINES, Product
-from hydrascope.errors import HydrascopeError
-from hydrascope.writing import Writer
+from hydrascope import open_results, run
+from hydrascope.engines import wavefront
+from hydrascope.engines.kernels import hardware, matmul
+from hydrascope.engines.kernels.matmul import ROUTINES, Product
+from hydrascope.engines.kernels.patching import fastest_routines, products
+from hydrascope.storage.writer import Writer
+from hydrascope.utils.errors import HydrascopeError
 
 ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -35,8 +36,8 @@ def test_every_routine_computes_the_product(name, form, transposed):
 
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_the_fastest_is_taken_once_a_process(monkeypatch):
-    monkeypatch.delenv(routines.FORCE)
-    routines.timed.cache_clear()
+    monkeypatch.delenv(matmul.FORCE)
+    matmul.timed.cache_clear()
     found = {Product(8, 16, False, ""): {"matmul": 1.0, "onednn": 2.0}, Product(8, 8, True, ""): {"matmul": 3.0}}
     asked = []
 
@@ -44,25 +45,25 @@ def test_the_fastest_is_taken_once_a_process(monkeypatch):
         asked.append((product, dtype, threads))
         return found[product]
 
-    monkeypatch.setattr(routines, "timed", timed)
-    chosen = routines.chosen(found, torch.float32)
+    monkeypatch.setattr(matmul, "timed", timed)
+    chosen = matmul.chosen(found, torch.float32)
     assert chosen == {"8 to 16": "onednn", "8 to 8, transposed": "matmul"}
     assert {threads for _, _, threads in asked} == {torch.get_num_threads()}
 
 
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_what_is_timed_is_every_routine_that_could_be_taken():
-    plain = routines.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads())
-    with_gelu = routines.timed(Product(8, 16, True, "tanh"), torch.float32, torch.get_num_threads())
+    plain = matmul.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads())
+    with_gelu = matmul.timed(Product(8, 16, True, "tanh"), torch.float32, torch.get_num_threads())
     assert set(plain) == {"matmul", "onednn"}
     assert set(with_gelu) == set(ROUTINES)
     assert all(rate > 0 for rate in (*plain.values(), *with_gelu.values()))
     # Once in a process: the same numbers again.
-    assert routines.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads()) is plain
+    assert matmul.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads()) is plain
 
 
 def test_a_routine_that_is_not_there(monkeypatch):
-    monkeypatch.setenv(routines.FORCE, "cublas")
+    monkeypatch.setenv(matmul.FORCE, "cublas")
     with pytest.raises(HydrascopeError, match="HYDRASCOPE_KERNELS=cublas is no routine: set it to matmul, onednn"):
         wavefront.measure(tiny("gpt2", torch.float32), request(tiny("gpt2", torch.float32), ["mlp.0"], (4,)))
 
@@ -94,12 +95,12 @@ def interrupted(path, model, monkeypatch):
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_a_resumed_run_multiplies_as_it_did(tmp_path, monkeypatch):
     model = tiny("gpt2", torch.float32)
-    monkeypatch.setenv(routines.FORCE, "matmul")
+    monkeypatch.setenv(matmul.FORCE, "matmul")
     whole = open_results(run(model, PROMPTS, out=tmp_path / "whole.zarr", batch_size=2)).load()
     assert set(whole.attrs["routines"].values()) == {"matmul"}
-    assert whole.attrs["machines"] == [machine.kind(torch.device("cpu"))]
+    assert whole.attrs["machines"] == [hardware.kind(torch.device("cpu"))]
     interrupted(tmp_path / "cut.zarr", model, monkeypatch)
-    monkeypatch.setenv(routines.FORCE, "onednn+gelu")
+    monkeypatch.setenv(matmul.FORCE, "onednn+gelu")
     resumed = open_results(run(model, PROMPTS, out=tmp_path / "cut.zarr", resume=True)).load()
     assert set(resumed.attrs["routines"].values()) == {"matmul"}
     for name in whole.data_vars:
@@ -109,8 +110,8 @@ def test_a_resumed_run_multiplies_as_it_did(tmp_path, monkeypatch):
 def test_another_machine_is_refused_unless_asked_for(tmp_path, monkeypatch):
     model, path = tiny("gpt2", torch.float32), tmp_path / "cut.zarr"
     interrupted(path, model, monkeypatch)
-    here = machine.kind(torch.device("cpu"))
-    monkeypatch.setattr(machine, "kind", lambda device: "another, 64 threads")
+    here = hardware.kind(torch.device("cpu"))
+    monkeypatch.setattr(hardware, "kind", lambda device: "another, 64 threads")
     with pytest.raises(HydrascopeError, match=re.escape(here) + ".*and this is another, 64 threads.*--elsewhere"):
         run(model, PROMPTS, out=path, resume=True)
     run(model, PROMPTS, out=path, resume=True, elsewhere=True)
@@ -120,11 +121,11 @@ def test_another_machine_is_refused_unless_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_page_of_the_machine(monkeypatch):
-    monkeypatch.setattr(machine, "LARGE", 64)
-    monkeypatch.setenv(routines.FORCE, "matmul")
+    monkeypatch.setattr(hardware, "LARGE", 64)
+    monkeypatch.setenv(matmul.FORCE, "matmul")
     model = tiny("gpt2", torch.float32)
-    text = "\n".join(machine.page(model, seconds=0.01))
-    assert machine.processor() in text
+    text = "\n".join(hardware.page(model, seconds=0.01))
+    assert hardware.processor() in text
     assert re.search(r"float32, matmul: [0-9,]+ GFLOP/s", text)
     assert "HYDRASCOPE_KERNELS=matmul forces" in text
     for product in products(model):
@@ -133,7 +134,7 @@ def test_the_page_of_the_machine(monkeypatch):
 
 @pytest.mark.parametrize(("rates", "told"), [((100.0, 5.0), True), ((100.0, 250.0), False)])
 def test_a_dtype_that_is_slower_here_is_said_to_be(monkeypatch, tmp_path, rates, told):
-    monkeypatch.setattr(machine, "rate", lambda name, size, dtype, seconds: rates[dtype == torch.bfloat16])
+    monkeypatch.setattr(hardware, "rate", lambda name, size, dtype, seconds: rates[dtype == torch.bfloat16])
     said = []
     run(tiny("gpt2", torch.bfloat16), PROMPTS, out=tmp_path / "r.zarr", ablate="mlp.0", say=said.append)
     assert any("products in bfloat16 take 20.0 times as long here as in float32" in line for line in said) is told

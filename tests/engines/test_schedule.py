@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope.components import Component, Run
-from hydrascope.engines.schedule import Schedule, schedule
+from hydrascope.components.component import Component, Run
+from hydrascope.engines.wavefront.schedule import Schedule, schedule
 
 #: What a branch overrides: components, and whether each is frozen.
 Overrides = set[tuple[Component, bool]]

@@ -29,7 +29,7 @@ from plain import loaded
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.explore.session import Session
+from hydrascope.explorer.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ NAMED = [
 
 
 def test_the_subject_is_ablated_where_it_is_typed(opened, session, folder, monkeypatch):
-    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+    monkeypatch.setattr("hydrascope.explorer.session.report", partial(hs.report, bootstrap=FEW))
     with serving(Session(session.model, NAMED), folder, token="named") as address:
         page = started(opened, address)
         pick(page, "attn.1")
@@ -386,7 +386,7 @@ def test_a_server_that_ends_and_starts_again(opened, session, folder):
 
 
 def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
-    monkeypatch.setattr("hydrascope.explore.app.Bootstrap", lambda: FEW)
+    monkeypatch.setattr("hydrascope.explorer.app.Bootstrap", lambda: FEW)
     results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
     session = Session(session.model, list(results["text"].values))
     with serving(session, folder, results=results) as address:
@@ -406,7 +406,7 @@ def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
 
 
 def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
-    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+    monkeypatch.setattr("hydrascope.explorer.session.report", partial(hs.report, bootstrap=FEW))
     page = started(opened, address)
     pick(page, "mlp.0")
     page.locator("#save-name").fill("my find")

@@ -13,10 +13,10 @@ from opened import FEW, HOSTILE, example, with_prompts
 from plain import loaded
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.explore import notebook
-from hydrascope.explore.notebook import _AROUND, Answers
-from hydrascope.explore.session import Session
+from hydrascope.explorer import notebook
+from hydrascope.explorer.notebook import _AROUND, Answers
+from hydrascope.explorer.session import Session
+from hydrascope.utils.errors import HydrascopeError
 
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 TYPED = "cats and"

@@ -15,16 +15,16 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import hydrascope as hs
-from hydrascope.errors import HydrascopeError
-from hydrascope.explore import app as served
-from hydrascope.explore import require_server, server
-from hydrascope.explore.app import application
-from hydrascope.explore.behind import live, pool_of, require_same_model
-from hydrascope.explore.jobs import BusyError, Jobs
-from hydrascope.explore.question import Question
-from hydrascope.explore.server import listen
-from hydrascope.explore.session import Session
-from hydrascope.explore.watch import Watch
+from hydrascope.explorer import app as served
+from hydrascope.explorer import require_server, server
+from hydrascope.explorer.app import application
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_queue import BusyError, Jobs
+from hydrascope.explorer.page_state import live, pool_of, require_same_model
+from hydrascope.explorer.question import Question
+from hydrascope.explorer.server import listen
+from hydrascope.explorer.session import Session
+from hydrascope.utils.errors import HydrascopeError
 
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 PORT, TOKEN = 8765, "secret-token"
@@ -302,7 +302,7 @@ def test_patches_come_from_what_was_measured(session):
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch, hydrascope):
-    monkeypatch.setattr("hydrascope.explore.find_spec", lambda name: None)
+    monkeypatch.setattr("hydrascope.explorer.find_spec", lambda name: None)
     with pytest.raises(HydrascopeError, match=r"pip install 'hydrascope\[explore\]'"):
         require_server()
     code, _, error = hydrascope("explore", "built-in")

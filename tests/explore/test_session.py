@@ -10,12 +10,12 @@ from opened import FEW
 from plain import Reader, loaded, plain_run, quantities
 
 import hydrascope as hs
-from hydrascope import check
-from hydrascope.components import Component
-from hydrascope.errors import HydrascopeError
-from hydrascope.explore.question import Question
-from hydrascope.explore.session import Session
-from hydrascope.explore.watch import StoppedError, Watch
+from hydrascope.components.component import Component
+from hydrascope.explorer.job_monitor import StoppedError, Watch
+from hydrascope.explorer.question import Question
+from hydrascope.explorer.session import Session
+from hydrascope.loading import self_check
+from hydrascope.utils.errors import HydrascopeError
 
 #: Two of them are too short for the third position from the end.
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
@@ -28,7 +28,7 @@ CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
     """Intervals are looked at elsewhere."""
-    monkeypatch.setattr("hydrascope.explore.session.report", partial(hs.report, bootstrap=FEW))
+    monkeypatch.setattr("hydrascope.explorer.session.report", partial(hs.report, bootstrap=FEW))
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +348,7 @@ def test_a_stopped_computation_leaves_the_model_as_it_was(session):
     watch = Watch()
     handle = session.model.hf.get_input_embeddings().register_forward_hook(third)
     # A model with another hook is proven first.
-    check.require_as_found(session.model)
+    self_check.require_as_found(session.model)
     calls.clear()
     watch = Watch()
     stopped = Session(session.model, POOL)

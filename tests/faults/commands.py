@@ -13,14 +13,10 @@ import matplotlib.pyplot  # noqa: F401
 import transformers.models.gpt2.modeling_gpt2
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import hydrascope.attribution
-import hydrascope.comparison
-import hydrascope.explore.session
-import hydrascope.page
-import hydrascope.summary  # noqa: F401
 from faults.processes import PROCESSES
-from hydrascope import cli, figures
-from hydrascope.explore import server
+from hydrascope.cli import app
+from hydrascope.explorer import server
+from hydrascope.reports import figures
 
 #: Of CPU time, and by the clock where it waits: what takes longer is ended.
 SECONDS, WAITED = 60, 180
@@ -70,7 +66,7 @@ def _command(arguments: list[str], said: list[Path]) -> None:
     sys.argv = ["hydrascope", *arguments]
     start = time.process_time()
     try:
-        cli.main()
+        app.main()
     finally:
         said[2].write_text(str(time.process_time() - start))
 

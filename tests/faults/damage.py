@@ -9,9 +9,9 @@ from pathlib import Path
 import xarray as xr
 from stored import create_for, known, measured, write
 
-from hydrascope import writing
-from hydrascope.errors import HydrascopeError
-from hydrascope.store import open_results
+from hydrascope.storage import writer as writing
+from hydrascope.storage.reader import open_results
+from hydrascope.utils.errors import HydrascopeError
 
 #: The content of a result's files, by their paths in it.
 Files = dict[str, bytes]

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hydrascope import cli
+from hydrascope.cli import app
 
 #: What no option is made for.
 HOSTILE = (
@@ -63,7 +63,7 @@ _NUMBERS = (
 @cache
 def commands() -> dict[str, list[Any]]:
     """Every command, with its options and arguments."""
-    return {name: each.params for name, each in typer.main.get_command(cli.app).commands.items()}  # type: ignore[attr-defined]
+    return {name: each.params for name, each in typer.main.get_command(app.app).commands.items()}  # type: ignore[attr-defined]
 
 
 def command(name: str, drawn: random.Random, kept: str = "") -> list[str]:

@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 from faults.disk import watched
 from faults.writes import SCENES, finish
-from hydrascope.writing import Writer
+from hydrascope.storage.writer import Writer
 
 #: A file or a folder, whatever it is called: numbered as it was first seen.
 Node = int

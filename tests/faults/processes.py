@@ -14,13 +14,14 @@ import torch
 import xarray as xr
 from tiny import tiny, tiny_tokenizer
 
-from hydrascope import plan, workers
-from hydrascope.ablation import Resample
+from hydrascope.ablations.ablation import Resample
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
-from hydrascope.runs import run
-from hydrascope.store import open_results
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.runs.sweep import run
+from hydrascope.storage import coordination
+from hydrascope.storage.reader import open_results
+from hydrascope.utils.errors import HydrascopeError
 
 #: Prompts of many lengths, in no order.
 TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] + chr(65 + i) for i in range(23)]
@@ -29,7 +30,7 @@ TEXTS = [("lorem ipsum dolor sit amet" * 2)[i % 13 : i % 13 + 1 + (7 * i) % 11] 
 OPTIONS: dict[str, Any] = {"ablation": Resample(3), "batch_size": 2}
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hydrascope.runs", "tiny", "faults.commands"])
+PROCESSES.set_forkserver_preload(["hydrascope.runs.sweep", "tiny", "faults.commands"])
 
 
 def speaking() -> LanguageModel:
@@ -51,7 +52,7 @@ def measured_slowly(
         return wavefront.measure(model, request)
 
     plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
-    workers._PATIENCE = 0.02
+    coordination._PATIENCE = 0.02
     model = speaking()
     ready()
     run(model, TEXTS, **{**OPTIONS, **options}, out=out)

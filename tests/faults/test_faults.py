@@ -11,8 +11,8 @@ from faults.damage import BAD, KINDS, damages
 from faults.kills import kills
 from faults.processes import Process, identical
 from faults.writes import FAULTS, SCENES, faulty_writes
-from hydrascope.errors import HydrascopeError
-from hydrascope.store import open_results
+from hydrascope.storage.reader import open_results
+from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
 

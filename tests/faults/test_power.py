@@ -8,8 +8,8 @@ import pytest
 
 from faults.power import TOP, Recorded, left, power_failures, recorded_scene
 from faults.writes import SCENES
-from hydrascope.durable import make_folders, sync_folder
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.fsync import make_folders, sync_folder
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -66,7 +66,7 @@ def test_an_overwrite_whose_move_cannot_be_synced_keeps_the_old_result(
         if folder == tmp_path and list(tmp_path.glob(".hydrascope-*/old")):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("hydrascope.places.sync_folder", refuses)
+    monkeypatch.setattr("hydrascope.storage.staging.sync_folder", refuses)
     with pytest.raises(HydrascopeError, match=r"cannot create .*r\.zarr \(Input/output error\)"):
         act(path)
     assert (path / "zarr.json").read_bytes() == content
@@ -75,7 +75,7 @@ def test_an_overwrite_whose_move_cannot_be_synced_keeps_the_old_result(
 
 def test_new_folders_are_synced_into_those_above_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("hydrascope.durable.sync_folder", synced.append)
+    monkeypatch.setattr("hydrascope.utils.fsync.sync_folder", synced.append)
     make_folders(tmp_path / "a" / "b")
     assert set(synced) == {tmp_path, tmp_path / "a"}
     make_folders(tmp_path / "a" / "b")

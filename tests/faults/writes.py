@@ -15,12 +15,12 @@ import xarray as xr
 from stored import create_for, known, measured, write
 
 from faults.disk import Killed, failing
-from hydrascope import writing
-from hydrascope.clean_values import write_part
-from hydrascope.errors import HydrascopeError
-from hydrascope.places import disk, recover
-from hydrascope.store import open_results
-from hydrascope.workers import at_work
+from hydrascope.engines.clean.spill_store import write_part
+from hydrascope.storage import writer as writing
+from hydrascope.storage.coordination import at_work
+from hydrascope.storage.reader import open_results
+from hydrascope.storage.staging import disk, recover
+from hydrascope.utils.errors import HydrascopeError
 
 # Few variables: one is written as the other.
 _KNOWN = known(7).drop_vars([name for name in known(7).variables if name not in ("target", "ablated", "text")])

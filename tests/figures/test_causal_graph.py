@@ -8,8 +8,8 @@ from random_models import questions, random_models
 from tiny import tiny
 
 from hydrascope.causal import CausalModel, Endogenous, Exogenous, resample
-from hydrascope.figures.causal_graph import Marks, draw, effect_edges, figure4, figure5, layout, removed_edges
-from hydrascope.transformer_scm import every_position_scm, final_position_scm
+from hydrascope.causal.figures.causal_graph import Marks, draw, effect_edges, figure4, figure5, layout, removed_edges
+from hydrascope.causal.transformer import every_position_scm, final_position_scm
 
 
 @pytest.fixture(autouse=True)

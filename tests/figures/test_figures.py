@@ -13,22 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.figures import (
-    draw_all,
-    examples,
-    figure1,
-    figure2,
-    figure3,
-    figure7,
-    figure8,
-    figure_heads,
-    figure_responses,
-)
-from hydrascope.figures.matrices import name_columns
-from hydrascope.figures.panels import printable
-from hydrascope.figures.style import save
-from hydrascope.figures.traces import why_chosen
 from hydrascope.measures import (
     Bootstrap,
     best_layer,
@@ -40,6 +24,22 @@ from hydrascope.measures import (
     per_prompt,
     regression,
 )
+from hydrascope.reports.figures import (
+    draw_all,
+    examples,
+    figure1,
+    figure2,
+    figure3,
+    figure7,
+    figure8,
+    figure_heads,
+    figure_responses,
+)
+from hydrascope.reports.figures.figures_1_3 import why_chosen
+from hydrascope.reports.figures.heatmaps import name_columns
+from hydrascope.reports.figures.panels import printable
+from hydrascope.reports.figures.style import save
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=30)
 

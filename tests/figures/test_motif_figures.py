@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.figures.motifs import CONTEXTS, draw_all, figure6
+from hydrascope.causal.figures.motifs import CONTEXTS, draw_all, figure6
+from hydrascope.utils.errors import HydrascopeError
 
 
 def test_figure6_plots_the_closed_form():

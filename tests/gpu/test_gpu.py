@@ -13,11 +13,12 @@ from asked import heads, neurons, request
 from faults.processes import TEXTS
 from tiny import CONFIGS, tiny, tiny_tokenizer
 
-from hydrascope import Resample, plan, run, sweep
+from hydrascope import Resample, run, sweep
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.float64 import Throughout
-from hydrascope.model import LanguageModel
-from hydrascope.store import open_results
+from hydrascope.models.float64 import Throughout
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs import plan
+from hydrascope.storage.reader import open_results
 
 DEVICE = os.environ.get("HYDRASCOPE_TEST_DEVICE", "cuda")
 CUDA = DEVICE.startswith("cuda")
@@ -71,7 +72,7 @@ def test_nothing_in_a_sweep_waits_for_the_host(case: str) -> None:
 def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_device("llama", torch.float32)
     whole = run(model, TEXTS, Resample(3), out=tmp_path / "whole.zarr", batch_size=2)
-    written, blocks = "hydrascope.writing.Writer.count", iter(range(1))
+    written, blocks = "hydrascope.storage.writer.Writer.count", iter(range(1))
 
     def once(*given: object) -> None:
         if next(blocks, None) is None:

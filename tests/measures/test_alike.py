@@ -7,8 +7,8 @@ import pytest
 import synthetic
 from scipy import stats
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import change, per_prompt, same_repairers
+from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from intervals import expanded
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import Bootstrap, bootstrap, interval, mean_interval, regression, simultaneous
+from hydrascope.utils.errors import HydrascopeError
 
 
 def resamples(prompts: int, drawn: Bootstrap) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from hydrascope.measures import (
     most_restored,
     simultaneous,
 )
-from hydrascope.measures.choice import best_explained, halves
+from hydrascope.measures.held_out_selection import best_explained, halves
 
 FEW = Bootstrap(resamples=300)
 #: Fewer make the bounds themselves uncertain, and intervals cover less often than they say.

@@ -7,7 +7,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     change,
     compensation,
@@ -21,6 +20,7 @@ from hydrascope.measures import (
     strength,
     units,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 
 @given(ablated=st.lists(st.sampled_from(synthetic.labels(3)), min_size=1, unique=True))

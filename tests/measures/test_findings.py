@@ -8,7 +8,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     Bootstrap,
     Sigma,
@@ -24,6 +23,7 @@ from hydrascope.measures import (
     restoration,
     strongest,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=40)
 

@@ -9,11 +9,11 @@ import pytest
 from tiny import shared
 
 import hydrascope as hs
-from hydrascope import cli
-from hydrascope.errors import HydrascopeError
+from hydrascope.cli import app
 from hydrascope.measures import Bootstrap
-from hydrascope.summary.importance import importances_as_csv
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.reports.summary.ranking_table import importances_as_csv
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=100)
 PROMPTS = [[place, 40 - place, (place * 7) % 61] for place in range(12)]
@@ -91,7 +91,7 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
         command = ["rank", "phantom", "--prompts", "phantom", "--limit", "20", "--ablation", "zero", "--parts", "attn"]
         monkeypatch.setattr(sys, "argv", ["hydrascope", *command, "--out", str(tmp_path / "r.zarr"), *options])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         return end.value.code or 0, *capsys.readouterr()
 
     code, out, _ = run("--orders", "4")

@@ -9,18 +9,18 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     by_patch,
     caption,
     change,
     compensation,
     effects_alone,
+    effects_per_prompt,
     own_change,
     per_prompt,
-    reading,
     readings,
 )
+from hydrascope.utils.errors import HydrascopeError
 
 READOUTS = {"logit": -1, "placebo.0": -1, "probe": 2, "early": 0}
 RUNS = [
@@ -119,7 +119,7 @@ def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
 def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int, patches: int, block: int) -> None:
     results = synthetic.results(2, prompts, patches, readouts={"logit": -1, "other": -1})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_BLOCK", block)
+        patch.setattr(effects_per_prompt, "_BLOCK", block)
         effects = per_prompt(results, "other", "own")
     at = results.sel(readout="other")
     for name in ("total", "direct", "indirect"):
@@ -193,7 +193,7 @@ def test_a_stored_result_is_never_loaded_whole(tmp_path: Path, chunk: int, monke
     )
     stored = xr.open_zarr(tmp_path / "r.zarr", chunks=None, consolidated=False)
     sizes: list[int] = []
-    monkeypatch.setattr(reading, "_BLOCK", results["unembed_ablated"].nbytes // 2)
+    monkeypatch.setattr(effects_per_prompt, "_BLOCK", results["unembed_ablated"].nbytes // 2)
     original = xr.Dataset.compute
 
     def spy(dataset: xr.Dataset, **kwargs: object) -> xr.Dataset:

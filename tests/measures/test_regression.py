@@ -8,7 +8,6 @@ import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures import (
     Bootstrap,
     best_layer,
@@ -19,6 +18,7 @@ from hydrascope.measures import (
     repair_profile,
 )
 from hydrascope.measures.regression import holds_from
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=40)
 

@@ -7,9 +7,9 @@ from scipy import stats
 from tiny import shared
 
 import hydrascope as hs
-from hydrascope.attribution import atp
-from hydrascope.errors import HydrascopeError
+from hydrascope.analyses.attribution import atp
 from hydrascope.measures import Bootstrap, scores
+from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=200)
 PROMPTS = [[place, 40 - place, (place * 7) % 61] for place in range(40)]

@@ -7,8 +7,8 @@ from tiny import tiny
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.engines.hooks import hooked, on_input, on_site
-from hydrascope.errors import HydrascopeError
+from hydrascope.models.hooks import hooked, on_input, on_site
+from hydrascope.utils.errors import HydrascopeError
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]
 

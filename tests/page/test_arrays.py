@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opened import decoded
 
-from hydrascope.page.arrays import STEPS, Arrays
+from hydrascope.reports.html.array_encoding import STEPS, Arrays
 
 
 @given(st.integers(1, 9), st.integers(1, 7), st.floats(1e-6, 1e4), st.floats(-100, 100), st.integers(0, 9))

@@ -10,7 +10,7 @@ from report_page import SIGMA, drawn
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.summary import sentences, summarise, written
+from hydrascope.reports.summary import sentences, summarise, written
 
 
 def test_another_readout_changes_all_views(opened, file, results):
@@ -131,7 +131,7 @@ def heights(line):
 
 
 def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypatch):
-    monkeypatch.setattr("hydrascope.page.traces.PATCH_BYTES", 3 * 2 * 2 * 2 * 9 * 2 * 8)
+    monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 3 * 2 * 2 * 2 * 9 * 2 * 8)
     page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())
     said = "Single patches are kept for prompts 0–2 alone."
     for prompt, kept in ((2, True), (3, False), ("", None)):

@@ -9,10 +9,10 @@ from tiny import tiny
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.errors import HydrascopeError
-from hydrascope.page.arrays import STEPS
-from hydrascope.page.data import shown
-from hydrascope.summary import sentences, summarise, written
+from hydrascope.reports.html.array_encoding import STEPS
+from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.summary import sentences, summarise, written
+from hydrascope.utils.errors import HydrascopeError
 
 #: What layers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
@@ -124,7 +124,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
 
 def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
     one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated parts, patches, layers
-    monkeypatch.setattr("hydrascope.page.traces.PATCH_BYTES", 4 * one - 1)
+    monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 4 * one - 1)
     described, chunks = shown(results, FEW)
     assert described["patched"] == 3
     found = decoded(described["arrays"], chunks, "1.own.patches.0").reshape(3, 2, 8)

@@ -6,8 +6,8 @@ from opened import FEW, decoded, lines, names
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.page.data import shown
-from hydrascope.summary import sentences, summarise
+from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.summary import sentences, summarise
 
 #: What layers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}

@@ -14,10 +14,10 @@ from opened import FEW, HOSTILE, with_prompts
 from typer.testing import CliRunner
 
 import hydrascope as hs
-from hydrascope.cli import app
-from hydrascope.errors import HydrascopeError
+from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap
-from hydrascope.page import html
+from hydrascope.reports.html import render
+from hydrascope.utils.errors import HydrascopeError
 
 
 class Elements(HTMLParser):
@@ -75,7 +75,7 @@ def test_hostile_texts_are_only_ever_data(written):
     (page,) = elements.texts("script", id="page")
     prompts = json.loads(page)["prompts"]
     assert [each["text"] for each in prompts[: len(HOSTILE)]] == list(HOSTILE)
-    template = Elements((Path(html.__file__).parent / "template.html").read_text())
+    template = Elements((Path(render.__file__).parent / "static" / "template.html").read_text())
     arrays = len(elements.texts("script", type="text/plain"))
     assert len(elements.found) == len(template.found) + arrays
     assert elements.texts("title") == ["</title><script>alert(1)</script> · hydrascope"]
@@ -83,22 +83,22 @@ def test_hostile_texts_are_only_ever_data(written):
 
 
 def test_what_is_no_number_is_null():
-    assert html.as_json({"a": [float("nan"), float("-inf"), 1.5, (None, "<é>")]}) == (
+    assert render.as_json({"a": [float("nan"), float("-inf"), 1.5, (None, "<é>")]}) == (
         r'{"a":[null,null,1.5,[null,"\u003c\u00e9\u003e"]]}'
     )
 
 
 def test_script_and_style_are_small():
-    own = [path for path in Path(html.__file__).parent.rglob("*") if path.suffix in (".js", ".css", ".html")]
-    assert sorted(path.stem for path in own if path.suffix == ".js") == sorted(html.MODULES)
+    own = [path for path in Path(render.__file__).parent.rglob("*") if path.suffix in (".js", ".css", ".html")]
+    assert sorted(path.stem for path in own if path.suffix == ".js") == sorted(render.MODULES)
     assert sum(path.stat().st_size for path in own) < 100_000
 
 
 def test_modules_import_what_others_export_and_share_no_name():
     """They are joined into one script: what one calls by a name, no other may."""
     own, names = {}, []
-    for module in html.MODULES:
-        text = (Path(html.__file__).parent / "script" / f"{module}.js").read_text()
+    for module in render.MODULES:
+        text = (Path(render.__file__).parent / "static" / "script" / f"{module}.js").read_text()
         declared = re.findall(r"^(export )?(?:async )?(?:function\*?|const|let|class) ([\w$]+)", text, re.MULTILINE)
         own[module] = text, {name for exported, name in declared if exported}
         names += [name for _, name in declared]
@@ -111,8 +111,8 @@ def test_modules_import_what_others_export_and_share_no_name():
             assert wanted <= own[source][1], (module, source)
             unused = [name for name in wanted if len(re.findall(rf"(?<![\w$.]){re.escape(name)}(?![\w$])", text)) < 2]
             assert unused == [], module
-    assert "import " not in re.sub(r"//.*", "", html.joined_script())
-    assert "export " not in html.joined_script()
+    assert "import " not in re.sub(r"//.*", "", render.joined_script())
+    assert "export " not in render.joined_script()
 
 
 def test_a_large_report_is_small(tmp_path):

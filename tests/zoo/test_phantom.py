@@ -9,10 +9,11 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import hydrascope as hs
-from hydrascope import measures, summary
-from hydrascope.cli import app
+from hydrascope import measures
+from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap
-from hydrascope.zoo import phantom
+from hydrascope.models import phantom
+from hydrascope.reports import summary
 
 RESTORED = sum(phantom.BACKUPS.values())
 #: The norms' scale isn't quite constant.

@@ -7,16 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hydrascope import zoo
-from hydrascope.errors import HydrascopeError
-from hydrascope.prompt_sources import load_prompts
+from hydrascope.prompts.load import load_prompts
+from hydrascope.utils import assets
+from hydrascope.utils.errors import HydrascopeError
 
 
 def _lines(name):
-    return [json.loads(line) for line in zoo.prompt_path(name).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in assets.prompt_path(name).read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("name", zoo.PROMPT_SETS)
+@pytest.mark.parametrize("name", assets.PROMPT_SETS)
 def test_sets_load_by_name_without_duplicates_and_with_answers(name):
     prompts = load_prompts(name)
     assert prompts.duplicates == 0
@@ -45,15 +45,15 @@ def test_demo_is_a_balanced_sample_of_the_other_sets():
 
 
 def test_names_that_are_not_shipped():
-    assert zoo.model_path("gpt2") is None
+    assert assets.model_path("gpt2") is None
     with pytest.raises(HydrascopeError, match="demo"):
-        zoo.prompt_path("no-such-set")
+        assets.prompt_path("no-such-set")
 
 
 def test_weights_are_safetensors_and_small():
     sizes = []
-    for name in zoo.MODELS:
-        folder = zoo.model_path(name)
+    for name in assets.MODELS:
+        folder = assets.model_path(name)
         assert folder is not None
         assert {path.suffix for path in folder.iterdir()} <= {".json", ".md", ".safetensors"}
         sizes.append((folder / "model.safetensors").stat().st_size)
@@ -66,7 +66,7 @@ def test_weights_are_safetensors_and_small():
 def answers():
     """Whether the built-in model answers each of some lines, in one pass of its own for each."""
     torch.set_num_threads(1)
-    folder = zoo.model_path("built-in")
+    folder = assets.model_path("built-in")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -91,9 +91,9 @@ def test_the_passages_were_not_chosen_by_what_the_model_answers(answers):
     assert 0.1 < sum(right) / len(right) < 0.7
 
 
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize("name", assets.MODELS)
 def test_the_card_gives_the_measured_recall_and_loss(name):
-    folder = zoo.model_path(name)
+    folder = assets.model_path(name)
     assert folder is not None
     quality = json.loads((folder / "quality.json").read_text())
     card = (folder / "README.md").read_text()

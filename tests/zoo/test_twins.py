@@ -6,21 +6,21 @@ import pytest
 from speaking import speaking
 from transformers import AutoTokenizer
 
-from hydrascope import zoo
-from hydrascope.answers import after_spaces, answer_tokens, foil_tokens
-from hydrascope.model import LanguageModel
-from hydrascope.prompt_sources import load_prompts
-from hydrascope.prompts import counterfactual_tokens, tokenize
-from hydrascope.subjects import subject_span
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.answers import after_spaces, answer_tokens, foil_tokens
+from hydrascope.prompts.load import load_prompts
+from hydrascope.prompts.prompt import counterfactual_tokens, tokenize
+from hydrascope.prompts.subjects import subject_span
+from hydrascope.utils import assets
 from training.lines import Line, read
 from training.twins import with_twins
 
-FACTS = read(zoo.prompt_path("world-facts"))
+FACTS = read(assets.prompt_path("world-facts"))
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return speaking(AutoTokenizer.from_pretrained(zoo.model_path("built-in")))
+    return speaking(AutoTokenizer.from_pretrained(assets.model_path("built-in")))
 
 
 def parts(line: Line) -> tuple[str, str]:
@@ -70,11 +70,11 @@ def test_every_subject_is_where_the_wording_has_it(model: LanguageModel) -> None
 
 def test_they_are_drawn_anew_as_they_are_shipped() -> None:
     bare = [{key: value for key, value in line.items() if key not in ("foil", "counterfactual")} for line in FACTS]
-    assert with_twins(bare, AutoTokenizer.from_pretrained(zoo.model_path("built-in"))) == FACTS
+    assert with_twins(bare, AutoTokenizer.from_pretrained(assets.model_path("built-in"))) == FACTS
 
 
 def test_other_seeds_draw_other_twins_and_few_facts_make_do() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(zoo.model_path("built-in"))
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_path("built-in"))
     some = [line for line in FACTS if line["relation"] == "capital"]
     assert with_twins(some, tokenizer, seed=1) != with_twins(some, tokenizer, seed=2)
     pair = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydrascope.causal.model import CausalModel, Context, Value
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 Change = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from hydrascope.causal.model import (
     constant,
     randomness,
 )
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 
 def value_in(context: Context, model: CausalModel | None = None) -> Intervention:

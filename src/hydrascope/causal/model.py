@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 #: A number, a numpy array or a torch tensor (an exogenous variable may be anything, a prompt for instance).
 Value = Any

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from hydrascope.components import Component
+from hydrascope.components.component import Component
 from hydrascope.engines import reference, wavefront
-from hydrascope.engines.request import Readings, Request
-from hydrascope.errors import HydrascopeError
-from hydrascope.model import LanguageModel
+from hydrascope.engines.interface import Readings, Request
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 __all__ = ["ENGINES", "Engine", "Readings", "Request", "choose"]
 

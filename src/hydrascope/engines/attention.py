@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from hydrascope.model import LanguageModel, wider
+from hydrascope.models.language_model import LanguageModel, wider
 
 _NAME = "hydrascope"
 

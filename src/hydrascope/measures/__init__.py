@@ -5,12 +5,33 @@ ablated runs read at the clean run's σ. For another reading, or where several m
 once and hand that to each: `effects = per_prompt(results, "difference", "own")`.
 """
 
-from hydrascope.components import LayerKind
+from hydrascope.components.component import LayerKind
 from hydrascope.measures.agreement import agreement
-from hydrascope.measures.alike import same_repairers
-from hydrascope.measures.alone import effects_alone, outcome_bounds
+from hydrascope.measures.attention_mlp_shift import response_shift
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
-from hydrascope.measures.choice import (
+from hydrascope.measures.compensation import compensable, compensation
+from hydrascope.measures.depth_profile import repair_profile
+from hydrascope.measures.effects import (
+    change,
+    direct_effect,
+    own_change,
+    require_complete,
+    strength,
+    with_direct_effect,
+)
+from hydrascope.measures.effects_per_prompt import (
+    SIGMA_NAME,
+    WRITTEN,
+    Sigma,
+    at_readout,
+    by_patch,
+    caption,
+    per_prompt,
+    readings,
+)
+from hydrascope.measures.erasure import erasure
+from hydrascope.measures.estimator_scores import scores
+from hydrascope.measures.held_out_selection import (
     FEWEST,
     WEIGHTY,
     HeldOut,
@@ -22,29 +43,26 @@ from hydrascope.measures.choice import (
     most_restored,
     surely_none_weighty,
 )
-from hydrascope.measures.compensation import compensable, compensation
-from hydrascope.measures.effects import (
-    change,
-    direct_effect,
-    own_change,
-    require_complete,
-    strength,
-    with_direct_effect,
+from hydrascope.measures.interactions import interactions
+from hydrascope.measures.labels import (
+    PartKind,
+    all_free,
+    depth,
+    kinds,
+    layers,
+    of_kind,
+    one_by_one,
+    units,
+    whole_layers,
 )
-from hydrascope.measures.erasure import erasure
-from hydrascope.measures.interaction import interactions
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
-from hydrascope.measures.parts import PartKind, all_free, depth, kinds, layers, of_kind, one_by_one, units, whole_layers
-from hydrascope.measures.profile import repair_profile
+from hydrascope.measures.prompt_consistency import same_repairers
 from hydrascope.measures.ranking import rank
-from hydrascope.measures.reading import SIGMA_NAME, WRITTEN, Sigma, at_readout, by_patch, caption, per_prompt, readings
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
-from hydrascope.measures.restoration import amounts, outcome, restoration, shares
-from hydrascope.measures.scores import scores
-from hydrascope.measures.self_repair import self_repair
-from hydrascope.measures.shift import response_shift
+from hydrascope.measures.restoration import amounts, effects_alone, outcome, outcome_bounds, restoration, shares
+from hydrascope.measures.rushing_nanda import self_repair
 
 __all__ = [
     "BOUNDS",

@@ -5,7 +5,7 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
 from hydrascope.measures.regression import regression
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import ndtr, stdtrit
 
-from hydrascope.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError
 
 #: Labels of the dimension `bound`.
 BOUNDS = ("estimate", "low", "high")

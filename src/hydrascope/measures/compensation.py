@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components import LayerKind
-from hydrascope.measures.parts import kinds, separable
-from hydrascope.measures.reading import per_prompt
+from hydrascope.components.component import LayerKind
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.labels import kinds, separable
 
 
 def compensation(results: xr.Dataset) -> xr.Dataset:

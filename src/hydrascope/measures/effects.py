@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.errors import HydrascopeError
-from hydrascope.measures.parts import separable
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.labels import separable
+from hydrascope.utils.errors import HydrascopeError
 
 _MEASURED = ("unembed", "unembed_ablated", "total", "direct", "indirect", "scale", "norm", "embed", "logit")
 

@@ -2,10 +2,10 @@
 
 import xarray as xr
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.parts import depth, layers, of_kind
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.labels import depth, layers, of_kind
+from hydrascope.utils.errors import HydrascopeError
 
 
 def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Bootstrap | None = None) -> xr.Dataset:

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.parts import of_kind
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.labels import of_kind
 
 
 def localisation(results: xr.Dataset, share: float = 0.1) -> xr.Dataset:

@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from hydrascope.components import Component, Run
-from hydrascope.errors import HydrascopeError
-from hydrascope.experiments import Mediated, Network
+from hydrascope.components.component import Component, Run
+from hydrascope.components.experiments import Mediated, Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
-from hydrascope.measures.reading import at_readout, require_dimensions
+from hydrascope.measures.effects_per_prompt import at_readout, require_dimensions
+from hydrascope.utils.errors import HydrascopeError
 
 #: `[readout, prompt]` the mean total effect of a run.
 _Total = Callable[[Run], Float[np.ndarray, "readout prompt"]]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from hydrascope.errors import HydrascopeError
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.reading import per_prompt
-from hydrascope.measures.scores import of_the_same
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.estimator_scores import of_the_same
+from hydrascope.utils.errors import HydrascopeError
 
 
 def rank(
@@ -22,7 +22,7 @@ def rank(
 
     Args:
         exact: results of `sweep`, all parts ablated one by one.
-        others: of `shapley` or `hydrascope.attribution`, with the same prompts, patches and parts.
+        others: of `shapley` or `hydrascope.analyses.attribution`, with the same prompts, patches and parts.
         readout: its label; by default the exact results' first.
         bootstrap: over prompts.
 

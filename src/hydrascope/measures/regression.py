@@ -7,7 +7,7 @@ from jaxtyping import Float
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
 
 #: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
 #: constant.

@@ -4,7 +4,7 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, simultaneous
 from hydrascope.measures.effects import change
-from hydrascope.measures.reading import per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt
 
 
 def responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.DataArray:

@@ -1,0 +1,1 @@
+"""Ablations: the values that an ablated component writes instead."""

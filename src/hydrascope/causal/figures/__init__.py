@@ -1,0 +1,1 @@
+"""Figures of causal graphs and motifs."""

@@ -1,0 +1,103 @@
+"""The commands that follow an effect: by which ways it goes, and how much of the model a circuit does.
+
+What they measure is printed, and written where that is asked for; it isn't stored as a result.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hydrascope.cli.options import Options, asking, say, to_place
+from hydrascope.cli.results import require_folder, show
+from hydrascope.cli.run_commands import asked_of, loaded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+Out = Annotated[
+    Path | None, typer.Option(parser=to_place, metavar="FOLDER", help="Write all rows as CSV and a figure, too.")
+]
+Format = Annotated[Literal["text", "csv"], typer.Option("--format", help="csv: all rows, of all readouts.")]
+
+
+@asking
+def paths(
+    options: Options,
+    senders: Annotated[str, typer.Option("--from", metavar="PARTS", help="What is ablated, one by one.")] = "heads",
+    receivers: Annotated[
+        str, typer.Option("--to", metavar="PARTS", help="Layers, heads, inputs of heads (query.9.6), and `logits`.")
+    ] = "mlp,logits",
+    out: Out = None,
+    format_: Format = "text",
+) -> None:
+    """By which way: what of the effects of parts goes through other parts (path patching)."""
+    from hydrascope import path_patching
+    from hydrascope.reports.figures import figure_paths
+    from hydrascope.reports.summary.path_table import paths_in_text, ways
+
+    asked = _asked(options, out)
+    model, prompts = loaded(options)
+    found = path_patching(model, prompts, senders=senders, receivers=receivers, progress=True, **asked)
+    rows = [ways(found, str(readout)) for readout in found["readout"].values]
+    _tell(rows, format_, paths_in_text(found, rows[0]))
+    if out is not None:
+        _write(rows, out, "paths", figure_paths(found))
+
+
+@asking
+def circuit(
+    options: Options,
+    keep: Annotated[str, typer.Option(metavar="PARTS", help="What is kept, the most important first.")],
+    of: Annotated[
+        str, typer.Option(metavar="PARTS", help="All parts that circuits are made of, as heads,mlp.")
+    ] = "layers",
+    out: Out = None,
+    format_: Format = "text",
+) -> None:
+    """How faithful: what of the readout is left if parts are kept, one more at a time, and all others ablated."""
+    from hydrascope import faithfulness
+    from hydrascope.analyses.faithfulness import growing
+    from hydrascope.reports.figures import figure_circuit
+    from hydrascope.reports.summary.faithfulness_table import circuit_in_text, steps
+
+    asked = _asked(options, out)
+    model, prompts = loaded(options)
+    order, shares = growing(model, keep, of)
+    found = faithfulness(model, prompts, order=order, shares=shares, progress=True, **asked)
+    rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
+    _tell(rows, format_, circuit_in_text(found, rows[0]))
+    if out is not None:
+        _write(rows, out, "circuit", figure_circuit(found))
+
+
+def _asked(options: Options, out: Path | None) -> dict[str, Any]:
+    """The arguments that `options` stand for, once it is sure that `out` can be written to."""
+    if out is not None:
+        require_folder(out)
+    return asked_of(options)
+
+
+def _tell(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -> None:
+    """Print the rows of every readout as CSV, or a table of the first."""
+    from hydrascope.reports.summary.serialize import rows_as_csv
+
+    if format_ == "csv":
+        say(rows_as_csv(list(chain.from_iterable(rows))).rstrip("\n"))
+    else:
+        show(text)
+
+
+def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure") -> None:
+    from hydrascope.reports.figures.style import save
+    from hydrascope.reports.summary.serialize import rows_as_csv
+    from hydrascope.storage.staging import disk
+
+    drawn = save(figure, out, name)
+    with disk(f"cannot write to {out}"):
+        (out / f"{name}.csv").write_text(rows_as_csv(list(chain.from_iterable(rows))))
+    # Not among rows that a program reads.
+    say(f"{len(drawn) + 1} files in {out}", err=True)

@@ -1,0 +1,1 @@
+"""Clean passes and what is kept of them."""

@@ -1,0 +1,295 @@
+"""The clean runs of a whole prompt set, made once: what ablations draw their patches from.
+
+Kept are the values at the sites that are ablated, at the places of each prompt that correspond to any ablated position
+of any prompt; not what components write, which for heads and neurons would be many times as much.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hydrascope.components.component import Component
+from hydrascope.engines.clean.clean_pass import CleanRun, clean_run_at
+from hydrascope.engines.clean.prefix_store import Back
+from hydrascope.engines.clean.spill_store import Keep, Part, in_memory
+from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.prompts.positions import Places
+from hydrascope.prompts.prompt import Prompt, called, counterfactual_tokens, require_same_length
+from hydrascope.utils.errors import HydrascopeError
+
+
+@dataclass(frozen=True)
+class CleanRuns:
+    """What the clean runs of a prompt set leave.
+
+    Attributes:
+        model: the model.
+        prompts: the set.
+        tokens: each prompt's token ids.
+        places: where each is ablated.
+        sites: where the values of the ablated components stand.
+        targets: each prompt's target token.
+        values: per site `[row, columns]`, on the CPU, or on disk and mapped into memory as it is read.
+        row: `[prompt, offset]` where the values at a distance of `offset` + 1 from a prompt's end are; −1 where the
+            prompt is too short.
+        argmax: each prompt's most likely next token.
+        shared: by the prompts of a batch, what its measurement needs of its clean run, as far as it was kept.
+    """
+
+    model: LanguageModel
+    prompts: Sequence[Prompt]
+    tokens: Sequence[Sequence[int]]
+    places: Sequence[Places]
+    sites: Sequence[Component]
+    targets: Sequence[int]
+    values: dict[Component, Float[Tensor, "row columns"]]
+    row: Int[np.ndarray, "prompt offset"]
+    argmax: Sequence[int]
+    shared: dict[tuple[int, ...], Back] = field(default_factory=dict, repr=False)
+    _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
+
+    def take(
+        self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
+    ) -> Float[Tensor, "prompt patch slot columns"]:
+        """What `component` writes in the clean runs of `sources`, at the places that correspond to those of `prompts`.
+
+        >>> clean.take(Component.parse("attn.3"), np.array([[4, 7]]), [0])       # doctest: +SKIP
+
+        Raises:
+            HydrascopeError: a source has no such place; `corresponding` says which have.
+        """
+        rows = self.row[np.asarray(sources)[:, :, None], self.slots(prompts)[:, None] - 1]
+        if len(short := np.argwhere(rows < 0)):
+            place, patch, _ = short[0]
+            patched, source = prompts[place], int(sources[place, patch])
+            raise HydrascopeError(
+                f"{called(source + 1, self.prompts[source])} is too short to patch "
+                f"{called(patched + 1, self.prompts[patched])}: draw from prompts that correspond to it"
+            )
+        return self.values[component.site][:, self.model.columns(component)][torch.from_numpy(rows)]
+
+    def own(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+        """What `component` writes in the clean runs of `prompts` themselves."""
+        return self.take(component, np.asarray(prompts)[:, None], prompts)
+
+    def mean(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+        """The mean of what `component` writes over all prompts that have a corresponding place."""
+        if component.site not in self._means:
+            values = self.values[component.site]
+            self._means[component.site] = torch.stack(
+                # A distance that no prompt is ablated at is kept for none, and never asked for.
+                [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row.T]
+            )
+        mean = self._means[component.site][self.slots(prompts) - 1]
+        return mean[:, None, :, self.model.columns(component)]
+
+    def corresponding(self, index: int) -> Bool[np.ndarray, "prompt"]:
+        """Which prompts have a place that corresponds to each ablated position of the prompt at `index`."""
+        return np.asarray((self.row[:, np.array(self.places[index].offsets) - 1] >= 0).all(1))
+
+    def slots(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+        """How far each ablated position is from its prompt's end; the last one repeated where a prompt has fewer."""
+        return _even([self.places[index].offsets for index in prompts])
+
+    def positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+        """Each ablated position, counted from the prompt's start; as `slots`."""
+        return positions_of(self.places, prompts)
+
+    @cached_property
+    def twins(self) -> list[list[int]]:
+        """The token ids of each prompt's counterfactual.
+
+        Raises:
+            HydrascopeError: a prompt has none, or one of another length though another position than the last is
+                ablated.
+        """
+        twins = counterfactual_tokens(self.model, self.prompts)
+        if any(place.positions != (len(ids) - 1,) for place, ids in zip(self.places, self.tokens, strict=True)):
+            require_same_length(self.prompts, self.tokens, twins)
+        return twins
+
+    def of_others(
+        self, prompts: Sequence[int], others: Sequence[Sequence[int]]
+    ) -> Callable[[Component], Float[Tensor, "prompt 1 slot columns"]]:
+        """What components write in runs of `others`, as far from their ends as `prompts` are ablated from theirs.
+
+        The runs are made when the first component is asked for.
+        """
+        back = [len(self.tokens[index]) for index in prompts]
+        positions = self.positions(prompts) - np.array(back)[:, None] + np.array([[len(ids)] for ids in others])
+        kept: dict[Component, Tensor] = {}
+
+        def values(component: Component) -> Tensor:
+            if not kept:
+                kept.update(values_at(self.model, others, positions, self.sites))
+            return kept[component.site][:, None, :, self.model.columns(component)]
+
+        return values
+
+
+def before_any_run(
+    model: LanguageModel, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], places: Sequence[Places]
+) -> CleanRuns:
+    """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
+    return CleanRuns(model, prompts, tokens, places, (), [0] * len(tokens), {}, _rows(places), [0] * len(tokens))
+
+
+def values_at(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    positions: Int[np.ndarray, "run slot"],
+    sites: Sequence[Component],
+) -> dict[Component, Float[Tensor, "run slot columns"]]:
+    """What stands at `sites` in plain runs of `tokens`, at some positions of each; on the CPU."""
+    runs = torch.arange(len(tokens)).repeat_interleave(positions.shape[1])
+    found = clean_run_at(model, tokens, runs, torch.from_numpy(positions).flatten(), sites)
+    return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
+
+
+#: Runs some prompts clean, given by their numbers, and keeps what stands at some places `[place]`: of which, and where.
+Runner = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
+
+
+def plainly(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Runner:
+    """Clean runs of `tokens` as the model itself makes them."""
+    return lambda batch, runs, at: clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
+
+
+def clean_runs(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    batches: Iterable[Sequence[int]],
+    run: Runner,
+    targets: Sequence[int] | None = None,
+    keep: Keep = in_memory,
+) -> CleanRuns:
+    """Run all prompts once.
+
+    Args:
+        batches: which prompts are run together; best of similar lengths, so that little is padded.
+        run: what runs them, and keeps what stands at `sites`.
+        targets: each prompt's target token; the most likely one by default.
+        keep: where the values are kept.
+
+    Raises:
+        HydrascopeError: the disk refuses.
+    """
+    whole = range(len(prompts))
+    part = clean_part(model, tokens, places, sites, whole, batches, run, keep)
+    values = {site: part[str(site)] for site in sites}
+    likeliest = part[_LIKELIEST].tolist()
+    return CleanRuns(
+        model,
+        prompts,
+        tokens,
+        places,
+        sites,
+        likeliest if targets is None else targets,
+        values,
+        _rows(places),
+        likeliest,
+    )
+
+
+def clean_part(
+    model: LanguageModel,
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    block: range,
+    batches: Iterable[Sequence[int]],
+    run: Runner,
+    keep: Keep = in_memory,
+) -> Part:
+    """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them.
+
+    Args:
+        batches: of that block, as for `clean_runs`.
+
+    Returns:
+        `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
+    """
+    row = _rows(places)
+    rows = _rows_of(row, block)
+    values = {site: keep(len(rows), model.site_width(site), model.dtype) for site in sites}
+    likeliest = torch.zeros(len(block), dtype=torch.long)
+    for batch in batches:
+        here = [
+            (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
+        ]
+        runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
+        ends = [len(tokens[index]) - 1 for index in batch]
+        at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
+        found = run(batch, runs, at)
+        to = torch.tensor([row[index, offset] - rows.start for _, offset, index in here])
+        for site in sites:
+            values[site][to] = found.values[site][len(batch) :].cpu()
+        with torch.no_grad():
+            logits = model.unembedded(found.normed[: len(batch)])
+        likeliest[torch.tensor(batch) - block.start] = logits.argmax(-1).cpu()
+    return {_LIKELIEST: likeliest, **{str(site): values[site] for site in sites}}
+
+
+def clean_runs_of_parts(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[Places],
+    sites: Sequence[Component],
+    parts: Iterable[tuple[range, Part]],
+    targets: Sequence[int] | None = None,
+    keep: Keep = in_memory,
+) -> CleanRuns:
+    """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
+    row, likeliest = _rows(places), [0] * len(prompts)
+    values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
+    for block, part in parts:
+        rows = _rows_of(row, block)
+        for site in sites:
+            values[site][rows.start : rows.stop] = part[str(site)]
+        likeliest[block.start : block.stop] = part[_LIKELIEST].tolist()
+    return CleanRuns(
+        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
+    )
+
+
+#: What the most likely next tokens are called in a part.
+_LIKELIEST = "likeliest"
+
+
+def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
+    """`CleanRuns.row`: of each prompt all places are kept that correspond to an ablated position of any prompt."""
+    offsets = sorted({offset for place in places for offset in place.offsets})
+    row = np.full((len(places), offsets[-1]), -1)
+    kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
+    for number, (index, offset) in enumerate(kept):
+        row[index, offset - 1] = number
+    return row
+
+
+def _rows_of(row: np.ndarray, block: range) -> range:
+    """The rows of the prompts of a block: they stand together."""
+    rows = row[block]
+    return range(int(rows[rows >= 0].min()), int(rows.max()) + 1)
+
+
+def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+    """Each position at which some of the prompts are ablated; the last one repeated where a prompt has fewer."""
+    return _even([places[index].positions for index in prompts])
+
+
+def _even(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:
+    longest = max(map(len, each))
+    return np.array([[*values, *[values[-1]] * (longest - len(values))] for values in each])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(0, dtype=wider(values.dtype)).to(values.dtype)

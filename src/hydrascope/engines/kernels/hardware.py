@@ -1,0 +1,126 @@
+"""The machine that computes: what it is, and how fast it multiplies matrices."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hydrascope.engines.kernels.matmul import FORCE, ROUTINES, timed
+from hydrascope.engines.kernels.patching import fastest_routines, is_choice, products
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.text import counted
+
+#: Rows and columns of a large product, and of one that is fast enough in any dtype.
+LARGE, _SMALL = 2048, 256
+
+#: Instructions that decide how fast products are, as Linux names them.
+_VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16", "i8mm")
+
+
+def kind(device: torch.device) -> str:
+    """What decides the last digits of numbers besides the software: the processor and its threads, or the GPU.
+
+    >>> hs.machine.kind(torch.device("cpu"))        # doctest: +SKIP
+    'AMD EPYC (family 25, model 17; avx2, avx512f), 2 threads'
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The processor's model, family and vector instructions, as far as the system tells them."""
+    facts = _facts()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    details = [f"{word} {facts[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in facts]
+    vectors = [name for name in _VECTORS if name in flags]
+    known = "; ".join(part for part in (", ".join(details), ", ".join(vectors)) if part)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({known})" if known else name
+
+
+def _facts() -> dict[str, str]:
+    """What Linux says of the first core; nothing on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def memory() -> float:
+    """The machine's memory, in GiB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def sustained(work: Callable[[], object], seconds: float) -> float:
+    """How often `work` is done in a second, over at least `seconds` of doing nothing else."""
+    work()
+    done, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds or not done:
+        work()
+        done += 1
+    return done / elapsed
+
+
+def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
+    """What the machine is, how fast it multiplies by every routine in every dtype, and which are chosen for `model`.
+
+        print("\n".join(hs.machine.page(hs.load_model("built-in"))))         # doctest: +SKIP
+
+    Args:
+        seconds: how long each rate is measured.
+    """
+    threads = torch.get_num_threads()
+    many = f"{counted(os.cpu_count() or 1, 'core', 'cores')}, {counted(threads, 'thread', 'threads')}"
+    lines = [f"{processor()}: {many}, {memory():.0f} GiB", ""]
+    if torch.cuda.is_available():
+        lines[:1] += [torch.cuda.get_device_name()]
+    for dtype in (torch.float32, torch.bfloat16):
+        # On a processor without instructions for it a product in bfloat16 may take minutes.
+        size = LARGE if dtype == torch.float32 or is_choice(dtype) else LARGE // 8
+        for name in ("matmul", "onednn") if is_choice(dtype) else ("matmul",):
+            flops = rate(name, size, dtype, seconds)
+            lines.append(f"{_dtype(dtype)}, {name}: {flops / 1e9:,.0f} GFLOP/s, {size:,} × {size:,} × {size:,}")
+    if model is None:
+        return lines
+    lines += ["", f"{model.name} in {_dtype(model.dtype)}: products are computed by the fastest routine, marked *"]
+    routines = fastest_routines(model)
+    for product in sorted(products(model), key=str):
+        found = timed(product, model.dtype, threads)
+        each = (f"{name} {flops / 1e9:,.0f}{'*' * (name == routines[str(product)])}" for name, flops in found.items())
+        lines.append(f"  {product}: {', '.join(each)} GFLOP/s")
+    if not routines:
+        lines.append("  there is no choice: PyTorch has one library for these")
+    if forced := os.environ.get(FORCE):
+        lines.append(f"  {FORCE}={forced} forces one routine")
+    return lines
+
+
+def slower_than_float32(dtype: torch.dtype, seconds: float = 0.02) -> float | None:
+    """How many times as long products in a narrower `dtype` take on this processor as in float32; None if no longer.
+
+    A processor without instructions for a dtype converts number by number.
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        return None
+    name = "onednn" if is_choice(dtype) else "matmul"
+    ratio = rate("matmul", _SMALL, torch.float32, seconds) / rate(name, _SMALL, dtype, seconds)
+    return ratio if ratio > 1 else None
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def rate(routine: str, size: int, dtype: torch.dtype, seconds: float) -> float:
+    """The FLOP/s of products of two `size` × `size` matrices by one of `ROUTINES`, a multiply-add being two."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    multiply: Callable[[], Tensor] = partial(ROUTINES[routine], left, right.T, None, "")
+    return 2 * size**3 * sustained(multiply, seconds)

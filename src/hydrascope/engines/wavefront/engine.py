@@ -1,0 +1,329 @@
+"""The wavefront engine: all runs of many prompts as one pass over the layers.
+
+An ablation replaces what components write at some positions. Attention is causal, so no earlier position ever
+changes: all runs of a prompt share its keys and values up to there, and what is left of a run is the path of its last
+positions, its *suffix*, from the ablated component to the top: a *row*. Rows of all runs, patches and prompts go
+through a layer together; at each site, the rows that are overridden there first join in as copies of the run that they
+branch off (`schedule`): the clean run, row 0, or a run that begins as they do. Nothing upstream of an ablation is
+recomputed, weights are read once, and a component's effect is one dot product.
+
+The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, the last tokens of each prompt, to
+`[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hydrascope.components.component import Component
+from hydrascope.engines.attention import Held, Prefix, attending, row_attention
+from hydrascope.engines.clean.prefix import shared
+from hydrascope.engines.interface import Readings, Request, sites_read
+from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
+from hydrascope.engines.wavefront.recorder import Record
+from hydrascope.engines.wavefront.schedule import Schedule, Turn, schedule
+from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.models.language_model import LanguageModel, padded, wider
+
+
+@torch.no_grad()
+def measure(model: LanguageModel, request: Request) -> Readings:
+    """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
+    return _swept(model, request, ()).record.readings()
+
+
+@torch.no_grad()
+def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
+    """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`.
+
+    Of sites that are downstream of what the run ablates first; of others what the clean run has.
+    """
+    return _swept(model, request, sites).watched
+
+
+def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
+    ids, last = padded(model, request.tokens)
+    positions = request.positions.to(model.device)
+    plan = schedule(model, request.runs)
+    # All at once, before any hook is on: drawing a patch may run the model.
+    ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
+    values = {component: request.values(component).to(model.device) for component in ablated}
+    routines = fastest_routines(model) if request.routines is None else request.routines
+    common = request.shared or shared(
+        model, request.tokens, request.positions, sites_read(model, request.units), routines
+    )
+    prefix = common.prefix
+    with model.measuring(), fast_kernels(model, routines):
+        record = Record(model, request, plan, common.clean)
+        sweep = _Sweep(model, request, values, plan, record, prefix, positions, last, watch)
+        with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
+            suffixes = ids.gather(1, prefix.suffix)
+            # Without a mask transformers looks at the positions, for which the device would have to stop.
+            everything = torch.ones_like(suffixes)
+            model.hf.base_model(
+                input_ids=suffixes, attention_mask=everything, position_ids=prefix.suffix, use_cache=False
+            )
+        return sweep
+
+
+class _Sweep:
+    """The rows of one sweep, on their way through the layers.
+
+    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean run, then every branch of the
+    schedule with a row a patch, in the order in which they join.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        request: Request,
+        values: Mapping[Component, Tensor],
+        plan: Schedule,
+        record: Record,
+        prefix: Prefix,
+        positions: Tensor,
+        last: Tensor,
+        watch: Sequence[Component],
+    ) -> None:
+        self.model = model
+        self.request = request
+        #: `[prompt, patch, slot, columns]` of each ablated component.
+        self.values = values
+        self.plan = plan
+        self.record = record
+        #: [prompt, slot] and [prompt], counted from the start of the suffix.
+        self.positions = positions - prefix.start[:, None]
+        self.last = last - prefix.start
+        self.length = prefix.length
+        #: Sites of which is kept what would stand there, and what does.
+        self.watch = watch
+        self.watched: dict[Component, Tensor] = {}
+        self.prompts = torch.arange(len(request.tokens), device=model.device)
+        #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
+        at_last = self.positions == self.last[:, None]
+        self.at_last = at_last & (at_last.cumsum(1) == 1)
+        #: Branches that are on their way, the clean run among them.
+        self.joined = 1
+        #: What the rows that join at the next block change in their parents' residual streams.
+        self.pending: Tensor | None = None
+
+    def hooks(self) -> Iterator[Handle]:
+        """The hooks of the sweep."""
+        for number, block in enumerate(self.model.layers):
+            attn, mlp = Component(number, "attn"), Component(number, "mlp")
+            yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
+            yield on_input(self.model.attention(number), partial(self._narrow, attn))
+            for layer in (attn, mlp):
+                watched = next((site for site in self.watch if site != layer and site.whole == layer), None)
+                if units := self.record.site(layer) or watched:
+                    yield on_site(self.model, units, partial(self._units, layer))
+                    if (norm := self.model.projection(layer).norm) is not None:
+                        yield on_input(norm, partial(self._projected, layer))
+                yield on_output(self.model.output(layer), partial(self._write, layer))
+        yield on_input(self.model.final_norm, self._finish)
+
+    def _rows(self, hidden: Tensor) -> Tensor:
+        return by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
+
+    def _final(self, rows: Tensor) -> Tensor:
+        """`[prompt, row, width]` the final position of each row, on the device where readings are kept."""
+        if self.length == 1:
+            return rows[:, :, 0].to(self.model.device)
+        return rows[self.prompts.to(rows.device), :, self.last.to(rows.device)].to(self.model.device)
+
+    def _count(self) -> int:
+        """How many rows are on their way."""
+        return self.record.first(self.joined)
+
+    def _turn(self, layer: Component) -> Turn:
+        return self.plan.turns[layer]
+
+    def _copies(self, rows: Tensor, branches: Sequence[int]) -> Tensor:
+        """`rows` of the parents of `branches`."""
+        parents = self.record.parents(branches)
+        if parents is None:
+            return rows[:, :1].expand(-1, len(branches) * self.request.patches, *rows.shape[2:])
+        return rows[:, parents.to(rows.device)]
+
+    def _joins_inside(self, layer: Component) -> bool:
+        """Whether rows that start at `layer` join within the block: attention, where the MLP reads what it wrote.
+
+        All others differ from their parents only after the block, and join at the next one: they cost nothing before.
+        """
+        return layer.kind == "attn" and not self.model.parallel
+
+    def _enter(self, attn: Component, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a block: join the rows of the block before, and hold places for those that join inside."""
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rows = self._join_pending(self._rows(hidden))
+        if inputs := self._turn(attn).inputs:
+            rows = torch.cat([rows, self._copies(rows, inputs)], 1)
+            self.joined += len(inputs)
+        self.record.stream(attn.layer, self._final(rows))
+        self.record.begin(self.model.stage(attn))
+        if self.length > 1 and "position_embeddings" in kwargs:
+            tiled = tuple(each.repeat(1, rows.shape[1], 1) for each in kwargs["position_embeddings"])
+            kwargs = {**kwargs, "position_embeddings": tiled}
+        if self._joins_inside(attn) and (starting := self._turn(attn).starting):
+            rows = torch.cat([rows, self._copies(rows, starting)], 1)
+        hidden = rows.flatten(1, 2)
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    def _join_pending(self, rows: Tensor) -> Tensor:
+        if self.pending is None:
+            return rows
+        count = self.pending.shape[1] // self.request.patches
+        branches = range(self.joined, self.joined + count)
+        joining = (self._copies(rows, branches) + self.pending).to(rows.dtype)
+        self.pending = None
+        self.joined += count
+        return torch.cat([rows, joining], 1)
+
+    def held(self, layer: int) -> Held:
+        """What heads of block `layer` attend by that is frozen: of which head, in which rows."""
+        found: Held = {}
+        for component, writes in self._turn(Component(layer, "attn")).writes.items():
+            if component.is_input:
+                for branch, _ in writes:
+                    rows = slice(self.record.first(branch), self.record.first(branch + 1))
+                    found.setdefault(component.kind, []).append((component.unit, rows))
+        return found
+
+    def _narrow(self, attn: Component, hidden: Tensor) -> Tensor | None:
+        """Before attention: rows that start there need no attention."""
+        if not (self._joins_inside(attn) and self._turn(attn).starting):
+            return None
+        return hidden[:, : self._count() * self.length].contiguous()
+
+    def _units(self, layer: Component, hidden: Tensor) -> Tensor | None:
+        """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
+        rows, turn = self._rows(hidden), self._turn(layer)
+        self._look(layer, rows, inside=True)
+        if turn.inner:
+            rows = torch.cat([rows, self._copies(rows, turn.inner)], 1)
+        for component, writes in turn.writes.items():
+            if component.is_unit:
+                self._override(component, writes, rows, rows[:, :1], self._after_those_on_their_way(turn.inner))
+        self.record.units(layer, self._final(rows))
+        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+
+    def _projected(self, layer: Component, hidden: Tensor) -> None:
+        """Before the norm of a layer's output, where there is one: heads and neurons write at its scale."""
+        self.record.projected(layer, self._final(self._rows(hidden)))
+
+    def _write(self, layer: Component, hidden: Tensor) -> Tensor | None:
+        """After a layer: join the rows that start with it, overwrite, and read every row."""
+        turn, count = self._turn(layer), self._count()
+        output = self._rows(hidden)
+        rows, fresh = output[:, :count], output[:, count:]
+        self.record.react(layer, self._final(rows))
+        self._look(layer, rows, inside=False)
+        if turn.outer:
+            fresh = torch.cat([fresh, self._copies(rows, turn.outer)], 1)
+        writes = turn.writes.get(layer, [])
+        self._override(layer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
+        starting = {branch: place * self.request.patches for place, branch in enumerate(turn.starting)}
+        self._override(layer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
+        self.record.layer(layer, self._final(rows), self._final(fresh))
+        if self._joins_inside(layer):
+            self.joined += len(turn.starting)
+            self.record.begin(self.model.stage(layer) + 1)
+            return torch.cat([rows, fresh], 1).flatten(1, 2) if turn.starting else None
+        if turn.starting:
+            self._postpone(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
+        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+
+    def _look(self, layer: Component, rows: Tensor, *, inside: bool) -> None:
+        """Keep what stands in every run where units of `layer` stand, or at its output, if that is watched.
+
+        A run that isn't on its way yet has there what the run has that it branches off.
+        """
+        for site in self.watch:
+            if site.whole != layer or (site != layer) != inside:
+                continue
+            places = []
+            for branch in self.plan.place:
+                while branch >= self.joined:
+                    branch = self.plan.branches[branch].parent
+                places += [
+                    self.record.first(branch) + (patch if branch else 0) for patch in range(self.request.patches)
+                ]
+            here = torch.tensor(places)[:, None]
+            kept = rows[self._at(rows, here)].to(self.model.device)
+            self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
+
+    def _at(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The places of some rows at all ablated positions."""
+        each = self.prompts[:, None, None], which, self.positions[:, None]
+        return tuple(place.to(rows.device) for place in each)  # type: ignore[return-value]
+
+    def _after_those_on_their_way(self, starting: Sequence[int]) -> dict[int, int]:
+        """The first row of each branch that joins now."""
+        return {branch: self._count() + place * self.request.patches for place, branch in enumerate(starting)}
+
+    def _override(
+        self,
+        component: Component,
+        writes: Sequence[tuple[int, bool]],
+        rows: Tensor,
+        clean: Tensor,
+        joining: dict[int, int],
+    ) -> None:
+        """Let `component` write its patches, or its clean values, in the rows of some branches.
+
+        Args:
+            writes: which branches, and whether they freeze it.
+            rows: `[prompt, row, suffix, columns]` what stands at the component's site.
+            clean: `[prompt, 1, suffix, columns]` what stands there in the clean run.
+            joining: the first row of each branch that isn't on its way yet.
+        """
+        if not writes:
+            return
+        columns = self.model.columns(component)
+        clean = clean[..., columns]
+        values = self.values.get(component)
+        change = None if values is None else self._change(values, self._final(clean))
+        for branch, frozen in writes:
+            first = joining[branch] if branch in joining else self.record.first(branch)
+            here = slice(first, first + self.request.patches)
+            if frozen:
+                rows[:, here, :, columns] = clean
+                continue
+            assert values is not None
+            assert change is not None
+            if self.length == 1:
+                rows[:, here, 0, columns] = values[:, :, 0]
+            else:
+                which = torch.arange(first, here.stop, device=rows.device)[:, None]
+                rows[*self._at(rows, which), columns] = values.to(rows.device)
+            self.record.change(component, branch, change)
+
+    def _change(self, values: Tensor, clean: Tensor) -> Tensor:
+        """`[prompt, patch, columns]` what patches change at the final position; 0 where it isn't overridden."""
+        wide = wider(values.dtype)
+        if self.length == 1:
+            return values[:, :, 0].to(wide) - clean.to(wide)
+        change = values.to(wide) - clean.to(wide)[:, :, None]
+        return (change * self.at_last[:, None, :, None]).sum(2)
+
+    def _postpone(self, layer: Component, change: Tensor) -> None:
+        """Let the rows that start at `layer` join at the next block, their parents' residual streams changed so."""
+        turn = self._turn(layer)
+        together = sorted(turn.starting + turn.idle)
+        if self.pending is None and together == turn.starting:
+            self.pending = change
+            return
+        # In parallel blocks some rows start with the other layer, some with both.
+        if self.pending is None:
+            self.pending = change.new_zeros(len(change), len(together) * self.request.patches, *change.shape[2:])
+        patches = torch.arange(self.request.patches, device=change.device)
+        places = [patches + (branch - self.joined) * self.request.patches for branch in turn.starting]
+        self.pending[:, torch.cat(places)] += change
+
+    def _finish(self, hidden: Tensor) -> Tensor:
+        """Before the final norm: keep every row's residual stream, and let the clean run go on alone."""
+        rows = self._join_pending(self._rows(hidden))
+        self.record.finish(self._final(rows))
+        return rows[:, 0]

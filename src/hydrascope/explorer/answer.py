@@ -1,0 +1,133 @@
+"""What a page is told of one run on one prompt: every number computed here."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from hydrascope.components.component import Component, Run, answering
+from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, amounts, change, kinds, per_prompt
+from hydrascope.models.language_model import LanguageModel
+
+#: How many of the most likely next tokens are told.
+_LIKELIEST = 10
+
+
+def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> dict[str, Any]:
+    """A prompt's tokens, and the most likely next ones.
+
+    Returns:
+        `tokens` as texts; `next`, likeliest first, each its `token` id, `text` and `probability`.
+    """
+    found = logits.softmax(-1).topk(min(_LIKELIEST, len(logits)))
+    return {
+        "tokens": [_text(model, token) for token in tokens],
+        "next": [
+            {"token": token, "text": _text(model, token), "probability": share}
+            for share, token in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+        ],
+    }
+
+
+def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any]:
+    """What a run does, from a result of one prompt that holds it, and it with nothing and with each part frozen.
+
+    Returns:
+        - `runs`: first the run itself, then the others, each its `label`, and `removed`, `lost` and `restored`, each
+          the mean over patches and the least and the largest of them, in `unit`; `share`, restored over removed, NaN
+          where patches disagree on the sign of what is removed; the
+          `probability` of the target; the `likeliest` tokens, over patches;
+        - `frozen`: each frozen part, and all together, with what they were `worth`: what is lost more once they are
+          frozen (`restored_by` of `hydrascope.measures.mediation`);
+        - `readings`: under each reading of σ, as it is `said`,
+            - `parts`: what each layer, and each head that was read, writes in the intact and in this run, and whether
+              it can answer;
+            - `balance`: the change of the ablated layers' `own`, of which a part may be an answer where units of
+              several layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
+              effect, and how far the two are `off` at worst.
+    """
+    label, read = str(run), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
+    made, results = amounts(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
+    alone = str(Run(run.ablated))
+    told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
+    return {
+        "unit": str(results.attrs["units"]),
+        "target": str(results["target_text"].values),
+        "logit": float(results["logit"]),
+        "probability": float(results["metric_clean"].sel(metric="prob")),
+        "patches": results.sizes["patch"],
+        "runs": told,
+        "frozen": _frozen(results, run, alone),
+        "readings": [
+            {
+                "said": SIGMA_NAME[sigma],
+                "parts": _parts(model, results, run, sigma),
+                "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results),
+            }
+            for sigma, effects in read.items()
+        ],
+    }
+
+
+def intact(results: xr.Dataset) -> list[dict[str, Any]]:
+    """What each layer, and each head that was read, writes in the intact run of a result of one prompt."""
+    written = results["unembed"].isel(readout=0, prompt=0)
+    labels = map(str, written["component"].values)
+    return [{"name": name, "intact": value} for name, value in zip(labels, written.values.tolist(), strict=True)]
+
+
+def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: str) -> dict[str, Any]:
+    of = results.sel(ablated=label)
+    removed, lost = -of["direct"].astype(np.float64), -of["total"].astype(np.float64)
+    means = {name: float(made[name].sel(ablated=label)) for name in ("removed", "lost", "restored")}
+    spread = {"removed": removed, "lost": lost, "restored": removed - lost}
+    tops = Counter(of["metric_ablated"].sel(metric="top").values.astype(int).tolist()).most_common(3)
+    return {
+        "label": label,
+        **{name: [means[name], float(spread[name].min()), float(spread[name].max())] for name in means},
+        "share": means["restored"] / means["removed"] if removed.min() * removed.max() > 0 else float("nan"),
+        "probability": float(of["metric_ablated"].sel(metric="prob").mean()),
+        "likeliest": [{"text": _text(model, token), "patches": count} for token, count in tops],
+    }
+
+
+def _frozen(results: xr.Dataset, run: Run, alone: str) -> list[dict[str, Any]]:
+    total = results["total"].mean("patch", dtype=np.float64)
+
+    def worth(held: Run) -> float:
+        return float(total.sel(ablated=alone) - total.sel(ablated=str(held)))
+
+    each = [{"label": str(part), "worth": worth(Run(run.ablated, (part,)))} for part in run.frozen]
+    together = [{"label": "all of these", "worth": worth(run)}] if len(run.frozen) > 1 else []
+    return each + together
+
+
+def _parts(model: LanguageModel, results: xr.Dataset, run: Run, sigma: Sigma) -> list[dict[str, Any]]:
+    after = results[WRITTEN[sigma]].sel(ablated=str(run)).values.tolist()
+    names = list(map(str, results["component"].values))
+    answers = set(map(str, answering(model, run, [Component.parse(name) for name in names])))
+    before = results["unembed"].values.tolist()
+    return [
+        {"name": name, "intact": one, "ablated": other, "change": other - one, "answers": name in answers}
+        for name, one, other in zip(names, before, after, strict=True)
+    ]
+
+
+def _balance(effects: xr.Dataset, results: xr.Dataset) -> dict[str, float]:
+    moved, kind = change(effects).values, np.array(kinds(effects["component"]))
+    below, own = effects["downstream"].values, effects["is_ablated"].values
+    found = {
+        "own": float(moved[own].sum()),
+        "attention": float(moved[below & (kind == "attn")].sum()),
+        "mlp": float(moved[below & (kind == "mlp")].sum()),
+        "norm": float(effects["norm"]),
+    }
+    total = float(effects["total"])
+    return {**found, "sum": sum(found.values()), "total": total, "off": float(results["imbalance"])}
+
+
+def _text(model: LanguageModel, token: int) -> str:
+    return str(token) if model.tokenizer is None else model.decode(token)

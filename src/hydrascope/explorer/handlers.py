@@ -1,0 +1,56 @@
+"""What a page may ask for, from the JSON that it sends to the work that answers it."""
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_queue import Work
+from hydrascope.explorer.question import Question
+from hydrascope.explorer.session import Session
+from hydrascope.reports.html.report_data import shown_alone
+from hydrascope.utils.errors import HydrascopeError
+
+#: What something may be saved as: a name that is no path, hidden file or option anywhere.
+_NAME = re.compile(r"[\w][\w .+-]{0,79}")
+
+#: The work that answers what a page asked.
+Prepare = Callable[[Mapping[str, Any]], Work]
+
+
+def works(session: Session, folder: Path) -> dict[str, Prepare]:
+    """What can be asked for: to `read` a prompt, to `ablate`, to `sweep`, to `save` into `folder`.
+
+    What is asked for is looked over before there is any work.
+    """
+
+    def about(answer: Callable[[Question, Watch], Any]) -> Prepare:
+        def prepare(asked: Mapping[str, Any]) -> Work:
+            question = Question.of(asked.get("question"))
+            return lambda watch: answer(question, watch)
+
+        return prepare
+
+    def sweep(question: Question, watch: Watch) -> dict[str, Any]:
+        told, arrays = shown_alone(session.sweep(question, watch))
+        return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
+
+    def save(asked: Mapping[str, Any]) -> Work:
+        question, place = Question.of(asked.get("question")), folder / _file_name(asked.get("name"))
+        keep = session.save_all if asked.get("everyone") is True else session.save
+        return lambda watch: keep(question, place, watch)
+
+    return {"read": about(session.read), "ablate": about(session.ablate), "sweep": about(sweep), "save": save}
+
+
+def _file_name(name: Any) -> str:
+    """`name`, if a file may be called so in any folder.
+
+    Raises:
+        HydrascopeError: it may not.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip(" ."):
+        raise HydrascopeError("give a name of letters, digits, spaces and .+-_ to save by, at most 80 of them")
+    return name

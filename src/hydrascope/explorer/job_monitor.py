@@ -1,0 +1,88 @@
+"""A computation that somebody watches: it says how far it is, and ends at the next layer once it is told to."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydrascope.models.hooks import hooked
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
+
+#: Seconds between two words on how far it is.
+EVERY = 0.2
+
+#: What is told of a computation, as JSON.
+Tell = Callable[[dict[str, Any]], object]
+
+
+class StoppedError(HydrascopeError):
+    """The computation was told to stop, or took too long."""
+
+
+class Watch:
+    """What a computation is told by, and tells by.
+
+    Attributes:
+        seconds: how long it may take from the start on.
+    """
+
+    def __init__(self, tell: Tell = lambda update: None, seconds: float = float("inf")) -> None:
+        """It starts to count with `start`."""
+        self.tell = tell
+        self.seconds = seconds
+        self._stopped = threading.Event()
+        self._end = float("inf")
+        self._said = 0.0
+
+    def start(self) -> None:
+        """From now on time counts."""
+        self._end = time.monotonic() + self.seconds
+
+    def stop(self) -> None:
+        """End the computation, from any thread."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped.is_set()
+
+    def check(self) -> None:
+        """Go on.
+
+        Raises:
+            StoppedError: it was told to stop, or its time is over.
+        """
+        if self.stopped:
+            raise StoppedError("cancelled")
+        if time.monotonic() > self._end:
+            raise StoppedError(f"this took more than {self.seconds:,.0f} seconds: ask for fewer patches or parts")
+
+    def progress(self, doing: str, done: int, total: int) -> None:
+        """Tell that `done` of `total` steps are taken, if not told a moment ago."""
+        self.check()
+        if self._due:
+            self._said = time.monotonic()
+            self.tell({"doing": doing, "done": done, "total": total})
+
+    @property
+    def _due(self) -> bool:
+        return time.monotonic() - self._said >= EVERY
+
+    @contextmanager
+    def over(self, model: LanguageModel, look: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Whatever `model` computes in here is watched: before every block it is seen whether to go on.
+
+        Args:
+            look: tells the progress; called when it is time to.
+        """
+
+        def before(*_: Any) -> None:
+            self.check()
+            if self._due:
+                look()
+
+        with hooked(layer.register_forward_pre_hook(before) for layer in model.layers):
+            yield

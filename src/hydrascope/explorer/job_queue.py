@@ -1,0 +1,94 @@
+"""One thread that computes, a question after another: a model and its engine serve one at a time."""
+
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from hydrascope.explorer.job_monitor import Tell, Watch
+from hydrascope.utils.errors import HydrascopeError
+
+#: Questions that wait at most, and seconds that each may take.
+MOST_WAITING, SECONDS = 8, 600.0
+
+Work = Callable[[Watch], Any]
+
+
+class BusyError(HydrascopeError):
+    """As many questions wait as may."""
+
+
+class Jobs:
+    """The thread, and what waits for it."""
+
+    def __init__(self, most: int = MOST_WAITING, seconds: float = SECONDS) -> None:
+        """Start the thread.
+
+        Args:
+            most: questions that wait at most.
+            seconds: that each may take.
+        """
+        self._waiting: queue.Queue[tuple[Work, Watch, Tell] | None] = queue.Queue(most)
+        self._seconds = seconds
+        self._current: Watch | None = None
+        self._thread = threading.Thread(target=self._work, name="hydrascope explore", daemon=True)
+        self._thread.start()
+
+    def put(self, work: Work, tell: Tell) -> Watch:
+        """Let `work` be done when its turn comes; the watch stops it.
+
+        Args:
+            tell: is told how far it is, and last its `answer` or, in a line, the `error`; in the jobs' thread.
+
+        Raises:
+            BusyError: too many wait.
+        """
+
+        def told(update: dict[str, Any]) -> None:
+            tell(update)
+            if "doing" in update:
+                self._tell_waiting(update)
+
+        watch = Watch(told, self._seconds)
+        if self._current is not None:
+            tell({"doing": "waiting for another question", "done": 0, "total": 0})
+        try:
+            self._waiting.put_nowait((work, watch, tell))
+        except queue.Full:
+            raise BusyError(f"{self._waiting.maxsize} questions wait already: ask again in a moment") from None
+        return watch
+
+    def close(self) -> None:
+        """Stop what is computed, forget what waits, and end the thread."""
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+        if self._current is not None:
+            self._current.stop()
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _tell_waiting(self, update: dict[str, Any]) -> None:
+        """Whoever waits is told what for."""
+        for job in list(self._waiting.queue):
+            if job is not None:
+                job[2]({**update, "doing": f"waiting, while the model is {update['doing']}"})
+
+    def _work(self) -> None:
+        while (job := self._waiting.get()) is not None:
+            work, self._current, _ = job
+            self._current.tell(_outcome(work, self._current))
+            self._current = None
+
+
+def _outcome(work: Work, watch: Watch) -> dict[str, Any]:
+    try:
+        watch.start()
+        watch.check()
+        return {"answer": work(watch)}
+    except HydrascopeError as error:
+        return {"error": str(error)}
+    except Exception:  # the next question can be answered all the same
+        traceback.print_exc(file=sys.stderr)
+        return {"error": "hydrascope failed at this: the terminal in which it runs says where"}

@@ -1,0 +1,189 @@
+"""The page in a notebook: a result as it is, or with the model behind it, where anywidget is installed."""
+
+import json
+import threading
+import warnings
+from collections.abc import Mapping
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from hydrascope.explorer.handlers import works
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_queue import Jobs
+from hydrascope.explorer.page_state import live, pool_of, require_same_model, waiting
+from hydrascope.explorer.session import Session
+from hydrascope.measures import Bootstrap
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet
+from hydrascope.reports.html import render
+from hydrascope.reports.html.report_data import shown
+from hydrascope.utils.errors import HydrascopeError
+
+#: The page runs its script in a frame of its own, which reaches nothing of the notebook.
+_SANDBOX = "allow-scripts allow-forms allow-downloads"
+
+#: What the page says once the kernel that it was made in has ended or was restarted.
+_GONE = "the notebook’s kernel has ended: what was found stays here; run the cell again to ask more"
+
+#: What a notebook that isn't trusted shows instead of the frame, which it takes out.
+_UNTRUSTED = "The report isn’t shown because this notebook isn’t trusted: trust it, or run the cell again."
+
+#: What stands around the frame in a notebook: it hands messages on, in both directions.
+_AROUND = """
+function render({ model, el }) {
+  const frame = document.createElement("iframe");
+  frame.setAttribute("sandbox", "SANDBOX");
+  frame.title = "hydrascope";
+  Object.assign(frame.style, { width: "100%", height: `${model.get("height")}px`, border: 0 });
+  frame.srcdoc = model.get("document");
+  const told = (message) => frame.contentWindow?.postMessage(message, "*");
+  const asked = ({ source, data }) => {
+    if (source !== frame.contentWindow) return;
+    try {
+      model.send(data);
+    } catch {
+      told({ id: data.id, error: "GONE" });
+    }
+  };
+  window.addEventListener("message", asked);
+  model.on("msg:custom", told);
+  el.append(frame);
+  return () => {
+    window.removeEventListener("message", asked);
+    model.off("msg:custom", told);
+  };
+}
+export default { render };
+""".replace("SANDBOX", _SANDBOX).replace("GONE", _GONE)
+
+
+class Still:
+    """A page without a model behind it, as a notebook shows it.
+
+    Attributes:
+        document: its HTML.
+        height: in pixels.
+    """
+
+    def __init__(self, document: str, height: int) -> None:
+        """As the attributes."""
+        self.document, self.height = document, height
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe title="hydrascope" sandbox="{_SANDBOX}" srcdoc="{escape(self.document)}" '
+            f'style="width: 100%; height: {self.height}px; border: 0">{_UNTRUSTED}</iframe>'
+        )
+
+
+def view(
+    results: xr.Dataset | None = None,
+    model: LanguageModel | None = None,
+    *,
+    prompts: AnyPrompts | None = None,
+    folder: str | Path = ".",
+    height: int = 900,
+) -> Any:
+    """The page of `hydrascope report` in a notebook; with a model behind it, that of `hydrascope explore`.
+
+        >>> hs.view(results)                                                     # doctest: +SKIP
+        >>> hs.view(results, model)                                              # doctest: +SKIP
+
+    Args:
+        results: of `run` or `sweep`, of experiments, too; without any the page begins with a prompt that is typed.
+        model: what questions are asked of. It takes anywidget (`pip install 'hydrascope[notebook]'`): without, the page
+            of `results` is shown as it is.
+        prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.
+        folder: where the page saves results and reports.
+        height: of the page, in pixels.
+
+    Returns:
+        what a notebook shows as the value of a cell.
+
+    Raises:
+        HydrascopeError: there is nothing to show, the results are none that a page can show, or are of another model.
+    """
+    if model is not None and not isinstance(model, LanguageModel):
+        raise HydrascopeError(f"a {type(model).__name__} is no model to ask: give that of load_model")
+    if model is not None and find_spec("anywidget") is None:
+        install = "asking a model in a notebook needs anywidget: pip install 'hydrascope[notebook]'"
+        if results is None:
+            raise HydrascopeError(install)
+        warnings.warn(install, stacklevel=2)
+        model = None
+    if model is None:
+        if results is None:
+            raise HydrascopeError("there is nothing to view: give results, or a model")
+        return Still(render.one_file(*shown(results, Bootstrap())), height)
+    if results is not None:
+        require_same_model(model, results, "this result")
+    pool = pool_of(model.name, None, None, results) if prompts is None else PromptSet.of(prompts)
+    session, place = Session(model, pool), Path(folder).resolve()
+    page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
+    document = render.one_file({**page, "live": live(session, place, results, notebook=True)}, chunks)
+    return _widget(document, height, Answers(session, place))
+
+
+class Answers:
+    """Answers the messages of pages that share one session."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        """Nothing is computed yet."""
+        self._works, self._jobs = works(session, folder), Jobs()
+        self._asked: dict[float, Watch] = {}
+        self._lock = threading.Lock()
+
+    def hear(self, message: Any, send: Any) -> None:
+        """Answer one message: a question, or that one is to be stopped.
+
+        Args:
+            message: `id`, and `kind` and `asked`, or `stop`.
+            send: is given every answer, with the same `id`.
+        """
+        if not isinstance(message, Mapping) or not isinstance(message.get("id"), float | int):
+            return
+        name = message["id"]
+        if message.get("stop"):
+            if watch := self._asked.get(name):
+                watch.stop()
+            return
+
+        def tell(update: dict[str, Any]) -> None:
+            send({"id": name, **json.loads(render.as_json(update))})
+            if "answer" in update or "error" in update:
+                with self._lock:
+                    self._asked.pop(name, None)
+
+        try:
+            prepare, asked = self._works.get(message.get("kind", "")), message.get("asked")
+            if prepare is None or not isinstance(asked, Mapping):
+                raise HydrascopeError("this is no question: ask to read, ablate, sweep or save")
+            work = prepare(asked)
+            with self._lock:  # it may be answered before it is noted
+                self._asked[name] = self._jobs.put(work, tell)
+        except HydrascopeError as error:
+            tell({"error": str(error)})
+
+
+def _widget(document: str, height: int, answers: Answers) -> Any:
+    """What a notebook shows, where anywidget is installed."""
+    import anywidget
+    import traitlets
+
+    class Page(anywidget.AnyWidget):
+        """The page, in a frame."""
+
+        _esm = _AROUND
+        document = traitlets.Unicode().tag(sync=True)
+        height = traitlets.Int().tag(sync=True)
+
+        def __repr__(self) -> str:
+            return "hydrascope: the page with a model behind it, to be seen in a notebook: run its cell"
+
+    page = Page(document=document, height=height)
+    page.on_msg(lambda _, message, buffers: answers.hear(message, page.send))
+    return page

@@ -1,0 +1,146 @@
+"""What a page may ask: a prompt, what of the model is ablated and frozen, by what, and where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydrascope.ablations.ablation import Ablation
+from hydrascope.cli import parsing
+from hydrascope.prompts.positions import NAMES, SUBJECT
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.utils.errors import HydrascopeError
+
+#: Of a prompt, in characters: longer ones aren't looked at.
+LONGEST = 20_000
+#: Patches, and parts of one run.
+MOST_PATCHES, MOST_PARTS = 200, 256
+
+ABLATIONS = ("resample", "zero", "mean", "noise", "counterfactual")
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("text", "run", "ablation", "twin", "at", "subject"), (str,)),
+    **dict.fromkeys(("patches", "seed", "target"), (int,)),
+    "noise_scale": (int, float),
+    "different_target": (bool,),
+    "heads": (list,),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one prompt.
+
+    Attributes:
+        text: the prompt.
+        run: what is ablated and frozen, as `attn.3+mlp.5|mlp.7`; empty where nothing is yet.
+        ablation: one of `ABLATIONS`.
+        patches: how many, for `resample` and `noise`.
+        noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`.
+        twin: the prompt's counterfactual, for `counterfactual`.
+        at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
+        subject: the prompt's, as it is written there; empty where it has none, or the set knows it.
+        target: the token that is read; the likeliest by default.
+        heads: layers whose heads are read, too.
+    """
+
+    text: str
+    run: str = ""
+    ablation: str = "resample"
+    patches: int = 15
+    noise_scale: float = 3.0
+    seed: int = 0
+    different_target: bool = False
+    twin: str = ""
+    at: str = "last"
+    subject: str = ""
+    target: int | None = None
+    heads: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, asked: Any) -> "Question":
+        """The question that JSON asks.
+
+        Raises:
+            HydrascopeError: it is none, or asks for more than a page may.
+        """
+        if not isinstance(asked, Mapping) or not isinstance(asked.get("text"), str):
+            raise HydrascopeError("this is no question: send an object with a text")
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name, value in given.items():
+            kinds = _FIELDS.get(name)
+            if kinds is None or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise HydrascopeError(f"{name} can't be {value!r:.60}: see docs/explore.md")
+        heads = tuple(given.pop("heads", ()))
+        if not all(type(layer) is int for layer in heads):
+            raise HydrascopeError("heads must be numbers of layers")
+        question = cls(**given, heads=heads)
+        question.require_modest()
+        return question
+
+    def require_modest(self) -> None:
+        """Make sure that there is a prompt, and that the question isn't too large.
+
+        Raises:
+            HydrascopeError: it is empty, or too large.
+        """
+        if not self.text.strip():
+            raise HydrascopeError("the prompt is empty: write one")
+        if len(self.text) > LONGEST:
+            raise HydrascopeError(
+                f"the prompt is {len(self.text):,} characters long, and {LONGEST:,} are read: shorten it"
+            )
+        for name, text in (("prompt", self.text), ("counterfactual", self.twin), ("subject", self.subject)):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise HydrascopeError(f"the {name} holds half a surrogate pair: mend it") from None
+        if self.ablation not in ABLATIONS:
+            raise HydrascopeError(f"{self.ablation!r} replaces nothing: choose {', '.join(ABLATIONS)}")
+        if not 1 <= self.patches <= MOST_PATCHES:
+            raise HydrascopeError(f"{self.patches} patches: ask for 1 to {MOST_PATCHES}")
+        if self.run.count("+") + self.run.count("|") >= MOST_PARTS:
+            raise HydrascopeError(f"a run of more than {MOST_PARTS} parts: name fewer")
+        if max(map(len, (self.run, self.at, self.twin, self.subject))) > LONGEST or len(self.heads) > 64:
+            raise HydrascopeError("this question is too long: ask for less")
+        self.positions()
+
+    def prompt(self) -> Prompt:
+        """The prompt as the library takes it."""
+        return Prompt(self.text, subject=self.subject or None, counterfactual=self.twin or None)
+
+    def drawn(self) -> Ablation:
+        """What replaces what is ablated."""
+        several = self.ablation in ("resample", "noise")
+        return parsing.ablation(
+            self.ablation,
+            self.patches if several else None,
+            self.noise_scale if self.ablation == "noise" else None,
+            self.seed,
+            self.different_target and self.ablation == "resample",
+        )
+
+    def positions(self) -> list[int]:
+        """The positions of `at`, from the prompt's end, ascending; none where they are named.
+
+        Raises:
+            HydrascopeError: they are no such numbers.
+        """
+        if self.at in NAMES:
+            return []
+        try:
+            found = sorted({int(word) for word in self.at.split(",")})
+        except ValueError:
+            found = [0]
+        if found[-1] >= 0:
+            raise HydrascopeError(f"{self.at!r:.60} are no positions: give {', '.join(NAMES)}, or numbers below 0")
+        return found
+
+    @property
+    def of_subject(self) -> bool:
+        """Whether it is the subject's tokens that are ablated."""
+        return self.at in SUBJECT
+
+    @property
+    def alone(self) -> bool:
+        """Whether the prompt is measured without others: its twin patches it."""
+        return self.ablation == "counterfactual"

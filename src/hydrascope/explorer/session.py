@@ -1,0 +1,253 @@
+"""A model kept warm, and what it answers to questions about one prompt: every number as `hydrascope.sweep` gives it."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from hydrascope.components.component import Run, selected_runs
+from hydrascope.engines import Readings, Request
+from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.metrics import logits_of
+from hydrascope.engines.readouts import Logit
+from hydrascope.explorer.answer import answer, intact, next_tokens
+from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.patch_pool import Pool
+from hydrascope.explorer.question import Question
+from hydrascope.loading import self_check
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.memory import Batch
+from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
+from hydrascope.prompts.subjects import found_subject, subject_span
+from hydrascope.reports.html import report
+from hydrascope.runs.batches import measured_blocks
+from hydrascope.runs.plan import Plan, known, planned
+from hydrascope.runs.sweep import run
+from hydrascope.storage import reader, writer
+from hydrascope.storage.schema import FORMAT, MEASURED, described
+from hydrascope.utils.errors import HydrascopeError
+
+#: Tokens of a typed prompt, where the model sets no lower limit.
+MOST_TOKENS = 2048
+
+#: Of one prompt, so many runs are made at a time: between them it is told how far it is.
+_RUNS_AT_ONCE = 64
+
+
+class Session:
+    """One model, and the clean runs of the prompts that patches come from.
+
+        >>> session = Session(hs.load_model("built-in"), hs.load_prompts("demo").limit(64))      # doctest: +SKIP
+        >>> session.ablate(Question("The currency of Angola is the", "attn.3|mlp.5"), Watch())   # doctest: +SKIP
+
+    Not safe to be asked from two threads at once.
+    """
+
+    def __init__(self, model: LanguageModel, prompts: AnyPrompts) -> None:
+        """Nothing is run yet.
+
+        Args:
+            prompts: what patches come from.
+
+        Raises:
+            HydrascopeError: as `hydrascope.sweep`, of a prompt that the model can't take.
+        """
+        self.model = model
+        self.pool = Pool(model, prompts)
+        self._as_found = model.as_found
+
+    def warm(self, watch: Watch) -> None:
+        """Run the prompts that patches come from, so that the first question finds them run."""
+        with watch.over(self.model):
+            self.pool.warm(watch)
+
+    def read(self, question: Question, watch: Watch) -> dict[str, Any]:
+        """The prompt's tokens and where its subject stands among them, if anywhere; the model's most likely next ones,
+        and what each part writes in the intact run.
+        """
+        tokens = self._tokens(question)
+        with watch.over(self.model), torch.no_grad():
+            logits = logits_of(self.model, clean_run(self.model, [tokens], []).final)[0]
+        # The intact run is read in every run: this one is the smallest.
+        last = Run(self.model.components[-1:])
+        results = self.measured(replace(question, ablation="zero", at="last"), [last], watch)
+        subject = found_subject(self.model, self.pool.asked(question))
+        return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
+
+    def ablate(self, question: Question, watch: Watch) -> dict[str, Any]:
+        """What the run of the question does, and what each frozen part was worth in it."""
+        asked = self._run(question)
+        results = self.measured(question, _with_its_parts(asked), watch)
+        return answer(self.model, results, asked)
+
+    def sweep(self, question: Question, watch: Watch) -> xr.Dataset:
+        """Each layer ablated alone, on this prompt: a result of one prompt."""
+        return self.measured(question, "layers", watch)
+
+    def measured(self, question: Question, runs: str | Sequence[Run], watch: Watch) -> xr.Dataset:
+        """What `hydrascope.sweep` gives of the prompt, when it is one of the pool's."""
+        self._renew()
+        self._tokens(question)
+        plan, index = self._plan(question, runs)
+        with watch.over(self.model):
+            clean = self.pool.clean_runs(plan, index, question, watch)
+            watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, watch)))
+            batch = Batch(1, min(plan.batch(1).runs, _RUNS_AT_ONCE))
+            (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch)
+            result = known(plan, clean).isel(prompt=[index])
+        result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured.items()})
+        return described(result, result.attrs["units"]).assign_attrs(
+            format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(block.measured["imbalance"].max())
+        )
+
+    def save(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:
+        """Keep what was found of the prompt: a result and its report.
+
+        Args:
+            place: of both, without an ending.
+
+        Raises:
+            HydrascopeError: there is such a result or report, or they can't be written.
+        """
+        out, page = _new(place)
+        results = self.measured(question, self._kept(question), watch)
+        measured = [name for name in MEASURED if name in results]
+        empty = {name: (MEASURED[name].dims, str(results[name].dtype)) for name in measured}
+        sizes = {str(dim): size for dim, size in results.sizes.items()}
+        with writer.create(out, results.drop_vars(measured), empty, sizes, 1) as result:
+            variables = results[measured]
+            result.write(
+                0, variables.drop_vars(variables.coords), {"worst_imbalance": results.attrs["worst_imbalance"]}
+            )
+        return _told(out, page)
+
+    def save_all(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:
+        """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.run`.
+
+        Stopped or refused, it leaves nothing.
+
+        Args:
+            place: as for `save`.
+
+        Raises:
+            HydrascopeError: as `save`; or one of the prompts can't be patched so.
+        """
+        out, page = _new(place)
+        self._renew()
+        self._tokens(question)
+        prompts, _ = self.pool.around(question)
+        arguments = self._arguments(question, self._kept(question))
+
+        def look() -> None:
+            if out.exists():
+                watch.progress("measuring", reader.read_attributes(out)["measured"], len(prompts.prompts))
+
+        try:
+            with watch.over(self.model, look):
+                run(self.model, prompts, out=out, batch_size=2, **arguments)
+        except HydrascopeError:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+        return _told(out, page)
+
+    def _renew(self) -> None:
+        """Forget what the pool's runs left if the model was changed since, as by training in a notebook."""
+        self_check.require_as_found(self.model)
+        if self.model.as_found is not self._as_found:
+            self.pool = Pool(self.model, self.pool.prompts)
+            self._as_found = self.model.as_found
+
+    def _kept(self, question: Question) -> str | list[Run]:
+        """The runs that are kept of a question: each layer alone, where it names none."""
+        return list(_with_its_parts(self._run(question))) if question.run else "layers"
+
+    def _plan(self, question: Question, runs: str | Sequence[Run]) -> tuple[Plan, int]:
+        prompts, index = self.pool.around(question)
+        arguments = self._arguments(question, runs)
+        return planned(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
+
+    def _arguments(self, question: Question, runs: str | Sequence[Run]) -> dict[str, Any]:
+        """The arguments of `hydrascope.sweep` that a question stands for."""
+        heads = [f"heads.{layer}" for layer in question.heads]
+        return {
+            "ablation": question.drawn(),
+            "ablate": runs,
+            "read": ",".join(["layers", *heads]),
+            "at": question.at,
+            "readouts": [Logit()],
+            # Of a sweep they would take as long as all else: every run's logits.
+            "metrics": [] if runs == "layers" else ["prob", "top"],
+            "target": "argmax" if question.target is None else question.target,
+        }
+
+    def _tokens(self, question: Question) -> list[int]:
+        """The prompt's token ids.
+
+        Raises:
+            HydrascopeError: there are too many or too few for the model or the positions, or none of a subject's.
+        """
+        tokens = tokenize(self.model, [question.prompt()])[0]
+        if len(tokens) > MOST_TOKENS:
+            raise HydrascopeError(
+                f"the prompt is {len(tokens):,} tokens long, and {MOST_TOKENS:,} are read: shorten it"
+            )
+        if (first := min(question.positions(), default=-1)) < -len(tokens):
+            raise HydrascopeError(f"the prompt has no position {first}: it is {len(tokens)} tokens long")
+        if question.of_subject:
+            self._require_subject(self.pool.asked(question))
+        return tokens
+
+    def _require_subject(self, prompt: Prompt) -> None:
+        if not (prompt.subject or "").strip():
+            raise HydrascopeError("the prompt's subject isn't known: type it as it is written in the prompt")
+        subject_span(self.model, 1, prompt)
+
+    def _run(self, question: Question) -> Run:
+        """The one run that is asked for.
+
+        Raises:
+            HydrascopeError: it names no part of the model, or several runs.
+        """
+        runs = selected_runs(self.model, question.run)
+        if len(runs) != 1:
+            raise HydrascopeError(f"{question.run!r:.60} are {len(runs)} runs: write one, as attn.3+mlp.5|mlp.7")
+        return runs[0]
+
+
+def _new(place: Path) -> tuple[Path, Path]:
+    """The result and the report at `place`, neither of which is there yet."""
+    found = place.with_name(f"{place.name}.zarr"), place.with_name(f"{place.name}.html")
+    for path in found:
+        if path.exists():
+            raise HydrascopeError(f"{path.name} exists: choose another name")
+    return found
+
+
+def _told(out: Path, page: Path) -> dict[str, Any]:
+    """What is told of a result, after its report is written, too."""
+    results = reader.open_results(out)
+    report(results, page)
+    return {"result": str(out), "report": str(page), "prompts": results.sizes["prompt"]}
+
+
+def _with_its_parts(run: Run) -> tuple[Run, ...]:
+    """A run; the same with nothing frozen; and with each part frozen alone, where there are several."""
+    single = [Run(run.ablated, (part,)) for part in run.frozen]
+    return tuple(dict.fromkeys((run, Run(run.ablated), *single)))
+
+
+def _counted(plan: Plan, watch: Watch) -> Callable[[LanguageModel, Request], Readings]:
+    """The engine of `plan`, which tells how many of its runs it has made."""
+    done = 0
+
+    def measure(model: LanguageModel, request: Request) -> Readings:
+        nonlocal done
+        watch.progress("measuring", done, len(plan.runs))
+        done += len(request.runs)
+        return plan.engine.measure(model, request)
+
+    return measure

@@ -1,0 +1,1 @@
+"""Loading a model, and proving that its anatomy is right."""

@@ -1,0 +1,108 @@
+"""Which parts of the network a dimension of the results holds: layers, heads, neurons, joint ablations.
+
+Kind, layer and unit of each are coordinates. A label is only taken apart where it names several parts: `attn.3+mlp.5`
+ablates both, `attn.3|mlp.5` ablates the first and freezes the second.
+"""
+
+from typing import Literal, TypeVar
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool
+
+from hydrascope.components.component import LAYER_KINDS, Component, Run
+from hydrascope.utils.errors import HydrascopeError
+
+PartKind = Literal["attn", "mlp", "head", "neuron", "joint"]
+
+Data = TypeVar("Data", xr.DataArray, xr.Dataset)
+
+
+def kinds(labels: xr.DataArray) -> list[str]:
+    """The kind of each part, as in `PartKind`; `labels` is a coordinate such as `results["ablated"]`."""
+    return [str(kind) for kind in labels[f"{labels.dims[0]}_kind"].values]
+
+
+def layers(labels: xr.DataArray) -> list[int]:
+    """The layer of each part, counted from 0."""
+    return [int(layer) for layer in labels[f"{labels.dims[0]}_layer"].values]
+
+
+def units(labels: xr.DataArray) -> list[int]:
+    """The number of each head or neuron in its layer, −1 for what is no such part."""
+    return [int(unit) for unit in labels[f"{labels.dims[0]}_unit"].values]
+
+
+def depth(results: xr.Dataset) -> int:
+    """How many layers the network has, all of which are among what is read."""
+    return 1 + max(layers(results["component"]))
+
+
+def of_kind(data: Data, dim: str, *kind: PartKind) -> Data:
+    """The part of `data` whose `dim`, `ablated` or `component`, is of one of these kinds, in order of depth."""
+    labels = data[dim]
+    places = list(zip(layers(labels), units(labels), strict=True))
+    chosen = [i for i, each in enumerate(kinds(labels)) if each in kind]
+    return data.isel({dim: sorted(chosen, key=places.__getitem__)})
+
+
+def whole_layers(labels: xr.DataArray) -> list[int]:
+    """Where along `labels` the layers stand: what sums run over, since heads and neurons are parts of them."""
+    return [i for i, kind in enumerate(kinds(labels)) if kind in LAYER_KINDS]
+
+
+def all_free(results: xr.Dataset) -> xr.Dataset:
+    """The runs of an experiment in which nothing is frozen, as a plain run would have made them."""
+    free = [place for place, label in enumerate(results["ablated"].values) if "|" not in str(label)]
+    return results.isel(ablated=free).assign_attrs(experiment="")
+
+
+def one_by_one(results: xr.Dataset) -> xr.Dataset:
+    """The runs of an experiment that show what becomes of each ablation: nothing frozen, and of pairs none."""
+    if results.attrs.get("experiment") != "interactions":
+        return all_free(results)
+    return results.isel(ablated=["+" not in str(label) for label in results["ablated"].values])
+
+
+def ablated_parts(label: str) -> list[str]:
+    """The labels of all parts that a run ablates, those that it freezes left out."""
+    return [str(part) for part in Run.parse(label).ablated]
+
+
+def holding_layer(part: str) -> str:
+    """The label of the layer that a part belongs to: `attn.9` for `head.9.6`; a layer's own."""
+    return str(Component.parse(part).whole)
+
+
+def holding_layers(label: str) -> set[str]:
+    """The labels of the layers that hold what a run ablates."""
+    return {holding_layer(part) for part in ablated_parts(label)}
+
+
+def is_ablated(ablated: xr.DataArray, component: xr.DataArray) -> xr.DataArray:
+    """`[ablated, component]` whether the layer `component` holds what the run ablates, in whole or in part.
+
+    Raises:
+        HydrascopeError: there is no such layer.
+    """
+    place = {str(label): i for i, label in enumerate(component.values)}
+    found: Bool[np.ndarray, "ablated component"] = np.zeros((ablated.size, component.size), bool)
+    for i, label in enumerate(map(str, ablated.values)):
+        missing = holding_layers(label) - place.keys()
+        if missing:
+            raise HydrascopeError(f"the result ablates {label}, but {min(missing)} isn't among its components")
+        found[i, [place[layer] for layer in holding_layers(label)]] = True
+    return xr.DataArray(found, dims=("ablated", "component"))
+
+
+def separable(ablated: xr.DataArray) -> xr.DataArray:
+    """`[ablated]` whether the ablated layers' own change can be told from their response.
+
+    It can't where heads or neurons of several layers are ablated together: what is left of the later layer
+    answers to the ablation in the earlier one.
+    """
+    known = [
+        len(holding_layers(label)) == 1 or all(holding_layer(part) == part for part in ablated_parts(label))
+        for label in map(str, ablated.values)
+    ]
+    return xr.DataArray(known, dims="ablated")

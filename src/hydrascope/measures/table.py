@@ -1,0 +1,77 @@
+"""The results as one table, a row per readout, prompt and ablated part: for pandas, R, or a spreadsheet."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hydrascope.measures.effects_per_prompt import at_readout, contribution, require_variables
+
+_ROWS = ("readout", "prompt", "ablated")
+_MEANS = ("direct", "total", "indirect", "scale")
+_LABELS = {"ablated_kind": "kind", "ablated_layer": "layer", "ablated_unit": "unit"}
+
+
+def tidy(results: xr.Dataset) -> pd.DataFrame:
+    """One row per readout, prompt and ablated part, effects averaged over patches, in float64.
+
+        table = hydrascope.tidy(results)
+        table.groupby("ablated")["lost"].mean()
+
+    None of it depends on how σ is read. Rows are in the order of the results, the ablated part changing fastest.
+
+    Returns:
+        columns `readout`, `prompt` (its index), `text`, `target_text`; `ablated`, and its `kind`, `layer` and `unit`
+        (−1 for layers, both −1 for joint ablations); in logits its `unembed` in the clean run (NaN where it wasn't
+        read), `direct`, `total`, `indirect`, `removed` = −`direct` and `lost` = −`total`; `scale`, σ/σ^k of the final
+        norm, without unit; of every metric that was measured `NAME_clean` and `NAME_ablated`, the mean over patches.
+        Of `top`, a token's id, which has no mean: `top_clean` and `top_kept`, the share of patches that keep it.
+
+    Raises:
+        HydrascopeError: the dataset is no result of a run.
+    """
+    require_variables(results, ("unembed", *_MEANS, "text", "target_text"))
+    if "readout" not in results.dims:
+        results = results.expand_dims("readout")
+    labels = [str(label) for label in results["readout"].values]
+    means = {name: _mean(results[name]) for name in _MEANS}
+    columns = {
+        "unembed": xr.concat([contribution(at_readout(results, label)) for label in labels], "readout"),
+        "direct": means["direct"],
+        "total": means["total"],
+        "indirect": means["indirect"],
+        "removed": -means["direct"],
+        "lost": -means["total"],
+        "scale": means["scale"],
+        **dict(_metrics(results)),
+    }
+    named = {
+        "prompt": np.arange(results.sizes["prompt"]),
+        **{name: _plain(results[name]) for name in ("readout", "text", "target_text", "ablated")},
+        **{name: _plain(results[coord]) for coord, name in _LABELS.items()},
+    }
+    table = xr.Dataset({name: values.drop_vars(values.coords) for name, values in columns.items()}, coords=named)
+    order = ["readout", "prompt", "text", "target_text", "ablated", *_LABELS.values(), *columns]
+    return table.to_dataframe(dim_order=_ROWS).reset_index()[order]
+
+
+def _mean(values: xr.DataArray) -> xr.DataArray:
+    return values.mean("patch", dtype=np.float64, skipna=False)
+
+
+def _plain(coord: xr.DataArray) -> tuple[str, np.ndarray]:
+    """A coordinate's dimension and values; strings as pandas takes them."""
+    values = coord.values
+    return str(coord.dims[0]), values if values.dtype.kind in "iufb" else values.astype(object)
+
+
+def _metrics(results: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
+    """The columns of every metric, [prompt] and [prompt, ablated]."""
+    for i, name in enumerate(map(str, results["metric"].values) if "metric" in results.dims else ()):
+        clean, ablated = results["metric_clean"].isel(metric=i), results["metric_ablated"].isel(metric=i)
+        yield f"{name}_clean", clean.astype(np.float64)
+        if name == "top":
+            yield "top_kept", _mean(ablated == clean)
+        else:
+            yield f"{name}_ablated", _mean(ablated)

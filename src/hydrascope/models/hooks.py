@@ -1,0 +1,67 @@
+"""Hooks that are always taken off again, and the few shapes that modules of transformers answer in."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from hydrascope.components.component import Component
+from hydrascope.models.language_model import LanguageModel
+
+Handle = Any
+
+
+@contextmanager
+def hooked(handles: Iterable[Handle]) -> Iterator[None]:
+    """Keep the hooks of `handles` for the length of the context; they may be made as it is entered, one by one."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
+def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Tensor | None]) -> Handle:
+    """Call `change` with the values at `site`: a layer's output, or what all its heads or neurons hand on.
+
+    What it returns, if anything, replaces them.
+    """
+    if site.whole == site:
+        return on_output(model.output(site), change)
+    return on_input(model.projection(site.whole).module, change)
+
+
+def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:
+    """Call `change` with the hidden states that `module` is given; what it returns, if anything, replaces them."""
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if args:
+            changed = change(args[0])
+            return None if changed is None else ((changed, *args[1:]), kwargs)
+        changed = change(kwargs["hidden_states"])
+        return None if changed is None else (args, {**kwargs, "hidden_states": changed})
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def on_output(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:
+    """Call `change` with the hidden states that `module` gives; what it returns, if anything, replaces them."""
+
+    def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        changed = change(hidden)
+        if changed is None:
+            return None
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return module.register_forward_hook(hook)
+
+
+def by_prompt(hidden: Tensor, prompts: int) -> Tensor:
+    """Hidden states as `[prompt, position, width]`; OPT's MLPs flatten the first two."""
+    return hidden if hidden.ndim == 3 else hidden.view(prompts, -1, hidden.shape[-1])
+
+
+def as_given(changed: Tensor, hidden: Tensor) -> Tensor:
+    """`changed`, `[prompt, position, width]`, flattened where `hidden` is."""
+    return changed if hidden.ndim == 3 else changed.flatten(0, 1)

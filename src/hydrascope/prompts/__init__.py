@@ -1,0 +1,1 @@
+"""Prompts, sets of prompts, and what a tokenizer makes of them."""

@@ -1,0 +1,140 @@
+"""The tokens of answers and foils: each is read by its first token, as it continues the prompt."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hydrascope.prompts.prompt import Prompt, Tokenizes, called, require_known, shown
+from hydrascope.utils.errors import HydrascopeError
+
+#: Scripts that are written without spaces, by how Unicode's names of their letters and signs begin.
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+def after_spaces(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> tuple[list[Prompt], int]:
+    """Return prompts that end with the space that begins their answer, where that is a token, and how many these are.
+
+    In many tokenizers " 5" is two tokens, a bare space and "5": the first tells no answer apart, so the prompt is read
+    after it. A twin gets the same space.
+
+    Args:
+        in_pairs: whether answers are held against foils alone: one that begins with another token stays as it is.
+
+        after_spaces(model, [Prompt("2 and 3 is", "5")])  # [Prompt("2 and 3 is ", "5")], 1
+    """
+    found = [_after_space(model, prompt, in_pairs) for prompt in prompts]
+    return found, sum(new is not old for new, old in zip(found, prompts, strict=True))
+
+
+def _after_space(model: Tokenizes, prompt: Prompt, in_pairs: bool) -> Prompt:
+    answer, twin = prompt.answer, prompt.counterfactual
+    if prompt.tokens is not None or not isinstance(answer, str) or not answer.strip() or isinstance(twin, tuple):
+        return prompt
+    space = _between(prompt.text, answer) or answer[: len(answer) - len(answer.lstrip())]
+    before, after = model.encode(prompt.text), model.encode(prompt.text + space)
+    together = model.encode(prompt.text + space + answer.lstrip())
+    if not space or after[:-1] != before or together[: len(after)] != after or not _is_blank(model, after[-1]):
+        return prompt
+    foil = prompt.foil.lstrip() if isinstance(prompt.foil, str) else prompt.foil
+    if in_pairs and isinstance(foil, str) and model.encode(prompt.text + space + foil)[: len(after)] != after:
+        return prompt
+    twin = twin and twin + space
+    return replace(prompt, text=prompt.text + space, answer=answer.lstrip(), foil=foil, counterfactual=twin)
+
+
+def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> list[int]:
+    """Return the first token of each prompt's answer, as it continues the prompt.
+
+    The answer is set after the prompt and tokenized together with it; its first token is the first after the prompt's
+    own. There is a space between them unless one of the two brings white space there, or both are written in a script
+    without spaces. An answer given as a token id is that token.
+
+        answer_tokens(model, [Prompt("The capital of France is", "Paris")])  # the id of " Paris"
+
+    Args:
+        in_pairs: whether answers are held against foils alone: one of the two may then be a bare space.
+
+    Raises:
+        HydrascopeError: a prompt has no answer; or it is given as token ids and its answer as text; or the two
+            together don't begin with the prompt's tokens (the prompt ends inside a token, often with a space); or the
+            answer's first token is a bare space, which all answers share; or the tokenizer doesn't know the answer,
+            and has one token for all that it doesn't.
+    """
+    return [
+        _first_token(model, prompt, prompt.answer, "answer", called(number, prompt), in_pairs)
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+
+
+def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> list[int]:
+    """Return the first token of each prompt's foil, by the rule of `answer_tokens`.
+
+        foil_tokens(model, [Prompt("The capital of France is", "Paris", foil="Madrid")])  # the id of " Madrid"
+
+    Raises:
+        HydrascopeError: as `answer_tokens`, of foil or answer; or the two begin with the same token: later tokens are
+            not looked at, so their difference would be 0.
+    """
+    answers = answer_tokens(model, prompts, in_pairs=in_pairs)
+    foils = [
+        _first_token(model, prompt, prompt.foil, "foil", called(number, prompt), in_pairs)
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+    for number, (prompt, answer, foil) in enumerate(zip(prompts, answers, foils, strict=True), start=1):
+        if answer == foil:
+            raise HydrascopeError(
+                f"{called(number, prompt)}: its answer and its foil begin with the same token, which leaves no "
+                "difference to read: give another foil"
+            )
+    return foils
+
+
+def _first_token(
+    model: Tokenizes, prompt: Prompt, continuation: str | int | None, field: str, where: str, blank: bool
+) -> int:
+    """Return the first token of `continuation`, the prompt's answer or foil; `blank` allows a space."""
+    if isinstance(continuation, int):
+        require_known(model, continuation, f"the {field} of {where}")
+        return continuation
+    if continuation is None or not continuation.strip():
+        raise HydrascopeError(f"{where} has no {field}: give every prompt one, or read something else")
+    if prompt.tokens is not None:
+        raise HydrascopeError(f"{where} is given as token ids: give the id of its {field}'s first token, too")
+    before = model.encode(prompt.text)
+    together = model.encode(prompt.text + _between(prompt.text, continuation) + continuation)
+    if len(together) <= len(before) or together[: len(before)] != before:
+        raise HydrascopeError(
+            f"{where} and its {field} {shown(continuation)} share a token: end the prompt where a word ends"
+        )
+    first = together[len(before)]
+    if first == getattr(model.tokenizer, "unk_token_id", None):
+        raise HydrascopeError(
+            f"the {field} {shown(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
+            "token for all that is: give another"
+        )
+    require_known(model, first, f"the {field} of {where}")
+    if not blank and _is_blank(model, first):
+        raise HydrascopeError(
+            f"the {field} {shown(continuation)} of {where} begins with a token that is a bare space, as others do: end "
+            f"the prompt with that space, or give the id of the token that tells the {field} apart"
+        )
+    return first
+
+
+def _between(text: str, continuation: str) -> str:
+    if (
+        text[-1:].isspace()
+        or continuation[:1].isspace()
+        or (_is_unspaced(text[-1:]) and _is_unspaced(continuation[:1]))
+    ):
+        return ""
+    return " "
+
+
+def _is_unspaced(letter: str) -> bool:
+    return bool(letter) and unicodedata.name(letter, "").startswith(_UNSPACED)
+
+
+def _is_blank(model: Tokenizes, token: int) -> bool:
+    """Whether a token stands for white space alone."""
+    return not str(model.tokenizer.decode([token])).strip() and token not in model.tokenizer.all_special_ids

@@ -1,0 +1,66 @@
+"""The 1,209 known facts of ROME (Meng et al. 2022), the paper's contexts, fetched from their authors' site.
+
+They are kept in the cache folder: `$XDG_CACHE_HOME/hydrascope`, or `~/.cache/hydrascope`.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from hydrascope.utils.errors import HydrascopeError
+
+#: The file's name says 1000; it holds 1,209 entries. One prompt is there twice: 1,208 are measured.
+URL = "https://rome.baulab.info/data/dsets/known_1000.json"
+SHA256 = "61daca55318bb5260c1e62e133debef9102c7b278bbc7b19dd2ac655543f333a"
+
+_TIMEOUT_SECONDS = 30
+_OTHERWISE = "get the file known_1000.json elsewhere and pass it as --prompts known_1000.json"
+
+
+def known_facts() -> bytes:
+    """The file known_1000.json, verified: from the cache, or from its authors' site and then cached.
+
+    Raises:
+        HydrascopeError: it is not in the cache and cannot be had from the site.
+    """
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hydrascope/known_1000.json"
+    with contextlib.suppress(OSError):
+        data = cached.read_bytes()
+        if _verified(data):
+            return data
+    data = _download()
+    if not _verified(data):
+        raise HydrascopeError(f"what {URL} holds is not what it was (another SHA-256): {_OTHERWISE}")
+    # Where nothing can be cached, the prompts are still there for this run.
+    with contextlib.suppress(OSError):
+        _write_whole(cached, data)
+    return data
+
+
+def _verified(data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest() == SHA256
+
+
+def _download() -> bytes:
+    try:
+        with urllib.request.urlopen(URL, timeout=_TIMEOUT_SECONDS) as response:
+            return bytes(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise HydrascopeError(f"cannot download {URL} ({error}): {_OTHERWISE}") from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` never holds part of it, whatever happens on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

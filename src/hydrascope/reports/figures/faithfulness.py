@@ -1,0 +1,32 @@
+"""How much of the model circuits do that keep more and more parts."""
+
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hydrascope.measures import at_readout
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.panels import band, printable, zero_line
+
+
+def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
+    """Faithfulness over the number of parts that are kept, with its interval; 1 is the whole model.
+
+        figure_circuit(hydrascope.faithfulness(model, prompts, order=order)).savefig("circuit.png")
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    found = at_readout(found, readout)
+    kept, bounds = found["kept"].values, found["faithfulness"]
+    with style.style():
+        figure = Figure(figsize=(style.COLUMN, 2.6), layout="constrained")
+        axes = figure.subplots()
+        zero_line(axes)
+        axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
+        band(axes, kept, bounds, style.BLUE)
+        axes.plot(kept, bounds.sel(bound="estimate"), "o-", color=style.BLUE)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("Parts kept, the others ablated")
+        axes.set_ylabel(printable(f"Faithfulness f, {found['readout'].values}"))
+    return figure

@@ -1,0 +1,122 @@
+"""Figure 2: unembedding and ablation disagree on how important a layer is."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hydrascope.measures import Bootstrap, LayerKind, agreement, depth, direct_effect, layers, of_kind
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.panels import (
+    COLOUR,
+    KINDS,
+    NAME,
+    ablated_layers,
+    absent,
+    band,
+    cloud,
+    depth_bar,
+    depth_scale,
+    faint_lines,
+    layer_axis,
+    name_reading,
+    panel_letter,
+    unit,
+    zero_line,
+)
+
+MARKER: dict[LayerKind, str] = {"attn": "o", "mlp": "^"}
+
+
+def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """Δ_unembed and Δ_ablate of every layer, against each other, and how well they agree.
+
+    (a) `unembed` and (b) −`total`, what is lost, per layer: prompts grey, their mean in colour; (c) one against the
+    other; (d) their correlation over prompts, and (e) the share of prompts with `unembed` > −`total`.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
+    """
+    effects = ablated_layers(results)
+    direct, lost = direct_effect(effects), -effects["total"]
+    top = depth(effects)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+        grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.35))
+        name_reading(figure, effects)
+        for row, (letter, values, dim, label) in enumerate(
+            (
+                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({unit(effects)})"),
+                ("b", lost, "ablated", f"Lost\n−Δ ablate ({unit(effects)})"),
+            )
+        ):
+            left = figure.add_subplot(grid[row, 0])
+            right = figure.add_subplot(grid[row, 1], sharey=left)
+            for axes, kind in zip((left, right), KINDS, strict=True):
+                _per_layer(axes, of_kind(values, dim, kind), dim, kind, top)
+                panel_letter(axes, letter if kind == "attn" else "", NAME[kind])
+            # Where attention wasn't ablated, its panel has no axis to put numbers on.
+            (left if left.axison else right).set_ylabel(label)
+            right.tick_params(labelleft=not left.axison)
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, unit(effects))
+        agrees = agreement(effects, bootstrap)
+        _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation of both")
+        _agreement(
+            figure.add_subplot(grid[2, 2]), agrees["share"], top, "e", "Share of prompts with\nΔ unembed > −Δ ablate"
+        )
+        room = figure.add_subplot(grid[2, :2])
+        room.set_axis_off()
+        room.legend(handles=_legend(), loc="center", ncols=2)
+    return figure
+
+
+def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: LayerKind, depth: int) -> None:
+    """Every prompt's values over layers, which lie along `dim`, and their mean."""
+    if not values.sizes[dim]:
+        absent(axes, "not ablated\nin this run")
+        return
+    x = layers(values[dim])
+    zero_line(axes)
+    faint_lines(axes, x, values.transpose("prompt", dim).values, style.GREY)
+    axes.plot(x, values.mean("prompt", skipna=False), color=COLOUR[kind], marker=MARKER[kind], markersize=2, zorder=3)
+    layer_axis(axes, depth)
+
+
+def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, unit: str) -> None:
+    """A point a prompt and layer, with the line on which both measures are the same."""
+    scale = depth_scale(depth)
+    for kind in KINDS:
+        x, y = of_kind(direct, "ablated", kind), of_kind(lost, "ablated", kind)
+        if x.size:
+            cloud(axes, x, y, scale, MARKER[kind])
+    axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", zorder=3)
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Lost ({unit})")
+    depth_bar(axes, scale)
+    panel_letter(axes, "c")
+
+
+def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label: str) -> None:
+    """One measure of agreement [bound, ablated] per layer, with its confidence intervals."""
+    zero_line(axes)
+    for kind in KINDS:
+        part = of_kind(agrees, "ablated", kind)
+        if part.sizes["ablated"]:
+            x = layers(part["ablated"])
+            band(axes, x, part, COLOUR[kind])
+            axes.plot(x, part.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
+    low = float(agrees.min())
+    axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
+    layer_axis(axes, depth, "Ablated layer")
+    axes.set_ylabel(label)
+    panel_letter(axes, letter)
+
+
+def _legend() -> list[Line2D]:
+    """What colours, markers and dashes mean in all panels."""
+    return [
+        *(Line2D([], [], color=COLOUR[kind], marker=MARKER[kind], label=NAME[kind]) for kind in KINDS),
+        Line2D([], [], color=style.GREY, linewidth=0.5, label="each prompt (a, b)"),
+        Line2D([], [], color=style.BLACK, linewidth=0.7, linestyle=":", label="both equal (c)"),
+    ]

@@ -1,0 +1,167 @@
+"""Figure 7: direct against compensatory effect, all prompts, all layers."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from hydrascope.measures import (
+    Bootstrap,
+    LayerKind,
+    best_layer,
+    best_layer_held_out,
+    compensable,
+    compensation,
+    compensation_regression,
+    depth,
+    direct_effect,
+    layers,
+    of_kind,
+)
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.panels import (
+    COLOUR,
+    KINDS,
+    NAME,
+    ablated_layers,
+    absent,
+    band,
+    cloud,
+    depth_bar,
+    depth_scale,
+    layer_axis,
+    limit_slopes,
+    main_kind,
+    name_reading,
+    panel_letter,
+    point_size,
+    unit,
+    zero_line,
+)
+
+
+def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """Compensatory against direct effect.
+
+    (a) attention and (c) MLP layers, coloured by depth, with each layer's regression line; (b) the layer whose
+    regression explains most variance, and what the one that is chosen on other prompts shows; (d) per ablated layer
+    the variance explained and the slope, with confidence intervals, that layer marked. (b) and (d) show attention
+    layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which nothing can compensate
+    for, are left out.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
+    """
+    effects = ablated_layers(results)
+    points = effects.isel(ablated=compensable(effects).values)
+    direct, response = direct_effect(points), compensation(points)["compensation"]
+    fit = compensation_regression(effects, bootstrap)
+    kind, top = main_kind(effects), depth(effects)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 5.2), layout="constrained")
+        name_reading(figure, effects)
+        (a, b), (c, d) = figure.subplots(2, 2)
+        scale = depth_scale(top)
+        for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
+            _all_layers(axes, direct, response, fit, each, scale, unit(effects))
+            panel_letter(axes, letter, f"{NAME[each]} layers")
+        best = best_layer(effects, kind)
+        held = best_layer_held_out(effects, kind, bootstrap)
+        _one_layer(b, direct, response, fit, best, held and held[1], kind, unit(effects))
+        _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
+        panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
+        panel_letter(d, "d")
+    return figure
+
+
+def _all_layers(
+    axes: Axes,
+    direct: xr.DataArray,
+    response: xr.DataArray,
+    fit: xr.Dataset,
+    kind: LayerKind,
+    scale: ScalarMappable,
+    unit: str,
+) -> None:
+    """The points of all layers of one kind, and each layer's regression line over its points."""
+    x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
+    if not x.size:
+        absent(axes, "no such layer was ablated\nthat has anything downstream")
+        return
+    zero_line(axes)
+    cloud(axes, x, y, scale)
+    for name, layer in zip(x["ablated"].values, layers(x["ablated"]), strict=True):
+        line, one = fit.sel(ablated=name, bound="estimate"), x.sel(ablated=name)
+        ends = np.array([float(one.min()), float(one.max())])
+        heights = float(line["intercept"]) + float(line["slope"]) * ends
+        axes.plot(ends, heights, color="white", linewidth=1.8, zorder=3)
+        axes.plot(ends, heights, color=scale.to_rgba(np.array(layer)), linewidth=0.9, zorder=3)
+    full_repair(axes)
+    axes.legend(loc="lower right")
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Compensatory effect ({unit})")
+    depth_bar(axes, scale)
+
+
+def full_repair(axes: Axes) -> None:
+    """The line on which the network makes up for all of the direct effect; it doesn't widen the axes."""
+    axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", label="full repair", zorder=3)
+
+
+def _one_layer(
+    axes: Axes,
+    direct: xr.DataArray,
+    response: xr.DataArray,
+    fit: xr.Dataset,
+    ablated: str | None,
+    held: xr.Dataset | None,
+    kind: LayerKind,
+    unit: str,
+) -> None:
+    """The points of one layer, and the line through them; in the legend also what it is on prompts held out."""
+    if ablated is None:
+        absent(axes, "no layer removes enough and is\ncompensated for where it does")
+        return
+    x, y = direct.sel(ablated=ablated).values, response.sel(ablated=ablated).values
+    line = fit.sel(ablated=ablated)
+    slope, intercept = (float(line[name].sel(bound="estimate")) for name in ("slope", "intercept"))
+    zero_line(axes)
+    axes.scatter(x, y, s=1.5 * point_size(x.size), color=COLOUR[kind], alpha=0.6, linewidths=0, rasterized=True)
+    ends = np.array([x.min(), x.max()])
+    axes.plot(ends, intercept + slope * ends, color=style.BLACK, label=_equation(line), zorder=4)
+    if held is not None:
+        axes.plot([], [], linestyle="", label=f"chosen on other prompts: {_equation(held)}")
+    full_repair(axes)
+    axes.set_xlabel(f"Direct effect ({unit})")
+    axes.set_ylabel(f"Compensatory effect ({unit})")
+    _legend_below(axes, columns=1)
+
+
+def _equation(line: xr.Dataset) -> str:
+    """What a regression found, with its interval where there is one."""
+    slope, low, high = (float(line["slope"].sel(bound=bound)) for bound in ("estimate", "low", "high"))
+    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
+
+
+def _over_depth(axes: Axes, fit: xr.Dataset, kind: LayerKind, best: str | None, depth: int) -> None:
+    """Slope and variance explained per ablated layer."""
+    x = layers(fit["ablated"])
+    zero_line(axes)
+    axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
+    if best is not None:
+        place = int(fit["ablated_layer"].sel(ablated=best))
+        axes.axvline(place, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
+    for name, colour, line, label in (("r2", COLOUR[kind], "-", "R²"), ("slope", style.BLACK, "--", "slope")):
+        band(axes, x, fit[name], colour)
+        values = fit[name].sel(bound="estimate").values
+        axes.plot(x, values, color=colour, linestyle=line, marker="o", markersize=2, label=label)
+    limit_slopes(axes, x, {style.BLACK: values}, shown=(0, 1))
+    layer_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+    axes.set_ylabel("Variance explained R², or slope")
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, columnspacing=1, handlelength=1.8)

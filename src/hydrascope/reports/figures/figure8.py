@@ -1,0 +1,121 @@
+"""Figure 8: the response to an ablation, attention's part and the MLPs' apart."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hydrascope.measures import (
+    Bootstrap,
+    LayerKind,
+    compensable,
+    compensation,
+    depth,
+    direct_effect,
+    layers,
+    of_kind,
+    regression,
+)
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.panels import (
+    COLOUR,
+    ablated_layers,
+    absent,
+    band,
+    layer_axis,
+    limit_slopes,
+    main_kind,
+    name_reading,
+    panel_letter,
+    point_size,
+    unit,
+    zero_line,
+)
+
+#: The two parts of the response, in `compensation`, and the kind of component that each is due to.
+PARTS: tuple[tuple[str, LayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
+_PANELS = 8
+
+
+def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """ΔDE of downstream attention and of downstream MLPs against the direct effect that was ablated.
+
+    (a) A selection of ablated layers, evenly spaced in depth, one point a prompt, with regression lines; (b) the
+    slopes and (c) the variance explained at all layers, with confidence intervals. Ablated are attention layers,
+    or MLPs where none was; layers with nothing downstream are left out.
+
+    Raises:
+        HydrascopeError: no layer was ablated.
+    """
+    effects = ablated_layers(results)
+    kind = main_kind(effects)
+    chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+        name_reading(figure, effects)
+        if not chosen.sizes["ablated"]:
+            absent(figure.subplots(), "Nothing is downstream of the layers that this run ablated.")
+            return figure
+        direct, response = direct_effect(chosen), compensation(chosen)
+        fits = {name: regression(direct, response[name], bootstrap) for name, _ in PARTS}
+        count = chosen.sizes["ablated"]
+        selection = np.unique(np.linspace(0, count - 1, min(count, _PANELS)).round().astype(int))
+        columns = len(selection) if len(selection) <= 5 else -(-len(selection) // 2)
+        rows = -(-len(selection) // columns)
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05 * rows, 1.15))[:, 0]
+        grid = above.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, i in zip(grid.flat, selection, strict=False):
+            _one_layer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits, int(i))
+        for i in range(len(selection), grid.size):
+            grid.flat[i].set_axis_off()
+            # What stands above an empty place is at the bottom.
+            grid.flat[i - columns].tick_params(labelbottom=True)
+        panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
+        above.supxlabel(f"Direct effect of the ablated layer ({unit(effects)})", fontsize=8)
+        above.supylabel(f"Change in direct effect, ΔDE ({unit(effects)})", fontsize=8)
+        above.legend(handles=_legend(), loc="outside upper center", ncols=2)
+        slope, explained = below.subplots(1, 2)
+        _over_depth(slope, explained, fits, kind, depth(effects))
+    return figure
+
+
+def _legend() -> list[Line2D]:
+    names: tuple[tuple[LayerKind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
+    return [Line2D([], [], color=COLOUR[kind], marker="o", label=f"downstream {name}") for kind, name in names]
+
+
+def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dict[str, xr.Dataset], i: int) -> None:
+    """One ablated layer: a point a prompt for each part of the response, and the line through them."""
+    zero_line(axes)
+    x = np.concatenate([direct.values] * len(PARTS))
+    y = np.concatenate([response[name].values for name, _ in PARTS])
+    colours = np.repeat([COLOUR[kind] for _, kind in PARTS], direct.size)
+    # In random order, so that neither part lies on top of the other.
+    order = np.random.default_rng(0).permutation(x.size)
+    axes.scatter(x[order], y[order], c=colours[order], s=point_size(x.size), alpha=0.45, linewidths=0, rasterized=True)
+    ends = np.array([x.min(), x.max()])
+    for name, kind in PARTS:
+        line = fits[name].isel(ablated=i).sel(bound="estimate")
+        heights = float(line["intercept"]) + float(line["slope"]) * ends
+        axes.plot(ends, heights, color="white", linewidth=2)
+        axes.plot(ends, heights, color=COLOUR[kind], linewidth=1.1)
+    axes.set_title(f"{direct['ablated'].item()} ablated")
+
+
+def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: LayerKind, depth: int) -> None:
+    """Slope and R² of each part of the response over depth."""
+    x = layers(fits["mlp"]["ablated"])
+    for axes, name, label in ((slope, "slope", "Slope of ΔDE on direct effect"), (explained, "r2", "R²")):
+        zero_line(axes)
+        for part, colour in ((part, COLOUR[due]) for part, due in PARTS):
+            bounds = fits[part][name]
+            band(axes, x, bounds, colour)
+            axes.plot(x, bounds.sel(bound="estimate"), color=colour, marker="o", markersize=2)
+        layer_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+        axes.set_ylabel(label)
+    estimates = {COLOUR[due]: fits[part]["slope"].sel(bound="estimate").values for part, due in PARTS}
+    limit_slopes(slope, x, estimates)
+    explained.set_ylim(-0.03, 1.03)
+    panel_letter(slope, "b")
+    panel_letter(explained, "c")

@@ -1,0 +1,256 @@
+"""Figures 1 and 3: one prompt, every layer's direct effect before and after the ablation of one part."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+
+from hydrascope.measures import (
+    PartKind,
+    Sigma,
+    by_patch,
+    caption,
+    choosable,
+    depth,
+    kinds,
+    layers,
+    most_restored,
+    of_kind,
+    per_prompt,
+    strength,
+)
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.figure1_protocol import protocol
+from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, unit, zero_line
+from hydrascope.utils.errors import HydrascopeError
+
+#: How the ablated part's layer is marked.
+CUT: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
+#: What a figure of one ablation shows, the first that there is.
+_PREFERRED: tuple[PartKind, ...] = ("attn", "mlp", "head", "neuron")
+
+
+def examples(
+    results: xr.Dataset, prompt: int | None = None, ablated: str | None = None, readout: str | None = None
+) -> tuple[tuple[int, str], tuple[int, str]]:
+    """The prompt and the ablated part that Figures 1 and 3 show.
+
+    What is named is kept in both. What is left open is chosen to be typical: the part of which most is restored on
+    average (`most_restored`), of the first kind of which anything is, attention before MLPs, heads and neurons; and
+    the prompts, among the half on which it removes most, whose share restored is nearest to the median there. Where
+    nothing can be chosen so, by the largest direct effect (by what is removed, where the direct effect wasn't read;
+    by what is lost, where nothing is removed directly, since only positions before the last are ablated).
+    Figure 3 then takes another prompt than Figure 1, or, where the prompt is named or the only one, another part.
+
+    Raises:
+        HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
+    """
+    prompts, labels = results.sizes["prompt"], [str(label) for label in results["ablated"].values]
+    single = dict(zip(labels, kinds(results["ablated"]), strict=True))
+    if prompt is not None and not 0 <= prompt < prompts:
+        raise HydrascopeError(f"there is no prompt {prompt}: this result holds prompts 0 to {prompts - 1}")
+    if ablated is not None and ablated not in labels:
+        raise HydrascopeError(f"{ablated} isn't among what this run ablated: {_some(labels)}")
+    if (ablated is None and set(single.values()) == {"joint"}) or single.get(str(ablated)) == "joint":
+        raise HydrascopeError("figures 1 and 3 show the ablation of one part, and this run ablated several at once")
+    if prompt is not None and ablated is not None:
+        return (prompt, ablated), (prompt, ablated)
+    effects = per_prompt(results, readout)
+    kind = single[ablated] if ablated else _telling(effects, [kind for kind in _PREFERRED if kind in single.values()])
+    scores = _typical(effects, kind)  # type: ignore[arg-type]
+    if scores is None or ablated not in (None, *scores["ablated"].values):
+        scores = of_kind(_size(effects), "ablated", kind)  # type: ignore[arg-type]
+    scores = scores.sel(ablated=[ablated]) if ablated else scores
+    chosen = scores.values if prompt is None else scores.values[[prompt]]
+    # NaN would be taken for the largest.
+    chosen = np.where(np.isnan(chosen), -np.inf, chosen)
+    row, column = np.unravel_index(chosen.argmax(), chosen.shape)
+    left = chosen.copy()
+    if len(chosen) > 1:
+        left[row] = -np.inf
+    elif chosen.shape[1] > 1:
+        left[:, column] = -np.inf
+    other_row, other_column = np.unravel_index(left.argmax(), left.shape)
+
+    def named(row: np.intp, column: np.intp) -> tuple[int, str]:
+        return int(row) if prompt is None else prompt, str(scores["ablated"].values[column])
+
+    return named(row, column), named(other_row, other_column)
+
+
+def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) -> str:
+    """Why `examples` shows this part where none is named."""
+    effects = per_prompt(results, readout)
+    kind = kinds(effects["ablated"].sel(ablated=[ablated]))[0]
+    shares = _shares(effects, kind)  # type: ignore[arg-type]
+    if ablated not in shares["ablated"].values or shares.sel(ablated=ablated).isnull():
+        return f"chosen for {'its large direct effect' if effects['direct'].any() else 'how much is lost without it'}"
+    if shares.sel(ablated=ablated) > 0:
+        return "chosen as a typical example of what is restored"
+    return "chosen as a typical example; on average nothing is restored"
+
+
+def _telling(effects: xr.Dataset, found: list[PartKind]) -> PartKind:
+    """The first of the kinds that a run ablated of which anything is restored on average; else the first."""
+    return next((kind for kind in found if (_shares(effects, kind) > 0).any()), found[0])
+
+
+def _shares(effects: xr.Dataset, kind: PartKind) -> xr.DataArray:
+    """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
+    samples = choosable(effects, kind)
+    return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
+
+
+def _size(effects: xr.Dataset) -> xr.DataArray:
+    """`[prompt, ablated]` how much an ablation does, where no typical one can be chosen."""
+    return strength(effects) if effects["direct"].any() else -effects["total"]
+
+
+def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
+    """`[prompt, ablated]` how typical each ablation is of the part of which most is restored; None if there is none.
+
+    Any ablation of a part of which more is restored on average is above all of one of which less is.
+    """
+    samples = choosable(effects, kind)
+    if not samples.sizes["ablated"] or most_restored(samples).isnull().all():
+        return None
+    removed = samples["removed"]
+    share = (samples["restored"] / removed).where(removed > removed.median("prompt"))
+    distance = abs(share - share.median("prompt"))
+    # Ranks stay apart where distances have no bound.
+    near = 1 - _ranks(distance, "prompt") / (2 * samples.sizes["prompt"])
+    return (_ranks(most_restored(samples), "ablated") + near).transpose("prompt", "ablated")
+
+
+def _ranks(values: xr.DataArray, dim: str) -> xr.DataArray:
+    """From 0 up along `dim`; NaN of NaN."""
+    axis = values.get_axis_num(dim)
+    ranks = values.copy(data=values.values.argsort(axis).argsort(axis).astype(np.float64))
+    return ranks.where(values.notnull())
+
+
+def _some(labels: list[str]) -> str:
+    return ", ".join(labels) if len(labels) <= 6 else f"{labels[0]}, {labels[1]}, … {labels[-1]}"
+
+
+def figure1(
+    results: xr.Dataset,
+    prompt: int | None = None,
+    ablated: str | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+    why: str = "",
+) -> Figure:
+    """The protocol, and one prompt's direct effects before and after an ablation (the paper's Figure 1).
+
+    Every patch is drawn where the run kept them apart, else their mean alone. Defaults and errors as in `examples`,
+    of which this is the first, and as in `hydrascope.measures.per_prompt`. `why` says how the example was chosen.
+    """
+    prompt, ablated = examples(results, prompt, ablated, readout)[0]
+    shown = _one(results, prompt, ablated, readout, sigma)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 3.9), layout="constrained")
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.5))[:, 0]
+        protocol(above.subplots(), results, ablated, _outcome(shown, "logit of the\ntarget token"))
+        attention, mlp = below.subplots(1, 2, sharex=True)
+        _both_kinds(shown, attention, mlp)
+        mlp.set_ylabel("")
+        below.suptitle(_title(shown, prompt, 84, why), fontsize=8)
+        _legend(below, shown, results.sizes["patch"])
+    return figure
+
+
+def figure3(
+    results: xr.Dataset,
+    prompt: int | None = None,
+    ablated: str | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+    why: str = "",
+) -> Figure:
+    """A second example, as large as the page (the paper's Figure 3).
+
+    As `figure1`, but of the second of the `examples`.
+    """
+    prompt, ablated = examples(results, prompt, ablated, readout)[1]
+    shown = _one(results, prompt, ablated, readout, sigma)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 4.6), layout="constrained")
+        attention, mlp = figure.subplots(2, 1, sharex=True)
+        _both_kinds(shown, attention, mlp)
+        attention.set_xlabel("")
+        figure.align_ylabels()
+        figure.suptitle(_title(shown, prompt, 88, why), fontsize=8)
+        _legend(figure, shown, results.sizes["patch"])
+    return figure
+
+
+def _one(results: xr.Dataset, prompt: int, ablated: str, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+    """The effects of one ablation on one prompt, and `by_patch` [patch, component] where the run kept it."""
+    one = results.isel(prompt=[prompt]).sel(ablated=[ablated])
+    effects = per_prompt(one, readout, sigma)
+    patches = by_patch(one, readout, sigma)
+    if patches is not None:
+        effects = effects.assign(by_patch=patches.drop_vars(patches.coords))
+    return effects.isel(prompt=0, ablated=0)
+
+
+def _title(shown: xr.Dataset, prompt: int, limit: int, why: str) -> str:
+    """The prompt, the token that it is followed by, what is read, and how the example was chosen."""
+    text, target = (str(shown[name].values) for name in ("text", "target_text"))
+    first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
+    return f"{first}\nReadout: {printable(caption(shown))}{f'; {why}' if why else ''}"
+
+
+def _outcome(shown: xr.Dataset, logit: str) -> str:
+    """What is read: `logit`, in the words of the place that it stands in, or the name of another readout."""
+    return logit if shown.attrs["readout"] == "logit" else printable(shown.attrs["readout"], 18)
+
+
+def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
+    """Direct effects of attention layers in one panel, of MLPs in the other."""
+    top = depth(shown)
+    size = float(np.clip(60 / top, 1, 3.5))
+    outcome = _outcome(shown, "the\ntarget’s logit")
+    for axes, kind in zip((attention, mlp), KINDS, strict=True):
+        part = of_kind(shown, "component", kind)
+        x = layers(part["component"])
+        zero_line(axes)
+        axes.axvline(int(shown["ablated_layer"]), **CUT)
+        if part.sizes.get("patch", 1) > 1:
+            faint_lines(axes, x, part["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
+        axes.plot(x, part["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
+        axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
+        layer_axis(axes, top)
+        axes.set_title(f"{NAME[kind]} layers")
+        axes.set_ylabel(f"Direct effect on {outcome} ({unit(shown)})")
+
+
+def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None:
+    """One legend for both panels: what is drawn in either kind's colour is shown in both."""
+    faint, mean = (
+        tuple(Line2D([], [], color=COLOUR[kind], **look) for kind in KINDS)
+        for look in ({"linewidth": 0.6, "alpha": 0.6}, {"marker": "s"})
+    )
+    kept = "by_patch" in shown
+    how = {False: "", True: f", mean of {patches} patches" + ("" if kept else " (only the mean was kept)")}[patches > 1]
+    entries: dict[str, Any] = {
+        "intact": Line2D([], [], color=style.BLACK, marker="o"),
+        f"{shown['ablated'].item()} ablated{how}": mean,
+    }
+    if patches > 1 and kept:
+        entries["each patch"] = faint
+    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **CUT)
+    handler = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        handler_map=handler,
+        loc="outside lower center",
+        ncols=4,
+        handlelength=3,
+    )

@@ -1,0 +1,56 @@
+"""What every head does: the cost of its ablation, and its direct effect, over layers and heads."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hydrascope.measures import depth, layers, of_kind, per_prompt, units
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.heatmaps import COLOURS, GREY
+from hydrascope.reports.figures.panels import name_reading, panel_letter, unit
+from hydrascope.utils.errors import HydrascopeError
+
+
+def figure_heads(results: xr.Dataset) -> Figure:
+    """Means over prompts, a square a head: (a) −`total`, what its ablation costs; (b) DE, where heads were read.
+
+    White is no effect, and both panels have one scale. A head that wasn't ablated is grey. Where only positions before
+    the last are ablated there is no (b): DE is what a head writes at the last, which isn't ablated.
+
+        figure_heads(results).savefig("heads.png")
+
+    Raises:
+        HydrascopeError: no head was ablated.
+    """
+    effects = of_kind(per_prompt(results), "ablated", "head")
+    if not effects.sizes["ablated"]:
+        raise HydrascopeError("the figure of heads shows ablated heads, and this run ablated none: ablate heads, too")
+    panels = [("Lost, −Δ ablate", -effects["total"])]
+    if effects["ablated_read"].all() and effects["direct"].any():
+        panels.append(("Direct effect, Δ unembed", effects["contribution"]))
+    squares = [_square(values.mean("prompt", skipna=False), depth(effects)) for _, values in panels]
+    most = max(float(np.nanmax(abs(square), initial=0)) for square in squares) or 1.0
+    with style.style():
+        figure = Figure(figsize=(style.PAGE if len(panels) > 1 else style.COLUMN, 3.2), layout="constrained")
+        name_reading(figure, effects)
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, letter, (title, _), square in zip(row, "ab", panels, squares, strict=False):
+            axes.set_facecolor(GREY)
+            image = axes.imshow(square, cmap=COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none")
+            axes.set_xlabel("Head")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+            axes.invert_yaxis()
+            panel_letter(axes, letter if len(panels) > 1 else "", title)
+        row[0].set_ylabel("Layer")
+        figure.colorbar(image, ax=row, label=f"Mean over prompts ({unit(effects)})", aspect=25, pad=0.02)
+    return figure
+
+
+def _square(means: xr.DataArray, rows: int) -> np.ndarray:
+    """`[layer, head]` the mean of each ablated head, NaN where one wasn't ablated."""
+    places, columns = layers(means["ablated"]), units(means["ablated"])
+    square = np.full((rows, 1 + max(columns)), np.nan)
+    square[places, columns] = means.values
+    return square

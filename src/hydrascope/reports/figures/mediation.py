@@ -1,0 +1,130 @@
+"""Who repairs, who covers for whom, and by which way: of mediation, of interactions, of path patching."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from hydrascope.measures import at_readout, interactions, mediation
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.heatmaps import divide, draw_matrix, in_order, name_columns, name_rows, scale_of
+from hydrascope.reports.figures.panels import panel_letter, printable
+
+
+def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
+    """Ablated part × mediator, means over prompts on one scale.
+
+    (a) the response: what the mediator writes more; (b) what is lost again if it is frozen, all others free; (c) what
+    it brings if everything else downstream is frozen. Grey: not downstream, or not read.
+
+        figure_mediation(open_results("mediation.zarr")).savefig("mediation.png")
+
+    Raises:
+        HydrascopeError: as `hydrascope.measures.mediation`; there is no such readout.
+    """
+    found = at_readout(mediation(results), readout)
+    found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("ablated", "mediator")})
+    names = [list(map(str, found[dim].values)) for dim in ("ablated", "mediator")]
+    panels = {
+        "It writes more": found["response"],
+        "Lost again without it": found["restored_by"],
+        "Brought by it alone": found["restored_alone"],
+    }
+    matrices = [each.where(found["downstream"]).mean("prompt", skipna=False).values for each in panels.values()]
+    most = scale_of(*matrices)
+    with style.style():
+        height = float(np.clip(2.0 + 0.07 * len(names[0]), 2.6, 7.5))
+        figure = Figure(figsize=(style.PAGE, height), layout="constrained")
+        row = figure.subplots(1, 3, sharey=True)
+        for axes, letter, title, matrix in zip(row, "abc", panels, matrices, strict=True):
+            image = draw_matrix(axes, matrix, most)
+            name_columns(axes, names[1], 16)
+            divide(axes, rows=names[0], columns=names[1])
+            axes.set_xlabel("Mediator")
+            panel_letter(axes, letter, title)
+        name_rows(row[0], names[0], 24)
+        row[0].set_ylabel("Ablated")
+        figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
+    return figure
+
+
+def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figure:
+    """Part × part, the mean interaction: below 0 (blue) each covers for the other, above 0 they need each other.
+
+    (a) in the order of the network; (b) so that parts with alike interactions stand together: average linkage on
+    the Euclidean distance of their rows, in optimal order (Bar-Joseph et al. 2001).
+
+        figure_interactions(open_results("pairs.zarr")).savefig("interactions.png")
+
+    Raises:
+        HydrascopeError: as `hydrascope.measures.interactions`; there is no such readout.
+    """
+    found = at_readout(interactions(results), readout)
+    order = in_order(list(map(str, found["first"].values)))
+    mean = found["interaction"].mean("prompt", skipna=False).values[np.ix_(order, order)]
+    names = [str(found["first"].values[place]) for place in order]
+    alike = _clustered(mean)
+    most = scale_of(mean)
+    with style.style():
+        figure = Figure(figsize=(style.PAGE, 3.6), layout="constrained")
+        row = figure.subplots(1, 2)
+        panels = ((row[0], "a", "In the network’s order", range(len(names))), (row[1], "b", "Alike together", alike))
+        for axes, letter, title, places in panels:
+            image = draw_matrix(axes, mean[np.ix_(places, places)], most)
+            shown, some = [names[place] for place in places], max(1, -(-len(names) // 24))
+            ticks = range(0, len(names), some)
+            axes.set_xticks(ticks, [shown[tick] for tick in ticks], rotation=90)
+            axes.set_yticks(ticks, [shown[tick] for tick in ticks])
+            panel_letter(axes, letter, title)
+        divide(row[0], rows=names, columns=names)
+        figure.colorbar(image, ax=row, label=_label(found, "Mean interaction"), aspect=25, pad=0.02, extend="both")
+    return figure
+
+
+def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
+    """Sender × receiver, what of the one's effect goes by way of the other, means over prompts on one scale.
+
+    (a) everything else held at clean; (b) everything downstream of the receiver free. Grey: not downstream.
+
+        figure_paths(hydrascope.path_patching(model, prompts)).savefig("paths.png")
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    found = at_readout(found, readout)
+    found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("sender", "receiver")})
+    rows, columns = (list(map(str, found[dim].values)) for dim in ("sender", "receiver"))
+    panels = {"All else held at clean": found["held"], "All else free": found["free"]}
+    matrices = [each.mean("prompt").where(found["downstream"]).values for each in panels.values()]
+    most = scale_of(*matrices)
+    with style.style():
+        height = float(np.clip(2.0 + 0.07 * len(rows), 2.6, 7.5))
+        figure = Figure(figsize=(style.PAGE, height), layout="constrained")
+        row = figure.subplots(1, 2, sharey=True)
+        for axes, letter, title, matrix in zip(row, "ab", panels, matrices, strict=True):
+            image = draw_matrix(axes, matrix, most)
+            name_columns(axes, columns, 24)
+            divide(axes, rows=rows, columns=columns)
+            axes.set_xlabel("By way of")
+            panel_letter(axes, letter, title)
+        name_rows(row[0], rows, 24)
+        row[0].set_ylabel("Ablated")
+        figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
+    return figure
+
+
+def _clustered(mean: np.ndarray) -> list[int]:
+    """The order in which parts with alike interactions stand together."""
+    if len(mean) < 3:
+        return list(range(len(mean)))
+    rows = np.nan_to_num(mean)
+    # Two parts differ by what they do with all others: what they do with each other stands aside.
+    square = ((rows[:, None] - rows[None]) ** 2).sum(-1) - 2 * rows**2
+    flat = squareform(np.sqrt(square.clip(0)), checks=False)
+    return [int(place) for place in leaves_list(optimal_leaf_ordering(linkage(flat, "average"), flat))]
+
+
+def _label(found: xr.Dataset, what: str) -> str:
+    name, unit = str(found["readout"].values), str(found.attrs.get("units", "logits"))
+    return printable(f"{what}, {name} ({unit})")

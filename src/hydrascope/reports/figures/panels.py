@@ -1,0 +1,173 @@
+"""What the figures share: axes along depth, faint lines, clouds of points, text that is safe to draw."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import MaxNLocator
+
+from hydrascope.measures import LayerKind, caption, kinds, layers, per_prompt, whole_layers
+from hydrascope.reports.figures import style
+from hydrascope.utils.errors import HydrascopeError
+
+KINDS: tuple[LayerKind, LayerKind] = ("attn", "mlp")
+COLOUR: dict[LayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
+NAME: dict[LayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
+
+
+def ablated_layers(results: xr.Dataset) -> xr.Dataset:
+    """The effects of the layers that were ablated, heads and neurons and joint ablations left out.
+
+    Raises:
+        HydrascopeError: no layer was.
+    """
+    effects = per_prompt(results)
+    chosen = whole_layers(effects["ablated"])
+    if not chosen:
+        raise HydrascopeError("figures 2, 7 and 8 show ablated layers, and this run ablated none: ablate layers, too")
+    return effects.isel(ablated=chosen)
+
+
+def main_kind(effects: xr.Dataset) -> LayerKind:
+    """The kind of layer that a figure with room for one shows: attention where any was ablated."""
+    return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
+
+
+def name_reading(figure: Figure, effects: xr.Dataset) -> None:
+    """Say above the panels which readout is shown, and how σ was read."""
+    figure.suptitle(f"Readout: {printable(caption(effects))}", fontsize=6.5, color=style.GREY)
+
+
+def unit(effects: xr.Dataset) -> str:
+    """What effects are in: logits, or the unit of a direction that is read."""
+    return str(effects.attrs.get("units", "logits")) if effects.attrs["readout"] != "logit" else "logits"
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """`text` in one line that the figures' font can draw, its middle left out where it is longer than `limit`.
+
+    A line break shows as ⏎, a character that the font lacks as □.
+    """
+    glyphs = _glyphs()
+    lines = text.replace("\r\n", "\n").replace("\n", "⏎").replace("\t", " ")
+    safe = "".join(char if ord(char) in glyphs and char.isprintable() else "□" for char in lines)
+    if len(safe) <= limit:
+        return safe
+    tail = limit // 3
+    return f"{safe[: limit - tail - 1].rstrip()}…{safe[-tail:].lstrip()}"
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    """The characters that the figures' font has."""
+    with style.style():
+        return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
+    """`a` in bold left of the panel's title."""
+    axes.set_title(title, loc="center")
+    axes.set_title(letter, loc="left", fontweight="bold")
+
+
+def layer_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
+    """The horizontal axis of a network of `depth` layers, whole layers only."""
+    margin = 0.02 * depth + 0.3
+    axes.set_xlim(-margin, depth - 1 + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.set_xlabel(label)
+
+
+def zero_line(axes: Axes) -> None:
+    """No effect."""
+    axes.axhline(0, color=style.GREY, linewidth=0.5, zorder=0)
+
+
+def faint_lines(
+    axes: Axes, x: Sequence[int] | np.ndarray, lines: np.ndarray, colour: str, alpha: float | None = None
+) -> None:
+    """Many lines `[line, x]` at once, the fainter the more there are, as pixels so that files stay small."""
+    alpha = alpha or float(np.clip(20 / len(lines), 0.05, 0.5))
+    points = np.stack([np.broadcast_to(x, lines.shape), lines], axis=-1)
+    axes.add_collection(
+        LineCollection(list(points), colors=colour, alpha=alpha, linewidths=0.5, rasterized=True, zorder=1)
+    )
+    axes.autoscale_view()
+
+
+def band(axes: Axes, x: Sequence[int] | np.ndarray, bounds: xr.DataArray, colour: str) -> None:
+    """A confidence interval [bound, x] around a line."""
+    low, high = bounds.sel(bound="low").values, bounds.sel(bound="high").values
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+
+
+def depth_scale(depth: int) -> ScalarMappable:
+    """The colours of layers 0 to `depth` − 1, for points and for their colour bar."""
+    # The palest end of the map can't be told from paper.
+    colours = mpl.colormaps[style.DEPTH_CMAP](np.linspace(0, 0.93, 256))
+    return ScalarMappable(Normalize(0, max(depth - 1, 1)), mpl.colors.ListedColormap(colours))
+
+
+def depth_bar(axes: Axes, scale: ScalarMappable) -> None:
+    """What the colours of `depth_scale` mean, beside `axes`."""
+    ticks = MaxNLocator(integer=True, nbins=8, min_n_ticks=1)
+    axes.figure.colorbar(scale, ax=axes, label="Ablated layer", aspect=25, pad=0.02, ticks=ticks)
+
+
+def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, marker: str = "o") -> None:
+    """A point a prompt and ablated layer, [prompt, ablated] each, coloured by depth, as pixels.
+
+    Drawn in random order, so that no layer lies on top of the others.
+    """
+    colours = np.broadcast_to(layers(x["ablated"]), x.shape).ravel()
+    order = np.random.default_rng(0).permutation(x.size)
+    axes.scatter(
+        x.values.ravel()[order],
+        y.values.ravel()[order],
+        c=scale.to_rgba(colours[order]),
+        s=point_size(x.size),
+        marker=marker,
+        # Where points lie on each other, how many shows.
+        alpha=float(np.clip(3000 / max(x.size, 1), 0.15, 0.6)),
+        linewidths=0,
+        rasterized=True,
+        zorder=2,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def point_size(count: int) -> float:
+    """An area in points² at which `count` points in one panel stay apart."""
+    return float(np.clip(2500 / max(count, 1), 1.5, 9))
+
+
+def limit_slopes(axes: Axes, x: Sequence[int], slopes: Mapping[str, np.ndarray], shown: Sequence[float] = (0,)) -> None:
+    """Vertical limits that show the slopes [x] of each colour, and the values in `shown`, but end at −1 and 2.
+
+    Where the direct effect hardly varies a slope means little and can be anything: one beyond the limits is marked
+    by a triangle where it leaves, so that it doesn't flatten the rest.
+    """
+    every = np.concatenate([*slopes.values(), np.asarray(shown, dtype=float)])
+    every = every[np.isfinite(every)].clip(-1, 2)
+    room = 0.12 * max(float(np.ptp(every)), 0.1)
+    low, high = every.min() - room, every.max() + room
+    axes.set_ylim(low, high)
+    for colour, values in slopes.items():
+        for place, slope in zip(x, values, strict=True):
+            if slope > high or slope < low:
+                marker, edge = ("^", high) if slope > high else ("v", low)
+                axes.plot(place, edge, marker=marker, color=colour, clip_on=False, markersize=4, zorder=5)
+
+
+def absent(axes: Axes, message: str) -> None:
+    """A panel for which the run has no data says so."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes, color=style.GREY)

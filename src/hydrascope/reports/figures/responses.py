@@ -1,0 +1,54 @@
+"""Who answers to what: the mean response of every layer to every ablation, and where it is surely not 0."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hydrascope.measures import BOUNDS, Bootstrap, depth, per_prompt, responses
+from hydrascope.reports.figures import style
+from hydrascope.reports.figures.heatmaps import divide, draw_matrix, in_order, name_rows, scale_of
+from hydrascope.reports.figures.panels import name_reading, panel_letter, unit
+
+
+def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+    """Ablated part × responding layer: (a) the mean response, ΔDE; (b) the same where it is surely not 0.
+
+    Surely: with bounds that hold for all responses of the panel at once. A layer that isn't downstream of what is
+    ablated, and so can't respond, is grey.
+
+        figure_responses(results).savefig("responses.png")
+    """
+    effects = per_prompt(results)
+    ordered = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
+    names = list(map(str, ordered["ablated"].values))
+    bounds = responses(ordered, bootstrap)
+    mean, low, high = (bounds.sel(bound=bound).values for bound in BOUNDS)
+    sure = np.where(np.isnan(mean) | (low > 0) | (high < 0), mean, 0.0)
+    most = scale_of(mean)
+    with style.style():
+        rows = len(mean)
+        figure = Figure(figsize=(style.PAGE, float(np.clip(1.6 + 0.06 * rows, 3.0, 7.5))), layout="constrained")
+        name_reading(figure, effects)
+        left, right = figure.subplots(1, 2, sharey=True)
+        images = [draw_matrix(axes, values, most) for axes, values in ((left, mean), (right, sure))]
+        for axes in (left, right):
+            _label(axes, ordered)
+            divide(axes, rows=names)
+        name_rows(left, names, 24)
+        left.set_ylabel("Ablated")
+        panel_letter(left, "a", "Mean response")
+        panel_letter(right, "b", "Surely not 0")
+        label = f"Mean change of direct effect, ΔDE ({unit(effects)})"
+        figure.colorbar(images[0], ax=(left, right), label=label, aspect=30, pad=0.02, extend="both")
+    return figure
+
+
+def _label(axes: Axes, effects: xr.Dataset) -> None:
+    """Responding layers along the horizontal axis: attention, then MLPs."""
+    top = depth(effects)
+    step = max(1, -(-top // 6))
+    places = [*range(0, top, step)]
+    axes.set_xticks([*places, *(top + place for place in places)], [*map(str, places), *map(str, places)])
+    axes.axvline(top - 0.5, color=style.BLACK, linewidth=0.6)
+    axes.set_xlabel("Responding layer: attention | MLP")

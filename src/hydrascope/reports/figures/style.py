@@ -1,0 +1,87 @@
+"""How every figure looks: made to be printed, readable without colour vision, one place to change it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from hydrascope.utils.errors import HydrascopeError
+
+# Okabe & Ito (2008), distinguishable with any kind of colour vision.
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+ORANGE = "#E69F00"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+GREY = "#8C8C8C"
+BLACK = "#000000"
+
+#: Attention and MLP keep their colours through all figures.
+ATTENTION = BLUE
+MLP = VERMILION
+
+#: Depth in the network: perceptually uniform and colour-blind safe.
+DEPTH_CMAP = "viridis"
+
+#: Widths in inches of one column and of the full text of a two-column page.
+COLUMN = 3.4
+PAGE = 7.0
+
+FORMATS = ("png", "pdf", "svg")
+
+_RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+    # Text stays text in PDF (TrueType) and SVG, so that a figure can be searched and edited.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    # Prompts are shown as they are: a "$" in one is no formula.
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw inside this context to draw in the project's style; matplotlib's own settings come back after."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `figure` to `folder` as `name`.png, .pdf and .svg; the paths written.
+
+    Raises:
+        HydrascopeError: the folder cannot be written.
+    """
+    paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with style():
+            for path in paths:
+                # No creation date: the same result gives the same file.
+                stamp = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
+                figure.savefig(path, metadata=stamp if path.suffix != ".png" else None)
+    except OSError as error:
+        raise HydrascopeError(f"cannot write figures to {folder}: {error.strerror or error}") from error
+    return paths

@@ -1,0 +1,93 @@
+"""What a reader should know before believing a run's numbers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+from hydrascope.measures import Bootstrap, compensable, kinds, layers, of_kind, repair_profile
+from hydrascope.reports.summary.verdict import Verdict
+from hydrascope.utils.text import counted
+
+#: From so few prompts intervals miss more often than they say.
+FEW_PROMPTS = 30
+#: Effects that are off by more than this share of their interval's width are not known as well as it says.
+ROUNDED = 0.1
+#: Sums that are off by more than this share of what an ablation removes don't measure it.
+OFF = 0.01
+#: Where nothing is known of what parts write in ablated runs.
+EFFECTS_ALONE = (
+    "effects alone were kept, so that nothing can be said of who restores: measure again and keep means, too"
+)
+_NARROW = ("bfloat16", "float16")
+
+
+def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
+    """What is to be said of these effects, a line each."""
+    return tuple(_warnings(effects, verdicts, bootstrap))
+
+
+def of_prompts(results: xr.Dataset) -> Iterator[str]:
+    """What is to be said of how many prompts were measured."""
+    prompts = results.sizes["prompt"]
+    # Not how many are given: of a run that is finished some may have been chosen.
+    measured = results.attrs.get("measured", prompts)
+    planned = results.attrs.get("prompt_count", measured)
+    if measured < planned:
+        yield f"only {measured:,} of {planned:,} prompts are measured: finish the run with --resume"
+    if prompts < FEW_PROMPTS:
+        count = counted(prompts, "prompt", "prompts")
+        yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals miss more often than they say"
+
+
+def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
+    attributes = effects.attrs
+    yield from of_prompts(effects)
+    dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
+    # What was chosen on one half may add on the other: how much is what counts.
+    least = min((abs(each.removed.estimate) for each in verdicts if each.part), default=float("inf"))
+    if off > OFF * least or dtype in _NARROW:
+        removed = f", where {least:.2g} are removed" if least < float("inf") else ""
+        yield (
+            f"computed in {dtype}: total effects and the sums of their parts are apart by up to {off:.2g} "
+            f"{attributes.get('units', 'logits')}{removed}: take a wider dtype"
+        )
+    yield from of_batches(attributes)
+    yield from _rounding(attributes, verdicts)
+    for kind, name in (("attn", "attention"), ("mlp", "MLP")):
+        chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
+        depths = layers(chosen["ablated"])
+        if len(depths) < 3 or not verdicts or kind not in kinds(effects["ablated"]):
+            continue
+        best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]
+        if float(best.sel(bound="low")) == min(depths) and float(best.sel(bound="high")) == max(depths):
+            yield f"which {name} layer is repaired best isn't settled: its interval spans the network"
+
+
+def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be said where a prompt's numbers depend on the prompts that it was measured with."""
+    found, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
+    if not found <= allowed:
+        yield (
+            f"the numbers of a prompt depend on the prompts that it was measured with, by {found:.2g} "
+            f"{attributes.get('units', 'logits')} where rounding explains {allowed:.2g}: measure again, each prompt "
+            "alone (--batch-size 1)"
+        )
+
+
+def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """What rounding does to the numbers of a verdict, where it is much beside their intervals."""
+    found = attributes.get("precision", {})
+    errors = found.get("readouts", {}).get(attributes.get("readout"), {})
+    for each in verdicts:
+        for amount, effect in (("removed", "direct"), ("lost", "total")):
+            value = getattr(each, amount)
+            mean, worst = errors.get(effect, (0.0, 0.0))
+            if each.part and mean > ROUNDED * (value.high - value.low):
+                yield (
+                    f"rounding in {attributes.get('dtype', 'its dtype')} puts {effect} effects off by {mean:.2g} "
+                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {found['against']}), "
+                    f"and what ablating {each.part} {'removes' if amount == 'removed' else 'loses'} is known to "
+                    f"{value.high - value.low:.2g}: take a wider dtype"
+                )
+                return

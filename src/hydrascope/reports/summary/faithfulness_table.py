@@ -1,0 +1,84 @@
+"""How much of the model a circuit does, as numbers with confidence intervals, and in a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from rich.console import Group
+from rich.text import Text
+
+from hydrascope.components.component import Component
+from hydrascope.measures import Bootstrap, at_readout, mean_interval
+from hydrascope.reports.summary.interval import Interval, percent, written
+from hydrascope.reports.summary.terminal import PRINTED, numbers_table
+
+
+@dataclass(frozen=True)
+class Step:
+    """A circuit that keeps some parts, one more than the one before it.
+
+    Attributes:
+        readout: of which one.
+        kept: how many parts it keeps.
+        part: the last of them; `none` of the first circuit, `all` of the whole model.
+        faithfulness: f, without unit: 0 with all parts ablated, 1 in the whole model.
+        lost: the mean over prompts of what is lost without the others, in the readout's unit.
+    """
+
+    readout: str
+    kept: int
+    part: str
+    faithfulness: Interval
+    lost: Interval
+
+
+def steps(
+    found: xr.Dataset, order: Sequence[Component], readout: str | None = None, bootstrap: Bootstrap | None = None
+) -> tuple[Step, ...]:
+    """The circuits of one readout, from none to all parts.
+
+    Args:
+        found: of `hydrascope.faithfulness` with this order.
+        readout: by default the first.
+
+    Raises:
+        HydrascopeError: there is no such readout.
+    """
+    found = at_readout(found, readout)
+    lost = mean_interval(-found["effect"], bootstrap or Bootstrap()).transpose("share", "bound").values
+    faithful = found["faithfulness"].transpose("share", "bound").values
+    kept = found["kept"].values
+    return tuple(
+        Step(
+            str(found["readout"].values),
+            int(number),
+            _named(order, int(number)),
+            Interval(*map(float, faithful[place])),
+            Interval(*map(float, lost[place])),
+        )
+        for place, number in enumerate(kept)
+    )
+
+
+def _named(order: Sequence[Component], kept: int) -> str:
+    return "none" if kept == 0 else "all" if kept == len(order) else str(order[kept - 1])
+
+
+def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstrap | None = None) -> Group:
+    """The circuits of one readout for a terminal, some of many."""
+    table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
+    shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
+    for row in rows if shown is None else [rows[place] for place in shown]:
+        table.add_row(f"{row.kept:,}", row.part, written(row.faithfulness, 2), written(row.lost, 2))
+    bootstrap = bootstrap or Bootstrap()
+    cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
+    areas = {name: Interval.of(at_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
+    notes = (
+        f"f: the readout {rows[0].readout} with the parts up to this one kept and all others ablated, 0 where none is "
+        f"kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
+        f"ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. Areas "
+        f"over the share kept: under f (CPR) {written(areas['cpr'], 2)}, under |1 − f| (CMD) "
+        f"{written(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} each.{cut}"
+    )
+    return Group(table, Text(""), Text(notes, style="dim"))

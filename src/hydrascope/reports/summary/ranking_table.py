@@ -1,0 +1,80 @@
+"""Whom to credit: the table of importances, for people and for programs."""
+
+import csv
+import io
+
+import numpy as np
+import xarray as xr
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hydrascope.measures.estimator_scores import DIFFERENCE
+from hydrascope.reports.summary.interval import Interval, number, written
+
+#: How many parts are printed, those that lose most.
+PRINTED = 25
+
+_HEADINGS = {"unembed": "DE", "integrated_gradients": "IG", "atp_star": "AtP*", "atp": "AtP", "gim": "GIM"}
+
+
+def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
+    """The importances of the parts that lose most; and how estimates agree with what is lost, where there are any.
+
+    Args:
+        ranked: of `hydrascope.rank`.
+        scored: of `hydrascope.measures.estimator_scores`.
+    """
+    estimate = ranked["importance"].sel(bound="estimate")
+    table = Table(title="Whom to credit", title_justify="left", padding=(0, 0), pad_edge=False)
+    table.add_column("part", overflow="fold")
+    for measure in map(str, ranked["measure"].values):
+        table.add_column(_HEADINGS.get(measure, measure), justify="right")
+    order = np.argsort(-estimate.sel(measure="lost").values, kind="stable")
+    for place in order[:PRINTED]:
+        values, at = estimate.isel(part=place).values, ranked["place"].isel(part=place).values
+        cells = [_cell(*each) for each in zip(values, at, strict=True)]
+        table.add_row(Text(str(ranked["part"].values[place])), *cells)
+    left_out = len(order) - PRINTED
+    cut = f" The {PRINTED} that lose most are shown; {left_out:,} are left out: --format csv." if left_out > 0 else ""
+    notes = (
+        f"In {ranked.attrs.get('units', 'logits')}, means over prompts, above 0 where {ranked.attrs['readout']} needs "
+        "the part; # its place. DE: Δ unembed. removed: −direct. lost: −total. shapley: what is lost without it, "
+        "averaged over who else is gone. Others: minus what gradients say of total; GIM's size is its own." + cut
+    )
+    blocks: list[RenderableType] = [table]
+    if scored is not None:
+        blocks += [Text(""), _agreement(scored)]
+    return Group(*blocks, Text(""), Text(notes, style="dim"))
+
+
+def _cell(value: float, place: float) -> str:
+    return f"{number(value, 2)} #{place:.0f}" if np.isfinite(place) else "–"
+
+
+def _agreement(scored: xr.Dataset) -> Table:
+    table = Table(title="How estimates agree with what is lost", title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in ("estimate", "Pearson", "Spearman", "Spearman, much − little repaired", "seconds"):
+        table.add_column(heading, justify="left" if heading == "estimate" else "right", overflow="fold")
+    for name in map(str, scored["estimator"].values):
+        one = scored.sel(estimator=name)
+        columns = [("pearson", "all"), ("spearman", "all"), ("spearman", DIFFERENCE)]
+        cells = [written(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
+        table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 1))
+    return table
+
+
+def importances_as_csv(ranked: xr.Dataset) -> str:
+    """A row a part: each importance and its bounds as `NAME`, `NAME_low`, `NAME_high`, its place as `NAME_place`."""
+    file = io.StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    measures = list(map(str, ranked["measure"].values))
+    rows.writerow(["part", *(name + end for name in measures for end in ("", "_low", "_high", "_place"))])
+    for place, part in enumerate(map(str, ranked["part"].values)):
+        cells: list[float | str] = []
+        for name in measures:
+            one = ranked.isel(part=place).sel(measure=name)
+            values = [*(float(one["importance"].sel(bound=bound)) for bound in ("estimate", "low", "high"))]
+            cells += [value if np.isfinite(value) else "" for value in (*values, float(one["place"]))]
+        rows.writerow([part, *cells])
+    return file.getvalue()

@@ -1,0 +1,239 @@
+"""The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hydrascope.reports.summary.findings import Finding
+from hydrascope.reports.summary.interval import Interval, number, percent, seen, surely, written
+from hydrascope.reports.summary.summarise import PartFindings, Summary
+from hydrascope.reports.summary.verdict_text import ASKED_NAME, sentences
+from hydrascope.utils.text import counted
+
+if TYPE_CHECKING:
+    from hydrascope.reports.summary.comparison import Comparison
+
+#: How many heads and neurons are printed, the strongest.
+PRINTED = 20
+
+#: The columns of the table of parts.
+_HEADINGS = {
+    "direct": "DE",
+    "removed": "removed",
+    "lost": "lost",
+    "restored": "restored",
+    "attention": "attention",
+    "mlp": "MLPs",
+    "norm": "norm",
+    "slope": "slope",
+    "r2": "R²",
+    "correlation": "r",
+}
+_REACTION = ("restored by it", "by it alone", "it writes more")
+_PAIR = ("interaction", "second loses", "once first is gone")
+#: In a table of verdicts, where some halves of prompts chose different parts.
+_OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
+#: What marks a share restored that is one of an increase.
+_ADDS = "†"
+_AMOUNTS = ("direct", "removed", "lost")
+_RATIOS = ("restored", "attention", "mlp", "norm")
+
+
+def render(summary: Summary, *, full: bool = False) -> Group:
+    """The verdict; with `full` every finding and every ablated part after it."""
+    told = [Text(sentence) for sentence in sentences(summary)]
+    warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
+    full = full or not (told or summary.pairs)
+    more = [_findings(summary)] if full and summary.findings else []
+    more += [_parts(summary)] if full and summary.parts else []
+    more += [_reactions(summary, full=full)] if summary.reactions else []
+    more += [_pairs(summary, full=full)] if summary.pairs else []
+    notes = Text("\n".join(_notes(summary, full=full)), style="dim")
+    blocks: list[RenderableType] = [Text(_measured(summary.run), style="dim"), *told, *warned, *more, notes]
+    return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
+
+
+def _measured(run: Mapping[str, str]) -> str:
+    """What was measured and how, in a sentence."""
+    of = f" of {run['of']}" if "of" in run else ""
+    how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
+    patches, prompts = counted(run["patches"], "patch", "patches"), counted(run["prompts"], "prompt", "prompts")
+    return (
+        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
+        f"{run.get('positions', '?')}), {prompts}{of}; {', '.join(how)}."
+    )
+
+
+def _findings(summary: Summary) -> Table:
+    table = Table(title=f"Findings, with {percent(summary.bootstrap.confidence)} intervals", title_justify="left")
+    table.add_column("finding, and how it is measured")
+    table.add_column("this run", justify="right")
+    table.add_column("Chinchilla 7B", justify="right", max_width=10)
+    for each in summary.findings:
+        table.add_row(Text(each.name).append(f"\n  {each.meaning}", style="dim"), value_of(each), Text(each.paper))
+    return table
+
+
+def value_of(finding: Finding) -> str:
+    """Its number with bounds; `nowhere` for the number that stands for that."""
+    if finding.nowhere is None:
+        return written(finding.value, 0 if finding.whole else 2)
+    value = finding.value
+    named = [
+        "nowhere" if each == finding.nowhere else number(each, 0) for each in (value.estimate, value.low, value.high)
+    ]
+    return named[0] if np.isnan(value.low) else f"{named[0]} [{named[1]}, {named[2]}]"
+
+
+def _parts(summary: Summary) -> Table:
+    table = Table(title="Ablated parts", title_justify="left", padding=(0, 0), pad_edge=False)
+    shown = printed(summary.parts)
+    # What no part has is left out.
+    known = [name for name in _HEADINGS if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
+    table.add_column("ablated", overflow="fold")
+    for name in known:
+        table.add_column(_HEADINGS[name], justify="right", min_width=5)
+    # Beside shares there is no room for more digits, nor need: of what is small there is no share.
+    amounts = set(known) <= set(_AMOUNTS)
+    digits = {name: seen(getattr(part, name).estimate for part in shown) if amounts else 2 for name in known}
+    for part in shown:
+        cells = (cell(part, name, partial(_estimate, digits[name])) for name in known)
+        table.add_row(Text(part.ablated), *map(Text, cells))
+    return table
+
+
+def _estimate(digits: int, value: Interval) -> str:
+    return number(value.estimate, digits)
+
+
+def _reactions(summary: Summary, *, full: bool) -> Table:
+    """Who restores what: all of it, or the reactions that restore most."""
+    table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
+    for row in summary.reactions if full else summary.reactions[:PRINTED]:
+        numbers = (row.restored_by, row.restored_alone, row.response)
+        table.add_row(row.ablated, row.mediator, *map(surely, numbers))
+    return table
+
+
+def _pairs(summary: Summary, *, full: bool) -> Table:
+    """Who covers for whom: all of it, or the most redundant pairs and the most synergistic ones."""
+    table, shown = numbers_table("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
+    if not full and len(shown) > PRINTED:
+        shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
+    for row in shown:
+        numbers = (row.interaction, row.lost, row.lost_after)
+        table.add_row(row.first, row.second, *map(surely, numbers))
+    return table
+
+
+def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table of parts, to the left, and of numbers, to the right."""
+    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in names:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
+    """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
+    units = [part for part in parts if part.kind in ("head", "neuron")]
+    weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
+    left_out = {part.ablated for part in weak}
+    return [part for part in parts if part.ablated not in left_out]
+
+
+def cell(part: PartFindings, name: str, write: Callable[[Interval], str]) -> str:
+    """A part's number, as tables give it: a dash for a share of what may be nothing, a mark at one of an increase."""
+    value: Interval = getattr(part, name)
+    mark = _ADDS if name == "restored" and part.adds else ""
+    return write(value.if_bounded if name in _RATIOS else value) + mark
+
+
+def of_increase(parts: Iterable[PartFindings]) -> list[str]:
+    """What `cell` marks, in a sentence, where there is such a part."""
+    told = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
+    return [told] if any(part.adds for part in parts) else []
+
+
+def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
+    unit, level = summary.run["unit"], percent(summary.bootstrap.confidence)
+    if summary.verdicts:
+        yield (
+            "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
+            "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
+            "on one half of the prompts and measured on the other. Intervals: in an answer "
+            f"{percent(summary.verdicts[0].confidence)}, so that all answers hold at {level}, of who restores it for "
+            f"all of them together; else {level}."
+        )
+    if summary.reactions:
+        yield (
+            f"restored by it: what is lost again, in {unit}, if the mediator is frozen at its clean values. By it "
+            "alone: what it brings if everything else downstream is frozen. It writes more: its response. Bounds of "
+            f"the first two hold for all pairs at once.{_cut(summary.reactions, full=full)}"
+        )
+    if summary.pairs:
+        yield (
+            f"interaction: what ablating both does less what each does alone, in {unit}, with bounds that hold for all "
+            f"pairs at once: below 0 each covers for the other. Loses: mean −total.{_cut(summary.pairs, full=full)}"
+        )
+    if full and _any_known(summary, "direct"):
+        yield (
+            f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
+            "defined."
+        )
+    if full:
+        yield from of_increase(printed(summary.parts))
+    left_out = len(summary.parts) - len(printed(summary.parts))
+    if full and left_out:
+        do = "remove" if _any_known(summary, "removed") else "lose"
+        yield f"Of heads and neurons the {PRINTED} that {do} most are listed; {left_out:,} are left out."
+    yield (
+        f"Readout: {summary.run['readout']}. Intervals: bootstrap over prompts, "
+        f"{summary.bootstrap.resamples:,} resamples, seed {summary.bootstrap.seed}."
+    )
+    if not full and not summary.pairs:
+        yield "Every finding and every part: --full."
+
+
+def _any_known(summary: Summary, name: str) -> bool:
+    """Whether this number is known of any part."""
+    return any(np.isfinite(getattr(part, name).estimate) for part in summary.parts)
+
+
+def _cut(rows: Sequence[object], *, full: bool) -> str:
+    return f" {PRINTED} of {len(rows):,} are shown; all: --full." if not full and len(rows) > PRINTED else ""
+
+
+def side_by_side(comparison: "Comparison") -> Group:
+    """A comparison for a terminal."""
+    table = Table(title="Is what ablating them removes restored?", title_justify="left", padding=(0, 0), pad_edge=False)
+    for heading in ("result", "ablated", "answer", "at", "restored", "less the first’s"):
+        words = heading in ("result", "ablated", "answer", "at")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for row in comparison.rows:
+        each = row.verdict
+        table.add_row(
+            Text(row.name),
+            ASKED_NAME[each.kind],
+            each.answer,
+            each.part,
+            written(each.restored.if_bounded, 2),
+            written(row.restored, 2),
+        )
+    notes = [f"Note: {warning}." for warning in comparison.warnings]
+    of_two = _OF_TWO if any(row.verdict.pooled for row in comparison.rows) else ""
+    notes.append(
+        "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
+        f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
+        f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
+        f"{percent(comparison.rows[0].verdict.confidence)}, of differences {percent(comparison.bootstrap.confidence)}, "
+        "paired where the prompts are the same."
+    )
+    return Group(table, Text(""), Text("\n".join(notes), style="dim"))

@@ -1,0 +1,143 @@
+"""A verdict in words."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hydrascope.components.component import Component
+from hydrascope.measures import WEIGHTY, PartKind
+from hydrascope.reports.summary.interval import number, surely, written
+from hydrascope.reports.summary.mediation_rows import Pair
+from hydrascope.reports.summary.summarise import Summary
+from hydrascope.reports.summary.verdict import Responder, Verdict
+
+#: How many responders are named.
+NAMED = 3
+
+#: What is to be known of what is told where the halves of the prompts chose different parts.
+POOLED = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
+
+#: Each kind of part in words.
+ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom; of
+    interactions, who covers for whom.
+    """
+    told = [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+    return [*told, " ".join(_of_pairs(summary))] if summary.pairs else told
+
+
+def headlines(summary: Summary) -> list[str]:
+    """How each paragraph of `sentences` begins: the question, and the answer in short."""
+    told = [headline(verdict) for verdict in summary.verdicts]
+    return [*told, _of_all(summary)] if summary.pairs else told
+
+
+def clearest(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of several verdicts on one result the one that says most: yes before no, and of these what restores most.
+
+    A share without bounds, of what may be nothing, may have any size: it says least.
+    """
+
+    def most(each: Verdict) -> tuple[bool, float]:
+        return each.answer == "yes", float(np.nan_to_num(each.restored.if_bounded.estimate, nan=-np.inf))
+
+    return max(verdicts, key=most)
+
+
+def in_short(verdict: Verdict, unit: str = "logits") -> str:
+    """A verdict in a sentence."""
+    if not verdict.part:
+        return f"{headline(verdict)}: {verdict.why}."
+    if not np.isfinite(verdict.restored.low):
+        return f"{verdict.answer}: {verdict.why}."
+    most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
+    return (
+        f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
+        f"share of {written(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
+    )
+
+
+def headline(verdict: Verdict) -> str:
+    """The question and the answer: `Is what ablating attention removes restored? Yes.`"""
+    answer = verdict.answer[0].upper() + verdict.answer[1:]
+    return f"Is what ablating {ASKED_NAME[verdict.kind]} removes restored? {answer}"
+
+
+def _of(verdict: Verdict, unit: str) -> Iterator[str]:
+    yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
+    if not verdict.part:
+        return
+    if verdict.pooled:
+        which = ": they show that something is restored, not at which of them" if verdict.answer == "yes" else ""
+        yield f"{POOLED}{which}."
+    done = f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)}"
+    if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
+        yield f"{done} in the end: {written(verdict.restored_amount, 2)} {unit} are restored."
+        return
+    yield (
+        f"{done} in the end: of what it removes {written(verdict.restored, 2)} is restored (ratio of means; slope over "
+        f"prompts {written(verdict.slope, 2)})."
+    )
+    if verdict.answer == "no":
+        return
+    yield (
+        f"Attention restores {written(verdict.attention, 2)}, MLPs {written(verdict.mlp, 2)}, the norm "
+        f"{written(verdict.norm, 2)}{_most(verdict)}."
+    )
+    if np.isfinite(verdict.placebo.estimate):
+        yield (
+            f"In {unit} {written(verdict.restored_amount, 2)} are restored, of other tokens (placebo, "
+            f"{verdict.placebos:,} a prompt) {written(verdict.placebo, 2)}."
+        )
+    yield (
+        f"By bounds that hold for all of them at once, something is surely restored at {verdict.clear or 'none'} of "
+        f"the {verdict.weighty} that remove more than {WEIGHTY:.0%} of the readout."
+    )
+
+
+def _covering(summary: Summary) -> list[Pair]:
+    """The pairs that surely cover for each other, the most redundant first."""
+    return [pair for pair in _that_count(summary) if pair.interaction.high < 0]
+
+
+def _that_count(summary: Summary) -> list[Pair]:
+    """The pairs that do something to each other, beside what parts lose alone."""
+    most = max(abs(part.lost.estimate) for part in summary.parts)
+    return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > WEIGHTY * most]
+
+
+def _of_all(summary: Summary) -> str:
+    covering = len(_covering(summary))
+    return f"Who covers for whom? Surely each for the other in {covering:,} of {len(summary.pairs):,} pairs"
+
+
+def _of_pairs(summary: Summary) -> Iterator[str]:
+    yield f"{_of_all(summary)}."
+    needing = [pair for pair in reversed(_that_count(summary)) if pair.interaction.low > 0]
+    for found, more in ((_covering(summary), "more"), (needing, "less")):
+        if found:
+            many = f"Ablated together {len(found):,} surely cost{'s' if len(found) == 1 else ''} {more} than one by one"
+            yield f"{many}, in {summary.run['unit']}: {_in_words(found)}."
+    yield f"Interactions of less than {WEIGHTY:.0%} of the most that a part loses don’t count."
+
+
+def _in_words(pairs: Sequence[Pair]) -> str:
+    named = ", ".join(f"{each.first} and {each.second} {surely(each.interaction)}" for each in pairs[:NAMED])
+    more = len(pairs) - NAMED
+    return f"{named}{f', and {more:,} more' if more > 0 else ''}"
+
+
+def _most(verdict: Verdict) -> str:
+    """By whom most is restored: layers, then heads and neurons, which are parts of them."""
+    layers = [each for each in verdict.responders if not Component.parse(each.name).is_unit]
+    units = [each for each in verdict.responders if each not in layers]
+    return "".join(f"; most by {_named(each)}" for each in (layers, units) if each)
+
+
+def _named(responders: Sequence[Responder]) -> str:
+    named = ", ".join(f"{each.name} {written(each.response, 2)}" for each in responders[:NAMED])
+    more = len(responders) - NAMED
+    return f"{named}{f', and {more} more' if more > 0 else ''}"

@@ -1,0 +1,1 @@
+"""Runs: plan, cost, measurement, and how far the numbers can be trusted."""

@@ -1,0 +1,237 @@
+"""Whether a prompt's numbers depend on the prompts that it is measured with: one is measured again, alone.
+
+Neither the balance nor the precision can see that: both hold for a prompt that is computed wrongly for the sake of
+another. So of the most mixed batch the shortest prompt, which is padded most, and the longest are measured again
+alone, the longest by plain forward passes. The same batch before a run, and the numbers of the finished result, are
+compared with that. The bank's values of their own clean passes must change nothing there.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydrascope.ablations.ablation import drawn
+from hydrascope.components.component import Component, Run
+from hydrascope.engines import ENGINES, Readings, Request
+from hydrascope.engines.balance import TOLERANCE
+from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.readouts import Readouts
+from hydrascope.models.memory import Batch, within_memory
+from hydrascope.runs.batches import batches
+from hydrascope.runs.plan import Plan
+from hydrascope.utils.errors import HydrascopeError
+
+#: How many ablations are measured again at most, each with its first patch.
+RUNS = 2
+#: How many times the run's own rounding a prompt may be off.
+TIMES = 10
+EFFECTS = ("total", "direct", "indirect")
+
+
+@dataclass(frozen=True)
+class BatchCheck:
+    """How far a prompt's numbers are from those of the same prompt alone, in the readout where it matters most.
+
+    Attributes:
+        difference: the largest one, in the unit of the readout.
+        allowed: how much rounding explains.
+        readout: the readout's label.
+        prompt: what a message calls the prompt.
+    """
+
+    difference: float
+    allowed: float
+    readout: str
+    prompt: str
+
+    @property
+    def excess(self) -> float:
+        """The difference as a share of what rounding explains; infinite where it is not a number."""
+        return float("inf") if math.isnan(self.difference) else self.difference / self.allowed
+
+    @property
+    def passed(self) -> bool:
+        """Whether rounding explains the difference."""
+        return self.excess <= 1
+
+    @property
+    def sentence(self) -> str:
+        """Say how far a prompt's numbers depend on its batch."""
+        return (
+            f"the numbers of {self.prompt} depend on the prompts that it is measured with: {self.readout} is off by "
+            f"{self.difference:.2g} from the same prompt alone, rounding explains {self.allowed:.2g}"
+        )
+
+    @property
+    def attributes(self) -> dict[str, float]:
+        """What a result keeps of it."""
+        return {"batch_difference": self.difference, "batch_tolerance": self.allowed}
+
+
+def most_mixed(plan: Plan, blocks: Sequence[range], size: int) -> list[int]:
+    """Return the batch whose prompts differ most in length, the shortest first."""
+    every = [batch for block in blocks for batch in batches(plan, block, size)]
+    return max(every, key=lambda batch: len(plan.tokens[batch[-1]]) - len(plan.tokens[batch[0]]))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The numbers of some prompts of a batch, each measured alone.
+
+    Attributes:
+        batch: the prompts that are measured together.
+        places: of those that are measured alone.
+        readings: of each of these, with the first patch and, where they are kept, its own clean values.
+    """
+
+    batch: Sequence[int]
+    places: Sequence[int]
+    readings: Sequence[Readings]
+
+
+def measure_alone(plan: Plan, clean: CleanRuns, batch: Sequence[int]) -> Alone:
+    """Measure the shortest prompt of `batch` alone, and the longest by plain forward passes of the reference engine."""
+    places = _ends(plan, batch)
+    engines = [plan.engine.name, "reference"][-len(places) :]
+    readings = [_alone(plan, clean, batch[place], name) for place, name in zip(places, engines, strict=True)]
+    return Alone(batch, places, readings)
+
+
+def check_before(plan: Plan, clean: CleanRuns, alone: Alone, precision: Mapping[str, Any]) -> BatchCheck:
+    """Compare prompts that were measured alone with the same measured together, before a run.
+
+    Raises:
+        HydrascopeError: numbers differ by more than rounding.
+    """
+    together, fitted = within_memory(partial(_together, plan, clean, alone.batch), Batch(len(alone.batch), RUNS))
+    found = [
+        _compared(plan, alone.batch[place], [each[:, place] for each in together], readings, precision)
+        for place, readings in zip(alone.places, alone.readings, strict=True)
+        if place < fitted.prompts
+    ]
+    worst = max(found, key=lambda each: each.excess)
+    if not worst.passed:
+        raise HydrascopeError(f"{worst.sentence}: measure each alone (batch_size=1)")
+    return worst
+
+
+def check_after(
+    plan: Plan, alone: Alone, stored: Callable[[int], Mapping[str, np.ndarray]], precision: Mapping[str, Any]
+) -> BatchCheck:
+    """Compare prompts that were measured alone with what a finished result has of them.
+
+    Args:
+        stored: from a prompt's index to its `total`, `direct` and `indirect` `[readout, ablated, patch]` and its
+            `logit` `[readout]`.
+    """
+    found = []
+    for place, readings in zip(alone.places, alone.readings, strict=True):
+        variables = stored(alone.batch[place])
+        each = [variables[name][:, _places(plan), 0] for name in EFFECTS]
+        together = [torch.from_numpy(np.asarray(values)) for values in (*each, variables["logit"])]
+        found.append(_compared(plan, alone.batch[place], together, readings, precision))
+    return max(found, key=lambda each: each.excess)
+
+
+def _ends(plan: Plan, batch: Sequence[int]) -> list[int]:
+    """Return the places of the shortest and the longest prompt: of one where all are as long."""
+    lengths = [len(plan.tokens[index]) for index in batch]
+    return [0] if lengths[0] == lengths[-1] else [0, len(batch) - 1]
+
+
+def _places(plan: Plan) -> list[int]:
+    """Return the places of the ablations that are measured again: within the run, since at its ends little follows."""
+    return np.unique(np.linspace(0, len(plan.runs) - 1, RUNS + 2)[1:-1].round().astype(int)).tolist()
+
+
+def _together(plan: Plan, clean: CleanRuns, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
+    """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
+    prompts = batch[: fitting.prompts]
+    back = clean.shared.get(tuple(prompts))
+    values = drawn(plan.ablation, clean, prompts).values
+    request = _request(plan, clean, prompts, lambda component: values(component)[:, :1], 1, back() if back else None)
+    readings = ENGINES[plan.engine.name](plan.model, request)
+    return [*(each[..., 0] for each in _effects(readings)), readings.logit]
+
+
+def _compared(
+    plan: Plan, index: int, together: Sequence[Tensor], readings: Readings, precision: Mapping[str, Any]
+) -> BatchCheck:
+    """Compare a prompt's numbers, effects `[readout, run]` and logit `[readout]`, with those of the prompt alone."""
+    effects = [each[:, 0] for each in _effects(readings)]
+    off = [
+        _numpy(here) - _numpy(there)
+        for here, there in zip(together, [*(each[..., 0] for each in effects), readings.logit[:, 0]], strict=True)
+    ]
+    # The second patch is the prompt's own value, which changes nothing.
+    off += [_numpy(each[..., 1:]) for each in effects]
+    largest = np.stack([np.abs(each).reshape(len(each), -1).max(1, initial=0) for each in off]).max(0)
+    allowed = _allowed(plan, readings, precision)
+    checks = [
+        BatchCheck(float(difference), least, label, plan.called(index))
+        for difference, least, label in zip(largest, allowed, plan.labels, strict=True)
+    ]
+    return max(checks, key=lambda each: each.excess)
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return np.asarray(values.double().cpu())
+
+
+def _alone(plan: Plan, clean: CleanRuns, index: int, engine: str) -> Readings:
+    """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
+    values = drawn(plan.ablation, clean, [index]).values
+    ablated = {component for run in _runs(plan) for component in run.ablated}
+    has_own = engine == plan.engine.name and all(component.site in clean.values for component in ablated)
+
+    def patches(component: Component) -> Tensor:
+        first = values(component)[:, :1]
+        return torch.cat([first, clean.own(component, [index]).to(first)], 1) if has_own else first
+
+    return ENGINES[engine](plan.model, _request(plan, clean, [index], patches, 1 + has_own, None))
+
+
+def _runs(plan: Plan) -> tuple[Run, ...]:
+    return tuple(plan.runs[place] for place in _places(plan))
+
+
+def _request(plan: Plan, clean: CleanRuns, prompts: Sequence[int], values: Any, patches: int, shared: Any) -> Request:
+    return Request(
+        [plan.tokens[index] for index in prompts],
+        torch.from_numpy(clean.positions(prompts)),
+        _runs(plan),
+        patches,
+        values,
+        plan.units,
+        Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), prompts),
+        (),
+        torch.tensor([clean.targets[index] for index in prompts]),
+        plan.routines,
+        shared,
+    )
+
+
+def _effects(readings: Readings) -> list[Tensor]:
+    """Return the effects `[readout, prompt, run, patch]`, by `EFFECTS`."""
+    runs = (readings.run_logit, readings.run_direct, readings.run_indirect)
+    return [run - readings.logit[..., None, None] for run in runs]
+
+
+def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> list[float]:
+    """Return how much rounding explains in each readout: `TIMES` the run's own, or what its terms' size says."""
+    terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
+    sizes = terms[:, 0].double().tolist()
+    errors = precision.get("precision", {}).get("readouts", {})
+    if not errors:
+        return [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
+    least = 4 * torch.finfo(plan.model.dtype).eps
+    return [
+        max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), least * size)
+        for label, size in zip(plan.labels, sizes, strict=True)
+    ]

@@ -1,0 +1,256 @@
+"""What a run would take, said before it is made: operations, time on this machine, memory and disk.
+
+Operations are counted from the schedule of the runs; time is theirs at the rate of a small part of the run, made here
+and now with patches of zeros, since no time depends on the values.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hydrascope.ablations.ablation import Ablation
+from hydrascope.components.component import Component, Run
+from hydrascope.engines import Request
+from hydrascope.engines.clean.activations import positions_of
+from hydrascope.engines.clean.prefix import shared
+from hydrascope.engines.clean.prefix_store import FILE_BYTES
+from hydrascope.engines.interface import sites_read
+from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.engines.wavefront.schedule import schedule
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
+from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.plan import Plan, planned, stored_as
+
+#: The part that is made grows until it takes so many seconds.
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run would take.
+
+    Attributes:
+        flop: floating-point operations in products of rows with weights, keys and values; a multiply-add is two.
+        seconds: how long that takes here, without what a run takes whatever its size, as loading the model and the
+            estimate of rounding.
+        timed: how many prompts and ablations the rate was measured on.
+        memory: bytes at a time, beside the weights, estimated from above.
+        weights: bytes of the weights.
+        disk: bytes of the result before compression.
+        meanwhile: bytes that clean runs take on disk at most while the run lasts.
+    """
+
+    flop: float
+    seconds: float
+    timed: tuple[int, int]
+    memory: float
+    weights: float
+    disk: float
+    meanwhile: float
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        prompts, ablations = self.timed
+        return (
+            f"about {_amount(self.flop, 1000, 'FLOP')}, {_duration(self.seconds)} here (timed on {prompts:,} prompts "
+            f"and {ablations:,} ablations), {_amount(self.memory, 1024, 'B')} of memory beside the "
+            f"{_amount(self.weights, 1024, 'B')} of the weights, and up to {_amount(self.disk, 1024, 'B')} on disk, "
+            f"{_amount(self.meanwhile, 1024, 'B')} more while it lasts"
+        )
+
+
+def cost(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    **arguments: Any,
+) -> Cost:
+    """What `hydrascope.run` with these arguments would take; a second or two of it is made to find out.
+
+        >>> print(hs.cost(model, hs.load_prompts("counterfact"), ablate="heads").line)       # doctest: +SKIP
+
+    Args:
+        arguments: of `hydrascope.sweep`.
+
+    Raises:
+        HydrascopeError: as `hydrascope.sweep` of these arguments, as far as that shows before anything is measured.
+    """
+    plan = planned(model, prompts, ablation, **arguments)
+    return cost_of(plan, plan.batch(batch_size))
+
+
+def cost_of(plan: Plan, batch: Batch) -> Cost:
+    """What a run of `plan` would take, so much at a time.
+
+    Raises:
+        HydrascopeError: its patches can't be drawn.
+    """
+    plan.require_drawable()
+    flop = operations(plan, range(len(plan.tokens)), plan.runs) + _clean_operations(plan, batch)
+    rate, timed = _rate(plan, batch)
+    needed = prefix_bytes(plan.model, plan.load.length)
+    needed += (batch.runs * plan.ablation.patches + 1) * row_bytes(plan.model, plan.load)
+    bank, on_disk = plan.bank_bytes, is_on_disk(plan.bank_bytes)
+    shared, spare = _shared_bytes(plan), spare_bytes(plan.model, plan.load, bank, batch)
+    numbers = {name: math.prod(plan.sizes[dim] for dim in dims) for name, dims in plan.measured.items()}
+    return Cost(
+        flop,
+        flop / rate,
+        timed,
+        batch.prompts * needed + (0 if on_disk else bank) + min(shared, spare),
+        sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
+        sum(number * np.dtype(stored_as(plan, name)).itemsize for name, number in numbers.items()),
+        (bank if on_disk else 0) + min(max(shared - spare, 0), _file_bytes(plan.model)),
+    )
+
+
+def _file_bytes(model: LanguageModel) -> int:
+    """How much a file holds of what doesn't fit into memory: nothing on a GPU."""
+    return FILE_BYTES if model.device.type == "cpu" else 0
+
+
+def _shared_bytes(plan: Plan) -> float:
+    """Bytes of what waits of clean runs, from above: as if all prompts were as long as the longest."""
+    if plan.engine.name != "wavefront":
+        return 0
+    longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
+    asked = request(plan, [longest], plan.runs[:1])
+    with torch.no_grad():
+        sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
+        one = shared(plan.model, asked.tokens, asked.positions, sites, plan.routines)
+    return len(plan.tokens) * one.nbytes
+
+
+def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float:
+    """FLOP of some runs of some prompts, as the plan's engine makes them, their clean runs included."""
+    model, patches = plan.model, plan.ablation.patches
+    lengths = [len(plan.tokens[index]) for index in prompts]
+    predicted = bool(plan.metrics) * model.unembedding.weight.numel()
+    if plan.engine.name == "reference":
+        rows = len(runs) * patches + 2
+        whole = sum(_through(model, length, length) for length in lengths)
+        return rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel())
+    suffixes = [len(plan.tokens[index]) - plan.places[index].positions[0] for index in prompts]
+    flop = sum(_through(model, length, length) for length in lengths)
+    for layer, (before, after) in _rows(model, runs, patches).items():
+        for length, suffix in zip(lengths, suffixes, strict=True):
+            flop += suffix * _of_layer(model, layer, before, after, length)
+    return flop + 2 * len(prompts) * (len(runs) * patches + 1) * predicted
+
+
+def _clean_operations(plan: Plan, batch: Batch) -> float:
+    """FLOP of what is run clean besides the runs themselves: for the patches, where that pass can't serve both."""
+    model = plan.model
+    keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
+    room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
+    kept = plan.engine.name == "wavefront" and keys <= room
+    again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
+    return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()
+
+
+def _through(model: LanguageModel, tokens: int, length: int) -> float:
+    """FLOP of `tokens` tokens on their way through all layers, each attending to `length`."""
+    return tokens * sum(_of_layer(model, layer, 1, 1, length) for layer in model.components)
+
+
+def _of_layer(model: LanguageModel, layer: Component, before: int, after: int, length: int) -> float:
+    """FLOP of one position of some rows in a layer: so many `before` its units' values stand there, and `after`."""
+    whole = model.attention(layer.layer) if layer.kind == "attn" else model.layers[layer.layer]
+    weights = sum(parameter.numel() for parameter in whole.parameters() if parameter.ndim > 1)
+    if layer.kind == "mlp":
+        attention = model.attention(layer.layer).parameters()
+        weights -= sum(parameter.numel() for parameter in attention if parameter.ndim > 1)
+    if not model.is_dense(layer):
+        config: Any = model.config
+        experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+        return 2 * before * weights * getattr(config, "num_experts_per_tok", experts) / experts
+    projection = model.projection(layer)
+    out = projection.units * projection.width * model.width
+    attended = 4 * length * projection.units * projection.width if layer.kind == "attn" else 0
+    return before * (2 * (weights - out) + attended) + after * 2 * out
+
+
+def _rows(model: LanguageModel, runs: Sequence[Run], patches: int) -> dict[Component, tuple[int, int]]:
+    """How many rows pass through each layer, before and after its units' values stand there."""
+    plan = schedule(model, runs)
+    rows: dict[Component, tuple[int, int]] = {}
+    for layer, turn in plan.turns.items():
+        stage = model.stage(layer)
+        # Whose heads' inputs are frozen join before the block, of which both layers may be of one stage.
+        inputs = [branch for other, each in plan.turns.items() if model.stage(other) == stage for branch in each.inputs]
+        joined = sum(branch.start < stage for branch in plan.branches[1:]) + len(inputs)
+        rows[layer] = 1 + joined * patches, 1 + (joined + len(turn.inner)) * patches
+    return rows
+
+
+def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
+    """FLOP/s of a part of the run, and of how many prompts and ablations it is."""
+    # Of the middle length, so that a part is like the whole.
+    order = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
+    prompts, ablations, warm = 1, 1, False
+    while True:
+        first = max(0, (len(order) - prompts) // 2)
+        chosen = order[first : first + prompts]
+        runs = [plan.runs[place * len(plan.runs) // ablations] for place in range(ablations)]
+        start = time.perf_counter()
+        plan.engine.measure(plan.model, request(plan, chosen, runs))
+        if plan.model.device.type == "cuda":
+            torch.cuda.synchronize(plan.model.device)
+        seconds = time.perf_counter() - start
+        largest = (prompts, ablations) == (min(batch.prompts, len(order)), batch.runs)
+        if warm and (largest or seconds > _SECONDS):
+            return operations(plan, chosen, runs) / seconds, (prompts, ablations)
+        if warm:
+            prompts = min(2 * prompts, batch.prompts, len(order)) if ablations == batch.runs else prompts
+            ablations = min(4 * ablations, batch.runs)
+        warm = True
+
+
+def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> Request:
+    """Some runs of some prompts, patched by zeros."""
+    positions = torch.from_numpy(positions_of(plan.places, prompts))
+    nowhere = Tokens([0] * len(plan.tokens), plan.answers, plan.foils)
+
+    def zeros(component: Component) -> torch.Tensor:
+        columns = len(range(plan.model.site_width(component.site))[plan.model.columns(component)])
+        return torch.zeros(len(prompts), plan.ablation.patches, positions.shape[1], columns, dtype=plan.model.dtype)
+
+    return Request(
+        [plan.tokens[index] for index in prompts],
+        positions,
+        tuple(runs),
+        plan.ablation.patches,
+        zeros,
+        plan.units,
+        Readouts.of(plan.model, plan.readouts, nowhere, prompts),
+        plan.metrics,
+        torch.zeros(len(prompts), dtype=torch.long),
+        plan.routines,
+    )
+
+
+def _amount(number: float, base: int, unit: str) -> str:
+    """`number` with a prefix: 3.1 TFLOP, 1.5 GiB."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"] if base == 1000 else ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
+    power = min(int(math.log(max(number, 1), base)), len(prefixes) - 1)
+    return f"{_two_digits(number / base**power)} {prefixes[power]}{unit}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{_two_digits(seconds / size)} {unit}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.1f}" if number < 9.95 else f"{number:,.0f}"

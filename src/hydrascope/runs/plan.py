@@ -1,0 +1,408 @@
+"""What is to be measured, decided before any of it is: the arguments of a run, found to fit together."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import transformers
+import xarray as xr
+
+from hydrascope._version import __version__
+from hydrascope.ablations.ablation import Ablation, Resample, require_ablation, require_drawable
+from hydrascope.components.component import Component, Run, Selection, downstream, selected, selected_runs
+from hydrascope.components.experiments import Experiment
+from hydrascope.engines import Engine, choose
+from hydrascope.engines.balance import responding
+from hydrascope.engines.clean.activations import CleanRuns, before_any_run
+from hydrascope.engines.kernels import hardware
+from hydrascope.engines.kernels.matmul import Routines
+from hydrascope.engines.kernels.patching import fastest_routines
+from hydrascope.engines.metrics import METRICS, UNITS, Function, Metric, chosen
+from hydrascope.engines.readouts import Direction, Logit, Readout, Readouts, Tokens, require_readouts
+from hydrascope.loading import self_check
+from hydrascope.models import fingerprint
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.memory import Batch, Load, automatic_batch, require_possible
+from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.positions import At, Places, places, written
+from hydrascope.prompts.prepare import prepare
+from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet, called, texts
+from hydrascope.prompts.token_coords import coordinates
+from hydrascope.storage.schema import MEASURED
+from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.text import counted
+
+#: The token that metrics, `Logit()` and placebos are about: the clean run's most likely one, the first of the prompt's
+#: answer, or one token for all prompts.
+Target = Literal["argmax", "answer"] | int
+
+#: What is kept of what parts write in ablated runs: nothing (effects only), means over patches, or each patch besides.
+Keep = Literal["auto", "effects", "means", "patches"]
+KEEP_BYTES = 4 * 2**30
+
+#: What is read where nothing else is asked for.
+TARGET_LOGIT = (Logit(),)
+
+_BY_PATCH, _MEANS = "unembed_ablated_by_patch", ("unembed_ablated", "unembed_ablated_own")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured: arguments of `hydrascope.sweep`, found to fit together.
+
+    Attributes:
+        tokens, places: of each prompt, its token ids and where it is ablated.
+        runs: what is ablated and frozen, one by one.
+        units: the heads and neurons that are read besides all layers.
+        answers, foils: tokens of each prompt, where readouts or the target need them.
+        notes: what is to be told of the prompts.
+        asked: the selections as they were given.
+        routines: how the wavefront engine multiplies.
+    """
+
+    model: LanguageModel
+    prompts: PromptSet
+    tokens: list[list[int]]
+    places: tuple[Places, ...]
+    ablation: Ablation
+    runs: tuple[Run, ...]
+    units: tuple[Component, ...]
+    readouts: tuple[Readout, ...]
+    metrics: tuple[Metric, ...]
+    target: Target
+    answers: list[int]
+    foils: list[int]
+    engine: Engine
+    keep: Keep
+    notes: tuple[str, ...]
+    asked: dict[str, str]
+    routines: Routines
+
+    @property
+    def lines(self) -> list[str]:
+        """What is measured, in a line, after what is to be told of the prompts."""
+        model, sizes = self.model, self.sizes
+        what = (
+            f"{model.name}: {counted(sizes['ablated'], 'ablation', 'ablations')} of "
+            f"{counted(sizes['patch'], 'patch', 'patches')}, {counted(sizes['component'], 'component', 'components')} "
+            f"read, {counted(sizes['prompt'], 'prompt', 'prompts')}, {self.engine.name} engine ({self.engine.reason}), "
+            f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
+        )
+        slower = hardware.slower_than_float32(model.dtype) if model.device.type == "cpu" else None
+        narrow = (
+            slower
+            and f"products in {str(model.dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in "
+            "float32"
+        )
+        return [line for line in (*self.notes, what, narrow) if line]
+
+    @property
+    def stored(self) -> str:
+        """The dtype of the numbers in the result."""
+        return "float64" if self.model.dtype == torch.float64 else "float32"
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Everything that is read."""
+        return self.model.components + self.units
+
+    @cached_property
+    def sites(self) -> tuple[Component, ...]:
+        """Where the values of what is ablated stand, and others that the ablation draws from."""
+        ablated = (component.site for run in self.runs for component in run.ablated)
+        return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
+
+    @cached_property
+    def changing(self) -> torch.Tensor:
+        """`[run, layer]` Which layers may change."""
+        return responding(self.model, self.runs)
+
+    @property
+    def labels(self) -> list[str]:
+        """What the readings are called."""
+        return [label for readout in self.readouts for label in readout.labels]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The length of each dimension of the result."""
+        return {
+            "readout": len(self.labels),
+            "prompt": len(self.tokens),
+            "ablated": len(self.runs),
+            "patch": self.ablation.patches,
+            "component": len(self.components),
+            "metric": len(self.metrics),
+        }
+
+    @cached_property
+    def measured(self) -> dict[str, tuple[str, ...]]:
+        """The variables that are measured, and their dimensions."""
+        left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
+        left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
+        return {name: variable.dims for name, variable in MEASURED.items() if name not in left_out}
+
+    @cached_property
+    def kept(self) -> str:
+        """What is kept of what parts write: as asked for, or what suits what is asked."""
+        if self.keep != "auto":
+            return self.keep
+        if self.asked.get("experiment") == "interactions":
+            return "effects"
+        only_layers = not self.units and not any(c.is_unit for run in self.runs for c in run.overridden)
+        sizes = [self.sizes[dim] for dim in MEASURED[_BY_PATCH].dims]
+        small = float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
+        return "patches" if only_layers and small and "experiment" not in self.asked else "means"
+
+    def batch(self, asked: int | Literal["auto"]) -> Batch:
+        """How much to measure at a time: as many prompts as asked for, or what memory allows.
+
+        Raises:
+            HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one run.
+        """
+        require_possible(self.model, self.load)
+        if asked != "auto":
+            if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+                raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
+            return Batch(min(asked, len(self.tokens)), len(self.runs))
+        return automatic_batch(self.model, self.load, self.bank_bytes)
+
+    @property
+    def load(self) -> Load:
+        """What the runs of the longest prompt need memory for."""
+        longest = max(map(len, self.tokens))
+        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
+        reads = len(self.components) * len(self.labels)
+        return Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes of the clean values that patches are drawn from."""
+        widths = [self.model.site_width(site) for site in self.sites]
+        places = sum(len(place.positions) for place in self.places)
+        return places * sum(widths) * self.model.dtype.itemsize
+
+    def require_drawable(self) -> None:
+        """Find out before anything is run whether patches can be drawn, as far as that shows.
+
+        Raises:
+            HydrascopeError: some can't.
+        """
+        require_drawable(self.ablation, before_any_run(self.model, self.prompts.prompts, self.tokens, self.places))
+
+    def called(self, index: int) -> str:
+        """How an error calls the prompt at `index`."""
+        return called(index + 1, self.prompts.prompts[index])
+
+    def tokens_of(self, clean: CleanRuns) -> Tokens:
+        """What readouts speak of."""
+        return Tokens(clean.targets, self.answers, self.foils)
+
+    @property
+    def _tokens_hash(self) -> str:
+        """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
+        places = [[*place.positions, place.end, place.start] for place in self.places]
+        twins = [self._twin(prompt) for prompt in self.prompts.prompts]
+        return fingerprint.of([self.tokens, places, self.answers, self.foils, twins])
+
+    def _twin(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt's twin, fitting or not; none where it has none or nothing can read it."""
+        twin = prompt.counterfactual
+        if isinstance(twin, str):
+            return [] if self.model.tokenizer is None else self.model.encode(twin)
+        return list(twin or ())
+
+    def settings(self) -> dict[str, Any]:
+        """The attributes that decide the numbers of the result, and name what it is of."""
+        own = {each.name: each.function for each in self.metrics if METRICS.get(each.name) is not each.function}
+        return {
+            **_parameters(self.ablation),
+            **({"metrics_hash": fingerprint.of_declared(own)} if own else {}),
+            "model": self.model.name,
+            "revision": self_check.revision(self.model),
+            "config_hash": fingerprint.of_config(self.model.hf.config),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+            "engine": self.engine.name,
+            "ablation": type(self.ablation).__name__.lower(),
+            **self.asked,
+            "readouts": [_written(readout) for readout in self.readouts],
+            "metrics": [metric.name for metric in self.metrics],
+            "target": self.target,
+            "keep": self.kept,
+            "prompts": self.prompts.name,
+            "prompt_count": len(self.prompts.prompts),
+            "prompts_hash": self.prompts.hash,
+            "tokens_hash": self._tokens_hash,
+            "depth": len(self.model.layers),
+            "heads": len(self.model.units(self.model.components[0])),
+            "parallel": self.model.parallel,
+            "units": "unit of the readout" if any(isinstance(each, Direction) for each in self.readouts) else "logits",
+            "hydrascope": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+
+def planned(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    ablate: Selection | Experiment = "layers",
+    read: Selection = "layers",
+    at: At = "last",
+    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
+    metrics: str | Function | Sequence[str | Function] = (),
+    target: Target = "argmax",
+    keep: Keep = "auto",
+    engine: str = "auto",
+) -> Plan:
+    """The plan of these arguments of `hydrascope.sweep`.
+
+    Raises:
+        HydrascopeError: an option is unknown, or a prompt, a part or the engine doesn't fit the model.
+    """
+    if not isinstance(model, LanguageModel):
+        raise HydrascopeError(
+            f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
+            "hs.load_model(name)"
+        )
+    self_check.require_as_found(model)
+    ablation = Resample() if ablation is None else ablation
+    require_ablation(ablation)
+    readouts = require_readouts(readouts)
+    if target not in ("argmax", "answer") and (not isinstance(target, int) or isinstance(target, bool)):
+        raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
+    if isinstance(target, int) and not 0 <= target < model.vocabulary:
+        raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
+    if keep not in get_args(Keep):
+        raise HydrascopeError(f"unknown keep {keep!r}: choose {', '.join(get_args(Keep))}")
+    # One of them may stand alone.
+    metrics = metrics if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
+    if isinstance(ablate, Experiment):
+        runs, of_runs = ablate.runs(model), ablate.settings(model)
+    else:
+        runs, of_runs = selected_runs(model, ablate), {"ablate": _selection(ablate)}
+    parts = dict.fromkeys(selected(model, read))
+    if isinstance(ablate, Experiment):
+        parts |= dict.fromkeys(ablate.reads(model))
+    engine_ = choose(model, engine)
+    needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
+    in_pairs = target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
+    prepared = prepare(model, prompts, answered="no" if not needs else "in pairs" if in_pairs else "alone")
+    fitted, tokens = prepared.prompts, prepared.tokens
+    answers = answer_tokens(model, fitted.prompts, in_pairs=in_pairs) if needs else []
+    foils = foil_tokens(model, fitted.prompts, in_pairs=in_pairs) if "foil" in needs else []
+    plan = Plan(
+        model,
+        fitted,
+        tokens,
+        places(model, fitted.prompts, tokens, at),
+        ablation,
+        runs,
+        tuple(part for part in parts if part.is_unit),
+        tuple(readouts),
+        chosen(metrics),
+        target,
+        answers,
+        foils,
+        engine_,
+        keep,
+        prepared.notes,
+        {**of_runs, "read": _selection(read), "positions": written(at)},
+        fastest_routines(model) if engine_.name == "wavefront" else {},
+    )
+    # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
+    Readouts.of(model, plan.readouts, Tokens([0] * len(tokens), answers, foils), [0])
+    if len(set(plan.labels)) < len(plan.labels):
+        twice = max(plan.labels, key=plan.labels.count)
+        raise HydrascopeError(
+            f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
+        )
+    return plan
+
+
+def stored_as(plan: Plan, variable: str) -> str:
+    """The dtype of a measured variable in the result."""
+    return "int64" if variable == "patch_prompt" else plan.stored
+
+
+def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
+    """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
+    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.runs]
+    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).each
+    below = np.array([downstream(model, run, plan.components) for run in plan.runs])
+    result = xr.Dataset(
+        {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
+        {
+            "component": _text(map(str, plan.components)),
+            "component_kind": ("component", _text(part.kind for part in plan.components)),
+            "component_layer": ("component", np.array([part.layer for part in plan.components])),
+            "component_unit": ("component", np.array([part.unit for part in plan.components])),
+            "ablated": _text(map(str, plan.runs)),
+            "ablated_kind": ("ablated", _text("joint" if part is None else part.kind for part in alone)),
+            "ablated_layer": ("ablated", np.array([min(c.layer for c in run.ablated) for run in plan.runs])),
+            "ablated_unit": ("ablated", np.array([-1 if part is None else part.unit for part in alone])),
+            "readout": _text(plan.labels),
+            "readout_before": ("readout", np.array([each.before for each in linear])),
+            "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
+            "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
+            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.places, _decoder(model)),
+        },
+        {
+            **plan.settings(),
+            "engine_reason": plan.engine.reason,
+            "command": _command_line(),
+            "machines": [hardware.kind(model.device)],
+            "routines": dict(plan.routines),
+        },
+    )
+    if plan.metrics:
+        names = [metric.name for metric in plan.metrics]
+        units = _text(UNITS.get(name, "") for name in names)
+        result = result.assign_coords(metric=_text(names), metric_units=("metric", units))
+    return result
+
+
+def _decoder(model: LanguageModel) -> Any:
+    return str if model.tokenizer is None else model.decode
+
+
+def _text(values: Iterable[str]) -> np.ndarray:
+    return np.array(list(values), object)
+
+
+def _selection(selection: Selection) -> str:
+    given = [selection] if isinstance(selection, str | Component | Run) else selection
+    return ",".join(map(str, given))
+
+
+def _parameters(ablation: Ablation) -> dict[str, Any]:
+    """The numbers and texts that an ablation is declared with, and the hash of all else, as of tensors."""
+    values = {f.name: getattr(ablation, f.name) for f in fields(ablation)} if is_dataclass(ablation) else vars(ablation)
+    kept = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+    others = {name: value for name, value in values.items() if name not in kept}
+    if "scale" in kept:
+        kept["noise_scale"] = kept.pop("scale")
+    hashed = {"ablation_hash": fingerprint.of_declared(others)} if others else {}
+    return {"patches": ablation.patches, **kept, **hashed}
+
+
+def _written(readout: Readout) -> str:
+    """What decides the numbers of a readout, in a line."""
+    if not isinstance(readout, Direction):
+        return repr(readout)
+    digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
+    return f"Direction(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
+
+
+def _command_line() -> str:
+    """The command that runs, without the name of the user's folder."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace(str(Path.home()), "~")

@@ -1,0 +1,119 @@
+"""How far rounding puts a run's effects off: a few of them measured again, with numbers of twice the width.
+
+The balance doesn't show a loss that both of its sides share, as where one feature of the residual stream is so large
+that all others drown in its rounding. So some of the ablations of some prompts are made again, with the very same
+patches, on a copy of the model in float64; what is computed in float32 there all the same, as most norms and softmax,
+is in float64 too. Of a model too large to be copied it is how far the two engines are apart.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydrascope.ablations.ablation import Patches, drawn
+from hydrascope.components.component import Run
+from hydrascope.engines import ENGINES, Readings, Request
+from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.readouts import Readouts
+from hydrascope.models.float64 import Throughout, copied
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.memory import is_out_of_memory
+from hydrascope.runs.plan import Plan
+
+#: How many are measured again at most: prompts drawn at random, one in `ONE_IN`; ablations spread over the run; the
+#: first patches of each. On a GPT-2 small that takes 0.5% of a run of 1,209 prompts, and 1% of one of 200.
+PROMPTS, ONE_IN, RUNS, PATCHES = 4, 300, 8, 3
+EFFECTS = ("total", "direct", "indirect")
+
+
+def precision(plan: Plan, clean: CleanRuns) -> dict[str, Any]:
+    """The attribute `precision` of a result: how far its effects are off, in the readouts' units.
+
+        >>> precision(plan, clean)["precision"]["readouts"]["logit"]["total"]    # doctest: +SKIP
+        [2.1e-07, 9.8e-07]
+
+    Returns:
+        what they were measured against; of how many `prompts`, `ablations` and `patches`; and by readout and effect the
+        mean and the largest absolute error. Nothing, where there is nothing to measure them against.
+    """
+    other = _other(plan.model, plan.engine.name)
+    if other is None:
+        return {}
+    against, again = other
+    count = min(PROMPTS, max(1, len(plan.tokens) // ONE_IN))
+    prompts = np.sort(np.random.default_rng(0).choice(len(plan.tokens), count, replace=False)).tolist()
+    places = np.unique(np.linspace(0, len(plan.runs) - 1, RUNS).round().astype(int))
+    runs = [plan.runs[place] for place in places]
+    try:
+        off = torch.cat([_off(plan, clean, index, runs, again) for index in prompts], 2)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return {}
+        raise
+    if not off.isfinite().all():
+        return {}  # the run itself will say so
+    flat = off.flatten(2)
+    readouts = {
+        label: {name: [float(each.mean()), float(each.max())] for name, each in zip(EFFECTS, effects, strict=True)}
+        for label, effects in zip(plan.labels, flat.transpose(0, 1), strict=True)
+    }
+    how = {"prompts": count, "ablations": len(runs), "patches": min(plan.ablation.patches, PATCHES)}
+    return {"precision": {"against": against, **how, "readouts": readouts}}
+
+
+#: A request, of a model, measured in another way.
+_Again = tuple[LanguageModel, Callable[[LanguageModel, Request], Readings]]
+
+
+def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
+    """What a run by `engine` can be held against, if anything."""
+    measure = ENGINES[engine]
+
+    def widely(model: LanguageModel, request: Request) -> Readings:
+        with Throughout():
+            return measure(model, request)
+
+    if model.dtype == torch.float64:
+        return "float64 throughout", (model, widely)
+    copy = copied(model)
+    if copy is not None:
+        return "a copy in float64", (copy, widely)
+    if not model.anatomy.fast:
+        return None
+    name = "reference" if engine == "wavefront" else "wavefront"
+    return f"the {name} engine", (model, ENGINES[name])
+
+
+def _off(plan: Plan, clean: CleanRuns, index: int, runs: Sequence[Run], again: _Again) -> Tensor:
+    """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
+    patches = drawn(plan.ablation, clean, [index])
+    model, measure = again
+    found = _effects(ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, runs, patches)))
+    return (found - _effects(measure(model, _request(plan, clean, model, index, runs, patches)))).abs()
+
+
+def _effects(readings: Readings) -> Tensor:
+    clean = readings.logit[..., None, None]
+    runs = (readings.run_logit, readings.run_direct, readings.run_indirect)
+    return torch.stack([run - clean for run in runs]).double().cpu()
+
+
+def _request(
+    plan: Plan, clean: CleanRuns, model: LanguageModel, index: int, runs: Sequence[Run], patches: Patches
+) -> Request:
+    count = min(plan.ablation.patches, PATCHES)
+    return Request(
+        [plan.tokens[index]],
+        torch.from_numpy(clean.positions([index])),
+        tuple(runs),
+        count,
+        lambda component: patches.values(component)[:, :count].to(model.dtype),
+        (),
+        Readouts.of(model, plan.readouts, plan.tokens_of(clean), [index]),
+        (),
+        torch.tensor([clean.targets[index]]),
+        plan.routines if model is plan.model else {},
+    )
