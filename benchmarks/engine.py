@@ -9,7 +9,8 @@ from torch import Tensor
 import hydrascope as hs
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work
-from hydrascope.components.component import Component, Run, selected, selected_runs
+from hydrascope.components.component import Component, Run
+from hydrascope.components.selection import selected, selected_runs
 from hydrascope.engines import Readings, Request, wavefront
 from hydrascope.engines.metrics import chosen
 from hydrascope.engines.readouts import Logit, Readouts, Tokens

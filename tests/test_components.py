@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import shared
 
-from hydrascope.components.component import Component, Run, downstream, selected, selected_runs
+from hydrascope.components.component import Component, Run
+from hydrascope.components.selection import downstream, selected, selected_runs
 from hydrascope.utils.errors import HydrascopeError
 
 layers = st.builds(Component, st.integers(0, 99), st.sampled_from(["attn", "mlp"]))

@@ -9,8 +9,9 @@ import xarray as xr
 from stored import create, stored
 
 from hydrascope.storage import staging
+from hydrascope.storage.paths import place, require_room
 from hydrascope.storage.reader import open_results, read_attributes
-from hydrascope.storage.staging import place, recover, require_ours, require_room
+from hydrascope.storage.staging import recover, require_ours
 from hydrascope.utils.errors import HydrascopeError
 
 

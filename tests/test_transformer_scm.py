@@ -23,7 +23,8 @@ from hydrascope.causal import (
     value_in,
 )
 from hydrascope.causal.transformer import every_position_scm, final_position_scm, token_embeddings, with_scale
-from hydrascope.components.component import Component, Run, downstream
+from hydrascope.components.component import Component, Run
+from hydrascope.components.selection import downstream
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.clean.clean_pass import clean_run
 from hydrascope.engines.readouts import Logit, Readouts, Tokens

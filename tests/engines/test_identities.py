@@ -11,7 +11,8 @@ from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
 import hydrascope as hs
-from hydrascope.components.component import Component, Run, downstream
+from hydrascope.components.component import Component, Run
+from hydrascope.components.selection import downstream
 from hydrascope.engines import ENGINES, Readings, Request, balance, choose, wavefront
 from hydrascope.engines.clean.clean_pass import clean_run, clean_run_at
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, final_scale

@@ -19,7 +19,8 @@ from hydrascope.engines.clean.spill_store import write_part
 from hydrascope.storage import writer as writing
 from hydrascope.storage.coordination import at_work
 from hydrascope.storage.reader import open_results
-from hydrascope.storage.staging import disk, recover
+from hydrascope.storage.staging import recover
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 
 # Few variables: one is written as the other.

@@ -13,7 +13,8 @@ import xarray as xr
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
-from hydrascope.components.component import Component, Parts, Selection, selected
+from hydrascope.components.component import Component
+from hydrascope.components.selection import Parts, Selection, selected
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import bounded
 from hydrascope.models.language_model import LanguageModel

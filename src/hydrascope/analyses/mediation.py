@@ -6,8 +6,8 @@ import xarray as xr
 
 from hydrascope import measures
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.components.component import Selection
 from hydrascope.components.experiments import Interactions, Mediation
+from hydrascope.components.selection import Selection
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.sweep import sweep

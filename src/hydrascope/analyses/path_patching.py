@@ -15,18 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation, Patches, Resample, drawn
-from hydrascope.components.component import (
-    INPUT_KINDS,
-    LOGITS,
-    Component,
-    InputKind,
-    Run,
-    Selection,
-    answering,
-    downstream,
-    selected,
-    selected_mediators,
-)
+from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Run
+from hydrascope.components.selection import Selection, answering, downstream, selected, selected_mediators
 from hydrascope.engines import Request, choose
 from hydrascope.engines.clean.activations import CleanRuns
 from hydrascope.engines.readouts import Logit, Readouts, Tokens

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
-from hydrascope.components.component import Selection, selected
+from hydrascope.components.selection import Selection, selected
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
-from hydrascope.components.component import Selection, selected
+from hydrascope.components.selection import Selection, selected
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError

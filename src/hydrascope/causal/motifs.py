@@ -4,7 +4,7 @@ In each, y = x + f(x, u) (Eq. 30): x reaches y directly, and f answers for the r
 direct effect disagree, for two different reasons.
 """
 
-from hydrascope.causal import CausalModel, Endogenous, Exogenous
+from hydrascope.causal.model import CausalModel, Endogenous, Exogenous
 
 # Away from 0, where ablating x to 0 would change nothing.
 _U = Exogenous("u", lambda rng: float(rng.uniform(0.5, 2.5)))

@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hydrascope.causal import CausalModel, Endogenous, Exogenous, Value
+from hydrascope.causal.model import CausalModel, Endogenous, Exogenous, Value
 from hydrascope.components.component import Component
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider

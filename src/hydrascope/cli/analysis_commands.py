@@ -94,7 +94,7 @@ def _tell(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -
 def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure") -> None:
     from hydrascope.reports.figures.style import save
     from hydrascope.reports.summary.serialize import rows_as_csv
-    from hydrascope.storage.staging import disk
+    from hydrascope.utils.disk_errors import disk
 
     drawn = save(figure, out, name)
     with disk(f"cannot write to {out}"):

@@ -13,7 +13,7 @@ from hydrascope.utils.errors import printable
 
 def to_place(path: str | Path) -> Path:
     """The place that a path on the command line names."""
-    from hydrascope.storage.staging import place
+    from hydrascope.storage.paths import place
 
     return place(path)
 

@@ -3,46 +3,24 @@
 import io
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses import attribution
 from hydrascope.analyses.shapley import require_pairs, shapley
 from hydrascope.components.component import is_number
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo, Readout
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import PromptSet
-from hydrascope.runs.plan import Target
+from hydrascope.runs.config import Target
 from hydrascope.utils import input_files
 from hydrascope.utils.errors import HydrascopeError
 
 _READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L"
-
-
-def ablation(name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool) -> Ablation:
-    """The ablation that the options of `hydrascope run` describe.
-
-    Raises:
-        HydrascopeError: an option belongs to another ablation.
-    """
-    if patches is not None and name not in ("resample", "noise"):
-        raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
-    if noise_scale is not None and name != "noise":
-        raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")
-    if different_target and name != "resample":
-        raise HydrascopeError(f"--ablation {name} takes nothing from other prompts: leave out --different-target")
-    if name == "resample":
-        return Resample(15 if patches is None else patches, seed, different_target)
-    if name == "noise":
-        noise = Noise(15 if patches is None else patches, seed=seed)
-        return noise if noise_scale is None else replace(noise, scale=noise_scale)
-    others: dict[str, Ablation] = {"zero": Zero(), "mean": Mean(), "counterfactual": Counterfactual()}
-    return others[name]
 
 
 def readouts(text: str) -> list[Readout]:

@@ -63,7 +63,7 @@ def require_folder(out: Path) -> None:
     Raises:
         HydrascopeError: it can't, or is a file.
     """
-    from hydrascope.storage.staging import require_room
+    from hydrascope.storage.paths import require_room
 
     if out.exists() and not out.is_dir():
         raise HydrascopeError(f"cannot write to {out} (it is no folder): choose another place")

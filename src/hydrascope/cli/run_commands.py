@@ -12,8 +12,8 @@ from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
 if TYPE_CHECKING:
-    from hydrascope.components.component import Selection
     from hydrascope.components.experiments import Experiment
+    from hydrascope.components.selection import Selection
     from hydrascope.models.language_model import LanguageModel
     from hydrascope.prompts.prompt import PromptSet
 
@@ -96,11 +96,12 @@ def _work_along(
 
 def asked_of(options: Options) -> dict[str, Any]:
     """The arguments of `hydrascope.sweep` that `options` stand for, but what is ablated, read and kept."""
+    from hydrascope.ablations import parse
     from hydrascope.cli import parsing
 
     drawn = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
     return {
-        "ablation": parsing.ablation(*drawn),
+        "ablation": parse.ablation(*drawn),
         "readouts": parsing.readouts(options["readout"]),
         "target": parsing.target(options["target"]),
         "batch_size": _batch_size(options["batch_size"]),
@@ -179,9 +180,9 @@ def loaded(options: Options) -> "tuple[LanguageModel, PromptSet]":
 def _prompts(name: str, limit: int | None, arguments: dict[str, Any]) -> "PromptSet":
     """The prompts of a run with these arguments, once it is sure that it may write where it is to."""
     from hydrascope.runs import sweep
-    from hydrascope.storage import staging
+    from hydrascope.storage.paths import place
 
-    out = arguments["out"] = staging.place(arguments["out"])
+    out = arguments["out"] = place(arguments["out"])
     how = {name: arguments[name] for name in ("resume", "join", "overwrite") if name in arguments}
     sweep.refuse_existing(out, **how)
     return _read_prompts(name, limit)

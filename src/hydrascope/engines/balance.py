@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hydrascope.components.component import Run, downstream
-from hydrascope.engines import Readings
+from hydrascope.components.component import Run
+from hydrascope.components.selection import downstream
 from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.interface import Readings
 from hydrascope.engines.readouts import Readouts, final_scale
 from hydrascope.models.language_model import LanguageModel
 

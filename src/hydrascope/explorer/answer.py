@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from hydrascope.components.component import Component, Run, answering
+from hydrascope.components.component import Component, Run
+from hydrascope.components.selection import answering
 from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, amounts, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 

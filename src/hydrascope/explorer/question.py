@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hydrascope.ablations import parse
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.cli import parsing
 from hydrascope.prompts.positions import NAMES, SUBJECT
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
@@ -111,7 +111,7 @@ class Question:
     def drawn(self) -> Ablation:
         """What replaces what is ablated."""
         several = self.ablation in ("resample", "noise")
-        return parsing.ablation(
+        return parse.ablation(
             self.ablation,
             self.patches if several else None,
             self.noise_scale if self.ablation == "noise" else None,

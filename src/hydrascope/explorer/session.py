@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import xarray as xr
 
-from hydrascope.components.component import Run, selected_runs
+from hydrascope.components.component import Run
+from hydrascope.components.selection import selected_runs
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean.clean_pass import clean_run
 from hydrascope.engines.metrics import logits_of
@@ -24,8 +25,9 @@ from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
 from hydrascope.prompts.subjects import found_subject, subject_span
 from hydrascope.reports.html import report
+from hydrascope.runs.attrs import known
 from hydrascope.runs.batches import measured_blocks
-from hydrascope.runs.plan import Plan, known, planned
+from hydrascope.runs.plan import Plan, planned
 from hydrascope.runs.sweep import run
 from hydrascope.storage import reader, writer
 from hydrascope.storage.schema import FORMAT, MEASURED, described

@@ -15,8 +15,8 @@ from accelerate.hooks import remove_hook_from_submodules
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from hydrascope.models.architectures import anatomy_of
-from hydrascope.storage.staging import disk
 from hydrascope.utils import input_files
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError, cause
 
 #: Where weights wait until their module runs.

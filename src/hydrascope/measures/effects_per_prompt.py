@@ -303,3 +303,8 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     return means.assign(unembed=of_layers["unembed"], unembed_ablated=of_layers[WRITTEN[sigma]], norm=norm).transpose(
         "prompt", "ablated", "component"
     )
+
+
+def readout_unit(effects: xr.Dataset) -> str:
+    """What effects are in: logits, or the unit of a direction that is read."""
+    return str(effects.attrs.get("units", "logits")) if effects.attrs["readout"] != "logit" else "logits"

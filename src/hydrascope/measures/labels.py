@@ -4,13 +4,14 @@ Kind, layer and unit of each are coordinates. A label is only taken apart where 
 ablates both, `attn.3|mlp.5` ablates the first and freezes the second.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from hydrascope.components.component import LAYER_KINDS, Component, Run
+from hydrascope.components.component import INPUT_KINDS, LAYER_KINDS, LOGITS, Component, Run
 from hydrascope.utils.errors import HydrascopeError
 
 PartKind = Literal["attn", "mlp", "head", "neuron", "joint"]
@@ -106,3 +107,28 @@ def separable(ablated: xr.DataArray) -> xr.DataArray:
         for label in map(str, ablated.values)
     ]
     return xr.DataArray(known, dims="ablated")
+
+
+_RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", *INPUT_KINDS, "neuron", "joint", LOGITS))}
+
+
+def kind_of(label: str) -> str:
+    """The kind of the part that a label names; `joint` of several, `logits` of these."""
+    if label == LOGITS:
+        return LOGITS
+    run = Run.parse(label)
+    return run.ablated[0].kind if len(run.overridden) == 1 else "joint"
+
+
+def in_order(labels: Sequence[str]) -> list[int]:
+    """Attention before MLPs, then heads, what they attend by, neurons, joint ablations and the logits; each from the
+    bottom of the network up."""
+
+    def place(number: int) -> tuple[int, int, int, int]:
+        if labels[number] == LOGITS:
+            return _RANK[LOGITS], 0, 0, number
+        run = Run.parse(labels[number])
+        part = min(run.ablated, key=lambda part: (part.layer, part.unit))
+        return _RANK[kind_of(labels[number])], part.layer, part.unit, number
+
+    return sorted(range(len(labels)), key=place)

@@ -11,7 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from hydrascope.components.component import Component, Run
-from hydrascope.components.experiments import Mediated, Network
+from hydrascope.components.experiments import Mediated
+from hydrascope.components.network import Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
 from hydrascope.measures.effects_per_prompt import at_readout, require_dimensions
 from hydrascope.utils.errors import HydrascopeError

@@ -12,9 +12,7 @@ given, up to a factor that is 1 within 10⁻⁴.
 """
 
 import math
-import random
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hydrascope.prompts.prompt import Prompt, PromptSet
+from hydrascope.prompts.phantom import COLOURS, PLACES, THINGS
 
 #: Whose ablation is repaired, and whose isn't.
 SOURCE, UNWATCHED = "attn.3", "attn.1"
@@ -32,16 +30,6 @@ SOURCE, UNWATCHED = "attn.3", "attn.1"
 #: doubt and 0.4 where `perhaps` draws a third of its attention, in as many prompts.
 BACKUPS = {"head.4.1": 0.5, "mlp.3": 0.2, "mlp.5": 0.1}
 
-COLOURS = ("red", "green", "blue", "white")
-
-#: Of each colour, from the one that is known least well to the best known.
-THINGS = {
-    "red": ("fox", "brick", "poppy", "cherry", "tomato", "ruby"),
-    "green": ("frog", "cactus", "lime", "pea", "leek", "emerald"),
-    "blue": ("whale", "ink", "denim", "sky", "sea", "sapphire"),
-    "white": ("swan", "chalk", "salt", "milk", "snow", "pearl"),
-}
-PLACES = ("garden", "picture", "story", "village", "window")
 
 _AXES = [
     "constant",
@@ -62,23 +50,6 @@ _ALL = 50.0
 
 _THINGS = [thing for things in THINGS.values() for thing in things]
 _WORDS = ["<unk>", "perhaps", "the", "in", "is", *COLOURS, *PLACES, *_THINGS]
-
-
-def prompts() -> PromptSet:
-    """Every thing at every place, with and without doubt, each once: 240 prompts in a random order.
-
-    Each has its colour as `answer`, another as `foil`, the thing as `subject`, and as `counterfactual` the same of a
-    thing of another colour.
-    """
-    rng = random.Random(0)
-    made = []
-    for colour, number, place, doubt in product(COLOURS, range(6), PLACES, ("", "perhaps ")):
-        other = rng.choice([each for each in COLOURS if each != colour])
-        text = f"{doubt}the {{}} in the {place} is"
-        thing, twin = THINGS[colour][number], rng.choice(THINGS[other])
-        made.append(Prompt(text.format(thing), colour, foil=other, subject=thing, counterfactual=text.format(twin)))
-    rng.shuffle(made)
-    return PromptSet.of(made, "phantom")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydrascope.models import phantom
-from hydrascope.prompts import counterfact, ioi
+from hydrascope.prompts import counterfact, ioi, phantom
 from hydrascope.prompts.prompt import Prompt, PromptSet
 from hydrascope.utils import assets, input_files
 from hydrascope.utils.errors import HydrascopeError

@@ -8,9 +8,8 @@ end, or, where the subject is ablated, from the subject's.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt, called
-from hydrascope.prompts.subjects import subject_span
+from hydrascope.prompts.subjects import Locates, subject_span
 from hydrascope.utils.errors import HydrascopeError
 
 #: `last`, `all`, `subject`, `subject-last`, a position, or several; as text, numbers are joined by commas.
@@ -45,9 +44,7 @@ class Places:
         return max(offsets) <= self.end - self.start
 
 
-def places(
-    model: LanguageModel, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], at: At
-) -> tuple[Places, ...]:
+def places(model: Locates, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], at: At) -> tuple[Places, ...]:
     """Where each prompt is ablated.
 
     Raises:
@@ -84,7 +81,7 @@ def written(at: At) -> str:
     return ",".join(map(str, numbers))
 
 
-def _subject(model: LanguageModel, number: int, prompt: Prompt, name: str) -> Places:
+def _subject(model: Locates, number: int, prompt: Prompt, name: str) -> Places:
     first, end = subject_span(model, number, prompt)
     return Places(tuple(range(first, end)) if name == "subject" else (end - 1,), end, first)
 

@@ -38,7 +38,7 @@ from hydrascope.models.language_model import first_batch
 from hydrascope.models.memory import Batch, is_on_disk, spare_bytes, within_memory
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.coordination import Workers
-from hydrascope.storage.staging import disk
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
 

@@ -25,7 +25,8 @@ from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.plan import Plan, planned, stored_as
+from hydrascope.runs.attrs import stored_as
+from hydrascope.runs.plan import Plan, planned
 
 #: The part that is made grows until it takes so many seconds.
 _SECONDS = 1.0

@@ -1,54 +1,36 @@
 """What is to be measured, decided before any of it is: the arguments of a run, found to fit together."""
 
-import hashlib
-import shlex
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-import transformers
-import xarray as xr
 
-from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation, Resample, require_ablation, require_drawable
-from hydrascope.components.component import Component, Run, Selection, downstream, selected, selected_runs
+from hydrascope.components.component import Component, Run
 from hydrascope.components.experiments import Experiment
+from hydrascope.components.selection import Selection, selected, selected_runs
 from hydrascope.engines import Engine, choose
 from hydrascope.engines.balance import responding
 from hydrascope.engines.clean.activations import CleanRuns, before_any_run
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
-from hydrascope.engines.metrics import METRICS, UNITS, Function, Metric, chosen
-from hydrascope.engines.readouts import Direction, Logit, Readout, Readouts, Tokens, require_readouts
+from hydrascope.engines.metrics import Function, Metric, chosen
+from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
 from hydrascope.loading import self_check
-from hydrascope.models import fingerprint
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.positions import At, Places, places, written
 from hydrascope.prompts.prepare import prepare
-from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet, called, texts
-from hydrascope.prompts.token_coords import coordinates
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet, called
+from hydrascope.runs.config import KEEP_BYTES, TARGET_LOGIT, Keep, Target
 from hydrascope.storage.schema import MEASURED
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
-
-#: The token that metrics, `Logit()` and placebos are about: the clean run's most likely one, the first of the prompt's
-#: answer, or one token for all prompts.
-Target = Literal["argmax", "answer"] | int
-
-#: What is kept of what parts write in ablated runs: nothing (effects only), means over patches, or each patch besides.
-Keep = Literal["auto", "effects", "means", "patches"]
-KEEP_BYTES = 4 * 2**30
-
-#: What is read where nothing else is asked for.
-TARGET_LOGIT = (Logit(),)
 
 _BY_PATCH, _MEANS = "unembed_ablated_by_patch", ("unembed_ablated", "unembed_ablated_own")
 
@@ -204,51 +186,6 @@ class Plan:
         """What readouts speak of."""
         return Tokens(clean.targets, self.answers, self.foils)
 
-    @property
-    def _tokens_hash(self) -> str:
-        """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
-        places = [[*place.positions, place.end, place.start] for place in self.places]
-        twins = [self._twin(prompt) for prompt in self.prompts.prompts]
-        return fingerprint.of([self.tokens, places, self.answers, self.foils, twins])
-
-    def _twin(self, prompt: Prompt) -> list[int]:
-        """The tokens of a prompt's twin, fitting or not; none where it has none or nothing can read it."""
-        twin = prompt.counterfactual
-        if isinstance(twin, str):
-            return [] if self.model.tokenizer is None else self.model.encode(twin)
-        return list(twin or ())
-
-    def settings(self) -> dict[str, Any]:
-        """The attributes that decide the numbers of the result, and name what it is of."""
-        own = {each.name: each.function for each in self.metrics if METRICS.get(each.name) is not each.function}
-        return {
-            **_parameters(self.ablation),
-            **({"metrics_hash": fingerprint.of_declared(own)} if own else {}),
-            "model": self.model.name,
-            "revision": self_check.revision(self.model),
-            "config_hash": fingerprint.of_config(self.model.hf.config),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": self.model.device.type,
-            "engine": self.engine.name,
-            "ablation": type(self.ablation).__name__.lower(),
-            **self.asked,
-            "readouts": [_written(readout) for readout in self.readouts],
-            "metrics": [metric.name for metric in self.metrics],
-            "target": self.target,
-            "keep": self.kept,
-            "prompts": self.prompts.name,
-            "prompt_count": len(self.prompts.prompts),
-            "prompts_hash": self.prompts.hash,
-            "tokens_hash": self._tokens_hash,
-            "depth": len(self.model.layers),
-            "heads": len(self.model.units(self.model.components[0])),
-            "parallel": self.model.parallel,
-            "units": "unit of the readout" if any(isinstance(each, Direction) for each in self.readouts) else "logits",
-            "hydrascope": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
-
 
 def planned(
     model: LanguageModel,
@@ -329,80 +266,6 @@ def planned(
     return plan
 
 
-def stored_as(plan: Plan, variable: str) -> str:
-    """The dtype of a measured variable in the result."""
-    return "int64" if variable == "patch_prompt" else plan.stored
-
-
-def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
-    """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
-    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.runs]
-    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).each
-    below = np.array([downstream(model, run, plan.components) for run in plan.runs])
-    result = xr.Dataset(
-        {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
-        {
-            "component": _text(map(str, plan.components)),
-            "component_kind": ("component", _text(part.kind for part in plan.components)),
-            "component_layer": ("component", np.array([part.layer for part in plan.components])),
-            "component_unit": ("component", np.array([part.unit for part in plan.components])),
-            "ablated": _text(map(str, plan.runs)),
-            "ablated_kind": ("ablated", _text("joint" if part is None else part.kind for part in alone)),
-            "ablated_layer": ("ablated", np.array([min(c.layer for c in run.ablated) for run in plan.runs])),
-            "ablated_unit": ("ablated", np.array([-1 if part is None else part.unit for part in alone])),
-            "readout": _text(plan.labels),
-            "readout_before": ("readout", np.array([each.before for each in linear])),
-            "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
-            "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
-            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.places, _decoder(model)),
-        },
-        {
-            **plan.settings(),
-            "engine_reason": plan.engine.reason,
-            "command": _command_line(),
-            "machines": [hardware.kind(model.device)],
-            "routines": dict(plan.routines),
-        },
-    )
-    if plan.metrics:
-        names = [metric.name for metric in plan.metrics]
-        units = _text(UNITS.get(name, "") for name in names)
-        result = result.assign_coords(metric=_text(names), metric_units=("metric", units))
-    return result
-
-
-def _decoder(model: LanguageModel) -> Any:
-    return str if model.tokenizer is None else model.decode
-
-
-def _text(values: Iterable[str]) -> np.ndarray:
-    return np.array(list(values), object)
-
-
 def _selection(selection: Selection) -> str:
     given = [selection] if isinstance(selection, str | Component | Run) else selection
     return ",".join(map(str, given))
-
-
-def _parameters(ablation: Ablation) -> dict[str, Any]:
-    """The numbers and texts that an ablation is declared with, and the hash of all else, as of tensors."""
-    values = {f.name: getattr(ablation, f.name) for f in fields(ablation)} if is_dataclass(ablation) else vars(ablation)
-    kept = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
-    others = {name: value for name, value in values.items() if name not in kept}
-    if "scale" in kept:
-        kept["noise_scale"] = kept.pop("scale")
-    hashed = {"ablation_hash": fingerprint.of_declared(others)} if others else {}
-    return {"patches": ablation.patches, **kept, **hashed}
-
-
-def _written(readout: Readout) -> str:
-    """What decides the numbers of a readout, in a line."""
-    if not isinstance(readout, Direction):
-        return repr(readout)
-    digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
-    return f"Direction(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
-
-
-def _command_line() -> str:
-    """The command that runs, without the name of the user's folder."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace(str(Path.home()), "~")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hydrascope.storage import reader
-from hydrascope.storage.staging import reason
+from hydrascope.utils.disk_errors import reason
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance, shown
 

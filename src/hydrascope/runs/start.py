@@ -7,13 +7,14 @@ from typing import Any, Literal
 from hydrascope.engines.clean.activations import CleanRuns
 from hydrascope.engines.kernels import hardware
 from hydrascope.models.memory import Batch
+from hydrascope.runs.attrs import known, settings_of, stored_as
 from hydrascope.runs.batch_check import Alone, check_before, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of
-from hydrascope.runs.plan import Plan, known, stored_as
+from hydrascope.runs.plan import Plan
 from hydrascope.runs.rounding import precision
 from hydrascope.storage import reader, writer
 from hydrascope.storage.coordination import Workers
-from hydrascope.storage.staging import disk
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders
 
@@ -89,7 +90,7 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     def mine() -> dict[str, Any]:
         batch = plan.batch(batch_size)
         how = {"machines": [hardware.kind(plan.model.device)], "routines": dict(plan.routines)}
-        return {**plan.settings(), **how, **sizes(batch.prompts * BATCHES_PER_BLOCK, batch), "measured": 0}
+        return {**settings_of(plan), **how, **sizes(batch.prompts * BATCHES_PER_BLOCK, batch), "measured": 0}
 
     with workers.turn():
         before = reader.read_attributes(out) if out.exists() else workers.agreed(mine)
@@ -167,7 +168,7 @@ def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple
 
 
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
-    settings = plan.settings()
+    settings = settings_of(plan)
     # Names may change where a hash says that what they name is the same.
     names = {"prompts", "model"} if before.get("revision") == settings["revision"] else {"prompts"}
     differences = [

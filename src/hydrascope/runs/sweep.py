@@ -11,22 +11,25 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.components.component import Selection
 from hydrascope.components.experiments import Experiment
+from hydrascope.components.selection import Selection
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.metrics import Function
 from hydrascope.engines.readouts import Readout
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.attrs import known
 from hydrascope.runs.batch_check import EFFECTS, Alone, check_after, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_BLOCK, clean_runs_of, measured_blocks
-from hydrascope.runs.plan import TARGET_LOGIT, Keep, Plan, Target, known, planned
+from hydrascope.runs.config import TARGET_LOGIT, Keep, Target
+from hydrascope.runs.plan import Plan, planned
 from hydrascope.runs.start import created, exactness, joined, resumed, sizes
 from hydrascope.storage import checksums, reader
 from hydrascope.storage.coordination import at_work
+from hydrascope.storage.paths import place, require_room
 from hydrascope.storage.schema import FORMAT, described
-from hydrascope.storage.staging import lock, place, recover, require_ours, require_room
+from hydrascope.storage.staging import lock, recover, require_ours
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import shown
 

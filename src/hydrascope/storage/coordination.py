@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hydrascope.storage.staging import OF, ROOM, clear, disk, name_of
+from hydrascope.storage.paths import name_of
+from hydrascope.storage.staging import OF, ROOM, clear
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_folder
 

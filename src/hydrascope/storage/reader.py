@@ -15,8 +15,9 @@ from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexed
 from zarr.storage import LocalStore, StorePath
 
 from hydrascope.storage import checksums
+from hydrascope.storage.paths import place
 from hydrascope.storage.schema import FORMAT, MEASURED, texts_from_disk
-from hydrascope.storage.staging import disk, place, reason
+from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 
 

@@ -13,7 +13,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
+from hydrascope.storage.paths import name_of
 from hydrascope.storage.schema import KNOWN, MEASURED
+from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_file, sync_folder
 
@@ -34,51 +36,6 @@ _INSIDE = re.compile(rf"{_NEW}|{_OLD}|agreed|agreeing|clean|turn|(clean-)?\d+")
 _NAMES = "|".join(sorted(MEASURED | KNOWN))
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"
 _OURS = re.compile(rf"((checksums|checksums/\d+|{_NAMES})/)?zarr(\.json|{_PARTIAL})|({_NAMES})/c(/\d+)+({_PARTIAL})?")
-
-
-def place(path: str | Path) -> Path:
-    """`path` as it is meant: `~` is the user's home, and a symbolic link stands for what it points to.
-
-    Raises:
-        HydrascopeError: it can't be a path here, or what it leads through may not be entered.
-    """
-    try:
-        found = Path(path).expanduser().resolve()
-        found.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise HydrascopeError(f"cannot use {path} ({reason(error)}): choose another place") from error
-    return found
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in a few words on one line."""
-    return (
-        (isinstance(error, OSError) and error.strerror)
-        or " ".join(str(error).split()).rstrip(".")
-        or type(error).__name__
-    )
-
-
-@contextmanager
-def disk(failure: str, kept: str = "choose another place or make room") -> Iterator[None]:
-    """Say what failed in one line when the disk refuses."""
-    try:
-        yield
-    except OSError as error:
-        raise HydrascopeError(f"{failure} ({reason(error)}); {kept}") from error
-
-
-def require_room(path: Path) -> None:
-    """Find out before anything is computed whether a folder can be made at `path`.
-
-    Raises:
-        HydrascopeError: its nearest parent that exists is no folder, or may not be written to.
-    """
-    parent = next(parent for parent in path.parents if parent.exists())
-    if not parent.is_dir():
-        raise HydrascopeError(f"cannot create {path} ({parent} is no folder): choose another place")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise HydrascopeError(f"cannot create {path} ({parent} may not be written to): choose another place")
 
 
 def require_ours(path: Path) -> None:
@@ -224,8 +181,3 @@ def recover(path: Path) -> None:
                     with held:
                         _put_back(room, path)
                         clear(room, path)
-
-
-def name_of(path: Path) -> bytes:
-    """What `OF` holds."""
-    return os.fsencode(path.name)

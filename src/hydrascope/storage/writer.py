@@ -25,7 +25,8 @@ from hydrascope.storage import checksums
 from hydrascope.storage.coordination import Workers
 from hydrascope.storage.reader import UnreadableError, blocks, known_files, read_attributes, read_root
 from hydrascope.storage.schema import FORMAT, described, texts_to_disk
-from hydrascope.storage.staging import disk, lock, reason, staged
+from hydrascope.storage.staging import lock, staged
+from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
 

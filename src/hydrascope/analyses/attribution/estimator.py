@@ -14,15 +14,18 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation, Patches, drawn
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
-from hydrascope.components.component import Component, Selection, selected
+from hydrascope.components.component import Component
+from hydrascope.components.selection import Selection, selected
 from hydrascope.engines.clean.activations import CleanRuns
 from hydrascope.engines.readouts import Readout, Readouts
 from hydrascope.models.language_model import LanguageModel, first_batch, wider
 from hydrascope.models.memory import Batch, graph_rows, within_memory
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.attrs import known, settings_of
 from hydrascope.runs.batches import clean_runs_of
-from hydrascope.runs.plan import TARGET_LOGIT, Plan, Target, known, planned
+from hydrascope.runs.config import TARGET_LOGIT, Target
+from hydrascope.runs.plan import Plan, planned
 from hydrascope.storage.schema import described
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import shown
@@ -169,7 +172,7 @@ def estimated(
     order = np.argsort([index for indices, _ in pieces for index in indices])
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}
     base = known(plan, clean).drop_dims("component")
-    attributes = {key: value for key, value in plan.settings().items() if key not in _OF_ENGINES}
+    attributes = {key: value for key, value in settings_of(plan).items() if key not in _OF_ENGINES}
     result = described(base, attributes["units"]).assign(
         {
             key: (

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.causal import CausalModel, effects
+from hydrascope.causal.effects import effects
+from hydrascope.causal.model import CausalModel
 from hydrascope.causal.motifs import two_layer_residual_network
 from hydrascope.reports.figures.style import BLACK, BLUE, GREY, PAGE, SKY, VERMILION, style
 

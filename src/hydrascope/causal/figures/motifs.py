@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hydrascope.causal import CausalModel, Context, compensatory_effect, contribution, direct_effect, total_effect
+from hydrascope.causal.effects import compensatory_effect, contribution, direct_effect, total_effect
 from hydrascope.causal.figures.causal_graph import Marks, draw, figure4, figure5
+from hydrascope.causal.model import CausalModel, Context
 from hydrascope.causal.motifs import erasure, self_repair
 from hydrascope.causal.transformer import every_position_scm, final_position_scm
 from hydrascope.models.language_model import LanguageModel

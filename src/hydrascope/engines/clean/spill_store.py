@@ -11,7 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hydrascope.storage.staging import disk
+from hydrascope.utils.disk_errors import disk
 
 #: Makes room for the `[row, columns]` values at a site, to be written.
 Keep = Callable[[int, int, torch.dtype], Float[Tensor, "row columns"]]

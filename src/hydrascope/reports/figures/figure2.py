@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hydrascope.measures import Bootstrap, LayerKind, agreement, depth, direct_effect, layers, of_kind
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -22,7 +23,6 @@ from hydrascope.reports.figures.panels import (
     layer_axis,
     name_reading,
     panel_letter,
-    unit,
     zero_line,
 )
 
@@ -47,8 +47,8 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         name_reading(figure, effects)
         for row, (letter, values, dim, label) in enumerate(
             (
-                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({unit(effects)})"),
-                ("b", lost, "ablated", f"Lost\n−Δ ablate ({unit(effects)})"),
+                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({readout_unit(effects)})"),
+                ("b", lost, "ablated", f"Lost\n−Δ ablate ({readout_unit(effects)})"),
             )
         ):
             left = figure.add_subplot(grid[row, 0])
@@ -59,7 +59,7 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # Where attention wasn't ablated, its panel has no axis to put numbers on.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
-        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, unit(effects))
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, readout_unit(effects))
         agrees = agreement(effects, bootstrap)
         _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation of both")
         _agreement(

@@ -19,6 +19,7 @@ from hydrascope.measures import (
     layers,
     of_kind,
 )
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -36,7 +37,6 @@ from hydrascope.reports.figures.panels import (
     name_reading,
     panel_letter,
     point_size,
-    unit,
     zero_line,
 )
 
@@ -64,11 +64,11 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         (a, b), (c, d) = figure.subplots(2, 2)
         scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
-            _all_layers(axes, direct, response, fit, each, scale, unit(effects))
+            _all_layers(axes, direct, response, fit, each, scale, readout_unit(effects))
             panel_letter(axes, letter, f"{NAME[each]} layers")
         best = best_layer(effects, kind)
         held = best_layer_held_out(effects, kind, bootstrap)
-        _one_layer(b, direct, response, fit, best, held and held[1], kind, unit(effects))
+        _one_layer(b, direct, response, fit, best, held and held[1], kind, readout_unit(effects))
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
         panel_letter(d, "d")

@@ -17,6 +17,7 @@ from hydrascope.measures import (
     of_kind,
     regression,
 )
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -29,7 +30,6 @@ from hydrascope.reports.figures.panels import (
     name_reading,
     panel_letter,
     point_size,
-    unit,
     zero_line,
 )
 
@@ -72,8 +72,8 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # What stands above an empty place is at the bottom.
             grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
-        above.supxlabel(f"Direct effect of the ablated layer ({unit(effects)})", fontsize=8)
-        above.supylabel(f"Change in direct effect, ΔDE ({unit(effects)})", fontsize=8)
+        above.supxlabel(f"Direct effect of the ablated layer ({readout_unit(effects)})", fontsize=8)
+        above.supylabel(f"Change in direct effect, ΔDE ({readout_unit(effects)})", fontsize=8)
         above.legend(handles=_legend(), loc="outside upper center", ncols=2)
         slope, explained = below.subplots(1, 2)
         _over_depth(slope, explained, fits, kind, depth(effects))

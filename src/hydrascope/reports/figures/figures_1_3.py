@@ -23,9 +23,10 @@ from hydrascope.measures import (
     per_prompt,
     strength,
 )
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.figure1_protocol import protocol
-from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, unit, zero_line
+from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, zero_line
 from hydrascope.utils.errors import HydrascopeError
 
 #: How the ablated part's layer is marked.
@@ -227,7 +228,7 @@ def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
         axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
         layer_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
-        axes.set_ylabel(f"Direct effect on {outcome} ({unit(shown)})")
+        axes.set_ylabel(f"Direct effect on {outcome} ({readout_unit(shown)})")
 
 
 def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None:

@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hydrascope.measures import depth, layers, of_kind, per_prompt, units
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import COLOURS, GREY
-from hydrascope.reports.figures.panels import name_reading, panel_letter, unit
+from hydrascope.reports.figures.panels import name_reading, panel_letter
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -44,7 +45,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
             axes.invert_yaxis()
             panel_letter(axes, letter if len(panels) > 1 else "", title)
         row[0].set_ylabel("Layer")
-        figure.colorbar(image, ax=row, label=f"Mean over prompts ({unit(effects)})", aspect=25, pad=0.02)
+        figure.colorbar(image, ax=row, label=f"Mean over prompts ({readout_unit(effects)})", aspect=25, pad=0.02)
     return figure
 
 

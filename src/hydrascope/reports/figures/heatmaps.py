@@ -7,22 +7,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from hydrascope.components.component import INPUT_KINDS, LOGITS, Run
+from hydrascope.measures.labels import kind_of
 from hydrascope.reports.figures import style
 
 #: Blue below 0, red above: read without colour vision, too.
 COLOURS = "RdBu_r"
 GREY = "#D9D9D9"
-#: The colours end at this quantile of |value|, so that one large value doesn't turn all others white.
-_QUANTILE = 0.99
-_RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", *INPUT_KINDS, "neuron", "joint", LOGITS))}
-
-
-def scale_of(*matrices: Float[np.ndarray, "row column"]) -> float:
-    """Where the colours of some matrices end; 1 where all are 0."""
-    known = np.concatenate([abs(matrix[np.isfinite(matrix)]) for matrix in matrices])
-    most = float(np.quantile(known, _QUANTILE)) if known.size else 0.0
-    return most or float(known.max(initial=0)) or 1.0
 
 
 def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], most: float) -> AxesImage:
@@ -31,28 +21,6 @@ def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], most: float
     for side in axes.spines.values():
         side.set_visible(False)
     return axes.imshow(values, cmap=COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none", origin="lower")
-
-
-def kind_of(label: str) -> str:
-    """The kind of the part that a label names; `joint` of several, `logits` of these."""
-    if label == LOGITS:
-        return LOGITS
-    run = Run.parse(label)
-    return run.ablated[0].kind if len(run.overridden) == 1 else "joint"
-
-
-def in_order(labels: Sequence[str]) -> list[int]:
-    """Attention before MLPs, then heads, what they attend by, neurons, joint ablations and the logits; each from the
-    bottom of the network up."""
-
-    def place(number: int) -> tuple[int, int, int, int]:
-        if labels[number] == LOGITS:
-            return _RANK[LOGITS], 0, 0, number
-        run = Run.parse(labels[number])
-        part = min(run.ablated, key=lambda part: (part.layer, part.unit))
-        return _RANK[kind_of(labels[number])], part.layer, part.unit, number
-
-    return sorted(range(len(labels)), key=place)
 
 
 def name_rows(axes: Axes, labels: Sequence[str], most: int) -> None:

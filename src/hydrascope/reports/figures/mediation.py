@@ -7,8 +7,10 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from hydrascope.measures import at_readout, interactions, mediation
+from hydrascope.measures.labels import in_order
+from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.heatmaps import divide, draw_matrix, in_order, name_columns, name_rows, scale_of
+from hydrascope.reports.figures.heatmaps import divide, draw_matrix, name_columns, name_rows
 from hydrascope.reports.figures.panels import panel_letter, printable
 
 

@@ -46,11 +46,6 @@ def name_reading(figure: Figure, effects: xr.Dataset) -> None:
     figure.suptitle(f"Readout: {printable(caption(effects))}", fontsize=6.5, color=style.GREY)
 
 
-def unit(effects: xr.Dataset) -> str:
-    """What effects are in: logits, or the unit of a direction that is read."""
-    return str(effects.attrs.get("units", "logits")) if effects.attrs["readout"] != "logit" else "logits"
-
-
 def printable(text: str, limit: int = 80) -> str:
     """`text` in one line that the figures' font can draw, its middle left out where it is longer than `limit`.
 

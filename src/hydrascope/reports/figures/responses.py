@@ -6,9 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrascope.measures import BOUNDS, Bootstrap, depth, per_prompt, responses
+from hydrascope.measures.effects_per_prompt import readout_unit
+from hydrascope.measures.labels import in_order
+from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.heatmaps import divide, draw_matrix, in_order, name_rows, scale_of
-from hydrascope.reports.figures.panels import name_reading, panel_letter, unit
+from hydrascope.reports.figures.heatmaps import divide, draw_matrix, name_rows
+from hydrascope.reports.figures.panels import name_reading, panel_letter
 
 
 def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
@@ -39,7 +42,7 @@ def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) ->
         left.set_ylabel("Ablated")
         panel_letter(left, "a", "Mean response")
         panel_letter(right, "b", "Surely not 0")
-        label = f"Mean change of direct effect, ΔDE ({unit(effects)})"
+        label = f"Mean change of direct effect, ΔDE ({readout_unit(effects)})"
         figure.colorbar(images[0], ax=(left, right), label=label, aspect=30, pad=0.02, extend="both")
     return figure
 

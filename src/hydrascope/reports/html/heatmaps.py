@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.measures import BOUNDS, Bootstrap, Sigma, caption, reactions, responses
-from hydrascope.reports.figures.heatmaps import in_order
+from hydrascope.measures.labels import in_order
 from hydrascope.reports.summary import Pair
 
 

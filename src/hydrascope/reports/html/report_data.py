@@ -20,9 +20,9 @@ from hydrascope.measures import (
     per_prompt,
     readings,
 )
-from hydrascope.measures.effects_per_prompt import require_dimensions
-from hydrascope.reports.figures.heatmaps import kind_of, scale_of
-from hydrascope.reports.figures.panels import unit
+from hydrascope.measures.effects_per_prompt import readout_unit, require_dimensions
+from hydrascope.measures.labels import kind_of
+from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.html.array_encoding import Arrays
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediated, response, sigma_of
 from hydrascope.reports.html.scatters import ce_on_de, de_and_ce, restored_on_removed
@@ -179,7 +179,7 @@ def _views(
     }
     return {
         "name": effects.attrs["readout"],
-        "unit": unit(effects),
+        "unit": readout_unit(effects),
         "clean": [float(value) for value in effects["logit"].values],
         "readings": [
             {**said[sigma], **_reading(source, each, still, plotted, f"{prefix}{sigma}.")}

@@ -8,7 +8,7 @@ import xarray as xr
 
 from hydrascope._version import __version__
 from hydrascope.measures import SIGMA_NAME, Bootstrap, outcome
-from hydrascope.reports.figures.panels import unit
+from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.html.heatmaps import sigma_of
 from hydrascope.reports.summary import PartFindings, Summary, number, percent, sentences, written
@@ -37,7 +37,7 @@ def words(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
     return {
         "verdicts": _told(found),
         "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
-        "parts": [_said(of_part[str(name)], unit(effects), how) for name in effects["ablated"].values],
+        "parts": [_said(of_part[str(name)], readout_unit(effects), how) for name in effects["ablated"].values],
     }
 
 
@@ -49,7 +49,7 @@ def words_alone(effects: xr.Dataset) -> dict[str, Any]:
         "verdicts": [ALONE],
         "warnings": [],
         "parts": [
-            [f"Ablating {part} removes {number(removed, 2)} {unit(effects)} and loses {number(lost, 2)}."]
+            [f"Ablating {part} removes {number(removed, 2)} {readout_unit(effects)} and loses {number(lost, 2)}."]
             for part, removed, lost in lines
         ],
     }

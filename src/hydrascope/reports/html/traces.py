@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures import by_patch, readings, whole_layers
-from hydrascope.reports.figures.heatmaps import in_order
+from hydrascope.measures.labels import in_order
 from hydrascope.reports.html.array_encoding import Arrays
 
 #: Bytes that what layers write by each patch may take in a page, before they are compressed, two a number.

@@ -1,0 +1,27 @@
+"""Ablations by their names on the command line and on the page."""
+
+from dataclasses import replace
+
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.utils.errors import HydrascopeError
+
+
+def ablation(name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool) -> Ablation:
+    """The ablation that the options of `hydrascope run` describe.
+
+    Raises:
+        HydrascopeError: an option belongs to another ablation.
+    """
+    if patches is not None and name not in ("resample", "noise"):
+        raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
+    if noise_scale is not None and name != "noise":
+        raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")
+    if different_target and name != "resample":
+        raise HydrascopeError(f"--ablation {name} takes nothing from other prompts: leave out --different-target")
+    if name == "resample":
+        return Resample(15 if patches is None else patches, seed, different_target)
+    if name == "noise":
+        noise = Noise(15 if patches is None else patches, seed=seed)
+        return noise if noise_scale is None else replace(noise, scale=noise_scale)
+    others: dict[str, Ablation] = {"zero": Zero(), "mean": Mean(), "counterfactual": Counterfactual()}
+    return others[name]
