@@ -23,6 +23,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
