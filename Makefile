@@ -10,14 +10,24 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test lint faults gpu bench lock clean
+.PHONY: demo test quick slow lint faults gpu bench lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope demo --out demo
 
 # Two workers with one thread each: a test's numbers depend on the number of threads.
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+# A useful part of it, in under a minute.
+quick: lint
+	$(PYTEST) -m "not slow and not browser and not ray" tests/ablations tests/components tests/measures tests/prompts tests/utils tests/engines/test_by_hand.py
+
+# What takes longer, besides.
+slow: $(VENV)/ready
+	$(PYTEST) -m slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -27,7 +37,7 @@ lint: $(VENV)/ready
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
-	cd tests && for what in damage inputs writes power kills; do ../$(BIN)/python -m faults $$what || exit 1; done
+	cd tests && for what in damage inputs writes power kills; do PYTHONPATH=support ../$(BIN)/python -m faults $$what || exit 1; done
 
 # What needs a GPU, and is skipped elsewhere.
 gpu: $(VENV)/ready

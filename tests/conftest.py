@@ -1,4 +1,4 @@
-"""Shared by all tests; its being here puts this folder, with `synthetic` and `tiny`, on the import path."""
+"""Shared by all tests; helpers are in `support`, which is on the import path."""
 
 import gc
 import os
@@ -22,7 +22,12 @@ pytest_plugins = ["browsing", "command"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes comes first, so that no worker is left with it alone at the end."""
+    """Mark what needs a browser or Ray; what takes minutes comes first, so that no worker ends with it alone."""
+    for item in items:
+        if {"browser", "opened"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("browser")
+        if "test_ray_backend" in item.nodeid:
+            item.add_marker("ray")
     items.sort(key=lambda item: "test_tutorials" not in item.nodeid)
 
 
@@ -63,11 +68,11 @@ def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.
     """Measuring again how exact a run is takes longer than most runs of tests: it is done where it is tested."""
     from hydrascope.runs.batch_check import Alone, BatchCheck
 
-    name = request.module.__name__
-    if name not in ("test_precision", "test_planted_faults"):
+    name = request.module.__name__.rpartition(".")[2]
+    if name not in ("test_rounding", "test_planted_faults"):
         monkeypatch.setattr("hydrascope.runs.start.precision", lambda plan, clean: {})
     # Results of other processes, where nothing is replaced, are compared to the bit.
-    if name not in ("test_as_if_alone", "test_planted_faults", "test_on_ray", "test_resume", "test_workers"):
+    if name not in ("test_as_if_alone", "test_planted_faults", "test_ray_backend", "test_resume", "test_coordination"):
         sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
         for module in ("sweep", "start"):
             monkeypatch.setattr(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: Alone((), (), ()))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from asked import assert_same, request, several_readouts
-from test_device import ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
+from one_device import ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
 from tiny import CONFIGS, tiny, tolerance
 
 from hydrascope.analyses.attribution.gradients import require_gradients

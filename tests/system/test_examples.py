@@ -8,7 +8,7 @@ import pytest
 import hydrascope as hs
 from hydrascope.utils import assets
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "ten_lines.py"
 
 

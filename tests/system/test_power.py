@@ -5,9 +5,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from faults.power import TOP, Recorded, left, power_failures, recorded_scene
 from faults.writes import SCENES
+
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_folder
 

@@ -115,6 +115,7 @@ def test_modules_import_what_others_export_and_share_no_name():
     assert "export " not in render.joined_script()
 
 
+@pytest.mark.slow
 def test_a_large_report_is_small(tmp_path):
     results = synthetic.results(32, 1209, 1, by_patch=False).isel(patch=[0] * 15)
     assert results.sizes["ablated"] == results.sizes["component"] == 64

@@ -49,6 +49,7 @@ def share(means: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"share": means["restored"] / means["removed"]})
 
 
+@pytest.mark.slow
 def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> None:
     """Of the share restored at the part chosen on the other half, whose truth differs from part to part."""
     rng, runs = np.random.default_rng(0), 300

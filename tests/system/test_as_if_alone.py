@@ -19,7 +19,13 @@ from hydrascope.models.language_model import LanguageModel, batchable, padded
 
 torch.set_num_threads(1)
 
-CASES = [(case, rope) for case in CONFIGS for rope in ropes_of(case) or [""]]
+#: Rope types that depend on nothing but the position: they are tried at length.
+FIXED = ("linear", "yarn", "llama3")
+CASES = [
+    pytest.param(case, rope, marks=pytest.mark.slow if rope in FIXED else ())
+    for case in CONFIGS
+    for rope in ropes_of(case) or [""]
+]
 
 #: Prompts on both sides of what a table depends on.
 some_lengths = st.lists(st.integers(1, LIMIT) | st.integers(LIMIT + 1, 2 * LIMIT), min_size=2, max_size=5)

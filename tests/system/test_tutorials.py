@@ -8,7 +8,7 @@ import pytest
 from matplotlib.testing.compare import compare_images
 from tutorial import blocks, printed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("causal-tutorial.md", "who-repairs.md")
 

@@ -42,7 +42,7 @@ def _token() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tests can be imported, and leave nothing out."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     monkeypatch.setattr("hydrascope.runs.start.precision", precision)
 
 
@@ -63,6 +63,7 @@ def batches(marks: Path) -> dict[int, int]:
     return {process: made.count(process) for process in set(made)}
 
 
+@pytest.mark.slow
 def test_one_is_killed_one_joins_and_one_leaves(tmp_path: Path) -> None:
     """Ray starts the killed one again, and all ends in the bits of one process."""
     marks, told, out, killed = tmp_path / "marks", tmp_path / "told", tmp_path / "r.zarr", list[int]()
@@ -134,6 +135,7 @@ def test_what_answers_and_is_no_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch
             ray_backend._require_answer(address)
 
 
+@pytest.mark.slow
 def test_the_command_line(hydrascope: Run, folder: Path, tmp_path: Path, cluster: str) -> None:
     prompts, one, out = tmp_path / "prompts.txt", tmp_path / "one.zarr", tmp_path / "r.zarr"
     prompts.write_text("\n".join(TEXTS))

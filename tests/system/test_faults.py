@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from faults import inputs
 from faults.damage import BAD, KINDS, damages
 from faults.kills import kills
 from faults.processes import Process, identical
 from faults.writes import FAULTS, SCENES, faulty_writes
+
 from hydrascope.storage.reader import open_results
 from hydrascope.utils.errors import HydrascopeError
 
@@ -24,6 +24,7 @@ def test_no_damage_is_silent(tmp_path: Path) -> None:
     assert {resumed for *_, resumed in found} == {"mended", "refused"}
 
 
+@pytest.mark.slow
 def test_every_input_ends_in_success_or_in_one_line(tmp_path: Path) -> None:
     bad = []
     found = inputs.inputs(tmp_path, 10, told=lambda *seen: bad.append(seen) if seen[-1] in inputs.BAD else None)

@@ -18,7 +18,6 @@ from tiny import tiny, tiny_tokenizer
 from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
 
-import hydrascope
 from hydrascope.ablations.ablation import Mean, Noise, Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.engines.readouts import Direction, Logit
@@ -160,7 +159,7 @@ def test_another_direction_is_refused(model: LanguageModel, tmp_path: Path) -> N
 
 
 def test_other_versions_are_refused_by_name(model: LanguageModel, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hydrascope, "__version__", "0.0.1")
+    monkeypatch.setattr("hydrascope.runs.attrs.__version__", "0.0.1")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '0\.0\.1'"):
         run(model, TEXTS, **OPTIONS, out=begun, resume=True)
 

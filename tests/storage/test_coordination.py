@@ -211,7 +211,7 @@ def test_a_worker_of_another_version_is_refused(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
-    monkeypatch.setattr("hydrascope.runs.plan.__version__", "9.9")
+    monkeypatch.setattr("hydrascope.runs.attrs.__version__", "9.9")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '9\.9'"):
         run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
 

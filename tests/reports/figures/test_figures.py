@@ -169,6 +169,7 @@ def test_examples_are_of_a_kind_of_which_something_is_restored() -> None:
     assert why_chosen(results, first) == "chosen as a typical example of what is restored"
 
 
+@pytest.mark.slow
 def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
     results = synthetic.results(4, 31, 2)
     results["total"] = 2 * results["direct"]

@@ -1,4 +1,4 @@
-"""The long form of the fault tests; from the folder `tests`: `python -m faults damage|inputs|writes|power|kills`."""
+"""The long form of the fault tests; by `make faults`: damage, inputs, writes, power, kills."""
 
 import argparse
 import shlex
