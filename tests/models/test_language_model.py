@@ -5,7 +5,8 @@ import torch
 from tiny import CONFIGS, shared, tiny, tiny_tokenizer
 
 from hydrascope.components.component import Component
-from hydrascope.models.language_model import LanguageModel, padded, wider
+from hydrascope.models.batching import padded
+from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
 

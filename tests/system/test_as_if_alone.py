@@ -15,7 +15,8 @@ import hydrascope as hs
 from hydrascope.analyses.attribution import atp
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.clean_pass import clean_run
-from hydrascope.models.language_model import LanguageModel, batchable, padded
+from hydrascope.models.batching import batchable, padded
+from hydrascope.models.language_model import LanguageModel
 
 torch.set_num_threads(1)
 

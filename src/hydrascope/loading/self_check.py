@@ -15,8 +15,9 @@ from hydrascope.engines.balance import imbalance, responding
 from hydrascope.engines.clean.clean_pass import CleanRun, clean_run
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
 from hydrascope.models import fingerprint
+from hydrascope.models.batching import padded
 from hydrascope.models.float64 import copied
-from hydrascope.models.language_model import LanguageModel, padded, wider
+from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
 #: How far an identity may be off, as a share of the quantities' size, for rounding in the model's own dtype. Many

@@ -1,9 +1,8 @@
 """A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -358,47 +357,6 @@ def _dimensions(module: nn.Module) -> int:
 def wider(dtype: torch.dtype) -> torch.dtype:
     """The dtype that numbers of `dtype` are read in: never less than float32."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def first_batch(
-    model: LanguageModel, tokens: Sequence[Sequence[int]], order: Sequence[int], most: int
-) -> Sequence[int]:
-    """Return the first prompts of `order` that may share a batch, at most `most`.
-
-    first_batch(model, tokens, [4, 0, 2], 2)  # [4, 0]
-    """
-    keys = [model.batch_key(len(tokens[index])) for index in order[:most]]
-    return order[: sum(1 for _ in takewhile(lambda key: key == keys[0], keys))]
-
-
-def batchable(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the indices of the prompts that may share a batch, group by group."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, prompt in enumerate(tokens):
-        groups.setdefault(model.batch_key(len(prompt)), []).append(index)
-    return list(groups.values())
-
-
-def padded(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return prompts as `[prompt, position]` token ids, padded on the right, and each one's last position.
-
-    Attention is causal, so no position of a prompt ever reads what is on its right: the padding needs no mask.
-
-    Raises:
-        HydrascopeError: the prompts may not share a batch (`batchable`).
-    """
-    if len({model.batch_key(len(prompt)) for prompt in tokens}) > 1:
-        lengths = sorted(map(len, tokens))
-        raise HydrascopeError(
-            f"{model.name} computes prompts of {lengths[0]:,} and {lengths[-1]:,} tokens differently: they can't share "
-            "a batch; measure them apart (batch_size=1)"
-        )
-    longest = max(map(len, tokens))
-    ids = torch.zeros(len(tokens), longest, dtype=torch.long)
-    for row, prompt in zip(ids, tokens, strict=True):
-        row[: len(prompt)] = torch.as_tensor(prompt)
-    last = torch.tensor([len(prompt) - 1 for prompt in tokens])
-    return ids.to(model.device), last.to(model.device)
 
 
 def _foreign(hooks: Mapping[int, Any]) -> list[int]:

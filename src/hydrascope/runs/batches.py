@@ -34,7 +34,7 @@ from hydrascope.engines.clean.prefix_store import Back, KeepShared
 from hydrascope.engines.clean.spill_store import ROOM, Keep, Part, in_memory, is_written, on_disk, read_part, write_part
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts
-from hydrascope.models.language_model import first_batch
+from hydrascope.models.batching import first_batch
 from hydrascope.models.memory import Batch, is_on_disk, spare_bytes, within_memory
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.coordination import Workers

@@ -18,7 +18,8 @@ from hydrascope.components.component import Component
 from hydrascope.components.selection import Selection, selected
 from hydrascope.engines.clean.activations import CleanRuns
 from hydrascope.engines.readouts import Readout, Readouts
-from hydrascope.models.language_model import LanguageModel, first_batch, wider
+from hydrascope.models.batching import first_batch
+from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import Batch, graph_rows, within_memory
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts

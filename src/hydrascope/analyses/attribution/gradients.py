@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.readouts import FINAL, Readouts
+from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
-from hydrascope.models.language_model import LanguageModel, padded
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
 #: σ of the final norm at each residual stream.

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hydrascope.components.component import Component
+from hydrascope.models.batching import batchable, padded
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
-from hydrascope.models.language_model import LanguageModel, batchable, padded
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
 

@@ -24,8 +24,9 @@ from hydrascope.engines.interface import Readings, Request, sites_read
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
 from hydrascope.engines.wavefront.recorder import Record
 from hydrascope.engines.wavefront.schedule import Schedule, Turn, schedule
+from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
-from hydrascope.models.language_model import LanguageModel, padded, wider
+from hydrascope.models.language_model import LanguageModel, wider
 
 
 @torch.no_grad()
