@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hydrascope.analyses.shapley import shapley
     from hydrascope.components.component import Component, Run
     from hydrascope.components.experiments import Interactions, Mediation
-    from hydrascope.engines.clean.activations import CleanRuns
+    from hydrascope.engines.clean.activations import CleanActivations
     from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo
     from hydrascope.explorer.notebook import view
     from hydrascope.loading.load import load_model
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Ablation",
     "Anatomy",
-    "CleanRuns",
+    "CleanActivations",
     "Component",
     "Counterfactual",
     "Direction",
@@ -85,7 +85,7 @@ _HOMES = {
     "analyses.shapley": ("shapley",),
     "components.component": ("Component", "Run"),
     "components.experiments": ("Interactions", "Mediation"),
-    "engines.clean.activations": ("CleanRuns",),
+    "engines.clean.activations": ("CleanActivations",),
     "engines.readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
     "explorer.notebook": ("view",),
     "loading.load": ("load_model",),

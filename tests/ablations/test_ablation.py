@@ -17,7 +17,7 @@ import hydrascope as hs
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, drawn
 from hydrascope.ablations.noise import embedding_std
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.models.hooks import hooked, on_input
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At
@@ -43,7 +43,7 @@ def model() -> LanguageModel:
     return loaded("gpt2")
 
 
-def bank(model: LanguageModel, prompts: Sequence[Prompt], at: At = "last", targets: Any = None) -> CleanRuns:
+def bank(model: LanguageModel, prompts: Sequence[Prompt], at: At = "last", targets: Any = None) -> CleanActivations:
     return banked(model, prompts, at, [HEAD.site, MLP], 2, targets)
 
 
@@ -219,7 +219,7 @@ class ProjectOut:
     direction: torch.Tensor
     patches: int = 1
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> hs.Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
         own = np.array(prompts)[:, None]
 
         def values(component: Component) -> torch.Tensor:
@@ -270,7 +270,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
     class Own:
         patches = 1
 
-        def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> hs.Patches:
+        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
             own = np.array(prompts)[:, None]
             return hs.Patches(own, lambda c: torch.zeros(shape) if shape else clean.take(c, own, prompts)[:, :, 0])
 
@@ -279,7 +279,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
     assert message in str(caught.value)
 
     class Short(Own):
-        def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> hs.Patches:
+        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
             return hs.Patches(np.zeros(len(prompts), int), super().draw(clean, prompts).values)
 
     with pytest.raises(HydrascopeError, match=r"the ablation Short draws sources of shape \[5\]: give \[5, 1\]"):
@@ -300,7 +300,7 @@ def test_what_is_no_patches_is_refused(model: LanguageModel, patches: object, me
     class Own:
         patches = 1
 
-        def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> object:
+        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> object:
             return given
 
     given = patches

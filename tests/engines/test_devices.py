@@ -82,7 +82,7 @@ def test_sites_that_are_watched() -> None:
     model = spread("llama", "meta")
     sites = [Component.parse("mlp.1"), Component.parse("attn.2")]
     with SeveralDevices():
-        found = wavefront.would_be(model, asked(model, ["attn.0"], "span"), sites)
+        found = wavefront.activations_before_override(model, asked(model, ["attn.0"], "span"), sites)
     assert {each.device.type for each in found.values()} == {"cpu"}
 
 

@@ -142,7 +142,7 @@ def test_what_would_be_written(case, at):
     runs += ["attn.0|attn.1|key.1.0|attn.2"]
     sites = [Component(1, "head"), Component(2, "head"), *model.components[2:]]
     asked = request(model, runs, (8, 3), at)
-    found, expected = (engine.would_be(model, asked, sites) for engine in (wavefront, reference))
+    found, expected = (engine.activations_before_override(model, asked, sites) for engine in (wavefront, reference))
     assert set(found) == set(sites)
     for site in sites:
         size = expected[site].abs().max()

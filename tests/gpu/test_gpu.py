@@ -15,7 +15,7 @@ from tiny import CONFIGS, tiny, tiny_tokenizer
 
 from hydrascope import Resample, run, sweep
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.models.float64 import Throughout
+from hydrascope.models.float64 import Float64Mode
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
 from hydrascope.storage.reader import open_results
@@ -47,10 +47,10 @@ def on_cpu(case: str, dtype: torch.dtype) -> LanguageModel:
 def test_a_gpu_measures_what_a_cpu_does(case: str, at: str) -> None:
     """In float64 throughout, up to its rounding, of every architecture and by both engines."""
     asked = {"ablate": ABLATE, "read": "heads,mlp", "at": at, "metrics": ["kl", "rank"]}
-    with Throughout():
+    with Float64Mode():
         expected = sweep(on_cpu(case, torch.float64), EVEN, Resample(2), **asked, engine="reference")
     for engine in ("auto", "reference"):
-        with Throughout():
+        with Float64Mode():
             found = sweep(on_device(case, torch.float64), EVEN, Resample(2), **asked, engine=engine)
         xr.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 

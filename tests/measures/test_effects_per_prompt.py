@@ -14,7 +14,7 @@ from hydrascope.measures import (
     caption,
     change,
     compensation,
-    effects_alone,
+    effects_only,
     effects_per_prompt,
     own_change,
     per_prompt,
@@ -223,7 +223,7 @@ def test_what_is_no_result_is_refused() -> None:
         per_prompt(results.assign_coords(synthetic.coordinates("ablated", ["attn.0", "mlp.0", "attn.1", "mlp.9"])))
 
 
-@pytest.mark.parametrize("measure", [per_prompt, by_patch, effects_alone])
+@pytest.mark.parametrize("measure", [per_prompt, by_patch, effects_only])
 @pytest.mark.parametrize(
     ("taken", "dim"),
     [
@@ -239,7 +239,7 @@ def test_a_single_prompt_part_or_patch_is_to_be_chosen_by_a_list(measure, taken,
         measure(taken(results))
 
 
-@pytest.mark.parametrize("measure", [per_prompt, effects_alone])
+@pytest.mark.parametrize("measure", [per_prompt, effects_only])
 def test_what_a_where_spread_over_a_dimension_is_refused(measure) -> None:
     results = synthetic.results(3, 2, 3)
     with pytest.raises(HydrascopeError, match="has a dimension 'ablated' that results don't have: choose by sel"):

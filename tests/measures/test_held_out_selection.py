@@ -10,7 +10,7 @@ from hydrascope.measures import (
     Bootstrap,
     best_layer,
     best_layer_held_out,
-    choosable,
+    candidates,
     held_out,
     interval,
     is_weighty,
@@ -25,7 +25,7 @@ ENOUGH = Bootstrap(resamples=1500)
 
 
 def drawn(rng: np.random.Generator, restored: np.ndarray, prompts: int, noise: float) -> xr.Dataset:
-    """What parts that restore these shares do on some prompts: `choosable` of a run that never was."""
+    """What parts that restore these shares do on some prompts: `candidates` of a run that never was."""
     removed = rng.gamma(4.0, 0.5, size=(prompts, len(restored)))
     back = removed * restored + noise * rng.standard_normal(removed.shape)
     names = [f"attn.{layer}" for layer in range(len(restored))]
@@ -116,7 +116,7 @@ def test_what_removes_next_to_nothing_is_never_chosen() -> None:
     samples = samples.assign(removed=weak)
     np.testing.assert_array_equal(is_weighty(samples), [True, False])
     results = synthetic.results(6, 60, 2, noise=0.3)
-    chosen = set(map(str, choosable(results, "attn")["ablated"].values))
+    chosen = set(map(str, candidates(results, "attn")["ablated"].values))
     assert chosen
     for label in map(str, results["ablated"].values):
         if label.startswith("attn"):
@@ -156,7 +156,7 @@ def test_no_choice() -> None:
 
 def test_the_best_layer_of_results() -> None:
     results = synthetic.results(6, 60, 2, noise=0.3)
-    samples = choosable(results, "attn")
+    samples = candidates(results, "attn")
     scores = best_explained(samples)
     best = best_layer(results, "attn")
     assert best is not None

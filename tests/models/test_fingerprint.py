@@ -50,7 +50,7 @@ class Shift:
     by: Any
     patches: int = 1
 
-    def draw(self, clean: hs.CleanRuns, prompts: Any) -> hs.Patches:
+    def draw(self, clean: hs.CleanActivations, prompts: Any) -> hs.Patches:
         own = np.array(prompts)[:, None]
         return hs.Patches(own, lambda part: clean.take(part, own, prompts) + self.by)
 

@@ -19,7 +19,7 @@ from hydrascope.models import memory
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import batches as blocks
 from hydrascope.runs.batches import keeping_shared
-from hydrascope.runs.plan import planned
+from hydrascope.runs.plan import make_plan
 from hydrascope.runs.sweep import run, sweep
 from hydrascope.utils.errors import HydrascopeError
 
@@ -69,7 +69,7 @@ def test_what_prompts_share_waits_in_memory_as_far_as_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]]
-    plan = planned(model, prompts, Resample(1))
+    plan = make_plan(model, prompts, Resample(1))
     one = blocks.shared(model, prompts, torch.tensor([[2], [1], [1]]), model.components, plan.routines)
     back = keeping_shared(plan, plan.batch(3), tmp_path)(one, np.inf)
     assert back

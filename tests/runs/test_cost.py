@@ -17,7 +17,7 @@ from hydrascope.models import memory
 from hydrascope.models.memory import Batch
 from hydrascope.runs import batches
 from hydrascope.runs.cost import cost_of, operations, request
-from hydrascope.runs.plan import Plan, planned
+from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
@@ -51,13 +51,13 @@ def test_operations_are_those_that_are_done(architecture: str, what: str) -> Non
     if architecture == "mixtral" and what == "neurons":
         pytest.skip("a mixture of experts has no neurons that can be told apart")
     arguments = {"ablation": hs.Resample(3), **WHAT[what]}
-    plan = planned(tiny(architecture, torch.float64), TOKENS, **arguments)
+    plan = make_plan(tiny(architecture, torch.float64), TOKENS, **arguments)
     assert operations(plan, range(len(TOKENS)), plan.runs) == pytest.approx(counted(plan), rel=0.03)
 
 
 def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any) -> None:
     model = loaded("gpt2", torch.float32)
-    plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     found = cost_of(plan, Batch(2, 7))
     out = hs.run(model, TOKENS, hs.Resample(2), ablate="layers,heads", out=tmp_path / "x.zarr")
     measured = sum(hs.open_results(out)[name].nbytes for name in plan.measured)
@@ -75,7 +75,7 @@ def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest
 
     monkeypatch.setattr(batches, "keeping_shared", lambda *_: keep)
     model = loaded("gpt2", torch.float32)
-    plan = planned(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
     # Prompts that are run together are padded to the longest, and one that is alone is as long.
     costs = {}
@@ -88,7 +88,7 @@ def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest
         more = found.memory - without.memory
         assert more == without.meanwhile - found.meanwhile > 0
     assert whole.meanwhile == 0
-    assert cost_of(planned(model, TOKENS, hs.Zero(), engine="reference"), Batch(2, 7)).meanwhile == 0
+    assert cost_of(make_plan(model, TOKENS, hs.Zero(), engine="reference"), Batch(2, 7)).meanwhile == 0
 
 
 def test_it_is_said_in_a_line() -> None:
@@ -114,5 +114,5 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_what_is_measured_is_said_in_a_line() -> None:
-    (line,) = planned(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").lines
+    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").lines
     assert "1 ablation of 1,234 patches, 6 components read, 5 prompts" in line

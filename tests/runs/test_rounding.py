@@ -13,7 +13,7 @@ from plain import TEXTS, exactly_normed, loaded, plain_run
 import hydrascope as hs
 from hydrascope.measures import Bootstrap
 from hydrascope.models import float64
-from hydrascope.models.float64 import Throughout, copied
+from hydrascope.models.float64 import Float64Mode, float64_copy
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.reports.summary import summarise
 from hydrascope.runs import start
@@ -41,7 +41,7 @@ def off(narrow: xr.Dataset, wide: xr.Dataset, effect: str) -> np.ndarray:
 @pytest.mark.parametrize("ablation", [hs.Zero(), hs.Resample(3)])
 def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablation: Any) -> None:
     narrow = hs.sweep(model(case, large=large), TEXTS, ablation)
-    with Throughout():
+    with Float64Mode():
         wide = hs.sweep(model(case, large=large, dtype=torch.float64), TEXTS, ablation)
     found = narrow.attrs["precision"]
     assert {key: found[key] for key in ("against", "prompts", "ablations", "patches")} == {
@@ -75,7 +75,7 @@ def test_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_throughout_is_float64_in_norms_too() -> None:
     given = model("llama", dtype=torch.float64)
     tokens = given.encode(TEXTS[1])
-    with Throughout():
+    with Float64Mode():
         exact = plain_run(exactly_normed(copy.deepcopy(given)), tokens).logits
         torch.testing.assert_close(plain_run(given, tokens).logits, exact, rtol=0, atol=1e-12)
     assert not torch.allclose(plain_run(given, tokens).logits, exact, rtol=0, atol=1e-9)
@@ -104,7 +104,7 @@ def test_a_wider_dtype_is_held_against_itself_throughout() -> None:
     found = hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Zero()).attrs["precision"]
     assert found["against"] == "float64 throughout"
     assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5
-    assert copied(model("llama", dtype=torch.float64)) is None
+    assert float64_copy(model("llama", dtype=torch.float64)) is None
 
 
 def test_an_estimate_is_stored_and_kept(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_copy_is_the_model_in_float64_and_leaves_it_alone(case: str) -> None
     given = model(case)
     before = {name: each.clone() for name, each in given.hf.state_dict().items()}
     expected = copy.deepcopy(given.hf).double()
-    found = copied(given)
+    found = float64_copy(given)
     assert found is not None
     for of in ("named_parameters", "named_buffers"):
         wide, plain = (dict(getattr(hf, of)()) for hf in (found.hf, expected))

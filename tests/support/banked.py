@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns, clean_part, clean_runs, clean_runs_of_parts, plainly
+from hydrascope.engines.clean.activations import (
+    CleanActivations,
+    clean_part,
+    clean_runs,
+    clean_runs_of_parts,
+    plain_pass,
+)
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At, places
 from hydrascope.prompts.prompt import Prompt, tokenize
@@ -18,7 +24,7 @@ def banked(
     targets: Sequence[int] | None = None,
     *,
     in_parts: bool = False,
-) -> CleanRuns:
+) -> CleanActivations:
     """The clean runs of `prompts`, `size` at a time, with what stands at `sites` where they are ablated.
 
     Args:
@@ -26,7 +32,7 @@ def banked(
     """
     tokens = tokenize(model, prompts)
     batches = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
-    where, run = places(model, prompts, tokens, at), plainly(model, tokens, sites)
+    where, run = places(model, prompts, tokens, at), plain_pass(model, tokens, sites)
     if not in_parts:
         return clean_runs(model, prompts, tokens, where, sites, batches, run, targets)
     parts = [(batch, clean_part(model, tokens, where, sites, batch, [batch], run)) for batch in reversed(batches)]

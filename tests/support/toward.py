@@ -23,7 +23,7 @@ class Toward:
     def patches(self) -> int:
         return self.whole.patches
 
-    def draw(self, clean: hs.CleanRuns, prompts: Sequence[int]) -> hs.Patches:
+    def draw(self, clean: hs.CleanActivations, prompts: Sequence[int]) -> hs.Patches:
         whole = self.whole.draw(clean, prompts)
 
         def values(component: hs.Component) -> Tensor:

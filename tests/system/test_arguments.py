@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 import hydrascope as hs
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.runs.plan import planned
+from hydrascope.runs.plan import make_plan
 from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ def model() -> LanguageModel:
 
 def test_what_is_measured_by_default_is_the_same_everywhere() -> None:
     """It stands in each signature, for whoever reads one."""
-    expected = {name: each.default for name, each in inspect.signature(planned).parameters.items()}
+    expected = {name: each.default for name, each in inspect.signature(make_plan).parameters.items()}
     for function in (hs.sweep, hs.run):
         given = inspect.signature(function).parameters
         assert {name: given[name].default for name in expected} == expected

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from hydrascope.ablations.noise import noisy_values
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.prompts.prompt import called, shown
 from hydrascope.utils.errors import HydrascopeError
 
@@ -68,7 +68,7 @@ class Ablation(Protocol):
     @property
     def patches(self) -> int: ...
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """The patches of some prompts, by their places in the set.
 
         It is called once for all prompts before anything is measured, to find what cannot be drawn, and then a batch at
@@ -97,7 +97,7 @@ def require_ablation(ablation: Any) -> None:
         raise HydrascopeError(f"{ablation.scale} is no scale of noise: give a number above 0")
 
 
-def require_drawable(ablation: Ablation, clean: CleanRuns) -> None:
+def require_drawable(ablation: Ablation, clean: CleanActivations) -> None:
     """Find out before anything is run whether patches can be drawn, as far as the places of prompts tell.
 
     Of ablations of the user's own, and of targets that must differ, only the runs themselves do.
@@ -119,7 +119,7 @@ def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
         raise HydrascopeError(f"{value} {name}: {otherwise}")
 
 
-def drawn(ablation: Ablation, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+def drawn(ablation: Ablation, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
     """What `ablation` draws for some prompts; that its values have the shape of `Patches` is seen to.
 
     Raises:
@@ -160,7 +160,7 @@ class Zero:
 
     patches: ClassVar[int] = 1
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Zeros, from no prompt."""
         return Patches(_nobody(prompts, 1), lambda component: torch.zeros_like(clean.own(component, prompts)))
 
@@ -171,7 +171,7 @@ class Mean:
 
     patches: ClassVar[int] = 1
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """The means, from no prompt in particular."""
         return Patches(_nobody(prompts, 1), lambda component: clean.mean(component, prompts))
 
@@ -190,7 +190,7 @@ class Noise:
     scale: float = 3.0
     seed: int = 0
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """What noised copies of each prompt write.
 
         Raises:
@@ -221,7 +221,7 @@ class Resample:
     seed: int = 0
     different_target: bool = False
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Patches from other prompts.
 
         Raises:
@@ -231,7 +231,9 @@ class Resample:
         sources = np.stack([self._others(clean, targets, index) for index in prompts])
         return Patches(sources, lambda component: clean.take(component, sources, prompts))
 
-    def _others(self, clean: CleanRuns, targets: Int[np.ndarray, "prompt"], index: int) -> Int[np.ndarray, "patch"]:
+    def _others(
+        self, clean: CleanActivations, targets: Int[np.ndarray, "prompt"], index: int
+    ) -> Int[np.ndarray, "patch"]:
         """The prompts that the patches of the prompt at `index` come from."""
         fitting = clean.corresponding(index)
         allowed = fitting & (targets != targets[index]) if self.different_target else fitting.copy()
@@ -253,7 +255,7 @@ class Resample:
         return np.random.default_rng([self.seed, index]).choice(others, self.patches, replace=False)
 
 
-def _counted_from_subject(clean: CleanRuns, index: int) -> bool:
+def _counted_from_subject(clean: CleanActivations, index: int) -> bool:
     """Whether the positions of the prompt at `index` are of its subject; not seen where that is the whole prompt."""
     place = clean.places[index]
     return (place.start, place.end) != (0, len(clean.tokens[index]))
@@ -268,7 +270,7 @@ class Counterfactual:
 
     patches: ClassVar[int] = 1
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """The twins' values.
 
         Raises:

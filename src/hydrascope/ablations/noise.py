@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns, values_at
+from hydrascope.engines.clean.activations import CleanActivations, values_at
 from hydrascope.models.hooks import hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 
 
 def noisy_values(
-    clean: CleanRuns, prompts: Sequence[int], patches: int, scale: float, seed: int
+    clean: CleanActivations, prompts: Sequence[int], patches: int, scale: float, seed: int
 ) -> Callable[[Component], Float[Tensor, "prompt patch slot columns"]]:
     """What components write in noised copies of `prompts`, where they are ablated.
 
@@ -40,7 +40,7 @@ def noisy_values(
 
 
 def _noisy(
-    clean: CleanRuns, index: int, positions: np.ndarray, spread: float, seed: int
+    clean: CleanActivations, index: int, positions: np.ndarray, spread: float, seed: int
 ) -> dict[Component, Float[Tensor, "patch slot columns"]]:
     """What stands at the ablated sites in noised copies of one prompt."""
     model, tokens = clean.model, clean.tokens[index]

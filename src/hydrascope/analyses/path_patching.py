@@ -18,7 +18,7 @@ from hydrascope.ablations.ablation import Ablation, Patches, Resample, drawn
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Run
 from hydrascope.components.selection import Selection, answering, downstream, selected, selected_mediators
 from hydrascope.engines import Request, choose
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
@@ -73,7 +73,7 @@ def path_patching(
     for kind in dict.fromkeys(part.kind if part.is_input else None for part in parts):
         some = [part for part in parts if (part.kind if part.is_input else None) == kind]
         writing = [part.head if part.is_input else part for part in some]
-        carried = Carried(ablation, sending, tuple(writing), kind, options.get("engine", "auto"))  # type: ignore[arg-type]
+        carried = PathPatch(ablation, sending, tuple(writing), kind, options.get("engine", "auto"))  # type: ignore[arg-type]
         found = sweep(model, prompts, carried, ablate=writing, at=at, keep="effects", **options)
         for part, writes in zip(some, writing, strict=True):
             pieces[str(part)] = _by_sender(found.sel(ablated=str(writes)), len(sending))
@@ -118,7 +118,7 @@ def _by_sender(found: xr.Dataset, senders: int) -> xr.Dataset:
 
 
 @dataclass(frozen=True)
-class Carried:
+class PathPatch:
     """An ablation: a part writes what it would if one sender were ablated, and all else were clean.
 
     Attributes:
@@ -145,7 +145,7 @@ class Carried:
         """Where the clean values of senders stand, which their patches are drawn from."""
         return tuple(dict.fromkeys(sender.site for sender in self.senders))
 
-    def draw(self, clean: CleanRuns, prompts: Sequence[int]) -> Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """What receivers would write: for each prompt of all senders, of all of its patches."""
         base = drawn(self.ablation, clean, prompts)
         found: dict[Component, Tensor] = {}
@@ -157,7 +157,7 @@ class Carried:
 
         return Patches(np.tile(base.sources, (1, len(self.senders))), values)
 
-    def _would_be(self, clean: CleanRuns, prompts: Sequence[int], base: Patches) -> dict[Component, Tensor]:
+    def _would_be(self, clean: CleanActivations, prompts: Sequence[int], base: Patches) -> dict[Component, Tensor]:
         model = clean.model
         targets = [clean.targets[index] for index in prompts]
         request = Request(
@@ -172,7 +172,7 @@ class Carried:
             torch.tensor(targets),
         )
         sites = list(dict.fromkeys(receiver.site for receiver in self.receivers))
-        found = choose(model, self.engine).would_be(model, request, sites)
+        found = choose(model, self.engine).activations_before_override(model, request, sites)
         return {site: values.flatten(1, 2) for site, values in found.items()}
 
     def _held(self, model: LanguageModel, sender: Component) -> Run:

@@ -203,11 +203,11 @@ def _say_cost(
     """Say what `hydrascope.run` with these arguments would measure, and what that would take."""
     from hydrascope import load_model
     from hydrascope.runs.cost import cost_of
-    from hydrascope.runs.plan import planned
+    from hydrascope.runs.plan import make_plan
 
     prompts = _prompts(prompts_name, limit, arguments)
     model = load_model(name, **loading)
-    plan = planned(
+    plan = make_plan(
         model, prompts, **{key: each for key, each in arguments.items() if key not in (*_OF_WRITING, "batch_size")}
     )
     for line in plan.lines:

@@ -26,18 +26,21 @@ class Engine:
     measure: Callable[[LanguageModel, Request], Readings]
     reason: str
 
-    def would_be(
+    def activations_before_override(
         self, model: LanguageModel, request: Request, sites: Sequence[Component]
     ) -> dict[Component, Float[Tensor, "prompt run patch slot columns"]]:
         """What stands at `sites` in each run of `request`, at its positions, before it is overwritten there.
 
         Sites are downstream of what every run ablates first.
         """
-        return _WOULD_BE[self.name](model, request, sites)
+        return _BEFORE_OVERRIDE[self.name](model, request, sites)
 
 
 ENGINES = {"wavefront": wavefront.measure, "reference": reference.measure}
-_WOULD_BE = {"wavefront": wavefront.would_be, "reference": reference.would_be}
+_BEFORE_OVERRIDE = {
+    "wavefront": wavefront.activations_before_override,
+    "reference": reference.activations_before_override,
+}
 
 
 def choose(model: LanguageModel, name: str = "auto") -> Engine:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns, clean_runs, plainly
+from hydrascope.engines.clean.activations import CleanActivations, clean_runs, plain_pass
 from hydrascope.explorer.job_monitor import Watch
 from hydrascope.explorer.question import Question
 from hydrascope.models.language_model import LanguageModel
@@ -40,7 +40,7 @@ class Pool:
         self.model = model
         prepared = prepare(model, prompts)
         self.prompts, self.tokens, self.said = prepared.prompts, prepared.tokens, "; ".join(prepared.notes)
-        self._kept: dict[str, CleanRuns] = {}
+        self._kept: dict[str, CleanActivations] = {}
         self._last: tuple[Any, Any] = (None, None)
 
     def around(self, question: Question) -> tuple[PromptSet, int]:
@@ -98,7 +98,7 @@ class Pool:
         """Run all prompts, and keep what layers and heads write at the last position."""
         self._at("last", (), watch)
 
-    def clean_runs(self, plan: Plan, index: int, question: Question, watch: Watch) -> CleanRuns:
+    def clean_runs(self, plan: Plan, index: int, question: Question, watch: Watch) -> CleanActivations:
         """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
         last = plan.places[index].positions == (len(plan.tokens[index]) - 1,)
         at = "last" if last and not question.of_subject else "all"
@@ -111,7 +111,7 @@ class Pool:
         targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else found.argmax
         return replace(found, places=plan.places, targets=targets)
 
-    def _own(self, plan: Plan, index: int, at: str) -> CleanRuns:
+    def _own(self, plan: Plan, index: int, at: str) -> CleanActivations:
         """What the clean run of the prompt at `index` leaves: kept, since it is asked of again and again."""
         key = plan.prompts.prompts[index], plan.places[index]
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
@@ -119,7 +119,7 @@ class Pool:
             self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
         return _some(self._last[1], [0], plan.sites)
 
-    def _at(self, at: str, sites: Sequence[Component], watch: Watch) -> CleanRuns:
+    def _at(self, at: str, sites: Sequence[Component], watch: Watch) -> CleanActivations:
         """What stands at `sites`, and whatever was asked for before, in the clean runs of all."""
         before = self._kept.get(at)
         # At one position they are little enough to be kept of all layers and heads.
@@ -146,9 +146,9 @@ class Pool:
         tokens: Sequence[Sequence[int]],
         places: Sequence[Places],
         sites: Sequence[Component],
-    ) -> CleanRuns:
+    ) -> CleanActivations:
         """What stands at `sites` in the clean runs of some prompts, run together."""
-        run = plainly(self.model, tokens, sites)
+        run = plain_pass(self.model, tokens, sites)
         return clean_runs(self.model, prompts, tokens, places, sites, [range(len(tokens))], run)
 
 
@@ -157,7 +157,7 @@ def _anywhere(model: LanguageModel) -> list[Component]:
     return [*model.components, *heads]
 
 
-def joined(parts: Sequence[CleanRuns]) -> CleanRuns:
+def joined(parts: Sequence[CleanActivations]) -> CleanActivations:
     """The clean runs of all prompts of `parts`, which keep values at the same sites, in their order."""
     offsets = max(part.row.shape[1] for part in parts)
     rows, before = [], 0
@@ -175,14 +175,14 @@ def joined(parts: Sequence[CleanRuns]) -> CleanRuns:
 _OF_PROMPTS = ("prompts", "tokens", "places", "targets", "argmax")
 
 
-def _some(clean: CleanRuns, indices: Sequence[int], sites: Sequence[Component]) -> CleanRuns:
+def _some(clean: CleanActivations, indices: Sequence[int], sites: Sequence[Component]) -> CleanActivations:
     """What the clean runs of some prompts leave at some sites."""
     some = {name: [getattr(clean, name)[index] for index in indices] for name in _OF_PROMPTS}
     values = {site: clean.values[site] for site in sites}
     return _with(clean, some, sites=sites, values=values, row=clean.row[list(indices)])
 
 
-def _counted_from(places: Sequence[Places], clean: CleanRuns) -> CleanRuns:
+def _counted_from(places: Sequence[Places], clean: CleanActivations) -> CleanActivations:
     """`clean`, which counts from the ends of prompts, counted from where `places` end: from a subject's, maybe."""
     row = np.full((len(places), max(place.end - place.start for place in places)), -1)
     for own, place, tokens, rows in zip(row, places, clean.tokens, clean.row, strict=True):
@@ -191,6 +191,6 @@ def _counted_from(places: Sequence[Places], clean: CleanRuns) -> CleanRuns:
     return replace(clean, row=row)
 
 
-def _with(clean: CleanRuns, of_prompts: dict[str, list], **changed: Any) -> CleanRuns:
+def _with(clean: CleanActivations, of_prompts: dict[str, list], **changed: Any) -> CleanActivations:
     """`clean` with other values, whose means aren't known yet."""
     return replace(clean, **{**of_prompts, **changed, "_means": {}})

@@ -27,7 +27,7 @@ from hydrascope.prompts.subjects import found_subject, subject_span
 from hydrascope.reports.html import report
 from hydrascope.runs.attrs import known
 from hydrascope.runs.batches import measured_blocks
-from hydrascope.runs.plan import Plan, planned
+from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.sweep import run
 from hydrascope.storage import reader, writer
 from hydrascope.storage.schema import FORMAT, MEASURED, described
@@ -60,7 +60,7 @@ class Session:
         """
         self.model = model
         self.pool = Pool(model, prompts)
-        self._as_found = model.as_found
+        self._as_found = model.verified_state
 
     def warm(self, watch: Watch) -> None:
         """Run the prompts that patches come from, so that the first question finds them run."""
@@ -159,9 +159,9 @@ class Session:
     def _renew(self) -> None:
         """Forget what the pool's runs left if the model was changed since, as by training in a notebook."""
         self_check.require_as_found(self.model)
-        if self.model.as_found is not self._as_found:
+        if self.model.verified_state is not self._as_found:
             self.pool = Pool(self.model, self.pool.prompts)
-            self._as_found = self.model.as_found
+            self._as_found = self.model.verified_state
 
     def _kept(self, question: Question) -> str | list[Run]:
         """The runs that are kept of a question: each layer alone, where it names none."""
@@ -170,7 +170,7 @@ class Session:
     def _plan(self, question: Question, runs: str | Sequence[Run]) -> tuple[Plan, int]:
         prompts, index = self.pool.around(question)
         arguments = self._arguments(question, runs)
-        return planned(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
+        return make_plan(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
 
     def _arguments(self, question: Question, runs: str | Sequence[Run]) -> dict[str, Any]:
         """The arguments of `hydrascope.sweep` that a question stands for."""

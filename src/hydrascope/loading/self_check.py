@@ -16,7 +16,7 @@ from hydrascope.engines.clean.clean_pass import CleanRun, clean_run
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
 from hydrascope.models import fingerprint
 from hydrascope.models.batching import padded
-from hydrascope.models.float64 import copied
+from hydrascope.models.float64 import float64_copy
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
@@ -70,17 +70,17 @@ def require_as_found(model: LanguageModel) -> None:
     Raises:
         HydrascopeError: as `require`.
     """
-    weights, hooks = model.as_found
-    now = model.standing()
+    weights, hooks = model.verified_state
+    now = model.weights_state()
     if now == (weights, hooks):
         return
     revision = model.revision
-    model.find_again()
-    model.revision, model.as_found = revision, (weights, None)  # until it is proven
+    model.reattach()
+    model.revision, model.verified_state = revision, (weights, None)  # until it is proven
     require(model)
     if now[0] != weights:
         model.revision = fingerprint.of_parameters(model.hf)
-    model.as_found = now
+    model.verified_state = now
 
 
 def revision(model: LanguageModel) -> str:
@@ -94,7 +94,7 @@ def revision(model: LanguageModel) -> str:
 
 def why(model: LanguageModel) -> str:
     """Why `model` fails the self-check: it may be its dtype alone."""
-    dtype, exact = str(model.dtype).removeprefix("torch."), copied(model)
+    dtype, exact = str(model.dtype).removeprefix("torch."), float64_copy(model)
     if exact is not None and all(identity.passed for identity in identities(exact)):
         return f"in float64 it does, so numbers in {dtype} are too coarse for this model: take a wider dtype"
     coarse = "" if model.dtype == torch.float64 or exact is not None else f", or {dtype} is too coarse for it"

@@ -37,7 +37,7 @@ from hydrascope.measures.held_out_selection import (
     HeldOut,
     best_layer,
     best_layer_held_out,
-    choosable,
+    candidates,
     held_out,
     is_weighty,
     most_restored,
@@ -57,11 +57,11 @@ from hydrascope.measures.labels import (
 )
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
-from hydrascope.measures.prompt_consistency import same_repairers
+from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
-from hydrascope.measures.restoration import amounts, effects_alone, outcome, outcome_bounds, restoration, shares
+from hydrascope.measures.restoration import amounts, effects_only, outcome, outcome_bounds, restoration, shares
 from hydrascope.measures.rushing_nanda import self_repair
 
 __all__ = [
@@ -82,16 +82,16 @@ __all__ = [
     "best_layer",
     "best_layer_held_out",
     "by_patch",
+    "candidates",
     "caption",
     "change",
-    "choosable",
     "compensable",
     "compensation",
     "compensation_regression",
     "depth",
     "difference",
     "direct_effect",
-    "effects_alone",
+    "effects_only",
     "erasure",
     "held_out",
     "interactions",
@@ -109,6 +109,7 @@ __all__ = [
     "outcome_bounds",
     "own_change",
     "per_prompt",
+    "profile_agreement",
     "rank",
     "reactions",
     "readings",
@@ -118,7 +119,6 @@ __all__ = [
     "response_shift",
     "responses",
     "restoration",
-    "same_repairers",
     "scores",
     "self_repair",
     "shares",

@@ -60,7 +60,7 @@ class HeldOut:
         return on_second.where(xr.DataArray(self.first, dims="prompt"), on_first)
 
 
-def choosable(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
+def candidates(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream and are weighty.
 
     Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
@@ -117,7 +117,7 @@ def best_layer(results: xr.Dataset, kind: LayerKind = "attn") -> str | None:
 
     Its R² on the same prompts is a little too high: `best_layer_held_out` measures it on others.
     """
-    samples = choosable(results, kind)
+    samples = candidates(results, kind)
     scores = best_explained(samples) if samples.sizes["ablated"] else None
     return None if scores is None or scores.isnull().all() else _argmax(scores)
 
@@ -129,7 +129,7 @@ def best_layer_held_out(
 
     None if there is none. Where the halves choose two layers, the regression runs over the prompts of both.
     """
-    held = held_out(choosable(results, kind), best_explained)
+    held = held_out(candidates(results, kind), best_explained)
     if held is None:
         return None
     samples = held.samples

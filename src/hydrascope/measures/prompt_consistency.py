@@ -11,7 +11,7 @@ from hydrascope.measures.effects_per_prompt import per_prompt
 from hydrascope.utils.errors import HydrascopeError
 
 
-def same_repairers(
+def profile_agreement(
     results: xr.Dataset,
     ablated: str,
     groups: Sequence[str] | None = None,
@@ -22,7 +22,7 @@ def same_repairers(
     """How alike prompts are in who responds to one ablation, against chance.
 
         >>> relations = [prompt.subject for prompt in prompts.prompts]                       # doctest: +SKIP
-        >>> same_repairers(results, "attn.3", relations)["agreement"]                        # doctest: +SKIP
+        >>> profile_agreement(results, "attn.3", relations)["agreement"]                        # doctest: +SKIP
 
     A prompt's *profile* is what each layer downstream writes more, ΔDE, over the layers. Two prompts agree as their
     profiles correlate (Pearson).

@@ -91,10 +91,10 @@ def bounded(ratio: Data, below: xr.DataArray) -> Data:
     return ratio.where((low * high > 0) | (ratio["bound"] == "estimate"))
 
 
-def effects_alone(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
+def effects_only(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     """The effects on one readout, averaged over patches, of any result, whatever else was kept; in float64.
 
-        effects_alone(hs.open_results("pairs.zarr"))["total"]
+        effects_only(hs.open_results("pairs.zarr"))["total"]
 
     Args:
         results: of a run.

@@ -13,7 +13,7 @@ from hydrascope.models.language_model import LanguageModel
 COPY_BYTES = 4 * 2**30
 
 
-def copied(model: LanguageModel) -> LanguageModel | None:
+def float64_copy(model: LanguageModel) -> LanguageModel | None:
     """A copy of the model in float64, hooks included, if it is in another dtype and there is room for it."""
     parameters = list(model.hf.parameters())
     needed = 8 * sum(map(Tensor.numel, parameters))
@@ -28,10 +28,10 @@ def copied(model: LanguageModel) -> LanguageModel | None:
     return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
 
 
-class Throughout(TorchFunctionMode):
+class Float64Mode(TorchFunctionMode):
     """Within it, what would be turned into float32, as by most norms and softmax, is turned into float64.
 
-    >>> with Throughout():                                                   # doctest: +SKIP
+    >>> with Float64Mode():                                                   # doctest: +SKIP
     ...     model.hf(ids)
     """
 

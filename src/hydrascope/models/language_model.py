@@ -31,7 +31,7 @@ class LanguageModel:
         components: its layers, attention and MLP in turn.
         layers, final_norm, unembedding: the modules.
         parallel: whether a block's MLP reads the same residual stream as its attention.
-        as_found: how it stood when it was found, or last proven (`standing`).
+        verified_state: how it stood when it was found, or last proven (`weights_state`).
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class LanguageModel:
         self._attention = [self._part(layer, self.anatomy.attention) for layer in self.layers]
         self._outputs = {component: self._output(component) for component in self.components}
         self._projections = {component: self._projection(component) for component in self.components}
-        self.as_found = self.standing()
+        self.verified_state = self.weights_state()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.layers)} blocks, {self.dtype}, {self.device})"
 
-    def find_again(self) -> None:
+    def reattach(self) -> None:
         """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
 
         Raises:
@@ -84,7 +84,7 @@ class LanguageModel:
         vars(self).clear()
         LanguageModel.__init__(self, hf, tokenizer, anatomy=anatomy, name=name)
 
-    def standing(self) -> tuple[Any, Any]:
+    def weights_state(self) -> tuple[Any, Any]:
         """What differs once a weight is changed, however, or replaced or moved; what does once a hook comes or goes.
 
         Weights that are fetched for each pass (`offload`) are a file's.

@@ -16,7 +16,7 @@ import xarray as xr
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.selection import downstream
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.metrics import METRICS, UNITS
 from hydrascope.engines.readouts import Direction, Readout, Readouts
@@ -80,7 +80,7 @@ def stored_as(plan: Plan, variable: str) -> str:
     return "int64" if variable == "patch_prompt" else plan.stored
 
 
-def known(plan: Plan, clean: CleanRuns) -> xr.Dataset:
+def known(plan: Plan, clean: CleanActivations) -> xr.Dataset:
     """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
     model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.runs]
     linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).each

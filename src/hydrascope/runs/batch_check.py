@@ -20,7 +20,7 @@ from hydrascope.ablations.ablation import drawn
 from hydrascope.components.component import Component, Run
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.balance import TOLERANCE
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.memory import Batch, within_memory
 from hydrascope.runs.batches import batches
@@ -95,7 +95,7 @@ class Alone:
     readings: Sequence[Readings]
 
 
-def measure_alone(plan: Plan, clean: CleanRuns, batch: Sequence[int]) -> Alone:
+def measure_alone(plan: Plan, clean: CleanActivations, batch: Sequence[int]) -> Alone:
     """Measure the shortest prompt of `batch` alone, and the longest by plain forward passes of the reference engine."""
     places = _ends(plan, batch)
     engines = [plan.engine.name, "reference"][-len(places) :]
@@ -103,7 +103,7 @@ def measure_alone(plan: Plan, clean: CleanRuns, batch: Sequence[int]) -> Alone:
     return Alone(batch, places, readings)
 
 
-def check_before(plan: Plan, clean: CleanRuns, alone: Alone, precision: Mapping[str, Any]) -> BatchCheck:
+def check_before(plan: Plan, clean: CleanActivations, alone: Alone, precision: Mapping[str, Any]) -> BatchCheck:
     """Compare prompts that were measured alone with the same measured together, before a run.
 
     Raises:
@@ -150,7 +150,7 @@ def _places(plan: Plan) -> list[int]:
     return np.unique(np.linspace(0, len(plan.runs) - 1, RUNS + 2)[1:-1].round().astype(int)).tolist()
 
 
-def _together(plan: Plan, clean: CleanRuns, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
+def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
     """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
     prompts = batch[: fitting.prompts]
     back = clean.shared.get(tuple(prompts))
@@ -184,7 +184,7 @@ def _numpy(values: Tensor) -> np.ndarray:
     return np.asarray(values.double().cpu())
 
 
-def _alone(plan: Plan, clean: CleanRuns, index: int, engine: str) -> Readings:
+def _alone(plan: Plan, clean: CleanActivations, index: int, engine: str) -> Readings:
     """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
     values = drawn(plan.ablation, clean, [index]).values
     ablated = {component for run in _runs(plan) for component in run.ablated}
@@ -201,7 +201,9 @@ def _runs(plan: Plan) -> tuple[Run, ...]:
     return tuple(plan.runs[place] for place in _places(plan))
 
 
-def _request(plan: Plan, clean: CleanRuns, prompts: Sequence[int], values: Any, patches: int, shared: Any) -> Request:
+def _request(
+    plan: Plan, clean: CleanActivations, prompts: Sequence[int], values: Any, patches: int, shared: Any
+) -> Request:
     return Request(
         [plan.tokens[index] for index in prompts],
         torch.from_numpy(clean.positions(prompts)),

@@ -20,12 +20,12 @@ from hydrascope.ablations.ablation import drawn
 from hydrascope.engines import Request, balance
 from hydrascope.engines.clean import prefix_store
 from hydrascope.engines.clean.activations import (
-    CleanRuns,
+    CleanActivations,
     Runner,
     clean_part,
     clean_runs,
     clean_runs_of_parts,
-    plainly,
+    plain_pass,
     positions_of,
 )
 from hydrascope.engines.clean.clean_pass import CleanRun
@@ -75,7 +75,7 @@ def keeping_shared(plan: Plan, batch: Batch, folder: Path | None = None) -> Keep
 
 def clean_runs_of(
     plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
-) -> CleanRuns:
+) -> CleanActivations:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
 
     Args:
@@ -88,7 +88,7 @@ def clean_runs_of(
     """
     plan.require_drawable()
 
-    def run(batch: Batch) -> CleanRuns:
+    def run(batch: Batch) -> CleanActivations:
         kept: dict[tuple[int, ...], Back] = {}
         keep_shared = keeping_shared(plan, batch, folder)
         return replace(
@@ -121,7 +121,7 @@ def _runner(
 ) -> Runner:
     """What runs batches of prompts clean, and keeps in `kept` what measuring those that are needed needs of it."""
     if plan.engine.name != "wavefront":
-        return plainly(plan.model, plan.tokens, plan.sites)
+        return plain_pass(plan.model, plan.tokens, plan.sites)
 
     def run(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
         start = time.perf_counter()
@@ -142,7 +142,7 @@ def _shared_and_clean(plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tens
 
 def clean_runs_by_workers(
     plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, folder: Path | None = None
-) -> CleanRuns:
+) -> CleanActivations:
     """As `clean_runs_of`, to the same bits; each block is run clean by one of `workers`, and read by all.
 
     What measuring a block needs besides is kept by the one that ran it clean: see `Writer.blocks`.
@@ -187,7 +187,7 @@ class Block:
 
 
 def measured_blocks(
-    plan: Plan, clean: CleanRuns, blocks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
+    plan: Plan, clean: CleanActivations, blocks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
 ) -> Iterator[Block]:
     """Measure blocks of prompts, one after another.
 
@@ -217,7 +217,7 @@ def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[s
 
 
 def _measured_within(
-    plan: Plan, clean: CleanRuns, remaining: Sequence[int], tried: Batch, batch: Batch
+    plan: Plan, clean: CleanActivations, remaining: Sequence[int], tried: Batch, batch: Batch
 ) -> dict[str, np.ndarray]:
     """As `_measured`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
     if batch != tried:
@@ -225,7 +225,7 @@ def _measured_within(
     return _measured(plan, clean, remaining, batch)
 
 
-def _measured(plan: Plan, clean: CleanRuns, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
+def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
     """The measured variables of one batch: the first of the prompts `remaining`, in that order.
 
     Raises:

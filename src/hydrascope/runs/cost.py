@@ -26,7 +26,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.attrs import stored_as
-from hydrascope.runs.plan import Plan, planned
+from hydrascope.runs.plan import Plan, make_plan
 
 #: The part that is made grows until it takes so many seconds.
 _SECONDS = 1.0
@@ -85,7 +85,7 @@ def cost(
     Raises:
         HydrascopeError: as `hydrascope.sweep` of these arguments, as far as that shows before anything is measured.
     """
-    plan = planned(model, prompts, ablation, **arguments)
+    plan = make_plan(model, prompts, ablation, **arguments)
     return cost_of(plan, plan.batch(batch_size))
 
 

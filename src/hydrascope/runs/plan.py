@@ -14,7 +14,7 @@ from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection, selected, selected_runs
 from hydrascope.engines import Engine, choose
 from hydrascope.engines.balance import responding
-from hydrascope.engines.clean.activations import CleanRuns, before_any_run
+from hydrascope.engines.clean.activations import CleanActivations, without_activations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
@@ -176,18 +176,18 @@ class Plan:
         Raises:
             HydrascopeError: some can't.
         """
-        require_drawable(self.ablation, before_any_run(self.model, self.prompts.prompts, self.tokens, self.places))
+        require_drawable(self.ablation, without_activations(self.model, self.prompts.prompts, self.tokens, self.places))
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""
         return called(index + 1, self.prompts.prompts[index])
 
-    def tokens_of(self, clean: CleanRuns) -> Tokens:
+    def tokens_of(self, clean: CleanActivations) -> Tokens:
         """What readouts speak of."""
         return Tokens(clean.targets, self.answers, self.foils)
 
 
-def planned(
+def make_plan(
     model: LanguageModel,
     prompts: AnyPrompts,
     ablation: Ablation | None = None,

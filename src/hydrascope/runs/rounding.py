@@ -16,9 +16,9 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Patches, drawn
 from hydrascope.components.component import Run
 from hydrascope.engines import ENGINES, Readings, Request
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
-from hydrascope.models.float64 import Throughout, copied
+from hydrascope.models.float64 import Float64Mode, float64_copy
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import is_out_of_memory
 from hydrascope.runs.plan import Plan
@@ -29,7 +29,7 @@ PROMPTS, ONE_IN, RUNS, PATCHES = 4, 300, 8, 3
 EFFECTS = ("total", "direct", "indirect")
 
 
-def precision(plan: Plan, clean: CleanRuns) -> dict[str, Any]:
+def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
     """The attribute `precision` of a result: how far its effects are off, in the readouts' units.
 
         >>> precision(plan, clean)["precision"]["readouts"]["logit"]["total"]    # doctest: +SKIP
@@ -73,12 +73,12 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
     measure = ENGINES[engine]
 
     def widely(model: LanguageModel, request: Request) -> Readings:
-        with Throughout():
+        with Float64Mode():
             return measure(model, request)
 
     if model.dtype == torch.float64:
         return "float64 throughout", (model, widely)
-    copy = copied(model)
+    copy = float64_copy(model)
     if copy is not None:
         return "a copy in float64", (copy, widely)
     if not model.anatomy.fast:
@@ -87,7 +87,7 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
     return f"the {name} engine", (model, ENGINES[name])
 
 
-def _off(plan: Plan, clean: CleanRuns, index: int, runs: Sequence[Run], again: _Again) -> Tensor:
+def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Run], again: _Again) -> Tensor:
     """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
     patches = drawn(plan.ablation, clean, [index])
     model, measure = again
@@ -102,7 +102,7 @@ def _effects(readings: Readings) -> Tensor:
 
 
 def _request(
-    plan: Plan, clean: CleanRuns, model: LanguageModel, index: int, runs: Sequence[Run], patches: Patches
+    plan: Plan, clean: CleanActivations, model: LanguageModel, index: int, runs: Sequence[Run], patches: Patches
 ) -> Request:
     count = min(plan.ablation.patches, PATCHES)
     return Request(

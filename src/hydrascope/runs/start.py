@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.models.memory import Batch
 from hydrascope.runs.attrs import known, settings_of, stored_as
@@ -22,7 +22,7 @@ BatchSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
-class Begun:
+class RunSession:
     """A run that is about to measure.
 
     Attributes:
@@ -34,12 +34,12 @@ class Begun:
 
     plan: Plan
     result: writer.Writer
-    clean: CleanRuns
+    clean: CleanActivations
     batch: Batch
     alone: Alone
 
 
-def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> Begun:
+def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> RunSession:
     """A new result at `out`.
 
     Raises:
@@ -53,10 +53,10 @@ def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) ->
     clean = clean_runs_of(plan, batch, every, every, out.parent)
     alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
     result = _create(out, plan, clean, alone, sizes(size, batch), None, overwrite=overwrite)
-    return Begun(plan, result, clean, batch, alone)
+    return RunSession(plan, result, clean, batch, alone)
 
 
-def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> Begun | None:
+def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> RunSession | None:
     """The result at `out`, to go on with; None where nothing of it is left to measure.
 
     Raises:
@@ -75,10 +75,10 @@ def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) ->
     except BaseException:
         result.close()
         raise
-    return Begun(plan, result, clean, batch, alone)
+    return RunSession(plan, result, clean, batch, alone)
 
 
-def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> Begun | None:
+def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> RunSession | None:
     """The result at `out`, to be measured together with others; None where nothing of it is left to measure.
 
     What they do alike is what the result says or, before there is one, the first of them.
@@ -107,7 +107,7 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     with workers.turn():
         if not out.exists():
             result = _create(out, plan, clean, alone, sizes(before["block_size"], together), workers, overwrite=False)
-            return Begun(plan, result, clean, batch, alone)
+            return RunSession(plan, result, clean, batch, alone)
         result = writer.resume(out, workers)
     try:
         # Until now nothing kept others from it.
@@ -117,10 +117,10 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     except BaseException:
         result.close()
         raise
-    return Begun(plan, result, clean, batch, alone)
+    return RunSession(plan, result, clean, batch, alone)
 
 
-def exactness(plan: Plan, clean: CleanRuns, alone: Alone) -> dict[str, Any]:
+def exactness(plan: Plan, clean: CleanActivations, alone: Alone) -> dict[str, Any]:
     """Return how exact a run will be, before it starts: the attributes `precision` and `batch_difference`.
 
     Raises:
@@ -138,7 +138,7 @@ def sizes(block: int, batch: Batch) -> dict[str, int]:
 def _create(
     out: Path,
     plan: Plan,
-    clean: CleanRuns,
+    clean: CleanActivations,
     alone: Alone,
     how: dict[str, int],
     workers: Workers | None,

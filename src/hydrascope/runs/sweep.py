@@ -23,7 +23,7 @@ from hydrascope.runs.attrs import known
 from hydrascope.runs.batch_check import EFFECTS, Alone, check_after, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_BLOCK, clean_runs_of, measured_blocks
 from hydrascope.runs.config import TARGET_LOGIT, Keep, Target
-from hydrascope.runs.plan import Plan, planned
+from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.start import created, exactness, joined, resumed, sizes
 from hydrascope.storage import checksums, reader
 from hydrascope.storage.coordination import at_work
@@ -80,7 +80,7 @@ def sweep(
     Raises:
         HydrascopeError: an option or a prompt is wrong, or total effects and their parts don't balance.
     """
-    plan = planned(
+    plan = make_plan(
         model,
         prompts,
         ablation,
@@ -177,7 +177,7 @@ def run(
     out = place(out)
     recover(out)
     refuse_existing(out, resume=resume, join=join, overwrite=overwrite)
-    plan = planned(
+    plan = make_plan(
         model,
         prompts,
         ablation,

@@ -13,8 +13,8 @@ import hydrascope as hs
 from hydrascope.analyses.attribution import Rules, atp, gim
 from hydrascope.analyses.attribution.backward_rules import (
     frozen_norm,
-    halved,
-    require_ruled,
+    half_gradient,
+    require_supported,
     ruled_attention,
     tempered_softmax,
 )
@@ -53,7 +53,7 @@ def test_tempered_softmax_has_the_jacobian_of_a_flatter_one(seed, size, temperat
 
 def test_a_factor_gets_half_of_its_gradient():
     a, b = torch.tensor([3.0, -5.0], requires_grad=True)
-    product = halved(a) * halved(b)
+    product = half_gradient(a) * half_gradient(b)
     assert product == -15
     assert torch.autograd.grad(product, [a, b]) == (-2.5, 1.5)
 
@@ -155,7 +155,7 @@ def test_the_final_norm_is_frozen_too():
 @pytest.mark.parametrize("case", fast())
 def test_which_mlps_are_gated(case):
     expected = case not in PLAIN
-    assert bool(require_ruled(shared(case))) == expected
+    assert bool(require_supported(shared(case))) == expected
     # Attention of the last block acts directly and through the MLP above: half of the latter is left where it's gated.
     if shared(case).parallel:
         return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plain import loaded, plain_run
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
@@ -22,7 +22,7 @@ PARTS = ["attn.1", "mlp.2", "head.0.3", "neuron.1.7"]
 ALPHABET = "abcdefgh"
 
 
-def bank(prompts: Sequence[Prompt], at: At, batch_size: int = 3) -> CleanRuns:
+def bank(prompts: Sequence[Prompt], at: At, batch_size: int = 3) -> CleanActivations:
     return banked(MODEL, prompts, at, SITES, batch_size)
 
 

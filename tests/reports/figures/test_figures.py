@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from hydrascope.measures import (
     Bootstrap,
     best_layer,
-    choosable,
+    candidates,
     compensation,
     compensation_regression,
     direct_effect,
@@ -133,7 +133,7 @@ def test_a_trace_without_patches_says_so(draw: object) -> None:
 
 def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored() -> None:
     results = synthetic.results(6, 31, 2)
-    samples = choosable(results, "attn")
+    samples = candidates(results, "attn")
     best = str(samples["ablated"].values[int(most_restored(samples).argmax())])
     one = samples.sel(ablated=best)
     large = (one["removed"] > one["removed"].median()).values

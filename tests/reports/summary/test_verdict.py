@@ -8,7 +8,7 @@ import pytest
 import synthetic
 import xarray as xr
 
-from hydrascope.measures import Bootstrap, choosable, held_out, most_restored, per_prompt
+from hydrascope.measures import Bootstrap, candidates, held_out, most_restored, per_prompt
 from hydrascope.measures.held_out_selection import halves
 from hydrascope.reports.summary import Interval, Verdict, clearest, summarise, written
 from hydrascope.reports.summary.caveats import warnings_of
@@ -155,7 +155,7 @@ def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
 def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -> None:
     """The norm restores a little of each part alike: which half chooses which is chance."""
     results = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
-    held = held_out(choosable(per_prompt(results), "attn"), most_restored)
+    held = held_out(candidates(per_prompt(results), "attn"), most_restored)
     assert held is not None
     assert len(set(held.picks)) == 2
     summary = summarise(results, FEW)

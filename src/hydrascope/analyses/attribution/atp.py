@@ -6,7 +6,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.analyses.attribution.estimator import Lot, estimated
+from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import recorded
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
@@ -35,9 +35,9 @@ def atp(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = N
     Raises:
         HydrascopeError: as `sweep`; several parts are ablated together; or no gradient goes through some layer.
     """
-    return estimated("atp", _first_order, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
+    return run_estimator("atp", _first_order, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
 
-def _first_order(lot: Lot) -> dict[str, Tensor]:
+def _first_order(lot: PromptBatch) -> dict[str, Tensor]:
     graph = recorded(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
     return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}

@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.analyses.attribution.estimator import Lot, estimated
+from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import recorded
 from hydrascope.components.component import Component
 from hydrascope.models.hooks import Handle, hooked, on_output
@@ -46,10 +46,10 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
     """
     if len(model.layers) < 2:
         raise HydrascopeError(f"{model.name} has one block: GradDrop needs two or more; take atp")
-    return estimated("atp_star", _dropped, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
+    return run_estimator("atp_star", _dropped, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
 
-def _dropped(lot: Lot) -> dict[str, Tensor]:
+def _dropped(lot: PromptBatch) -> dict[str, Tensor]:
     drop = _Drop(lot.model)
     with hooked(drop.hooks()):
         graph = recorded(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)

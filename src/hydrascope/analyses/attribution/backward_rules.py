@@ -43,14 +43,14 @@ class Rules:
             raise HydrascopeError(f"a temperature of {self.temperature:g}: give a number above 0")
 
 
-def with_slope(value: Tensor, like: Tensor) -> Tensor:
+def straight_through(value: Tensor, like: Tensor) -> Tensor:
     """`value`, which autograd takes for `like`."""
     return value.detach() + (like - like.detach())
 
 
-def halved(factor: Tensor) -> Tensor:
+def half_gradient(factor: Tensor) -> Tensor:
     """A factor of a product of two, which gets half of its gradient."""
-    return with_slope(factor, factor / 2)
+    return straight_through(factor, factor / 2)
 
 
 def tempered_softmax(scores: Tensor, temperature: float, sinks: Tensor | None = None) -> Tensor:
@@ -59,7 +59,7 @@ def tempered_softmax(scores: Tensor, temperature: float, sinks: Tensor | None = 
     That is the Jacobian of softmax at s/T: the factor 1/T, which the chain rule would add, is left out.
     """
     flatter = softmax(scores / temperature, None if sinks is None else sinks / temperature)
-    return with_slope(softmax(scores, sinks), temperature * flatter)
+    return straight_through(softmax(scores, sinks), temperature * flatter)
 
 
 def frozen_norm(x: Tensor, gain: Tensor | float, eps: float, *, centred: bool) -> Tensor:
@@ -69,13 +69,13 @@ def frozen_norm(x: Tensor, gain: Tensor | float, eps: float, *, centred: bool) -
 
 
 @contextmanager
-def ruled(model: LanguageModel, rules: Rules) -> Iterator[None]:
+def apply_rules(model: LanguageModel, rules: Rules) -> Iterator[None]:
     """Let autograd follow `rules` through whatever `model` computes in here.
 
     Raises:
         HydrascopeError: the model attends or multiplies in a way that the rules say nothing of.
     """
-    gated = require_ruled(model)
+    gated = require_supported(model)
 
     def hooks() -> Iterator[Handle]:
         if rules.freeze_norms:
@@ -84,13 +84,13 @@ def ruled(model: LanguageModel, rules: Rules) -> Iterator[None]:
         if rules.divide:
             for layer in gated:
                 # What the neurons hand on is the product; halving its gradient is halving that of both factors.
-                yield on_input(model.projection(layer).module, halved)
+                yield on_input(model.projection(layer).module, half_gradient)
 
     with attending(model, ruled_attention(rules)), hooked(hooks()):
         yield
 
 
-def require_ruled(model: LanguageModel) -> list[Component]:
+def require_supported(model: LanguageModel) -> list[Component]:
     """The MLPs whose neurons are products of two projections, a gate and a value.
 
     Raises:
@@ -120,7 +120,7 @@ def _is_gated(model: LanguageModel, layer: Component) -> bool:
 
 def ruled_attention(rules: Rules) -> Attend:
     """Attention as the model computes it, to be differentiated by `rules`."""
-    factor = halved if rules.divide else lambda each: each
+    factor = half_gradient if rules.divide else lambda each: each
 
     def attend(
         layer: int,
@@ -156,4 +156,4 @@ def _freeze(model: LanguageModel, norm: nn.Module, args: tuple, output: Tensor) 
     # A NaN says nothing of the norm; it ends the run later.
     if bool((expected - like).abs().max() > _TOLERANCE * expected.abs().max()):
         raise HydrascopeError(f"gim has no rule for the norm {type(norm).__name__} of {model.name}: take atp")
-    return with_slope(output, like.to(output.dtype))
+    return straight_through(output, like.to(output.dtype))

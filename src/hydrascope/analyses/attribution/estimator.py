@@ -16,7 +16,7 @@ from hydrascope.ablations.ablation import Ablation, Patches, drawn
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
 from hydrascope.components.component import Component
 from hydrascope.components.selection import Selection, selected
-from hydrascope.engines.clean.activations import CleanRuns
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readout, Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.language_model import LanguageModel, wider
@@ -26,7 +26,7 @@ from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.attrs import known, settings_of
 from hydrascope.runs.batches import clean_runs_of
 from hydrascope.runs.config import TARGET_LOGIT, Target
-from hydrascope.runs.plan import Plan, planned
+from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.storage.schema import described
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import shown
@@ -41,7 +41,7 @@ _LONG_NAMES = {
 
 
 @dataclass(frozen=True)
-class Lot:
+class PromptBatch:
     """Some prompts of a plan, with their patches.
 
     Attributes:
@@ -50,7 +50,7 @@ class Lot:
     """
 
     plan: Plan
-    clean: CleanRuns
+    clean: CleanActivations
     indices: Sequence[int]
     rows: int
 
@@ -119,10 +119,10 @@ class Lot:
 
 
 #: From some prompts to variables `[readout, prompt, ablated]`.
-Method = Callable[[Lot], dict[str, Tensor]]
+Method = Callable[[PromptBatch], dict[str, Tensor]]
 
 
-def estimated(
+def run_estimator(
     name: str,
     method: Method,
     batch: Callable[[int], Batch],
@@ -151,7 +151,7 @@ def estimated(
             estimate isn't finite.
     """
     selected(model, ablate)  # refuses what isn't ablated one by one
-    plan = planned(
+    plan = make_plan(
         model,
         prompts,
         ablation,
@@ -189,14 +189,14 @@ def estimated(
 
 
 def _pieces(
-    plan: Plan, clean: CleanRuns, method: Method, batch: Batch, progress: bool
+    plan: Plan, clean: CleanActivations, method: Method, batch: Batch, progress: bool
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """The estimates of some prompts after others, the shortest first so that little is padded."""
     remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
 
     def measured(remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
         indices = remaining[: batch.prompts]
-        found = method(Lot(plan, clean, indices, batch.runs))
+        found = method(PromptBatch(plan, clean, indices, batch.runs))
         for values in found.values():
             bad = (~values.isfinite()).any(2).any(0).nonzero()
             if len(bad):

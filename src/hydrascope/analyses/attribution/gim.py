@@ -7,8 +7,8 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.analyses.attribution.backward_rules import Rules, require_ruled, ruled
-from hydrascope.analyses.attribution.estimator import Lot, estimated
+from hydrascope.analyses.attribution.backward_rules import Rules, apply_rules, require_supported
+from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import differentiable_scale, recorded
 from hydrascope.engines.readouts import final_scale
 from hydrascope.models.language_model import LanguageModel
@@ -53,14 +53,14 @@ def gim(
         HydrascopeError: as `atp`; or the model doesn't attend through transformers' AttentionInterface, is a mixture of
             experts, of which the method says nothing, or has a norm of another kind.
     """
-    require_ruled(model)
+    require_supported(model)
     method = partial(_estimate, rules)
-    return estimated("gim", method, lambda rows: Batch(rows, 1), model, prompts, ablation, vars(rules), **options)
+    return run_estimator("gim", method, lambda rows: Batch(rows, 1), model, prompts, ablation, vars(rules), **options)
 
 
-def _estimate(rules: Rules, lot: Lot) -> dict[str, Tensor]:
+def _estimate(rules: Rules, lot: PromptBatch) -> dict[str, Tensor]:
     readouts = lot.readouts(lot.indices)
-    with ruled(lot.model, rules):
+    with apply_rules(lot.model, rules):
         scale = _constant_scale if rules.freeze_norms else differentiable_scale
         graph = recorded(lot.model, lot.tokens, readouts, lot.plan.sites, scale=scale)
     return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}

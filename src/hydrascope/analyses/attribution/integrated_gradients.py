@@ -8,7 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.analyses.attribution.estimator import Lot, estimated
+from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import recorded
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
@@ -46,16 +46,16 @@ def integrated_gradients(
         raise HydrascopeError(f"{steps} steps: integrate over at least one")
     method = partial(_integrated, steps)
     settings = {"steps": steps}
-    return estimated(
+    return run_estimator(
         "integrated_gradients", method, lambda rows: Batch(1, rows), model, prompts, ablation, settings, **options
     )
 
 
-def _integrated(steps: int, lot: Lot) -> dict[str, Tensor]:
+def _integrated(steps: int, lot: PromptBatch) -> dict[str, Tensor]:
     return {"estimate": torch.stack([_one_prompt(steps, lot, place) for place in range(len(lot.indices))], 1)}
 
 
-def _one_prompt(steps: int, lot: Lot, place: int) -> Tensor:
+def _one_prompt(steps: int, lot: PromptBatch, place: int) -> Tensor:
     """`[readout, ablated]` The estimates for one prompt."""
     found: dict[Component, Tensor] = {}
     for site in lot.plan.sites:
@@ -63,7 +63,7 @@ def _one_prompt(steps: int, lot: Lot, place: int) -> Tensor:
     return torch.stack([found[component] for component in lot.components], -1)
 
 
-def _one_site(steps: int, lot: Lot, place: int, components: list[Component]) -> dict[Component, Tensor]:
+def _one_site(steps: int, lot: PromptBatch, place: int, components: list[Component]) -> dict[Component, Tensor]:
     """`[readout]` The estimates for one prompt, of components whose values stand at one site."""
     index, site = lot.indices[place], components[0].site
     slots = len(lot.plan.places[index].positions)

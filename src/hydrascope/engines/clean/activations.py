@@ -24,7 +24,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 @dataclass(frozen=True)
-class CleanRuns:
+class CleanActivations:
     """What the clean runs of a prompt set leave.
 
     Attributes:
@@ -132,11 +132,11 @@ class CleanRuns:
         return values
 
 
-def before_any_run(
+def without_activations(
     model: LanguageModel, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], places: Sequence[Places]
-) -> CleanRuns:
+) -> CleanActivations:
     """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
-    return CleanRuns(model, prompts, tokens, places, (), [0] * len(tokens), {}, _rows(places), [0] * len(tokens))
+    return CleanActivations(model, prompts, tokens, places, (), [0] * len(tokens), {}, _rows(places), [0] * len(tokens))
 
 
 def values_at(
@@ -155,7 +155,7 @@ def values_at(
 Runner = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
 
 
-def plainly(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Runner:
+def plain_pass(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Runner:
     """Clean runs of `tokens` as the model itself makes them."""
     return lambda batch, runs, at: clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
 
@@ -170,7 +170,7 @@ def clean_runs(
     run: Runner,
     targets: Sequence[int] | None = None,
     keep: Keep = in_memory,
-) -> CleanRuns:
+) -> CleanActivations:
     """Run all prompts once.
 
     Args:
@@ -186,7 +186,7 @@ def clean_runs(
     part = clean_part(model, tokens, places, sites, whole, batches, run, keep)
     values = {site: part[str(site)] for site in sites}
     likeliest = part[_LIKELIEST].tolist()
-    return CleanRuns(
+    return CleanActivations(
         model,
         prompts,
         tokens,
@@ -247,7 +247,7 @@ def clean_runs_of_parts(
     parts: Iterable[tuple[range, Part]],
     targets: Sequence[int] | None = None,
     keep: Keep = in_memory,
-) -> CleanRuns:
+) -> CleanActivations:
     """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
     row, likeliest = _rows(places), [0] * len(prompts)
     values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
@@ -256,7 +256,7 @@ def clean_runs_of_parts(
         for site in sites:
             values[site][rows.start : rows.stop] = part[str(site)]
         likeliest[block.start : block.stop] = part[_LIKELIEST].tolist()
-    return CleanRuns(
+    return CleanActivations(
         model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
     )
 
@@ -266,7 +266,7 @@ _LIKELIEST = "likeliest"
 
 
 def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
-    """`CleanRuns.row`: of each prompt all places are kept that correspond to an ablated position of any prompt."""
+    """`CleanActivations.row`: of each prompt all places are kept that correspond to an ablated position of any prompt."""
     offsets = sorted({offset for place in places for offset in place.offsets})
     row = np.full((len(places), offsets[-1]), -1)
     kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]

@@ -1,5 +1,5 @@
 """The reference engine: every run is a plain forward pass of the whole prompt, with hooks."""
 
-from hydrascope.engines.reference.engine import measure, would_be
+from hydrascope.engines.reference.engine import measure, activations_before_override
 
-__all__ = ["measure", "would_be"]
+__all__ = ["measure", "activations_before_override"]

@@ -17,7 +17,7 @@ from hydrascope.engines.clean.clean_pass import clean_run_at
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import evaluated
 from hydrascope.engines.readouts import FINAL, Linear, final_scale
-from hydrascope.engines.reference.frozen_inputs import holding
+from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
 
@@ -44,7 +44,9 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
 
 @torch.no_grad()
-def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
+def activations_before_override(
+    model: LanguageModel, request: Request, sites: Sequence[Component]
+) -> dict[Component, Tensor]:
     """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`."""
     rows = [(run, patch) for run in request.runs for patch in range(request.patches)]
     found: dict[Component, list[Tensor]] = {site: [] for site in sites}
@@ -254,7 +256,7 @@ class _Prompt:
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
         held = [[component for component in run.frozen if component.is_input] for run, _ in rows]
-        with holding(model, request.tokens[self.index], held), hooked(hooks()):
+        with freeze_head_inputs(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         return _Seen(values, before, streams, logits)

@@ -13,7 +13,9 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 @contextmanager
-def holding(model: LanguageModel, tokens: Sequence[int], held: Sequence[Sequence[Component]]) -> Iterator[None]:
+def freeze_head_inputs(
+    model: LanguageModel, tokens: Sequence[int], held: Sequence[Sequence[Component]]
+) -> Iterator[None]:
     """Let the forward passes in here freeze, in each row of a batch of copies of a prompt, these inputs of heads.
 
     Raises:

@@ -36,7 +36,9 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
 
 @torch.no_grad()
-def would_be(model: LanguageModel, request: Request, sites: Sequence[Component]) -> dict[Component, Tensor]:
+def activations_before_override(
+    model: LanguageModel, request: Request, sites: Sequence[Component]
+) -> dict[Component, Tensor]:
     """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`.
 
     Of sites that are downstream of what the run ablates first; of others what the clean run has.

@@ -13,8 +13,8 @@ from hydrascope.measures import (
     PartKind,
     Sigma,
     by_patch,
+    candidates,
     caption,
-    choosable,
     depth,
     kinds,
     layers,
@@ -102,7 +102,7 @@ def _telling(effects: xr.Dataset, found: list[PartKind]) -> PartKind:
 
 def _shares(effects: xr.Dataset, kind: PartKind) -> xr.DataArray:
     """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
-    samples = choosable(effects, kind)
+    samples = candidates(effects, kind)
     return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
 
 
@@ -116,7 +116,7 @@ def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
 
     Any ablation of a part of which more is restored on average is above all of one of which less is.
     """
-    samples = choosable(effects, kind)
+    samples = candidates(effects, kind)
     if not samples.sizes["ablated"] or most_restored(samples).isnull().all():
         return None
     removed = samples["removed"]

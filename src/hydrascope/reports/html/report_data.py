@@ -13,7 +13,7 @@ from hydrascope.measures import (
     Sigma,
     caption,
     depth,
-    effects_alone,
+    effects_only,
     layers,
     one_by_one,
     outcome,
@@ -132,7 +132,7 @@ def _page(
 def _read(results: xr.Dataset, label: str) -> dict[Sigma, xr.Dataset]:
     """The effects on one readout under each reading of σ, in the order of the page; effects alone depend on none."""
     if not _keeps_traces(results):
-        return {"clean": ordered(effects_alone(results, label))}
+        return {"clean": ordered(effects_only(results, label))}
     return {sigma: ordered(per_prompt(results, label, sigma)) for sigma in readings(results, label)}
 
 

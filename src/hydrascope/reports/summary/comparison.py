@@ -10,7 +10,7 @@ from hydrascope.measures import (
     Bootstrap,
     PartKind,
     Sigma,
-    choosable,
+    candidates,
     depth,
     difference,
     held_out,
@@ -144,7 +144,7 @@ def _rows(
 
 
 def _change(first: xr.Dataset, second: xr.Dataset, kind: PartKind, bootstrap: Bootstrap, *, paired: bool) -> Interval:
-    before, after = (held_out(choosable(each, kind), most_restored) for each in (first, second))
+    before, after = (held_out(candidates(each, kind), most_restored) for each in (first, second))
     if before is None or after is None:
         return UNKNOWN
     names = ["restored", "removed"]
@@ -159,7 +159,7 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 
 
 def _over_depth(effects: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> xr.DataArray:
-    samples = choosable(effects, kind)
+    samples = candidates(effects, kind)
     place = np.array(layers(samples["ablated"])) / max(depth(effects) - 1, 1)
     return shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 

@@ -16,7 +16,7 @@ from hydrascope.measures import (
     caption,
     compensation_regression,
     direct_effect,
-    effects_alone,
+    effects_only,
     kinds,
     mean_interval,
     of_kind,
@@ -153,13 +153,13 @@ def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootst
     parts = len({name for pair in found for name in (pair.first, pair.second)})
     unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
     run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", read)
-    told, alone = tuple(of_prompts(results)), effects_alone(one_by_one(results), readout)
+    told, alone = tuple(of_prompts(results)), effects_only(one_by_one(results), readout)
     return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
 
 
 def _of_effects(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
     """What can be said where effects alone were kept: how much is restored, not by whom."""
-    effects = effects_alone(results, readout)
+    effects = effects_only(results, readout)
     told = (EFFECTS_ALONE, *of_prompts(results))
     return Summary(run_in_words(results, effects), (), told, (), _outcomes(effects, bootstrap), bootstrap)
 

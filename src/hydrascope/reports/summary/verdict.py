@@ -15,8 +15,8 @@ from hydrascope.measures import (
     HeldOut,
     PartKind,
     at_readout,
+    candidates,
     change,
-    choosable,
     compensable,
     held_out,
     interval,
@@ -107,7 +107,7 @@ def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
         effects: the same, read by `per_prompt`.
     """
     answered = kinds(effects["ablated"].isel(ablated=compensable(effects).values))
-    asked = {kind: choosable(effects, kind) for kind in ASKED if kind in answered}
+    asked = {kind: candidates(effects, kind) for kind in ASKED if kind in answered}
     # Bonferroni: so that all answers together are as sure as one is said to be.
     corrected = replace(bootstrap, confidence=1 - (1 - bootstrap.confidence) / max(len(asked), 1))
     return tuple(_verdict(results, effects, kind, samples, corrected) for kind, samples in asked.items())
