@@ -12,7 +12,7 @@ from benchmarks.task import Prompt, Work
 from hydrascope.components.component import Component, Run
 from hydrascope.components.selection import selected, selected_runs
 from hydrascope.engines import Readings, Request, wavefront
-from hydrascope.engines.metrics import chosen
+from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.memory import Load, automatic_batch
 
@@ -35,7 +35,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.runs = tuple(runs) or selected_runs(model, work.ablate)
-        self.metrics = chosen(metrics)
+        self.metrics = resolve_metrics(metrics)
         self.units = tuple(part for part in selected(model, work.ablate) if part.is_unit)
         self.components = model.components + self.units
         self._at = work.at

@@ -11,7 +11,7 @@ from benchmarks.shapes import gpt2
 from hydrascope.explorer.job_monitor import Watch
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
-from hydrascope.reports.html.report_data import shown_alone
+from hydrascope.reports.html.report_data import single_prompt_page_data
 
 TIMES = 10
 PROMPT = "The currency of the country in which the river ends is the"
@@ -40,7 +40,7 @@ def main() -> None:
         "the same with a layer frozen": lambda: session.ablate(Question(PROMPT, "attn.5|mlp.7"), Watch()),
         "a head": lambda: session.ablate(Question(PROMPT, "head.5.3"), Watch()),
         "all 24 layers, 15 patches": lambda: session.sweep(Question(PROMPT), Watch()),
-        "the same as a page": lambda: shown_alone(session.sweep(Question(PROMPT), Watch())),
+        "the same as a page": lambda: single_prompt_page_data(session.sweep(Question(PROMPT), Watch())),
     }
     for name, work in asked.items():
         print(f"{least(work):6.2f} s  {name}", flush=True)

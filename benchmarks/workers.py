@@ -78,7 +78,7 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
 
 
 def _claim(workers: Any) -> float:
-    with tempfile.TemporaryDirectory() as folder, workers.at_work(Path(folder) / "r.zarr") as here:
+    with tempfile.TemporaryDirectory() as folder, workers.join_workers(Path(folder) / "r.zarr") as here:
         begin = time.monotonic()
         for block in range(1000):
             with here.claim(str(block)):

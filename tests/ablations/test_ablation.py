@@ -14,7 +14,7 @@ from plain import Parts, exactly_normed, loaded, plain_run
 from tiny import VOCABULARY, tiny
 
 import hydrascope as hs
-from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, drawn
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, draw_patches
 from hydrascope.ablations.noise import embedding_std
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations
@@ -283,7 +283,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
             return hs.Patches(np.zeros(len(prompts), int), super().draw(clean, prompts).values)
 
     with pytest.raises(HydrascopeError, match=r"the ablation Short draws sources of shape \[5\]: give \[5, 1\]"):
-        drawn(Short(), bank(model, PROMPTS), range(5))
+        draw_patches(Short(), bank(model, PROMPTS), range(5))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy import stats
 from tiny import tiny
 
 import hydrascope as hs
-from hydrascope.analyses.shapley import antithetic, credited, passed, standard_error
+from hydrascope.analyses.shapley import antithetic, marginal_effects, standard_error, visited_subsets
 from hydrascope.models import phantom
 from hydrascope.utils.errors import HydrascopeError
 
@@ -29,9 +29,9 @@ def random_game(parts: int, seed: int, *shape: int) -> dict[frozenset[int], np.n
 
 def in_orders(game: dict[frozenset[int], np.ndarray], orders: np.ndarray) -> np.ndarray:
     """`[…, pair, part]` what the parts are credited with in these orders."""
-    ablated, place = passed(orders)
+    ablated, place = visited_subsets(orders)
     effects = np.stack([game[frozenset(np.flatnonzero(row).tolist())] for row in ablated], -1)
-    return credited(effects, orders, place)
+    return marginal_effects(effects, orders, place)
 
 
 def plain_worth(model, prompts: list[list[int]], ablation: hs.Resample, parts: Sequence[str]) -> dict:

@@ -10,7 +10,7 @@ from plain import TEXTS, loaded, stage
 from hydrascope.ablations.ablation import Resample, Zero
 from hydrascope.components.component import Run
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.engines.balance import imbalance, quantities, responding, size
+from hydrascope.engines.balance import balance_size, imbalance, may_change, quantities
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
 from hydrascope.runs.sweep import sweep
@@ -52,7 +52,7 @@ def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataOb
     changing = torch.tensor(
         data.draw(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=runs, max_size=runs))
     )
-    off, allowed = imbalance(given_, changing, FINAL), size(given_, 4, FINAL)
+    off, allowed = imbalance(given_, changing, FINAL), balance_size(given_, 4, FINAL)
     assert off.shape == allowed.shape == (2, prompts, runs, patches)
     for readout, prompt, run, patch in np.ndindex(*off.shape):
         u, e, clean = (getattr(given_, name)[readout, prompt] for name in ("unembed", "embed", "logit"))
@@ -88,7 +88,7 @@ def test_what_may_change_is_what_is_overridden_or_later(case: str) -> None:
     model = loaded(case)
     labels = ["attn.0", "mlp.1", "head.1.2", "attn.0+mlp.2", "attn.0|mlp.1", "head.0.1|head.1.0|mlp.2"]
     runs = [Run.parse(label) for label in labels]
-    for run, row in zip(runs, responding(model, runs).numpy(), strict=True):
+    for run, row in zip(runs, may_change(model, runs).numpy(), strict=True):
         when = {c: stage(str(c)) if case == "gpt2" else c.layer for c in model.components}
         first = min(when[part.whole] for part in run.ablated)
         overridden = {part.whole for part in run.overridden}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines import ENGINES, choose, metrics
-from hydrascope.engines.metrics import METRICS, UNITS, Metric, chosen, evaluated, logits_of
+from hydrascope.engines.metrics import METRICS, UNITS, Metric, evaluate, logits_of, resolve_metrics
 from hydrascope.models.hooks import hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
@@ -107,7 +107,13 @@ def test_logits_stand_in_memory_a_piece_at_a_time(monkeypatch):
 
     monkeypatch.setattr(metrics, "PIECE", 200)
     model = shared("gpt2")
-    evaluated(model, chosen([counting]), torch.ones(8, 32, dtype=torch.float64), torch.ones(32, dtype=torch.float64), 0)
+    evaluate(
+        model,
+        resolve_metrics([counting]),
+        torch.ones(8, 32, dtype=torch.float64),
+        torch.ones(32, dtype=torch.float64),
+        0,
+    )
     assert seen == [3, 3, 2]
 
 
@@ -186,9 +192,9 @@ def test_names():
         def __call__(self, logits, clean, target):
             return logits[:, 0]
 
-    assert [metric.name for metric in chosen(["kl", surprise, Distance()])] == ["kl", "surprise", "Distance"]
-    assert chosen(["kl"]) == (Metric("kl", METRICS["kl"]),)
-    assert chosen([]) == ()
+    assert [metric.name for metric in resolve_metrics(["kl", surprise, Distance()])] == ["kl", "surprise", "Distance"]
+    assert resolve_metrics(["kl"]) == (Metric("kl", METRICS["kl"]),)
+    assert resolve_metrics([]) == ()
     assert set(UNITS) == set(METRICS)
 
 
@@ -207,4 +213,4 @@ def test_names():
 )
 def test_names_that_are_none(names, message):
     with pytest.raises(HydrascopeError, match=message):
-        chosen(names)
+        resolve_metrics(names)

@@ -25,7 +25,7 @@ def test_every_architecture_passes(case, dtype):
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "gpt_neox"])
 def test_bfloat16_passes(case):
-    self_check.require(tiny(case, torch.bfloat16))
+    self_check.require_valid(tiny(case, torch.bfloat16))
 
 
 def test_the_reference_engine_s_models_are_checked_without_the_wavefront():
@@ -72,7 +72,7 @@ UNITS = "heads and neurons sum to their layers"
 def test_wrong_anatomies_are_refused(case, mistake, refused_for):
     right = tiny(case)
     with pytest.raises(HydrascopeError, match=refused_for) as error:
-        self_check.require(LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case))
+        self_check.require_valid(LanguageModel(right.hf, anatomy=replace(right.anatomy, **mistake), name=case))
     assert "\n" not in str(error.value)
 
 
@@ -82,7 +82,7 @@ def test_the_number_of_heads_is_the_configuration_s_word():
     right.hf.config.num_attention_heads = 2
     wrong = LanguageModel(right.hf, name="two heads")
     assert len(wrong.units(wrong.components[0])) == 2
-    self_check.require(wrong)
+    self_check.require_valid(wrong)
 
 
 FOLLOWS = "an MLP reads what attention of its block writes"
@@ -130,9 +130,9 @@ def test_a_mistake_is_found_in_the_blocks_that_are_not_pruned():
     """Of many blocks three are checked; where these are pruned, one more that isn't."""
     right = deep("gpt_neox", [0, 2, 4], parallel=True)
     wrong = LanguageModel(right.hf, anatomy=replace(right.anatomy, parallel=lambda config: False), name="wrong")
-    self_check.require(right)
+    self_check.require_valid(right)
     with pytest.raises(HydrascopeError, match=FOLLOWS):
-        self_check.require(wrong)
+        self_check.require_valid(wrong)
 
 
 def test_a_broken_model_is_refused():
@@ -140,7 +140,7 @@ def test_a_broken_model_is_refused():
     with torch.no_grad():
         model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
     with pytest.raises(HydrascopeError, match=r"llama fails the self-check: .* does not hold \(off by nan"):
-        self_check.require(model)
+        self_check.require_valid(model)
 
 
 def test_a_nan_passes_no_identity():

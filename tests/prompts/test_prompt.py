@@ -12,8 +12,8 @@ from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.prompt import (
     Prompt,
     PromptSet,
-    called,
     counterfactual_tokens,
+    prompt_label,
     require_same_length,
     texts,
     tokenize,
@@ -232,5 +232,5 @@ def test_what_is_shown_of_a_prompt(model: LanguageModel) -> None:
     prompts = [Prompt(TOWER), Prompt(tokens=tuple(model.encode("The tower")))]
     assert texts(model, prompts) == [TOWER, "The tower"]
     assert texts(speaking(None, vocabulary=9), [Prompt(tokens=(1, 2))]) == ["1 2"]
-    assert called(7, Prompt("a\nb" * 20)).startswith(r'prompt 7 ("a\nba')
-    assert called(7, Prompt(tokens=tuple(range(9)))) == "prompt 7 (token ids 0 1 2 3 4 5 6 7 …)"
+    assert prompt_label(7, Prompt("a\nb" * 20)).startswith(r'prompt 7 ("a\nba')
+    assert prompt_label(7, Prompt(tokens=tuple(range(9)))) == "prompt 7 (token ids 0 1 2 3 4 5 6 7 …)"

@@ -20,7 +20,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.runs.sweep import run, sweep
 from hydrascope.storage.reader import open_results
-from hydrascope.storage.schema import MEASURED
+from hydrascope.storage.schema import MEASURED_VARIABLES
 
 torch.set_num_threads(1)
 
@@ -188,7 +188,7 @@ def check_downstream(results: xr.Dataset) -> None:
 
 
 def close(one: xr.Dataset, other: xr.Dataset, atol: float = ATOL) -> None:
-    names = set(MEASURED) & set(other.data_vars) - {"imbalance"} | {"target", "downstream"}
+    names = set(MEASURED_VARIABLES) & set(other.data_vars) - {"imbalance"} | {"target", "downstream"}
     assert set(one.data_vars) == set(other.data_vars)
     for name in names:
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=atol, err_msg=name)

@@ -18,9 +18,9 @@ from hydrascope.runs import start as starts
 from hydrascope.runs.rounding import precision
 from hydrascope.runs.sweep import run
 from hydrascope.storage import coordination
-from hydrascope.storage.coordination import at_work
+from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.reader import open_results, read_attributes
-from hydrascope.storage.staging import recover
+from hydrascope.storage.staging import recover_staging
 from hydrascope.storage.writer import Writer
 from hydrascope.utils.errors import HydrascopeError
 
@@ -83,7 +83,7 @@ def test_the_block_of_one_that_dies_or_leaves_is_taken_over(
     first.process.join()
     assert first.process.exitcode
     identical(tmp_path / "r.zarr", whole)
-    recover(tmp_path / "r.zarr")
+    recover_staging(tmp_path / "r.zarr")
     assert alone_in(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_the_second_reads_what_the_first_ran_clean(
 ) -> None:
     one = run(model, TEXTS, ablation, batch_size=2, out=tmp_path / "one.zarr")
     together: dict[str, Any] = {"ablation": ablation, "batch_size": 2, "out": tmp_path / "r.zarr", "join": True}
-    with at_work(tmp_path / "r.zarr"):
+    with join_workers(tmp_path / "r.zarr"):
         with monkeypatch.context() as patch:
             patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
@@ -126,7 +126,7 @@ def test_each_measures_first_what_it_ran_clean_itself(
     """What that needs of the clean runs it has kept; of others' it makes it again."""
     out, again, order = tmp_path / "r.zarr", [], []
     shared, write = batches.shared, Writer.write
-    with at_work(out) as others:
+    with join_workers(out) as others:
         with monkeypatch.context() as patch:
             patch.setattr(Writer, "write", interrupted)
             with pytest.raises(KeyboardInterrupt):
@@ -260,21 +260,21 @@ def test_without_locks_nothing_is_shared(model: LanguageModel, tmp_path: Path, m
 
 
 def test_a_block_is_one_workers_and_a_turn_too(tmp_path: Path) -> None:
-    with at_work(tmp_path / "r.zarr") as one, at_work(tmp_path / "r.zarr") as other:
+    with join_workers(tmp_path / "r.zarr") as one, join_workers(tmp_path / "r.zarr") as other:
         with one.claim("0") as first, other.claim("0") as second, other.claim("8") as third:
             assert (first, second, third) == (True, False, True)
         with other.claim("0") as again:
             assert again
         with one.turn():
             pass
-        recover(tmp_path / "r.zarr")
+        recover_staging(tmp_path / "r.zarr")
         assert one.room.exists()
     assert not list(tmp_path.iterdir())
 
 
 def enter_and_leave(path: Path, times: int) -> None:
     for _ in range(times):
-        with at_work(path) as here, here.turn():
+        with join_workers(path) as here, here.turn():
             # Nobody else is in here: what is made can't be there.
             (here.room / "0").mkdir()
             (here.room / "0").rmdir()
@@ -292,7 +292,7 @@ def test_workers_come_and_go_at_once(tmp_path: Path) -> None:
 
 def test_each_prompt_is_run_clean_once(whole: Path, tmp_path: Path) -> None:
     """By whom, is settled block by block; nobody measures before all are."""
-    with at_work(tmp_path / "r.zarr") as others, others.claim("clean-8"):
+    with join_workers(tmp_path / "r.zarr") as others, others.claim("clean-8"):
         second = Process(tmp_path / "r.zarr", join=True)
         while sorted(part.name for part in others.clean.glob("*.safetensors")) != ["0.safetensors", "16.safetensors"]:
             time.sleep(0.005)
@@ -304,7 +304,7 @@ def test_each_prompt_is_run_clean_once(whole: Path, tmp_path: Path) -> None:
 
 def test_a_reader_sees_the_first_blocks_alone(model: LanguageModel, whole: Path, tmp_path: Path) -> None:
     """Whatever later ones are written."""
-    with at_work(tmp_path / "r.zarr") as others, others.claim("0"):
+    with join_workers(tmp_path / "r.zarr") as others, others.claim("0"):
         second = Process(tmp_path / "r.zarr", join=True)
         wait_for_batches(second, 8)
         time.sleep(0.2)

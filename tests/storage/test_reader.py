@@ -16,7 +16,7 @@ from stored import LABELS, create, create_for, known, measured, stored, write
 from zarr.storage import LocalStore
 
 from hydrascope.storage import reader
-from hydrascope.storage.schema import KNOWN, MEASURED
+from hydrascope.storage.schema import MEASURED_VARIABLES, STATIC_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -58,7 +58,7 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     # What is of the folder, not of what was measured, `open_results` leaves out.
     assert {len(opened.attrs.pop(name)) for name in ("run", "checksum")} == {32, 64}
     xr.testing.assert_identical(opened, expected)
-    assert set(opened.coords) == set(KNOWN) - {"target", "downstream"}
+    assert set(opened.coords) == set(STATIC_VARIABLES) - {"target", "downstream"}
     assert opened.sel(ablated="mlp.0", component="attn.1")["downstream"]
 
 
@@ -87,7 +87,7 @@ def test_no_texts_are_texts_too(tmp_path: Path) -> None:
 
 def test_everything_says_what_it_is_in_which_unit(whole: Path) -> None:
     for opened in (xr.open_zarr(whole), reader.open_results(whole)):
-        assert set(opened.variables) == set(MEASURED) | set(KNOWN)
+        assert set(opened.variables) == set(MEASURED_VARIABLES) | set(STATIC_VARIABLES)
         for name, variable in opened.variables.items():
             assert variable.attrs.keys() == {"long_name", "units"}, name
             assert all(variable.attrs.values()), name
@@ -120,9 +120,9 @@ def test_reading_is_as_lazy_as_it_is_sparing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(LocalStore, "get", noted)
     opened = reader.open_results(tmp_path / "r.zarr")
-    assert not {key.split("/c/")[0] for key in read if "/c/" in key} & set(MEASURED)
+    assert not {key.split("/c/")[0] for key in read if "/c/" in key} & set(MEASURED_VARIABLES)
     xr.testing.assert_identical(opened["unembed"].isel(prompt=4).load(), expected["unembed"].isel(prompt=4))
-    assert [key for key in read if key.split("/")[0] in MEASURED and "/c/" in key] == ["unembed/c/0/1/0"]
+    assert [key for key in read if key.split("/")[0] in MEASURED_VARIABLES and "/c/" in key] == ["unembed/c/0/1/0"]
 
 
 def chunk(path: Path, name: str) -> Path:
@@ -144,7 +144,7 @@ def test_an_interrupted_run_gives_what_is_measured(tmp_path: Path) -> None:
         write(writer, everything, 0)
     read = reader.open_results(path)
     assert read.attrs["measured"] == read.sizes["prompt"] == 3
-    found = read[list(MEASURED)].load()
+    found = read[list(MEASURED_VARIABLES)].load()
     xr.testing.assert_equal(found.drop_vars(found.coords), everything.isel(prompt=slice(3)))
     # A block of which only a part was written doesn't count,
     shutil.copytree(path / "total/c/0/0", path / "total/c/0/1")
@@ -170,7 +170,7 @@ def test_damage_is_named(path: Path, name: str, damage: str) -> None:
         first.unlink()
     else:
         (path / name / "zarr.json").write_text("{")
-    if damage in ("delete", "metadata") or name in KNOWN:
+    if damage in ("delete", "metadata") or name in STATIC_VARIABLES:
         # Known at once; what else is damaged in what is measured is found when it is looked at.
         with pytest.raises(HydrascopeError, match="is damaged"):
             reader.open_results(path)

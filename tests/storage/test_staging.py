@@ -9,9 +9,9 @@ import xarray as xr
 from stored import create, stored
 
 from hydrascope.storage import staging
-from hydrascope.storage.paths import place, require_room
+from hydrascope.storage.paths import require_room, resolve_path
 from hydrascope.storage.reader import open_results, read_attributes
-from hydrascope.storage.staging import recover, require_ours
+from hydrascope.storage.staging import recover_staging, require_only_ours
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -19,8 +19,10 @@ def test_home_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    assert place("~/r.zarr") == place("r.zarr") == place(tmp_path / "r.zarr") == tmp_path / "r.zarr"
-    assert place("link") == tmp_path / "target"
+    assert (
+        resolve_path("~/r.zarr") == resolve_path("r.zarr") == resolve_path(tmp_path / "r.zarr") == tmp_path / "r.zarr"
+    )
+    assert resolve_path("link") == tmp_path / "target"
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-that-name/r.zarr", "loop/r.zarr", "x" * 256, "a/" + "x" * 5000, "a\0b"])
@@ -28,7 +30,7 @@ def test_what_is_no_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(HydrascopeError, match=r"cannot use .*: choose another place"):
-        place(path)
+        resolve_path(path)
 
 
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +40,7 @@ def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", closed)
         with pytest.raises(HydrascopeError, match=r"cannot use .* \(Permission denied\): choose another place"):
-            place(tmp_path / "r.zarr")
+            resolve_path(tmp_path / "r.zarr")
 
 
 def test_whether_there_is_room_is_known_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +56,7 @@ def test_whether_there_is_room_is_known_early(tmp_path: Path, monkeypatch: pytes
 def test_an_overwrite_through_a_link_replaces_what_it_points_to(tmp_path: Path) -> None:
     stored(tmp_path / "real" / "r.zarr")
     (tmp_path / "link").symlink_to(tmp_path / "real" / "r.zarr")
-    create(place(tmp_path / "link"), overwrite=True)
+    create(resolve_path(tmp_path / "link"), overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert read_attributes(tmp_path / "real" / "r.zarr")["measured"] == 0
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["r.zarr"]
@@ -65,7 +67,7 @@ def test_an_overwrite_through_a_link_replaces_what_it_points_to(tmp_path: Path) 
 )
 def test_a_result_that_holds_more_is_not_overwritten(tmp_path: Path, name: str) -> None:
     stored(tmp_path / "r.zarr")
-    require_ours(tmp_path / "r.zarr")
+    require_only_ours(tmp_path / "r.zarr")
     (tmp_path / "r.zarr" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "r.zarr" / name).write_text("precious")
     with pytest.raises(HydrascopeError, match=rf"it holds what hydrascope did not write \({name}\): move that away"):
@@ -79,14 +81,14 @@ def test_links_in_a_result_are_not_ours(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / "r.zarr" / f"link{number}").symlink_to(tmp_path)
     with pytest.raises(HydrascopeError, match=r"\(link0, link1, link2 and 2 more\)"):
-        require_ours(tmp_path / "r.zarr")
+        require_only_ours(tmp_path / "r.zarr")
 
 
 def test_what_zarr_leaves_of_a_killed_write_is_ours(tmp_path: Path) -> None:
     stored(tmp_path / "r.zarr")
     for name in ("total/c/0/0/0/0", "total/zarr", "checksums/zarr"):
         (tmp_path / "r.zarr" / f"{name}.{uuid.uuid4().hex}.partial").write_text("")
-    require_ours(tmp_path / "r.zarr")
+    require_only_ours(tmp_path / "r.zarr")
 
 
 def killed(tmp_path: Path, *, old: bool, of: str = "r.zarr") -> Path:
@@ -102,11 +104,11 @@ def killed(tmp_path: Path, *, old: bool, of: str = "r.zarr") -> Path:
 def test_what_a_killed_run_left_is_cleared_and_the_old_result_comes_back(tmp_path: Path) -> None:
     whole = stored(tmp_path / "r.zarr")
     killed(tmp_path, old=True)
-    recover(tmp_path / "r.zarr")
+    recover_staging(tmp_path / "r.zarr")
     assert list(tmp_path.iterdir()) == [tmp_path / "r.zarr"]
     xr.testing.assert_identical(open_results(tmp_path / "r.zarr").load(), whole)
     killed(tmp_path, old=False)
-    recover(tmp_path / "r.zarr")
+    recover_staging(tmp_path / "r.zarr")
     assert list(tmp_path.iterdir()) == [tmp_path / "r.zarr"]
 
 
@@ -117,15 +119,15 @@ def test_what_is_not_surely_of_a_killed_run_stays(tmp_path: Path, monkeypatch: p
         (tmp_path / name / "precious").write_text("precious")
     room = killed(tmp_path, old=False, of="other.zarr")
     stored(tmp_path / "r.zarr")
-    recover(tmp_path / "r.zarr")
+    recover_staging(tmp_path / "r.zarr")
     (room / "of").write_text("r.zarr")
     with staging.lock(room, "of"):
-        recover(tmp_path / "r.zarr")
+        recover_staging(tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
         patch.setattr(staging, "fcntl", None)
-        recover(tmp_path / "r.zarr")
+        recover_staging(tmp_path / "r.zarr")
     create(tmp_path / "r.zarr", overwrite=True)
     assert len(list(tmp_path.rglob("precious"))) == 3
     assert room.exists()
-    recover(tmp_path / "r.zarr")
+    recover_staging(tmp_path / "r.zarr")
     assert not room.exists()

@@ -14,7 +14,7 @@ from stored import create, expected, measured, stored, write
 from hydrascope.storage import staging
 from hydrascope.storage import writer as writing
 from hydrascope.storage.reader import open_results, read_attributes
-from hydrascope.storage.staging import recover
+from hydrascope.storage.staging import recover_staging
 from hydrascope.utils.errors import HydrascopeError
 
 EVERYTHING = measured(7, 2, "float32")
@@ -71,7 +71,7 @@ def test_an_old_result_that_cannot_be_put_back_is_not_deleted(tmp_path: Path, mo
         with pytest.raises(HydrascopeError, match="Input/output error"):
             create(path, overwrite=True)
     assert not path.exists()
-    recover(path)
+    recover_staging(path)
     xr.testing.assert_identical(open_results(path).load(), old)
     assert list(tmp_path.iterdir()) == [path]
 

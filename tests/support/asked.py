@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Run
 from hydrascope.engines import Readings, Request
-from hydrascope.engines.metrics import chosen
+from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
@@ -67,7 +67,7 @@ def request(
         values,
         tuple(units),
         Readouts.of(model, readouts, spoken, range(len(lengths))),
-        chosen(metrics),
+        resolve_metrics(metrics),
         target,
     )
 

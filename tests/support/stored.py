@@ -8,12 +8,12 @@ import xarray as xr
 
 from hydrascope.storage import checksums
 from hydrascope.storage import writer as writing
-from hydrascope.storage.schema import FORMAT, MEASURED, described
+from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, add_units
 from hydrascope.storage.writer import Writer
 
 TEXT = object
 LABELS = ["attn.0", "mlp.0", "attn.1", "mlp.1"]
-DIMS = {name: variable.dims for name, variable in MEASURED.items()}
+DIMS = {name: variable.dims for name, variable in MEASURED_VARIABLES.items()}
 
 
 def sizes(prompts: int, patches: int) -> dict[str, int]:
@@ -90,7 +90,7 @@ def stored(path: Path, prompts: int = 7, patches: int = 2, dtype: str = "float32
 def expected(everything: xr.Dataset, block: int = 3) -> xr.Dataset:
     """What is read from a whole result."""
     prompts = everything.sizes["prompt"]
-    whole = described(known(prompts).merge(everything), "logits")
+    whole = add_units(known(prompts).merge(everything), "logits")
     return whole.assign_attrs(
         known(prompts).attrs, format=FORMAT, measured=prompts, block_size=block, worst_imbalance=0.5
     )
@@ -98,6 +98,6 @@ def expected(everything: xr.Dataset, block: int = 3) -> xr.Dataset:
 
 def change_attributes(path: Path, **changed: Any) -> None:
     """As if the result at `path` had been written with other attributes."""
-    root = checksums.parsed((path / "zarr.json").read_bytes())
+    root = checksums.parse_root((path / "zarr.json").read_bytes())
     root["attributes"] |= changed
-    (path / "zarr.json").write_bytes(checksums.sealed(root))
+    (path / "zarr.json").write_bytes(checksums.add_checksum(root))

@@ -35,7 +35,7 @@ def longrope(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     model = roped("llama", "longrope")
     model.hf.to(torch.float32)
     model.tokenizer = tiny_tokenizer()
-    self_check.require(model)
+    self_check.require_valid(model)
     return model
 
 
@@ -75,17 +75,17 @@ def test_a_window_that_is_wrong_where_no_short_prompt_shows_it(monkeypatch: pyte
     model.hf.config.sliding_window = LIMIT
     hs.sweep(model, PROMPTS, hs.Zero())
     monkeypatch.setattr(attention, "sdpa_mask", lambda **arguments: everything(**arguments))
-    self_check.require(model)
+    self_check.require_valid(model)
     with pytest.raises(hs.HydrascopeError, match=r"prompt 2 .* from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())
 
 
 def test_a_soft_cap_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("gemma2", torch.float64)
-    self_check.require(model)
+    self_check.require_valid(model)
     monkeypatch.setattr(attention, "capped", lambda scores, softcap: scores)
     with pytest.raises(hs.HydrascopeError, match="the wavefront gives what plain forward passes give"):
-        self_check.require(model)
+        self_check.require_valid(model)
 
 
 def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +95,10 @@ def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None
         return written(self, values, unit) + (self.module.bias if unit == 0 else 0)
 
     model = tiny("llama-bias")
-    self_check.require(model)
+    self_check.require_valid(model)
     monkeypatch.setattr(Projection, "written", with_bias)
     with pytest.raises(hs.HydrascopeError, match="heads and neurons sum to their layers"):
-        self_check.require(model)
+        self_check.require_valid(model)
 
 
 def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +108,10 @@ def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.cat([scale[:, :1], scale[:, 1:].roll(1, 1)], 1) if residual.ndim == 3 else scale
 
     model = tiny("llama")
-    self_check.require(model)
+    self_check.require_valid(model)
     monkeypatch.setattr(recorder, "final_scale", rolled)
     with pytest.raises(hs.HydrascopeError, match="does not hold"):
-        self_check.require(model)
+        self_check.require_valid(model)
     with pytest.raises(hs.HydrascopeError, match=r"do not balance|from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())
     # It may balance, as both sides are read at the same wrong scale.

@@ -36,7 +36,7 @@ from torch import Tensor
 from hydrascope.ablations.noise import noisy_values
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations
-from hydrascope.prompts.prompt import called, shown
+from hydrascope.prompts.prompt import prompt_label, quote
 from hydrascope.utils.errors import HydrascopeError
 
 #: From a component to `[prompt, patch, slot, columns]`, what it writes at each of the prompt's ablated positions.
@@ -87,7 +87,7 @@ def require_ablation(ablation: Any) -> None:
         raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
     if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
         raise HydrascopeError(
-            f"{shown(str(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
+            f"{quote(str(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
             "hs.Counterfactual(), or an object of yours with patches and draw"
         )
     _require_whole(ablation.patches, 1, "patches", "ask for at least one")
@@ -119,7 +119,7 @@ def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
         raise HydrascopeError(f"{value} {name}: {otherwise}")
 
 
-def drawn(ablation: Ablation, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
+def draw_patches(ablation: Ablation, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
     """What `ablation` draws for some prompts; that its values have the shape of `Patches` is seen to.
 
     Raises:
@@ -250,7 +250,7 @@ class Resample:
             kind = "with another target " if self.different_target else ""
             raise HydrascopeError(
                 f"{self.patches} resample patches need {self.patches} other prompts {kind}to draw from, and "
-                f"{called(index + 1, clean.prompts[index])} has {len(others)}{reasons}: {otherwise}"
+                f"{prompt_label(index + 1, clean.prompts[index])} has {len(others)}{reasons}: {otherwise}"
             )
         return np.random.default_rng([self.seed, index]).choice(others, self.patches, replace=False)
 

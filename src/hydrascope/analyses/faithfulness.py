@@ -16,7 +16,7 @@ from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.component import Component
 from hydrascope.components.selection import Parts, Selection, selected
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.restoration import bounded
+from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError
@@ -88,7 +88,9 @@ def faithfulness(
         {"share": list(shares), "readout": results["readout"]},
     )
     found = interval(_areas, samples, bootstrap or Bootstrap())
-    ratios = xr.Dataset({name: bounded(found[name], found["everything"]) for name in ("faithfulness", "cpr", "cmd")})
+    ratios = xr.Dataset(
+        {name: drop_unbounded(found[name], found["everything"]) for name in ("faithfulness", "cpr", "cmd")}
+    )
     texts = {name: results[name] for name in ("text", "target_text")}
     return ratios.merge(samples).assign(kept=("share", kept)).assign_coords(texts).assign_attrs(results.attrs)
 

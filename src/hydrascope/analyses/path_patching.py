@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Ablation, Patches, Resample, drawn
+from hydrascope.ablations.ablation import Ablation, Patches, Resample, draw_patches
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Run
 from hydrascope.components.selection import Selection, answering, downstream, selected, selected_mediators
 from hydrascope.engines import Request, choose
@@ -147,7 +147,7 @@ class PathPatch:
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """What receivers would write: for each prompt of all senders, of all of its patches."""
-        base = drawn(self.ablation, clean, prompts)
+        base = draw_patches(self.ablation, clean, prompts)
         found: dict[Component, Tensor] = {}
 
         def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:

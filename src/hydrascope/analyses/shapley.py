@@ -75,10 +75,10 @@ def shapley(
     chosen = selected(model, parts)
     require_affordable(orders * (len(chosen) - 1) + 1, f"take fewer orders than {orders}, or fewer parts")
     drawn = antithetic(len(chosen), orders, seed)
-    ablated, place = passed(drawn)
+    ablated, place = visited_subsets(drawn)
     results = joint_effects(model, prompts, ablation, chosen, ablated, **options)
     effects = results["total"].mean("patch", dtype=np.float64).transpose("readout", "prompt", "ablated").values
-    pairs = credited(effects, drawn, place)
+    pairs = marginal_effects(effects, drawn, place)
     found = {
         "shapley": (("readout", "prompt", "part"), pairs.mean(2)),
         "standard_error": (("readout", "prompt", "part"), standard_error(pairs)),
@@ -107,7 +107,7 @@ def antithetic(parts: int, orders: int, seed: int) -> Int[np.ndarray, "order par
     return np.array([order for forward in drawn for order in (forward, forward[::-1])])
 
 
-def passed(
+def visited_subsets(
     orders: Int[np.ndarray, "order part"],
 ) -> tuple[Bool[np.ndarray, "run part"], Int[np.ndarray, "order step"]]:
     """The combinations that ablating in these orders passes, each once; and which one each order has at each step."""
@@ -117,7 +117,7 @@ def passed(
     return runs, place.reshape(orders.shape)
 
 
-def credited(
+def marginal_effects(
     effects: Float[np.ndarray, "*any run"], orders: Int[np.ndarray, "order part"], place: Int[np.ndarray, "order step"]
 ) -> Float[np.ndarray, "*any pair part"]:
     """What ablating each part changes, the mean of each order and the next one, its reverse.

@@ -264,13 +264,13 @@ def check(
 ) -> None:
     """Run the self-check: what must hold for any model if its anatomy is right."""
     from hydrascope.loading.load import read_model
-    from hydrascope.loading.self_check import identities, why
+    from hydrascope.loading.self_check import explain_failure, identities
 
     read = read_model(**asked)
     if machine:
-        from hydrascope.engines.kernels.hardware import page
+        from hydrascope.engines.kernels.hardware import describe
 
-        say("\n".join(page(read)))
+        say("\n".join(describe(read)))
         return
     failed = 0
     for identity in identities(read):
@@ -278,7 +278,7 @@ def check(
         failed += not identity.passed
         say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{asked['model']} fails {failed} of the identities above; {why(read)}")
+        raise HydrascopeError(f"{asked['model']} fails {failed} of the identities above; {explain_failure(read)}")
 
 
 @app.command()
@@ -313,16 +313,16 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     """A verdict a model, on the kind of layer of which most is restored; the comparison; the figures of the best."""
     from hydrascope.reports.figures.comparison import figure_comparison
     from hydrascope.reports.figures.style import save
-    from hydrascope.reports.summary import clearest, in_short, summarise
+    from hydrascope.reports.summary import clearest_verdict, one_line, summarise
     from hydrascope.reports.summary.comparison import compare as compared
 
-    found = {name: clearest(summarise(results).verdicts) for name, results in measured.items()}
+    found = {name: clearest_verdict(summarise(results).verdicts) for name, results in measured.items()}
     best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
     save(figure_comparison(compared(measured)), out / "figures", "comparison")
     _draw(measured[best], out / "figures")
     say()
     for name, verdict in found.items():
-        say(textwrap.fill(f"{name}: {in_short(verdict)}", 79, subsequent_indent="  ") + "\n")
+        say(textwrap.fill(f"{name}: {one_line(verdict)}", 79, subsequent_indent="  ") + "\n")
     say(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
     say(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
 

@@ -13,9 +13,9 @@ from hydrascope.utils.errors import printable
 
 def to_place(path: str | Path) -> Path:
     """The place that a path on the command line names."""
-    from hydrascope.storage.paths import place
+    from hydrascope.storage.paths import resolve_path
 
-    return place(path)
+    return resolve_path(path)
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]

@@ -180,9 +180,9 @@ def loaded(options: Options) -> "tuple[LanguageModel, PromptSet]":
 def _prompts(name: str, limit: int | None, arguments: dict[str, Any]) -> "PromptSet":
     """The prompts of a run with these arguments, once it is sure that it may write where it is to."""
     from hydrascope.runs import sweep
-    from hydrascope.storage.paths import place
+    from hydrascope.storage.paths import resolve_path
 
-    out = arguments["out"] = place(arguments["out"])
+    out = arguments["out"] = resolve_path(arguments["out"])
     how = {name: arguments[name] for name in ("resume", "join", "overwrite") if name in arguments}
     sweep.refuse_existing(out, **how)
     return _read_prompts(name, limit)

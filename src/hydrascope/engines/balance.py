@@ -69,7 +69,7 @@ def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt 
     return torch.where(final[:, None, None, None], readings.scale, 1.0)
 
 
-def responding(model: LanguageModel, runs: Sequence[Run]) -> Bool[Tensor, "run layer"]:
+def may_change(model: LanguageModel, runs: Sequence[Run]) -> Bool[Tensor, "run layer"]:
     """Which layers each run overrides, in whole or in part, or has downstream: those that may change."""
     below = [downstream(model, run, model.components) for run in runs]
     own = [{component.whole for component in run.overridden} for run in runs]
@@ -94,7 +94,9 @@ def imbalance(
     return (total - changes - norm).abs()
 
 
-def size(readings: Readings, layers: int, final: Bool[Tensor, "readout"]) -> Float[Tensor, "readout prompt run patch"]:
+def balance_size(
+    readings: Readings, layers: int, final: Bool[Tensor, "readout"]
+) -> Float[Tensor, "readout prompt run patch"]:
     """The sum of what the balance adds up, without signs: what rounding errors are a share of.
 
     What a run takes out of the residual stream was in it, and left its rounding there: so a part counts with the larger
@@ -108,7 +110,7 @@ def size(readings: Readings, layers: int, final: Bool[Tensor, "readout"]) -> Flo
 
 
 @torch.no_grad()
-def within(
+def product_size(
     model: LanguageModel, tokens: Sequence[Sequence[int]], readouts: Readouts
 ) -> Float[Tensor, "readout prompt 1 1"]:
     """The sum of the terms of the products that each layer of the clean run ends with, without signs.

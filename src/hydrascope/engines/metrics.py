@@ -74,7 +74,7 @@ class Metric:
     function: Function
 
 
-def chosen(metrics: Sequence[str | Function]) -> tuple[Metric, ...]:
+def resolve_metrics(metrics: Sequence[str | Function]) -> tuple[Metric, ...]:
     """The metrics of these names, or functions of the user's, called by their own names.
 
     Raises:
@@ -92,7 +92,7 @@ def chosen(metrics: Sequence[str | Function]) -> tuple[Metric, ...]:
     return tuple(found)
 
 
-def evaluated(
+def evaluate(
     model: LanguageModel,
     metrics: Sequence[Metric],
     residual: Float[Tensor, "run width"],

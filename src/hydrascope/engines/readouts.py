@@ -23,8 +23,8 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel, wider
-from hydrascope.models.offload import kept
-from hydrascope.prompts.prompt import shown
+from hydrascope.models.offload import fetch
+from hydrascope.prompts.prompt import quote
 from hydrascope.utils.errors import HydrascopeError
 
 #: Readouts at the final residual stream, in `Linear.before`.
@@ -88,7 +88,7 @@ def require_readouts(readouts: Any) -> "list[Readout]":
             raise HydrascopeError(f"{each.__name__} is a class: give one of its objects, {each.__name__}(…)")
         if not (hasattr(each, "linear") and hasattr(each, "needs")):
             raise HydrascopeError(
-                f"{shown(str(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
+                f"{quote(str(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
                 "hs.Direction(vector)"
             )
     if not several:
@@ -250,7 +250,7 @@ def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | Non
     added = torch.tensor(plus, device=model.device)
     subtracted = None if minus is None else torch.tensor(minus, device=model.device)
     wide = wider(model.dtype)
-    weight, bias = kept(model.unembedding), kept(model.unembedding, "bias")
+    weight, bias = fetch(model.unembedding), fetch(model.unembedding, "bias")
     assert weight is not None
     less = model.mean_unembedding if subtracted is None else _rows(weight, subtracted).to(wide)
     direction, constant = _through_norm(model, _rows(weight, added).to(wide) - less)
@@ -267,7 +267,7 @@ def _rows(weight: Tensor, tokens: Tensor) -> Tensor:
 
 def _through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """The direction and the constant with which `vectors` `[prompt, width]` read the final norm's output."""
-    gain, bias = kept(model.final_norm), kept(model.final_norm, "bias")
+    gain, bias = fetch(model.final_norm), fetch(model.final_norm, "bias")
     assert gain is not None
     direction = vectors * (gain.to(vectors) + model.anatomy.norm_offset)
     if model.anatomy.norm_kind == "layer":

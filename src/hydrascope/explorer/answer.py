@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Run
 from hydrascope.components.selection import answering
-from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, amounts, change, kinds, per_prompt
+from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 
 #: How many of the most likely next tokens are told.
@@ -51,7 +51,7 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
               effect, and how far the two are `off` at worst.
     """
     label, read = str(run), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
-    made, results = amounts(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
+    made, results = budget(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
     alone = str(Run(run.ablated))
     told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
     return {

@@ -21,7 +21,7 @@ from hydrascope.explorer.request_guard import Guard
 from hydrascope.explorer.session import Session
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.html import render
-from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.html.report_data import page_data
 from hydrascope.utils.errors import HydrascopeError
 
 #: Bytes of a request, and seconds in which it must have come.
@@ -41,7 +41,7 @@ def application(
     Raises:
         HydrascopeError: the results are none that a page can show.
     """
-    page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
+    page, chunks = page_data(results, Bootstrap()) if results is not None else (waiting(session), {})
     document = render.one_file({**page, "live": live(session, folder, results)}, chunks, server=True)
     policy = f"{render.own_policy(server=True)}; frame-ancestors 'none'"
 

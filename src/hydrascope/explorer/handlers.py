@@ -10,7 +10,7 @@ from hydrascope.explorer.job_monitor import Watch
 from hydrascope.explorer.job_queue import Work
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
-from hydrascope.reports.html.report_data import shown_alone
+from hydrascope.reports.html.report_data import single_prompt_page_data
 from hydrascope.utils.errors import HydrascopeError
 
 #: What something may be saved as: a name that is no path, hidden file or option anywhere.
@@ -34,7 +34,7 @@ def works(session: Session, folder: Path) -> dict[str, Prepare]:
         return prepare
 
     def sweep(question: Question, watch: Watch) -> dict[str, Any]:
-        told, arrays = shown_alone(session.sweep(question, watch))
+        told, arrays = single_prompt_page_data(session.sweep(question, watch))
         return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
 
     def save(asked: Mapping[str, Any]) -> Work:

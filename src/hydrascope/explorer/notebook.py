@@ -20,7 +20,7 @@ from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.reports.html import render
-from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.html.report_data import page_data
 from hydrascope.utils.errors import HydrascopeError
 
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.
@@ -118,12 +118,12 @@ def view(
     if model is None:
         if results is None:
             raise HydrascopeError("there is nothing to view: give results, or a model")
-        return Still(render.one_file(*shown(results, Bootstrap())), height)
+        return Still(render.one_file(*page_data(results, Bootstrap())), height)
     if results is not None:
         require_same_model(model, results, "this result")
     pool = pool_of(model.name, None, None, results) if prompts is None else PromptSet.of(prompts)
     session, place = Session(model, pool), Path(folder).resolve()
-    page, chunks = shown(results, Bootstrap()) if results is not None else (waiting(session), {})
+    page, chunks = page_data(results, Bootstrap()) if results is not None else (waiting(session), {})
     document = render.one_file({**page, "live": live(session, place, results, notebook=True)}, chunks)
     return _widget(document, height, Answers(session, place))
 

@@ -30,7 +30,7 @@ from hydrascope.runs.batches import measured_blocks
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.sweep import run
 from hydrascope.storage import reader, writer
-from hydrascope.storage.schema import FORMAT, MEASURED, described
+from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, add_units
 from hydrascope.utils.errors import HydrascopeError
 
 #: Tokens of a typed prompt, where the model sets no lower limit.
@@ -102,7 +102,7 @@ class Session:
             (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch)
             result = known(plan, clean).isel(prompt=[index])
         result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured.items()})
-        return described(result, result.attrs["units"]).assign_attrs(
+        return add_units(result, result.attrs["units"]).assign_attrs(
             format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(block.measured["imbalance"].max())
         )
 
@@ -117,8 +117,8 @@ class Session:
         """
         out, page = _new(place)
         results = self.measured(question, self._kept(question), watch)
-        measured = [name for name in MEASURED if name in results]
-        empty = {name: (MEASURED[name].dims, str(results[name].dtype)) for name in measured}
+        measured = [name for name in MEASURED_VARIABLES if name in results]
+        empty = {name: (MEASURED_VARIABLES[name].dims, str(results[name].dtype)) for name in measured}
         sizes = {str(dim): size for dim, size in results.sizes.items()}
         with writer.create(out, results.drop_vars(measured), empty, sizes, 1) as result:
             variables = results[measured]
@@ -158,7 +158,7 @@ class Session:
 
     def _renew(self) -> None:
         """Forget what the pool's runs left if the model was changed since, as by training in a notebook."""
-        self_check.require_as_found(self.model)
+        self_check.revalidate_if_changed(self.model)
         if self.model.verified_state is not self._as_found:
             self.pool = Pool(self.model, self.pool.prompts)
             self._as_found = self.model.verified_state

@@ -22,7 +22,7 @@ from hydrascope.loading.checkpoint import require_possible, shapes, unused, weig
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.offload import named
+from hydrascope.models.offload import named_tensors
 from hydrascope.utils import assets, input_files
 from hydrascope.utils.errors import HydrascopeError, cause
 
@@ -72,7 +72,7 @@ def load_model(
         device_map=device_map,
         allow_unused_weights=allow_unused_weights,
     )
-    self_check.require(loaded)
+    self_check.require_valid(loaded)
     return loaded
 
 
@@ -271,7 +271,7 @@ def _require_all_used(name: str | Path, left: list[str]) -> None:
 
 
 def _require_finite(name: str | Path, hf: PreTrainedModel) -> None:
-    for parameter, value in named(hf):
+    for parameter, value in named_tensors(hf):
         if value.device.type == "meta":
             raise HydrascopeError(f"the weights of {name} hold no numbers: {parameter} is on the meta device")
         if not torch.isfinite(value).all():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydrascope.components.component import LAYER_KINDS, UNIT_OF, Component, Run
 from hydrascope.engines import Readings, Request, reference, wavefront
-from hydrascope.engines.balance import imbalance, responding
+from hydrascope.engines.balance import imbalance, may_change
 from hydrascope.engines.clean.clean_pass import CleanRun, clean_run
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
 from hydrascope.models import fingerprint
@@ -50,7 +50,7 @@ class Identity:
         return self.error <= self.tolerance
 
 
-def require(model: LanguageModel) -> None:
+def require_valid(model: LanguageModel) -> None:
     """Refuse `model` unless every identity holds.
 
     Raises:
@@ -60,15 +60,15 @@ def require(model: LanguageModel) -> None:
         if not identity.passed:
             raise HydrascopeError(
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
-                f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {why(model)}"
+                f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {explain_failure(model)}"
             )
 
 
-def require_as_found(model: LanguageModel) -> None:
+def revalidate_if_changed(model: LanguageModel) -> None:
     """Find `model` again, prove it, and hash it anew, if its weights or hooks were changed since it was found.
 
     Raises:
-        HydrascopeError: as `require`.
+        HydrascopeError: as `require_valid`.
     """
     weights, hooks = model.verified_state
     now = model.weights_state()
@@ -77,7 +77,7 @@ def require_as_found(model: LanguageModel) -> None:
     revision = model.revision
     model.reattach()
     model.revision, model.verified_state = revision, (weights, None)  # until it is proven
-    require(model)
+    require_valid(model)
     if now[0] != weights:
         model.revision = fingerprint.of_parameters(model.hf)
     model.verified_state = now
@@ -86,13 +86,13 @@ def require_as_found(model: LanguageModel) -> None:
 def revision(model: LanguageModel) -> str:
     """What `model` was loaded from; of one that was made by hand the hash of its weights, computed once.
 
-    `require_as_found` is what finds them changed.
+    `revalidate_if_changed` is what finds them changed.
     """
     model.revision = model.revision or fingerprint.of_parameters(model.hf)
     return model.revision
 
 
-def why(model: LanguageModel) -> str:
+def explain_failure(model: LanguageModel) -> str:
     """Why `model` fails the self-check: it may be its dtype alone."""
     dtype, exact = str(model.dtype).removeprefix("torch."), float64_copy(model)
     if exact is not None and all(identity.passed for identity in identities(exact)):
@@ -146,7 +146,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     yield Identity("heads sum to their layers in ablated runs", _heads_error(model, request, readings), tolerance)
     alike = _all_heads_error(request, readings)
     yield Identity("ablating all heads of a layer is ablating the layer", alike, tolerance)
-    changing = responding(model, request.runs).to(readings.scale.device)
+    changing = may_change(model, request.runs).to(readings.scale.device)
     off = float(imbalance(readings, changing, readouts.final).max()) / _scale(readings)
     yield Identity("total effects balance with their parts", off, tolerance)
     if model.anatomy.fast:
@@ -271,7 +271,7 @@ def _changes(readings: Readings) -> Tensor:
 
 def _upstream(model: LanguageModel, request: Request, readings: Readings) -> float:
     """How much anything changes that a run neither overrides nor reaches."""
-    still = ~responding(model, request.runs)
+    still = ~may_change(model, request.runs)
     changes = _changes(readings)[:, : len(model.components)]
     return float((changes * still.to(changes)).max()) / _scale(readings)
 

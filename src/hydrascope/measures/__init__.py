@@ -23,11 +23,11 @@ from hydrascope.measures.effects_per_prompt import (
     SIGMA_NAME,
     WRITTEN,
     Sigma,
-    at_readout,
     by_patch,
     caption,
     per_prompt,
     readings,
+    select_readout,
 )
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.estimator_scores import scores
@@ -46,14 +46,14 @@ from hydrascope.measures.held_out_selection import (
 from hydrascope.measures.interactions import interactions
 from hydrascope.measures.labels import (
     PartKind,
-    all_free,
     depth,
     kinds,
     layers,
     of_kind,
-    one_by_one,
+    single_ablations,
     units,
     whole_layers,
+    without_frozen,
 )
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
@@ -61,7 +61,7 @@ from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
-from hydrascope.measures.restoration import amounts, effects_only, outcome, outcome_bounds, restoration, shares
+from hydrascope.measures.restoration import budget, budget_shares, effects_only, outcome, outcome_bounds, restoration
 from hydrascope.measures.rushing_nanda import self_repair
 
 __all__ = [
@@ -76,11 +76,10 @@ __all__ = [
     "PartKind",
     "Sigma",
     "agreement",
-    "all_free",
-    "amounts",
-    "at_readout",
     "best_layer",
     "best_layer_held_out",
+    "budget",
+    "budget_shares",
     "by_patch",
     "candidates",
     "caption",
@@ -104,7 +103,6 @@ __all__ = [
     "mediation",
     "most_restored",
     "of_kind",
-    "one_by_one",
     "outcome",
     "outcome_bounds",
     "own_change",
@@ -120,13 +118,15 @@ __all__ = [
     "responses",
     "restoration",
     "scores",
+    "select_readout",
     "self_repair",
-    "shares",
     "simultaneous",
+    "single_ablations",
     "strength",
     "strongest",
     "surely_none_weighty",
     "units",
     "whole_layers",
     "with_direct_effect",
+    "without_frozen",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.labels import ablated_parts, is_ablated, layers, whole_layers
-from hydrascope.storage.schema import KNOWN, MEASURED
+from hydrascope.storage.schema import MEASURED_VARIABLES, STATIC_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 
 #: At which σ an ablated run is read: the clean run's, or its own.
@@ -78,7 +78,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         return _as_read(results, readout, sigma)
     _refuse_strangers(results)
     _require_all_layers(results)
-    chosen = at_readout(results, readout)
+    chosen = select_readout(results, readout)
     sigma = _known(sigma)
     if chosen["readout_before"] >= 0:  # there is no norm inside the network
         chosen = chosen.assign(scale=xr.ones_like(chosen["scale"]))
@@ -111,7 +111,7 @@ def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | Non
     Raises:
         HydrascopeError: there is no such readout, or no such reading; or the results lack a dimension.
     """
-    chosen, sigma = at_readout(results, readout), _known(sigma)
+    chosen, sigma = select_readout(results, readout), _known(sigma)
     if _BY_PATCH not in chosen:
         return None
     require_dimensions(chosen, (_BY_PATCH, "scale"))
@@ -129,7 +129,7 @@ def readings(results: xr.Dataset, readout: str | None = None) -> tuple[Sigma, ..
     Raises:
         HydrascopeError: there is no such readout.
     """
-    return ("clean",) if at_readout(results, readout)["readout_before"] >= 0 else ("clean", "own")
+    return ("clean",) if select_readout(results, readout)["readout_before"] >= 0 else ("clean", "own")
 
 
 def _known(sigma: Sigma | None) -> Sigma:
@@ -153,7 +153,7 @@ def caption(effects: xr.Dataset) -> str:
     return f"{name}, {SIGMA_NAME[effects.attrs['sigma']]}" if "sigma" in effects.attrs else name
 
 
-def at_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
+def select_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     """The results of one readout, not loaded; by default of the first.
 
     Raises:
@@ -199,7 +199,10 @@ def require_dimensions(results: xr.Dataset, names: Sequence[str]) -> None:
         HydrascopeError: they are such; of readouts one may have been taken.
     """
     for name in names:
-        dims, found = {*(MEASURED | KNOWN)[name].dims} - {"readout"}, {*map(str, results[name].dims)} - {"readout"}
+        dims, found = (
+            {*(MEASURED_VARIABLES | STATIC_VARIABLES)[name].dims} - {"readout"},
+            {*map(str, results[name].dims)} - {"readout"},
+        )
         if missing := sorted(dims - found):
             raise HydrascopeError(
                 f"{name!r} has no dimension {missing[0]!r}: choose by a list, as isel({missing[0]}=[0]), and average "

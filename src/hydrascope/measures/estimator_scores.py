@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.measures.bootstrap import Bootstrap, difference, interval
-from hydrascope.measures.effects_per_prompt import at_readout, per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt, select_readout
 from hydrascope.utils.errors import HydrascopeError
 
 #: Whose overlap is `top`: this many of the parts with the largest mean effects, or all where there are fewer.
@@ -97,7 +97,7 @@ def of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndar
     if one != other:
         raise HydrascopeError(f"the estimate {name!r} is of other prompts than the results: choose the same of both")
     read, parts = effects.attrs["readout"], [str(label) for label in effects["ablated"].values]
-    at = at_readout(estimate, read)
+    at = select_readout(estimate, read)
     if sorted(parts) != sorted(str(label) for label in at["ablated"].values):
         raise HydrascopeError(f"the estimate {name!r} is of other parts than the results: select the same with ablate")
     place = {str(label): number for number, label in enumerate(at["ablated"].values)}

@@ -17,7 +17,7 @@ from hydrascope.measures.compensation import compensable
 from hydrascope.measures.effects_per_prompt import per_prompt
 from hydrascope.measures.labels import PartKind, of_kind
 from hydrascope.measures.regression import regression
-from hydrascope.measures.restoration import amounts
+from hydrascope.measures.restoration import budget
 
 #: Only what removes more than this share of the readout, in the mean over prompts, can be chosen: what removes next to
 #: nothing has a repair of any size.
@@ -73,7 +73,7 @@ def candidates(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
 def _answered(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream, and the readout's `size`."""
     effects = per_prompt(results)
-    samples = amounts(effects).assign(size=abs(effects["logit"]))
+    samples = budget(effects).assign(size=abs(effects["logit"]))
     return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
 
 

@@ -52,16 +52,16 @@ def whole_layers(labels: xr.DataArray) -> list[int]:
     return [i for i, kind in enumerate(kinds(labels)) if kind in LAYER_KINDS]
 
 
-def all_free(results: xr.Dataset) -> xr.Dataset:
+def without_frozen(results: xr.Dataset) -> xr.Dataset:
     """The runs of an experiment in which nothing is frozen, as a plain run would have made them."""
     free = [place for place, label in enumerate(results["ablated"].values) if "|" not in str(label)]
     return results.isel(ablated=free).assign_attrs(experiment="")
 
 
-def one_by_one(results: xr.Dataset) -> xr.Dataset:
+def single_ablations(results: xr.Dataset) -> xr.Dataset:
     """The runs of an experiment that show what becomes of each ablation: nothing frozen, and of pairs none."""
     if results.attrs.get("experiment") != "interactions":
-        return all_free(results)
+        return without_frozen(results)
     return results.isel(ablated=["+" not in str(label) for label in results["ablated"].values])
 
 

@@ -14,7 +14,7 @@ from hydrascope.components.component import Component, Run
 from hydrascope.components.experiments import Mediated
 from hydrascope.components.network import Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
-from hydrascope.measures.effects_per_prompt import at_readout, require_dimensions
+from hydrascope.measures.effects_per_prompt import require_dimensions, select_readout
 from hydrascope.utils.errors import HydrascopeError
 
 #: `[readout, prompt]` the mean total effect of a run.
@@ -106,7 +106,7 @@ def reactions(results: xr.Dataset, readout: str | None = None, bootstrap: Bootst
     Raises:
         HydrascopeError: the results are of another experiment, or there is no such readout.
     """
-    found, bootstrap = at_readout(mediation(results), readout), bootstrap or Bootstrap()
+    found, bootstrap = select_readout(mediation(results), readout), bootstrap or Bootstrap()
     samples = found[["restored_by", "restored_alone"]].transpose("prompt", "ablated", "mediator")
     flat = samples.stack(pair=("ablated", "mediator"), create_index=False)
     # What isn't downstream is 0 on every prompt, and makes no bound wider.

@@ -6,7 +6,7 @@ import xarray as xr
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
 from hydrascope.measures.effects import own_change
-from hydrascope.measures.effects_per_prompt import at_readout, per_prompt, require_dimensions
+from hydrascope.measures.effects_per_prompt import per_prompt, require_dimensions, select_readout
 from hydrascope.measures.labels import Data
 from hydrascope.measures.regression import regression
 
@@ -36,7 +36,7 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
         bounds, NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller
         1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see `compensation`.
     """
-    return shares(amounts(results), bootstrap or Bootstrap())
+    return budget_shares(budget(results), bootstrap or Bootstrap())
 
 
 def outcome(effects: xr.Dataset) -> xr.Dataset:
@@ -54,7 +54,7 @@ def outcome(effects: xr.Dataset) -> xr.Dataset:
     )
 
 
-def amounts(results: xr.Dataset) -> xr.Dataset:
+def budget(results: xr.Dataset) -> xr.Dataset:
     """What becomes of the effect of each ablated part on each prompt, in logits: what `restoration` is the shares of.
 
     Returns:
@@ -67,8 +67,8 @@ def amounts(results: xr.Dataset) -> xr.Dataset:
     return found.assign(outcome(effects)).assign(norm=norm, contribution=effects["contribution"])
 
 
-def shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
-    """`restoration` of `amounts`, of all prompts or of some, [prompt, …]."""
+def budget_shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """`restoration` of `budget`, of all prompts or of some, [prompt, …]."""
     of_removed = [*PARTS, "restored", "lost"]
 
     def ratios(means: xr.Dataset) -> xr.Dataset:
@@ -79,13 +79,13 @@ def shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
         )
 
     found = interval(ratios, samples, bootstrap)
-    return bounded(found[of_removed], found["removed"]).assign(
-        compensated=bounded(found["compensated"], found["contribution"]),
+    return drop_unbounded(found[of_removed], found["removed"]).assign(
+        compensated=drop_unbounded(found["compensated"], found["contribution"]),
         restored_slope=regression(samples["removed"], samples["restored"], bootstrap)["slope"],
     )
 
 
-def bounded(ratio: Data, below: xr.DataArray) -> Data:
+def drop_unbounded(ratio: Data, below: xr.DataArray) -> Data:
     """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
     _, low, high = below.transpose("bound", ...)
     return ratio.where((low * high > 0) | (ratio["bound"] == "estimate"))
@@ -108,7 +108,7 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     Raises:
         HydrascopeError: the dataset is no result of a run, lacks a dimension of one, or has no such readout.
     """
-    chosen = at_readout(results, readout)
+    chosen = select_readout(results, readout)
     require_dimensions(chosen, ("total", "direct", "logit"))
     means = {name: chosen[name].mean("patch", dtype=np.float64, skipna=False) for name in ("total", "direct")}
     effects = xr.Dataset({**means, "logit": chosen["logit"].astype(np.float64)}).transpose("prompt", "ablated")
@@ -128,4 +128,4 @@ def outcome_bounds(effects: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
         return means.assign(share=means["restored"] / means["removed"].where(means["removed"] != 0))
 
     found = interval(statistic, outcome(effects), bootstrap)
-    return found.assign(share=bounded(found["share"], found["removed"]))
+    return found.assign(share=drop_unbounded(found["share"], found["removed"]))

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.effects import change
-from hydrascope.measures.effects_per_prompt import at_readout, per_prompt
+from hydrascope.measures.effects_per_prompt import per_prompt, select_readout
 from hydrascope.measures.labels import kinds, of_kind
 from hydrascope.utils.errors import HydrascopeError
 
@@ -40,7 +40,7 @@ def self_repair(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
         raise HydrascopeError("self-repair of heads needs ablated heads, and this run ablated none: ablate heads")
     if missing := [label for label in labels if label not in read]:
         raise HydrascopeError(f"{missing[0]} was ablated and not read: measure again and read it, too")
-    own = _own_change(at_readout(results, readout), labels)
+    own = _own_change(select_readout(results, readout), labels)
     moved = change(effects)
     is_attention = xr.DataArray(np.array(kinds(effects["component"])) == "attn", dims="component")
     counted = moved.where(effects["downstream"] | effects["is_ablated"], 0)

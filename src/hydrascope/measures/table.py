@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hydrascope.measures.effects_per_prompt import at_readout, contribution, require_variables
+from hydrascope.measures.effects_per_prompt import contribution, require_variables, select_readout
 
 _ROWS = ("readout", "prompt", "ablated")
 _MEANS = ("direct", "total", "indirect", "scale")
@@ -37,7 +37,7 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
     labels = [str(label) for label in results["readout"].values]
     means = {name: _mean(results[name]) for name in _MEANS}
     columns = {
-        "unembed": xr.concat([contribution(at_readout(results, label)) for label in labels], "readout"),
+        "unembed": xr.concat([contribution(select_readout(results, label)) for label in labels], "readout"),
         "direct": means["direct"],
         "total": means["total"],
         "indirect": means["indirect"],

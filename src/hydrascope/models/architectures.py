@@ -193,7 +193,7 @@ def declare(model_type: str, anatomy: Anatomy) -> None:
     _ANATOMIES[model_type] = anatomy
 
 
-def known() -> list[str]:
+def declared() -> list[str]:
     """The architectures that have been declared."""
     return sorted(_ANATOMIES)
 
@@ -208,7 +208,7 @@ def anatomy_of(model_type: str) -> Anatomy:
         return _ANATOMIES[model_type]
     except KeyError:
         raise HydrascopeError(
-            f"the architecture {model_type!r} is not known (known: {', '.join(known())}); declare it from Python: "
+            f"the architecture {model_type!r} is not known (known: {', '.join(declared())}); declare it from Python: "
             f"hydrascope.declare({model_type!r}, hydrascope.Anatomy(layers='model.layers', "
             "attention='self_attn', mlp_out='mlp', heads_out='self_attn.o_proj', "
             "neurons_out='mlp.down_proj', norm='model.norm', norm_kind='rms')), "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hydrascope.models.offload import named
+from hydrascope.models.offload import named_tensors
 
 #: What of a configuration decides nothing: where it is from, and what labels are called. Its dtype may be the file's;
 #: that of the model is an attribute of its own.
@@ -47,7 +47,7 @@ def of_parameters(hf: PreTrainedModel) -> str:
     Not of where it was read from: the same model has the same hash.
     """
     total = hashlib.sha256(of_config(hf.config).encode())
-    for name, value in named(hf):
+    for name, value in named_tensors(hf):
         total.update(json.dumps([name, *_described(value)]).encode())
         total.update(_bytes(value))
     return f"sha256:{total.hexdigest()}"

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from hydrascope.components.component import LAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
-from hydrascope.models.offload import home, kept
+from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
 from hydrascope.models.rotary import fresh_tables, stretch, table_key, varying_tables
 from hydrascope.utils.errors import HydrascopeError
@@ -244,7 +244,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model, and what is measured stays."""
-        return home(self.hf.get_input_embeddings())
+        return compute_device(self.hf.get_input_embeddings())
 
     @property
     def width(self) -> int:
@@ -265,7 +265,7 @@ class LanguageModel:
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
         """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
-        weight = kept(self.unembedding)
+        weight = fetch(self.unembedding)
         assert weight is not None
         return weight.detach().mean(0, dtype=wider(self.dtype)).to(self.device)
 
@@ -284,7 +284,7 @@ class LanguageModel:
     @property
     def devices(self) -> set[torch.device]:
         """The devices that blocks compute on: most often one."""
-        return {home(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
+        return {compute_device(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`, as the tokenizer makes them by default, special tokens included.

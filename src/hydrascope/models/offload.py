@@ -13,7 +13,7 @@ from accelerate.utils import align_module_device, has_offloaded_params
 from torch import Tensor, nn
 
 
-def kept(module: nn.Module, name: str = "weight") -> Tensor | None:
+def fetch(module: nn.Module, name: str = "weight") -> Tensor | None:
     """The numbers of a parameter or buffer of `module`, fetched if they are elsewhere; None where it has none."""
     value: Tensor | None = getattr(module, name, None)
     if value is None or value.device.type != "meta" or not has_offloaded_params(module):
@@ -22,15 +22,15 @@ def kept(module: nn.Module, name: str = "weight") -> Tensor | None:
         return getattr(module, name)
 
 
-def named(hf: Any) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(hf: Any) -> Iterator[tuple[str, Tensor]]:
     """The name and the numbers of every parameter and buffer of a model that is stored with it, one at a time."""
     for path, value in sorted(hf.state_dict().items()):
         parent, _, name = path.rpartition(".")
-        found = kept(hf.get_submodule(parent), name)
+        found = fetch(hf.get_submodule(parent), name)
         yield path, value if found is None else found
 
 
-def home(module: nn.Module) -> torch.device:
+def compute_device(module: nn.Module) -> torch.device:
     """The device that `module` computes on."""
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from hydrascope.models.offload import kept
+from hydrascope.models.offload import fetch
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Projection:
 
     def weight(self, like: Tensor) -> Float[Tensor, "stream columns"]:
         """W, in the dtype of `like` and where that is."""
-        return _out_in(self.module, kept(self.module)).to(like)
+        return _out_in(self.module, fetch(self.module)).to(like)
 
     def through(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows stream"]:
         """The projection's output, from all units' values."""
@@ -75,7 +75,7 @@ class Projection:
     def gain(self, like: Tensor) -> Float[Tensor, "stream"]:
         """G of the norm after the projection, in the dtype of `like` and where that is."""
         assert self.norm is not None
-        weight = kept(self.norm)
+        weight = fetch(self.norm)
         assert weight is not None
         return weight.to(like) + self.offset
 

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hydrascope.prompts.prompt import Prompt, Tokenizes, called, require_known, shown
+from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label, quote, require_known
 from hydrascope.utils.errors import HydrascopeError
 
 #: Scripts that are written without spaces, by how Unicode's names of their letters and signs begin.
@@ -61,7 +61,7 @@ def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool
             and has one token for all that it doesn't.
     """
     return [
-        _first_token(model, prompt, prompt.answer, "answer", called(number, prompt), in_pairs)
+        _first_token(model, prompt, prompt.answer, "answer", prompt_label(number, prompt), in_pairs)
         for number, prompt in enumerate(prompts, start=1)
     ]
 
@@ -77,13 +77,13 @@ def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool =
     """
     answers = answer_tokens(model, prompts, in_pairs=in_pairs)
     foils = [
-        _first_token(model, prompt, prompt.foil, "foil", called(number, prompt), in_pairs)
+        _first_token(model, prompt, prompt.foil, "foil", prompt_label(number, prompt), in_pairs)
         for number, prompt in enumerate(prompts, start=1)
     ]
     for number, (prompt, answer, foil) in enumerate(zip(prompts, answers, foils, strict=True), start=1):
         if answer == foil:
             raise HydrascopeError(
-                f"{called(number, prompt)}: its answer and its foil begin with the same token, which leaves no "
+                f"{prompt_label(number, prompt)}: its answer and its foil begin with the same token, which leaves no "
                 "difference to read: give another foil"
             )
     return foils
@@ -104,18 +104,18 @@ def _first_token(
     together = model.encode(prompt.text + _between(prompt.text, continuation) + continuation)
     if len(together) <= len(before) or together[: len(before)] != before:
         raise HydrascopeError(
-            f"{where} and its {field} {shown(continuation)} share a token: end the prompt where a word ends"
+            f"{where} and its {field} {quote(continuation)} share a token: end the prompt where a word ends"
         )
     first = together[len(before)]
     if first == getattr(model.tokenizer, "unk_token_id", None):
         raise HydrascopeError(
-            f"the {field} {shown(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
+            f"the {field} {quote(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
             "token for all that is: give another"
         )
     require_known(model, first, f"the {field} of {where}")
     if not blank and _is_blank(model, first):
         raise HydrascopeError(
-            f"the {field} {shown(continuation)} of {where} begins with a token that is a bare space, as others do: end "
+            f"the {field} {quote(continuation)} of {where} begins with a token that is a bare space, as others do: end "
             f"the prompt with that space, or give the id of the token that tells the {field} apart"
         )
     return first

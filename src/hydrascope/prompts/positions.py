@@ -8,7 +8,7 @@ end, or, where the subject is ablated, from the subject's.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hydrascope.prompts.prompt import Prompt, called
+from hydrascope.prompts.prompt import Prompt, prompt_label
 from hydrascope.prompts.subjects import Locates, subject_span
 from hydrascope.utils.errors import HydrascopeError
 
@@ -58,7 +58,7 @@ def places(model: Locates, prompts: Sequence[Prompt], tokens: Sequence[Sequence[
         return tuple(Places(tuple(range(len(ids))), len(ids)) for ids in tokens)
     numbers = [-1] if name == "last" else [int(number) for number in name.split(",")]
     each = enumerate(zip(prompts, tokens, strict=True), start=1)
-    return tuple(_numbered(called(number, prompt), len(ids), numbers) for number, (prompt, ids) in each)
+    return tuple(_numbered(prompt_label(number, prompt), len(ids), numbers) for number, (prompt, ids) in each)
 
 
 def written(at: At) -> str:

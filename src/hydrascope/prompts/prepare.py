@@ -6,7 +6,7 @@ from typing import Literal
 from hydrascope.prompts.answers import after_spaces
 from hydrascope.prompts.load import NAMES, SUFFIXES
 from hydrascope.prompts.padding import unpadded
-from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, called, tokenize
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, prompt_label, tokenize
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
@@ -67,7 +67,7 @@ def _without_padding(model: Tokenizes, prompts: PromptSet) -> tuple[PromptSet, i
     """Return the set without padding, and how many of its prompts had some."""
     places = [place for place, prompt in enumerate(prompts.prompts) if prompt.tokens is not None]
     given = [prompts.prompts[place].tokens or () for place in places]
-    names = [called(place + 1, prompts.prompts[place]) for place in places]
+    names = [prompt_label(place + 1, prompts.prompts[place]) for place in places]
     found = [_without_appended(model, ids) for ids in unpadded(model.tokenizer, given, names)]
     changed = {place: new for place, old, new in zip(places, given, found, strict=True) if old != new}
     if not changed:

@@ -210,7 +210,7 @@ def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
         HydrascopeError: a prompt has no tokens, one that the model doesn't have, or more than its context holds.
     """
     return [
-        _fitting(model, prompt.tokens or prompt.text, called(number, prompt))
+        _fitting(model, prompt.tokens or prompt.text, prompt_label(number, prompt))
         for number, prompt in enumerate(prompts, start=1)
     ]
 
@@ -225,7 +225,7 @@ def counterfactual_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[l
     """
     twins = []
     for number, prompt in enumerate(prompts, start=1):
-        where = called(number, prompt)
+        where = prompt_label(number, prompt)
         if not prompt.counterfactual:
             raise HydrascopeError(f"{where} has no counterfactual: give every prompt one, or choose another ablation")
         twin = _fitting(model, prompt.counterfactual, f"the counterfactual of {where}")
@@ -248,7 +248,7 @@ def require_same_length(
     for number, (prompt, own, twin) in enumerate(zip(prompts, tokens, twins, strict=True), start=1):
         if len(own) != len(twin):
             raise HydrascopeError(
-                f"{called(number, prompt)} is {len(own):,} tokens long and its counterfactual {len(twin):,}: at "
+                f"{prompt_label(number, prompt)} is {len(own):,} tokens long and its counterfactual {len(twin):,}: at "
                 "positions other than the last both must be as long; change one of them"
             )
 
@@ -267,14 +267,14 @@ def texts(model: Tokenizes, prompts: Sequence[Prompt]) -> list[str]:
     return [prompt.text if prompt.tokens is None else decoded(prompt.tokens) for prompt in prompts]
 
 
-def called(number: int, prompt: Prompt) -> str:
+def prompt_label(number: int, prompt: Prompt) -> str:
     """How a message calls the prompt with this number in its set, from 1: `prompt 7 ("The capital of …")`."""
     if prompt.tokens is None:
-        return f"prompt {number} ({shown(prompt.text)})"
+        return f"prompt {number} ({quote(prompt.text)})"
     return f"prompt {number} (token ids {_spaced(prompt.tokens[:8])}{' …' if len(prompt.tokens) > 8 else ''})"
 
 
-def shown(text: str) -> str:
+def quote(text: str) -> str:
     """`text` short and on one line."""
     return json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)
 

@@ -3,7 +3,7 @@
 import re
 from typing import Protocol
 
-from hydrascope.prompts.prompt import Prompt, called, shown
+from hydrascope.prompts.prompt import Prompt, prompt_label, quote
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -33,7 +33,7 @@ def subject_span(model: Locates, number: int, prompt: Prompt) -> tuple[int, int]
         HydrascopeError: the prompt is given as token ids, has no subject, doesn't contain it, or no token holds a
             character of it; or the tokenizer can't say where its tokens stand.
     """
-    where = called(number, prompt)
+    where = prompt_label(number, prompt)
     if prompt.tokens is not None:
         raise HydrascopeError(f"{where} is given as token ids, where no subject is found: give its text, or positions")
     if prompt.subject is None or not prompt.subject.strip():
@@ -41,13 +41,13 @@ def subject_span(model: Locates, number: int, prompt: Prompt) -> tuple[int, int]
     start = _last_occurrence(prompt.subject, prompt.text)
     if start is None:
         raise HydrascopeError(
-            f"{where} does not contain its subject {shown(prompt.subject)}: write it as in the prompt"
+            f"{where} does not contain its subject {quote(prompt.subject)}: write it as in the prompt"
         )
     end = start + len(prompt.subject)
     _, spans = model.encode_with_offsets(prompt.text)
     held = [token for token, (first, last) in enumerate(spans) if max(first, start) < min(last, end)]
     if not held:
-        raise HydrascopeError(f"{where}: its subject {shown(prompt.subject)} has no tokens: give another subject")
+        raise HydrascopeError(f"{where}: its subject {quote(prompt.subject)} has no tokens: give another subject")
     return held[0], held[-1] + 1
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrascope.ablations.ablation import drawn
+from hydrascope.ablations.ablation import draw_patches
 from hydrascope.components.component import Component, Run
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.balance import TOLERANCE
@@ -154,7 +154,7 @@ def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting
     """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
     prompts = batch[: fitting.prompts]
     back = clean.shared.get(tuple(prompts))
-    values = drawn(plan.ablation, clean, prompts).values
+    values = draw_patches(plan.ablation, clean, prompts).values
     request = _request(plan, clean, prompts, lambda component: values(component)[:, :1], 1, back() if back else None)
     readings = ENGINES[plan.engine.name](plan.model, request)
     return [*(each[..., 0] for each in _effects(readings)), readings.logit]
@@ -186,7 +186,7 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 def _alone(plan: Plan, clean: CleanActivations, index: int, engine: str) -> Readings:
     """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
-    values = drawn(plan.ablation, clean, [index]).values
+    values = draw_patches(plan.ablation, clean, [index]).values
     ablated = {component for run in _runs(plan) for component in run.ablated}
     has_own = engine == plan.engine.name and all(component.site in clean.values for component in ablated)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrascope.ablations.ablation import drawn
+from hydrascope.ablations.ablation import draw_patches
 from hydrascope.engines import Request, balance
 from hydrascope.engines.clean import prefix_store
 from hydrascope.engines.clean.activations import (
@@ -59,7 +59,7 @@ def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
     return sorted(block, key=lambda index: len(plan.tokens[index]))
 
 
-def keeping(plan: Plan, folder: Path | None = None) -> Keep:
+def activation_allocator(plan: Plan, folder: Path | None = None) -> Keep:
     """Where clean values are kept: in memory; in `folder`, or where temporary files are, if they are too many."""
     return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
 
@@ -101,7 +101,7 @@ def clean_runs_of(
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
                 _runner(plan, keep_shared, kept, lambda prompts: any(prompts[0] in block for block in needed)),
                 _targets(plan),
-                keeping(plan, folder),
+                activation_allocator(plan, folder),
             ),
             shared=kept,
         )
@@ -109,7 +109,7 @@ def clean_runs_of(
     clean, fitted = within_memory(run, batch)
     if fitted != batch:
         clean.shared.clear()  # of other batches than those that will be measured
-    drawn(plan.ablation, clean, range(len(plan.tokens)))
+    draw_patches(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 
 
@@ -167,8 +167,8 @@ def clean_runs_by_workers(
     parts = ((block, read_part(workers.clean, block.start)) for block in blocks)
     known = plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
-        clean = clean_runs_of_parts(*known, parts, _targets(plan), keeping(plan, folder))
-    drawn(plan.ablation, clean, range(len(plan.tokens)))
+        clean = clean_runs_of_parts(*known, parts, _targets(plan), activation_allocator(plan, folder))
+    draw_patches(plan.ablation, clean, range(len(plan.tokens)))
     return replace(clean, shared=kept)
 
 
@@ -233,7 +233,7 @@ def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], bat
             effects and their parts don't balance.
     """
     indices = remaining[: batch.prompts]
-    patches = drawn(plan.ablation, clean, indices)
+    patches = draw_patches(plan.ablation, clean, indices)
     readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
     tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.positions(indices))
     back = clean.shared.pop(tuple(indices), None)
@@ -260,10 +260,10 @@ def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], bat
         changing = plan.changing[runs].to(readings.scale.device)
         off = balance.imbalance(readings, changing, readouts.final)
         rounding = balance.TOLERANCE[plan.model.dtype]
-        allowed = rounding * balance.size(readings, changing.shape[1], readouts.final)
+        allowed = rounding * balance.balance_size(readings, changing.shape[1], readouts.final)
         if (off > allowed).any():
             # Looked for only where it is needed: it takes a run more.
-            allowed = allowed + rounding * balance.WITHIN * balance.within(plan.model, request.tokens, readouts)
+            allowed = allowed + rounding * balance.WITHIN * balance.product_size(plan.model, request.tokens, readouts)
         quantities = balance.quantities(readings, readouts.final)
         pieces.append(
             {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}

@@ -13,12 +13,12 @@ from hydrascope.components.component import Component, Run
 from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection, selected, selected_runs
 from hydrascope.engines import Engine, choose
-from hydrascope.engines.balance import responding
+from hydrascope.engines.balance import may_change
 from hydrascope.engines.clean.activations import CleanActivations, without_activations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
-from hydrascope.engines.metrics import Function, Metric, chosen
+from hydrascope.engines.metrics import Function, Metric, resolve_metrics
 from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
@@ -26,9 +26,9 @@ from hydrascope.models.memory import Batch, Load, automatic_batch, require_possi
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.positions import At, Places, places, written
 from hydrascope.prompts.prepare import prepare
-from hydrascope.prompts.prompt import AnyPrompts, PromptSet, called
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet, prompt_label
 from hydrascope.runs.config import KEEP_BYTES, TARGET_LOGIT, Keep, Target
-from hydrascope.storage.schema import MEASURED
+from hydrascope.storage.schema import MEASURED_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
@@ -104,7 +104,7 @@ class Plan:
     @cached_property
     def changing(self) -> torch.Tensor:
         """`[run, layer]` Which layers may change."""
-        return responding(self.model, self.runs)
+        return may_change(self.model, self.runs)
 
     @property
     def labels(self) -> list[str]:
@@ -128,7 +128,7 @@ class Plan:
         """The variables that are measured, and their dimensions."""
         left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
         left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
-        return {name: variable.dims for name, variable in MEASURED.items() if name not in left_out}
+        return {name: variable.dims for name, variable in MEASURED_VARIABLES.items() if name not in left_out}
 
     @cached_property
     def kept(self) -> str:
@@ -138,7 +138,7 @@ class Plan:
         if self.asked.get("experiment") == "interactions":
             return "effects"
         only_layers = not self.units and not any(c.is_unit for run in self.runs for c in run.overridden)
-        sizes = [self.sizes[dim] for dim in MEASURED[_BY_PATCH].dims]
+        sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
         small = float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
         return "patches" if only_layers and small and "experiment" not in self.asked else "means"
 
@@ -180,7 +180,7 @@ class Plan:
 
     def called(self, index: int) -> str:
         """How an error calls the prompt at `index`."""
-        return called(index + 1, self.prompts.prompts[index])
+        return prompt_label(index + 1, self.prompts.prompts[index])
 
     def tokens_of(self, clean: CleanActivations) -> Tokens:
         """What readouts speak of."""
@@ -211,7 +211,7 @@ def make_plan(
             f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
             "hs.load_model(name)"
         )
-    self_check.require_as_found(model)
+    self_check.revalidate_if_changed(model)
     ablation = Resample() if ablation is None else ablation
     require_ablation(ablation)
     readouts = require_readouts(readouts)
@@ -246,7 +246,7 @@ def make_plan(
         runs,
         tuple(part for part in parts if part.is_unit),
         tuple(readouts),
-        chosen(metrics),
+        resolve_metrics(metrics),
         target,
         answers,
         foils,

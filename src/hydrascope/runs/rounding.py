@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Patches, drawn
+from hydrascope.ablations.ablation import Patches, draw_patches
 from hydrascope.components.component import Run
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.clean.activations import CleanActivations
@@ -89,7 +89,7 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
 
 def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Run], again: _Again) -> Tensor:
     """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
-    patches = drawn(plan.ablation, clean, [index])
+    patches = draw_patches(plan.ablation, clean, [index])
     model, measure = again
     found = _effects(ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, runs, patches)))
     return (found - _effects(measure(model, _request(plan, clean, model, index, runs, patches)))).abs()

@@ -47,7 +47,7 @@ def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) ->
     """
     batch = plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_BLOCK
-    every = reader.cut(len(plan.tokens), size)
+    every = reader.split_range(len(plan.tokens), size)
     with disk(f"cannot create {out}"):
         make_folders(out.parent)
     clean = clean_runs_of(plan, batch, every, every, out.parent)

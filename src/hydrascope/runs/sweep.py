@@ -26,10 +26,10 @@ from hydrascope.runs.config import TARGET_LOGIT, Keep, Target
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.start import created, exactness, joined, resumed, sizes
 from hydrascope.storage import checksums, reader
-from hydrascope.storage.coordination import at_work
-from hydrascope.storage.paths import place, require_room
-from hydrascope.storage.schema import FORMAT, described
-from hydrascope.storage.staging import lock, recover, require_ours
+from hydrascope.storage.coordination import join_workers
+from hydrascope.storage.paths import require_room, resolve_path
+from hydrascope.storage.schema import FORMAT, add_units
+from hydrascope.storage.staging import lock, recover_staging, require_only_ours
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import shown
 
@@ -95,7 +95,7 @@ def sweep(
     )
     batch = plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_BLOCK
-    every = reader.cut(len(plan.tokens), size)
+    every = reader.split_range(len(plan.tokens), size)
     clean = clean_runs_of(plan, batch, every, every)
     alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
     sound = exactness(plan, clean, alone)
@@ -113,7 +113,7 @@ def sweep(
     if said:
         warnings.warn(said, stacklevel=2)
     result = known(plan, clean).assign(measured).assign_attrs({**sound, **again})
-    return described(result, result.attrs["units"]).assign_attrs(
+    return add_units(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
         **sizes(size, blocks[-1].batch),
@@ -174,8 +174,8 @@ def run(
             `overwrite` is asked for, or was made with other options, or on another kind of machine, or another run
             writes to it; or there are no locks on files, by which to share work.
     """
-    out = place(out)
-    recover(out)
+    out = resolve_path(out)
+    recover_staging(out)
     refuse_existing(out, resume=resume, join=join, overwrite=overwrite)
     plan = make_plan(
         model,
@@ -194,7 +194,7 @@ def run(
         say(line)
     with ExitStack() as held:
         if join:
-            begun = joined(out, plan, batch_size, held.enter_context(at_work(out)), elsewhere=elsewhere)
+            begun = joined(out, plan, batch_size, held.enter_context(join_workers(out)), elsewhere=elsewhere)
         elif resume and out.exists():
             begun = resumed(out, plan, batch_size, elsewhere=elsewhere)
         else:
@@ -266,6 +266,6 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool, join: bool = Fa
                 "with resume, start again with overwrite, or choose another place"
             )
     if overwrite:
-        require_ours(out)
+        require_only_ours(out)
     if held := lock(out, checksums.KNOWN_FILES, shared=join):
         held.close()

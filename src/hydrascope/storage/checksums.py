@@ -34,13 +34,13 @@ class DamageError(ValueError):
     """A file is gone, or isn't what was written at its place."""
 
 
-def sealed(document: Mapping[str, Any]) -> bytes:
+def add_checksum(document: Mapping[str, Any]) -> bytes:
     """A zarr.json whose attribute `checksum` is of everything in it."""
     attributes = {**document["attributes"], "checksum": _checksum(document)}
     return json.dumps({**document, "attributes": attributes}, indent=2).encode()
 
 
-def parsed(content: bytes) -> dict[str, Any]:
+def parse_root(content: bytes) -> dict[str, Any]:
     """A zarr.json, whatever is in its attributes.
 
     Raises:
@@ -55,7 +55,7 @@ def parsed(content: bytes) -> dict[str, Any]:
     return document
 
 
-def unsealed(document: dict[str, Any]) -> dict[str, Any]:
+def check_attributes(document: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a zarr.json, without their checksum.
 
     Raises:
@@ -126,7 +126,7 @@ def write_listing(folder: Path, name: str, run: str, files: Iterable[str], how: 
             os.fsync(opened.fileno())
     sync_names(folder, checksums)
     attributes = {"run": run, "of": name, "files": checksums, "how": how}
-    replace(folder, name, sealed({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+    replace(folder, name, add_checksum({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
 
 
 def read_listing(folder: Path, name: str, run: str) -> Listing:
@@ -137,7 +137,7 @@ def read_listing(folder: Path, name: str, run: str) -> Listing:
     """
     content = read(folder, name)
     try:
-        attributes = unsealed(parsed(content))
+        attributes = check_attributes(parse_root(content))
     except DamageError as error:
         raise DamageError(f"{name} is not what was written") from error
     if (attributes.get("run"), attributes.get("of")) != (run, name):
@@ -145,7 +145,7 @@ def read_listing(folder: Path, name: str, run: str) -> Listing:
     return Listing(attributes["files"], attributes["how"])
 
 
-def require(folder: Path, files: Mapping[str, str]) -> None:
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     """Read all of `files`.
 
     Raises:

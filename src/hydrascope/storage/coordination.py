@@ -103,7 +103,7 @@ class Workers:
 
 
 @contextmanager
-def at_work(path: Path) -> Iterator[Workers]:
+def join_workers(path: Path) -> Iterator[Workers]:
     """Be one of the workers on the result at `path`, whether it is there already or not.
 
     Raises:

@@ -7,7 +7,7 @@ from hydrascope.utils.disk_errors import reason
 from hydrascope.utils.errors import HydrascopeError
 
 
-def place(path: str | Path) -> Path:
+def resolve_path(path: str | Path) -> Path:
     """`path` as it is meant: `~` is the user's home, and a symbolic link stands for what it points to.
 
     Raises:

@@ -15,8 +15,8 @@ from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexed
 from zarr.storage import LocalStore, StorePath
 
 from hydrascope.storage import checksums
-from hydrascope.storage.paths import place
-from hydrascope.storage.schema import FORMAT, MEASURED, texts_from_disk
+from hydrascope.storage.paths import resolve_path
+from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, texts_from_disk
 from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 
@@ -35,7 +35,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
     Raises:
         HydrascopeError: there is none, or it is damaged.
     """
-    return checksums.unsealed(read_root(path))
+    return checksums.check_attributes(read_root(path))
 
 
 def read_root(path: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_root(path: Path) -> dict[str, Any]:
         if not path.exists():
             raise HydrascopeError(f"there is no {path}: make it with hydrascope run")
         try:
-            root = checksums.parsed(checksums.read(path, checksums.ROOT))
+            root = checksums.parse_root(checksums.read(path, checksums.ROOT))
             version = root["attributes"]["format"]
         except (checksums.DamageError, KeyError) as error:
             raise NoResultError(
@@ -60,7 +60,7 @@ def read_root(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise HydrascopeError(f"{path} holds format {version!r}, and this hydrascope reads {FORMAT}: use a newer one")
     try:
-        checksums.unsealed(root)
+        checksums.check_attributes(root)
     except checksums.DamageError as error:
         raise UnreadableError(
             f"{path} is damaged, its attributes in {checksums.ROOT} are not what was written: measure again"
@@ -79,7 +79,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     Raises:
         HydrascopeError: there is no result, nothing of it is measured yet, or it is damaged.
     """
-    path = place(path)
+    path = resolve_path(path)
     attributes = read_attributes(path)
     measured = attributes["measured"]
     if measured == 0:
@@ -96,7 +96,7 @@ def open_results(path: str | Path) -> xr.Dataset:
             # What xarray writes besides is for its own reading.
             attrs = {key: value for key, value in array.attrs.items() if key in ("long_name", "units")}
             variable = xr.Variable(dims, data, attrs, {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))})
-        if name in MEASURED:
+        if name in MEASURED_VARIABLES:
             variables[name] = variable
         elif name in ("target", "downstream"):
             variables[name] = variable.load()
@@ -122,10 +122,10 @@ def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
 
 def blocks(attributes: dict[str, Any]) -> list[range]:
     """The blocks of prompts in which a result is measured."""
-    return cut(attributes["prompt_count"], attributes["block_size"])
+    return split_range(attributes["prompt_count"], attributes["block_size"])
 
 
-def cut(prompts: int, size: int) -> list[range]:
+def split_range(prompts: int, size: int) -> list[range]:
     """The blocks of so many prompts, `size` each."""
     return [range(start, min(start + size, prompts)) for start in range(0, prompts, size)]
 
@@ -134,7 +134,7 @@ def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
     files: dict[str, str] = {}
     try:
-        for block in cut(attributes["measured"], attributes["block_size"]):
+        for block in split_range(attributes["measured"], attributes["block_size"]):
             files |= checksums.read_listing(path, checksums.listing_of(block.start), attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
         raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
@@ -148,7 +148,7 @@ _MEND = "resume its run, which measures that again"
 
 
 def _damaged(path: Path, name: str, error: Exception) -> HydrascopeError:
-    mend = _MEND if name in MEASURED else "measure again"
+    mend = _MEND if name in MEASURED_VARIABLES else "measure again"
     return HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason(error)}): {mend}")
 
 

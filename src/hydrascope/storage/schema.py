@@ -27,7 +27,7 @@ _MEAN = ("readout", "prompt", "ablated", "component")
 _RUN = ("prompt", "ablated", "patch")
 
 #: What is measured prompt by prompt.
-MEASURED: dict[str, Variable] = {
+MEASURED_VARIABLES: dict[str, Variable] = {
     "unembed": Variable(_CLEAN, "direct effect of each component, clean run", _LOGITS),
     "unembed_ablated": Variable(_MEAN, "direct effect after the ablation, at the clean run's scale", _LOGITS),
     "unembed_ablated_own": Variable(_MEAN, "direct effect after the ablation, at the ablated run's scale", _LOGITS),
@@ -47,7 +47,7 @@ MEASURED: dict[str, Variable] = {
 }
 
 #: What is known before anything is measured.
-KNOWN: dict[str, Variable] = {
+STATIC_VARIABLES: dict[str, Variable] = {
     "target": Variable(("prompt",), "target token", "token id"),
     "downstream": Variable(("ablated", "component"), "whether the component is downstream of what is ablated"),
     "component": Variable(("component",), "what is read"),
@@ -86,14 +86,14 @@ def texts_from_disk(variable: xr.Variable) -> xr.Variable:
     return variable.astype(object) if variable.dtype == _TEXT else variable
 
 
-def described(results: xr.Dataset, unit: str) -> xr.Dataset:
+def add_units(results: xr.Dataset, unit: str) -> xr.Dataset:
     """`results`, every variable with its `long_name` and `units`.
 
     Args:
         unit: of what the readouts read.
     """
     named = results.copy()
-    for name, variable in (MEASURED | KNOWN).items():
+    for name, variable in (MEASURED_VARIABLES | STATIC_VARIABLES).items():
         if name in named.variables:
             units = unit if variable.units == _LOGITS else variable.units
             named[name].attrs = {"long_name": variable.long_name, "units": units}

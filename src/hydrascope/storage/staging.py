@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from hydrascope.storage.paths import name_of
-from hydrascope.storage.schema import KNOWN, MEASURED
+from hydrascope.storage.schema import MEASURED_VARIABLES, STATIC_VARIABLES
 from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_file, sync_folder
@@ -33,12 +33,12 @@ _NEW, _OLD = "new", "old"
 _INSIDE = re.compile(rf"{_NEW}|{_OLD}|agreed|agreeing|clean|turn|(clean-)?\d+")
 
 #: Everything that a run writes, by its path in the result; zarr writes each file under a name ending in `partial`.
-_NAMES = "|".join(sorted(MEASURED | KNOWN))
+_NAMES = "|".join(sorted(MEASURED_VARIABLES | STATIC_VARIABLES))
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"
 _OURS = re.compile(rf"((checksums|checksums/\d+|{_NAMES})/)?zarr(\.json|{_PARTIAL})|({_NAMES})/c(/\d+)+({_PARTIAL})?")
 
 
-def require_ours(path: Path) -> None:
+def require_only_ours(path: Path) -> None:
     """Refuse to delete what hydrascope didn't write.
 
     Raises:
@@ -101,7 +101,7 @@ def lock(path: Path, file: str, *, shared: bool = False) -> IO[bytes] | None:
 
 
 @contextmanager
-def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def replace_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to be made, and synced, that is moved to `path` when it has been; only then is the result there deleted.
 
     Raises:
@@ -121,7 +121,7 @@ def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
             if path.exists():
                 if not overwrite:
                     raise HydrascopeError(f"{path} exists: choose another place")
-                require_ours(path)
+                require_only_ours(path)
             try:
                 if path.exists():
                     path.rename(room / _OLD)
@@ -164,7 +164,7 @@ def _put_back(room: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def recover(path: Path) -> None:
+def recover_staging(path: Path) -> None:
     """Clear what runs that were killed while they made a result at `path` left beside it.
 
     Where one was killed between moving the old result away and the new one in, the old one comes back. Where there are

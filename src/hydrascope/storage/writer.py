@@ -24,8 +24,8 @@ from zarr.codecs import ZstdCodec
 from hydrascope.storage import checksums
 from hydrascope.storage.coordination import Workers
 from hydrascope.storage.reader import UnreadableError, blocks, known_files, read_attributes, read_root
-from hydrascope.storage.schema import FORMAT, described, texts_to_disk
-from hydrascope.storage.staging import lock, staged
+from hydrascope.storage.schema import FORMAT, add_units, texts_to_disk
+from hydrascope.storage.staging import lock, replace_atomically
 from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
@@ -151,7 +151,7 @@ class Writer:
     def _replace(self, after: dict[str, Any], root: dict[str, Any]) -> None:
         """Let the attributes of the result be `after`, where they were those of `root`."""
         if after != root["attributes"]:
-            checksums.replace(self.path, checksums.ROOT, checksums.sealed({**root, "attributes": after}))
+            checksums.replace(self.path, checksums.ROOT, checksums.add_checksum({**root, "attributes": after}))
         self.attributes = after
 
     def _disk(self) -> AbstractContextManager[None]:
@@ -181,7 +181,7 @@ class Writer:
     def _is_whole(self, start: int) -> bool:
         listing = self._listing(start)
         try:
-            checksums.require(self.path, listing.files if listing else {})
+            checksums.verify_files(self.path, listing.files if listing else {})
         except (checksums.DamageError, OSError):
             return False
         return listing is not None
@@ -238,28 +238,28 @@ def create(
     with (
         replaced,
         disk(f"cannot create {path}"),
-        staged(path, overwrite=overwrite) as folder,
+        replace_atomically(path, overwrite=overwrite) as folder,
         warnings.catch_warnings(),
     ):
         # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
         warnings.filterwarnings("ignore", "Consolidated metadata")
-        described(xr.Dataset(variables), known.attrs["units"]).to_zarr(
+        add_units(xr.Dataset(variables), known.attrs["units"]).to_zarr(
             folder,
             mode="w-",
             encoding={name: {"compressors": checked, "chunks": chunks[name]} for name in empty},
             zarr_format=3,
             write_empty_chunks=False,
         )
-        texts_to_disk(described(known, known.attrs["units"])).assign_attrs(attributes).to_zarr(
+        texts_to_disk(add_units(known, known.attrs["units"])).assign_attrs(attributes).to_zarr(
             folder,
             mode="a",
             encoding={name: {"compressors": checked} for name in known.variables},
             write_empty_chunks=True,
         )
-        root = checksums.parsed(checksums.read(folder, checksums.ROOT))
+        root = checksums.parse_root(checksums.read(folder, checksums.ROOT))
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
         checksums.write_listing(folder, checksums.KNOWN_FILES, run, set(files) - {checksums.ROOT}, {})
-        checksums.replace(folder, checksums.ROOT, checksums.sealed(root))
+        checksums.replace(folder, checksums.ROOT, checksums.add_checksum(root))
     return Writer(path, root["attributes"], lock(path, checksums.KNOWN_FILES, shared=workers is not None), workers)
 
 
@@ -290,7 +290,7 @@ def resume(path: Path, workers: Workers | None = None) -> Writer:
 
 def _require_known(path: Path, known: Mapping[str, str]) -> None:
     try:
-        checksums.require(path, known)
+        checksums.verify_files(path, known)
     except (checksums.DamageError, OSError) as error:
         why = reason(error)
         raise UnreadableError(f"cannot resume {path}, it is damaged ({why}): measure again with overwrite") from error

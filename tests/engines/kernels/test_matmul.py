@@ -37,7 +37,7 @@ def test_every_routine_computes_the_product(name, form, transposed):
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_the_fastest_is_taken_once_a_process(monkeypatch):
     monkeypatch.delenv(matmul.FORCE)
-    matmul.timed.cache_clear()
+    matmul.time_routines.cache_clear()
     found = {Product(8, 16, False, ""): {"matmul": 1.0, "onednn": 2.0}, Product(8, 8, True, ""): {"matmul": 3.0}}
     asked = []
 
@@ -45,21 +45,21 @@ def test_the_fastest_is_taken_once_a_process(monkeypatch):
         asked.append((product, dtype, threads))
         return found[product]
 
-    monkeypatch.setattr(matmul, "timed", timed)
-    chosen = matmul.chosen(found, torch.float32)
+    monkeypatch.setattr(matmul, "time_routines", timed)
+    chosen = matmul.choose_routines(found, torch.float32)
     assert chosen == {"8 to 16": "onednn", "8 to 8, transposed": "matmul"}
     assert {threads for _, _, threads in asked} == {torch.get_num_threads()}
 
 
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_what_is_timed_is_every_routine_that_could_be_taken():
-    plain = matmul.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads())
-    with_gelu = matmul.timed(Product(8, 16, True, "tanh"), torch.float32, torch.get_num_threads())
+    plain = matmul.time_routines(Product(8, 16, False, ""), torch.float32, torch.get_num_threads())
+    with_gelu = matmul.time_routines(Product(8, 16, True, "tanh"), torch.float32, torch.get_num_threads())
     assert set(plain) == {"matmul", "onednn"}
     assert set(with_gelu) == set(ROUTINES)
     assert all(rate > 0 for rate in (*plain.values(), *with_gelu.values()))
     # Once in a process: the same numbers again.
-    assert matmul.timed(Product(8, 16, False, ""), torch.float32, torch.get_num_threads()) is plain
+    assert matmul.time_routines(Product(8, 16, False, ""), torch.float32, torch.get_num_threads()) is plain
 
 
 def test_a_routine_that_is_not_there(monkeypatch):
@@ -124,7 +124,7 @@ def test_the_page_of_the_machine(monkeypatch):
     monkeypatch.setattr(hardware, "LARGE", 64)
     monkeypatch.setenv(matmul.FORCE, "matmul")
     model = tiny("gpt2", torch.float32)
-    text = "\n".join(hardware.page(model, seconds=0.01))
+    text = "\n".join(hardware.describe(model, seconds=0.01))
     assert hardware.processor() in text
     assert re.search(r"float32, matmul: [0-9,]+ GFLOP/s", text)
     assert "HYDRASCOPE_KERNELS=matmul forces" in text

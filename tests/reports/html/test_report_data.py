@@ -10,7 +10,7 @@ from tiny import tiny
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
-from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.html.report_data import page_data
 from hydrascope.reports.summary import sentences, summarise, written
 from hydrascope.utils.errors import HydrascopeError
 
@@ -20,7 +20,7 @@ WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 @pytest.fixture(scope="module")
 def page(results):
-    return shown(results, FEW)
+    return page_data(results, FEW)
 
 
 def test_parts_stand_in_the_order_of_the_figures(page):
@@ -99,7 +99,7 @@ def test_tokens(results, page):
 
 
 def test_a_result_that_does_not_tell_its_tokens_is_shown_without(results):
-    told, chunks = shown(results.drop_vars([name for name in results.coords if "token" in results[name].dims]), FEW)
+    told, chunks = page_data(results.drop_vars([name for name in results.coords if "token" in results[name].dims]), FEW)
     assert told["tokens"] == []
     assert "tokens" not in chunks
 
@@ -125,7 +125,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
 def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
     one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated parts, patches, layers
     monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 4 * one - 1)
-    described, chunks = shown(results, FEW)
+    described, chunks = page_data(results, FEW)
     assert described["patched"] == 3
     found = decoded(described["arrays"], chunks, "1.own.patches.0").reshape(3, 2, 8)
     at = results.isel(readout=1, prompt=slice(3)).sel(component=names((described,), "components"), ablated="attn.0")
@@ -138,7 +138,7 @@ def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
 def test_no_patches_where_there_is_one_or_means_alone_were_kept(results):
     one = results.isel(readout=[0])
     for of in (one.isel(patch=[0]), one.drop_vars("unembed_ablated_by_patch")):
-        described, chunks = shown(of, FEW)
+        described, chunks = page_data(of, FEW)
         assert described["patched"] == 0
         assert not any(".patches." in name for name in chunks)
 
@@ -153,7 +153,7 @@ def test_what_does_not_depend_on_sigma_is_there_once(page):
 
 
 def test_one_readout_taken_from_several(results, page):
-    described, chunks = shown(results.isel(readout=1), FEW)
+    described, chunks = page_data(results.isel(readout=1), FEW)
     assert described["patched"] == 40
     for name in ("own.picture", "clean.patches.3", "intact"):
         assert chunks[f"0.{name}"] == page[1][f"1.{name}"]
@@ -161,7 +161,7 @@ def test_one_readout_taken_from_several(results, page):
 
 def test_inside_the_network_there_is_one_reading():
     results = example(readouts={"logit": -1, "inner": 2})
-    described, chunks = shown(results, FEW)
+    described, chunks = page_data(results, FEW)
     first, inner = described["readouts"]
     assert [each["sigma"] for each in first["readings"]] == ["clean", "own"]
     assert [each["sigma"] for each in inner["readings"]] == [None]
@@ -200,7 +200,7 @@ def test_what_is_undone_of_an_increase_is_called_that():
     results["direct"].loc[{"ablated": "attn.1"}] = (2 + np.linspace(-0.5, 0.5, 40))[:, None]
     results["total"].loc[{"ablated": "attn.1"}] = -1
     part = summarise(results, FEW).parts[1]
-    removes, adds = (" ".join(each) for each in shown(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
+    removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
     assert "instead" not in removes
     share = written(part.restored, 2)
     assert f". It adds instead of removing: {share} of the increase is undone; by attention " in adds
@@ -245,26 +245,26 @@ def test_it_opens_at_the_part_of_the_verdict(results, page):
 
 def test_what_cannot_be_shown():
     with pytest.raises(HydrascopeError, match="no hydrascope result"):
-        shown(xr.Dataset(), FEW)
+        page_data(xr.Dataset(), FEW)
     # What measures make of a result is none.
     found = measures.interactions(synthetic.pairs(["attn.0", "mlp.0"], 3))
     for other in (None, "gpt2.zarr"):
         with pytest.raises(HydrascopeError, match="is no hydrascope result: give that of run or sweep"):
-            shown(other, FEW)
+            page_data(other, FEW)
     results = synthetic.results(3, 4, 2)
     for taken in ({"prompt": 0}, {"ablated": 0}, {"patch": 0}):
         with pytest.raises(HydrascopeError, match="choose by a list"):
-            shown(results.isel(taken), FEW)
+            page_data(results.isel(taken), FEW)
     for none in ({"prompt": []}, {"ablated": []}):
         with pytest.raises(HydrascopeError, match="holds no measurements"):
-            shown(results.isel(none), FEW)
+            page_data(results.isel(none), FEW)
     with pytest.raises(HydrascopeError, match="no hydrascope result: it has no variable 'ablated': give that of run"):
-        shown(found, FEW)
+        page_data(found, FEW)
 
 
 def test_where_nothing_is_removed_directly():
     results = hs.sweep(tiny("gpt2"), [[5, 6, 7, 8], [9, 10, 11]], hs.Zero(), ablate="attn.0", at="-2")
-    readout = shown(results, FEW)[0]["readouts"][0]
+    readout = page_data(results, FEW)[0]["readouts"][0]
     told = readout["readings"][1]
     lost = -results["total"].isel(readout=0, ablated=0).values.astype(float).mean()
     assert abs(lost) > 0.1
@@ -276,7 +276,7 @@ def test_where_nothing_is_removed_directly():
 
 
 def test_an_unfinished_run_is_marked(results):
-    told = shown(results.assign_attrs(prompt_count=100), FEW)[0]
+    told = page_data(results.assign_attrs(prompt_count=100), FEW)[0]
     assert (
         "only 40 of 100 prompts are measured: finish the run with --resume"
         in told["readouts"][0]["readings"][0]["warnings"]
@@ -287,20 +287,20 @@ def test_some_prompts_of_a_finished_run_are_no_unfinished_one(results):
     finished = results.assign_attrs(prompt_count=40, measured=40)
     assert not any(
         "--resume" in warning
-        for warning in shown(finished.isel(prompt=[1, 5]), FEW)[0]["readouts"][0]["readings"][0]["warnings"]
+        for warning in page_data(finished.isel(prompt=[1, 5]), FEW)[0]["readouts"][0]["readings"][0]["warnings"]
     )
 
 
 def test_how_wide_intervals_are_is_said_of_answers_too(results):
     confidence = summarise(results, FEW).verdicts[0].confidence
     assert confidence > FEW.confidence
-    notes = shown(results, FEW)[0]["notes"]
+    notes = page_data(results, FEW)[0]["notes"]
     assert notes[0].startswith("Intervals: 95%")
     assert notes[1].startswith(f"In the 3 answers above they are {confidence:.1%}")
 
 
 def test_one_prompt_has_no_bounds(results):
-    described, chunks = shown(results.isel(prompt=[0]), FEW)
+    described, chunks = page_data(results.isel(prompt=[0]), FEW)
     mean, *bounds = decoded(described["arrays"], chunks, "0.own.picture")
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()

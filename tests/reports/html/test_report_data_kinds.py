@@ -6,7 +6,7 @@ from opened import FEW, decoded, lines, names
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.html.report_data import page_data
 from hydrascope.reports.summary import sentences, summarise
 
 #: What layers write in ablated runs, under each reading of σ.
@@ -21,7 +21,7 @@ def phantom():
 def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     experiment = hs.Mediation("attn.3", "layers")
     results = hs.sweep(*phantom, hs.Zero(), ablate=experiment)
-    described, chunks = shown(results, FEW)
+    described, chunks = page_data(results, FEW)
     found = measures.mediation(results).isel(readout=0).sel(ablated="attn.3")
     clean, pictures = (each["pictures"] for each in described["readouts"][0]["readings"])
     assert clean[1:] == pictures[1:]
@@ -55,7 +55,7 @@ def pairs(phantom, request):
 
 
 def test_interactions_have_a_matrix_of_pairs(pairs):
-    described, chunks = shown(pairs, FEW)
+    described, chunks = page_data(pairs, FEW)
     found = measures.interactions(pairs).isel(readout=0)
     told = summarise(pairs, FEW)
     first = described["readouts"][0]["readings"][0]["pictures"][0]
@@ -80,9 +80,9 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
 
 
 def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs, phantom):
-    described, chunks = shown(pairs, FEW)
+    described, chunks = page_data(pairs, FEW)
     plain = hs.sweep(*phantom, hs.Zero(), ablate=[*PARTS, "attn.4"])
-    expected, of_plain = shown(plain, FEW)
+    expected, of_plain = page_data(plain, FEW)
     assert described["parts"] == expected["parts"]
     kept = decoded(described["arrays"], chunks, "0.amounts")
     np.testing.assert_allclose(kept, decoded(expected["arrays"], of_plain, "0.amounts"), atol=1e-5)
@@ -96,7 +96,7 @@ def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs,
 
 
 def test_what_was_not_kept_is_not_shown(pairs):
-    described, chunks = shown(pairs, FEW)
+    described, chunks = page_data(pairs, FEW)
     if pairs.attrs["keep"] == "means":
         assert [each["name"] for each in described["readouts"][0]["readings"][0]["pictures"]] == [
             "Interaction",
@@ -114,8 +114,8 @@ def test_what_was_not_kept_is_not_shown(pairs):
 
 def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
     kept, alone = (hs.sweep(*phantom, hs.Zero(), ablate="attn", keep=keep) for keep in ("means", "effects"))
-    described, chunks = shown(alone, FEW)
-    expected, of_kept = shown(kept, FEW)
+    described, chunks = page_data(alone, FEW)
+    expected, of_kept = page_data(kept, FEW)
     assert described["without"]["views"] == ["matrix", "trace"]
     assert set(chunks) == {"tokens", "0.amounts"}
     np.testing.assert_array_equal(
@@ -134,8 +134,8 @@ def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
 def test_a_mediation_of_effects_alone_shows_what_reactions_are_worth(phantom):
     experiment = hs.Mediation("attn.3", "layers")
     kept, alone = (hs.sweep(*phantom, hs.Zero(), ablate=experiment, keep=keep) for keep in ("means", "effects"))
-    described, chunks = shown(alone, FEW)
-    expected, of_kept = shown(kept, FEW)
+    described, chunks = page_data(alone, FEW)
+    expected, of_kept = page_data(kept, FEW)
     pictures = described["readouts"][0]["readings"][0]["pictures"]
     assert [each["name"] for each in pictures] == ["Lost again without it", "Brought by it alone"]
     for number in (0, 1):

@@ -14,8 +14,8 @@ from rich.console import Console
 from hydrascope.measures import (
     Bootstrap,
     Sigma,
-    amounts,
     best_layer_held_out,
+    budget,
     compensation_regression,
     direct_effect,
     per_prompt,
@@ -144,7 +144,7 @@ def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: s
     assert f"Readout: placebo.0, {words}." in text
     # What depends on the reading is shown in both.
     held, line = best_layer_held_out(effects, "attn", FEW)
-    again = amounts(per_prompt(results, "placebo.0", other_sigma))
+    again = budget(per_prompt(results, "placebo.0", other_sigma))
     expected = regression(held.take(again["contribution"]), held.take(again["compensated"]), FEW)["slope"]
     other = finding(summary, "slope of CE on DE, read otherwise")
     np.testing.assert_allclose(astuple(other.value), expected.values)

@@ -10,9 +10,9 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap, candidates, held_out, most_restored, per_prompt
 from hydrascope.measures.held_out_selection import halves
-from hydrascope.reports.summary import Interval, Verdict, clearest, summarise, written
+from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, summarise, written
 from hydrascope.reports.summary.caveats import warnings_of
-from hydrascope.reports.summary.verdict_text import in_short, sentences
+from hydrascope.reports.summary.verdict_text import one_line, sentences
 
 FEW = Bootstrap(resamples=40)
 
@@ -23,7 +23,7 @@ def test_a_share_without_bounds_is_not_the_clearest() -> None:
     little = Verdict("mlp", **each, part="mlp.0", restored=Interval(0.1, -0.1, 0.3))
     none = Verdict("head", **each)
     for verdicts in permutations([nothing, little, none]):
-        assert clearest(verdicts) is little
+        assert clearest_verdict(verdicts) is little
 
 
 def verdict_of(results: xr.Dataset, kind: str = "attn") -> Verdict:
@@ -101,7 +101,7 @@ def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
     assert f" and loses {lost} in the end: {restored} logits are restored." in told
     assert "ratio of means" not in told
     assert "Attention restores" not in told
-    assert in_short(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."
+    assert one_line(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."
 
 
 def test_responders_are_those_that_respond_the_most_first() -> None:
@@ -165,7 +165,7 @@ def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -
     assert found.restored.estimate == pytest.approx(pooled)
     neither = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
     assert f" {neither}: they show that something is restored, not at which of them. " in sentences(summary)[0]
-    assert in_short(found).endswith(f" {neither}.")
+    assert one_line(found).endswith(f" {neither}.")
     unsure = replace(found, answer="no", why="of the norm")
     assert f" {neither}. Ablating " in sentences(replace(summary, verdicts=(unsure,)))[0]
     best = [each.meaning for each in summary.findings if " or " in each.name]
@@ -177,7 +177,7 @@ def test_of_one_part_nothing_is_pooled() -> None:
     results = synthetic.results(4, 40, 2)
     found = verdict_of(results)
     assert not found.pooled
-    assert "pool" not in " ".join([*sentences(summarise(results, FEW)), in_short(found)])
+    assert "pool" not in " ".join([*sentences(summarise(results, FEW)), one_line(found)])
 
 
 def test_what_is_restored_at_none_is_not_surely_restored_there() -> None:

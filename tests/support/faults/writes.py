@@ -17,9 +17,9 @@ from stored import create_for, known, measured, write
 from faults.disk import Killed, failing
 from hydrascope.engines.clean.spill_store import write_part
 from hydrascope.storage import writer as writing
-from hydrascope.storage.coordination import at_work
+from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.reader import open_results
-from hydrascope.storage.staging import recover
+from hydrascope.storage.staging import recover_staging
 from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 
@@ -37,14 +37,14 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
 
 def started(path: Path, *, overwrite: bool = False) -> None:
     """As `run` does."""
-    recover(path)
+    recover_staging(path)
     with create_for(path, NEW, _KNOWN, overwrite=overwrite) as writer:
         write(writer, NEW)
 
 
 def resumed(path: Path) -> None:
     """As `run` does with `resume`."""
-    recover(path)
+    recover_staging(path)
     if not path.exists():
         started(path)
         return
@@ -58,8 +58,8 @@ def overwritten(path: Path) -> None:
 
 def joined(path: Path) -> None:
     """As `run` does with `join`."""
-    recover(path)
-    with at_work(path) as workers:
+    recover_staging(path)
+    with join_workers(path) as workers:
         for block in workers.share([range(4), range(4, 7)], lambda block: False, "clean-"):
             with disk(f"cannot keep clean values beside {path}"):
                 write_part(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
@@ -102,7 +102,7 @@ SCENES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "run": (nothing, started),
     "resume": (begun, resumed),
     "overwrite": (old, overwritten),
-    "put back": (between, recover),
+    "put back": (between, recover_staging),
     "join": (nothing, joined),
     "join again": (begun, joined),
 }
@@ -141,7 +141,7 @@ def faulty_writes(folder: Path, scene: str, fault: str, count: int | None = None
 def finish(room: Path, scene: str) -> tuple[str, int]:
     """Go on; whatever is there on the way is right. What was there, as `kept` says."""
     path = room / "r.zarr"
-    recover(path)
+    recover_staging(path)
     result, measured = kept(path)
     if scene in ("overwrite", "put back"):
         assert result != "none", "neither the old result nor the new one is there"

@@ -16,7 +16,7 @@ from hydrascope.components.component import Component
 from hydrascope.engines.attention import Attend, attending, capped, softmax
 from hydrascope.models.hooks import Handle, hooked, on_input
 from hydrascope.models.language_model import LanguageModel, wider
-from hydrascope.models.offload import kept
+from hydrascope.models.offload import fetch
 from hydrascope.models.projection import weight_of
 from hydrascope.utils.errors import HydrascopeError
 
@@ -149,7 +149,7 @@ def _norms(model: LanguageModel) -> list[Any]:
 def _freeze(model: LanguageModel, norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
     """What `norm` gives, its scale a constant to autograd."""
     wide = wider(output.dtype)
-    weight, bias = kept(norm), kept(norm, "bias")
+    weight, bias = fetch(norm), fetch(norm, "bias")
     gain = 1.0 if weight is None else weight.to(wide) + model.anatomy.norm_offset
     like = frozen_norm(args[0].to(wide), gain, model.eps_of(norm), centred="LayerNorm" in type(norm).__name__)
     expected = output.detach().to(wide) - (0 if bias is None else bias.to(wide))

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Ablation, Patches, drawn
+from hydrascope.ablations.ablation import Ablation, Patches, draw_patches
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
 from hydrascope.components.component import Component
 from hydrascope.components.selection import Selection, selected
@@ -27,7 +27,7 @@ from hydrascope.runs.attrs import known, settings_of
 from hydrascope.runs.batches import clean_runs_of
 from hydrascope.runs.config import TARGET_LOGIT, Target
 from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.storage.schema import described
+from hydrascope.storage.schema import add_units
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import shown
 
@@ -75,7 +75,7 @@ class PromptBatch:
 
     @cached_property
     def _patches(self) -> Patches:
-        return drawn(self.plan.ablation, self.clean, self.indices)
+        return draw_patches(self.plan.ablation, self.clean, self.indices)
 
     @cached_property
     def _counted(self) -> Bool[Tensor, "prompt slot"]:
@@ -174,7 +174,7 @@ def run_estimator(
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}
     base = known(plan, clean).drop_dims("component")
     attributes = {key: value for key, value in settings_of(plan).items() if key not in _OF_ENGINES}
-    result = described(base, attributes["units"]).assign(
+    result = add_units(base, attributes["units"]).assign(
         {
             key: (
                 ("readout", "prompt", "ablated"),

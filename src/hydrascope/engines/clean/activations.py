@@ -19,7 +19,7 @@ from hydrascope.engines.clean.prefix_store import Back
 from hydrascope.engines.clean.spill_store import Keep, Part, in_memory
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.prompts.positions import Places
-from hydrascope.prompts.prompt import Prompt, called, counterfactual_tokens, require_same_length
+from hydrascope.prompts.prompt import Prompt, counterfactual_tokens, prompt_label, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -68,8 +68,8 @@ class CleanActivations:
             place, patch, _ = short[0]
             patched, source = prompts[place], int(sources[place, patch])
             raise HydrascopeError(
-                f"{called(source + 1, self.prompts[source])} is too short to patch "
-                f"{called(patched + 1, self.prompts[patched])}: draw from prompts that correspond to it"
+                f"{prompt_label(source + 1, self.prompts[source])} is too short to patch "
+                f"{prompt_label(patched + 1, self.prompts[patched])}: draw from prompts that correspond to it"
             )
         return self.values[component.site][:, self.model.columns(component)][torch.from_numpy(rows)]
 
@@ -266,7 +266,7 @@ _LIKELIEST = "likeliest"
 
 
 def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
-    """`CleanActivations.row`: of each prompt all places are kept that correspond to an ablated position of any prompt."""
+    """`CleanActivations.row`: of each prompt all places that correspond to an ablated position of any prompt."""
     offsets = sorted({offset for place in places for offset in place.offsets})
     row = np.full((len(places), offsets[-1]), -1)
     kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]

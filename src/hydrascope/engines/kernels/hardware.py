@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hydrascope.engines.kernels.matmul import FORCE, ROUTINES, timed
+from hydrascope.engines.kernels.matmul import FORCE, ROUTINES, time_routines
 from hydrascope.engines.kernels.patching import fastest_routines, is_choice, products
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.text import counted
@@ -69,7 +69,7 @@ def sustained(work: Callable[[], object], seconds: float) -> float:
     return done / elapsed
 
 
-def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
+def describe(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
     """What the machine is, how fast it multiplies by every routine in every dtype, and which are chosen for `model`.
 
         print("\n".join(hs.machine.page(hs.load_model("built-in"))))         # doctest: +SKIP
@@ -93,7 +93,7 @@ def page(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
     lines += ["", f"{model.name} in {_dtype(model.dtype)}: products are computed by the fastest routine, marked *"]
     routines = fastest_routines(model)
     for product in sorted(products(model), key=str):
-        found = timed(product, model.dtype, threads)
+        found = time_routines(product, model.dtype, threads)
         each = (f"{name} {flops / 1e9:,.0f}{'*' * (name == routines[str(product)])}" for name, flops in found.items())
         lines.append(f"  {product}: {', '.join(each)} GFLOP/s")
     if not routines:

@@ -68,7 +68,7 @@ def _fused(rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: str) -> Tens
 ROUTINES: dict[str, Routine] = {"matmul": _matmul, "onednn": _onednn, "onednn+gelu": _fused}
 
 
-def chosen(products: Iterable[Product], dtype: torch.dtype) -> dict[str, str]:
+def choose_routines(products: Iterable[Product], dtype: torch.dtype) -> dict[str, str]:
     """The fastest routine for each of `products`, on this machine's processor with the threads there are now.
 
     What is fastest is measured once in a process, in a few hundredths of a second a shape.
@@ -81,7 +81,8 @@ def chosen(products: Iterable[Product], dtype: torch.dtype) -> dict[str, str]:
         raise HydrascopeError(f"{FORCE}={forced} is no routine: set it to {', '.join(ROUTINES)}, or not at all")
     threads = torch.get_num_threads()
     return {
-        str(product): forced or fastest(timed(product, dtype, threads)) for product in sorted(set(products), key=str)
+        str(product): forced or fastest(time_routines(product, dtype, threads))
+        for product in sorted(set(products), key=str)
     }
 
 
@@ -91,7 +92,7 @@ def fastest(rates: Mapping[str, float]) -> str:
 
 
 @functools.cache
-def timed(product: Product, dtype: torch.dtype, threads: int) -> dict[str, float]:
+def time_routines(product: Product, dtype: torch.dtype, threads: int) -> dict[str, float]:
     """By routine, the FLOP/s that it reaches at the shape of `product` with the `threads` that there are."""
     inputs, outputs = min(product.inputs, _LONGEST), min(product.outputs, _LONGEST)
     # Not zeros: some libraries are faster with them. Not random: drawing takes longer than multiplying.

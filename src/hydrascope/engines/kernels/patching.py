@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers.activations import FastGELUActivation, GELUActivation, GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from hydrascope.engines.kernels.matmul import ROUTINES, Product, Routines, chosen
+from hydrascope.engines.kernels.matmul import ROUTINES, Product, Routines, choose_routines
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.offload import home
+from hydrascope.models.offload import compute_device
 from hydrascope.models.projection import weight_of
 
 Forward = Callable[[Tensor], Tensor]
@@ -85,7 +85,7 @@ def fastest_routines(model: LanguageModel) -> dict[str, str]:
         HydrascopeError: the environment asks for a routine that isn't there.
     """
     keep_freed_memory()
-    return chosen(products(model), model.dtype)
+    return choose_routines(products(model), model.dtype)
 
 
 def products(model: LanguageModel) -> set[Product]:
@@ -96,7 +96,7 @@ def products(model: LanguageModel) -> set[Product]:
 def _multiplying(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
     """The modules that multiply by a weight, what they multiply, and the GELU that is computed with it."""
     free = [module for module in model.hf.modules() if _computing(module)]
-    linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, home(m))]
+    linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, compute_device(m))]
     pairs = dict(pair for module in free if (pair := _widening_and_gelu(module)))
     found: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
     for linear in linears:

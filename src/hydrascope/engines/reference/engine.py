@@ -15,7 +15,7 @@ from torch import Tensor
 from hydrascope.components.component import Component, Run
 from hydrascope.engines.clean.clean_pass import clean_run_at
 from hydrascope.engines.interface import Readings, Request
-from hydrascope.engines.metrics import evaluated
+from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.readouts import FINAL, Linear, final_scale
 from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
@@ -115,9 +115,7 @@ class _Prompt:
         delta = torch.stack([self.delta(row) for row in rows], 1)
         shape = (len(request.runs), request.patches)
         target = int(request.targets[self.index])
-        metrics = (
-            [evaluated(model, request.metrics, s, final[0], target) for s in (final, z)] if request.metrics else []
-        )
+        metrics = [evaluate(model, request.metrics, s, final[0], target) for s in (final, z)] if request.metrics else []
 
         def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])

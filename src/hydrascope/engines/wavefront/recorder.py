@@ -8,7 +8,7 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.clean_pass import CleanRun
 from hydrascope.engines.interface import Readings, Request
-from hydrascope.engines.metrics import evaluated
+from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.branches import Asides
 from hydrascope.engines.wavefront.schedule import Schedule
@@ -270,7 +270,7 @@ class Record:
         if not request.metrics:
             return self.delta.new_zeros(0, len(request.tokens)), self.delta.new_zeros(0, len(request.tokens), *shape)
         each = [
-            evaluated(self.model, request.metrics, final, clean, int(target))
+            evaluate(self.model, request.metrics, final, clean, int(target))
             for final, clean, target in zip(self.final, self.final[:, 0], request.targets, strict=True)
         ]
         values = torch.stack(each, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from hydrascope.measures import Sigma, all_free, kinds, per_prompt, require_complete
+from hydrascope.measures import Sigma, kinds, per_prompt, require_complete, without_frozen
 from hydrascope.reports.figures.faithfulness import figure_circuit
 from hydrascope.reports.figures.figure2 import figure2
 from hydrascope.reports.figures.figure7 import figure7
@@ -79,7 +79,7 @@ def draw_all(
     if experiment == "interactions":
         return Drawn(folder, tuple(save(figure_interactions(results, readout), folder, "interactions")), ())
     if experiment == "mediation":
-        drawn = draw_all(all_free(results), folder, prompt, ablated, readout, sigma)
+        drawn = draw_all(without_frozen(results), folder, prompt, ablated, readout, sigma)
         mediators = save(figure_mediation(results, readout), folder, "mediation")
         return replace(drawn, paths=(*drawn.paths, *mediators))
     effects = per_prompt(results, readout, sigma)

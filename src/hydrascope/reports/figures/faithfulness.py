@@ -4,7 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import at_readout
+from hydrascope.measures import select_readout
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import band, printable, zero_line
 
@@ -17,7 +17,7 @@ def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
     Raises:
         HydrascopeError: there is no such readout.
     """
-    found = at_readout(found, readout)
+    found = select_readout(found, readout)
     kept, bounds = found["kept"].values, found["faithfulness"]
     with style.style():
         figure = Figure(figsize=(style.COLUMN, 2.6), layout="constrained")

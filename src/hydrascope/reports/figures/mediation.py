@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from hydrascope.measures import at_readout, interactions, mediation
+from hydrascope.measures import interactions, mediation, select_readout
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
@@ -25,7 +25,7 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
     Raises:
         HydrascopeError: as `hydrascope.measures.mediation`; there is no such readout.
     """
-    found = at_readout(mediation(results), readout)
+    found = select_readout(mediation(results), readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("ablated", "mediator")})
     names = [list(map(str, found[dim].values)) for dim in ("ablated", "mediator")]
     panels = {
@@ -62,7 +62,7 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
     Raises:
         HydrascopeError: as `hydrascope.measures.interactions`; there is no such readout.
     """
-    found = at_readout(interactions(results), readout)
+    found = select_readout(interactions(results), readout)
     order = in_order(list(map(str, found["first"].values)))
     mean = found["interaction"].mean("prompt", skipna=False).values[np.ix_(order, order)]
     names = [str(found["first"].values[place]) for place in order]
@@ -94,7 +94,7 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     Raises:
         HydrascopeError: there is no such readout.
     """
-    found = at_readout(found, readout)
+    found = select_readout(found, readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("sender", "receiver")})
     rows, columns = (list(map(str, found[dim].values)) for dim in ("sender", "receiver"))
     panels = {"All else held at clean": found["held"], "All else free": found["free"]}

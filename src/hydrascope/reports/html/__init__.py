@@ -6,7 +6,7 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.html.render import one_file
-from hydrascope.reports.html.report_data import shown
+from hydrascope.reports.html.report_data import page_data
 from hydrascope.utils.errors import HydrascopeError
 
 __all__ = ["report"]
@@ -36,7 +36,7 @@ def report(
     path = Path(out)
     if path.exists() and not overwrite:
         raise HydrascopeError(f"{path} exists: choose another place, or overwrite it")
-    text = one_file(*shown(results, bootstrap or Bootstrap()))
+    text = one_file(*page_data(results, bootstrap or Bootstrap()))
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:

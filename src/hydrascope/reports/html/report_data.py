@@ -15,10 +15,10 @@ from hydrascope.measures import (
     depth,
     effects_only,
     layers,
-    one_by_one,
     outcome,
     per_prompt,
     readings,
+    single_ablations,
 )
 from hydrascope.measures.effects_per_prompt import readout_unit, require_dimensions
 from hydrascope.measures.labels import kind_of
@@ -26,10 +26,10 @@ from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.html.array_encoding import Arrays
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediated, response, sigma_of
 from hydrascope.reports.html.scatters import ce_on_de, de_and_ce, restored_on_removed
-from hydrascope.reports.html.texts import NOT_KEPT, notes, words, words_alone
+from hydrascope.reports.html.texts import NOT_KEPT, notes, page_texts, single_prompt_texts
 from hydrascope.reports.html.tokens import keep_tokens
 from hydrascope.reports.html.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
-from hydrascope.reports.summary import Summary, clearest, run_in_words, summarise
+from hydrascope.reports.summary import Summary, clearest_verdict, run_in_words, summarise
 from hydrascope.utils.errors import HydrascopeError
 
 #: Columns of the table of prompts, as `measures.outcome` names them.
@@ -52,7 +52,7 @@ class _Source:
     arrays: Arrays = field(default_factory=Arrays)
 
 
-def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
+def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
 
     Raises:
@@ -70,7 +70,7 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         )
     require_dimensions(results, ("total", "direct", "logit"))
     experiment = results.attrs.get("experiment")
-    plain = one_by_one(results) if experiment else results
+    plain = single_ablations(results) if experiment else results
     told = results if experiment == "interactions" else plain
     labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
     source, readouts, first = _Source(plain, bootstrap, patched(plain)), [], None
@@ -78,7 +78,7 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
         read = _read(plain, label)
         found = {sigma: summarise(told, bootstrap, label, sigma) for sigma in read}
         first = first or (read["clean"], found["clean"])
-        said = {sigma: words(found[sigma], effects) for sigma, effects in read.items()}
+        said = {sigma: page_texts(found[sigma], effects) for sigma, effects in read.items()}
         others = [*_interactions(found["clean"], read["clean"]), *mediated(results, read["clean"], bootstrap)]
         readouts.append(_views(source, read, said, others, f"{place}."))
     assert first is not None
@@ -87,13 +87,13 @@ def shown(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], di
     return _page(source, effects, summary.run, _start(summary, effects), readouts, remarks)
 
 
-def shown_alone(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """As `shown`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
+def single_prompt_page_data(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """As `page_data`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
     once = Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
     source = _Source(results, once, int(has_patches(results)))
     read = _read(results, str(results["readout"].values[0]))
     effects = read["clean"]
-    views = _views(source, read, dict.fromkeys(read, words_alone(effects)), [], "0.")
+    views = _views(source, read, dict.fromkeys(read, single_prompt_texts(effects)), [], "0.")
     start = int(effects["direct"].values[0].argmin())
     remarks = list(notes(None, (), traces=_keeps_traces(effects)))
     return _page(source, effects, run_in_words(results, effects), start, [views], remarks)
@@ -224,7 +224,7 @@ def _start(found: Summary, effects: xr.Dataset) -> int:
     """
     names = [str(name) for name in effects["ablated"].values]
     covering = found.pairs[0].first if found.pairs else ""
-    part = clearest(found.verdicts).part.split(" or ")[0] if found.verdicts else covering
+    part = clearest_verdict(found.verdicts).part.split(" or ")[0] if found.verdicts else covering
     return names.index(part) if part in names else int(effects["direct"].mean("prompt").values.argmin())
 
 

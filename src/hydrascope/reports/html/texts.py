@@ -30,7 +30,7 @@ NOT_KEPT = (
 )
 
 
-def words(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
+def page_texts(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
     """What the page says of one readout under one reading of σ."""
     of_part, read = {each.ablated: each for each in found.parts}, sigma_of(effects)
     how = f", {SIGMA_NAME[read]}" if read else ""
@@ -41,7 +41,7 @@ def words(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def words_alone(effects: xr.Dataset) -> dict[str, Any]:
+def single_prompt_texts(effects: xr.Dataset) -> dict[str, Any]:
     """What it says of one prompt."""
     samples = outcome(effects).isel(prompt=0)
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)

@@ -9,7 +9,7 @@ from hydrascope.reports.summary.serialize import as_csv, as_json, as_markdown
 from hydrascope.reports.summary.summarise import PartFindings, Summary, run_in_words, summarise
 from hydrascope.reports.summary.terminal import PRINTED, render
 from hydrascope.reports.summary.verdict import Responder, Verdict
-from hydrascope.reports.summary.verdict_text import clearest, in_short, sentences
+from hydrascope.reports.summary.verdict_text import clearest_verdict, one_line, sentences
 
 __all__ = [
     "PRINTED",
@@ -26,9 +26,9 @@ __all__ = [
     "as_csv",
     "as_json",
     "as_markdown",
-    "clearest",
-    "in_short",
+    "clearest_verdict",
     "number",
+    "one_line",
     "percent",
     "render",
     "run_in_words",

@@ -10,6 +10,7 @@ from hydrascope.measures import (
     Bootstrap,
     PartKind,
     Sigma,
+    budget_shares,
     candidates,
     depth,
     difference,
@@ -19,7 +20,6 @@ from hydrascope.measures import (
     most_restored,
     per_prompt,
     require_complete,
-    shares,
 )
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.verdict import ASKED, Verdict, verdicts
@@ -150,7 +150,7 @@ def _change(first: xr.Dataset, second: xr.Dataset, kind: PartKind, bootstrap: Bo
     names = ["restored", "removed"]
     found = difference(_share, before.samples[names], after.samples[names], bootstrap, paired=paired)
     # To what may be 0 neither share has bounds, nor has their difference.
-    each = [shares(held.samples, bootstrap)["restored"].sel(bound="low") for held in (before, after)]
+    each = [budget_shares(held.samples, bootstrap)["restored"].sel(bound="low") for held in (before, after)]
     return Interval.of(found["restored"]) if np.isfinite(each).all() else UNKNOWN
 
 
@@ -161,7 +161,7 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 def _over_depth(effects: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> xr.DataArray:
     samples = candidates(effects, kind)
     place = np.array(layers(samples["ablated"])) / max(depth(effects) - 1, 1)
-    return shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
+    return budget_shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 
 
 def _removes(effects: xr.Dataset) -> bool:

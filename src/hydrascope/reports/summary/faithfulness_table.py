@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from hydrascope.components.component import Component
-from hydrascope.measures import Bootstrap, at_readout, mean_interval
+from hydrascope.measures import Bootstrap, mean_interval, select_readout
 from hydrascope.reports.summary.interval import Interval, percent, written
 from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
@@ -45,7 +45,7 @@ def steps(
     Raises:
         HydrascopeError: there is no such readout.
     """
-    found = at_readout(found, readout)
+    found = select_readout(found, readout)
     lost = mean_interval(-found["effect"], bootstrap or Bootstrap()).transpose("share", "bound").values
     faithful = found["faithfulness"].transpose("share", "bound").values
     kept = found["kept"].values
@@ -73,7 +73,7 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
         table.add_row(f"{row.kept:,}", row.part, written(row.faithfulness, 2), written(row.lost, 2))
     bootstrap = bootstrap or Bootstrap()
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
-    areas = {name: Interval.of(at_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
+    areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
     notes = (
         f"f: the readout {rows[0].readout} with the parts up to this one kept and all others ablated, 0 where none is "
         f"kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "

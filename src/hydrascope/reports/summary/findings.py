@@ -12,8 +12,8 @@ from hydrascope.measures import (
     LayerKind,
     PartKind,
     Sigma,
-    amounts,
     best_layer_held_out,
+    budget,
     compensable,
     depth,
     direct_effect,
@@ -170,7 +170,7 @@ def _other_reading(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, boot
     if results is effects or effects.attrs["readout_before"] >= 0:
         return
     sigma: Sigma = "own" if effects.attrs["sigma"] == "clean" else "clean"
-    other = amounts(per_prompt(results.sel(ablated=list(dict.fromkeys(held.picks))), effects.attrs["readout"], sigma))
+    other = budget(per_prompt(results.sel(ablated=list(dict.fromkeys(held.picks))), effects.attrs["readout"], sigma))
     again = regression(held.take(other["contribution"]), held.take(other["compensated"]), bootstrap)
     for name, title in (("r2", "R²"), ("slope", "slope of CE on DE")):
         yield Finding(f"{title}, read otherwise", Interval.of(again[name]), f"the same, {SIGMA_NAME[sigma]}")

@@ -7,7 +7,7 @@ import xarray as xr
 
 from hydrascope import measures
 from hydrascope.components.component import Component
-from hydrascope.measures import Bootstrap, at_readout, interactions, mean_interval, simultaneous
+from hydrascope.measures import Bootstrap, interactions, mean_interval, select_readout, simultaneous
 from hydrascope.reports.summary.interval import Interval
 
 
@@ -69,7 +69,7 @@ def pairs(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tup
 
     Of a pair the one that is later in the network comes second: it is the one that may be the other's backup.
     """
-    found = at_readout(interactions(results), readout)
+    found = select_readout(interactions(results), readout)
     parts = [Component.parse(str(label)) for label in found["first"].values]
     order = np.array(sorted(range(len(parts)), key=lambda n: (parts[n].layer, parts[n].whole.kind, parts[n].unit)))
     i, j = np.triu_indices(len(order), 1)

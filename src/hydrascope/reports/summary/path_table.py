@@ -8,7 +8,7 @@ import xarray as xr
 from rich.console import Group
 from rich.text import Text
 
-from hydrascope.measures import Bootstrap, at_readout, simultaneous
+from hydrascope.measures import Bootstrap, select_readout, simultaneous
 from hydrascope.reports.summary.interval import Interval, percent, surely
 from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
@@ -44,7 +44,7 @@ def ways(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | N
     Raises:
         HydrascopeError: there is no such readout.
     """
-    found = at_readout(found, readout)
+    found = select_readout(found, readout)
     senders, receivers = np.nonzero(found["downstream"].values)
     names = ("held", "free")
     samples = {name: (("prompt", "way"), found[name].values[:, senders, receivers]) for name in names}

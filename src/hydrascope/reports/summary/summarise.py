@@ -11,8 +11,6 @@ from hydrascope.measures import (
     Bootstrap,
     Sigma,
     agreement,
-    all_free,
-    at_readout,
     caption,
     compensation_regression,
     direct_effect,
@@ -20,13 +18,15 @@ from hydrascope.measures import (
     kinds,
     mean_interval,
     of_kind,
-    one_by_one,
     outcome_bounds,
     per_prompt,
     require_complete,
     restoration,
+    select_readout,
     simultaneous,
+    single_ablations,
     with_direct_effect,
+    without_frozen,
 )
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.reports.summary.findings import PLURAL, Finding, findings
@@ -117,7 +117,7 @@ def summarise(
     if results.attrs.get("experiment") == "interactions":
         return _of_interactions(results, readout, bootstrap)
     if results.attrs.get("experiment") == "mediation":
-        plain = summarise(all_free(results), bootstrap, readout, sigma)
+        plain = summarise(without_frozen(results), bootstrap, readout, sigma)
         return replace(plain, reactions=reactions(results, readout, bootstrap))
     if results.attrs.get("keep") == "effects":
         return _of_effects(results, readout, bootstrap)
@@ -151,9 +151,9 @@ def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootst
     """Who covers for whom, and of single ablations what becomes of their effects."""
     found = pairs(results, readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
-    unit, read = results.attrs.get("units", "logits"), str(at_readout(results, readout)["readout"].values)
+    unit, read = results.attrs.get("units", "logits"), str(select_readout(results, readout)["readout"].values)
     run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", read)
-    told, alone = tuple(of_prompts(results)), effects_only(one_by_one(results), readout)
+    told, alone = tuple(of_prompts(results)), effects_only(single_ablations(results), readout)
     return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
 
 

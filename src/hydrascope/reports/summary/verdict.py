@@ -14,7 +14,7 @@ from hydrascope.measures import (
     Bootstrap,
     HeldOut,
     PartKind,
-    at_readout,
+    budget_shares,
     candidates,
     change,
     compensable,
@@ -23,7 +23,7 @@ from hydrascope.measures import (
     kinds,
     mean_interval,
     most_restored,
-    shares,
+    select_readout,
     simultaneous,
     surely_none_weighty,
 )
@@ -127,7 +127,7 @@ def _verdict(
     if held is None:
         return Verdict(kind, *_without_choice(effects, kind, samples, bootstrap), **counts)
     others = _placebos(results) if results is not effects else []
-    found = shares(held.samples, bootstrap)
+    found = budget_shares(held.samples, bootstrap)
     restored = Interval.of(found["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
     return Verdict(
@@ -196,7 +196,7 @@ def _responses(results: xr.Dataset, effects: xr.Dataset, held: HeldOut) -> Itera
     yield held.take(change(effects.isel(component=downstream)))
     if results is effects:
         return
-    read = at_readout(results, effects.attrs["readout"]).sel(ablated=picks)
+    read = select_readout(results, effects.attrs["readout"]).sel(ablated=picks)
     is_unit = np.isin(kinds(read["component"]), ("head", "neuron"))
     if (below := is_unit & read["downstream"].any("ablated").values).any():
         read = read.isel(component=below)

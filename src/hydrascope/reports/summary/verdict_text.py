@@ -35,7 +35,7 @@ def headlines(summary: Summary) -> list[str]:
     return [*told, _of_all(summary)] if summary.pairs else told
 
 
-def clearest(verdicts: Sequence[Verdict]) -> Verdict:
+def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Of several verdicts on one result the one that says most: yes before no, and of these what restores most.
 
     A share without bounds, of what may be nothing, may have any size: it says least.
@@ -47,7 +47,7 @@ def clearest(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=most)
 
 
-def in_short(verdict: Verdict, unit: str = "logits") -> str:
+def one_line(verdict: Verdict, unit: str = "logits") -> str:
     """A verdict in a sentence."""
     if not verdict.part:
         return f"{headline(verdict)}: {verdict.why}."
