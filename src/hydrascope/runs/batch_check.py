@@ -52,7 +52,7 @@ class BatchCheck:
 
     @property
     def excess(self) -> float:
-        """The difference as a share of what rounding explains; infinite where it is not a number."""
+        """Return the difference as a share of what rounding explains; infinite for NaN."""
         return float("inf") if math.isnan(self.difference) else self.difference / self.allowed
 
     @property
@@ -70,7 +70,7 @@ class BatchCheck:
 
     @property
     def attributes(self) -> dict[str, float]:
-        """What a result keeps of it."""
+        """Return the attributes that a result keeps."""
         return {"batch_difference": self.difference, "batch_tolerance": self.allowed}
 
 

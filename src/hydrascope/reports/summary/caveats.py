@@ -65,7 +65,7 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
 
 
 def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """What is to be said where a prompt's numbers depend on the prompts that it was measured with."""
+    """Yield a warning where a prompt's numbers depend on the prompts it was measured with."""
     found, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
     if not found <= allowed:
         yield (
