@@ -208,7 +208,8 @@ def test_texts_of_the_same_tokens_are_one_prompt() -> None:
     assert [prompt.text for prompt in prepared.prompts.prompts] == ["The cat", "a cow", "no"]
     assert prepared.prompts.duplicates == 2
     assert prepared.notes == ("2 prompts left out: the same tokens as an earlier one",)
-    results = hs.sweep(model, prompts, hs.Resample(2))
+    with pytest.warns(UserWarning, match="2 prompts left out: the same tokens as an earlier one"):
+        results = hs.sweep(model, prompts, hs.Resample(2))
     assert results["text"].values.tolist() == ["The cat", "a cow", "no"]
     assert (np.abs(results["total"]).max(["readout", "ablated"]) > 1e-3).all()
     mixed = prepare(model, ["a cow", model.encode("A COW")])

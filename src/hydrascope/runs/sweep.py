@@ -93,6 +93,8 @@ def sweep(
         keep=keep,
         engine=engine,
     )
+    for note in plan.notes:
+        warnings.warn(note, stacklevel=2)
     batch = plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_BLOCK
     every = reader.split_range(len(plan.tokens), size)
