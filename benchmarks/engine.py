@@ -9,8 +9,8 @@ from torch import Tensor
 import hydrascope as hs
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work
-from hydrascope.components.component import Component, Run
-from hydrascope.components.selection import selected, selected_runs
+from hydrascope.components.component import Component, Override
+from hydrascope.components.selection import select_components, select_overrides
 from hydrascope.engines import Readings, Request, wavefront
 from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
@@ -30,14 +30,14 @@ class Engine:
         model: hs.LanguageModel,
         shape: Shape,
         work: Work,
-        runs: Sequence[Run] = (),
+        runs: Sequence[Override] = (),
         metrics: Sequence[str] = (),
     ) -> None:
         self.model = model
-        self.runs = tuple(runs) or selected_runs(model, work.ablate)
+        self.runs = tuple(runs) or select_overrides(model, work.ablate)
         self.metrics = resolve_metrics(metrics)
-        self.units = tuple(part for part in selected(model, work.ablate) if part.is_unit)
-        self.components = model.components + self.units
+        self.units = tuple(part for part in select_components(model, work.ablate) if part.is_unit)
+        self.components = model.sublayers + self.units
         self._at = work.at
         self._number = {component: number for number, component in enumerate(work.ablated(shape))}
 
@@ -48,7 +48,7 @@ class Engine:
         batch = automatic_batch(
             self.model, Load(longest, suffix, len(self.runs), patches, len(self.components)), bank=0
         )
-        assert batch.runs == len(self.runs), "one prompt's runs do not fit into memory at a time"
+        assert batch.overrides == len(self.runs), "one prompt's runs do not fit into memory at a time"
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
         found: dict[int, Readings] = {}
         for start in range(0, len(order), batch.prompts):

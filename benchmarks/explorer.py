@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import hydrascope as hs
 from benchmarks.shapes import gpt2
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.reports.html.report_data import single_prompt_page_data
@@ -32,15 +32,15 @@ def main() -> None:
     tokenizer = hs.load_model("built-in").tokenizer  # any: the numbers mean nothing
     session = Session(hs.load_model(gpt2("gpt2-small").build(), tokenizer), hs.load_prompts("demo").limit(64))
     start = time.perf_counter()
-    session.warm(Watch())
+    session.warm(JobMonitor())
     print(f"{time.perf_counter() - start:6.2f} s  the prompts that patches come from, once")
     asked = {
-        "the next tokens": lambda: session.read(Question(PROMPT), Watch()),
-        "one layer, 15 patches": lambda: session.ablate(Question(PROMPT, "attn.5"), Watch()),
-        "the same with a layer frozen": lambda: session.ablate(Question(PROMPT, "attn.5|mlp.7"), Watch()),
-        "a head": lambda: session.ablate(Question(PROMPT, "head.5.3"), Watch()),
-        "all 24 layers, 15 patches": lambda: session.sweep(Question(PROMPT), Watch()),
-        "the same as a page": lambda: single_prompt_page_data(session.sweep(Question(PROMPT), Watch())),
+        "the next tokens": lambda: session.read(Question(PROMPT), JobMonitor()),
+        "one layer, 15 patches": lambda: session.ablate(Question(PROMPT, "attn.5"), JobMonitor()),
+        "the same with a layer frozen": lambda: session.ablate(Question(PROMPT, "attn.5|mlp.7"), JobMonitor()),
+        "a head": lambda: session.ablate(Question(PROMPT, "head.5.3"), JobMonitor()),
+        "all 24 layers, 15 patches": lambda: session.sweep(Question(PROMPT), JobMonitor()),
+        "the same as a page": lambda: single_prompt_page_data(session.sweep(Question(PROMPT), JobMonitor())),
     }
     for name, work in asked.items():
         print(f"{least(work):6.2f} s  {name}", flush=True)

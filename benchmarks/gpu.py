@@ -52,7 +52,7 @@ def raced(shape: Shape, dtype: torch.dtype, count: int, share: int, device: str)
 @torch.no_grad()
 def hooked(model: hs.LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
     """As it is usually written: for each prompt and layer one pass with a batch of patches, all read by hooks."""
-    layers = [model.output(component) for component in model.components]
+    layers = [model.output(component) for component in model.sublayers]
     for tokens in prompts:
         ids = torch.tensor([tokens] * PATCHES, device=model.device)
         patches = torch.randn(PATCHES, model.width, device=model.device, dtype=model.dtype)

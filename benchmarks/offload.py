@@ -32,7 +32,7 @@ from benchmarks.worker import THREADS
 from hydrascope.engines.kernels.hardware import memory, processor
 from hydrascope.loading.device_placement import Offload
 from hydrascope.loading.load import read_model
-from hydrascope.runs.batches import clean_runs_of, measured_blocks
+from hydrascope.runs.batches import compute_clean_activations, measure_chunks
 from hydrascope.runs.plan import make_plan
 
 #: What the limited process may take, in bytes: of private memory, in use or not, and weights that are mapped into it.
@@ -98,8 +98,8 @@ def measure(folder: Path, offload: Offload | None) -> tuple[dict[str, Any], dict
             plan = make_plan(model, prompts[:size], hs.Zero(), keep="effects")
             every = [range(size)]
             start = time.perf_counter()
-            clean = clean_runs_of(plan, plan.batch(size), every, every)
-            (block,) = measured_blocks(plan, clean, every, plan.batch(size))
+            clean = compute_clean_activations(plan, plan.batch(size), every, every)
+            (block,) = measure_chunks(plan, clean, every, plan.batch(size))
             record["seconds"][size].append(time.perf_counter() - start)
             effects[size] = np.stack([block.measured[name] for name in ("total", "direct", "indirect")])
     return {**record, "peak": peak_resident()}, effects

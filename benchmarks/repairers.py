@@ -16,7 +16,7 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape, parts, visit
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 
 #: Patches of every run.
 PATCHES = 5
@@ -59,7 +59,7 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
     task = [Prompt(p.tokens, p.target, p.patches[:, :PATCHES]) for p in draw_task(model, shape, lengths, work)][
         :PROMPTS
     ]
-    runs = hs.Mediation("layers", "layers").runs(ours)
+    runs = hs.Mediation("layers", "layers").overrides(ours)
     plain, mediating = Engine(ours, shape, work), Engine(ours, shape, work, runs=runs)
     chosen = range(0, len(runs), ONE_IN)
     clean = [written(model, shape, prompt) for prompt in task]
@@ -82,8 +82,8 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
         for place in chosen:
             hooked(model, shape, work, task[prompt], runs[place], clean[prompt], logits_to_keep=1)
         times[3].append((time.perf_counter() - start) * len(runs) / len(chosen))
-        here = found[prompt].run_logit[0, 0][list(chosen)]
-        size = (found[prompt].run_logit - found[prompt].logit[..., None, None]).abs().max()
+        here = found[prompt].logit_ablated[0, 0][list(chosen)]
+        size = (found[prompt].logit_ablated - found[prompt].logit[..., None, None]).abs().max()
         worst = max(worst, float((here - expected).abs().max() / size))
         if worst > ROUNDING:
             raise RuntimeError(f"hooks find other numbers: off by {worst:.1e} of the largest effect")
@@ -109,7 +109,7 @@ def hooked(
     shape: Shape,
     work: Work,
     prompt: Prompt,
-    run: Run,
+    run: Override,
     clean: Mapping[Component, Tensor],
     **forward: Any,
 ) -> Tensor:

@@ -105,7 +105,7 @@ class Parts:
 
     def layer(self, site: Component) -> Any:
         """The layer whose output `site` is."""
-        return (self.attn if site.kind == "attn" else self.mlp)[site.layer]
+        return (self.attn if site.kind == "attn" else self.mlp)[site.block]
 
 
 def parts(model: Any, shape: Shape) -> Parts:
@@ -134,5 +134,5 @@ def visit(where: Parts, site: Component, look: Callable[[Tensor], None]) -> Any:
         look(output[0] if isinstance(output, tuple) else output)
 
     if site.kind == "head":
-        return where.projection[site.layer].register_forward_pre_hook(before)
+        return where.projection[site.block].register_forward_pre_hook(before)
     return where.layer(site).register_forward_hook(after)

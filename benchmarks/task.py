@@ -63,7 +63,7 @@ class Work:
 
 
 def _parts_at(site: Component, shape: Shape) -> list[Component]:
-    return [Component(site.layer, "head", unit) for unit in range(shape.heads)] if site.kind == "head" else [site]
+    return [Component(site.block, "head", unit) for unit in range(shape.heads)] if site.kind == "head" else [site]
 
 
 @dataclass(frozen=True)

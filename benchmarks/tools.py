@@ -78,7 +78,7 @@ def hydrascope_engine(model: PreTrainedModel, shape: Shape, work: Work) -> Tool:
 
 def answer(readings: Readings, read: Sequence[int]) -> Answer:
     """The part of the readings of one prompt that every tool gives: of the components with the numbers `read`."""
-    return Answer(readings.unembed[0, 0, read], readings.run_unembed[0, 0][..., read], readings.run_logit[0, 0])
+    return Answer(readings.unembed[0, 0, read], readings.unembed_ablated[0, 0][..., read], readings.logit_ablated[0, 0])
 
 
 def hydrascope_sweep(model: PreTrainedModel, shape: Shape, work: Work) -> Tool:

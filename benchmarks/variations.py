@@ -10,7 +10,7 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope.components.component import Run
+from hydrascope.components.component import Override
 
 #: The metrics that are added.
 METRICS = ("log_prob", "kl")
@@ -36,7 +36,7 @@ def of_pairs(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Callable[
     """All layers with one patch, and all pairs of them."""
     task, model, work = _prepared(shape, lengths)
     one = [Prompt(prompt.tokens, prompt.target, prompt.patches[:, :1]) for prompt in task]
-    pairs = Engine(model, shape, work, runs=[Run(pair) for pair in combinations(model.components, 2)])
+    pairs = Engine(model, shape, work, runs=[Override(pair) for pair in combinations(model.sublayers, 2)])
     return _by_turns(Engine(model, shape, work), pairs, one, rounds, lambda line: say(f"pairs, {line}"))
 
 

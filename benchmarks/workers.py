@@ -126,13 +126,13 @@ def _process(out: str, folder: str, ready: Barrier) -> None:
 
 def under_ray() -> tuple[float, float]:
     """Two under Ray: as `together`, and the seconds that it takes besides, with starting and ending Ray."""
-    from hydrascope.runs.ray_backend import measured_by_workers
+    from hydrascope.runs.ray_backend import measure_with_ray
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "r.zarr"
         begin = time.monotonic()
         how: dict[str, Any] = {"address": "local", "workers": 2, "device": "cpu", "say": print}
-        measured_by_workers(_rays, (str(out), folder), out, PROMPTS, **how)
+        measure_with_ray(_rays, (str(out), folder), out, PROMPTS, **how)
         seconds, _ = _told(folder)
         return seconds, time.monotonic() - begin - seconds
 

@@ -66,7 +66,7 @@ def passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring again how exact a run is takes longer than most runs of tests: it is done where it is tested."""
-    from hydrascope.runs.batch_check import Alone, BatchCheck
+    from hydrascope.runs.batch_check import BatchCheck, MeasuredAlone
 
     name = request.module.__name__.rpartition(".")[2]
     if name not in ("test_rounding", "test_planted_faults"):
@@ -75,6 +75,6 @@ def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.
     if name not in ("test_as_if_alone", "test_planted_faults", "test_ray_backend", "test_resume", "test_coordination"):
         sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
         for module in ("sweep", "start"):
-            monkeypatch.setattr(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: Alone((), (), ()))
+            monkeypatch.setattr(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: MeasuredAlone((), (), ()))
         monkeypatch.setattr("hydrascope.runs.start.check_before", lambda *arguments: sound)
         monkeypatch.setattr("hydrascope.runs.sweep.check_after", lambda *arguments: sound)

@@ -97,7 +97,7 @@ class Readout:
             direction = (gained - gained.mean()) / sigma
         else:
             direction = gained / (residual.pow(2).mean() + self._norm.variance_epsilon).sqrt()
-        return [direction @ self._projections[site.layer] if site.kind == "head" else direction for site in self._sites]
+        return [direction @ self._projections[site.block] if site.kind == "head" else direction for site in self._sites]
 
     def read(
         self, values: Sequence[Float[Tensor, "batch columns"]], directions: Sequence[Float[Tensor, "columns"]]

@@ -17,7 +17,7 @@ _NAMES = {"attn": "hook_attn_out", "mlp": "hook_mlp_out", "head": "attn.hook_z"}
 def transformer_lens_hooks(model: PreTrainedModel, shape: Shape, work: Work) -> Peer:
     """`model` is wrapped in place, its weights as they are."""
     bridge = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
-    names = {site: f"blocks.{site.layer}.{_NAMES[site.kind]}" for site in work.sites(shape)}
+    names = {site: f"blocks.{site.block}.{_NAMES[site.kind]}" for site in work.sites(shape)}
 
     def peer(tokens: Tensor, **forward: Any) -> Session:
         def run(override: Override | None) -> Run:

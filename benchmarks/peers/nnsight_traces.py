@@ -24,11 +24,11 @@ def nnsight_traces(model: PreTrainedModel, shape: Shape, work: Work) -> Peer:
                 values: Any = nnsight.save([])
                 for site in sites:
                     if site.kind == "head":
-                        hidden = where.projection[site.layer].input
+                        hidden = where.projection[site.block].input
                     elif site.kind == "attn":
-                        hidden = where.attn[site.layer].output[0]
+                        hidden = where.attn[site.block].output[0]
                     else:
-                        hidden = where.mlp[site.layer].output
+                        hidden = where.mlp[site.block].output
                     if override is not None and site == override.site:
                         override(hidden)
                     values.append(hidden[:, -1])

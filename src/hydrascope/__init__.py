@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hydrascope.analyses.path_patching import path_patching
     from hydrascope.analyses.responsibility import responsibility
     from hydrascope.analyses.shapley import shapley
-    from hydrascope.components.component import Component, Run
+    from hydrascope.components.component import Component, Override
     from hydrascope.components.experiments import Interactions, Mediation
     from hydrascope.engines.clean.activations import CleanActivations
     from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo
@@ -47,12 +47,12 @@ __all__ = [
     "Mean",
     "Mediation",
     "Noise",
+    "Override",
     "Patches",
     "Placebo",
     "Prompt",
     "PromptSet",
     "Resample",
-    "Run",
     "Zero",
     "attribution",
     "cost",

@@ -124,7 +124,7 @@ def test_each_writes_what_it_says(model: LanguageModel, at: At) -> None:
     """Zeros; the source's, the twin's values at the same distance; from nobody where from nobody."""
     clean = bank(model, PROMPTS, at)
     for index, prompt in enumerate(PROMPTS):
-        positions, length = list(clean.places[index].positions), len(prompt.text)
+        positions, length = list(clean.positions[index].positions), len(prompt.text)
         zero, twin = (each.draw(clean, [index]) for each in (Zero(), Counterfactual()))
         assert (zero.sources == -1).all()
         assert (twin.sources == -1).all()
@@ -157,7 +157,7 @@ def test_noise_is_of_the_stated_size() -> None:
     model, tokens = tiny("llama"), list(range(4, 44)) * 1
     seen: list[torch.Tensor] = []
     clean = bank(model, [Prompt(tokens=tuple(tokens))])
-    with hooked([on_input(model.layers[0], seen.append)]):
+    with hooked([on_input(model.blocks[0], seen.append)]):
         Noise(30, scale=2.0).draw(clean, [0]).values(MLP)
     embedding = model.hf.get_input_embeddings()
     noise = seen[0] - embedding(torch.tensor(tokens))
@@ -171,12 +171,12 @@ def test_noise_at_earlier_positions_is_that_of_one_noised_run(model: LanguageMod
     """All positions of a patch come from the same noised copy of the prompt."""
     clean = bank(model, PROMPTS, at)
     index, seen = 3, []
-    with hooked([on_input(model.layers[0], seen.append)]):
+    with hooked([on_input(model.blocks[0], seen.append)]):
         values = Noise(2, seed=4).draw(clean, [index]).values(MLP)
-    positions = list(clean.places[index].positions)
+    positions = list(clean.positions[index].positions)
     for patch in range(2):
         noised = seen[0][patch]
-        with hooked([on_input(model.layers[0], lambda hidden, noised=noised: noised[None].expand_as(hidden))]):
+        with hooked([on_input(model.blocks[0], lambda hidden, noised=noised: noised[None].expand_as(hidden))]):
             expected = plain_run(model, model.encode(PROMPTS[index].text)).values[str(MLP)]
         torch.testing.assert_close(values[0, patch], expected[positions])
 
@@ -223,7 +223,7 @@ class ProjectOut:
         own = np.array(prompts)[:, None]
 
         def values(component: Component) -> torch.Tensor:
-            value = clean.take(component, own, prompts)
+            value = clean.activations_of(component, own, prompts)
             return value - (value @ self.direction)[..., None] * self.direction
 
         return hs.Patches(own, values)
@@ -272,7 +272,9 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
 
         def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
             own = np.array(prompts)[:, None]
-            return hs.Patches(own, lambda c: torch.zeros(shape) if shape else clean.take(c, own, prompts)[:, :, 0])
+            return hs.Patches(
+                own, lambda c: torch.zeros(shape) if shape else clean.activations_of(c, own, prompts)[:, :, 0]
+            )
 
     with pytest.raises(HydrascopeError) as caught:
         sweep(model, PROMPTS, Own(), ablate="mlp.0", batch_size=1)

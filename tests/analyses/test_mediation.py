@@ -16,7 +16,7 @@ from hydrascope.utils.errors import HydrascopeError
 def test_differences_of_runs_made_one_by_one(case):
     model = tiny(case)
     found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0,head.1.2", mediators="layers,heads.2")
-    layers = list(map(str, model.components))
+    layers = list(map(str, model.sublayers))
     below = [name for name in layers if not name.endswith(".0")] + ([] if model.parallel else ["mlp.0"])
     below = [name for name in layers if name in below]
     bare, rest = total(model, "attn.0"), "|".join(["attn.0", *below])

@@ -17,7 +17,7 @@ PROMPTS = [[5, 6, 7, 8], [9, 10, 11, 12]]
 
 def centred(model, ids, at, write=None):
     """The model's centred logits, and what stands at each site, with `write` (site, hidden) on the way."""
-    seen, sites = {}, [*model.components, *(hs.Component(layer, "head") for layer in range(3))]
+    seen, sites = {}, [*model.sublayers, *(hs.Component(layer, "head") for layer in range(3))]
 
     def visit(site, hidden):
         hidden = hidden.clone()
@@ -42,7 +42,7 @@ def by_hand(model, ids, sender, receiver, at):
     def only_sender(site, hidden):
         if site == sender.site:
             hidden[rows, model.columns(sender)] = 0
-        elif site in model.components and site != sender.whole:
+        elif site in model.sublayers and site != sender.sublayer:
             hidden[:] = seen[site]
 
     _, carried = centred(model, ids, at, only_sender)
@@ -51,7 +51,7 @@ def by_hand(model, ids, sender, receiver, at):
         def write(site, hidden):
             if site == receiver.site:
                 hidden[rows, model.columns(receiver)] = carried[site][rows, model.columns(receiver)]
-            elif held and site in model.components and site != receiver.whole:
+            elif held and site in model.sublayers and site != receiver.sublayer:
                 hidden[:] = seen[site]
 
         return write

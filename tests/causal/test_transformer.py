@@ -23,10 +23,10 @@ from hydrascope.causal import (
     value_in,
 )
 from hydrascope.causal.transformer import every_position_scm, final_position_scm, token_embeddings, with_scale
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.components.selection import downstream
 from hydrascope.engines import ENGINES, Readings, Request
-from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.hooks import by_prompt, hooked, on_output
 from hydrascope.models.language_model import LanguageModel
@@ -40,10 +40,10 @@ def tokens(seed: int, length: int) -> list[int]:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def patched(model: LanguageModel, prompt: list[int], other: list[int], runs: list[Run]) -> Request:
+def patched(model: LanguageModel, prompt: list[int], other: list[int], runs: list[Override]) -> Request:
     """Runs of `prompt` in which ablated layers write what they write in `other`; its likeliest token is read."""
-    clean = clean_run(model, [other]).values
-    target = clean_run(model, [prompt]).logits(model).argmax(-1)
+    clean = compute_clean_pass(model, [other]).values
+    target = compute_clean_pass(model, [prompt]).logits(model).argmax(-1)
     readouts = Readouts.of(model, [Logit()], Tokens(target.tolist()), [0])
     asked = request(model, runs, (len(prompt),), patches=1)
     return replace(
@@ -52,7 +52,7 @@ def patched(model: LanguageModel, prompt: list[int], other: list[int], runs: lis
 
 
 def measured(model: LanguageModel, asked: Request) -> list[Readings]:
-    engines = [name for name in ENGINES if model.anatomy.fast or name == "reference"]
+    engines = [name for name in ENGINES if model.anatomy.supports_wavefront or name == "reference"]
     return [ENGINES[name](model, asked) for name in engines]
 
 
@@ -65,10 +65,10 @@ def close(found, expected, case: str, size: float) -> None:
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_values_are_the_model_s_own(case):
     model, prompt = shared(case), tokens(0, 6)
-    scm, clean = final_position_scm(model), clean_run(model, [prompt])
+    scm, clean = final_position_scm(model), compute_clean_pass(model, [prompt])
     values = scm.evaluate({"prompt": prompt})
     size = float(clean.written(model).abs().max())
-    for component, written in zip(model.components, clean.written(model)[0], strict=True):
+    for component, written in zip(model.sublayers, clean.written(model)[0], strict=True):
         close(values[str(component)], written, case, size)
     close(values["embed"], clean.embed[0], case, size)
     close(values["residual"], clean.final[0], case, size)
@@ -82,14 +82,16 @@ def test_effects_by_definition_are_what_the_engines_measure(case):
     model, prompt, other = shared(case), tokens(1, 7), tokens(2, 4)
     scm, u = final_position_scm(model), {"prompt": prompt}
     ablated = [Component(0, "attn"), Component(1, "mlp"), Component(2, "attn")]
-    asked = patched(model, prompt, other, [Run((component,)) for component in ablated])
+    asked = patched(model, prompt, other, [Override((component,)) for component in ablated])
     target = int(asked.targets)
     found = [
         [effect(scm, {str(c): value_in({"prompt": other})}, "logits", u)[target] for c in ablated]
         for effect in (total_effect, direct_effect, indirect_effect)
     ]
     for readings in measured(model, asked):
-        for effect, after in zip(found, (readings.run_logit, readings.run_direct, readings.run_indirect), strict=True):
+        for effect, after in zip(
+            found, (readings.logit_ablated, readings.logit_direct, readings.logit_indirect), strict=True
+        ):
             close(torch.stack(effect), (after - readings.logit[..., None, None]).flatten(), case, sizes(readings)[0])
 
 
@@ -100,37 +102,37 @@ def test_effects_by_definition_are_what_the_engines_measure(case):
 def test_everything_the_engines_measure_has_its_definition(case, seed, length, other, data):
     model, prompt, source = shared(case, seed % 3), tokens(seed, length), tokens(seed + 1, other)
     u = {"prompt": prompt}
-    ablated = data.draw(st.sampled_from(model.components))
+    ablated = data.draw(st.sampled_from(model.sublayers))
     change = {str(ablated): value_in({"prompt": source})}
     scm = final_position_scm(model)
     frozen = with_scale(model, scm).do(scale=value_in(u, with_scale(model, scm)))
-    asked = patched(model, prompt, source, [Run((ablated,))])
+    asked = patched(model, prompt, source, [Override((ablated,))])
     target = int(asked.targets)
 
     def unembeddings(causal_model) -> torch.Tensor:
-        return torch.stack([contribution(causal_model, str(c), "logits", u)[target] for c in model.components])
+        return torch.stack([contribution(causal_model, str(c), "logits", u)[target] for c in model.sublayers])
 
     after = {name: with_scale(model, scm).do(change).value(name, u) for name in ("scale", "logits")}
     definitions = {
         "logit": scm.value("logits", u)[target],
         "embed": contribution(frozen, "embed", "logits", u)[target],
         "unembed": unembeddings(with_scale(model, scm)),
-        "run_unembed": unembeddings(frozen.do(change)),
-        "run_logit": after["logits"][target],
+        "unembed_ablated": unembeddings(frozen.do(change)),
+        "logit_ablated": after["logits"][target],
         "scale": frozen.value("scale", u) / after["scale"],
     }
     at_clean_scale = frozen.do(change).value("logits", u)[target]
-    below = downstream(model, Run((ablated,)), model.components)
-    compensation = compensatory_effect(frozen, change, "logits", u, map(str, model.components))
+    below = downstream(model, Override((ablated,)), model.sublayers)
+    compensation = compensatory_effect(frozen, change, "logits", u, map(str, model.sublayers))
     for readings in measured(model, asked):
         size = float(sizes(readings)[0])
         for name, value in definitions.items():
             close(value, getattr(readings, name).squeeze(), case, size)
         # At the clean run's scale the logit is linear: what is missing to the run's own is the norm's part.
-        everything = readings.embed.sum() + readings.run_unembed.sum()
+        everything = readings.embed.sum() + readings.unembed_ablated.sum()
         norm = (readings.scale.squeeze() - 1) * everything
         close(after["logits"][target] - at_clean_scale, norm, case, size)
-        change_below = (readings.run_unembed[0, 0, 0, 0] - readings.unembed[0, 0])[torch.tensor(below)].sum()
+        change_below = (readings.unembed_ablated[0, 0, 0, 0] - readings.unembed[0, 0])[torch.tensor(below)].sum()
         close(compensation[target] if any(below) else compensation, change_below if any(below) else 0, case, size)
 
 
@@ -139,13 +141,13 @@ def test_effects_around_frozen_mediators_are_runs_that_freeze_them(case):
     model, prompt, other = shared(case), tokens(3, 5), tokens(4, 5)
     scm, u = final_position_scm(model), {"prompt": prompt}
     first, held = Component(0, "attn"), (Component(1, "mlp"), Component(2, "attn"))
-    asked = patched(model, prompt, other, [Run((first,), held), Run((first, held[1]))])
+    asked = patched(model, prompt, other, [Override((first,), held), Override((first, held[1]))])
     target = int(asked.targets)
     patch = value_in({"prompt": other})
     alone = frozen_effect(scm, {str(first): patch}, "logits", u, map(str, held))[target]
     joint = total_effect(scm, {str(first): patch, str(held[1]): patch}, "logits", u)[target]
     for readings in measured(model, asked):
-        change = (readings.run_logit - readings.logit[..., None, None]).flatten()
+        change = (readings.logit_ablated - readings.logit[..., None, None]).flatten()
         close(torch.stack([alone, joint]), change, case, sizes(readings)[0])
 
 
@@ -153,10 +155,10 @@ def test_effects_around_frozen_mediators_are_runs_that_freeze_them(case):
 def test_the_graph_is_the_anatomy(case):
     model = shared(case)
     scm = final_position_scm(model)
-    names = set(map(str, model.components))
-    for component in model.components:
-        below = downstream(model, Run((component,)), model.components)
-        expected = {str(other) for other, follows in zip(model.components, below, strict=True) if follows}
+    names = set(map(str, model.sublayers))
+    for component in model.sublayers:
+        below = downstream(model, Override((component,)), model.sublayers)
+        expected = {str(other) for other, follows in zip(model.sublayers, below, strict=True) if follows}
         assert scm.descendants(str(component)) & names == expected
         assert scm.descendants(str(component)) == expected | {"residual", "logits"}
         assert ("prompt" in scm.endogenous[str(component)].parents) == (component.kind == "attn")

@@ -10,11 +10,11 @@ from command import Run
 from tiny import shared
 
 import hydrascope as hs
-from hydrascope.analyses.faithfulness import growing
+from hydrascope.analyses.faithfulness import growing_sets
 from hydrascope.measures import Bootstrap
 from hydrascope.models import phantom
 from hydrascope.reports.figures import figure_circuit, figure_paths
-from hydrascope.reports.summary import steps, ways
+from hydrascope.reports.summary import path_rows, steps
 from hydrascope.utils.errors import HydrascopeError
 
 COMMON = ("phantom", "--prompts", "phantom", "--limit", "30", "--ablation", "zero")
@@ -60,7 +60,7 @@ def test_bounds_of_paths_hold_for_all_at_once() -> None:
     """Wider than those of each path alone, but around the same means."""
     found = hs.path_patching(shared("gpt2"), [[n, 2 * n, 3] for n in range(4, 16)], hs.Zero(), senders="attn")
     bootstrap = Bootstrap(resamples=200)
-    rows = ways(found, None, bootstrap)
+    rows = path_rows(found, None, bootstrap)
     assert len(rows) == int(found["downstream"].sum())
     sizes = [abs(row.free.estimate) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
@@ -123,12 +123,12 @@ def test_of_many_rows_some_are_shown(hydrascope: Run) -> None:
 
 def test_an_order_grows_from_none_to_all() -> None:
     model = shared("gpt2")
-    order, shares = growing(model, "mlp.1,attn.0", "layers")
+    order, shares = growing_sets(model, "mlp.1,attn.0", "layers")
     assert [str(part) for part in order] == ["mlp.1", "attn.0", "mlp.0", "attn.1", "attn.2", "mlp.2"]
     assert shares == [0, 1 / 6, 2 / 6, 1]
-    assert growing(model, "layers", "layers")[1] == [place / 6 for place in range(7)]
+    assert growing_sets(model, "layers", "layers")[1] == [place / 6 for place in range(7)]
     with pytest.raises(HydrascopeError, match=r"head\.0\.1 can't be kept, since it is not among the parts"):
-        growing(model, "attn.0,head.0.1", "layers")
+        growing_sets(model, "attn.0,head.0.1", "layers")
 
 
 def test_figures_show_the_means() -> None:
@@ -144,7 +144,7 @@ def test_figures_show_the_means() -> None:
     (line,) = (line for line in figure_circuit(faithful).axes[0].lines if len(line.get_xdata()) == 3)
     np.testing.assert_array_equal(line.get_xdata(), [0, 3, 6])
     np.testing.assert_allclose(line.get_ydata(), faithful["faithfulness"].sel(bound="estimate").isel(readout=0))
-    assert [row.kept for row in steps(faithful, growing(model, "layers", "layers")[0])] == [0, 3, 6]
+    assert [row.kept for row in steps(faithful, growing_sets(model, "layers", "layers")[0])] == [0, 3, 6]
 
 
 @pytest.mark.parametrize(

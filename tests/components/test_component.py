@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import shared
 
-from hydrascope.components.component import Component, Run
-from hydrascope.components.selection import downstream, selected, selected_runs
+from hydrascope.components.component import Component, Override
+from hydrascope.components.selection import downstream, select_components, select_overrides
 from hydrascope.utils.errors import HydrascopeError
 
 layers = st.builds(Component, st.integers(0, 99), st.sampled_from(["attn", "mlp"]))
 units = st.builds(Component, st.integers(0, 99), st.sampled_from(["head", "neuron"]), st.integers(0, 9999))
 components = st.one_of(layers, units)
 runs = st.builds(
-    Run, st.lists(components, min_size=1, max_size=4).map(tuple), st.lists(components, max_size=3).map(tuple)
+    Override, st.lists(components, min_size=1, max_size=4).map(tuple), st.lists(components, max_size=3).map(tuple)
 )
 
 
@@ -21,24 +21,24 @@ runs = st.builds(
 def test_a_component_is_its_label(component):
     assert Component.parse(str(component)) == component
     assert component.is_unit == (component.kind in ("head", "neuron"))
-    assert not component.whole.is_unit
-    assert component.whole.layer == component.site.layer == component.layer
-    assert component.whole.kind == {"head": "attn", "neuron": "mlp"}.get(component.kind, component.kind)
-    assert str(component.site) == f"{component.kind}.{component.layer}"
+    assert not component.sublayer.is_unit
+    assert component.sublayer.block == component.site.block == component.block
+    assert component.sublayer.kind == {"head": "attn", "neuron": "mlp"}.get(component.kind, component.kind)
+    assert str(component.site) == f"{component.kind}.{component.block}"
 
 
 @given(runs)
 def test_a_run_is_its_label(run):
-    assert Run.parse(str(run)) == run
+    assert Override.parse(str(run)) == run
     assert run.overridden == run.ablated + run.frozen
 
 
 def test_labels_as_they_are_written():
     assert str(Component(9, "head", 6)) == "head.9.6"
-    assert str(Run((Component(3, "attn"), Component(5, "mlp")))) == "attn.3+mlp.5"
-    assert str(Run((Component(3, "attn"),), (Component(5, "mlp"), Component(6, "attn")))) == "attn.3|mlp.5|attn.6"
+    assert str(Override((Component(3, "attn"), Component(5, "mlp")))) == "attn.3+mlp.5"
+    assert str(Override((Component(3, "attn"),), (Component(5, "mlp"), Component(6, "attn")))) == "attn.3|mlp.5|attn.6"
     # Several frozen may be joined by either sign.
-    assert Run.parse("attn.3|mlp.5+attn.6") == Run.parse("attn.3|mlp.5|attn.6")
+    assert Override.parse("attn.3|mlp.5+attn.6") == Override.parse("attn.3|mlp.5|attn.6")
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_what_is_no_component(label):
 @pytest.mark.parametrize("label", ["", "attn.1+", "+attn.1", "attn.1|", "|attn.1", "attn.1||mlp.1", "attn.1|+mlp.1"])
 def test_what_is_no_run(label):
     with pytest.raises(HydrascopeError, match="'' is no part of a model"):
-        Run.parse(label)
+        Override.parse(label)
 
 
 def labels(selection, case: str = "llama") -> list[str]:
-    return [str(run) for run in selected_runs(shared(case), selection)]
+    return [str(run) for run in select_overrides(shared(case), selection)]
 
 
 def test_selections_in_words():
@@ -85,17 +85,17 @@ def test_the_order_is_the_one_given_and_each_comes_once():
 def test_selections_in_python_are_those_in_words():
     head, mlp = Component(1, "head", 2), Component(2, "mlp")
     assert labels(head) == ["head.1.2"]
-    assert labels(Run((head,), (mlp,))) == ["head.1.2|mlp.2"]
-    assert labels([head, "attn.0", Run((head, mlp))]) == ["head.1.2", "attn.0", "head.1.2+mlp.2"]
+    assert labels(Override((head,), (mlp,))) == ["head.1.2|mlp.2"]
+    assert labels([head, "attn.0", Override((head, mlp))]) == ["head.1.2", "attn.0", "head.1.2+mlp.2"]
     assert labels(component for component in (head, mlp)) == ["head.1.2", "mlp.2"]
-    assert selected(shared("llama"), ["heads.1", mlp]) == (*shared("llama").units(Component(1, "attn")), mlp)
+    assert select_components(shared("llama"), ["heads.1", mlp]) == (*shared("llama").units(Component(1, "attn")), mlp)
 
 
 def test_what_is_read_are_single_parts():
     with pytest.raises(HydrascopeError, match=r"attn\.0\+mlp\.1 is a run of several parts: name the parts one by one"):
-        selected(shared("llama"), "attn.0+mlp.1")
+        select_components(shared("llama"), "attn.0+mlp.1")
     with pytest.raises(HydrascopeError, match=r"attn\.0\|mlp\.1 is a run of several parts"):
-        selected(shared("llama"), "attn.0|mlp.1")
+        select_components(shared("llama"), "attn.0|mlp.1")
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_what_is_read_are_single_parts():
         ("llama", "head.1.0|head.1.1", "freezes head.1.1, which nothing that it ablates reaches"),
         ("gpt_neox", "attn.1|mlp.1", "freezes mlp.1, which nothing that it ablates reaches"),
         ("llama", "attn.0|", "'' is no part"),
-        ("llama", Run(()), "a run ablates nothing: name at least one part"),
-        ("llama", Run((), (Component(1, "mlp"),)), "a run ablates nothing: name at least one part"),
+        ("llama", Override(()), "a run ablates nothing: name at least one part"),
+        ("llama", Override((), (Component(1, "mlp"),)), "a run ablates nothing: name at least one part"),
     ],
 )
 def test_every_mistake_gets_one_line(case, selection, message):
     with pytest.raises(HydrascopeError) as error:
-        selected_runs(shared(case), selection)
+        select_overrides(shared(case), selection)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -150,8 +150,8 @@ def test_mixtures_of_experts_have_heads_and_their_dense_mlps_neurons():
 
 def follow(case: str, run: str, components: str) -> list[str]:
     model = shared(case)
-    parts = selected(model, components)
-    below = downstream(model, Run.parse(run), parts)
+    parts = select_components(model, components)
+    below = downstream(model, Override.parse(run), parts)
     return [str(part) for part, follows in zip(parts, below, strict=True) if follows]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plain import TEXTS, loaded, stage
 
 from hydrascope.ablations.ablation import Resample, Zero
-from hydrascope.components.component import Run
+from hydrascope.components.component import Override
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.engines.balance import balance_size, imbalance, may_change, quantities
 from hydrascope.models.language_model import LanguageModel
@@ -30,13 +30,13 @@ def readings(prompts: int, runs: int, patches: int, components: int, seed: int) 
         unembed=random(2, prompts, components),
         embed=random(2, prompts),
         logit=random(2, prompts),
-        run_unembed=random(2, prompts, runs, patches, components),
-        run_logit=random(2, prompts, runs, patches),
-        run_direct=random(2, prompts, runs, patches),
-        run_indirect=random(2, prompts, runs, patches),
+        unembed_ablated=random(2, prompts, runs, patches, components),
+        logit_ablated=random(2, prompts, runs, patches),
+        logit_direct=random(2, prompts, runs, patches),
+        logit_indirect=random(2, prompts, runs, patches),
         scale=random(prompts, runs, patches).abs(),
         metrics=random(0, prompts),
-        run_metrics=random(0, prompts, runs, patches),
+        metrics_ablated=random(0, prompts, runs, patches),
         clean_error=torch.tensor(0.0),
     )
 
@@ -56,11 +56,11 @@ def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataOb
     assert off.shape == allowed.shape == (2, prompts, runs, patches)
     for readout, prompt, run, patch in np.ndindex(*off.shape):
         u, e, clean = (getattr(given_, name)[readout, prompt] for name in ("unembed", "embed", "logit"))
-        after = given_.run_unembed[readout, prompt, run, patch]
+        after = given_.unembed_ablated[readout, prompt, run, patch]
         s = float(given_.scale[prompt, run, patch]) if readout == 0 else 1.0
         parts = sum(after[c] - u[c] for c in range(4) if changing[run, c])
         norm = (s - 1) * (e + after[:4].sum())
-        total = given_.run_logit[readout, prompt, run, patch] - clean
+        total = given_.logit_ablated[readout, prompt, run, patch] - clean
         terms = abs(e) + sum(max(abs(after[c]), abs(u[c])) for c in range(4))
         assert float(off[readout, prompt, run, patch]) == pytest.approx(abs(float(total - parts - norm)))
         assert float(allowed[readout, prompt, run, patch]) == pytest.approx(float(max(1, s) * terms + abs(clean)))
@@ -72,12 +72,12 @@ def test_quantities(shape: tuple[int, ...]) -> None:
     given_ = readings(*shape)
     found = quantities(given_, FINAL)
     clean = given_.logit[:, :, None, None]
-    for name in ("logit", "direct", "indirect"):
-        effect = {"logit": "total"}.get(name, name)
-        torch.testing.assert_close(found[effect], getattr(given_, f"run_{name}") - clean)
-    own = given_.run_unembed.clone()
+    after = {"total": given_.logit_ablated, "direct": given_.logit_direct, "indirect": given_.logit_indirect}
+    for effect, logit in after.items():
+        torch.testing.assert_close(found[effect], logit - clean)
+    own = given_.unembed_ablated.clone()
     own[0] *= given_.scale[..., None]
-    torch.testing.assert_close(found["unembed_ablated"], given_.run_unembed.mean(3))
+    torch.testing.assert_close(found["unembed_ablated"], given_.unembed_ablated.mean(3))
     # Inside the network there is no norm.
     torch.testing.assert_close(found["unembed_ablated_own"], own.mean(3))
     torch.testing.assert_close(found["unembed_ablated_own"][1], found["unembed_ablated"][1])
@@ -87,12 +87,12 @@ def test_quantities(shape: tuple[int, ...]) -> None:
 def test_what_may_change_is_what_is_overridden_or_later(case: str) -> None:
     model = loaded(case)
     labels = ["attn.0", "mlp.1", "head.1.2", "attn.0+mlp.2", "attn.0|mlp.1", "head.0.1|head.1.0|mlp.2"]
-    runs = [Run.parse(label) for label in labels]
+    runs = [Override.parse(label) for label in labels]
     for run, row in zip(runs, may_change(model, runs).numpy(), strict=True):
-        when = {c: stage(str(c)) if case == "gpt2" else c.layer for c in model.components}
-        first = min(when[part.whole] for part in run.ablated)
-        overridden = {part.whole for part in run.overridden}
-        np.testing.assert_array_equal(row, [when[c] > first or c in overridden for c in model.components])
+        when = {c: stage(str(c)) if case == "gpt2" else c.block for c in model.sublayers}
+        first = min(when[part.sublayer] for part in run.ablated)
+        overridden = {part.sublayer for part in run.overridden}
+        np.testing.assert_array_equal(row, [when[c] > first or c in overridden for c in model.sublayers])
 
 
 @pytest.mark.parametrize("engine", ["wavefront", "reference"])
@@ -113,9 +113,9 @@ def test_a_model_with_one_large_output_balances(case: str, engine: str, seed: in
 def test_an_error_of_a_thousandth_of_a_logit_does_not_balance(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(model: LanguageModel, request: Request) -> Readings:
         readings = wavefront.measure(model, request)
-        readings.run_logit[0, 0, 0, 0] += 1e-3
+        readings.logit_ablated[0, 0, 0, 0] += 1e-3
         return readings
 
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", wrong, "for the test"))
+    monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", wrong, "for the test"))
     with pytest.raises(HydrascopeError, match=r"do not balance: off by 0\.001"):
         sweep(loaded(case, torch.float32), TEXTS, Zero())

@@ -94,7 +94,7 @@ def check(model: LanguageModel, asked: Request, engine: str) -> None:
     """Every reading of every run, prompt and patch of `asked`, whose runs ablate one head or neuron at one position."""
     readings = ENGINES[engine](model, asked)
     weights = model.hf.state_dict()
-    labels = [str(component) for component in (*model.components, *asked.units)]
+    labels = [str(component) for component in (*model.sublayers, *asked.units)]
 
     def same(found: Tensor, expected: Tensor) -> None:
         torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-10, atol=1e-10)
@@ -113,26 +113,26 @@ def check(model: LanguageModel, asked: Request, engine: str) -> None:
         same(readings.logit[0, prompt], clean.logits[target])
         for place, label in enumerate(labels):
             same(readings.unembed[0, prompt, place], read(clean.written[label], scale))
-        for number, run in enumerate(asked.runs):
+        for number, run in enumerate(asked.overrides):
             (component,) = run.ablated
             columns = slice(component.unit * WIDTH, (component.unit + 1) * WIDTH)
             if component.kind == "neuron":
                 columns = slice(component.unit, component.unit + 1)
             for patch in range(asked.patches):
                 value = asked.values(component)[prompt, patch, 0]
-                key = (component.kind, component.layer)
+                key = (component.kind, component.block)
                 after = gpt2(model, tokens, {key: (position, columns, value)})
                 here = (0, prompt, number, patch)
-                same(readings.run_logit[here], after.logits[target])
+                same(readings.logit_ablated[here], after.logits[target])
                 same(readings.scale[here[1:]], scale / sigma(after.final))
                 for place, label in enumerate(labels):
-                    same(readings.run_unembed[here][place], read(after.written[label], scale))
+                    same(readings.unembed_ablated[here][place], read(after.written[label], scale))
                 delta = torch.zeros(32, dtype=torch.float64)
                 if position == len(tokens) - 1:
                     delta = after.written[str(component)] - clean.written[str(component)]
                 for found, stream in (
-                    (readings.run_direct, clean.final + delta),
-                    (readings.run_indirect, after.final - delta),
+                    (readings.logit_direct, clean.final + delta),
+                    (readings.logit_indirect, after.final - delta),
                 ):
                     same(found[here], read(stream, sigma(stream)) + constant)
 

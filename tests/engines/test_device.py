@@ -29,8 +29,8 @@ def test_a_sweep_stays_on_its_device(case: str, at: str) -> None:
     asked = replace(asked, readouts=Readouts.of(model, several_readouts(model), spoken, range(2)), routines={})
     with OneDevice():
         found = wavefront.measure(model, asked)
-    assert found.run_logit.device.type == "meta"
-    assert found.run_unembed.shape[1:4] == (2, len(runs), asked.patches)
+    assert found.logit_ablated.device.type == "meta"
+    assert found.unembed_ablated.shape[1:4] == (2, len(runs), asked.patches)
 
 
 def test_what_is_made_elsewhere_or_read_back_is_found() -> None:
@@ -41,7 +41,7 @@ def test_what_is_made_elsewhere_or_read_back_is_found() -> None:
     )
 
     def measured(change: Any) -> None:
-        handle = model.layers[1].register_forward_hook(lambda module, args, output: change(output))
+        handle = model.blocks[1].register_forward_hook(lambda module, args, output: change(output))
         try:
             with OneDevice():
                 wavefront.measure(model, asked)

@@ -38,14 +38,14 @@ class SeveralDevices(OneDevice):
 def spread(case: str, second: str, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
     """A model whose middle block is on a second device, and everything else on the CPU."""
     model = tiny(case, dtype)
-    path = model.anatomy.layers
+    path = model.anatomy.blocks
     # Everything beside the blocks, and beside what holds them.
     beside = [
         name
         for name, _ in model.hf.named_modules()
         if name and not f"{path}.".startswith(f"{name}.") and f"{path}.".startswith(name.rpartition(".")[0])
     ]
-    blocks = {f"{path}.{number}": second if number == 1 else "cpu" for number in range(len(model.layers))}
+    blocks = {f"{path}.{number}": second if number == 1 else "cpu" for number in range(len(model.blocks))}
     places = {name: "cpu" for name in beside if not name.startswith(f"{path}.")} | blocks
     return LanguageModel(dispatch_model(model.hf, places, "cpu"), name=case)
 
@@ -64,18 +64,18 @@ def test_every_operation_is_on_one_device(case: str, at: str) -> None:
     runs = RUNS if model.parallel else RUNS + ASIDES
     with SeveralDevices():
         found = wavefront.measure(model, asked(model, runs, at))
-    assert found.run_logit.device.type == "cpu"
-    assert found.run_unembed.shape[1:4] == (2, len(runs), 2)
+    assert found.logit_ablated.device.type == "cpu"
+    assert found.unembed_ablated.shape[1:4] == (2, len(runs), 2)
 
 
 @pytest.mark.parametrize("case", [case for case in CONFIGS if case not in ("mixtral", "qwen3_moe", "gpt_oss")])
 def test_by_plain_forward_passes_too(case: str) -> None:
     model = spread(case, "meta")
-    runs = [run for run in RUNS if model.anatomy.fast or "query" not in run]
+    runs = [run for run in RUNS if model.anatomy.supports_wavefront or "query" not in run]
     with SeveralDevices():
         # Each prompt is run alone: one is all.
         found = reference.measure(model, asked(model, runs, "span", (7,)))
-    assert found.run_logit.device.type == "cpu"
+    assert found.logit_ablated.device.type == "cpu"
 
 
 def test_sites_that_are_watched() -> None:

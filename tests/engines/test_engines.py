@@ -9,31 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, shared, tiny, tolerance
 
-from hydrascope.components.component import INPUT_KINDS, Component, Run
-from hydrascope.engines import Readings, choose, reference, wavefront
+from hydrascope.components.component import INPUT_KINDS, Component, Override
+from hydrascope.engines import Readings, choose_engine, reference, wavefront
 from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
-FAST = [case for case in CONFIGS if shared(case).anatomy.fast]
+FAST = [case for case in CONFIGS if shared(case).anatomy.supports_wavefront]
 #: Every architecture at one of the places, and one at all: what the places do differs little between architectures.
 SOMEWHERE = [(case, PLACES[number % len(PLACES)]) for number, case in enumerate(FAST)]
 SOMEWHERE += [("gpt2", at) for at in PLACES if ("gpt2", at) not in SOMEWHERE]
 
 
-def every_kind_of_run(model: LanguageModel) -> list[Run]:
+def every_kind_of_run(model: LanguageModel) -> list[Override]:
     """Layers, heads and neurons ablated alone, two together, and with something frozen."""
-    some = [*model.components, *heads(model)[1::3], *neurons(model)[::3]]
-    runs = [Run((component,)) for component in some]
+    some = [*model.sublayers, *heads(model)[1::3], *neurons(model)[::3]]
+    runs = [Override((component,)) for component in some]
     joint = ["attn.0+mlp.1", "attn.1+mlp.1", "head.0.1+head.0.2", "head.0.1+head.2.3", "head.1.0+mlp.1", "mlp.0+attn.2"]
     frozen = ["attn.0|mlp.1", "attn.0|attn.1|mlp.2", "head.0.1|head.1.1", "head.0.1|attn.2", "attn.0+attn.1|mlp.2"]
-    runs += [Run.parse(label) for label in (*joint, *frozen)]
+    runs += [Override.parse(label) for label in (*joint, *frozen)]
     if dense := neurons(model):
         first, last = dense[0], dense[-1]
         runs += [
-            Run((first, last)),
-            Run((Component(first.layer, "attn"), first)),
-            Run((Component(0, "attn"),), (last,)),
+            Override((first, last)),
+            Override((Component(first.block, "attn"), first)),
+            Override((Component(0, "attn"),), (last,)),
         ]
     return runs
 
@@ -63,15 +63,15 @@ def test_units_are_read_in_any_order(case):
 
 
 @st.composite
-def runs_with_inputs(draw, model: LanguageModel) -> Run:
+def runs_with_inputs(draw, model: LanguageModel) -> Override:
     """An ablated layer, and inputs of heads after it frozen, with a layer or without."""
-    ablated = draw(st.sampled_from(model.components[:-2]))
+    ablated = draw(st.sampled_from(model.sublayers[:-2]))
     later = [head for head in heads(model) if model.stage(head) > model.stage(ablated)]
     some = draw(st.lists(st.sampled_from(later), min_size=1, max_size=4, unique=True))
-    inputs = tuple(Component(head.layer, draw(st.sampled_from(INPUT_KINDS)), head.unit) for head in some)
-    layers = [layer for layer in model.components if model.stage(layer) > model.stage(ablated)]
+    inputs = tuple(Component(head.block, draw(st.sampled_from(INPUT_KINDS)), head.unit) for head in some)
+    layers = [layer for layer in model.sublayers if model.stage(layer) > model.stage(ablated)]
     frozen = draw(st.lists(st.sampled_from(layers), max_size=1))
-    return Run((ablated,), (*(part for part in inputs if part.whole not in frozen), *frozen))
+    return Override((ablated,), (*(part for part in inputs if part.sublayer not in frozen), *frozen))
 
 
 @pytest.mark.parametrize("case", FAST)
@@ -105,20 +105,20 @@ def test_heads_that_attend_by_what_they_have_in_the_clean_run(case, at):
     expected = reference.measure(model, asked)
     assert_same(wavefront.measure(model, asked), expected, tolerance(case))
     # It does something: the ablation reaches the queries.
-    assert not torch.allclose(expected.run_logit[:, :, 0], expected.run_logit[:, :, 1])
+    assert not torch.allclose(expected.logit_ablated[:, :, 0], expected.logit_ablated[:, :, 1])
 
 
-def one_may_react(model: LanguageModel, label: str) -> list[Run]:
+def one_may_react(model: LanguageModel, label: str) -> list[Override]:
     """Everything after what `label` ablates is frozen; and all but one layer, or but one head of it."""
-    run = Run.parse(label)
+    run = Override.parse(label)
     first = min(map(model.stage, run.ablated))
-    below = [layer for layer in model.components if model.stage(layer) > first and layer not in run.ablated]
-    runs = [Run(run.ablated, tuple(below))]
+    below = [layer for layer in model.sublayers if model.stage(layer) > first and layer not in run.ablated]
+    runs = [Override(run.ablated, tuple(below))]
     for reacts in below:
         others = tuple(layer for layer in below if layer != reacts)
-        runs.append(Run(run.ablated, others))
+        runs.append(Override(run.ablated, others))
         if reacts.kind == "attn":
-            runs.append(Run(run.ablated, others + model.units(reacts)[1:]))
+            runs.append(Override(run.ablated, others + model.units(reacts)[1:]))
     return runs
 
 
@@ -127,8 +127,8 @@ def test_where_one_part_alone_may_react(case, at):
     """Such runs are read aside, without rows of their own."""
     model = shared(case)
     labels = ["attn.0", "mlp.0", "head.1.2", "attn.0+mlp.1"]
-    runs = [Run.parse("attn.0"), *(run for label in labels for run in one_may_react(model, label))]
-    assert len(schedule(model, runs).asides) >= 8
+    runs = [Override.parse("attn.0"), *(run for label in labels for run in one_may_react(model, label))]
+    assert len(schedule(model, runs).branches) >= 8
     asked = request(model, runs, (8, 3), at, units=heads(model), readouts=several_readouts(model), metrics=["kl"])
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
@@ -140,7 +140,7 @@ def test_what_would_be_written(case, at):
     model = shared(case)
     runs = ["attn.0", "attn.0|mlp.1", "attn.0|mlp.0|attn.1|mlp.1|attn.2|mlp.2", "head.0.2|query.2.1", "mlp.1+attn.0"]
     runs += ["attn.0|attn.1|key.1.0|attn.2"]
-    sites = [Component(1, "head"), Component(2, "head"), *model.components[2:]]
+    sites = [Component(1, "head"), Component(2, "head"), *model.sublayers[2:]]
     asked = request(model, runs, (8, 3), at)
     found, expected = (engine.activations_before_override(model, asked, sites) for engine in (wavefront, reference))
     assert set(found) == set(sites)
@@ -167,7 +167,7 @@ def test_padding_and_company_change_nothing(at):
     found = wavefront.measure(model, together)
     for prompt in range(3):
         one = slice(prompt, prompt + 1)
-        linear = together.readouts.each[0]
+        linear = together.readouts.rows[0]
         alone = replace(
             together,
             tokens=together.tokens[one],
@@ -176,7 +176,7 @@ def test_padding_and_company_change_nothing(at):
             values=lambda component, one=one: together.values(component)[one],
             readouts=replace(
                 together.readouts,
-                each=(replace(linear, direction=linear.direction[one], constant=linear.constant[one]),),
+                rows=(replace(linear, direction=linear.direction[one], constant=linear.constant[one]),),
             ),
         )
         single = wavefront.measure(model, alone)
@@ -195,7 +195,7 @@ def test_padding_and_company_change_nothing(at):
 def test_a_run_is_what_it_is_alone(case, data, at):
     """Whatever else is in the plan, and whatever it branches off there."""
     model = shared(case)
-    runs = [Run.parse(label) for label in ("attn.0", "attn.0|mlp.1", "attn.0|mlp.1|attn.2", "head.0.1+mlp.1")]
+    runs = [Override.parse(label) for label in ("attn.0", "attn.0|mlp.1", "attn.0|mlp.1|attn.2", "head.0.1+mlp.1")]
     runs += data.draw(random_runs(model))
     ask = {"lengths": (6, 3), "at": at, "units": heads(model), "metrics": ["kl"]}
     together = wavefront.measure(model, request(model, runs, **ask))
@@ -204,22 +204,22 @@ def test_a_run_is_what_it_is_alone(case, data, at):
         one = slice(number, number + 1)
         picked = replace(
             together,
-            run_unembed=together.run_unembed[:, :, one],
-            run_logit=together.run_logit[:, :, one],
-            run_direct=together.run_direct[:, :, one],
-            run_indirect=together.run_indirect[:, :, one],
+            unembed_ablated=together.unembed_ablated[:, :, one],
+            logit_ablated=together.logit_ablated[:, :, one],
+            logit_direct=together.logit_direct[:, :, one],
+            logit_indirect=together.logit_indirect[:, :, one],
             scale=together.scale[:, one],
-            run_metrics=together.run_metrics[:, :, one],
+            metrics_ablated=together.metrics_ablated[:, :, one],
         )
         assert_same(picked, alone, tolerance(case))
 
 
 def test_choose():
-    assert choose(shared("llama")).name == "wavefront"
-    assert choose(shared("mpt")).name == "reference"
-    assert "AttentionInterface" in choose(shared("mpt")).reason
-    assert choose(shared("llama"), "reference").measure is reference.measure
+    assert choose_engine(shared("llama")).name == "wavefront"
+    assert choose_engine(shared("mpt")).name == "reference"
+    assert "AttentionInterface" in choose_engine(shared("mpt")).reason
+    assert choose_engine(shared("llama"), "reference").measure is reference.measure
     with pytest.raises(HydrascopeError, match="cannot carry"):
-        choose(shared("mpt"), "wavefront")
+        choose_engine(shared("mpt"), "wavefront")
     with pytest.raises(HydrascopeError, match="unknown engine 'warp': choose auto, wavefront or reference"):
-        choose(shared("llama"), "warp")
+        choose_engine(shared("llama"), "warp")

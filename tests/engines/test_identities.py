@@ -11,10 +11,10 @@ from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
 import hydrascope as hs
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.components.selection import downstream
-from hydrascope.engines import ENGINES, Readings, Request, balance, choose, wavefront
-from hydrascope.engines.clean.clean_pass import clean_run, clean_run_at
+from hydrascope.engines import ENGINES, Readings, Request, balance, choose_engine, wavefront
+from hydrascope.engines.clean.clean_pass import compute_clean_pass, compute_clean_pass_at
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, final_scale
 from hydrascope.models.language_model import LanguageModel
 
@@ -26,7 +26,7 @@ RUNS += ["head.0.1|attn.1", "attn.0|head.1.0", "mlp.0|mlp.1"]
 
 
 def measured(model: LanguageModel, asked: Request) -> Readings:
-    return choose(model).measure(model, asked)
+    return choose_engine(model).measure(model, asked)
 
 
 def assert_zero(values: Tensor, size: Tensor | float, tolerance: float) -> None:
@@ -38,20 +38,20 @@ def assert_zero(values: Tensor, size: Tensor | float, tolerance: float) -> None:
 def test_units_and_bias_are_their_layer_in_every_run(case, at):
     """Also where a later layer is overridden; where a norm follows, it scales both, in every run its own way."""
     model = shared(case)
-    dense = [layer for layer in model.components if layer.kind == "attn" or is_dense(model, layer)]
+    dense = [layer for layer in model.sublayers if layer.kind == "attn" or is_dense(model, layer)]
     units = [unit for layer in dense for unit in model.units(layer)]
-    runs = [*RUNS, *(Run((neuron,)) for neuron in neurons(model)[1:2])]
+    runs = [*RUNS, *(Override((neuron,)) for neuron in neurons(model)[1:2])]
     asked = request(model, runs, (6, 3), at, units=units)
     readings = measured(model, asked)
-    clean = clean_run(model, asked.tokens)
+    clean = compute_clean_pass(model, asked.tokens)
     sigma, direction = final_scale(model, clean.final), asked.readouts.directions[..., 0]
-    order = (*model.components, *units)
+    order = (*model.sublayers, *units)
     for layer in dense:
         projection = model.projection(layer)
         bias = getattr(projection.module, "bias", None)
-        places = [number for number, unit in enumerate(order) if unit.is_unit and unit.whole == layer]
-        free = [number for number, run in enumerate(asked.runs) if layer not in run.overridden]
-        after = readings.run_unembed[0][:, free]
+        places = [number for number, unit in enumerate(order) if unit.is_unit and unit.sublayer == layer]
+        free = [number for number, run in enumerate(asked.overrides) if layer not in run.overridden]
+        after = readings.unembed_ablated[0][:, free]
         rest = after[..., order.index(layer)] - after[..., places].sum(-1)
         clean_rest = readings.unembed[0, :, order.index(layer)] - readings.unembed[0][:, places].sum(-1)
         if bias is None:
@@ -71,13 +71,13 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
     readings = measured(model, asked)
     block = model.hf.model.layers[1]
     module, norm = block.self_attn.o_proj, block.post_attention_layernorm
-    sigma = final_scale(model, clean_run(model, asked.tokens).final)
+    sigma = final_scale(model, compute_clean_pass(model, asked.tokens).final)
     places = [
-        number for number, unit in enumerate((*model.components, *heads(model))) if unit.whole == Component(1, "attn")
+        number for number, unit in enumerate((*model.sublayers, *heads(model))) if unit.sublayer == Component(1, "attn")
     ]
     seen = []
     for number, part in enumerate((Component(1, "head", 0), Component(0, "mlp"))):
-        site = model.projection(part.whole).module if part.is_unit else model.output(part)
+        site = model.projection(part.sublayer).module if part.is_unit else model.output(part)
         patch = asked.values(part)[0, 0, 0]
 
         def write(module, args, output=None, part=part, patch=patch):
@@ -93,7 +93,7 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
             handle.remove()
         scale = (seen[-1].square().mean() + norm.variance_epsilon).sqrt()
         left = (module.bias * norm.weight).detach() / scale @ asked.readouts.directions[0, :, 0] / sigma[0]
-        read = readings.run_unembed[0, 0, number, 0]
+        read = readings.unembed_ablated[0, 0, number, 0]
         assert float(left.abs()) > 1e-3
         torch.testing.assert_close(read[2] - read[places[1:]].sum(), left, rtol=1e-5, atol=1e-5)
     assert float((seen[0] - seen[1]).abs().max()) > 1e-3
@@ -103,18 +103,20 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
 @pytest.mark.parametrize("case", VARIED)
 def test_a_part_s_own_clean_value_changes_nothing(case, at):
     model = shared(case)
-    parts = (*model.components, *heads(model)[::2], *neurons(model)[::2])
-    asked = request(model, [*(Run((part,)) for part in parts), "head.0.1+mlp.2"], (6, 3), at, units=heads(model))
+    parts = (*model.sublayers, *heads(model)[::2], *neurons(model)[::2])
+    asked = request(model, [*(Override((part,)) for part in parts), "head.0.1+mlp.2"], (6, 3), at, units=heads(model))
     where = torch.arange(2).repeat_interleave(asked.positions.shape[1]), asked.positions.flatten()
-    clean = clean_run_at(model, asked.tokens, *where, [part.site for part in (*parts, Component(0, "head", 1))])
+    clean = compute_clean_pass_at(
+        model, asked.tokens, *where, [part.site for part in (*parts, Component(0, "head", 1))]
+    )
 
     def own(part: Component) -> Tensor:
         return clean.values[part.site][:, model.columns(part)].unflatten(0, (2, 1, -1)).expand(-1, 2, -1, -1)
 
     readings = measured(model, replace(asked, values=own))
     size = sizes(readings)[0]
-    assert_zero(readings.run_unembed - readings.unembed[:, :, None, None], size, tolerance(case))
-    for after in (readings.run_logit, readings.run_direct, readings.run_indirect):
+    assert_zero(readings.unembed_ablated - readings.unembed[:, :, None, None], size, tolerance(case))
+    for after in (readings.logit_ablated, readings.logit_direct, readings.logit_indirect):
         assert_zero(after - readings.logit[..., None, None], size, tolerance(case))
     assert_zero(readings.scale - 1, 1, tolerance(case))
 
@@ -123,18 +125,20 @@ def test_a_part_s_own_clean_value_changes_nothing(case, at):
 def test_what_is_not_downstream_never_changes(case):
     model = shared(case)
     units = heads(model) + neurons(model)
-    parts = (*model.components, *heads(model)[::3], *neurons(model)[::3])
-    asked = request(model, [Run((part,)) for part in parts], (6, 3), "span", units=units)
+    parts = (*model.sublayers, *heads(model)[::3], *neurons(model)[::3])
+    asked = request(model, [Override((part,)) for part in parts], (6, 3), "span", units=units)
     readings = measured(model, asked)
     size = float(sizes(readings)[0])
-    change = (readings.run_unembed - readings.unembed[:, :, None, None]).abs().amax((0, 1, 3))
-    order = (*model.components, *units)
+    change = (readings.unembed_ablated - readings.unembed[:, :, None, None]).abs().amax((0, 1, 3))
+    order = (*model.sublayers, *units)
     for number, part in enumerate(parts):
         for place, other in enumerate(order):
-            own = other.whole == part.whole and (other == part or not other.is_unit or not part.is_unit)
+            own = other.sublayer == part.sublayer and (other == part or not other.is_unit or not part.is_unit)
             # A norm that follows scales what siblings write.
             sibling = (
-                other.whole == part.whole and model.projection(part.whole).norm is not None if part.is_unit else False
+                other.sublayer == part.sublayer and model.projection(part.sublayer).norm is not None
+                if part.is_unit
+                else False
             )
             if model.stage(other) <= model.stage(part) and not own and not sibling:
                 assert float(change[number, place]) <= 1e-12 * size, (part, other)
@@ -151,14 +155,19 @@ def test_freezing_what_is_not_downstream_changes_nothing(case, at):
     upstream += [Component(1, "mlp")] if model.parallel else []
     runs = []
     for part in ablated:
-        runs += [Run((part,)), *(Run((part,), (still,)) for still in upstream if part.is_unit or still.whole != part)]
+        runs += [
+            Override((part,)),
+            *(Override((part,), (still,)) for still in upstream if part.is_unit or still.sublayer != part),
+        ]
     readings = wavefront.measure(model, request(model, runs, (6, 4), at, units=heads(model), metrics=["kl"]))
     for number, run in enumerate(runs):
-        alone = runs.index(Run(run.ablated))
-        assert torch.equal(readings.run_logit[:, :, number], readings.run_logit[:, :, alone])
-        assert torch.equal(readings.run_unembed[:, :, number], readings.run_unembed[:, :, alone])
-        assert torch.equal(readings.run_metrics[:, :, number], readings.run_metrics[:, :, alone])
-    assert float((readings.run_logit - readings.logit[..., None, None]).abs().max()) > 1e-3 * float(sizes(readings)[0])
+        alone = runs.index(Override(run.ablated))
+        assert torch.equal(readings.logit_ablated[:, :, number], readings.logit_ablated[:, :, alone])
+        assert torch.equal(readings.unembed_ablated[:, :, number], readings.unembed_ablated[:, :, alone])
+        assert torch.equal(readings.metrics_ablated[:, :, number], readings.metrics_ablated[:, :, alone])
+    assert float((readings.logit_ablated - readings.logit[..., None, None]).abs().max()) > 1e-3 * float(
+        sizes(readings)[0]
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -166,20 +175,20 @@ def test_freezing_what_is_not_downstream_changes_nothing(case, at):
 def test_what_no_attention_reads_changes_nothing(case, engine):
     """The top layers' writes at earlier positions: nothing above looks back at them."""
     model = shared(case)
-    if engine == "wavefront" and not model.anatomy.fast:
+    if engine == "wavefront" and not model.anatomy.supports_wavefront:
         pytest.skip("not fast")
     runs = ["mlp.2", "attn.2", "head.2.1", "attn.2+mlp.2", "mlp.1"]
     readings = ENGINES[engine](model, request(model, runs, (6, 4), "middle", units=heads(model), metrics=["kl"]))
     size = sizes(readings)[0]
     # The clean run of the reference engine is a batch of its own: norms in float32 round it differently.
     rounding = 1e-12 if engine == "wavefront" else tolerance(case)
-    for after in (readings.run_logit, readings.run_direct, readings.run_indirect):
+    for after in (readings.logit_ablated, readings.logit_direct, readings.logit_indirect):
         assert_zero((after - readings.logit[..., None, None])[:, :, :4], size, rounding)
-    assert_zero((readings.run_unembed - readings.unembed[:, :, None, None])[:, :, :4], size, rounding)
-    assert_zero(readings.run_metrics[:, :, :4], 1, rounding)
+    assert_zero((readings.unembed_ablated - readings.unembed[:, :, None, None])[:, :, :4], size, rounding)
+    assert_zero(readings.metrics_ablated[:, :, :4], 1, rounding)
     # What the top attention does read, changes it; what is not at the last position has no direct effect.
-    assert float((readings.run_logit - readings.logit[..., None, None])[:, :, 4].abs().min()) > 1e-6
-    assert_zero((readings.run_direct - readings.logit[..., None, None])[:, :, 4], size, rounding)
+    assert float((readings.logit_ablated - readings.logit[..., None, None])[:, :, 4].abs().min()) > 1e-6
+    assert_zero((readings.logit_direct - readings.logit[..., None, None])[:, :, 4], size, rounding)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -192,7 +201,7 @@ def test_what_is_outside_of_a_window_changes_nothing(case, engine):
         asked = request(model, ["mlp.1", "head.1.0"], (length,))
         asked = replace(asked, positions=torch.tensor([[length - 1 - back]]))
         readings = ENGINES[engine](model, asked)
-        seen[back] = float((readings.run_logit - readings.logit[..., None, None]).abs().max())
+        seen[back] = float((readings.logit_ablated - readings.logit[..., None, None]).abs().max())
     assert seen[3] <= 1e-12
     assert seen[2] > 1e-6
 
@@ -205,7 +214,7 @@ def test_only_layers_without_a_window_see_that_far(case, engine):
     asked = request(model, ["mlp.0", "mlp.0|attn.2", "mlp.0|attn.1"], (8,))
     asked = replace(asked, positions=torch.tensor([[2]]))
     readings = ENGINES[engine](model, asked)
-    change = (readings.run_logit - readings.logit[..., None, None]).abs().amax((0, 1, 3))
+    change = (readings.logit_ablated - readings.logit[..., None, None]).abs().amax((0, 1, 3))
     assert float(change[1]) <= tolerance(case)
     assert float(change[[0, 2]].min()) > 1e-3
 
@@ -215,7 +224,7 @@ def test_a_difference_is_the_answer_minus_the_foil(case):
     model = shared(case)
     readouts = [LogitDifference(), Logit("answer"), Logit("foil")]
     readings = measured(model, request(model, RUNS, (6, 3), "span", units=heads(model), readouts=readouts))
-    for name in ("unembed", "embed", "logit", "run_unembed", "run_logit", "run_direct", "run_indirect"):
+    for name in ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect"):
         difference, answer, foil = getattr(readings, name)
         assert_zero(difference - (answer - foil), sizes(readings).max(), tolerance(case))
         assert float((difference - answer).abs().max()) > 1e-3
@@ -230,12 +239,12 @@ def test_a_logit_is_a_direction(case):
     vectors = (weight[asked.targets] - weight.mean(0)) * model.logit_scale
     both = request(model, RUNS, (6, 3), units=heads(model), readouts=[Logit(), Direction(vectors)])
     readings = measured(model, both)
-    for name in ("unembed", "embed", "run_unembed"):
+    for name in ("unembed", "embed", "unembed_ablated"):
         logit, direction = getattr(readings, name)
         assert_zero(logit - direction, sizes(readings)[0], tolerance(case))
     bias = getattr(model.unembedding, "bias", None)
     constant = 0.0 if bias is None else (bias[asked.targets] - bias.mean())[:, None, None] * model.logit_scale
-    for name in ("run_logit", "run_direct", "run_indirect"):
+    for name in ("logit_ablated", "logit_direct", "logit_indirect"):
         logit, direction = getattr(readings, name)
         assert_zero(logit - direction - constant, sizes(readings)[0], tolerance(case))
 
@@ -248,7 +257,7 @@ def test_inner_readouts_are_of_what_is_below_them(case, at):
     readouts = several_readouts(model)
     asked = request(model, RUNS, (6, 3), at, units=units, readouts=readouts)
     readings = measured(model, asked)
-    order, layers = (*model.components, *units), len(model.components)
+    order, layers = (*model.sublayers, *units), len(model.sublayers)
     # What block 0 writes at earlier positions, attention of block 1 is the first to read.
     first = 0 if at == "last" else 1
     for number, readout in enumerate(readouts):
@@ -256,18 +265,18 @@ def test_inner_readouts_are_of_what_is_below_them(case, at):
         if block is None:
             continue
         size = sizes(readings)[number]
-        above = [place for place, part in enumerate(order) if part.layer >= block]
+        above = [place for place, part in enumerate(order) if part.block >= block]
         assert not readings.unembed[number, :, above].any()
-        assert not readings.run_unembed[number][..., above].any()
+        assert not readings.unembed_ablated[number][..., above].any()
         # e and what the layers below write is the stream that enters the block, in every run; no norm, no constant.
         stream = readings.embed[number] + readings.unembed[number, :, :layers].sum(-1)
         assert_zero(stream - readings.logit[number], size, 1e-12)
-        after = readings.embed[number][:, None, None] + readings.run_unembed[number][..., :layers].sum(-1)
-        assert_zero(after - readings.run_logit[number], size, 1e-12)
+        after = readings.embed[number][:, None, None] + readings.unembed_ablated[number][..., :layers].sum(-1)
+        assert_zero(after - readings.logit_ablated[number], size, 1e-12)
         # There all is linear: a run is its direct and its indirect effect.
         total, direct, indirect = (
             getattr(readings, name)[number] - readings.logit[number][:, None, None]
-            for name in ("run_logit", "run_direct", "run_indirect")
+            for name in ("logit_ablated", "logit_direct", "logit_indirect")
         )
         assert_zero(total - direct - indirect, size, 1e-12)
         assert (float(total.abs().max()) > 1e-3 * float(size)) == (block > first)
@@ -278,8 +287,8 @@ def test_kl_is_never_negative_and_nothing_for_the_clean_run(case):
     model = shared(case)
     readings = measured(model, request(model, RUNS, (6, 3), metrics=["kl"]))
     assert float(readings.metrics.abs().max()) <= 1e-12
-    assert float(readings.run_metrics.min()) >= 0
-    assert float(readings.run_metrics.max()) > 1e-4
+    assert float(readings.metrics_ablated.min()) >= 0
+    assert float(readings.metrics_ablated.max()) > 1e-4
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
@@ -292,19 +301,19 @@ def test_total_effects_balance_with_their_parts(case, data, at, seed):
     asked = request(model, runs, (5, 2), at, seed=seed, readouts=several_readouts(model), patches=2)
     readings = measured(model, asked)
     final = asked.readouts.final
-    off = balance.imbalance(readings, balance.may_change(model, asked.runs), final)
+    off = balance.imbalance(readings, balance.may_change(model, asked.overrides), final)
     assert off.max() <= tolerance(case) * float(sizes(readings).max())
     for number, run in enumerate(runs):
-        below = downstream(model, run, model.components)
-        own = {part.whole for part in run.overridden}
-        moved = [place for place, layer in enumerate(model.components) if below[place] or layer in own]
-        for place, readout in enumerate(asked.readouts.each):
+        below = downstream(model, run, model.sublayers)
+        own = {part.sublayer for part in run.overridden}
+        moved = [place for place, layer in enumerate(model.sublayers) if below[place] or layer in own]
+        for place, readout in enumerate(asked.readouts.rows):
             before = readings.unembed[place][:, None, moved]
-            after = readings.run_unembed[place, :, number][..., moved]
-            total = readings.run_logit[place, :, number] - readings.logit[place][:, None]
+            after = readings.unembed_ablated[place, :, number][..., moved]
+            total = readings.logit_ablated[place, :, number] - readings.logit[place][:, None]
             norm = torch.zeros_like(total)
             if readout.before == -1:
-                everything = readings.embed[place][:, None] + readings.run_unembed[place, :, number, :, :6].sum(-1)
+                everything = readings.embed[place][:, None] + readings.unembed_ablated[place, :, number, :, :6].sum(-1)
                 norm = (readings.scale[:, number] - 1) * everything
             assert_zero(total - (after - before).sum(-1) - norm, sizes(readings)[place], tolerance(case))
 
@@ -314,22 +323,26 @@ def test_total_effects_balance_with_their_parts(case, data, at, seed):
 def test_direct_and_indirect_effect_by_definition(case, engine):
     """Def. 3.3: everything downstream frozen. Then, by Def. 3.4, nothing is left without the override itself."""
     model = shared(case)
-    parts = [*model.components, Component(0, "head", 1), Component(2, "head", 2), *neurons(model)[:1]]
+    parts = [*model.sublayers, Component(0, "head", 1), Component(2, "head", 2), *neurons(model)[:1]]
     below = [
         tuple(
             layer
-            for layer, follows in zip(model.components, downstream(model, Run((part,)), model.components), strict=True)
+            for layer, follows in zip(
+                model.sublayers, downstream(model, Override((part,)), model.sublayers), strict=True
+            )
             if follows
         )
         for part in parts
     ]
-    runs = [Run((part,)) for part in parts] + [Run((part,), held) for part, held in zip(parts, below, strict=True)]
+    runs = [Override((part,)) for part in parts] + [
+        Override((part,), held) for part, held in zip(parts, below, strict=True)
+    ]
     asked = request(model, runs, (6, 9))
     readings = ENGINES[engine](model, asked)
-    direct = readings.run_direct[:, :, : len(parts)]
-    assert_zero(direct - readings.run_logit[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
-    assert_zero(direct - readings.run_direct[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
-    left = readings.run_indirect[:, :, len(parts) :] - readings.logit[..., None, None]
+    direct = readings.logit_direct[:, :, : len(parts)]
+    assert_zero(direct - readings.logit_ablated[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
+    assert_zero(direct - readings.logit_direct[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
+    left = readings.logit_indirect[:, :, len(parts) :] - readings.logit[..., None, None]
     assert_zero(left, sizes(readings)[0], tolerance(case))
 
 
@@ -341,8 +354,8 @@ def test_what_is_ablated_before_the_last_position_has_no_direct_effect_at_all(ca
     for lengths in ((7,), (5, 9, 8)):
         asked = request(model, RUNS[:6], lengths, "middle", patches=3, readouts=several_readouts(model, len(lengths)))
         readings = ENGINES[engine](model, asked)
-        assert readings.run_direct.equal(readings.logit[..., None, None].expand_as(readings.run_direct))
-        assert readings.run_indirect.equal(readings.run_logit)
+        assert readings.logit_direct.equal(readings.logit[..., None, None].expand_as(readings.logit_direct))
+        assert readings.logit_indirect.equal(readings.logit_ablated)
 
 
 def test_nor_has_it_one_in_a_model_of_usual_width_whose_products_round_by_their_shape():
@@ -354,6 +367,6 @@ def test_nor_has_it_one_in_a_model_of_usual_width_whose_products_round_by_their_
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_without_overrides_is_the_clean_run(engine):
-    readings = ENGINES[engine](shared("gpt2"), request(shared("gpt2"), [Run(()), "attn.0"], (4,)))
-    assert_zero(readings.run_logit[:, :, 0] - readings.logit[..., None], 1, 1e-12)
-    assert_zero(readings.run_unembed[:, :, 0] - readings.unembed[:, :, None], 1, 1e-12)
+    readings = ENGINES[engine](shared("gpt2"), request(shared("gpt2"), [Override(()), "attn.0"], (4,)))
+    assert_zero(readings.logit_ablated[:, :, 0] - readings.logit[..., None], 1, 1e-12)
+    assert_zero(readings.unembed_ablated[:, :, 0] - readings.unembed[:, :, None], 1, 1e-12)

@@ -47,7 +47,7 @@ def test_nor_does_an_error(case, engine):
         ENGINES[engine](model, replace(asked, values=no_patch))
     with pytest.raises(HydrascopeError, match="no_metric fails"):
         ENGINES[engine](model, request(model, RUNS, (5,), metrics=[no_metric]))
-    for module in (model.layers[1], model.final_norm):
+    for module in (model.blocks[1], model.final_norm):
         calls = []
 
         def second_call_fails(module, args, calls=calls):
@@ -71,7 +71,7 @@ def test_training_makes_no_difference():
     model.hf.train()
     for engine in (wavefront, reference):
         found = engine.measure(model, asked)
-        assert not found.run_logit.requires_grad
+        assert not found.logit_ablated.requires_grad
         assert_same(found, expected, 1e-9)
 
 
@@ -82,7 +82,7 @@ def test_what_a_user_s_hook_does_counts(part, dtype):
     model = tiny("gpt2", dtype)
     asked = request(model, RUNS, (5, 3))
     before = wavefront.measure(model, asked)
-    model.layers[1].get_submodule(part).register_forward_hook(lambda module, args, output: 2 * output)
+    model.blocks[1].get_submodule(part).register_forward_hook(lambda module, args, output: 2 * output)
     after = wavefront.measure(model, asked)
     assert_same(after, reference.measure(model, asked), 1e-9 if dtype == torch.float64 else 1e-4)
     assert float((after.logit - before.logit).abs().max()) > 1e-3
@@ -106,7 +106,7 @@ def test_a_forward_of_the_user_s_own_survives_and_is_called(case, dtype):
     asked = request(model, RUNS, (5, 3))
     expected = wavefront.measure(model, asked)
     calls: list[nn.Module] = []
-    leaves = [module for module in model.layers[1].modules() if not list(module.children())]
+    leaves = [module for module in model.blocks[1].modules() if not list(module.children())]
     for module in leaves:
         own_forward(module, calls)
     before = state(model)

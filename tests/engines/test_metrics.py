@@ -9,7 +9,7 @@ from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines import ENGINES, choose, metrics
+from hydrascope.engines import ENGINES, choose_engine, metrics
 from hydrascope.engines.metrics import METRICS, UNITS, Metric, evaluate, logits_of, resolve_metrics
 from hydrascope.models.hooks import hooked, on_output
 from hydrascope.models.language_model import LanguageModel
@@ -53,11 +53,11 @@ def test_metrics_are_functions_of_the_model_s_own_logits(case, engine):
         atol = max(tolerance(case), 1e-12)
         found = readings.metrics[:, prompt]
         torch.testing.assert_close(found, found.new_tensor(expected(clean)), rtol=0, atol=atol)
-        for number, run in enumerate(asked.runs):
+        for number, run in enumerate(asked.overrides):
             for patch in range(asked.patches):
                 (layer,) = run.ablated
                 logits = own_logits(model, tokens, layer, asked.values(layer)[prompt, patch, 0])
-                found = readings.run_metrics[:, prompt, number, patch]
+                found = readings.metrics_ablated[:, prompt, number, patch]
                 torch.testing.assert_close(found, found.new_tensor(expected(logits)), rtol=0, atol=atol)
 
 
@@ -91,10 +91,10 @@ def test_the_logits_are_the_model_s(case):
 def test_pieces_change_nothing(monkeypatch, piece):
     model = shared("gpt2")
     asked = request(model, ["attn.0", "mlp.1", "attn.2"], (5, 3), metrics=list(METRICS))
-    expected = choose(model).measure(model, asked)
-    monkeypatch.setattr(metrics, "PIECE", piece)
-    found = choose(model).measure(model, asked)
-    torch.testing.assert_close(found.run_metrics, expected.run_metrics, rtol=1e-12, atol=1e-12)
+    expected = choose_engine(model).measure(model, asked)
+    monkeypatch.setattr(metrics, "POSITIONS_AT_ONCE", piece)
+    found = choose_engine(model).measure(model, asked)
+    torch.testing.assert_close(found.metrics_ablated, expected.metrics_ablated, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.metrics, expected.metrics, rtol=1e-12, atol=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_logits_stand_in_memory_a_piece_at_a_time(monkeypatch):
         seen.append(len(logits))
         return logits[:, 0]
 
-    monkeypatch.setattr(metrics, "PIECE", 200)
+    monkeypatch.setattr(metrics, "POSITIONS_AT_ONCE", 200)
     model = shared("gpt2")
     evaluate(
         model,
@@ -124,10 +124,10 @@ def test_a_function_of_the_user_s_own(engine):
 
     model = shared("llama")
     readings = ENGINES[engine](model, request(model, ["attn.0", "mlp.1"], (5, 3), metrics=["prob", margin]))
-    assert readings.run_metrics.shape == (2, 2, 2, 2)
+    assert readings.metrics_ablated.shape == (2, 2, 2, 2)
     assert float(readings.metrics[1].abs().max()) <= 1e-6
     # Of the target's logit, less what all logits move by: the readout.
-    assert float(readings.run_metrics[1].abs().min()) > 0
+    assert float(readings.metrics_ablated[1].abs().min()) > 0
 
 
 def test_a_function_may_give_whole_numbers_or_truths():
@@ -135,9 +135,9 @@ def test_a_function_may_give_whole_numbers_or_truths():
         return logits.argmax(-1) == clean.argmax()
 
     model = shared("llama")
-    readings = choose(model).measure(model, request(model, ["attn.0"], (5,), metrics=[likely]))
+    readings = choose_engine(model).measure(model, request(model, ["attn.0"], (5,), metrics=[likely]))
     assert readings.metrics.tolist() == [[1.0]]
-    assert readings.run_metrics.dtype == torch.float64
+    assert readings.metrics_ablated.dtype == torch.float64
 
 
 def fails(logits: Tensor, clean: Tensor, target: int) -> Tensor:
@@ -181,7 +181,7 @@ def test_memory_that_runs_out_is_not_the_function_s_fault(error):
 
     model = shared("llama")
     with pytest.raises(type(error)):
-        choose(model).measure(model, request(model, ["attn.0"], (4,), metrics=[hungry]))
+        choose_engine(model).measure(model, request(model, ["attn.0"], (4,), metrics=[hungry]))
 
 
 def test_names():

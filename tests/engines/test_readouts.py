@@ -24,7 +24,7 @@ def streams(case: str) -> torch.Tensor:
 def whole(case: str, readouts: Readouts) -> torch.Tensor:
     """`[prompt, row, readout]` what `readouts` read of `streams`, in whole runs."""
     scale = final_scale(shared(case), streams(case))
-    return readouts.rescaled(readouts.read(streams(case)), scale) + readouts.constants[:, None]
+    return readouts.rescale(readouts.read(streams(case)), scale) + readouts.constants[:, None]
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def test_a_direction_within_the_network_is_read_as_it_is():
     torch.testing.assert_close(whole("llama", readouts)[..., 0], expected)
     assert readouts.final.tolist() == [False, True]
     assert readouts.blocks == {1}
-    assert (readouts.before(1), readouts.before(2), readouts.before(FINAL)) == ([0], [], [1])
+    assert (readouts.read_before(1), readouts.read_before(2), readouts.read_before(FINAL)) == ([0], [], [1])
 
 
 def test_what_belongs_to_an_inner_readout_is_below_it():

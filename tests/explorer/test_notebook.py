@@ -84,7 +84,7 @@ def test_a_model_answers_in_a_notebook(browser, model, widget):
     told = []
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on("console", lambda message: told.append(message.text))
-    page.expose_function("toPython", lambda message: answers.hear(message, heard.put))
+    page.expose_function("toPython", lambda message: answers.handle(message, heard.put))
     page.set_content(HOST)
     page.evaluate("given => (window.given = given)", {"document": document, "height": height, "esm": _AROUND})
     page.evaluate("() => window.start()")
@@ -136,7 +136,7 @@ def test_a_kernel_that_has_ended_is_told(browser, model, widget):
 def test_what_is_no_question_is_refused(model, tmp_path):
     answers, told = Answers(Session(model, POOL), tmp_path), []
     for message in (None, "x", {}, {"id": "1"}, {"id": None, "kind": "read"}, {"id": 9, "stop": True}):
-        answers.hear(message, told.append)
+        answers.handle(message, told.append)
     assert told == []
     for message in (
         {"id": 1, "kind": "delete", "asked": {}},
@@ -145,7 +145,7 @@ def test_what_is_no_question_is_refused(model, tmp_path):
         {"id": 1, "kind": "read", "asked": {"question": {"text": ""}}},
         {"id": 1, "kind": "save", "asked": {"question": {"text": "a"}, "name": "../a"}},
     ):
-        answers.hear(message, told.append)
+        answers.handle(message, told.append)
         assert told[-1].keys() == {"id", "error"}
     assert len(told) == 5
 
@@ -161,9 +161,9 @@ def test_what_is_stopped_ends(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Session, "read", slowly)
     answers = Answers(Session(model, POOL), tmp_path)
-    answers.hear({"id": 0.5, "kind": "read", "asked": {"question": {"text": "a"}}}, told.put)
+    answers.handle({"id": 0.5, "kind": "read", "asked": {"question": {"text": "a"}}}, told.put)
     assert begun.wait(10)
-    answers.hear({"id": 0.5, "stop": True}, told.put)
+    answers.handle({"id": 0.5, "stop": True}, told.put)
     assert told.get(timeout=10) == {"id": 0.5, "error": "cancelled"}
 
 

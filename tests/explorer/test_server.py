@@ -18,9 +18,9 @@ import hydrascope as hs
 from hydrascope.explorer import app as served
 from hydrascope.explorer import require_server, server
 from hydrascope.explorer.app import application
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.job_queue import BusyError, Jobs
-from hydrascope.explorer.page_state import live, pool_of, require_same_model
+from hydrascope.explorer.page_state import live_config, pool_of, require_same_model
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.server import listen
 from hydrascope.explorer.session import Session
@@ -112,7 +112,7 @@ def test_nothing_is_computed_or_changed_by_a_get(client):
 def test_an_answer_is_the_sessions(client, session):
     response = post(client, "ablate", ASKED)
     assert response.headers["content-type"].startswith("application/x-ndjson")
-    expected = session.ablate(Question("cats and", "attn.0", patches=2), Watch())
+    expected = session.ablate(Question("cats and", "attn.0", patches=2), JobMonitor())
     assert told(response)[-1]["answer"] == json.loads(json.dumps(expected))
 
 
@@ -291,7 +291,7 @@ def test_patches_come_from_what_was_measured(session):
     subjects = [hs.Prompt("abc", subject="bc"), hs.Prompt("the cat", subject="the")]
     results = hs.sweep(session.model, subjects, hs.Zero(), ablate="attn.0", at="subject-last")
     assert list(pool_of("gpt2", None, None, results).prompts) == subjects
-    assert live(session, Path("."), results)["defaults"]["at"] == "subject-last"
+    assert live_config(session, Path("."), results)["defaults"]["at"] == "subject-last"
     without = results.drop_vars("subject")
     assert [prompt.subject for prompt in pool_of("gpt2", None, None, without).prompts] == [None, None]
     assert pool_of("phantom", None, None, None).name == "phantom"
@@ -352,6 +352,6 @@ def test_the_command(hydrascope, folder, monkeypatch):
     assert (given["port"], given["folder"], given["browser"], given["results"]) == (1234, folder, False, None)
     # What the phantom is known for: attn.3 is restored, and by mlp.3 for a fifth of what is removed.
     text = given["session"].pool.prompts.prompts[0].text
-    found = given["session"].ablate(Question(text, "attn.3|mlp.3", ablation="zero"), Watch())
+    found = given["session"].ablate(Question(text, "attn.3|mlp.3", ablation="zero"), JobMonitor())
     removed, worth = found["runs"][1]["removed"][0], found["frozen"][0]["worth"]
     np.testing.assert_allclose(worth / removed, 0.2, atol=0.01)

@@ -11,7 +11,7 @@ from plain import Reader, loaded, plain_run, quantities
 
 import hydrascope as hs
 from hydrascope.components.component import Component
-from hydrascope.explorer.job_monitor import StoppedError, Watch
+from hydrascope.explorer.job_monitor import JobMonitor, StoppedError
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.loading import self_check
@@ -42,7 +42,7 @@ def swept(session, question, ablate, *, prompts=(*POOL, TYPED), index=-1):
     results = hs.sweep(
         session.model,
         prompts,
-        question.drawn(),
+        question.make_ablation(),
         ablate=ablate,
         at=question.at,
         target=target,
@@ -73,7 +73,7 @@ def test_a_live_number_is_the_sweeps(session, name):
     prompts = [text for text in POOL if len(text) >= -min(question.positions(), default=-1)]
     prompts = prompts if question.text in prompts else [*prompts, question.text]
     runs = ["layers", "head.1.2,attn.0+mlp.1,attn.0|mlp.2"]
-    found = session.measured(question, runs, Watch())
+    found = session.measured(question, runs, JobMonitor())
     expected = swept(session, question, runs, prompts=prompts, index=prompts.index(question.text))
     assert set(found.variables) == set(expected.variables)
     for variable in expected.variables:
@@ -88,11 +88,11 @@ def test_a_live_number_is_the_sweeps(session, name):
 def test_every_position_is_patched_from_prompts_that_have_it():
     pool = ("abcd", "xyz.", "Hell", "cats", "no a")
     session, question = Session(loaded(), pool), Question("dogs", patches=3, at="all")
-    found = session.measured(question, "layers,head.1.2", Watch())
+    found = session.measured(question, "layers,head.1.2", JobMonitor())
     expected = swept(session, question, "layers,head.1.2", prompts=[*pool, "dogs"])
     for name in ("total", "direct", "unembed_ablated", "patch_prompt"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
-    mixed = Session(session.model, ("longer than that", *pool)).measured(question, "layers,head.1.2", Watch())
+    mixed = Session(session.model, ("longer than that", *pool)).measured(question, "layers,head.1.2", JobMonitor())
     assert mixed["patch_prompt"].values.max() <= len(pool)
 
 
@@ -126,7 +126,7 @@ def test_a_number_at_the_subject_is_the_sweeps(at, name):
     index = texts.index(question.text) if question.text in texts else len(texts)
     fitting[index:] = [hs.Prompt(question.text, subject=subject), *fitting[index + 1 :]]
     runs = ["layers", "head.1.2,attn.0+mlp.1,attn.0|mlp.2"]
-    found = session.measured(question, runs, Watch())
+    found = session.measured(question, runs, JobMonitor())
     expected = swept(session, question, runs, prompts=fitting, index=index)
     assert set(found.variables) == set(expected.variables)
     for variable in expected.variables:
@@ -140,19 +140,19 @@ def test_a_number_at_the_subject_is_the_sweeps(at, name):
 def test_numbers_at_one_place_do_not_depend_on_what_was_asked_before():
     """What is kept of the pool serves every position."""
     session, question = Session(loaded("gpt2"), NAMED), AT_SUBJECT["resample"]
-    first = session.measured(replace(question, at="subject"), "layers", Watch())
+    first = session.measured(replace(question, at="subject"), "layers", JobMonitor())
     for at in ("last", "-3", "all", "subject-last"):
-        session.measured(replace(question, ablation="mean", at=at), "layers", Watch())
-    again = session.measured(replace(question, at="subject"), "layers", Watch())
+        session.measured(replace(question, ablation="mean", at=at), "layers", JobMonitor())
+    again = session.measured(replace(question, at="subject"), "layers", JobMonitor())
     np.testing.assert_array_equal(first["total"], again["total"])
 
 
 def test_the_subject_is_read_where_it_stands():
     session = Session(loaded("gpt2"), NAMED)
-    assert session.read(Question("cats and", subject="ts"), Watch())["subject"] == (2, 4)
-    assert session.read(Question("the cat is"), Watch())["subject"] == (2, 7)
-    assert session.read(Question("cats and"), Watch())["subject"] is None
-    assert session.read(Question("cats and", subject="dog"), Watch())["subject"] is None
+    assert session.read(Question("cats and", subject="ts"), JobMonitor())["subject"] == (2, 4)
+    assert session.read(Question("the cat is"), JobMonitor())["subject"] == (2, 7)
+    assert session.read(Question("cats and"), JobMonitor())["subject"] is None
+    assert session.read(Question("cats and", subject="dog"), JobMonitor())["subject"] is None
 
 
 @pytest.mark.parametrize(
@@ -174,22 +174,22 @@ def test_the_subject_is_read_where_it_stands():
 def test_what_cannot_be_asked_of_a_subject_is_said_in_a_line(question, said):
     session = Session(loaded("gpt2"), NAMED)
     with pytest.raises(HydrascopeError, match=said) as caught:
-        session.ablate(replace(question, run="attn.0", at="subject"), Watch())
+        session.ablate(replace(question, run="attn.0", at="subject"), JobMonitor())
     assert "\n" not in str(caught.value)
 
 
 def test_without_others_with_a_subject_a_mean_is_refused_and_zero_is_not(session):
     question = Question(TYPED, "attn.0", at="subject", subject="cats", ablation="mean")
     with pytest.raises(HydrascopeError, match="of the 7 that patches come from 0 have one"):
-        session.ablate(question, Watch())
-    assert session.ablate(replace(question, ablation="zero"), Watch())["runs"]
+        session.ablate(question, JobMonitor())
+    assert session.ablate(replace(question, ablation="zero"), JobMonitor())["runs"]
 
 
 def test_what_was_found_at_the_subject_is_kept(tmp_path):
     session = Session(loaded("gpt2"), NAMED)
     question = Question("cats and", "attn.0", at="subject-last", subject="cats", patches=2)
     one, everyone = (
-        hs.open_results(keep(question, tmp_path / name, Watch())["result"])
+        hs.open_results(keep(question, tmp_path / name, JobMonitor())["result"])
         for name, keep in (("one", session.save), ("all", session.save_all))
     )
     prompts = [*NAMED[:5], hs.Prompt("cats and", subject="cats")]
@@ -202,22 +202,24 @@ def test_what_was_found_at_the_subject_is_kept(tmp_path):
 
 def test_a_twin_patches_its_prompt_alone(session):
     question = Question(TYPED, ablation="counterfactual", twin="dogs and", at="all")
-    found = session.measured(question, "layers", Watch())
+    found = session.measured(question, "layers", JobMonitor())
     prompts = [hs.Prompt(TYPED, counterfactual="dogs and")]
     expected = swept(session, question, "layers", prompts=prompts)
     np.testing.assert_allclose(found["total"], expected["total"], **CLOSE)
     at_subject = replace(question, at="subject", subject="cats")
     prompts = [hs.Prompt(TYPED, subject="cats", counterfactual="dogs and")]
     expected = swept(session, at_subject, "layers", prompts=prompts)
-    np.testing.assert_allclose(session.measured(at_subject, "layers", Watch())["total"], expected["total"], **CLOSE)
+    np.testing.assert_allclose(
+        session.measured(at_subject, "layers", JobMonitor())["total"], expected["total"], **CLOSE
+    )
     with pytest.raises(HydrascopeError, match="has no counterfactual"):
-        session.measured(replace(question, twin=""), "layers", Watch())
+        session.measured(replace(question, twin=""), "layers", JobMonitor())
 
 
 def test_an_answer_is_that_of_plain_runs(session):
     """Two parts ablated and one frozen, patch by patch, by plain forward passes with hooks of their own."""
     model, patches = session.model, 3
-    found = session.ablate(Question(TYPED, "attn.0+mlp.0|mlp.2", patches=patches), Watch())
+    found = session.ablate(Question(TYPED, "attn.0+mlp.0|mlp.2", patches=patches), JobMonitor())
     others = np.random.default_rng([0, len(POOL)]).choice(np.arange(len(POOL)), patches, replace=False)
     tokens = model.encode(TYPED)
     clean, sources = plain_run(model, tokens), [plain_run(model, model.encode(POOL[other])) for other in others]
@@ -260,7 +262,7 @@ def _sigma(model, run):
 
 
 def test_the_likeliest_tokens_are_the_models(session):
-    found = session.read(Question(TYPED), Watch())
+    found = session.read(Question(TYPED), JobMonitor())
     logits = plain_run(session.model, session.model.encode(TYPED)).logits
     shares = logits.softmax(-1)
     assert [each["token"] for each in found["next"]] == shares.argsort(descending=True)[:10].tolist()
@@ -269,8 +271,8 @@ def test_the_likeliest_tokens_are_the_models(session):
 
 
 def test_heads_are_read_where_asked(session):
-    found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), Watch())
-    layers = [str(layer) for layer in session.model.components]
+    found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), JobMonitor())
+    layers = [str(layer) for layer in session.model.sublayers]
     parts = found["readings"][0]["parts"]
     assert [part["name"] for part in parts] == [*layers, *(f"head.1.{head}" for head in range(4))]
     heads = sum(part["ablated"] for part in parts if part["name"].startswith("head"))
@@ -294,12 +296,12 @@ def test_heads_are_read_where_asked(session):
 )
 def test_what_cannot_be_answered_is_said_in_a_line(session, question, said):
     with pytest.raises(HydrascopeError, match=said):
-        session.ablate(question, Watch())
+        session.ablate(question, JobMonitor())
 
 
 def test_what_was_found_is_kept(session, tmp_path):
     question = Question(TYPED, "attn.0|mlp.1", patches=2)
-    told = session.save(question, tmp_path / "a", Watch())
+    told = session.save(question, tmp_path / "a", JobMonitor())
     results = hs.open_results(told["result"])
     expected = swept(session, question, "attn.0|mlp.1,attn.0")
     assert set(results.variables) == set(expected.variables)
@@ -311,7 +313,7 @@ def test_what_was_found_is_kept(session, tmp_path):
 
 def test_the_same_is_asked_of_all_prompts_and_kept(session, tmp_path):
     question = Question(TYPED, "attn.0|mlp.1", patches=2)
-    told = session.save_all(question, tmp_path / "a", Watch())
+    told = session.save_all(question, tmp_path / "a", JobMonitor())
     results = hs.open_results(told["result"])
     results = hs.open_results(told["result"])
     assert list(results["text"].values) == [*POOL, TYPED]
@@ -322,13 +324,13 @@ def test_the_same_is_asked_of_all_prompts_and_kept(session, tmp_path):
     assert page.startswith("<!doctype html>")
     assert "attn.0|mlp.1" in page
     with pytest.raises(HydrascopeError, match=r"a.zarr exists: choose another name"):
-        session.save_all(question, tmp_path / "a", Watch())
+        session.save_all(question, tmp_path / "a", JobMonitor())
     with pytest.raises(HydrascopeError, match=r"a.zarr exists: choose another name"):
-        session.save(question, tmp_path / "a", Watch())
+        session.save(question, tmp_path / "a", JobMonitor())
 
 
 def test_a_save_that_is_stopped_leaves_nothing(session, tmp_path):
-    watch = Watch(lambda update: watch.stop())
+    watch = JobMonitor(lambda update: watch.stop())
     with pytest.raises(StoppedError, match="cancelled"):
         session.save_all(Question(TYPED, patches=2), tmp_path / "a", watch)
     assert list(tmp_path.iterdir()) == []
@@ -337,7 +339,7 @@ def test_a_save_that_is_stopped_leaves_nothing(session, tmp_path):
 def test_a_stopped_computation_leaves_the_model_as_it_was(session):
     hooks = [len(module._forward_pre_hooks) for module in session.model.hf.modules()]
     question = Question(TYPED, "attn.0", patches=2)
-    before = session.ablate(question, Watch())
+    before = session.ablate(question, JobMonitor())
     calls = []
 
     def third(*_):
@@ -345,23 +347,23 @@ def test_a_stopped_computation_leaves_the_model_as_it_was(session):
         if len(calls) == 3:
             watch.stop()
 
-    watch = Watch()
+    watch = JobMonitor()
     handle = session.model.hf.get_input_embeddings().register_forward_hook(third)
     # A model with another hook is proven first.
     self_check.revalidate_if_changed(session.model)
     calls.clear()
-    watch = Watch()
+    watch = JobMonitor()
     stopped = Session(session.model, POOL)
     with pytest.raises(StoppedError):
         stopped.ablate(question, watch)
     handle.remove()
     assert len(calls) == 3
     assert [len(module._forward_pre_hooks) for module in session.model.hf.modules()] == hooks
-    assert stopped.ablate(question, Watch()) == before
+    assert stopped.ablate(question, JobMonitor()) == before
 
 
 def test_time_is_bounded(session):
-    watch = Watch(seconds=-1)
+    watch = JobMonitor(seconds=-1)
     watch.start()
     with pytest.raises(StoppedError, match="took more than"):
         session.sweep(Question(TYPED, patches=2), watch)
@@ -371,7 +373,7 @@ def test_the_pool_is_run_once(session):
     fresh, passes = Session(session.model, POOL), []
     handle = session.model.hf.get_input_embeddings().register_forward_hook(lambda *found: passes.append(found[1][0]))
     for run in ("attn.0", "attn.1", "head.2.1"):
-        fresh.ablate(Question(TYPED, run, patches=2), Watch())
+        fresh.ablate(Question(TYPED, run, patches=2), JobMonitor())
     handle.remove()
     assert sum(len(ids) == len(POOL) for (ids, *_) in (p if isinstance(p, tuple) else (p,) for p in passes)) == 1
 

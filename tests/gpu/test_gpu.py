@@ -56,7 +56,7 @@ def test_a_gpu_measures_what_a_cpu_does(case: str, at: str) -> None:
 
 
 @pytest.mark.skipif(not CUDA, reason="only CUDA tells of it")
-@pytest.mark.parametrize("case", [case for case in CONFIGS if tiny(case).anatomy.fast])
+@pytest.mark.parametrize("case", [case for case in CONFIGS if tiny(case).anatomy.supports_wavefront])
 def test_nothing_in_a_sweep_waits_for_the_host(case: str) -> None:
     model = on_device(case, torch.float32)
     asked = request(model, ["attn.0", "mlp.1", "head.1.2"], (5, 7), "span", units=(*heads(model), *neurons(model)))
@@ -72,7 +72,7 @@ def test_nothing_in_a_sweep_waits_for_the_host(case: str) -> None:
 def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_device("llama", torch.float32)
     whole = run(model, TEXTS, Resample(3), out=tmp_path / "whole.zarr", batch_size=2)
-    written, blocks = "hydrascope.storage.writer.Writer.count", iter(range(1))
+    written, blocks = "hydrascope.storage.writer.Writer.update_measured", iter(range(1))
 
     def once(*given: object) -> None:
         if next(blocks, None) is None:
@@ -104,7 +104,7 @@ def test_where_memory_runs_out_less_is_run_at_a_time(monkeypatch: pytest.MonkeyP
         return wavefront.measure(model, asked)
 
     expected = sweep(model, TEXTS, Resample(3), batch_size=2)
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", scarce, "for the test"))
+    monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", scarce, "for the test"))
     found = sweep(model, TEXTS, Resample(3), batch_size=8)
     assert max(tried) == 8
     assert found.attrs["batch_size"] == 2

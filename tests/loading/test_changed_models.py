@@ -10,8 +10,8 @@ from plain import TEXTS, loaded
 from torch import nn
 
 import hydrascope as hs
-from hydrascope.components.component import Run
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.components.component import Override
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.loading import self_check
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 @pytest.fixture(params=["gpt2", "llama", "gemma2"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     found = loaded(request.param)
-    found.revision = fingerprint.of_parameters(found.hf)
+    found.revision = fingerprint.hash_parameters(found.hf)
     return found
 
 
@@ -55,7 +55,7 @@ def replaced(model: LanguageModel) -> None:
 
 def written_to(model: LanguageModel) -> None:
     """As by much code in use: PyTorch doesn't count it."""
-    weight = model.projection(model.components[0]).module.weight
+    weight = model.projection(model.sublayers[0]).module.weight
     weight.data[1, 2] += 0.5
 
 
@@ -66,7 +66,7 @@ def test_a_changed_model_is_another_one(model: LanguageModel, change: Any, tmp_p
     before = hs.open_results(out).attrs["revision"]
     change(model)
     after = hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn")
-    assert after.attrs["revision"] == fingerprint.of_parameters(model.hf) != before
+    assert after.attrs["revision"] == fingerprint.hash_parameters(model.hf) != before
     with pytest.raises(HydrascopeError, match=r"cannot resume .*revision was"):
         hs.run(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out, resume=True)
     again = hs.sweep(LanguageModel(model.hf, model.tokenizer), TEXTS[:2], hs.Zero(), ablate="attn")
@@ -78,8 +78,8 @@ def test_a_changed_model_is_another_one(model: LanguageModel, change: Any, tmp_p
 def test_a_hook_that_breaks_what_was_proven_is_found(model: LanguageModel, where: str) -> None:
     module = {
         "final norm": model.final_norm,
-        "projection": model.projection(model.components[0]).module,
-        "layer": model.output(model.components[1]),
+        "projection": model.projection(model.sublayers[0]).module,
+        "layer": model.output(model.sublayers[1]),
     }[where]
     hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="heads.0", read="heads")
     handle = module.register_forward_hook(lambda module, inputs, output: output * 1.5 + 0.1)
@@ -89,7 +89,7 @@ def test_a_hook_that_breaks_what_was_proven_is_found(model: LanguageModel, where
                 hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="heads.0", read="heads")
     handle.remove()
     found = hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="heads.0", read="heads")
-    assert found.attrs["revision"] == fingerprint.of_parameters(model.hf)
+    assert found.attrs["revision"] == fingerprint.hash_parameters(model.hf)
 
 
 def test_hooks_alone_change_no_hash(model: LanguageModel) -> None:
@@ -108,14 +108,14 @@ def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monk
     handle.remove()
     with model.measuring():
         model.hf(torch.tensor([[1, 2, 3]]))
-    with Watch(lambda *_: None).over(model):
+    with JobMonitor(lambda *_: None).attach(model):
         hs.sweep(model, TEXTS, hs.Zero(), ablate="attn")
     hs.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
 
 
 def test_a_model_made_by_hand_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, hashed = loaded("gpt2"), []
-    monkeypatch.setattr(fingerprint, "of_parameters", lambda hf: hashed.append(hf) or f"sha256:{len(hashed)}")
+    monkeypatch.setattr(fingerprint, "hash_parameters", lambda hf: hashed.append(hf) or f"sha256:{len(hashed)}")
     for expected in ("sha256:1", "sha256:1"):
         assert hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn").attrs["revision"] == expected
     written_to(model)
@@ -137,11 +137,11 @@ def test_weights_made_in_inference_mode_are_taken_as_they_are_and_noticed_when_w
 
 
 def test_the_explorer_forgets_what_it_knew_of_a_model_that_is_trained(model: LanguageModel) -> None:
-    question, watch = Question(TEXTS[0], "attn.1", patches=2), Watch(lambda *_: None)
+    question, watch = Question(TEXTS[0], "attn.1", patches=2), JobMonitor(lambda *_: None)
     session = Session(model, TEXTS)
-    before = session.measured(question, [Run.parse("attn.1")], watch)
+    before = session.measured(question, [Override.parse("attn.1")], watch)
     trained(model)
-    found = session.measured(question, [Run.parse("attn.1")], watch)
+    found = session.measured(question, [Override.parse("attn.1")], watch)
     expected = hs.sweep(model, TEXTS, hs.Resample(2), ablate="attn.1").isel(prompt=[0])
     np.testing.assert_allclose(found["total"], expected["total"], atol=1e-6)
     assert np.abs(found["total"] - before["total"]).max() > 1e-3

@@ -37,7 +37,7 @@ def test_a_local_folder_loads(folder):
     assert model.dtype == torch.float64
     assert model.width == 32
     assert model.context_length == 64
-    assert [str(component) for component in model.components[:3]] == ["attn.0", "mlp.0", "attn.1"]
+    assert [str(component) for component in model.sublayers[:3]] == ["attn.0", "mlp.0", "attn.1"]
     assert model.encode("ab c") == [4, 5, 56, 6]
     assert model.decode(5) == "b"
     assert model.revision.startswith("sha256:")
@@ -154,7 +154,7 @@ def test_weights_that_the_configuration_leaves_out(folder):
     configured(folder, num_hidden_layers=2)
     refused(folder, r"leaves out 9 of its weights: model\.layers\.2\.input_layernorm\.weight, .* and 6 others")
     short = load_model(folder, allow_unused_weights=True)
-    assert len(short.layers) == 2
+    assert len(short.blocks) == 2
 
 
 @pytest.mark.parametrize(

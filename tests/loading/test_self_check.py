@@ -81,7 +81,7 @@ def test_the_number_of_heads_is_the_configuration_s_word():
     right = tiny("llama")
     right.hf.config.num_attention_heads = 2
     wrong = LanguageModel(right.hf, name="two heads")
-    assert len(wrong.units(wrong.components[0])) == 2
+    assert len(wrong.units(wrong.sublayers[0])) == 2
     self_check.require_valid(wrong)
 
 
@@ -138,7 +138,7 @@ def test_a_mistake_is_found_in_the_blocks_that_are_not_pruned():
 def test_a_broken_model_is_refused():
     model = tiny("llama")
     with torch.no_grad():
-        model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+        model.blocks[1].mlp.down_proj.weight[0, 0] = torch.nan
     with pytest.raises(HydrascopeError, match=r"llama fails the self-check: .* does not hold \(off by nan"):
         self_check.require_valid(model)
 

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope.measures import (
+    block_numbers,
     change,
     compensation,
     direct_effect,
     kinds,
-    layers,
     of_kind,
     own_change,
     per_prompt,
     require_complete,
     strength,
-    units,
+    unit_numbers,
 )
 from hydrascope.utils.errors import HydrascopeError
 
@@ -103,8 +103,8 @@ def test_parts_are_told_apart_and_put_in_order_of_depth() -> None:
     names = ["attn.10", "mlp.0", "head.2.1", "attn.2", "mlp.10", "attn.0+mlp.1", "head.2.0", "attn.0", "neuron.5.1203"]
     array = xr.DataArray(range(9), dims="ablated", coords=synthetic.coordinates("ablated", names))
     assert kinds(array["ablated"]) == ["attn", "mlp", "head", "attn", "mlp", "joint", "head", "attn", "neuron"]
-    assert layers(array["ablated"]) == [10, 0, 2, 2, 10, -1, 2, 0, 5]
-    assert units(array["ablated"]) == [-1, -1, 1, -1, -1, -1, 0, -1, 1203]
+    assert block_numbers(array["ablated"]) == [10, 0, 2, 2, 10, -1, 2, 0, 5]
+    assert unit_numbers(array["ablated"]) == [-1, -1, 1, -1, -1, -1, 0, -1, 1203]
     assert list(of_kind(array, "ablated", "attn")["ablated"].values) == ["attn.0", "attn.2", "attn.10"]
     assert list(of_kind(array, "ablated", "head")["ablated"].values) == ["head.2.0", "head.2.1"]
     assert list(of_kind(array, "ablated", "head", "neuron")["ablated"].values)[-1] == "neuron.5.1203"

@@ -6,14 +6,14 @@ import synthetic
 import xarray as xr
 
 from hydrascope.measures import (
-    WEIGHTY,
+    MIN_SHARE,
     Bootstrap,
-    best_layer,
-    best_layer_held_out,
+    above_threshold,
+    best_sublayer,
+    best_sublayer_held_out,
     candidates,
     held_out,
     interval,
-    is_weighty,
     most_restored,
     simultaneous,
 )
@@ -112,16 +112,16 @@ def test_halves_are_halves() -> None:
 def test_what_removes_next_to_nothing_is_never_chosen() -> None:
     samples = drawn(np.random.default_rng(3), np.array([0.2, 0.9]), 40, 0.01)
     weak = samples["removed"].copy()
-    weak[:, 1] *= 0.5 * WEIGHTY * 4 / float(weak[:, 1].mean())
+    weak[:, 1] *= 0.5 * MIN_SHARE * 4 / float(weak[:, 1].mean())
     samples = samples.assign(removed=weak)
-    np.testing.assert_array_equal(is_weighty(samples), [True, False])
+    np.testing.assert_array_equal(above_threshold(samples), [True, False])
     results = synthetic.results(6, 60, 2, noise=0.3)
     chosen = set(map(str, candidates(results, "attn")["ablated"].values))
     assert chosen
     for label in map(str, results["ablated"].values):
         if label.startswith("attn"):
             removed = -float(results["direct"].sel(ablated=label).mean())
-            assert (label in chosen) == (removed > WEIGHTY * float(abs(results["logit"]).mean()))
+            assert (label in chosen) == (removed > MIN_SHARE * float(abs(results["logit"]).mean()))
 
 
 def test_a_falling_slope_is_passed_over() -> None:
@@ -142,7 +142,7 @@ def test_more_damage_to_what_is_not_removed_is_no_repair() -> None:
     removed[:, 1] = np.where(first, -0.02, 0.16) + 0.01 * (removed[:, 0] - removed[:, 0].mean())
     restored[:, 1] = removed[:, 1] - np.where(first, 0.38, 0.5)
     samples = samples.assign(removed=removed, restored=restored)
-    assert is_weighty(samples).all()
+    assert above_threshold(samples).all()
     held = held_out(samples, most_restored)
     assert held is not None
     assert held.picks == ("attn.0", "attn.0")
@@ -158,10 +158,10 @@ def test_the_best_layer_of_results() -> None:
     results = synthetic.results(6, 60, 2, noise=0.3)
     samples = candidates(results, "attn")
     scores = best_explained(samples)
-    best = best_layer(results, "attn")
+    best = best_sublayer(results, "attn")
     assert best is not None
     assert float(scores.sel(ablated=best)) == float(scores.max())
-    found = best_layer_held_out(results, "attn", FEW)
+    found = best_sublayer_held_out(results, "attn", FEW)
     assert found is not None
     held, line = found
     x, y = held.samples["contribution"].values, held.samples["compensated"].values

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hydrascope.measures import (
     Bootstrap,
-    best_layer,
+    best_sublayer,
     compensation,
     compensation_regression,
     direct_effect,
@@ -130,7 +130,7 @@ def test_the_best_layer_is_the_one_with_least_noise() -> None:
     results["unembed_ablated"][:, :, 4] = quiet["unembed_ablated"][:, :, 4]
     profile = repair_profile(results, "attn", FEW)
     assert profile["best"].values.tolist() == [2, 2, 2]
-    assert best_layer(results) == "attn.2"
+    assert best_sublayer(results) == "attn.2"
 
 
 def test_the_profile_is_missing_where_a_value_is() -> None:
@@ -143,7 +143,7 @@ def test_the_profile_is_missing_where_a_value_is() -> None:
 
 def test_no_layer_of_the_kind() -> None:
     results = synthetic.results(3, 10, 1, ablated=["attn.0", "attn.1", "mlp.2"])
-    assert best_layer(results, "mlp") is None
+    assert best_sublayer(results, "mlp") is None
     with pytest.raises(HydrascopeError, match="no mlp layer"):
         repair_profile(results, "mlp", FEW)
 

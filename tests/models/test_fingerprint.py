@@ -52,7 +52,7 @@ class Shift:
 
     def draw(self, clean: hs.CleanActivations, prompts: Any) -> hs.Patches:
         own = np.array(prompts)[:, None]
-        return hs.Patches(own, lambda part: clean.take(part, own, prompts) + self.by)
+        return hs.Patches(own, lambda part: clean.activations_of(part, own, prompts) + self.by)
 
 
 class Plain:
@@ -106,9 +106,9 @@ def test_another_way_to_attend(tmp_path: Path) -> None:
 
 def test_names_of_a_configuration_decide_nothing() -> None:
     config = model().hf.config
-    before = fingerprint.of_config(config)
+    before = fingerprint.hash_config(config)
     config._name_or_path, config.architectures, config.transformers_version = "elsewhere", ["Other"], "0"
-    assert fingerprint.of_config(config) == before
+    assert fingerprint.hash_config(config) == before
 
 
 def test_other_weights_of_a_model_that_says_nothing_of_them(tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ values = st.recursive(
 
 @given(values)
 def test_a_hash_is_of_the_value_alone(value: Any) -> None:
-    assert fingerprint.of_declared({"x": value}) == fingerprint.of_declared({"x": copy.deepcopy(value)})
-    assert fingerprint.of_declared({"x": value}) != fingerprint.of_declared({"x": [value]})
+    assert fingerprint.hash_declared({"x": value}) == fingerprint.hash_declared({"x": copy.deepcopy(value)})
+    assert fingerprint.hash_declared({"x": value}) != fingerprint.hash_declared({"x": [value]})
 
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int8]
@@ -211,20 +211,20 @@ def test_sums_of_a_weight_show_any_change(
     random = torch.randint(-128, 128, (count + offset, dtype.itemsize), dtype=torch.int8)
     bits = random.view(dtype).flatten() if count + offset else torch.zeros(0, dtype=dtype)
     weight = bits[offset:].reshape(shape)
-    found = fingerprint.sums(weight)
+    found = fingerprint.weight_sums(weight)
     for same in (weight.clone(), torch.nn.Parameter(weight, requires_grad=False)):
-        assert fingerprint.sums(same) == found
+        assert fingerprint.weight_sums(same) == found
     if weight.ndim > 1:
-        assert found == fingerprint.sums(weight.mT.contiguous().mT)  # laid out otherwise
+        assert found == fingerprint.weight_sums(weight.mT.contiguous().mT)  # laid out otherwise
     if count:
         place = data.draw(st.integers(0, count - 1))
         changed = weight.clone().flatten()
         changed.view(torch.uint8)[place * dtype.itemsize] ^= 1
-        assert fingerprint.sums(changed.view(shape)) != found
+        assert fingerprint.weight_sums(changed.view(shape)) != found
 
 
 def test_sums_show_heads_that_change_places() -> None:
     weight = torch.randn(128, 768)
     heads = weight.unflatten(1, (12, 64))
-    assert fingerprint.sums(heads[:, [1, 0, *range(2, 12)]].flatten(1)) != fingerprint.sums(weight)
-    assert fingerprint.sums(weight[[1, 0, *range(2, 128)]]) != fingerprint.sums(weight)
+    assert fingerprint.weight_sums(heads[:, [1, 0, *range(2, 12)]].flatten(1)) != fingerprint.weight_sums(weight)
+    assert fingerprint.weight_sums(weight[[1, 0, *range(2, 128)]]) != fingerprint.weight_sums(weight)

@@ -17,7 +17,7 @@ def test_the_stage_says_what_reads_what(case):
     assert model.parallel == (
         case in {"gpt_neox", "gptj", "phi", "stablelm-parallel", "cohere", "falcon", "falcon-new"}
     )
-    stages = [model.stage(component) for component in model.components]
+    stages = [model.stage(component) for component in model.sublayers]
     assert stages == ([0, 0, 1, 1, 2, 2] if model.parallel else [0, 1, 2, 3, 4, 5])
     for block in range(3):
         assert model.stage(Component(block, "head", 1)) == model.stage(Component(block, "attn"))
@@ -60,7 +60,7 @@ def test_the_vocabulary_is_the_tokenizer_s_where_the_unembedding_has_more_rows()
 def test_measuring_is_without_dropout_and_gradients_and_ends_with_the_model_as_it_was():
     model = tiny("gpt2")
     model.hf.train()
-    model.layers[1].eval()
+    model.blocks[1].eval()
     before = [module.training for module in model.hf.modules()]
     with model.measuring():
         with model.measuring():

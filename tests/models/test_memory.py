@@ -25,12 +25,14 @@ from hydrascope.models.memory import (
 from hydrascope.utils.errors import HydrascopeError
 
 MODEL = tiny("llama", torch.float32)
-LOAD = Load(length=10, suffix=1, runs=6, patches=15, reads=6)
+LOAD = Load(length=10, suffix=1, overrides=6, patches=15, reads=6)
 
 
 def needed(load: Load, batch: Batch) -> int:
     """What a batch takes by the estimate: prefixes, clean rows, and a row a run and patch."""
-    return batch.prompts * (prefix_bytes(MODEL, load.length) + (batch.runs * load.patches + 1) * row_bytes(MODEL, load))
+    return batch.prompts * (
+        prefix_bytes(MODEL, load.length) + (batch.overrides * load.patches + 1) * row_bytes(MODEL, load)
+    )
 
 
 loads = st.builds(
@@ -52,22 +54,22 @@ def test_a_batch_fits_the_budget_and_no_larger_one_does(load: Load, budget: int,
     # A bank that takes more than half of it is on disk.
     left, smallest = budget if bank > budget / 2 else budget - bank, Batch(1, 1)
     assert 1 <= batch.prompts <= memory.LARGEST_BATCH["cpu"]
-    assert 1 <= batch.runs <= load.runs
+    assert 1 <= batch.overrides <= load.overrides
     # All runs of several prompts, or some runs of one.
-    assert batch.prompts == 1 or batch.runs == load.runs
+    assert batch.prompts == 1 or batch.overrides == load.overrides
     # A run split off shares its clean row with others: one row is the slack of the estimate.
     assert batch == smallest or needed(load, batch) <= left + row_bytes(MODEL, load)
-    if batch.runs < load.runs:
-        assert needed(load, replace(batch, runs=batch.runs + 1)) > left
+    if batch.overrides < load.overrides:
+        assert needed(load, replace(batch, overrides=batch.overrides + 1)) > left
     elif batch.prompts < memory.LARGEST_BATCH["cpu"]:
         assert needed(load, replace(batch, prompts=batch.prompts + 1)) > left
 
 
 def test_on_a_gpu_the_budget_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = 10 * needed(LOAD, Batch(1, LOAD.runs))
+    free = 10 * needed(LOAD, Batch(1, LOAD.overrides))
     monkeypatch.setattr(type(MODEL), "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
-    assert automatic_batch(MODEL, LOAD, 0) == Batch(8, LOAD.runs)
+    assert automatic_batch(MODEL, LOAD, 0) == Batch(8, LOAD.overrides)
 
 
 def test_the_estimate_grows_with_all_that_takes_memory() -> None:
@@ -90,7 +92,7 @@ def test_halved_until_it_fits(prompts: int, runs: int, fits: int) -> None:
 
     def measure(batch: Batch) -> Batch:
         tried.append(batch)
-        if batch.prompts * batch.runs > fits:
+        if batch.prompts * batch.overrides > fits:
             raise MemoryError
         return batch
 
@@ -99,11 +101,11 @@ def test_halved_until_it_fits(prompts: int, runs: int, fits: int) -> None:
         patch.setattr("hydrascope.models.memory.gc.collect", lambda: 0)
         result, found = within_memory(measure, Batch(prompts, runs))
     assert result == found == tried[-1]
-    assert found.prompts * found.runs <= fits
-    assert found.runs == runs or found.prompts == 1
+    assert found.prompts * found.overrides <= fits
+    assert found.overrides == runs or found.prompts == 1
     for before, after in pairwise(tried):
-        halved = (before.prompts // 2, runs) if before.prompts > 1 else (1, before.runs // 2)
-        assert (after.prompts, after.runs) == halved
+        halved = (before.prompts // 2, runs) if before.prompts > 1 else (1, before.overrides // 2)
+        assert (after.prompts, after.overrides) == halved
 
 
 def test_what_counts_as_running_out_of_memory() -> None:

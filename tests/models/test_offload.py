@@ -75,7 +75,7 @@ def assert_identical_results(found: xr.Dataset, expected: xr.Dataset) -> None:
 @pytest.mark.parametrize("case", CONFIGS)
 def test_every_architecture_measures_the_same(case, engine, dtype):
     model = tiny(case, dtype)
-    if engine == "wavefront" and not model.anatomy.fast:
+    if engine == "wavefront" and not model.anatomy.supports_wavefront:
         pytest.skip("plain forward passes alone")
     other = waiting(model)
     assert all(parameter.device.type == "meta" for parameter in other.hf.parameters())
@@ -99,7 +99,7 @@ def test_each_weight_is_fetched_once_a_pass(monkeypatch):
     """Whatever the number of runs, patches and prompts: that is what makes streaming worth while."""
     model = waiting(tiny("llama", torch.float32))
     fetched = []
-    down = model.layers[1].mlp.down_proj
+    down = model.blocks[1].mlp.down_proj
     hook = type(down._hf_hook)
     fetch = hook.pre_forward
 
@@ -159,7 +159,7 @@ def test_a_model_that_its_user_has_put_elsewhere(tmp_path, on_disk):
     elsewhere = copy.deepcopy(plain)
     elsewhere = disk_offload(elsewhere, tmp_path, "cpu") if on_disk else cpu_offload(elsewhere, "cpu")
     model = load_model(elsewhere)
-    assert model.revision == fingerprint.of_parameters(plain)
+    assert model.revision == fingerprint.hash_parameters(plain)
     ids = [[5, 6, 7], [8, 9]]
     assert_identical_results(hs.sweep(model, ids, hs.Zero()), hs.sweep(read_model(plain), ids, hs.Zero()))
 
@@ -175,10 +175,10 @@ def test_it_comes_back_as_it_was(case, engine):
         forwards = [(vars(m).get("_old_forward"), getattr(m, "_hf_hook", None)) for m in model.hf.modules()]
         return {**state(model), "weights": {}, "forwards": forwards}
 
-    before, hash_ = everything(), fingerprint.of_parameters(model.hf)
+    before, hash_ = everything(), fingerprint.hash_parameters(model.hf)
     ENGINES[engine](model, request(model, RUNS, (5,), "middle", units=heads(model), metrics=["kl"]))
     assert everything() == before
-    assert fingerprint.of_parameters(model.hf) == hash_
+    assert fingerprint.hash_parameters(model.hf) == hash_
     with pytest.raises(HydrascopeError, match="no_metric fails"):
         ENGINES[engine](model, request(model, RUNS, (5,), metrics=[no_metric]))
     assert everything() == before
@@ -221,7 +221,7 @@ def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
         return wavefront.measure(model, request)
 
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+        patch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
         with pytest.raises(KeyboardInterrupt):
             hs.run(other, TEXTS[:11], out=out, **arguments)
     assert 0 < read_attributes(out)["measured"] < len(TEXTS[:11])

@@ -6,7 +6,7 @@ from asked import is_dense
 from tiny import CONFIGS, shared, tolerance
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.models.projection import weight_of
 from hydrascope.utils.errors import HydrascopeError
 
@@ -15,7 +15,7 @@ CASES = ["gpt2", "llama", "gemma2", "olmo2-bias", "opt", "deepseek_v3"]
 
 
 def layers(case: str) -> list[Component]:
-    return [layer for layer in shared(case).components if layer.kind == "attn" or is_dense(shared(case), layer)]
+    return [layer for layer in shared(case).sublayers if layer.kind == "attn" or is_dense(shared(case), layer)]
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
@@ -50,14 +50,14 @@ def test_what_units_and_bias_write_adds_up_to_the_layer(case):
     model = shared(case)
     for layer in layers(case):
         projection, site = model.projection(layer), model.units(layer)[0].site
-        clean = clean_run(model, [[5, 6, 7], [8, 9]], [layer, site])
+        clean = compute_clean_pass(model, [[5, 6, 7], [8, 9]], [layer, site])
         values, whole = clean.values[site], clean.values[layer]
         projected = projection.module(values)
         bias = projected - values @ weight_of(projection.module).T
         written = sum(projection.written(values, unit) for unit in range(projection.units))
         total = written + projection.scaled(bias, projected)
         torch.testing.assert_close(total, whole, rtol=0, atol=tolerance(case) * float(whole.abs().max()))
-        torch.testing.assert_close(projection.after(projected), whole, rtol=0, atol=tolerance(case))
+        torch.testing.assert_close(projection.apply_norm(projected), whole, rtol=0, atol=tolerance(case))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,7 +69,7 @@ def test_a_value_read_where_it_stands_is_what_its_unit_writes_read_in_the_stream
         projection = model.projection(layer)
         values = torch.randn(3, model.site_width(model.units(layer)[0].site), generator=generator, dtype=torch.float64)
         direction = torch.randn(model.width, generator=generator, dtype=torch.float64)
-        pulled = projection.pulled_back(direction)
+        pulled = projection.read_vector(direction)
         scale = 1.0 if projection.norm is None else projection.scale(projection.module(values))
         for unit in (0, projection.units - 1):
             columns = projection.columns(unit)

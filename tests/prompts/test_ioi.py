@@ -83,7 +83,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def test_fitted_prompts_and_their_twins_are_as_long_place_by_place(model: LanguageModel) -> None:
-    fitted, said = load_prompts("ioi").limit(200).fitted(model)
+    fitted, said = load_prompts("ioi").limit(200).fit_to(model)
     assert len(fitted.prompts) == 200
     tokens, twins = tokenize(model, fitted.prompts), counterfactual_tokens(model, fitted.prompts)
     require_same_length(fitted.prompts, tokens, twins)
@@ -104,14 +104,14 @@ def test_names_of_several_tokens_are_left_out(model: LanguageModel) -> None:
     alone = [name for name in ioi.NAMES if len(model.encode(f"to {name}")) == 1 + len(model.encode("to"))]
     assert 5 <= len(alone) <= 100
     assert ioi.one_token_names(model) == alone
-    fitted, said = load_prompts("ioi").fitted(model)
+    fitted, said = load_prompts("ioi").fit_to(model)
     assert {name for prompt in fitted.prompts for name in names_in(prompt.text)} == {*alone}
     assert said.startswith(f"ioi: {len(alone)} of 100 names are one token for toy")
 
 
 def test_few_names_give_what_prompts_they_can() -> None:
     model = speaking(byte_level([f" {name}" for name in ioi.NAMES[:5]] * 3 + ["Then"], 500))
-    fitted, said = load_prompts("ioi").fitted(model)
+    fitted, said = load_prompts("ioi").fit_to(model)
     assert len(fitted.prompts) == 2 * len(ioi.TEMPLATES) * 5 * 4
     assert said == "ioi: 5 of 100 names are one token for toy: 480 prompts are made of them"
 
@@ -121,4 +121,4 @@ def test_a_model_without_such_names_is_refused() -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     for tokenizer, count in ((tiny_tokenizer(), 0), (PreTrainedTokenizerFast(tokenizer_object=words), 2)):
         with pytest.raises(HydrascopeError, match=rf"ioi needs 5 names .* toy has {count}: take another"):
-            load_prompts("ioi").fitted(speaking(tokenizer))
+            load_prompts("ioi").fit_to(speaking(tokenizer))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tiny import tiny, tiny_tokenizer
 
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.positions import Places, places, written
+from hydrascope.prompts.positions import AblationPositions, format_positions, resolve_positions
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
 
@@ -18,7 +18,9 @@ PROMPTS = [Prompt("my cat sat", subject="cat"), Prompt("a dog, a dog ran", subje
 
 
 def at(where, prompts=PROMPTS, model: LanguageModel = MODEL) -> list[tuple[int, ...]]:
-    return [place.positions for place in places(model, prompts, [model.encode(p.text) for p in prompts], where)]
+    return [
+        place.positions for place in resolve_positions(model, prompts, [model.encode(p.text) for p in prompts], where)
+    ]
 
 
 def test_names():
@@ -46,14 +48,14 @@ def test_a_number_is_itself_and_several_are_ascending_and_each_once():
     ("where", "text"), [("last", "last"), (" all ", "all"), (-1, "-1"), ([0, -2], "0,-2"), ("1, +2", "1,2")]
 )
 def test_results_record_it_as_text(where, text):
-    assert written(where) == text
-    assert written(written(where)) == text
+    assert format_positions(where) == text
+    assert format_positions(format_positions(where)) == text
 
 
 @pytest.mark.parametrize("where", ["first", "", "1;2", "1,,2", "1.5", [], [0.5], "subject,last", "all,1"])
 def test_what_is_no_position(where):
     with pytest.raises(HydrascopeError, match=r"is no position: give last, all, subject, subject-last, a number"):
-        written(where)
+        format_positions(where)
 
 
 @pytest.mark.parametrize(
@@ -74,15 +76,15 @@ def test_errors_name_the_prompt(where, prompts, message):
 def test_places_correspond_by_their_distance_from_the_end():
     """Of the prompt, or of its subject; before the start of which there is nothing."""
     ids = [MODEL.encode(prompt.text) for prompt in PROMPTS]
-    short, long = places(MODEL, PROMPTS, ids, "all")
+    short, long = resolve_positions(MODEL, PROMPTS, ids, "all")
     assert long.offsets == tuple(range(16, 0, -1))
     assert long.has(short.offsets)
     assert not short.has(long.offsets)
-    one, other = places(MODEL, PROMPTS, ids, "subject")
+    one, other = resolve_positions(MODEL, PROMPTS, ids, "subject")
     assert one.offsets == other.offsets == (3, 2, 1)
     assert (one.end, one.start, other.end, other.start) == (6, 3, 12, 9)
     assert not one.has([4])
-    (first, _) = places(MODEL, PROMPTS, ids, 0)
+    (first, _) = resolve_positions(MODEL, PROMPTS, ids, 0)
     assert first.offsets == (10,)
 
 
@@ -90,7 +92,7 @@ def test_places_correspond_by_their_distance_from_the_end():
 def test_a_place_has_its_own_offsets_and_no_further_ones(length, start, data):
     end = start + length
     positions = tuple(sorted(data.draw(st.sets(st.integers(start, end - 1), min_size=1))))
-    place = Places(positions, end, start)
+    place = AblationPositions(positions, end, start)
     assert place.has(place.offsets)
     assert place.has([length])
     assert not place.has([length + 1])

@@ -39,7 +39,7 @@ def test_each_prompt_once_in_the_order_of_the_source(items: list[str | list[int]
     assert kept == [item for i, item in enumerate(items) if item not in items[:i]]
     assert made.duplicates == len(items) - len(kept)
     assert made.limit(count).prompts == made.prompts[:count]
-    assert made.fitted(model=None) == (made, "")  # type: ignore[arg-type]
+    assert made.fit_to(model=None) == (made, "")  # type: ignore[arg-type]
 
 
 def test_the_first_of_two_equal_prompts_is_kept() -> None:
@@ -105,9 +105,9 @@ def test_a_set_that_is_fitted_has_as_many_prompts_as_it_was_limited_to(model: La
         return [Prompt(letter) for letter in "vwxyz"[:count]], "said"
 
     some = PromptSet("letters", (Prompt("a"), Prompt("b"), Prompt("c")), fit=fit)
-    fitted, said = some.limit(2).fitted(model)
+    fitted, said = some.limit(2).fit_to(model)
     assert (fitted, said) == (PromptSet("letters", (Prompt("v"), Prompt("w"))), "said")
-    assert fitted.fitted(model) == (fitted, "")
+    assert fitted.fit_to(model) == (fitted, "")
 
 
 def test_prompts_are_tokenized_by_the_model_or_taken_as_token_ids(model: LanguageModel) -> None:

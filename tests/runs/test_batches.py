@@ -18,7 +18,7 @@ from hydrascope.engines.clean.prefix_store import KeepShared, in_file, in_memory
 from hydrascope.models import memory
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import batches as blocks
-from hydrascope.runs.batches import keeping_shared
+from hydrascope.runs.batches import choose_prefix_store
 from hydrascope.runs.plan import make_plan
 from hydrascope.runs.sweep import run, sweep
 from hydrascope.utils.errors import HydrascopeError
@@ -39,10 +39,10 @@ def swept(
         again += 1
         return shared(*arguments)
 
-    shared = blocks.shared
+    shared = blocks.compute_prefix
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "keeping_shared", lambda *_: keep)
-        patch.setattr(blocks, "shared", counted)
+        patch.setattr(blocks, "choose_prefix_store", lambda *_: keep)
+        patch.setattr(blocks, "compute_prefix", counted)
         found = sweep(
             model, [list(each) for each in prompts], Resample(2), ablate="layers,heads.0", at=at, batch_size=size
         )
@@ -70,12 +70,12 @@ def test_what_prompts_share_waits_in_memory_as_far_as_there_is_room(
 ) -> None:
     model, prompts = tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]]
     plan = make_plan(model, prompts, Resample(1))
-    one = blocks.shared(model, prompts, torch.tensor([[2], [1], [1]]), model.components, plan.routines)
-    back = keeping_shared(plan, plan.batch(3), tmp_path)(one, np.inf)
+    one = blocks.compute_prefix(model, prompts, torch.tensor([[2], [1], [1]]), model.sublayers, plan.routines)
+    back = choose_prefix_store(plan, plan.batch(3), tmp_path)(one, np.inf)
     assert back
     assert back() is one
     monkeypatch.setattr(memory, "CPU_SPARE_BYTES", 0)
-    back = keeping_shared(plan, plan.batch(3), tmp_path)(one, np.inf)
+    back = choose_prefix_store(plan, plan.batch(3), tmp_path)(one, np.inf)
     assert back
     filed = back()
     assert filed is not one
@@ -147,15 +147,15 @@ def test_where_memory_runs_out_nothing_is_kept(fails: str) -> None:
         return call
 
     def looked(plan: Any, clean: Any, *rest: Any) -> Any:
-        left.append(len(clean.shared))
+        left.append(len(clean.prefixes))
         return measured(plan, clean, *rest)
 
-    measured = blocks._measured
+    measured = blocks._measure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "keeping_shared", lambda *_: in_memory(np.inf))
-        patch.setattr(blocks, "_measured", looked if fails == "clean runs" else once(looked))
+        patch.setattr(blocks, "choose_prefix_store", lambda *_: in_memory(np.inf))
+        patch.setattr(blocks, "_measure", looked if fails == "clean runs" else once(looked))
         if fails == "clean runs":
-            patch.setattr(blocks, "clean_runs", once(blocks.clean_runs))
+            patch.setattr(blocks, "collect_clean_activations", once(blocks.collect_clean_activations))
         found = sweep(model, prompts, Resample(1), batch_size=4)
     assert not failing
     assert set(left) == {0}

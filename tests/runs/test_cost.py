@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hydrascope as hs
 from hydrascope.components.experiments import Mediation
-from hydrascope.engines.clean.prefix import Shared
+from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.models import memory
 from hydrascope.models.memory import Batch
 from hydrascope.runs import batches
-from hydrascope.runs.cost import cost_of, operations, request
+from hydrascope.runs.cost import cost_of, count_operations, request
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError
 
@@ -40,7 +40,7 @@ def counted(plan: Plan) -> float:
     """FLOP of the plan's runs as PyTorch sees them, clean runs of the prompts included."""
     # PyTorch doesn't count what its fast attention on a CPU does.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        plan.engine.measure(plan.model, request(plan, range(len(plan.tokens)), plan.runs))
+        plan.engine.measure(plan.model, request(plan, range(len(plan.tokens)), plan.overrides))
     return counter.get_total_flops()
 
 
@@ -52,7 +52,7 @@ def test_operations_are_those_that_are_done(architecture: str, what: str) -> Non
         pytest.skip("a mixture of experts has no neurons that can be told apart")
     arguments = {"ablation": hs.Resample(3), **WHAT[what]}
     plan = make_plan(tiny(architecture, torch.float64), TOKENS, **arguments)
-    assert operations(plan, range(len(TOKENS)), plan.runs) == pytest.approx(counted(plan), rel=0.03)
+    assert count_operations(plan, range(len(TOKENS)), plan.overrides) == pytest.approx(counted(plan), rel=0.03)
 
 
 def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any) -> None:
@@ -60,7 +60,7 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
     plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     found = cost_of(plan, Batch(2, 7))
     out = hs.run(model, TOKENS, hs.Resample(2), ablate="layers,heads", out=tmp_path / "x.zarr")
-    measured = sum(hs.open_results(out)[name].nbytes for name in plan.measured)
+    measured = sum(hs.open_results(out)[name].nbytes for name in plan.measured_variables)
     assert found.disk == measured
     assert found.weights == sum(each.nbytes for each in model.hf.parameters())
     assert found.timed == (2, 7)
@@ -70,10 +70,10 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
 def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 
-    def keep(shared: Shared, seconds: float) -> None:
+    def keep(shared: SharedPrefix, seconds: float) -> None:
         kept.append(shared.nbytes)
 
-    monkeypatch.setattr(batches, "keeping_shared", lambda *_: keep)
+    monkeypatch.setattr(batches, "choose_prefix_store", lambda *_: keep)
     model = loaded("gpt2", torch.float32)
     plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
@@ -114,5 +114,5 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_what_is_measured_is_said_in_a_line() -> None:
-    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").lines
+    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").describe
     assert "1 ablation of 1,234 patches, 6 components read, 5 prompts" in line

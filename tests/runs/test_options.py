@@ -40,8 +40,8 @@ def test_attributes_say_how_it_was_made(model: LanguageModel) -> None:
     expected = {
         "format": 2,
         "model": "llama",
-        "revision": fingerprint.of_parameters(model.hf),
-        "config_hash": fingerprint.of_config(model.config),
+        "revision": fingerprint.hash_parameters(model.hf),
+        "config_hash": fingerprint.hash_config(model.config),
         "dtype": "float64",
         "device": "cpu",
         "engine": "wavefront",

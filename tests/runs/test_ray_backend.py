@@ -20,7 +20,7 @@ from command import Run
 from faults.processes import TEXTS, Process, identical, measured_slowly
 
 from hydrascope.runs import ray_backend
-from hydrascope.runs.ray_backend import Share, measured_by_workers
+from hydrascope.runs.ray_backend import Share, measure_with_ray
 from hydrascope.runs.rounding import precision
 from hydrascope.utils.errors import HydrascopeError
 
@@ -87,7 +87,7 @@ def test_one_is_killed_one_joins_and_one_leaves(tmp_path: Path) -> None:
     beside, said = threading.Thread(target=meanwhile, daemon=True), list[str]()
     beside.start()
     how: dict[str, Any] = {"address": "local", "workers": 1, "device": "cpu", "say": said.append}
-    measured_by_workers(work, (out, marks, told), out, 23, **how)
+    measure_with_ray(work, (out, marks, told), out, 23, **how)
     beside.join()
     assert len(said) == 1
     assert said[0].startswith("1 workers under Ray, each with ")

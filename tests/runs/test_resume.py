@@ -59,7 +59,7 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
             raise error
         return wavefront.measure(model, request)
 
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+    monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_an_overwrite_while_a_run_lives(
                 run(model, TEXTS, Zero(), out=out, batch_size=2, overwrite=True)
         return wavefront.measure(model, request)
 
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+    monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
     if not locks:
         monkeypatch.setattr(staging, "fcntl", None)
     with nullcontext() if locks else refused("this one ends"):

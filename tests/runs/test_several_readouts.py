@@ -99,7 +99,7 @@ def test_placebos_never_draw_the_target(tokens: int, seed: int, order: Sequence[
     targets = data.draw(st.lists(st.integers(0, model.vocabulary - 1), min_size=6, max_size=6))
 
     def drawn(prompts: Sequence[int]) -> np.ndarray:
-        each = Readouts.of(model, [hs.Placebo(tokens, seed)], Tokens(targets), prompts).each
+        each = Readouts.of(model, [hs.Placebo(tokens, seed)], Tokens(targets), prompts).rows
         return np.stack([linear.tokens[0].numpy() for linear in each if linear.tokens is not None], 1)
 
     together = drawn(order)
@@ -113,7 +113,7 @@ def test_placebos_never_draw_the_target(tokens: int, seed: int, order: Sequence[
 def test_a_placebo_is_the_logit_of_what_it_draws(model: LanguageModel) -> None:
     results = sweep(model, TEXTS, hs.Zero(), readouts=[hs.Placebo(3, seed=5)], batch_size=2)
     readouts = Readouts.of(model, [hs.Placebo(3, seed=5)], Tokens(results["target"].values.tolist()), range(len(TEXTS)))
-    for number, linear in enumerate(readouts.each):
+    for number, linear in enumerate(readouts.rows):
         assert linear.tokens is not None
         for index, text in enumerate(TEXTS):
             reader = Reader.of_logit(model, int(linear.tokens[0][index]))

@@ -32,7 +32,7 @@ def model() -> LanguageModel:
 
 
 def engine(monkeypatch: pytest.MonkeyPatch, measure: Callable[[LanguageModel, Request], Readings]) -> None:
-    monkeypatch.setattr(plan, "choose", lambda model, name: Engine("wavefront", measure, "for the test"))
+    monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
 
 
 def close(one: xr.Dataset, other: xr.Dataset) -> None:
@@ -75,8 +75,8 @@ def test_then_the_runs_of_one_prompt_are_halved(
     tried: list[tuple[int, int]] = []
 
     def measure(model: LanguageModel, request: Request) -> Readings:
-        tried.append((len(request.tokens), len(request.runs)))
-        if len(request.tokens) * len(request.runs) * request.patches > 3:
+        tried.append((len(request.tokens), len(request.overrides)))
+        if len(request.tokens) * len(request.overrides) * request.patches > 3:
             raise MemoryError
         return wavefront.measure(model, request)
 
@@ -117,7 +117,7 @@ def test_other_errors_are_not_taken_for_memory(model: LanguageModel, monkeypatch
         sweep(model, TEXTS, Zero())
 
 
-@pytest.mark.parametrize("name", ["run_logit", "run_unembed", "scale", "unembed", "embed"])
+@pytest.mark.parametrize("name", ["logit_ablated", "unembed_ablated", "scale", "unembed", "embed"])
 @pytest.mark.parametrize("wrong", [1e-2, float("nan")])
 def test_a_run_whose_balance_is_off_fails(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wrong: float
@@ -126,7 +126,7 @@ def test_a_run_whose_balance_is_off_fails(
 
     def measure(model: LanguageModel, request: Request) -> Readings:
         readings = wavefront.measure(model, request)
-        if model.encode(TEXTS[5]) in list(request.tokens) and str(request.runs[0]) == "attn.1":
+        if model.encode(TEXTS[5]) in list(request.tokens) and str(request.overrides[0]) == "attn.1":
             number = list(request.tokens).index(model.encode(TEXTS[5]))
             values = getattr(readings, name)
             # The readout in the middle, where there are readouts: another is larger by far.
@@ -151,7 +151,7 @@ def test_a_large_readout_does_not_hide_a_small_one(model: LanguageModel, monkeyp
 
     def measure(model: LanguageModel, request: Request) -> Readings:
         readings = wavefront.measure(model, request)
-        readings.run_logit[1] += 1e-2
+        readings.logit_ablated[1] += 1e-2
         return readings
 
     assert sweep(model, TEXTS, Zero(), readouts=READOUTS)["imbalance"].max() < 1e-1
@@ -174,7 +174,7 @@ def test_an_engine_that_misses_the_clean_run_fails(
 def test_a_model_that_overflows_is_said_to(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(model: LanguageModel, request: Request) -> Any:
         readings = wavefront.measure(model, request)
-        return replace(readings, run_direct=readings.run_direct / 0)
+        return replace(readings, logit_direct=readings.logit_direct / 0)
 
     engine(monkeypatch, measure)
     with pytest.raises(HydrascopeError, match=r'direct of prompt \d \(".*"\) is not finite: the model overflows'):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plain import LONGER, TEXTS, Plain, Reader, exactly_normed, loaded, plain_run, quantities, sigma, stage
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.engines.readouts import Direction, Logit, Placebo
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt
@@ -103,7 +103,7 @@ def test_every_number_is_that_of_plain_forward_passes(architecture: str, name: s
         check_metrics(own, own, target, here["metric_clean"])
         sources = [donor(model, case, prompt, clean, int(source)) for source in here["patch_prompt"]]
         places = case.positions(length)
-        for number, ablated_run in enumerate(map(Run.parse, results["ablated"].values)):
+        for number, ablated_run in enumerate(map(Override.parse, results["ablated"].values)):
             changed = []
             for patch, source in enumerate(sources):
                 back = [place - length for place in places]
@@ -178,12 +178,12 @@ def check_metrics(run: Plain, clean: Plain, target: int, found: Any) -> None:
 def check_downstream(results: xr.Dataset) -> None:
     """What is later than all that is ablated, is not overridden, and has no overridden part."""
     for label in results["ablated"].values:
-        overridden = [str(part) for part in Run.parse(label).overridden]
-        first = min(stage(str(part)) for part in Run.parse(label).ablated)
-        layers = {str(part.whole) for part in Run.parse(label).ablated}
+        overridden = [str(part) for part in Override.parse(label).overridden]
+        first = min(stage(str(part)) for part in Override.parse(label).ablated)
+        layers = {str(part.sublayer) for part in Override.parse(label).ablated}
         for component in results["component"].values:
             below = stage(component) > first and component not in overridden and component not in layers
-            below &= str(Component.parse(component).whole) not in overridden
+            below &= str(Component.parse(component).sublayer) not in overridden
             assert bool(results["downstream"].sel(ablated=label, component=component)) == below, (label, component)
 
 
@@ -241,7 +241,7 @@ def test_the_norms_share_balances_under_both_readings_of_its_scale(case: str, at
     assert "unembed_ablated_by_patch" not in results
     overridden = np.array(
         [
-            [c in map(str, Run.parse(k).overridden) for c in results["component"].values]
+            [c in map(str, Override.parse(k).overridden) for c in results["component"].values]
             for k in results["ablated"].values
         ]
     )

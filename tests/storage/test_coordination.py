@@ -115,7 +115,7 @@ def test_the_second_reads_what_the_first_ran_clean(
             patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **together)
-        monkeypatch.setattr(batches, "clean_part", None)
+        monkeypatch.setattr(batches, "collect_shard", None)
         run(model, TEXTS, **together)
     identical(tmp_path / "r.zarr", one)
 
@@ -125,14 +125,14 @@ def test_each_measures_first_what_it_ran_clean_itself(
 ) -> None:
     """What that needs of the clean runs it has kept; of others' it makes it again."""
     out, again, order = tmp_path / "r.zarr", [], []
-    shared, write = batches.shared, Writer.write
+    shared, write = batches.compute_prefix, Writer.write
     with join_workers(out) as others:
         with monkeypatch.context() as patch:
             patch.setattr(Writer, "write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **OPTIONS, out=out, join=True)
         (others.clean / "8.safetensors").unlink()
-        monkeypatch.setattr(batches, "shared", lambda *given: again.append(given) or shared(*given))
+        monkeypatch.setattr(batches, "compute_prefix", lambda *given: again.append(given) or shared(*given))
         monkeypatch.setattr(
             Writer, "write", lambda self, start, *what: order.append(start) or write(self, start, *what)
         )
@@ -165,7 +165,7 @@ def test_what_is_written_and_not_counted_counts_with_how_it_was_measured(
 ) -> None:
     """As where a worker dies between the two."""
     with monkeypatch.context() as patch:
-        patch.setattr("hydrascope.storage.writer.Writer.count", interrupted)
+        patch.setattr("hydrascope.storage.writer.Writer.update_measured", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
@@ -228,7 +228,7 @@ def test_a_result_that_another_run_makes_meanwhile_is_left_alone(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any], message: str
 ) -> None:
     """While prompts are run clean: of other settings, of other blocks, or in the place of the one that was joined."""
-    out, made = tmp_path / "r.zarr", starts.clean_runs_by_workers
+    out, made = tmp_path / "r.zarr", starts.compute_clean_activations_with_workers
 
     def meanwhile(*given: Any) -> Any:
         run(model, TEXTS, **{**OPTIONS, **others}, out=out)
@@ -239,7 +239,7 @@ def test_a_result_that_another_run_makes_meanwhile_is_left_alone(
             patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 run(model, TEXTS, **OPTIONS, out=out)
-    monkeypatch.setattr(starts, "clean_runs_by_workers", meanwhile)
+    monkeypatch.setattr(starts, "compute_clean_activations_with_workers", meanwhile)
     with pytest.raises(HydrascopeError, match=message):
         run(model, TEXTS, **OPTIONS, out=out, join=True)
     monkeypatch.undo()
@@ -265,7 +265,7 @@ def test_a_block_is_one_workers_and_a_turn_too(tmp_path: Path) -> None:
             assert (first, second, third) == (True, False, True)
         with other.claim("0") as again:
             assert again
-        with one.turn():
+        with one.exclusive():
             pass
         recover_staging(tmp_path / "r.zarr")
         assert one.room.exists()
@@ -274,7 +274,7 @@ def test_a_block_is_one_workers_and_a_turn_too(tmp_path: Path) -> None:
 
 def enter_and_leave(path: Path, times: int) -> None:
     for _ in range(times):
-        with join_workers(path) as here, here.turn():
+        with join_workers(path) as here, here.exclusive():
             # Nobody else is in here: what is made can't be there.
             (here.room / "0").mkdir()
             (here.room / "0").rmdir()

@@ -156,7 +156,7 @@ def test_a_damaged_block_is_written_again(tmp_path: Path, damage: str) -> None:
     content = (path / damage).read_bytes()
     (path / damage).write_bytes(b"damaged")
     with writing.resume(path) as writer:
-        assert writer.left == [range(3, 6)]
+        assert writer.unmeasured == [range(3, 6)]
         write(writer, EVERYTHING)
     assert (path / damage).read_bytes() == content
     xr.testing.assert_identical(open_results(path).load(), whole)

@@ -33,9 +33,9 @@ def users_own(case: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
     """A model that its user trains: some parts frozen, one in eval mode, with hooks of the user's own."""
     model = tiny(case, dtype)
     model.hf.train()
-    model.layers[1].eval()
+    model.blocks[1].eval()
     for parameter in list(model.hf.parameters())[::3]:
         parameter.requires_grad_(False)
-    model.layers[0].register_forward_hook(lambda module, args, output: None)
-    model.layers[2].register_forward_pre_hook(lambda module, args: None)
+    model.blocks[0].register_forward_hook(lambda module, args, output: None)
+    model.blocks[2].register_forward_pre_hook(lambda module, args: None)
     return model

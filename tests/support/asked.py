@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import VOCABULARY
 from torch import Tensor
 
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
@@ -20,14 +20,14 @@ from hydrascope.utils.errors import HydrascopeError
 PLACES = ("last", "middle", "span", "all")
 
 #: What of `Readings` has a value for each readout, in its unit.
-READ = ("unembed", "embed", "logit", "run_unembed", "run_logit", "run_direct", "run_indirect")
+READ = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect")
 
 lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
 
 
 def request(
     model: LanguageModel,
-    runs: Sequence[Run | str],
+    runs: Sequence[Override | str],
     lengths: Sequence[int] = (7, 3),
     at: str = "last",
     *,
@@ -62,7 +62,7 @@ def request(
     return Request(
         tokens,
         positions,
-        tuple(Run.parse(run) if isinstance(run, str) else run for run in runs),
+        tuple(Override.parse(run) if isinstance(run, str) else run for run in runs),
         patches,
         values,
         tuple(units),
@@ -84,7 +84,7 @@ def _slots(length: int, at: str) -> list[int]:
 def neurons(model: LanguageModel) -> tuple[Component, ...]:
     """The first and the last neuron of every dense MLP."""
     found: list[Component] = []
-    for layer in model.components:
+    for layer in model.sublayers:
         if layer.kind == "mlp" and is_dense(model, layer):
             found += [model.units(layer)[0], model.units(layer)[-1]]
     return tuple(found)
@@ -92,7 +92,7 @@ def neurons(model: LanguageModel) -> tuple[Component, ...]:
 
 def heads(model: LanguageModel) -> tuple[Component, ...]:
     """All heads."""
-    return tuple(head for layer in model.components if layer.kind == "attn" for head in model.units(layer))
+    return tuple(head for layer in model.sublayers if layer.kind == "attn" for head in model.units(layer))
 
 
 def is_dense(model: LanguageModel, layer: Component) -> bool:
@@ -119,15 +119,15 @@ def several_readouts(model: LanguageModel, prompts: int = 2) -> list[Readout]:
 
 
 @st.composite
-def random_runs(draw, model: LanguageModel) -> list[Run]:
+def random_runs(draw, model: LanguageModel) -> list[Override]:
     """Runs with anything ablated and frozen at once, but no part together with its whole."""
-    pool = (*model.components, *heads(model), *neurons(model))
+    pool = (*model.sublayers, *heads(model), *neurons(model))
     runs = []
     for _ in range(draw(st.integers(1, 5))):
         parts = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=5, unique=True))
-        fitting = [part for part in parts if not (part.is_unit and part.whole in parts)]
+        fitting = [part for part in parts if not (part.is_unit and part.sublayer in parts)]
         ablated = draw(st.integers(1, len(fitting)))
-        runs.append(Run(tuple(fitting[:ablated]), tuple(fitting[ablated:])))
+        runs.append(Override(tuple(fitting[:ablated]), tuple(fitting[ablated:])))
     return runs
 
 
@@ -151,6 +151,6 @@ def assert_same(found: Readings, expected: Readings, tolerance: float) -> None:
         elif name == "scale":
             error = error / other
         else:
-            error = error.flatten(1).amax(1) / expected.run_metrics.flatten(1).abs().amax(1).clamp_min(1)
+            error = error.flatten(1).amax(1) / expected.metrics_ablated.flatten(1).abs().amax(1).clamp_min(1)
         # Not `<=` of the largest, so that a NaN fails.
         assert bool((error <= tolerance).all()), f"{name}: off by {error.flatten().max():.1e}"

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import (
     CleanActivations,
-    clean_part,
-    clean_runs,
-    clean_runs_of_parts,
+    collect_clean_activations,
+    collect_shard,
+    join_shards,
     plain_pass,
 )
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.positions import At, places
+from hydrascope.prompts.positions import At, resolve_positions
 from hydrascope.prompts.prompt import Prompt, tokenize
 
 
@@ -32,8 +32,8 @@ def banked(
     """
     tokens = tokenize(model, prompts)
     batches = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
-    where, run = places(model, prompts, tokens, at), plain_pass(model, tokens, sites)
+    where, run = resolve_positions(model, prompts, tokens, at), plain_pass(model, tokens, sites)
     if not in_parts:
-        return clean_runs(model, prompts, tokens, where, sites, batches, run, targets)
-    parts = [(batch, clean_part(model, tokens, where, sites, batch, [batch], run)) for batch in reversed(batches)]
-    return clean_runs_of_parts(model, prompts, tokens, where, sites, parts, targets)
+        return collect_clean_activations(model, prompts, tokens, where, sites, batches, run, targets)
+    parts = [(batch, collect_shard(model, tokens, where, sites, batch, [batch], run)) for batch in reversed(batches)]
+    return join_shards(model, prompts, tokens, where, sites, parts, targets)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
 
-FAST = [case for case in CONFIGS if shared(case).anatomy.fast]
+FAST = [case for case in CONFIGS if shared(case).anatomy.supports_wavefront]
 #: Every architecture at several positions, and some at one: it is shared that an architecture has nothing to do with.
 PLACED = [(case, "span") for case in FAST]
 PLACED += [(case, "last") for case in ("gpt2", "llama", "gpt_neox", "gemma2", "mixtral", "deepseek_v3", "gpt_oss")]

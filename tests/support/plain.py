@@ -94,7 +94,7 @@ class Parts:
 
     def columns(self, part: Component) -> slice:
         """Where a head or neuron stands in the input of its layer's projection."""
-        size = len(self.weight(str(part.whole))) // HEADS if part.kind == "head" else 1
+        size = len(self.weight(str(part.sublayer))) // HEADS if part.kind == "head" else 1
         return slice(part.unit * size, (part.unit + 1) * size)
 
 
@@ -122,7 +122,7 @@ def plain_run(
         def hook(module: nn.Module, inputs: tuple) -> tuple:
             tensor = inputs[0].clone()
             for part in noted:
-                if str(part.whole) != layer:
+                if str(part.sublayer) != layer:
                     continue
                 if str(part) in changes:
                     positions, value = changes[str(part)]
@@ -139,7 +139,7 @@ def plain_run(
         found["embed"] = (inputs[0] if inputs else kwargs["hidden_states"])[0, -1].clone()
 
     handles = [parts.final_norm.register_forward_hook(on_norm)]
-    handles += [model.layers[0].register_forward_pre_hook(on_embedding, with_kwargs=True)]
+    handles += [model.blocks[0].register_forward_pre_hook(on_embedding, with_kwargs=True)]
     handles += [module.register_forward_hook(on_layer(label)) for label, module in parts.layers.items()]
     handles += [module.register_forward_pre_hook(on_projection(label)) for label, module in parts.projections.items()]
     logits = model.hf(torch.tensor([list(tokens)])).logits[0, -1]
@@ -147,8 +147,8 @@ def plain_run(
         handle.remove()
     added = {label: values[label][-1] for label in parts.layers}
     for part in noted:
-        added[str(part)] = values[str(part)][-1] @ parts.weight(str(part.whole))[parts.columns(part)]
-    blocks = [added[f"attn.{i}"] + added[f"mlp.{i}"] for i in range(len(model.layers))]
+        added[str(part)] = values[str(part)][-1] @ parts.weight(str(part.sublayer))[parts.columns(part)]
+    blocks = [added[f"attn.{i}"] + added[f"mlp.{i}"] for i in range(len(model.blocks))]
     streams = torch.stack(list(accumulate([found["embed"], *blocks])))
     torch.testing.assert_close(streams[-1], found["final"])
     return Plain(values, added, streams, found["normed"], logits)
@@ -186,7 +186,7 @@ class Reader:
 
     def below(self, label: str) -> bool:
         """Whether it reads what the part of this label writes."""
-        return self.before is None or label == "embed" or Component.parse(label).layer < self.before
+        return self.before is None or label == "embed" or Component.parse(label).block < self.before
 
 
 def centred(model: LanguageModel, vectors: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def quantities(
         if reader.below(label) and positions[-1] == last:
             part = Component.parse(label)
             difference = value[-1] - clean.values[label][-1]
-            delta += difference @ parts.weight(str(part.whole))[parts.columns(part)] if part.is_unit else difference
+            delta += difference @ parts.weight(str(part.sublayer))[parts.columns(part)] if part.is_unit else difference
     end = -1 if reader.before is None else reader.before
     z, z_k, before = clean.streams[end], changed.streams[end], reader.stream(model, clean.streams[end])
     return {
@@ -227,4 +227,4 @@ def quantities(
 def stage(label: str) -> int:
     """Attention, then the MLP, layer by layer: the blocks of gpt2 and llama are sequential."""
     part = Component.parse(label)
-    return 2 * part.layer + (part.kind in ("mlp", "neuron"))
+    return 2 * part.block + (part.kind in ("mlp", "neuron"))

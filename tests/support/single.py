@@ -49,7 +49,7 @@ class Single:
 
             return hook
 
-        for component in found.components:
+        for component in found.sublayers:
             found.output(component).register_forward_hook(on_layer(component))
         hf.get_output_embeddings().register_forward_hook(lambda module, inputs, output: logits.append(output[0, -1]))
         hf(input_ids=torch.tensor([self.tokens]), use_cache=False)

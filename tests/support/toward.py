@@ -27,7 +27,7 @@ class Toward:
         whole = self.whole.draw(clean, prompts)
 
         def values(component: hs.Component) -> Tensor:
-            own = clean.own(component, prompts)
+            own = clean.own_activations(component, prompts)
             return own + self.step * (whole.values(component) - own)
 
         return hs.Patches(whole.sources, values)

@@ -14,7 +14,7 @@ from tiny import CONFIGS, VOCABULARY, shared, tolerance
 import hydrascope as hs
 from hydrascope.analyses.attribution import atp
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.models.batching import batchable, padded
 from hydrascope.models.language_model import LanguageModel
 
@@ -62,7 +62,7 @@ def test_a_prompt_gets_what_it_gets_alone(case, rope, data, lengths, seed, batch
     np.testing.assert_allclose(float(here["logit"]), alone.read(alone.logits), atol=tolerance(case) * size)
     source = int(here["patch_prompt"])
     written = Single(model, tokens[source]).written if source >= 0 else {}
-    for label in data.draw(st.lists(st.sampled_from(list(map(str, model.components))), min_size=1, max_size=3)):
+    for label in data.draw(st.lists(st.sampled_from(list(map(str, model.sublayers))), min_size=1, max_size=3)):
         expected = alone.total(label, written.get(label))
         np.testing.assert_allclose(
             float(here["total"].sel(ablated=label)), expected, atol=tolerance(case) * size, err_msg=label
@@ -89,7 +89,7 @@ def test_clean_passes_may_mix_and_batches_may_not(rope):
     model = model_of("llama", rope)
     tokens = drawn([3, LIMIT + 1, 5, LIMIT + 1, 4], 1)
     assert batchable(model, tokens) == [[0, 2, 4], [1, 3]]
-    clean = clean_run(model, tokens)
+    clean = compute_clean_pass(model, tokens)
     for index, ids in enumerate(tokens):
         for label, value in Single(model, ids).written.items():
             torch.testing.assert_close(clean.values[Component.parse(label)][index], value, atol=1e-5, rtol=1e-5)

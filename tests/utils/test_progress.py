@@ -8,7 +8,7 @@ from hydrascope.utils import progress
 def test_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     clock = iter([0.0, 10.0, 30.0, 45.0, 61.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.shown(1_000, 400, True) as advance:
+    with progress.show_progress(1_000, 400, True) as advance:
         for _ in range(4):
             advance(100)
     lines = capsys.readouterr().err.splitlines()
@@ -20,7 +20,7 @@ def test_where_nothing_is_measured_yet(monkeypatch: pytest.MonkeyPatch, capsys: 
     """As where workers measure, and the run that started them looks."""
     clock = iter([0.0, 31.0, 62.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.shown(100, 0, True) as advance:
+    with progress.show_progress(100, 0, True) as advance:
         advance(0)
         advance(50)
     lines = capsys.readouterr().err.splitlines()
@@ -28,6 +28,6 @@ def test_where_nothing_is_measured_yet(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_nothing_where_none_is_asked_for(capsys: pytest.CaptureFixture) -> None:
-    with progress.shown(10, 0, False) as advance:
+    with progress.show_progress(10, 0, False) as advance:
         advance(10)
     assert not capsys.readouterr().err

@@ -133,7 +133,7 @@ def draw_patches(ablation: Ablation, clean: CleanActivations, prompts: Sequence[
     def values(component: Component) -> Tensor:
         found = patches.values(component)
         _require_made(ablation, f"values of {component}", found, Tensor)
-        like = clean.own(component, prompts).shape
+        like = clean.own_activations(component, prompts).shape
         _require_shape(ablation, f"values of {component}", found.shape, (*shape, *like[2:]))
         return found
 
@@ -162,7 +162,9 @@ class Zero:
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Zeros, from no prompt."""
-        return Patches(_nobody(prompts, 1), lambda component: torch.zeros_like(clean.own(component, prompts)))
+        return Patches(
+            _nobody(prompts, 1), lambda component: torch.zeros_like(clean.own_activations(component, prompts))
+        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Mean:
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """The means, from no prompt in particular."""
-        return Patches(_nobody(prompts, 1), lambda component: clean.mean(component, prompts))
+        return Patches(_nobody(prompts, 1), lambda component: clean.mean_activations(component, prompts))
 
 
 @dataclass(frozen=True)
@@ -229,13 +231,13 @@ class Resample:
         """
         targets = np.asarray(clean.targets)
         sources = np.stack([self._others(clean, targets, index) for index in prompts])
-        return Patches(sources, lambda component: clean.take(component, sources, prompts))
+        return Patches(sources, lambda component: clean.activations_of(component, sources, prompts))
 
     def _others(
         self, clean: CleanActivations, targets: Int[np.ndarray, "prompt"], index: int
     ) -> Int[np.ndarray, "patch"]:
         """The prompts that the patches of the prompt at `index` come from."""
-        fitting = clean.corresponding(index)
+        fitting = clean.donors(index)
         allowed = fitting & (targets != targets[index]) if self.different_target else fitting.copy()
         allowed[index] = False
         others = np.flatnonzero(allowed)
@@ -243,7 +245,9 @@ class Resample:
             short = len(targets) - fitting.sum()
             reasons, otherwise = "", "add prompts or ask for fewer patches"
             if short and _counted_from_subject(clean, index):
-                reasons = f" (the subjects of {short} have fewer tokens than its {len(clean.places[index].positions)})"
+                reasons = (
+                    f" (the subjects of {short} have fewer tokens than its {len(clean.positions[index].positions)})"
+                )
                 otherwise = f"ablate at subject-last, leave it out, {otherwise}"
             elif short:
                 reasons = f" ({short} are too short for its positions)"
@@ -257,7 +261,7 @@ class Resample:
 
 def _counted_from_subject(clean: CleanActivations, index: int) -> bool:
     """Whether the positions of the prompt at `index` are of its subject; not seen where that is the whole prompt."""
-    place = clean.places[index]
+    place = clean.positions[index]
     return (place.start, place.end) != (0, len(clean.tokens[index]))
 
 
@@ -277,7 +281,7 @@ class Counterfactual:
             HydrascopeError: a prompt has no twin, or one of another length where that matters.
         """
         twins = [clean.twins[index] for index in prompts]
-        return Patches(_nobody(prompts, 1), clean.of_others(prompts, twins))
+        return Patches(_nobody(prompts, 1), clean.activations_of_texts(prompts, twins))
 
 
 def _nobody(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanActivations, values_at
+from hydrascope.engines.clean.activations import CleanActivations, activations_at
 from hydrascope.models.hooks import hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 
@@ -28,7 +28,7 @@ def noisy_values(
     def values(component: Component) -> Tensor:
         if not kept:
             spread = embedding_std(clean.model) * scale
-            positions = clean.positions(prompts)
+            positions = clean.padded_positions(prompts)
             runs = [
                 _noisy(clean, index, np.repeat(at[None], patches, 0), spread, seed)
                 for index, at in zip(prompts, positions, strict=True)
@@ -49,7 +49,7 @@ def _noisy(
     shape = (len(positions), len(tokens), embedding.weight.shape[1])
     noise = torch.from_numpy(generator.standard_normal(shape)).to(model.device, model.dtype) * spread
     with hooked([on_output(embedding, lambda embedded: embedded + noise)]):
-        return values_at(model, [tokens] * len(positions), positions, clean.sites)
+        return activations_at(model, [tokens] * len(positions), positions, clean.sites)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import xarray as xr
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.component import Component
-from hydrascope.components.selection import Parts, Selection, selected
+from hydrascope.components.selection import ModelShape, Selection, select_components
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.models.language_model import LanguageModel
@@ -71,7 +71,7 @@ def faithfulness(
     """
     if len(shares) < 2 or not (shares[0] >= 0 and shares[-1] <= 1 and (np.diff(shares) > 0).all()):
         raise HydrascopeError(f"{list(shares)} are no shares to keep: give at least two, ascending from 0 to 1")
-    chosen = selected(model, order)
+    chosen = select_components(model, order)
     # A share of the parts that is a whole number shall not be rounded below it.
     kept = np.floor(np.array(shares) * len(chosen) + 1e-9).astype(int)
     circuits = np.unique(np.append(kept[kept < len(chosen)], 0))
@@ -95,7 +95,7 @@ def faithfulness(
     return ratios.merge(samples).assign(kept=("share", kept)).assign_coords(texts).assign_attrs(results.attrs)
 
 
-def growing(model: Parts, keep: Selection, of: Selection) -> tuple[list[Component], list[float]]:
+def growing_sets(model: ModelShape, keep: Selection, of: Selection) -> tuple[list[Component], list[float]]:
     """The order and the shares for `faithfulness` that keep none of some parts, the first, the first two, … and all.
 
         >>> growing(model, "attn.3,mlp.5", "layers")                                       # doctest: +SKIP
@@ -107,7 +107,7 @@ def growing(model: Parts, keep: Selection, of: Selection) -> tuple[list[Componen
     Raises:
         HydrascopeError: a part to keep isn't among the others, or there are too many.
     """
-    first, every = selected(model, keep), selected(model, of)
+    first, every = select_components(model, keep), select_components(model, of)
     if strangers := [part for part in first if part not in every]:
         raise HydrascopeError(
             f"{strangers[0]} can't be kept, since it is not among the parts that are ablated: have it among these"

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.sweep import sweep
@@ -35,7 +35,7 @@ def joint_effects(
     Returns:
         as `sweep`, `ablated` in the order of the rows; of the attributes, `ablate` names the parts, not every run.
     """
-    runs = [Run(tuple(part for part, yes in zip(parts, row, strict=True) if yes)) for row in ablated]
+    runs = [Override(tuple(part for part, yes in zip(parts, row, strict=True) if yes)) for row in ablated]
     results = sweep(model, prompts, ablation, ablate=runs, keep="effects", **options)
     return results.assign_attrs(ablate=",".join(map(str, parts)))
 

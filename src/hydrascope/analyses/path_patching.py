@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation, Patches, Resample, draw_patches
-from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Run
-from hydrascope.components.selection import Selection, answering, downstream, selected, selected_mediators
-from hydrascope.engines import Request, choose
+from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Override
+from hydrascope.components.selection import Selection, downstream, responding, select_components, select_mediators
+from hydrascope.engines import Request, choose_engine
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
@@ -67,7 +67,7 @@ def path_patching(
     if at not in ("last", "all"):
         raise HydrascopeError(f"path patching at {at!r}: ask for last or all, where what is carried over stands")
     ablation = Resample() if ablation is None else ablation
-    sending, (parts, to_logits) = selected(model, senders), _receivers(model, receivers)
+    sending, (parts, to_logits) = select_components(model, senders), _receivers(model, receivers)
     names = [*map(str, parts), *([LOGITS] if to_logits else [])]
     pieces: dict[str, xr.Dataset] = {}
     for kind in dict.fromkeys(part.kind if part.is_input else None for part in parts):
@@ -81,7 +81,7 @@ def path_patching(
         found = sweep(model, prompts, ablation, ablate=sending, at=at, keep="effects", **options)
         direct = found["direct"].mean("patch", dtype=np.float64).rename(ablated="sender")
         pieces[LOGITS] = xr.Dataset({"held": direct, "free": direct})
-    reached = np.array([[*downstream(model, Run((each,)), parts), *[True] * to_logits] for each in sending])
+    reached = np.array([[*downstream(model, Override((each,)), parts), *[True] * to_logits] for each in sending])
     effects = {
         name: np.stack([pieces[label][name].transpose(*_DIMS[:3]).values for label in names], -1)
         for name in ("held", "free")
@@ -105,7 +105,7 @@ def _receivers(model: LanguageModel, receivers: Selection) -> tuple[tuple[Compon
     given: Sequence[Any] = receivers.split(",") if isinstance(receivers, str) else list(receivers)  # type: ignore[arg-type]
     words = [each.strip() if isinstance(each, str) else each for each in given]
     parts = [each for each in words if each != LOGITS]
-    return (selected_mediators(model, parts) if parts else ()), LOGITS in words
+    return (select_mediators(model, parts) if parts else ()), LOGITS in words
 
 
 def _by_sender(found: xr.Dataset, senders: int) -> xr.Dataset:
@@ -132,7 +132,7 @@ class PathPatch:
     ablation: Ablation
     senders: tuple[Component, ...]
     receivers: tuple[Component, ...]
-    by: InputKind | None = None
+    head_input: InputKind | None = None
     engine: str = "auto"
 
     @property
@@ -152,17 +152,19 @@ class PathPatch:
 
         def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:
             if not found:
-                found.update(self._would_be(clean, prompts, base))
+                found.update(self._activations_before_override(clean, prompts, base))
             return found[component.site][..., clean.model.columns(component)].cpu()
 
         return Patches(np.tile(base.sources, (1, len(self.senders))), values)
 
-    def _would_be(self, clean: CleanActivations, prompts: Sequence[int], base: Patches) -> dict[Component, Tensor]:
+    def _activations_before_override(
+        self, clean: CleanActivations, prompts: Sequence[int], base: Patches
+    ) -> dict[Component, Tensor]:
         model = clean.model
         targets = [clean.targets[index] for index in prompts]
         request = Request(
             [clean.tokens[index] for index in prompts],
-            torch.from_numpy(clean.positions(prompts)),
+            torch.from_numpy(clean.padded_positions(prompts)),
             tuple(self._held(model, sender) for sender in self.senders),
             self.ablation.patches,
             base.values,
@@ -172,17 +174,17 @@ class PathPatch:
             torch.tensor(targets),
         )
         sites = list(dict.fromkeys(receiver.site for receiver in self.receivers))
-        found = choose(model, self.engine).activations_before_override(model, request, sites)
+        found = choose_engine(model, self.engine).activations_before_override(model, request, sites)
         return {site: values.flatten(1, 2) for site, values in found.items()}
 
-    def _held(self, model: LanguageModel, sender: Component) -> Run:
+    def _held(self, model: LanguageModel, sender: Component) -> Override:
         """The run in which a sender is ablated, and everything downstream of it is clean."""
-        run = Run((sender,))
-        below = answering(model, run, model.components)
+        run = Override((sender,))
+        below = responding(model, run, model.sublayers)
         inputs = [
-            Component(head.layer, kind, head.unit)
+            Component(head.block, kind, head.unit)
             for head in self.receivers
             for kind in INPUT_KINDS
-            if self.by not in (None, kind) and head.whole in below
+            if self.head_input not in (None, kind) and head.sublayer in below
         ]
-        return Run(run.ablated, (*below, *inputs))
+        return Override(run.ablated, (*below, *inputs))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
-from hydrascope.components.selection import Selection, selected
+from hydrascope.components.selection import Selection, select_components
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError
@@ -56,7 +56,7 @@ def responsibility(
     """
     if most < 0:
         raise HydrascopeError(f"sets of up to {most} other parts: give a number from 0")
-    chosen = selected(model, parts)
+    chosen = select_components(model, parts)
     sizes = range(1, min(most + 1, len(chosen)) + 1)
     require_affordable(
         sum(comb(len(chosen), size) for size in sizes),

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
-from hydrascope.components.selection import Selection, selected
+from hydrascope.components.selection import Selection, select_components
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError
@@ -72,7 +72,7 @@ def shapley(
     require_pairs(orders)
     if seed < 0:
         raise HydrascopeError(f"{seed} is no seed of orders: give a number from 0")
-    chosen = selected(model, parts)
+    chosen = select_components(model, parts)
     require_affordable(orders * (len(chosen) - 1) + 1, f"take fewer orders than {orders}, or fewer parts")
     drawn = antithetic(len(chosen), orders, seed)
     ablated, place = visited_subsets(drawn)

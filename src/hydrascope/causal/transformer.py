@@ -66,14 +66,14 @@ def final_position_scm(model: LanguageModel, prompts: Sequence[Prompt] = ()) -> 
         _prompt(prompts),
         Endogenous("embed", lambda prompt: _run(model, prompt, {}, ("embed", last)), ("prompt",)),
     ]
-    for component in model.components:
+    for component in model.sublayers:
         read = {name: (name, last) for name in ["embed", *_upstream(model, component)]}
         place = (str(component), last)
         if component.kind == "attn":
             variables.append(Endogenous(str(component), _reads_prompt(model, read, place), ("prompt", *read)))
         else:
             variables.append(Endogenous(str(component), _reads(model, read, place), tuple(read)))
-    read = {name: (name, last) for name in ["embed", *map(str, model.components)]}
+    read = {name: (name, last) for name in ["embed", *map(str, model.sublayers)]}
     variables.append(Endogenous("residual", _reads(model, read, ("residual", last)), tuple(read)))
     variables.append(Endogenous("logits", _reads(model, read, ("logits", last)), tuple(read)))
     return CausalModel(*variables)
@@ -98,7 +98,7 @@ def every_position_scm(model: LanguageModel, length: int, prompts: Sequence[Prom
     variables: list[Exogenous | Endogenous] = [_prompt(prompts)]
     for i in range(length):
         variables.append(Endogenous(f"embed@{i}", partial(_embed_at, model, length, i), ("prompt",)))
-    for component in model.components:
+    for component in model.sublayers:
         upstream = ["embed", *_upstream(model, component)]
         for i in range(length):
             seen = range(i + 1) if component.kind == "attn" else [i]
@@ -106,7 +106,7 @@ def every_position_scm(model: LanguageModel, length: int, prompts: Sequence[Prom
             function = _reads(model, read, (str(component), i))
             variables.append(Endogenous(f"{component}@{i}", function, tuple(read)))
     last = length - 1
-    read = {f"{name}@{last}": (name, last) for name in ["embed", *map(str, model.components)]}
+    read = {f"{name}@{last}": (name, last) for name in ["embed", *map(str, model.sublayers)]}
     variables.append(Endogenous("residual", _reads(model, read, ("residual", last)), tuple(read)))
     variables.append(Endogenous("logits", _reads(model, read, ("logits", last)), tuple(read)))
     return CausalModel(*variables)
@@ -159,7 +159,7 @@ def _prompt(prompts: Sequence[Prompt]) -> Exogenous:
 
 
 def _upstream(model: LanguageModel, component: Component) -> list[str]:
-    return [str(other) for other in model.components if model.stage(other) < model.stage(component)]
+    return [str(other) for other in model.sublayers if model.stage(other) < model.stage(component)]
 
 
 def _reads(model: LanguageModel, read: Mapping[str, _Place], place: _Place) -> Callable[..., Tensor]:
@@ -206,8 +206,8 @@ def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], p
     scale = model.residual_scale
 
     def hooks() -> Iterator[Handle]:
-        yield on_input(model.layers[0], partial(visit, "embed", 1.0))
-        for component in model.components:
+        yield on_input(model.blocks[0], partial(visit, "embed", 1.0))
+        for component in model.sublayers:
             yield on_site(model, component, partial(visit, str(component), scale))
         yield on_input(model.final_norm, partial(visit, "residual", 1.0))
         yield on_output(model.unembedding, partial(visit, "logits", 1.0))

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import Options, asking, say, to_place
+from hydrascope.cli.options import Options, say, to_path, with_sweep_options
 from hydrascope.cli.results import require_folder, show
-from hydrascope.cli.run_commands import asked_of, loaded
+from hydrascope.cli.run_commands import load_inputs, sweep_arguments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
 Out = Annotated[
-    Path | None, typer.Option(parser=to_place, metavar="FOLDER", help="Write all rows as CSV and a figure, too.")
+    Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV and a figure, too.")
 ]
 Format = Annotated[Literal["text", "csv"], typer.Option("--format", help="csv: all rows, of all readouts.")]
 
 
-@asking
+@with_sweep_options
 def paths(
     options: Options,
     senders: Annotated[str, typer.Option("--from", metavar="PARTS", help="What is ablated, one by one.")] = "heads",
@@ -37,18 +37,18 @@ def paths(
     """By which way: what of the effects of parts goes through other parts (path patching)."""
     from hydrascope import path_patching
     from hydrascope.reports.figures import figure_paths
-    from hydrascope.reports.summary.path_table import paths_in_text, ways
+    from hydrascope.reports.summary.path_table import path_rows, paths_in_text
 
     asked = _asked(options, out)
-    model, prompts = loaded(options)
+    model, prompts = load_inputs(options)
     found = path_patching(model, prompts, senders=senders, receivers=receivers, progress=True, **asked)
-    rows = [ways(found, str(readout)) for readout in found["readout"].values]
+    rows = [path_rows(found, str(readout)) for readout in found["readout"].values]
     _tell(rows, format_, paths_in_text(found, rows[0]))
     if out is not None:
         _write(rows, out, "paths", figure_paths(found))
 
 
-@asking
+@with_sweep_options
 def circuit(
     options: Options,
     keep: Annotated[str, typer.Option(metavar="PARTS", help="What is kept, the most important first.")],
@@ -60,13 +60,13 @@ def circuit(
 ) -> None:
     """How faithful: what of the readout is left if parts are kept, one more at a time, and all others ablated."""
     from hydrascope import faithfulness
-    from hydrascope.analyses.faithfulness import growing
+    from hydrascope.analyses.faithfulness import growing_sets
     from hydrascope.reports.figures import figure_circuit
     from hydrascope.reports.summary.faithfulness_table import circuit_in_text, steps
 
     asked = _asked(options, out)
-    model, prompts = loaded(options)
-    order, shares = growing(model, keep, of)
+    model, prompts = load_inputs(options)
+    order, shares = growing_sets(model, keep, of)
     found = faithfulness(model, prompts, order=order, shares=shares, progress=True, **asked)
     rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
     _tell(rows, format_, circuit_in_text(found, rows[0]))
@@ -78,7 +78,7 @@ def _asked(options: Options, out: Path | None) -> dict[str, Any]:
     """The arguments that `options` stand for, once it is sure that `out` can be written to."""
     if out is not None:
         require_folder(out)
-    return asked_of(options)
+    return sweep_arguments(options)
 
 
 def _tell(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -> None:

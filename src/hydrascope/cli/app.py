@@ -11,10 +11,10 @@ import typer
 
 from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, paths
-from hydrascope.cli.options import Options, Overwrite, loading, measuring, say, to_place
+from hydrascope.cli.options import Options, Overwrite, say, to_path, with_load_options, with_run_options
 from hydrascope.cli.report_commands import explore, report
-from hydrascope.cli.results import Norm, Readout, Results, opened, require_new, show
-from hydrascope.cli.run_commands import asked_of, measure, measure_here, measured
+from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
+from hydrascope.cli.run_commands import load_and_run, measure, measure_here, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
@@ -85,7 +85,7 @@ def _without_command(
 
 
 @app.command()
-@measuring
+@with_run_options
 def run(
     options: Options,
     ablate: Annotated[
@@ -99,7 +99,7 @@ def run(
 
 
 @app.command()
-@measuring
+@with_run_options
 def mediate(
     options: Options,
     ablate: Annotated[str, typer.Option(metavar="PARTS", help="What is ablated, as for `run`.")] = "attn",
@@ -114,7 +114,7 @@ def mediate(
 
 
 @app.command()
-@measuring
+@with_run_options
 def interact(
     options: Options,
     parts: Annotated[str, typer.Option(metavar="PARTS", help="Of which all pairs are ablated.")] = "layers",
@@ -126,7 +126,7 @@ def interact(
 
 
 @app.command()
-@measuring
+@with_run_options
 def rank(
     options: Options,
     parts: Annotated[str, typer.Option(metavar="PARTS", help="What is ranked.")] = "layers",
@@ -148,7 +148,7 @@ def rank(
         raise HydrascopeError("--dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`")
     methods = parsing.methods(by, orders)
     model, prompts = measure_here(options, parts, f"layers,{parts}")
-    results, asked = opened(options["out"]), asked_of(options)
+    results, asked = open_selected(options["out"]), sweep_arguments(options)
     shared = {name: asked[name] for name in ("at", "readouts", "target")}
     found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}
     table = ranked(results, *found.values())
@@ -166,7 +166,7 @@ app.command()(circuit)
 @app.command()
 def figures(
     results: Results,
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")],
     prompt: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Figures 1 and 3: which prompt, counted from 0.")
     ] = None,
@@ -175,7 +175,7 @@ def figures(
     norm: Norm = None,
 ) -> None:
     """Draw the paper's figures 1, 2, 3, 7 and 8, who responds, who repairs, and heads, as PNG, PDF and SVG."""
-    _draw(opened(results), out, prompt, ablated, readout, norm)
+    _draw(open_selected(results), out, prompt, ablated, readout, norm)
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
@@ -198,7 +198,7 @@ def summary(
     """Say whether anything is restored, how much, how sure, and by whom."""
     from hydrascope.reports import summary as formats
 
-    found = formats.summarise(opened(results), readout=readout, sigma=norm)
+    found = formats.summarise(open_selected(results), readout=readout, sigma=norm)
     if format_ == "text":
         show(formats.render(found, full=full))
     else:
@@ -212,7 +212,7 @@ def compare(
         list[Path], typer.Argument(metavar="RESULTS…", help="Two folders or more; the first is the base.")
     ],
     out: Annotated[
-        Path | None, typer.Option(parser=to_place, metavar="FOLDER", help="Draw the comparison into this folder.")
+        Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Draw the comparison into this folder.")
     ] = None,
     readout: Readout = None,
     norm: Norm = None,
@@ -223,7 +223,9 @@ def compare(
 
     stems = [path.stem for path in results]
     names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
-    found = compared({name: opened(path) for name, path in zip(names, results, strict=True)}, None, readout, norm)
+    found = compared(
+        {name: open_selected(path) for name, path in zip(names, results, strict=True)}, None, readout, norm
+    )
     show(side_by_side(found))
     if out is not None:
         from hydrascope.reports.figures.comparison import figure_comparison
@@ -235,14 +237,14 @@ def compare(
 @app.command()
 def export(
     results: Results,
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
     from hydrascope.measures.table import tidy
 
     require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
-    table = tidy(opened(results))
+    table = tidy(open_selected(results))
     try:
         table.to_csv(out, index=False)
     except OSError as error:
@@ -255,7 +257,7 @@ app.command()(explore)
 
 
 @app.command()
-@loading
+@with_load_options
 def check(
     asked: Options,
     machine: Annotated[
@@ -283,9 +285,7 @@ def check(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Measure the first so many prompts of each model.")
     ] = DEMO_PROMPTS,
@@ -298,8 +298,8 @@ def demo(
     for name in assets.MODELS:
         place = out / f"{name}.zarr"
         again = {"out": place, "resume": not overwrite, "overwrite": overwrite}
-        measured(name, "demo", limit, {}, {**again, **_demo_run()})
-        found[name] = opened(place)
+        load_and_run(name, "demo", limit, {}, {**again, **_demo_run()})
+        found[name] = open_selected(place)
     _tell(found, out)
 
 
@@ -329,7 +329,7 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
 
 @app.command()
 def motifs(
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FOLDER", help="The folder to write to.")],
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")],
 ) -> None:
     """Draw the paper's figures 4, 5 and 6: a network as a causal graph, its effects, erasure and self-repair."""
     from hydrascope.causal.figures.motifs import draw_all

@@ -11,7 +11,7 @@ import typer
 from hydrascope.utils.errors import printable
 
 
-def to_place(path: str | Path) -> Path:
+def to_path(path: str | Path) -> Path:
     """The place that a path on the command line names."""
     from hydrascope.storage.paths import resolve_path
 
@@ -37,7 +37,7 @@ Options = dict[str, Any]
 _OF_STORING = ("out", "metric", "keep", "resume", "join", "elsewhere", "overwrite", "ray", "workers", "dry_run")
 
 
-def measuring(command: Callable[..., None]) -> Callable[..., None]:
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options of `_shared`, which it gets in its first argument, besides its own.
 
     They stand in the order of the help: what must be given, then what is the command's own.
@@ -45,13 +45,13 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     return _given(command, inspect.signature(_shared).parameters)
 
 
-def asking(command: Callable[..., None]) -> Callable[..., None]:
+def with_sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     """As `measuring`, for a command that prints what it measures: without the options of storing it."""
     shared = inspect.signature(_shared).parameters
     return _given(command, {name: each for name, each in shared.items() if name not in _OF_STORING})
 
 
-def loading(command: Callable[..., None]) -> Callable[..., None]:
+def with_load_options(command: Callable[..., None]) -> Callable[..., None]:
     """As `measuring`, for a command that measures nothing: only the model and how it is loaded, for `load_model`."""
     shared = inspect.signature(_shared).parameters
     return _given(command, {name: shared[name] for name in ("model", *LOADING)})
@@ -83,7 +83,7 @@ def _shared(
         str, typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, ….")
     ],
     out: Annotated[
-        Path, typer.Option(parser=to_place, metavar="RESULTS", help="The folder to write to, as results.zarr.")
+        Path, typer.Option(parser=to_path, metavar="RESULTS", help="The folder to write to, as results.zarr.")
     ],
     at: Annotated[
         str, typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last.")

@@ -5,25 +5,25 @@ from typing import Annotated
 
 import typer
 
-from hydrascope.cli.options import Options, loading, say, to_place
-from hydrascope.cli.results import Results, opened, require_new
+from hydrascope.cli.options import Options, say, to_path, with_load_options
+from hydrascope.cli.results import Results, open_selected, require_new
 from hydrascope.utils.errors import HydrascopeError
 
 
 def report(
     results: Results,
-    out: Annotated[Path, typer.Option(parser=to_place, metavar="FILE", help="The page to write: .html.")],
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The page to write: .html.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
     from hydrascope.reports.html import report as write
 
     require_new(out, (".html",), overwrite=overwrite)
-    written = write(opened(results), out, overwrite=overwrite)
+    written = write(open_selected(results), out, overwrite=overwrite)
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 
-@loading
+@with_load_options
 def explore(
     asked: Options,
     prompts: Annotated[
@@ -38,7 +38,7 @@ def explore(
         int, typer.Option(min=1, max=65535, metavar="N", help="The next one that is free, if it is taken.")
     ] = 8765,
     out: Annotated[
-        Path, typer.Option(parser=to_place, metavar="FOLDER", help="Where the page saves results and reports.")
+        Path, typer.Option(parser=to_path, metavar="FOLDER", help="Where the page saves results and reports.")
     ] = Path("."),
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open the page.")] = False,
 ) -> None:
@@ -53,7 +53,7 @@ def explore(
 
     if not out.is_dir():
         raise HydrascopeError(f"there is no folder {out}: make it, or choose another --out")
-    shown = None if results is None else opened(results)
+    shown = None if results is None else open_selected(results)
     pool = pool_of(asked["model"], prompts, limit, shown)
     loaded = load_model(**asked)
     if shown is not None:

@@ -20,7 +20,7 @@ Norm = Annotated[
 ]
 
 
-def opened(path: Path) -> "xr.Dataset":
+def open_selected(path: Path) -> "xr.Dataset":
     """The result at `path`; what is unfinished about it is said.
 
     Raises:

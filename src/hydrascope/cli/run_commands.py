@@ -34,11 +34,11 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
         raise HydrascopeError("--dry-run says what a run takes on this machine: leave out --ray")
     from hydrascope.runs import ray_backend
 
-    (name, prompts_name, limit, loading, arguments), out = _of_what(options, ablate, read), options["out"]
+    (name, prompts_name, limit, loading, arguments), out = run_arguments(options, ablate, read), options["out"]
     prompts = _prompts(prompts_name, limit, arguments)
     work = name, prompts_name, limit, loading, {**arguments, "join": True}
     with _interruptible(out, len(prompts.prompts), overwrite=False):
-        ray_backend.measured_by_workers(
+        ray_backend.measure_with_ray(
             _work_along,
             work,
             out,
@@ -62,19 +62,19 @@ def measure_here(options: Options, ablate: "Selection | Experiment", read: str) 
             "--ray ADDRESS and --workers N are for run, mediate and interact, and --workers for --ray: other processes "
             "work along with --join"
         )
-    of_what = _of_what(options, ablate, read)
+    of_what = run_arguments(options, ablate, read)
     if options["dry_run"]:
         _say_cost(*of_what)
         raise typer.Exit
-    return measured(*of_what)
+    return load_and_run(*of_what)
 
 
-def _of_what(
+def run_arguments(
     options: Options, ablate: "Selection | Experiment", read: str
 ) -> tuple[str, str, int | None, dict[str, Any], dict[str, Any]]:
     """The model's name, the prompts' and how many of them, how the model is loaded, and the arguments of the run."""
     arguments = {
-        **asked_of(options),
+        **sweep_arguments(options),
         "ablate": ablate,
         "read": read,
         "metrics": [name.strip() for name in options["metric"].split(",") if name.strip()],
@@ -94,7 +94,7 @@ def _work_along(
     sweep.run(load_model(name, **loading), prompts, **arguments)
 
 
-def asked_of(options: Options) -> dict[str, Any]:
+def sweep_arguments(options: Options) -> dict[str, Any]:
     """The arguments of `hydrascope.sweep` that `options` stand for, but what is ablated, read and kept."""
     from hydrascope.ablations import parse
     from hydrascope.cli import parsing
@@ -123,7 +123,7 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def measured(
+def load_and_run(
     name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
 ) -> "tuple[LanguageModel, PromptSet]":
     """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
@@ -165,7 +165,7 @@ def _say_measured(out: Path) -> None:
     )
 
 
-def loaded(options: Options) -> "tuple[LanguageModel, PromptSet]":
+def load_inputs(options: Options) -> "tuple[LanguageModel, PromptSet]":
     """The model and the prompts that `options` name.
 
     Raises:
@@ -210,7 +210,7 @@ def _say_cost(
     plan = make_plan(
         model, prompts, **{key: each for key, each in arguments.items() if key not in (*_OF_WRITING, "batch_size")}
     )
-    for line in plan.lines:
+    for line in plan.describe:
         say(line)
     say(f"would take {cost_of(plan, plan.batch(arguments['batch_size'])).line}")
 

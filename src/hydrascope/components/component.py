@@ -12,18 +12,18 @@ from typing import Literal, cast, get_args
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of layers, in their order within a block.
-LayerKind = Literal["attn", "mlp"]
+SublayerKind = Literal["attn", "mlp"]
 #: The parts of a layer: an attention layer's heads, an MLP's neurons.
 UnitKind = Literal["head", "neuron"]
 #: What a head attends by, at the positions from which on a run differs from the clean one.
 InputKind = Literal["query", "key", "value"]
 Kind = Literal["attn", "mlp", "head", "neuron", "query", "key", "value"]
 
-LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
+SUBLAYER_KINDS: tuple[SublayerKind, ...] = get_args(SublayerKind)
 #: Which kind of layer a unit is part of, and the other way round.
-LAYER_OF: dict[UnitKind, LayerKind] = {"head": "attn", "neuron": "mlp"}
+SUBLAYER_OF: dict[UnitKind, SublayerKind] = {"head": "attn", "neuron": "mlp"}
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
-UNIT_OF: dict[LayerKind, UnitKind] = {layer: unit for unit, layer in LAYER_OF.items()}
+UNIT_OF: dict[SublayerKind, UnitKind] = {layer: unit for unit, layer in SUBLAYER_OF.items()}
 
 #: The receiver of a path that isn't a part: what goes to it goes to no other.
 LOGITS = "logits"
@@ -44,17 +44,17 @@ class Component:
         unit: which head (or whose input), or which neuron of the layer, counted from 0; −1 for a whole layer.
     """
 
-    layer: int
+    block: int
     kind: Kind
     unit: int = -1
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.layer}" + ("" if self.unit < 0 else f".{self.unit}")
+        return f"{self.kind}.{self.block}" + ("" if self.unit < 0 else f".{self.unit}")
 
     @property
     def is_unit(self) -> bool:
         """Whether it is a head or a neuron: a part of a layer that writes on its own."""
-        return self.kind in LAYER_OF
+        return self.kind in SUBLAYER_OF
 
     @property
     def is_input(self) -> bool:
@@ -64,13 +64,13 @@ class Component:
     @property
     def head(self) -> "Component":
         """The head whose input it is."""
-        return Component(self.layer, "head", self.unit)
+        return Component(self.block, "head", self.unit)
 
     @property
-    def whole(self) -> "Component":
+    def sublayer(self) -> "Component":
         """The layer that it is, or is a part of."""
-        kind = "attn" if self.is_input else LAYER_OF.get(cast(UnitKind, self.kind))
-        return self if kind is None else Component(self.layer, kind)
+        kind = "attn" if self.is_input else SUBLAYER_OF.get(cast(UnitKind, self.kind))
+        return self if kind is None else Component(self.block, kind)
 
     @property
     def site(self) -> "Component":
@@ -78,7 +78,7 @@ class Component:
 
         An input stands nowhere: attention itself holds it.
         """
-        return Component(self.layer, self.kind)
+        return Component(self.block, self.kind)
 
     @classmethod
     def parse(cls, label: str) -> "Component":
@@ -88,14 +88,14 @@ class Component:
             HydrascopeError: the label is none of `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, ….
         """
         kind, *numbers = label.split(".")
-        wanted = 1 if kind in LAYER_KINDS else 2 if kind in (*LAYER_OF, *INPUT_KINDS) else None
+        wanted = 1 if kind in SUBLAYER_KINDS else 2 if kind in (*SUBLAYER_OF, *INPUT_KINDS) else None
         if wanted != len(numbers) or not all(map(is_number, numbers)):
             raise HydrascopeError(f"{label!r} is no part of a model: write {_SYNTAX}")
         return cls(int(numbers[0]), cast(Kind, kind), int(numbers[1]) if wanted == 2 else -1)
 
 
 @dataclass(frozen=True)
-class Run:
+class Override:
     """One way to run a model: some components ablated together, others frozen at their clean values.
 
     `str()` is its label in results, and `Run.parse` reads it:
@@ -120,7 +120,7 @@ class Run:
         return self.ablated + self.frozen
 
     @classmethod
-    def parse(cls, label: str) -> "Run":
+    def parse(cls, label: str) -> "Override":
         """The run that `label` names.
 
         Raises:
@@ -142,5 +142,7 @@ def stage(component: Component, *, parallel: bool) -> int:
     2·layer, and one more for the MLP where it reads what attention of its block wrote; `layer` in parallel blocks.
     """
     return (
-        component.layer if parallel else 2 * component.layer + LAYER_KINDS.index(cast(LayerKind, component.whole.kind))
+        component.block
+        if parallel
+        else 2 * component.block + SUBLAYER_KINDS.index(cast(SublayerKind, component.sublayer.kind))
     )

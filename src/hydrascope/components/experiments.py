@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from hydrascope.components.component import INPUT_KINDS, Component, Run
-from hydrascope.components.selection import Parts, Selection, answering, selected, selected_mediators, selected_runs
+from hydrascope.components.component import INPUT_KINDS, Component, Override
+from hydrascope.components.selection import (
+    ModelShape,
+    Selection,
+    responding,
+    select_components,
+    select_mediators,
+    select_overrides,
+)
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -28,21 +35,21 @@ class Mediated:
         alone: of each, the run in which it is free, all else downstream frozen.
     """
 
-    run: Run
-    none: Run
-    together: Run
-    without: Mapping[Component, Run]
-    alone: Mapping[Component, Run]
+    override: Override
+    all_frozen: Override
+    mediators_frozen: Override
+    one_frozen: Mapping[Component, Override]
+    one_free: Mapping[Component, Override]
 
     @classmethod
-    def of(cls, model: Parts, run: Run, mediators: Sequence[Component]) -> "Mediated":
+    def of(cls, model: ModelShape, run: Override, mediators: Sequence[Component]) -> "Mediated":
         """The runs of one ablation."""
 
-        def frozen(chosen: Sequence[Component]) -> Run:
-            return Run(run.ablated, tuple(chosen))
+        def frozen(chosen: Sequence[Component]) -> Override:
+            return Override(run.ablated, tuple(chosen))
 
-        parts, every = answering(model, run, mediators), _reacting(model, run)
-        whole = [part for part in parts if not ({part.whole, part.head} - {part}) & {*parts}]
+        parts, every = responding(model, run, mediators), _can_react(model, run)
+        whole = [part for part in parts if not ({part.sublayer, part.head} - {part}) & {*parts}]
         return cls(
             run,
             frozen(every),
@@ -52,28 +59,34 @@ class Mediated:
         )
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def overrides(self) -> tuple[Override, ...]:
         """All of them."""
-        return (self.run, self.none, self.together, *self.without.values(), *self.alone.values())
+        return (
+            self.override,
+            self.all_frozen,
+            self.mediators_frozen,
+            *self.one_frozen.values(),
+            *self.one_free.values(),
+        )
 
 
-def _reacting(model: Parts, run: Run) -> list[Component]:
+def _can_react(model: ModelShape, run: Override) -> list[Component]:
     """All that can react: the layers downstream, and the other heads of those that hold an ablated one."""
     first = min(map(model.stage, run.ablated))
-    holding = {part.whole for part in run.ablated if model.stage(part) > first} - {*run.ablated}
-    layers = answering(model, run, model.components)
+    holding = {part.sublayer for part in run.ablated if model.stage(part) > first} - {*run.ablated}
+    layers = responding(model, run, model.sublayers)
     return [*layers, *(head for layer in holding for head in model.units(layer) if head not in run.ablated)]
 
 
-def _others(model: Parts, part: Component, every: Sequence[Component]) -> list[Component]:
+def _others(model: ModelShape, part: Component, every: Sequence[Component]) -> list[Component]:
     """All of `every` but what `part` writes: of its own layer the other heads, of its own head the other inputs."""
-    if part.whole == part:
+    if part.sublayer == part:
         return [each for each in every if each != part]
     head = part.head
-    rest = [each for each in every if each not in (part.whole, head)]
-    rest += [other for other in model.units(part.whole) if part.whole in every and other != head]
+    rest = [each for each in every if each not in (part.sublayer, head)]
+    rest += [other for other in model.units(part.sublayer) if part.sublayer in every and other != head]
     return rest + [
-        Component(part.layer, kind, part.unit) for kind in INPUT_KINDS if part.is_input and kind != part.kind
+        Component(part.block, kind, part.unit) for kind in INPUT_KINDS if part.is_input and kind != part.kind
     ]
 
 
@@ -91,37 +104,37 @@ class Mediation:
     ablate: Selection = "attn"
     mediators: Selection = "layers"
 
-    def each(self, model: Parts) -> list[Mediated]:
+    def each(self, model: ModelShape) -> list[Mediated]:
         """The runs, by what they ablate.
 
         Raises:
             HydrascopeError: a selection names what isn't there, freezes something, or names neurons as mediators.
         """
-        runs, parts = selected_runs(model, self.ablate), selected_mediators(model, self.mediators)
+        runs, parts = select_overrides(model, self.ablate), select_mediators(model, self.mediators)
         for run in runs:
             if run.frozen:
                 raise HydrascopeError(
                     f"{run} freezes {run.frozen[0]}: name what is ablated only, mediators are frozen here"
                 )
             neurons = [part for part in run.ablated if part.kind == "neuron"]
-            if len({part.whole for part in run.ablated}) > 1 and neurons:
+            if len({part.sublayer for part in run.ablated}) > 1 and neurons:
                 raise HydrascopeError(f"{run} ablates {neurons[0]} with other layers: its MLP can't be frozen in part")
         return [Mediated.of(model, run, parts) for run in runs]
 
-    def runs(self, model: Parts) -> tuple[Run, ...]:
+    def overrides(self, model: ModelShape) -> tuple[Override, ...]:
         """All runs, each once."""
-        return tuple(dict.fromkeys(run for one in self.each(model) for run in one.runs))
+        return tuple(dict.fromkeys(run for one in self.each(model) for run in one.overrides))
 
-    def reads(self, model: Parts) -> tuple[Component, ...]:
+    def reads(self, model: ModelShape) -> tuple[Component, ...]:
         """The heads whose responses are read besides all layers'."""
-        return tuple(part for part in selected_mediators(model, self.mediators) if part.is_unit)
+        return tuple(part for part in select_mediators(model, self.mediators) if part.is_unit)
 
-    def settings(self, model: Parts) -> dict[str, Any]:
+    def settings(self, model: ModelShape) -> dict[str, Any]:
         """What a result says of it."""
         return {
             "experiment": "mediation",
-            "ablate": ",".join(str(one.run) for one in self.each(model)),
-            "mediators": ",".join(map(str, selected_mediators(model, self.mediators))),
+            "ablate": ",".join(str(one.override) for one in self.each(model)),
+            "mediators": ",".join(map(str, select_mediators(model, self.mediators))),
         }
 
 
@@ -135,27 +148,27 @@ class Interactions:
         parts: of which all pairs are ablated, but a layer together with a part of it.
     """
 
-    parts: Selection = "layers"
+    components: Selection = "layers"
 
-    def runs(self, model: Parts) -> tuple[Run, ...]:
+    def overrides(self, model: ModelShape) -> tuple[Override, ...]:
         """Each part, and each pair.
 
         Raises:
             HydrascopeError: the selection names what isn't there, or fewer than two parts.
         """
-        parts = selected(model, self.parts)
+        parts = select_components(model, self.components)
         if len(parts) < 2:
             raise HydrascopeError(f"{parts[0]} alone can't interact: name at least two parts")
-        pairs = [(u, v) for u, v in combinations(parts, 2) if u.whole != v and v.whole != u]
-        return (*(Run((part,)) for part in parts), *map(Run, pairs))
+        pairs = [(u, v) for u, v in combinations(parts, 2) if u.sublayer != v and v.sublayer != u]
+        return (*(Override((part,)) for part in parts), *map(Override, pairs))
 
-    def reads(self, model: Parts) -> tuple[Component, ...]:
+    def reads(self, model: ModelShape) -> tuple[Component, ...]:
         """Nothing besides all layers: interactions are of effects."""
         return ()
 
-    def settings(self, model: Parts) -> dict[str, Any]:
+    def settings(self, model: ModelShape) -> dict[str, Any]:
         """What a result says of it."""
-        return {"experiment": "interactions", "ablate": ",".join(map(str, selected(model, self.parts)))}
+        return {"experiment": "interactions", "ablate": ",".join(map(str, select_components(model, self.components)))}
 
 
 Experiment = Mediation | Interactions

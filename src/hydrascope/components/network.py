@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from hydrascope.components.component import LAYER_KINDS, Component, stage
+from hydrascope.components.component import SUBLAYER_KINDS, Component, stage
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -24,9 +24,9 @@ class Network:
         return cls(told["model"], told["depth"], told["heads"], bool(told["parallel"]))
 
     @property
-    def components(self) -> tuple[Component, ...]:
+    def sublayers(self) -> tuple[Component, ...]:
         """Its layers."""
-        return tuple(Component(layer, kind) for layer in range(self.depth) for kind in LAYER_KINDS)
+        return tuple(Component(layer, kind) for layer in range(self.depth) for kind in SUBLAYER_KINDS)
 
     def units(self, layer: Component) -> tuple[Component, ...]:
         """The heads of an attention layer.
@@ -36,7 +36,7 @@ class Network:
         """
         if layer.kind != "attn":
             raise HydrascopeError(f"a result doesn't say how many neurons {layer} has")
-        return tuple(Component(layer.layer, "head", head) for head in range(self.heads))
+        return tuple(Component(layer.block, "head", head) for head in range(self.heads))
 
     def stage(self, component: Component) -> int:
         """As `LanguageModel.stage`."""

@@ -15,7 +15,7 @@ from hydrascope.engines.interface import Readings, Request
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
-__all__ = ["ENGINES", "Engine", "Readings", "Request", "choose"]
+__all__ = ["ENGINES", "Engine", "Readings", "Request", "choose_engine"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ _BEFORE_OVERRIDE = {
 }
 
 
-def choose(model: LanguageModel, name: str = "auto") -> Engine:
+def choose_engine(model: LanguageModel, name: str = "auto") -> Engine:
     """The engine called `name`, or with "auto" the fastest that can carry `model`.
 
     Raises:
@@ -51,7 +51,7 @@ def choose(model: LanguageModel, name: str = "auto") -> Engine:
     """
     if name not in ("auto", *ENGINES):
         raise HydrascopeError(f"unknown engine {name!r}: choose auto, {' or '.join(ENGINES)}")
-    fast = model.anatomy.fast
+    fast = model.anatomy.supports_wavefront
     why_not = f"{model.config.model_type} does not attend through transformers' AttentionInterface"
     if name == "wavefront" and not fast:
         raise HydrascopeError(f"the wavefront engine cannot carry this model: {why_not}; use the reference engine")

@@ -25,7 +25,7 @@ _NAME = "hydrascope"
 
 Attend = Callable[..., Tensor]
 #: Per kind of input, the heads and rows in which it is frozen.
-Held = dict[str, list[tuple[int, slice]]]
+FrozenInputs = dict[str, list[tuple[int, slice]]]
 _attend: ContextVar[Attend] = ContextVar("attend")
 
 
@@ -119,7 +119,7 @@ def causal_attention(prefix: Prefix) -> Attend:
     return attend
 
 
-def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
+def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend:
     """Attention of `[prompt, head, row · suffix, head width]`: each row to its prompt's prefix and its own suffix.
 
     Args:
@@ -140,7 +140,7 @@ def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
         kv_heads, length = key.shape[1], prefix.length
         if frozen := held(layer):
             query, key, value = (
-                _frozen(frozen.get(kind, []), each, heads, length)
+                _with_frozen(frozen.get(kind, []), each, heads, length)
                 for kind, each in (("query", query), ("key", key), ("value", value))
             )
         # Heads that share keys and values (grouped-query attention) are rows of one product.
@@ -168,7 +168,7 @@ def row_attention(prefix: Prefix, held: Callable[[int], Held]) -> Attend:
     return attend
 
 
-def _frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:
+def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:
     """`each` with the first row's in some heads and rows; a copy a query head where heads share it."""
     if not where:
         return each

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hydrascope.components.component import Run
+from hydrascope.components.component import Override
 from hydrascope.components.selection import downstream
-from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.interface import Readings
 from hydrascope.engines.readouts import Readouts, final_scale
 from hydrascope.models.language_model import LanguageModel
@@ -31,7 +31,7 @@ TOLERANCE = {
     torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
 }
 #: The same as a share of the terms inside layers, of which there are many more: 4 roundings in float32.
-WITHIN = 1 / 16
+ROUNDINGS = 1 / 16
 
 
 def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, Tensor]:
@@ -51,17 +51,17 @@ def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, 
     clean = readings.logit[..., None, None]
     return {
         "unembed": readings.unembed,
-        "unembed_ablated": readings.run_unembed.mean(3),
-        "unembed_ablated_own": (readings.run_unembed * _scales(readings, final)[..., None]).mean(3),
-        "unembed_ablated_by_patch": readings.run_unembed,
-        "total": readings.run_logit - clean,
-        "direct": readings.run_direct - clean,
-        "indirect": readings.run_indirect - clean,
+        "unembed_ablated": readings.unembed_ablated.mean(3),
+        "unembed_ablated_own": (readings.unembed_ablated * _scales(readings, final)[..., None]).mean(3),
+        "unembed_ablated_by_patch": readings.unembed_ablated,
+        "total": readings.logit_ablated - clean,
+        "direct": readings.logit_direct - clean,
+        "indirect": readings.logit_indirect - clean,
         "scale": readings.scale,
         "logit": readings.logit,
         "embed": readings.embed,
         "metric_clean": readings.metrics,
-        "metric_ablated": readings.run_metrics,
+        "metric_ablated": readings.metrics_ablated,
     }
 
 
@@ -69,11 +69,11 @@ def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt 
     return torch.where(final[:, None, None, None], readings.scale, 1.0)
 
 
-def may_change(model: LanguageModel, runs: Sequence[Run]) -> Bool[Tensor, "run layer"]:
+def may_change(model: LanguageModel, runs: Sequence[Override]) -> Bool[Tensor, "run layer"]:
     """Which layers each run overrides, in whole or in part, or has downstream: those that may change."""
-    below = [downstream(model, run, model.components) for run in runs]
-    own = [{component.whole for component in run.overridden} for run in runs]
-    layers = model.components
+    below = [downstream(model, run, model.sublayers) for run in runs]
+    own = [{component.sublayer for component in run.overridden} for run in runs]
+    layers = model.sublayers
     return torch.tensor(
         [
             [follows or layer in overridden for follows, layer in zip(row, layers, strict=True)]
@@ -87,10 +87,10 @@ def imbalance(
 ) -> Float[Tensor, "readout prompt run patch"]:
     """How far the balance is off, in the unit of the readout."""
     layers = changing.shape[1]
-    after, before = readings.run_unembed[..., :layers], readings.unembed[:, :, None, None, :layers]
+    after, before = readings.unembed_ablated[..., :layers], readings.unembed[:, :, None, None, :layers]
     changes = ((after - before) * changing[:, None].to(after)).sum(-1)
     norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1))
-    total = readings.run_logit - readings.logit[..., None, None]
+    total = readings.logit_ablated - readings.logit[..., None, None]
     return (total - changes - norm).abs()
 
 
@@ -103,7 +103,7 @@ def balance_size(
     of what it writes in the two runs, and at the larger of their scales. Where an ablation removes what the final
     norm's scale came from, that is many times what is left.
     """
-    after, before = readings.run_unembed[..., :layers].abs(), readings.unembed[:, :, None, None, :layers].abs()
+    after, before = readings.unembed_ablated[..., :layers].abs(), readings.unembed[:, :, None, None, :layers].abs()
     parts = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs()
     terms = parts * _scales(readings, final).clamp_min(1) + readings.logit[..., None, None].abs()
     return terms.clamp_min(torch.finfo(torch.float32).tiny)
@@ -118,14 +118,14 @@ def product_size(
     Where they cancel, a layer's output is rounded by much more than its own size says, and not alike in batches of
     different shapes: so two runs differ there where nothing was changed.
     """
-    layers = [layer for layer in model.components if model.is_dense(layer)]
+    layers = [layer for layer in model.sublayers if model.is_dense(layer)]
     sites = {layer: model.units(layer)[0].site for layer in layers}
-    clean = clean_run(model, tokens, sites.values())
+    clean = compute_clean_pass(model, tokens, sites.values())
     terms = torch.zeros((), device=model.device)
     for layer, site in sites.items():
         projection, values = model.projection(layer), clean.values[site]
         added = values.abs() @ projection.weight(values).abs().T
-        terms = terms + projection.scaled(added, projection.through(values)).abs()
+        terms = terms + projection.scaled(added, projection.apply(values)).abs()
     sizes = readouts.directions.abs() * terms.to(readouts.directions.dtype)[..., None]
-    read = readouts.rescaled(sizes.sum(1) * abs(model.residual_scale), final_scale(model, clean.final))
+    read = readouts.rescale(sizes.sum(1) * abs(model.residual_scale), final_scale(model, clean.final))
     return read.T[..., None, None]

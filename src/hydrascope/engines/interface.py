@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hydrascope.components.component import Component, Run
-from hydrascope.engines.clean.prefix import Shared
+from hydrascope.components.component import Component, Override
+from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.metrics import Metric
 from hydrascope.engines.readouts import Readouts
@@ -42,7 +42,7 @@ class Request:
 
     tokens: Sequence[Sequence[int]]
     positions: Int[Tensor, "prompt slot"]
-    runs: tuple[Run, ...]
+    overrides: tuple[Override, ...]
     patches: int
     values: Values
     units: tuple[Component, ...]
@@ -50,12 +50,12 @@ class Request:
     metrics: tuple[Metric, ...]
     targets: Int[Tensor, "prompt"]
     routines: Routines | None = None
-    shared: Shared | None = None
+    prefix: SharedPrefix | None = None
 
 
 def sites_read(model: LanguageModel, units: Iterable[Component]) -> tuple[Component, ...]:
     """Where the values stand of all that is read: of all layers, and of some heads and neurons."""
-    return tuple(dict.fromkeys((*model.components, *(unit.site for unit in units))))
+    return tuple(dict.fromkeys((*model.sublayers, *(unit.site for unit in units))))
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Readings:
     unembed: Float[Tensor, "readout prompt component"]
     embed: Float[Tensor, "readout prompt"]
     logit: Float[Tensor, "readout prompt"]
-    run_unembed: Float[Tensor, "readout prompt run patch component"]
-    run_logit: Float[Tensor, "readout prompt run patch"]
-    run_direct: Float[Tensor, "readout prompt run patch"]
-    run_indirect: Float[Tensor, "readout prompt run patch"]
+    unembed_ablated: Float[Tensor, "readout prompt run patch component"]
+    logit_ablated: Float[Tensor, "readout prompt run patch"]
+    logit_direct: Float[Tensor, "readout prompt run patch"]
+    logit_indirect: Float[Tensor, "readout prompt run patch"]
     scale: Float[Tensor, "prompt run patch"]
     metrics: Float[Tensor, "metric prompt"]
-    run_metrics: Float[Tensor, "metric prompt run patch"]
+    metrics_ablated: Float[Tensor, "metric prompt run patch"]
     clean_error: Float[Tensor, ""]

@@ -19,10 +19,10 @@ from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import is_out_of_memory
 from hydrascope.utils.errors import HydrascopeError
 
-Function = Callable[[Float[Tensor, "run vocabulary"], Float[Tensor, "vocabulary"], int], Float[Tensor, "run"]]
+MetricFunction = Callable[[Float[Tensor, "run vocabulary"], Float[Tensor, "vocabulary"], int], Float[Tensor, "run"]]
 
 #: Logits that stand in memory at a time, in numbers.
-PIECE = 2**24
+POSITIONS_AT_ONCE = 2**24
 
 
 def log_prob(logits: Tensor, clean: Tensor, target: int) -> Tensor:
@@ -61,7 +61,7 @@ def top(logits: Tensor, clean: Tensor, target: int) -> Tensor:
     return logits.argmax(-1)
 
 
-METRICS: dict[str, Function] = {each.__name__: each for each in (log_prob, prob, rank, kl, fisher, top)}
+METRICS: dict[str, MetricFunction] = {each.__name__: each for each in (log_prob, prob, rank, kl, fisher, top)}
 #: What each is measured in.
 UNITS = {"log_prob": "nats", "prob": "1", "rank": "tokens", "kl": "nats", "fisher": "logits²", "top": "token id"}
 
@@ -71,10 +71,10 @@ class Metric:
     """A function of the logits, and what it is called."""
 
     name: str
-    function: Function
+    function: MetricFunction
 
 
-def resolve_metrics(metrics: Sequence[str | Function]) -> tuple[Metric, ...]:
+def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ...]:
     """The metrics of these names, or functions of the user's, called by their own names.
 
     Raises:
@@ -107,7 +107,7 @@ def evaluate(
         HydrascopeError: a user's function fails, or gives no number a run.
     """
     clean_logits = logits_of(model, clean[None])[0]
-    pieces = residual.split(max(PIECE // len(clean_logits), 1))
+    pieces = residual.split(max(POSITIONS_AT_ONCE // len(clean_logits), 1))
     return torch.cat([_piece(metrics, logits_of(model, piece), clean_logits, target) for piece in pieces], -1)
 
 

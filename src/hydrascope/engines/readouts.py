@@ -190,7 +190,7 @@ class Direction:
             HydrascopeError: the vector has another width, isn't finite, or isn't there for each prompt; there is no
                 such block.
         """
-        count, depth = len(tokens.target), len(model.layers)
+        count, depth = len(tokens.target), len(model.blocks)
         vector = self.numbers.to(wider(model.dtype))
         if vector.shape not in {(model.width,), (count, model.width)}:
             raise HydrascopeError(
@@ -291,7 +291,7 @@ def final_scale(model: LanguageModel, residual: Float[Tensor, "*rows width"]) ->
 class Readouts:
     """All readouts of a batch of prompts, read together."""
 
-    each: tuple[Linear, ...]
+    rows: tuple[Linear, ...]
 
     @classmethod
     @torch.no_grad()
@@ -308,36 +308,36 @@ class Readouts:
     @cached_property
     def directions(self) -> Float[Tensor, "prompt width readout"]:
         """a of each."""
-        return torch.stack([readout.direction for readout in self.each], -1)
+        return torch.stack([readout.direction for readout in self.rows], -1)
 
     @cached_property
     def constants(self) -> Float[Tensor, "prompt readout"]:
         """c of each, in its unit."""
-        return torch.stack([readout.constant for readout in self.each], -1)
+        return torch.stack([readout.constant for readout in self.rows], -1)
 
     @cached_property
     def final(self) -> Tensor:
         """`[readout]` Whether it is read through the final norm."""
-        return torch.tensor([readout.before == FINAL for readout in self.each], device=self.constants.device)
+        return torch.tensor([readout.before == FINAL for readout in self.rows], device=self.constants.device)
 
     @property
     def blocks(self) -> set[int]:
         """Before which blocks something is read."""
-        return {readout.before for readout in self.each} - {FINAL}
+        return {readout.before for readout in self.rows} - {FINAL}
 
-    def before(self, block: int) -> list[int]:
+    def read_before(self, block: int) -> list[int]:
         """The readouts that are read before `block`."""
-        return [number for number, readout in enumerate(self.each) if readout.before == block]
+        return [number for number, readout in enumerate(self.rows) if readout.before == block]
 
     def belongs(self, component: Component) -> Tensor | None:
         """`[readout]` Whether `component` is below each readout; None if it is below all."""
-        below = [readout.before == FINAL or component.layer < readout.before for readout in self.each]
+        below = [readout.before == FINAL or component.block < readout.before for readout in self.rows]
         return None if all(below) else torch.tensor(below, device=self.constants.device)
 
     def read(self, vectors: Float[Tensor, "prompt rows width"]) -> Float[Tensor, "prompt rows readout"]:
         """⟨v, a⟩ of each vector: what it contributes, times σ."""
         return torch.matmul(vectors.to(self.directions.dtype), self.directions)
 
-    def rescaled(self, values: Tensor, scale: Tensor) -> Tensor:
+    def rescale(self, values: Tensor, scale: Tensor) -> Tensor:
         """`values` […, readout] over σ […], where a norm is read through."""
         return values / torch.where(self.final, scale[..., None], 1.0)

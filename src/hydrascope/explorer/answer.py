@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from hydrascope.components.component import Component, Run
-from hydrascope.components.selection import answering
+from hydrascope.components.component import Component, Override
+from hydrascope.components.selection import responding
 from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 
@@ -33,7 +33,7 @@ def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> 
     }
 
 
-def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any]:
+def answer(model: LanguageModel, results: xr.Dataset, run: Override) -> dict[str, Any]:
     """What a run does, from a result of one prompt that holds it, and it with nothing and with each part frozen.
 
     Returns:
@@ -52,7 +52,7 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Run) -> dict[str, Any
     """
     label, read = str(run), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
     made, results = budget(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
-    alone = str(Run(run.ablated))
+    alone = str(Override(run.ablated))
     told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
     return {
         "unit": str(results.attrs["units"]),
@@ -95,21 +95,21 @@ def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: 
     }
 
 
-def _frozen(results: xr.Dataset, run: Run, alone: str) -> list[dict[str, Any]]:
+def _frozen(results: xr.Dataset, run: Override, alone: str) -> list[dict[str, Any]]:
     total = results["total"].mean("patch", dtype=np.float64)
 
-    def worth(held: Run) -> float:
+    def worth(held: Override) -> float:
         return float(total.sel(ablated=alone) - total.sel(ablated=str(held)))
 
-    each = [{"label": str(part), "worth": worth(Run(run.ablated, (part,)))} for part in run.frozen]
+    each = [{"label": str(part), "worth": worth(Override(run.ablated, (part,)))} for part in run.frozen]
     together = [{"label": "all of these", "worth": worth(run)}] if len(run.frozen) > 1 else []
     return each + together
 
 
-def _parts(model: LanguageModel, results: xr.Dataset, run: Run, sigma: Sigma) -> list[dict[str, Any]]:
+def _parts(model: LanguageModel, results: xr.Dataset, run: Override, sigma: Sigma) -> list[dict[str, Any]]:
     after = results[WRITTEN[sigma]].sel(ablated=str(run)).values.tolist()
     names = list(map(str, results["component"].values))
-    answers = set(map(str, answering(model, run, [Component.parse(name) for name in names])))
+    answers = set(map(str, responding(model, run, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
     return [
         {"name": name, "intact": one, "ablated": other, "change": other - one, "answers": name in answers}

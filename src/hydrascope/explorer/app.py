@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from hydrascope.explorer.handlers import works
-from hydrascope.explorer.job_queue import BusyError, Jobs, Work
-from hydrascope.explorer.page_state import live, waiting
+from hydrascope.explorer.handlers import make_handlers
+from hydrascope.explorer.job_queue import BusyError, Jobs, Task
+from hydrascope.explorer.page_state import empty_page, live_config
 from hydrascope.explorer.request_guard import Guard
 from hydrascope.explorer.session import Session
 from hydrascope.measures import Bootstrap
@@ -41,20 +41,20 @@ def application(
     Raises:
         HydrascopeError: the results are none that a page can show.
     """
-    page, chunks = page_data(results, Bootstrap()) if results is not None else (waiting(session), {})
-    document = render.one_file({**page, "live": live(session, folder, results)}, chunks, server=True)
+    page, chunks = page_data(results, Bootstrap()) if results is not None else (empty_page(session), {})
+    document = render.one_file({**page, "live": live_config(session, folder, results)}, chunks, server=True)
     policy = f"{render.own_policy(server=True)}; frame-ancestors 'none'"
 
     async def home(request: Request) -> Response:
         return HTMLResponse(document, headers={"Content-Security-Policy": policy})
 
-    kinds = works(session, folder).items()
+    kinds = make_handlers(session, folder).items()
     answering = [Route(f"/{kind}", _answering(jobs, work), methods=["POST"]) for kind, work in kinds]
     routes = [Mount(f"/{token}", routes=[Route("/", home, methods=["GET"]), *answering])]
     return Guard(Starlette(routes=routes), port, token)
 
 
-def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Work]) -> Callable[[Request], Any]:
+def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Task]) -> Callable[[Request], Any]:
     """Answers a question in lines of JSON: how far it is, and last its `answer` or `error`."""
 
     async def answer(request: Request) -> Response:
@@ -69,7 +69,7 @@ def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Work]) -> Callabl
     return answer
 
 
-def _told(jobs: Jobs, work: Work) -> AsyncIterator[str]:
+def _told(jobs: Jobs, work: Task) -> AsyncIterator[str]:
     """What a job tells, as it tells it; whoever stops listening stops the job.
 
     Raises:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydrascope.explorer.job_monitor import Watch
-from hydrascope.explorer.job_queue import Work
+from hydrascope.explorer.job_monitor import JobMonitor
+from hydrascope.explorer.job_queue import Task
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.reports.html.report_data import single_prompt_page_data
@@ -17,27 +17,27 @@ from hydrascope.utils.errors import HydrascopeError
 _NAME = re.compile(r"[\w][\w .+-]{0,79}")
 
 #: The work that answers what a page asked.
-Prepare = Callable[[Mapping[str, Any]], Work]
+Handler = Callable[[Mapping[str, Any]], Task]
 
 
-def works(session: Session, folder: Path) -> dict[str, Prepare]:
+def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
     """What can be asked for: to `read` a prompt, to `ablate`, to `sweep`, to `save` into `folder`.
 
     What is asked for is looked over before there is any work.
     """
 
-    def about(answer: Callable[[Question, Watch], Any]) -> Prepare:
-        def prepare(asked: Mapping[str, Any]) -> Work:
+    def about(answer: Callable[[Question, JobMonitor], Any]) -> Handler:
+        def prepare(asked: Mapping[str, Any]) -> Task:
             question = Question.of(asked.get("question"))
             return lambda watch: answer(question, watch)
 
         return prepare
 
-    def sweep(question: Question, watch: Watch) -> dict[str, Any]:
+    def sweep(question: Question, watch: JobMonitor) -> dict[str, Any]:
         told, arrays = single_prompt_page_data(session.sweep(question, watch))
         return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
 
-    def save(asked: Mapping[str, Any]) -> Work:
+    def save(asked: Mapping[str, Any]) -> Task:
         question, place = Question.of(asked.get("question")), folder / _file_name(asked.get("name"))
         keep = session.save_all if asked.get("everyone") is True else session.save
         return lambda watch: keep(question, place, watch)

@@ -14,23 +14,23 @@ from hydrascope.utils.errors import HydrascopeError
 EVERY = 0.2
 
 #: What is told of a computation, as JSON.
-Tell = Callable[[dict[str, Any]], object]
+SendProgress = Callable[[dict[str, Any]], object]
 
 
 class StoppedError(HydrascopeError):
     """The computation was told to stop, or took too long."""
 
 
-class Watch:
+class JobMonitor:
     """What a computation is told by, and tells by.
 
     Attributes:
         seconds: how long it may take from the start on.
     """
 
-    def __init__(self, tell: Tell = lambda update: None, seconds: float = float("inf")) -> None:
+    def __init__(self, tell: SendProgress = lambda update: None, seconds: float = float("inf")) -> None:
         """It starts to count with `start`."""
-        self.tell = tell
+        self.send_progress = tell
         self.seconds = seconds
         self._stopped = threading.Event()
         self._end = float("inf")
@@ -65,14 +65,14 @@ class Watch:
         self.check()
         if self._due:
             self._said = time.monotonic()
-            self.tell({"doing": doing, "done": done, "total": total})
+            self.send_progress({"doing": doing, "done": done, "total": total})
 
     @property
     def _due(self) -> bool:
         return time.monotonic() - self._said >= EVERY
 
     @contextmanager
-    def over(self, model: LanguageModel, look: Callable[[], object] = lambda: None) -> Iterator[None]:
+    def attach(self, model: LanguageModel, look: Callable[[], object] = lambda: None) -> Iterator[None]:
         """Whatever `model` computes in here is watched: before every block it is seen whether to go on.
 
         Args:
@@ -84,5 +84,5 @@ class Watch:
             if self._due:
                 look()
 
-        with hooked(layer.register_forward_pre_hook(before) for layer in model.layers):
+        with hooked(layer.register_forward_pre_hook(before) for layer in model.blocks):
             yield

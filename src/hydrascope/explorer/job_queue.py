@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from hydrascope.explorer.job_monitor import Tell, Watch
+from hydrascope.explorer.job_monitor import JobMonitor, SendProgress
 from hydrascope.utils.errors import HydrascopeError
 
 #: Questions that wait at most, and seconds that each may take.
 MOST_WAITING, SECONDS = 8, 600.0
 
-Work = Callable[[Watch], Any]
+Task = Callable[[JobMonitor], Any]
 
 
 class BusyError(HydrascopeError):
@@ -30,13 +30,13 @@ class Jobs:
             most: questions that wait at most.
             seconds: that each may take.
         """
-        self._waiting: queue.Queue[tuple[Work, Watch, Tell] | None] = queue.Queue(most)
+        self._waiting: queue.Queue[tuple[Task, JobMonitor, SendProgress] | None] = queue.Queue(most)
         self._seconds = seconds
-        self._current: Watch | None = None
+        self._current: JobMonitor | None = None
         self._thread = threading.Thread(target=self._work, name="hydrascope explore", daemon=True)
         self._thread.start()
 
-    def put(self, work: Work, tell: Tell) -> Watch:
+    def put(self, work: Task, tell: SendProgress) -> JobMonitor:
         """Let `work` be done when its turn comes; the watch stops it.
 
         Args:
@@ -51,7 +51,7 @@ class Jobs:
             if "doing" in update:
                 self._tell_waiting(update)
 
-        watch = Watch(told, self._seconds)
+        watch = JobMonitor(told, self._seconds)
         if self._current is not None:
             tell({"doing": "waiting for another question", "done": 0, "total": 0})
         try:
@@ -78,11 +78,11 @@ class Jobs:
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
             work, self._current, _ = job
-            self._current.tell(_outcome(work, self._current))
+            self._current.send_progress(_outcome(work, self._current))
             self._current = None
 
 
-def _outcome(work: Work, watch: Watch) -> dict[str, Any]:
+def _outcome(work: Task, watch: JobMonitor) -> dict[str, Any]:
     try:
         watch.start()
         watch.check()

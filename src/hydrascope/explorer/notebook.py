@@ -11,10 +11,10 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.explorer.handlers import works
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.handlers import make_handlers
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.job_queue import Jobs
-from hydrascope.explorer.page_state import live, pool_of, require_same_model, waiting
+from hydrascope.explorer.page_state import empty_page, live_config, pool_of, require_same_model
 from hydrascope.explorer.session import Session
 from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
@@ -61,7 +61,7 @@ export default { render };
 """.replace("SANDBOX", _SANDBOX).replace("GONE", _GONE)
 
 
-class Still:
+class StaticReport:
     """A page without a model behind it, as a notebook shows it.
 
     Attributes:
@@ -118,13 +118,13 @@ def view(
     if model is None:
         if results is None:
             raise HydrascopeError("there is nothing to view: give results, or a model")
-        return Still(render.one_file(*page_data(results, Bootstrap())), height)
+        return StaticReport(render.one_file(*page_data(results, Bootstrap())), height)
     if results is not None:
         require_same_model(model, results, "this result")
     pool = pool_of(model.name, None, None, results) if prompts is None else PromptSet.of(prompts)
     session, place = Session(model, pool), Path(folder).resolve()
-    page, chunks = page_data(results, Bootstrap()) if results is not None else (waiting(session), {})
-    document = render.one_file({**page, "live": live(session, place, results, notebook=True)}, chunks)
+    page, chunks = page_data(results, Bootstrap()) if results is not None else (empty_page(session), {})
+    document = render.one_file({**page, "live": live_config(session, place, results, notebook=True)}, chunks)
     return _widget(document, height, Answers(session, place))
 
 
@@ -133,11 +133,11 @@ class Answers:
 
     def __init__(self, session: Session, folder: Path) -> None:
         """Nothing is computed yet."""
-        self._works, self._jobs = works(session, folder), Jobs()
-        self._asked: dict[float, Watch] = {}
+        self._works, self._jobs = make_handlers(session, folder), Jobs()
+        self._asked: dict[float, JobMonitor] = {}
         self._lock = threading.Lock()
 
-    def hear(self, message: Any, send: Any) -> None:
+    def handle(self, message: Any, send: Any) -> None:
         """Answer one message: a question, or that one is to be stopped.
 
         Args:
@@ -185,5 +185,5 @@ def _widget(document: str, height: int, answers: Answers) -> Any:
             return "hydrascope: the page with a model behind it, to be seen in a notebook: run its cell"
 
     page = Page(document=document, height=height)
-    page.on_msg(lambda _, message, buffers: answers.hear(message, page.send))
+    page.on_msg(lambda _, message, buffers: answers.handle(message, page.send))
     return page

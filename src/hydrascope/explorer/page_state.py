@@ -19,7 +19,7 @@ from hydrascope.utils.errors import HydrascopeError
 DEFAULT_PROMPTS = 64
 
 
-def live(
+def live_config(
     session: Session, folder: Path, results: xr.Dataset | None = None, *, notebook: bool = False
 ) -> dict[str, Any]:
     """What the page must know of the model to ask it: its layers, how many heads, where patches come from.
@@ -30,9 +30,9 @@ def live(
         notebook: whether it asks the notebook that it stands in, and not a server.
     """
     model = session.model
-    attention = next(layer for layer in model.components if layer.kind == "attn")
+    attention = next(layer for layer in model.sublayers if layer.kind == "attn")
     return {
-        "layers": [str(layer) for layer in model.components],
+        "layers": [str(layer) for layer in model.sublayers],
         "heads": len(model.units(attention)),
         "pool": f"{len(session.pool.prompts.prompts):,} prompts of {session.pool.prompts.name}",
         "ablations": list(ABLATIONS),
@@ -51,7 +51,7 @@ def _asked(results: xr.Dataset) -> dict[str, Any]:
     return found | ({"at": attributes["positions"]} if attributes.get("positions") in NAMES else {})
 
 
-def waiting(session: Session) -> dict[str, Any]:
+def empty_page(session: Session) -> dict[str, Any]:
     """The page before anything is asked."""
     return {"model": session.model.name, "run": [], "readouts": [], "notes": [], "arrays": {}}
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.activations import CleanActivations, clean_runs, plain_pass
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.engines.clean.activations import CleanActivations, collect_clean_activations, plain_pass
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.question import Question
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.positions import Places, places
+from hydrascope.prompts.positions import AblationPositions, resolve_positions
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet, tokenize
 from hydrascope.prompts.subjects import found_subject
@@ -43,7 +43,7 @@ class Pool:
         self._kept: dict[str, CleanActivations] = {}
         self._last: tuple[Any, Any] = (None, None)
 
-    def around(self, question: Question) -> tuple[PromptSet, int]:
+    def prompts_for(self, question: Question) -> tuple[PromptSet, int]:
         """The set that a question is asked of, and where in it its prompt stands.
 
         The typed prompt is the last of the set, or stands where it stood; what is too short for the positions asked
@@ -52,8 +52,8 @@ class Pool:
         Raises:
             HydrascopeError: too few others have a subject.
         """
-        own = self.asked(question)
-        if question.alone:
+        own = self.prompt_of(question)
+        if question.is_alone:
             return PromptSet(self.prompts.name, (own,)), 0
         fitting = self._fitting(question)
         kept, tokens = [self.prompts.prompts[index] for index in fitting], tokenize(self.model, [own])[0]
@@ -64,11 +64,11 @@ class Pool:
         else:
             index = len(kept)
             kept.append(own)
-        if question.of_subject:
+        if question.at_subject:
             self._require_others(question, len(kept) - 1)
         return replace(self.prompts, prompts=tuple(kept)), index
 
-    def asked(self, question: Question) -> Prompt:
+    def prompt_of(self, question: Question) -> Prompt:
         """The prompt that is asked about; one of the set has the subject that it has there, unless another is typed."""
         own = question.prompt()
         known = next((prompt for prompt in self.prompts.prompts if prompt.text == own.text), own)
@@ -76,7 +76,7 @@ class Pool:
 
     def _fitting(self, question: Question) -> list[int]:
         """The prompts of the set that can be ablated where the question asks for it."""
-        if question.of_subject:
+        if question.at_subject:
             return self._with_subject
         longest = -min(question.positions(), default=-1)
         return [index for index, ids in enumerate(self.tokens) if len(ids) >= longest]
@@ -94,32 +94,32 @@ class Pool:
                 "patches, or ablate by zero or noise"
             )
 
-    def warm(self, watch: Watch) -> None:
+    def warm(self, watch: JobMonitor) -> None:
         """Run all prompts, and keep what layers and heads write at the last position."""
         self._at("last", (), watch)
 
-    def clean_runs(self, plan: Plan, index: int, question: Question, watch: Watch) -> CleanActivations:
+    def clean_runs(self, plan: Plan, index: int, question: Question, watch: JobMonitor) -> CleanActivations:
         """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
-        last = plan.places[index].positions == (len(plan.tokens[index]) - 1,)
-        at = "last" if last and not question.of_subject else "all"
+        last = plan.positions[index].positions == (len(plan.tokens[index]) - 1,)
+        at = "last" if last and not question.at_subject else "all"
         parts = [self._own(plan, index, at)]
         if len(plan.tokens) > 1:
-            pool = _some(self._at(at, plan.sites, watch), self._fitting(question), plan.sites)
-            pool = _counted_from(plan.places[: len(pool.tokens)], pool)
+            pool = select(self._at(at, plan.sites, watch), self._fitting(question), plan.sites)
+            pool = realign(plan.positions[: len(pool.tokens)], pool)
             parts = [pool] if len(pool.tokens) == len(plan.tokens) else [pool, *parts]
         found = joined(parts)
         targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else found.argmax
-        return replace(found, places=plan.places, targets=targets)
+        return replace(found, positions=plan.positions, targets=targets)
 
     def _own(self, plan: Plan, index: int, at: str) -> CleanActivations:
         """What the clean run of the prompt at `index` leaves: kept, since it is asked of again and again."""
-        key = plan.prompts.prompts[index], plan.places[index]
+        key = plan.prompts.prompts[index], plan.positions[index]
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
             sites = list(dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *plan.sites]))
             self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
-        return _some(self._last[1], [0], plan.sites)
+        return select(self._last[1], [0], plan.sites)
 
-    def _at(self, at: str, sites: Sequence[Component], watch: Watch) -> CleanActivations:
+    def _at(self, at: str, sites: Sequence[Component], watch: JobMonitor) -> CleanActivations:
         """What stands at `sites`, and whatever was asked for before, in the clean runs of all."""
         before = self._kept.get(at)
         # At one position they are little enough to be kept of all layers and heads.
@@ -127,7 +127,7 @@ class Pool:
         missing = [site for site in wanted if before is None or site not in before.values]
         if before is not None and not missing:
             return before
-        everyone = places(self.model, self.prompts.prompts, self.tokens, at)
+        everyone = resolve_positions(self.model, self.prompts.prompts, self.tokens, at)
         # The shortest first, so that little is padded.
         order, parts = sorted(range(len(self.tokens)), key=lambda index: len(self.tokens[index])), []
         for start in range(0, len(order), _BATCH):
@@ -136,7 +136,7 @@ class Pool:
             prompts = [self.prompts.prompts[index] for index in batch]
             tokens, at_each = [self.tokens[index] for index in batch], [everyone[index] for index in batch]
             parts.append(self._together(prompts, tokens, at_each, missing))
-        found = _some(joined(parts), np.argsort(order).tolist(), missing)
+        found = select(joined(parts), np.argsort(order).tolist(), missing)
         self._kept[at] = found if before is None else replace(found, values={**before.values, **found.values})
         return self._kept[at]
 
@@ -144,51 +144,51 @@ class Pool:
         self,
         prompts: Sequence[Prompt],
         tokens: Sequence[Sequence[int]],
-        places: Sequence[Places],
+        places: Sequence[AblationPositions],
         sites: Sequence[Component],
     ) -> CleanActivations:
         """What stands at `sites` in the clean runs of some prompts, run together."""
         run = plain_pass(self.model, tokens, sites)
-        return clean_runs(self.model, prompts, tokens, places, sites, [range(len(tokens))], run)
+        return collect_clean_activations(self.model, prompts, tokens, places, sites, [range(len(tokens))], run)
 
 
 def _anywhere(model: LanguageModel) -> list[Component]:
-    heads = [model.units(layer)[0].site for layer in model.components if layer.kind == "attn"]
-    return [*model.components, *heads]
+    heads = [model.units(layer)[0].site for layer in model.sublayers if layer.kind == "attn"]
+    return [*model.sublayers, *heads]
 
 
 def joined(parts: Sequence[CleanActivations]) -> CleanActivations:
     """The clean runs of all prompts of `parts`, which keep values at the same sites, in their order."""
-    offsets = max(part.row.shape[1] for part in parts)
+    offsets = max(part.row_index.shape[1] for part in parts)
     rows, before = [], 0
     for part in parts:
-        row = np.full((len(part.row), offsets), -1)
-        row[:, : part.row.shape[1]] = np.where(part.row < 0, -1, part.row + before)
+        row = np.full((len(part.row_index), offsets), -1)
+        row[:, : part.row_index.shape[1]] = np.where(part.row_index < 0, -1, part.row_index + before)
         rows.append(row)
         before += len(next(iter(part.values.values())))
     everyone = {name: [each for part in parts for each in getattr(part, name)] for name in _OF_PROMPTS}
     values = {site: torch.cat([part.values[site] for part in parts]) for site in parts[0].values}
-    return _with(parts[0], everyone, values=values, row=np.concatenate(rows))
+    return _with(parts[0], everyone, values=values, row_index=np.concatenate(rows))
 
 
 #: What of clean runs is a list with an item a prompt.
-_OF_PROMPTS = ("prompts", "tokens", "places", "targets", "argmax")
+_OF_PROMPTS = ("prompts", "tokens", "positions", "targets", "argmax")
 
 
-def _some(clean: CleanActivations, indices: Sequence[int], sites: Sequence[Component]) -> CleanActivations:
+def select(clean: CleanActivations, indices: Sequence[int], sites: Sequence[Component]) -> CleanActivations:
     """What the clean runs of some prompts leave at some sites."""
     some = {name: [getattr(clean, name)[index] for index in indices] for name in _OF_PROMPTS}
     values = {site: clean.values[site] for site in sites}
-    return _with(clean, some, sites=sites, values=values, row=clean.row[list(indices)])
+    return _with(clean, some, sites=sites, values=values, row_index=clean.row_index[list(indices)])
 
 
-def _counted_from(places: Sequence[Places], clean: CleanActivations) -> CleanActivations:
+def realign(places: Sequence[AblationPositions], clean: CleanActivations) -> CleanActivations:
     """`clean`, which counts from the ends of prompts, counted from where `places` end: from a subject's, maybe."""
     row = np.full((len(places), max(place.end - place.start for place in places)), -1)
-    for own, place, tokens, rows in zip(row, places, clean.tokens, clean.row, strict=True):
+    for own, place, tokens, rows in zip(row, places, clean.tokens, clean.row_index, strict=True):
         of_place = rows[len(tokens) - place.end : len(tokens) - place.start]
         own[: len(of_place)] = of_place
-    return replace(clean, row=row)
+    return replace(clean, row_index=row)
 
 
 def _with(clean: CleanActivations, of_prompts: dict[str, list], **changed: Any) -> CleanActivations:

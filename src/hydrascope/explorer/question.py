@@ -74,10 +74,10 @@ class Question:
         if not all(type(layer) is int for layer in heads):
             raise HydrascopeError("heads must be numbers of layers")
         question = cls(**given, heads=heads)
-        question.require_modest()
+        question.require_limits()
         return question
 
-    def require_modest(self) -> None:
+    def require_limits(self) -> None:
         """Make sure that there is a prompt, and that the question isn't too large.
 
         Raises:
@@ -108,7 +108,7 @@ class Question:
         """The prompt as the library takes it."""
         return Prompt(self.text, subject=self.subject or None, counterfactual=self.twin or None)
 
-    def drawn(self) -> Ablation:
+    def make_ablation(self) -> Ablation:
         """What replaces what is ablated."""
         several = self.ablation in ("resample", "noise")
         return parse.ablation(
@@ -136,11 +136,11 @@ class Question:
         return found
 
     @property
-    def of_subject(self) -> bool:
+    def at_subject(self) -> bool:
         """Whether it is the subject's tokens that are ablated."""
         return self.at in SUBJECT
 
     @property
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether the prompt is measured without others: its twin patches it."""
         return self.ablation == "counterfactual"

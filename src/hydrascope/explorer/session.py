@@ -9,14 +9,14 @@ from typing import Any
 import torch
 import xarray as xr
 
-from hydrascope.components.component import Run
-from hydrascope.components.selection import selected_runs
+from hydrascope.components.component import Override
+from hydrascope.components.selection import select_overrides
 from hydrascope.engines import Readings, Request
-from hydrascope.engines.clean.clean_pass import clean_run
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit
 from hydrascope.explorer.answer import answer, intact, next_tokens
-from hydrascope.explorer.job_monitor import Watch
+from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.patch_pool import Pool
 from hydrascope.explorer.question import Question
 from hydrascope.loading import self_check
@@ -25,8 +25,8 @@ from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
 from hydrascope.prompts.subjects import found_subject, subject_span
 from hydrascope.reports.html import report
-from hydrascope.runs.attrs import known
-from hydrascope.runs.batches import measured_blocks
+from hydrascope.runs.attrs import initial_dataset
+from hydrascope.runs.batches import measure_chunks
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.sweep import run
 from hydrascope.storage import reader, writer
@@ -62,51 +62,51 @@ class Session:
         self.pool = Pool(model, prompts)
         self._as_found = model.verified_state
 
-    def warm(self, watch: Watch) -> None:
+    def warm(self, watch: JobMonitor) -> None:
         """Run the prompts that patches come from, so that the first question finds them run."""
-        with watch.over(self.model):
+        with watch.attach(self.model):
             self.pool.warm(watch)
 
-    def read(self, question: Question, watch: Watch) -> dict[str, Any]:
+    def read(self, question: Question, watch: JobMonitor) -> dict[str, Any]:
         """The prompt's tokens and where its subject stands among them, if anywhere; the model's most likely next ones,
         and what each part writes in the intact run.
         """
         tokens = self._tokens(question)
-        with watch.over(self.model), torch.no_grad():
-            logits = logits_of(self.model, clean_run(self.model, [tokens], []).final)[0]
+        with watch.attach(self.model), torch.no_grad():
+            logits = logits_of(self.model, compute_clean_pass(self.model, [tokens], []).final)[0]
         # The intact run is read in every run: this one is the smallest.
-        last = Run(self.model.components[-1:])
+        last = Override(self.model.sublayers[-1:])
         results = self.measured(replace(question, ablation="zero", at="last"), [last], watch)
-        subject = found_subject(self.model, self.pool.asked(question))
+        subject = found_subject(self.model, self.pool.prompt_of(question))
         return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
 
-    def ablate(self, question: Question, watch: Watch) -> dict[str, Any]:
+    def ablate(self, question: Question, watch: JobMonitor) -> dict[str, Any]:
         """What the run of the question does, and what each frozen part was worth in it."""
         asked = self._run(question)
         results = self.measured(question, _with_its_parts(asked), watch)
         return answer(self.model, results, asked)
 
-    def sweep(self, question: Question, watch: Watch) -> xr.Dataset:
+    def sweep(self, question: Question, watch: JobMonitor) -> xr.Dataset:
         """Each layer ablated alone, on this prompt: a result of one prompt."""
         return self.measured(question, "layers", watch)
 
-    def measured(self, question: Question, runs: str | Sequence[Run], watch: Watch) -> xr.Dataset:
+    def measured(self, question: Question, runs: str | Sequence[Override], watch: JobMonitor) -> xr.Dataset:
         """What `hydrascope.sweep` gives of the prompt, when it is one of the pool's."""
         self._renew()
         self._tokens(question)
         plan, index = self._plan(question, runs)
-        with watch.over(self.model):
+        with watch.attach(self.model):
             clean = self.pool.clean_runs(plan, index, question, watch)
             watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, watch)))
-            batch = Batch(1, min(plan.batch(1).runs, _RUNS_AT_ONCE))
-            (block,) = measured_blocks(watched, clean, [range(index, index + 1)], batch)
-            result = known(plan, clean).isel(prompt=[index])
-        result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured.items()})
+            batch = Batch(1, min(plan.batch(1).overrides, _RUNS_AT_ONCE))
+            (block,) = measure_chunks(watched, clean, [range(index, index + 1)], batch)
+            result = initial_dataset(plan, clean).isel(prompt=[index])
+        result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured_variables.items()})
         return add_units(result, result.attrs["units"]).assign_attrs(
             format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(block.measured["imbalance"].max())
         )
 
-    def save(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:
+    def save(self, question: Question, place: Path, watch: JobMonitor) -> dict[str, Any]:
         """Keep what was found of the prompt: a result and its report.
 
         Args:
@@ -127,7 +127,7 @@ class Session:
             )
         return _told(out, page)
 
-    def save_all(self, question: Question, place: Path, watch: Watch) -> dict[str, Any]:
+    def save_all(self, question: Question, place: Path, watch: JobMonitor) -> dict[str, Any]:
         """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.run`.
 
         Stopped or refused, it leaves nothing.
@@ -141,7 +141,7 @@ class Session:
         out, page = _new(place)
         self._renew()
         self._tokens(question)
-        prompts, _ = self.pool.around(question)
+        prompts, _ = self.pool.prompts_for(question)
         arguments = self._arguments(question, self._kept(question))
 
         def look() -> None:
@@ -149,7 +149,7 @@ class Session:
                 watch.progress("measuring", reader.read_attributes(out)["measured"], len(prompts.prompts))
 
         try:
-            with watch.over(self.model, look):
+            with watch.attach(self.model, look):
                 run(self.model, prompts, out=out, batch_size=2, **arguments)
         except HydrascopeError:
             shutil.rmtree(out, ignore_errors=True)
@@ -163,20 +163,20 @@ class Session:
             self.pool = Pool(self.model, self.pool.prompts)
             self._as_found = self.model.verified_state
 
-    def _kept(self, question: Question) -> str | list[Run]:
+    def _kept(self, question: Question) -> str | list[Override]:
         """The runs that are kept of a question: each layer alone, where it names none."""
         return list(_with_its_parts(self._run(question))) if question.run else "layers"
 
-    def _plan(self, question: Question, runs: str | Sequence[Run]) -> tuple[Plan, int]:
-        prompts, index = self.pool.around(question)
+    def _plan(self, question: Question, runs: str | Sequence[Override]) -> tuple[Plan, int]:
+        prompts, index = self.pool.prompts_for(question)
         arguments = self._arguments(question, runs)
         return make_plan(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
 
-    def _arguments(self, question: Question, runs: str | Sequence[Run]) -> dict[str, Any]:
+    def _arguments(self, question: Question, runs: str | Sequence[Override]) -> dict[str, Any]:
         """The arguments of `hydrascope.sweep` that a question stands for."""
         heads = [f"heads.{layer}" for layer in question.heads]
         return {
-            "ablation": question.drawn(),
+            "ablation": question.make_ablation(),
             "ablate": runs,
             "read": ",".join(["layers", *heads]),
             "at": question.at,
@@ -199,8 +199,8 @@ class Session:
             )
         if (first := min(question.positions(), default=-1)) < -len(tokens):
             raise HydrascopeError(f"the prompt has no position {first}: it is {len(tokens)} tokens long")
-        if question.of_subject:
-            self._require_subject(self.pool.asked(question))
+        if question.at_subject:
+            self._require_subject(self.pool.prompt_of(question))
         return tokens
 
     def _require_subject(self, prompt: Prompt) -> None:
@@ -208,13 +208,13 @@ class Session:
             raise HydrascopeError("the prompt's subject isn't known: type it as it is written in the prompt")
         subject_span(self.model, 1, prompt)
 
-    def _run(self, question: Question) -> Run:
+    def _run(self, question: Question) -> Override:
         """The one run that is asked for.
 
         Raises:
             HydrascopeError: it names no part of the model, or several runs.
         """
-        runs = selected_runs(self.model, question.run)
+        runs = select_overrides(self.model, question.run)
         if len(runs) != 1:
             raise HydrascopeError(f"{question.run!r:.60} are {len(runs)} runs: write one, as attn.3+mlp.5|mlp.7")
         return runs[0]
@@ -236,20 +236,20 @@ def _told(out: Path, page: Path) -> dict[str, Any]:
     return {"result": str(out), "report": str(page), "prompts": results.sizes["prompt"]}
 
 
-def _with_its_parts(run: Run) -> tuple[Run, ...]:
+def _with_its_parts(run: Override) -> tuple[Override, ...]:
     """A run; the same with nothing frozen; and with each part frozen alone, where there are several."""
-    single = [Run(run.ablated, (part,)) for part in run.frozen]
-    return tuple(dict.fromkeys((run, Run(run.ablated), *single)))
+    single = [Override(run.ablated, (part,)) for part in run.frozen]
+    return tuple(dict.fromkeys((run, Override(run.ablated), *single)))
 
 
-def _counted(plan: Plan, watch: Watch) -> Callable[[LanguageModel, Request], Readings]:
+def _counted(plan: Plan, watch: JobMonitor) -> Callable[[LanguageModel, Request], Readings]:
     """The engine of `plan`, which tells how many of its runs it has made."""
     done = 0
 
     def measure(model: LanguageModel, request: Request) -> Readings:
         nonlocal done
-        watch.progress("measuring", done, len(plan.runs))
-        done += len(request.runs)
+        watch.progress("measuring", done, len(plan.overrides))
+        done += len(request.overrides)
         return plan.engine.measure(model, request)
 
     return measure

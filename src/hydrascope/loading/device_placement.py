@@ -54,9 +54,9 @@ class Placement:
         for name, value in (("device", None if device == "auto" else device), ("offload", offload)):
             if device_map is not None and value is not None:
                 raise HydrascopeError(f"device_map and {name} exclude each other, as a map says both: leave one out")
-        return cls(usable(device or "auto"), offload, _read(device_map))  # type: ignore[arg-type]
+        return cls(resolve_device(device or "auto"), offload, _read(device_map))  # type: ignore[arg-type]
 
-    def fitted(self, name: str, config: PretrainedConfig) -> "Placement":
+    def fit_to(self, name: str, config: PretrainedConfig) -> "Placement":
         """The same for the model called `name`, before any weight of it is read.
 
         Raises:
@@ -83,13 +83,13 @@ class Placement:
             return TemporaryDirectory(prefix="hydrascope-")
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def from_pretrained_args(self) -> dict[str, Any]:
         """What `from_pretrained` is told of it."""
         if self.spread is None and self.offload != "disk":
             return {}
         return {"device_map": self.spread or {"": "disk"}, "offload_folder": self._folder.name}
 
-    def placed(self, name: str, hf: PreTrainedModel) -> PreTrainedModel:
+    def place(self, name: str, hf: PreTrainedModel) -> PreTrainedModel:
         """A model that was read as `reading` says, or made, with its weights where they are to be.
 
         Raises:
@@ -125,7 +125,7 @@ def require_whole_blocks(name: str, hf: Any, spread: DeviceMap) -> None:
     """
     if not spread:
         return
-    path = anatomy_of(hf.config.get_text_config().model_type).layers
+    path = anatomy_of(hf.config.get_text_config().model_type).blocks
     for number, block in enumerate(hf.get_submodule(path)):
         block_path = f"{path}.{number}"
         places = {str(_place(f"{block_path}.{part}", spread)) for part, _ in block.named_parameters()}
@@ -136,7 +136,7 @@ def require_whole_blocks(name: str, hf: Any, spread: DeviceMap) -> None:
             )
 
 
-def usable(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of this name, or of "auto" CUDA where there is one.
 
     Raises:
@@ -168,7 +168,7 @@ def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
         if not isinstance(path, str) or isinstance(place, bool) or not isinstance(place, int | str):
             raise HydrascopeError(f"the device map puts {path!r} at {place!r}: give a CUDA number, a device, or disk")
         if place != "disk":
-            usable(f"cuda:{place}" if isinstance(place, int) else place)
+            resolve_device(f"cuda:{place}" if isinstance(place, int) else place)
     return dict(spread)
 
 

@@ -132,7 +132,7 @@ def read_model(
     weights = list(model.state_dict().values())
     require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, model)
-    taken = LanguageModel(model, tokenizer, name=name, revision=fingerprint.of_parameters(model))
+    taken = LanguageModel(model, tokenizer, name=name, revision=fingerprint.hash_parameters(model))
     require_whole_blocks(name, model, getattr(model, "hf_device_map", {}))
     return taken
 
@@ -145,17 +145,17 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
             raise HydrascopeError(f"the model {name} is made, not read, and fits on any device: leave device_map out")
         made: Any = phantom.model()
         made.to(DTYPES[dtype])
-        hash_ = fingerprint.of_parameters(made)
-        return LanguageModel(placement.placed(name, made), phantom.tokenizer(), name=name, revision=hash_)
+        hash_ = fingerprint.hash_parameters(made)
+        return LanguageModel(placement.place(name, made), phantom.tokenizer(), name=name, revision=hash_)
     built_in = assets.model_path(name)
     folder, commit = _folder(str(built_in or name), revision)
-    paths = _looked_over(name, folder)
+    paths = _require_readable(name, folder)
     with _quiet():
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             held = shapes(paths)
             require_possible(name, config.get_text_config(), len(held), sum(map(math.prod, held.values())))
-            placement = placement.fitted(name, config)
+            placement = placement.fit_to(name, config)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # Weights of another shape are named below, with those that are missing.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -165,7 +165,7 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
-                **placement.reading,
+                **placement.from_pretrained_args,
             )
         except HydrascopeError:
             raise
@@ -178,12 +178,12 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
         _require_all_used(name, unused(info["unexpected_keys"], held))
     with _quiet():
         # Nothing that is loaded here is ever trained.
-        hf = placement.placed(name, hf.eval().requires_grad_(False))
+        hf = placement.place(name, hf.eval().requires_grad_(False))
     _require_finite(name, hf)
-    return LanguageModel(hf, tokenizer, name=name, revision=commit or fingerprint.of_folder(folder, paths))
+    return LanguageModel(hf, tokenizer, name=name, revision=commit or fingerprint.hash_folder(folder, paths))
 
 
-def _looked_over(name: str, folder: Path) -> list[Path]:
+def _require_readable(name: str, folder: Path) -> list[Path]:
     """The files that the weights in `folder` are read from, once all else there has been found readable."""
     try:
         os.listdir(folder / ".")  # which takes both rights to a folder

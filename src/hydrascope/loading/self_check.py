@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hydrascope.components.component import LAYER_KINDS, UNIT_OF, Component, Run
+from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component, Override
 from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.balance import imbalance, may_change
-from hydrascope.engines.clean.clean_pass import CleanRun, clean_run
+from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
 from hydrascope.models import fingerprint
 from hydrascope.models.batching import padded
@@ -79,7 +79,7 @@ def revalidate_if_changed(model: LanguageModel) -> None:
     model.revision, model.verified_state = revision, (weights, None)  # until it is proven
     require_valid(model)
     if now[0] != weights:
-        model.revision = fingerprint.of_parameters(model.hf)
+        model.revision = fingerprint.hash_parameters(model.hf)
     model.verified_state = now
 
 
@@ -88,7 +88,7 @@ def revision(model: LanguageModel) -> str:
 
     `revalidate_if_changed` is what finds them changed.
     """
-    model.revision = model.revision or fingerprint.of_parameters(model.hf)
+    model.revision = model.revision or fingerprint.hash_parameters(model.hf)
     return model.revision
 
 
@@ -113,11 +113,11 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     """The identities one by one, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
-    whole = [layer for layer in model.components if layer.kind == "attn" or model.is_dense(layer)]
-    clean = clean_run(model, tokens, dict.fromkeys([*model.components, *map(_units_site, whole)]))
+    whole = [layer for layer in model.sublayers if layer.kind == "attn" or model.is_dense(layer)]
+    clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, whole)]))
     alive = _alive(model, clean)
-    blocks = {0, len(model.layers) // 2, len(model.layers) - 1, *alive[:1]}
-    layers, whole = ([layer for layer in each if layer.layer in blocks] for each in (model.components, whole))
+    blocks = {0, len(model.blocks) // 2, len(model.blocks) - 1, *alive[:1]}
+    layers, whole = ([layer for layer in each if layer.block in blocks] for each in (model.sublayers, whole))
     total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
     yield Identity("the parts sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
     yield Identity("heads and neurons sum to their layers", _units_error(model, clean, whole), tolerance)
@@ -146,10 +146,10 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     yield Identity("heads sum to their layers in ablated runs", _heads_error(model, request, readings), tolerance)
     alike = _all_heads_error(request, readings)
     yield Identity("ablating all heads of a layer is ablating the layer", alike, tolerance)
-    changing = may_change(model, request.runs).to(readings.scale.device)
+    changing = may_change(model, request.overrides).to(readings.scale.device)
     off = float(imbalance(readings, changing, readouts.final).max()) / _scale(readings)
     yield Identity("total effects balance with their parts", off, tolerance)
-    if model.anatomy.fast:
+    if model.anatomy.supports_wavefront:
         fast = wavefront.measure(model, request)
         off = float(fast.clean_error) / _size(fast.logit)
         yield Identity("row 0 of the wavefront is the clean run", off, tolerance)
@@ -170,23 +170,25 @@ def _prompts(model: LanguageModel) -> list[list[int]]:
     return [torch.randint(size, (length,), generator=generator).tolist() for length in lengths]
 
 
-def _alive(model: LanguageModel, clean: CleanRun) -> list[int]:
+def _alive(model: LanguageModel, clean: CleanPass) -> list[int]:
     """The blocks whose attention and MLP both write something else on another prompt."""
 
     def differs(component: Component) -> bool:
         values = clean.values[component]
         return not torch.equal(values, values.roll(1, dims=0))
 
-    return [block for block in range(len(model.layers)) if all(differs(Component(block, kind)) for kind in LAYER_KINDS)]
+    return [
+        block for block in range(len(model.blocks)) if all(differs(Component(block, kind)) for kind in SUBLAYER_KINDS)
+    ]
 
 
 @torch.no_grad()
-def _units_error(model: LanguageModel, clean: CleanRun, layers: Sequence[Component]) -> float:
+def _units_error(model: LanguageModel, clean: CleanPass, layers: Sequence[Component]) -> float:
     """How far units and bias are from the output of their layer."""
     worst = 0.0
     for layer in layers:
         projection, values = model.projection(layer), clean.values[_units_site(layer)]
-        output, bias = (projection.through(each) for each in (values, torch.zeros_like(values)))
+        output, bias = (projection.apply(each) for each in (values, torch.zeros_like(values)))
         if layer.kind == "attn":
             written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
         else:
@@ -198,7 +200,7 @@ def _units_error(model: LanguageModel, clean: CleanRun, layers: Sequence[Compone
 
 def _units_site(layer: Component) -> Component:
     """Where the heads or neurons of `layer` stand."""
-    return Component(layer.layer, UNIT_OF["attn" if layer.kind == "attn" else "mlp"])
+    return Component(layer.block, UNIT_OF["attn" if layer.kind == "attn" else "mlp"])
 
 
 def _request(
@@ -216,8 +218,8 @@ def _request(
     """
     heads = [model.units(layer) for layer in layers if layer.kind == "attn"]
     neurons = [model.units(layer)[-1] for layer in layers if layer.kind == "mlp" and model.is_dense(layer)]
-    runs = [*(Run((part,)) for part in [*layers, *neurons]), *map(Run, heads)]
-    runs += [Run((layers[0], layers[-1])), Run((layers[0],), (layers[-1],))]
+    runs = [*(Override((part,)) for part in [*layers, *neurons]), *map(Override, heads)]
+    runs += [Override((layers[0], layers[-1])), Override((layers[0],), (layers[-1],))]
     units = tuple(head for each in heads for head in each) + tuple(neurons)
 
     def patches(component: Component) -> Tensor:
@@ -251,13 +253,13 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 def _scale(readings: Readings) -> float:
     """The size of the largest contribution to the logit, which rounding is a share of."""
-    return max(map(_size, (readings.unembed, readings.run_unembed, readings.embed, readings.logit)))
+    return max(map(_size, (readings.unembed, readings.unembed_ablated, readings.embed, readings.logit)))
 
 
 def _own_value(readings: Readings) -> float:
     """How far runs with the second patch, the prompt's own value, are from the clean run."""
-    changed = (readings.run_unembed[:, :, :, 1] - readings.unembed[:, :, None]).abs().max()
-    total = (readings.run_logit[:, :, :, 1] - readings.logit[:, :, None]).abs().max()
+    changed = (readings.unembed_ablated[:, :, :, 1] - readings.unembed[:, :, None]).abs().max()
+    total = (readings.logit_ablated[:, :, :, 1] - readings.logit[:, :, None]).abs().max()
     return float(torch.maximum(changed, total)) / _scale(readings)
 
 
@@ -266,13 +268,13 @@ def _changes(readings: Readings) -> Tensor:
 
     Against the second patch, which changes nothing: it ran in the same batch, so rounding is alike.
     """
-    return (readings.run_unembed[:, :, :, 0] - readings.run_unembed[:, :, :, 1]).abs().amax((0, 1))
+    return (readings.unembed_ablated[:, :, :, 0] - readings.unembed_ablated[:, :, :, 1]).abs().amax((0, 1))
 
 
 def _upstream(model: LanguageModel, request: Request, readings: Readings) -> float:
     """How much anything changes that a run neither overrides nor reaches."""
-    still = ~may_change(model, request.runs)
-    changes = _changes(readings)[:, : len(model.components)]
+    still = ~may_change(model, request.overrides)
+    changes = _changes(readings)[:, : len(model.sublayers)]
     return float((changes * still.to(changes)).max()) / _scale(readings)
 
 
@@ -281,23 +283,23 @@ def _mlp_follows(model: LanguageModel, request: Request, readings: Readings) -> 
     rounding = 4 * torch.finfo(model.dtype).eps * _scale(readings)
     changes = _changes(readings)
     return any(
-        float(changes[number, model.components.index(Component(run.ablated[0].layer, "mlp"))]) > rounding
-        for number, run in enumerate(request.runs)
+        float(changes[number, model.sublayers.index(Component(run.ablated[0].block, "mlp"))]) > rounding
+        for number, run in enumerate(request.overrides)
         if run.ablated[0].kind == "attn" and len(run.overridden) == 1
     )
 
 
 def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> float:
     """How far changes of heads are from the changes of their layers: a bias doesn't change."""
-    changes, worst = readings.run_unembed - readings.unembed[:, :, None, None], 0.0
-    components = (*model.components, *request.units)
-    for number, layer in enumerate(model.components):
-        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.whole == layer]
+    changes, worst = readings.unembed_ablated - readings.unembed[:, :, None, None], 0.0
+    components = (*model.sublayers, *request.units)
+    for number, layer in enumerate(model.sublayers):
+        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.sublayer == layer]
         biased = heads and getattr(model.projection(layer).module, "bias", None) is not None
         if not heads or (biased and model.projection(layer).norm is not None):
             continue
         # Where the layer itself is overridden, its heads have no say.
-        free = [place for place, run in enumerate(request.runs) if layer not in run.overridden]
+        free = [place for place, run in enumerate(request.overrides) if layer not in run.overridden]
         difference = changes[:, :, free][..., heads].sum(-1) - changes[:, :, free][..., number]
         worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
@@ -306,15 +308,15 @@ def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> 
 def _all_heads_error(request: Request, readings: Readings) -> float:
     """How far runs that ablate all heads of a layer are from those that ablate the layer."""
     worst = 0.0
-    for number, run in enumerate(request.runs):
+    for number, run in enumerate(request.overrides):
         if run.ablated[0].kind == "head":
-            layer = request.runs.index(Run((run.ablated[0].whole,)))
-            difference = readings.run_logit[:, :, number] - readings.run_logit[:, :, layer]
+            layer = request.overrides.index(Override((run.ablated[0].sublayer,)))
+            difference = readings.logit_ablated[:, :, number] - readings.logit_ablated[:, :, layer]
             worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
 
 
 def _difference(found: Readings, expected: Readings) -> float:
     size = _scale(expected)
-    names = ("unembed", "embed", "logit", "run_unembed", "run_logit", "run_direct", "run_indirect", "scale")
+    names = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect", "scale")
     return max(float((getattr(found, name) - getattr(expected, name)).abs().max()) / size for name in names)

@@ -5,7 +5,7 @@ ablated runs read at the clean run's σ. For another reading, or where several m
 once and hand that to each: `effects = per_prompt(results, "difference", "own")`.
 """
 
-from hydrascope.components.component import LayerKind
+from hydrascope.components.component import SublayerKind
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.attention_mlp_shift import response_shift
 from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
@@ -33,26 +33,26 @@ from hydrascope.measures.erasure import erasure
 from hydrascope.measures.estimator_scores import scores
 from hydrascope.measures.held_out_selection import (
     FEWEST,
-    WEIGHTY,
+    MIN_SHARE,
     HeldOut,
-    best_layer,
-    best_layer_held_out,
+    above_threshold,
+    best_sublayer,
+    best_sublayer_held_out,
     candidates,
     held_out,
-    is_weighty,
     most_restored,
-    surely_none_weighty,
+    none_above_threshold,
 )
 from hydrascope.measures.interactions import interactions
 from hydrascope.measures.labels import (
-    PartKind,
+    ComponentKind,
+    block_numbers,
     depth,
     kinds,
-    layers,
     of_kind,
     single_ablations,
-    units,
-    whole_layers,
+    sublayer_labels,
+    unit_numbers,
     without_frozen,
 )
 from hydrascope.measures.localisation import localisation, strongest
@@ -67,17 +67,19 @@ from hydrascope.measures.rushing_nanda import self_repair
 __all__ = [
     "BOUNDS",
     "FEWEST",
+    "MIN_SHARE",
     "SIGMA_NAME",
-    "WEIGHTY",
     "WRITTEN",
     "Bootstrap",
+    "ComponentKind",
     "HeldOut",
-    "LayerKind",
-    "PartKind",
     "Sigma",
+    "SublayerKind",
+    "above_threshold",
     "agreement",
-    "best_layer",
-    "best_layer_held_out",
+    "best_sublayer",
+    "best_sublayer_held_out",
+    "block_numbers",
     "budget",
     "budget_shares",
     "by_patch",
@@ -95,13 +97,12 @@ __all__ = [
     "held_out",
     "interactions",
     "interval",
-    "is_weighty",
     "kinds",
-    "layers",
     "localisation",
     "mean_interval",
     "mediation",
     "most_restored",
+    "none_above_threshold",
     "of_kind",
     "outcome",
     "outcome_bounds",
@@ -124,9 +125,8 @@ __all__ = [
     "single_ablations",
     "strength",
     "strongest",
-    "surely_none_weighty",
-    "units",
-    "whole_layers",
+    "sublayer_labels",
+    "unit_numbers",
     "with_direct_effect",
     "without_frozen",
 ]

@@ -3,16 +3,16 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components.component import LayerKind
+from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
 from hydrascope.measures.effects_per_prompt import per_prompt
-from hydrascope.measures.labels import depth, kinds, layers, of_kind
+from hydrascope.measures.labels import block_numbers, depth, kinds, of_kind
 from hydrascope.measures.regression import holds_from
 from hydrascope.utils.errors import HydrascopeError
 
 
-def response_shift(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+def response_shift(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The MLPs' share of the response to each ablation, and the layer from which on it is the larger one.
 
     Only ablated layers that have both attention and MLPs downstream are compared: above them the answer is
@@ -36,7 +36,7 @@ def response_shift(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Boo
     response = of_kind(compensation(effects).isel(ablated=both.values), "ablated", kind)
     if not response.sizes["ablated"]:
         raise HydrascopeError(f"no {kind} layer was ablated that has attention and MLP layers downstream")
-    positions = np.array(layers(response["ablated"]))
+    positions = np.array(block_numbers(response["ablated"]))
     samples = abs(response[["attention", "mlp"]])
 
     def measure(means: xr.Dataset) -> xr.Dataset:

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components.component import LayerKind
+from hydrascope.components.component import SublayerKind
 from hydrascope.measures.effects_per_prompt import per_prompt
 from hydrascope.measures.labels import kinds, separable
 
@@ -27,7 +27,7 @@ def compensation(results: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"compensation": attention + mlp, "attention": attention, "mlp": mlp})
 
 
-def _downstream_change(effects: xr.Dataset, of: tuple[LayerKind, ...]) -> xr.DataArray:
+def _downstream_change(effects: xr.Dataset, of: tuple[SublayerKind, ...]) -> xr.DataArray:
     """Σ of (`unembed_ablated` − `unembed`) over the layers of each kind that are downstream, in logits."""
     found = kinds(effects["component"])
     of_kind = xr.DataArray([[each == kind for each in found] for kind in of], dims=("kind", "component"))

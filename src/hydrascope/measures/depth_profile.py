@@ -3,18 +3,18 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.components.component import LayerKind
+from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
 from hydrascope.measures.effects_per_prompt import per_prompt
-from hydrascope.measures.held_out_selection import WEIGHTY
-from hydrascope.measures.labels import depth, layers, of_kind
+from hydrascope.measures.held_out_selection import MIN_SHARE
+from hydrascope.measures.labels import block_numbers, depth, of_kind
 from hydrascope.measures.regression import holds_from, least_squares
 from hydrascope.utils.errors import HydrascopeError
 
 
-def repair_profile(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+def repair_profile(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The regression of CE on DE over depth, in a few numbers with confidence intervals.
 
     Args:
@@ -34,7 +34,7 @@ def repair_profile(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Boo
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     if not chosen.sizes["ablated"]:
         raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")
-    positions = np.array(layers(chosen["ablated"]))
+    positions = np.array(block_numbers(chosen["ablated"]))
     fit, samples = least_squares(direct_effect(chosen), compensation(chosen)["compensation"])
     # As `best_layer` chooses: among what removes something, and is compensated for the more the more it does.
     samples = samples.assign(removed=-chosen["direct"], size=abs(chosen["logit"]))
@@ -44,7 +44,7 @@ def repair_profile(results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Boo
         r2, slope = lines["r2"], lines["slope"]
         has_slope = slope.notnull()
         known = means["xy"].notnull().all("ablated")
-        candidate = (means["removed"] > WEIGHTY * means["size"]) & (slope > 0)
+        candidate = (means["removed"] > MIN_SHARE * means["size"]) & (slope > 0)
         best = xr.DataArray(positions[r2.where(candidate).fillna(-1).argmax("ablated").values], dims=known.dims)
         return xr.Dataset(
             {

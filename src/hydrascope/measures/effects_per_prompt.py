@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures.labels import ablated_parts, is_ablated, layers, whole_layers
+from hydrascope.measures.labels import ablated_labels, block_numbers, is_ablated, sublayer_labels
 from hydrascope.storage.schema import MEASURED_VARIABLES, STATIC_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 
@@ -82,7 +82,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     sigma = _known(sigma)
     if chosen["readout_before"] >= 0:  # there is no norm inside the network
         chosen = chosen.assign(scale=xr.ones_like(chosen["scale"]))
-    over = whole_layers(chosen["component"])
+    over = sublayer_labels(chosen["component"])
     belongs = _belongs(chosen)
     ablated = is_ablated(chosen["ablated"], chosen["component"][over])
     downstream = _reachable(chosen, belongs)[:, over]
@@ -115,7 +115,7 @@ def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | Non
     if _BY_PATCH not in chosen:
         return None
     require_dimensions(chosen, (_BY_PATCH, "scale"))
-    over, belongs = whole_layers(chosen["component"]), _belongs(chosen)
+    over, belongs = sublayer_labels(chosen["component"]), _belongs(chosen)
     values = chosen[_BY_PATCH].isel(component=over).astype(np.float64)
     if sigma == "own" and chosen["readout_before"] < 0:  # there is no norm inside the network
         values = values * chosen["scale"].astype(np.float64)
@@ -222,7 +222,7 @@ def _require_all_layers(results: xr.Dataset) -> None:
     Raises:
         HydrascopeError: they are such.
     """
-    held, every = len(whole_layers(results["component"])), 2 * int(results.attrs.get("depth", 0))
+    held, every = len(sublayer_labels(results["component"])), 2 * int(results.attrs.get("depth", 0))
     if held < every:
         raise HydrascopeError(
             f"{held} of the model's {every} layers are among the components, and sums need all: choose layers of what "
@@ -243,7 +243,7 @@ def _as_read(effects: xr.Dataset, readout: str | None, sigma: Sigma | None) -> x
 def _belongs(chosen: xr.Dataset) -> np.ndarray:
     """`[component]` whether what it writes reaches the place where the readout is read."""
     before = int(chosen["readout_before"])
-    return np.array([before < 0 or layer < before for layer in layers(chosen["component"])])
+    return np.array([before < 0 or layer < before for layer in block_numbers(chosen["component"])])
 
 
 def contribution(chosen: xr.Dataset) -> xr.DataArray:
@@ -253,7 +253,7 @@ def contribution(chosen: xr.Dataset) -> xr.DataArray:
     place = {str(label): i for i, label in enumerate(chosen["component"].values)}
     found = np.full((len(unembed), chosen.sizes["ablated"]), np.nan)
     for i in np.flatnonzero(_parts_read(chosen)):
-        parts = ablated_parts(str(chosen["ablated"].values[i]))
+        parts = ablated_labels(str(chosen["ablated"].values[i]))
         found[:, i] = unembed[:, [place[part] for part in parts]].sum(1)
     return xr.DataArray(found, dims=("prompt", "ablated"))
 
@@ -261,7 +261,7 @@ def contribution(chosen: xr.Dataset) -> xr.DataArray:
 def _parts_read(chosen: xr.Dataset) -> xr.DataArray:
     """`[ablated]` whether all that a run ablates is among what was read."""
     read = {str(label) for label in chosen["component"].values}
-    known = [read.issuperset(ablated_parts(str(label))) for label in chosen["ablated"].values]
+    known = [read.issuperset(ablated_labels(str(label))) for label in chosen["ablated"].values]
     return xr.DataArray(known, dims="ablated")
 
 

@@ -4,7 +4,7 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.effects_per_prompt import per_prompt
-from hydrascope.measures.labels import depth, layers, of_kind
+from hydrascope.measures.labels import block_numbers, depth, of_kind
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -34,7 +34,7 @@ def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Boo
     mlps = of_kind(effects[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
     chosen = [
         bool(below) and layer >= first
-        for layer, below in zip(layers(mlps["component"]), mlps["downstream"].values, strict=True)
+        for layer, below in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)
     ]
     mlps = mlps.isel(component=chosen).reset_coords(drop=True)
     samples = xr.Dataset({"unembed": mlps["unembed"], "change": mlps["unembed_ablated"] - mlps["unembed"]})

@@ -11,17 +11,17 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from hydrascope.components.component import LayerKind
+from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, simultaneous
 from hydrascope.measures.compensation import compensable
 from hydrascope.measures.effects_per_prompt import per_prompt
-from hydrascope.measures.labels import PartKind, of_kind
+from hydrascope.measures.labels import ComponentKind, of_kind
 from hydrascope.measures.regression import regression
 from hydrascope.measures.restoration import budget
 
 #: Only what removes more than this share of the readout, in the mean over prompts, can be chosen: what removes next to
 #: nothing has a repair of any size.
-WEIGHTY = 0.01
+MIN_SHARE = 0.01
 
 #: Of fewer prompts no half can choose a part: it takes two to see whether more is restored where more is removed.
 FEWEST = 4
@@ -60,34 +60,34 @@ class HeldOut:
         return on_second.where(xr.DataArray(self.first, dims="prompt"), on_first)
 
 
-def candidates(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
+def candidates(results: xr.Dataset, kind: ComponentKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream and are weighty.
 
     Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
     decided on halves, a part at the edge would be passed over by one of them.
     """
     samples = _answered(results, kind)
-    return samples.isel(ablated=is_weighty(samples).values)
+    return samples.isel(ablated=above_threshold(samples).values)
 
 
-def _answered(results: xr.Dataset, kind: PartKind) -> xr.Dataset:
+def _answered(results: xr.Dataset, kind: ComponentKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream, and the readout's `size`."""
     effects = per_prompt(results)
     samples = budget(effects).assign(size=abs(effects["logit"]))
     return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
 
 
-def is_weighty(samples: xr.Dataset) -> xr.DataArray:
+def above_threshold(samples: xr.Dataset) -> xr.DataArray:
     """`[ablated]` whether a part removes more than the share `WEIGHTY` of the readout's mean size."""
     return _beyond(samples[["removed", "size"]].mean("prompt"))["removed"] > 0
 
 
 def _beyond(means: xr.Dataset) -> xr.Dataset:
     """By how much what is removed exceeds the share `WEIGHTY` of the readout's mean size."""
-    return means[["removed"]] - WEIGHTY * means["size"]
+    return means[["removed"]] - MIN_SHARE * means["size"]
 
 
-def surely_none_weighty(results: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> bool:
+def none_above_threshold(results: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap) -> bool:
     """Whether no part of one kind is weighty by bounds that hold for all of them at once, not by its mean alone."""
     samples = _answered(results, kind)[["removed", "size"]]
     bounds = simultaneous(_beyond, samples, bootstrap, "ablated")["removed"]
@@ -112,7 +112,7 @@ def best_explained(samples: xr.Dataset) -> xr.DataArray:
     return (correlation**2).where(correlation > 0)
 
 
-def best_layer(results: xr.Dataset, kind: LayerKind = "attn") -> str | None:
+def best_sublayer(results: xr.Dataset, kind: SublayerKind = "attn") -> str | None:
     """The weighty layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
 
     Its R² on the same prompts is a little too high: `best_layer_held_out` measures it on others.
@@ -122,8 +122,8 @@ def best_layer(results: xr.Dataset, kind: LayerKind = "attn") -> str | None:
     return None if scores is None or scores.isnull().all() else _argmax(scores)
 
 
-def best_layer_held_out(
-    results: xr.Dataset, kind: LayerKind = "attn", bootstrap: Bootstrap | None = None
+def best_sublayer_held_out(
+    results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None
 ) -> tuple[HeldOut, xr.Dataset] | None:
     """The best layer of one kind, chosen on either half of the prompts, and `regression` [bound] on the other.
 

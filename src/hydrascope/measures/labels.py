@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from hydrascope.components.component import INPUT_KINDS, LAYER_KINDS, LOGITS, Component, Run
+from hydrascope.components.component import INPUT_KINDS, LOGITS, SUBLAYER_KINDS, Component, Override
 from hydrascope.utils.errors import HydrascopeError
 
-PartKind = Literal["attn", "mlp", "head", "neuron", "joint"]
+ComponentKind = Literal["attn", "mlp", "head", "neuron", "joint"]
 
 Data = TypeVar("Data", xr.DataArray, xr.Dataset)
 
@@ -24,32 +24,32 @@ def kinds(labels: xr.DataArray) -> list[str]:
     return [str(kind) for kind in labels[f"{labels.dims[0]}_kind"].values]
 
 
-def layers(labels: xr.DataArray) -> list[int]:
+def block_numbers(labels: xr.DataArray) -> list[int]:
     """The layer of each part, counted from 0."""
     return [int(layer) for layer in labels[f"{labels.dims[0]}_layer"].values]
 
 
-def units(labels: xr.DataArray) -> list[int]:
+def unit_numbers(labels: xr.DataArray) -> list[int]:
     """The number of each head or neuron in its layer, −1 for what is no such part."""
     return [int(unit) for unit in labels[f"{labels.dims[0]}_unit"].values]
 
 
 def depth(results: xr.Dataset) -> int:
     """How many layers the network has, all of which are among what is read."""
-    return 1 + max(layers(results["component"]))
+    return 1 + max(block_numbers(results["component"]))
 
 
-def of_kind(data: Data, dim: str, *kind: PartKind) -> Data:
+def of_kind(data: Data, dim: str, *kind: ComponentKind) -> Data:
     """The part of `data` whose `dim`, `ablated` or `component`, is of one of these kinds, in order of depth."""
     labels = data[dim]
-    places = list(zip(layers(labels), units(labels), strict=True))
+    places = list(zip(block_numbers(labels), unit_numbers(labels), strict=True))
     chosen = [i for i, each in enumerate(kinds(labels)) if each in kind]
     return data.isel({dim: sorted(chosen, key=places.__getitem__)})
 
 
-def whole_layers(labels: xr.DataArray) -> list[int]:
+def sublayer_labels(labels: xr.DataArray) -> list[int]:
     """Where along `labels` the layers stand: what sums run over, since heads and neurons are parts of them."""
-    return [i for i, kind in enumerate(kinds(labels)) if kind in LAYER_KINDS]
+    return [i for i, kind in enumerate(kinds(labels)) if kind in SUBLAYER_KINDS]
 
 
 def without_frozen(results: xr.Dataset) -> xr.Dataset:
@@ -65,19 +65,19 @@ def single_ablations(results: xr.Dataset) -> xr.Dataset:
     return results.isel(ablated=["+" not in str(label) for label in results["ablated"].values])
 
 
-def ablated_parts(label: str) -> list[str]:
+def ablated_labels(label: str) -> list[str]:
     """The labels of all parts that a run ablates, those that it freezes left out."""
-    return [str(part) for part in Run.parse(label).ablated]
+    return [str(part) for part in Override.parse(label).ablated]
 
 
-def holding_layer(part: str) -> str:
+def sublayer_of(part: str) -> str:
     """The label of the layer that a part belongs to: `attn.9` for `head.9.6`; a layer's own."""
-    return str(Component.parse(part).whole)
+    return str(Component.parse(part).sublayer)
 
 
-def holding_layers(label: str) -> set[str]:
+def sublayers_of(label: str) -> set[str]:
     """The labels of the layers that hold what a run ablates."""
-    return {holding_layer(part) for part in ablated_parts(label)}
+    return {sublayer_of(part) for part in ablated_labels(label)}
 
 
 def is_ablated(ablated: xr.DataArray, component: xr.DataArray) -> xr.DataArray:
@@ -89,10 +89,10 @@ def is_ablated(ablated: xr.DataArray, component: xr.DataArray) -> xr.DataArray:
     place = {str(label): i for i, label in enumerate(component.values)}
     found: Bool[np.ndarray, "ablated component"] = np.zeros((ablated.size, component.size), bool)
     for i, label in enumerate(map(str, ablated.values)):
-        missing = holding_layers(label) - place.keys()
+        missing = sublayers_of(label) - place.keys()
         if missing:
             raise HydrascopeError(f"the result ablates {label}, but {min(missing)} isn't among its components")
-        found[i, [place[layer] for layer in holding_layers(label)]] = True
+        found[i, [place[layer] for layer in sublayers_of(label)]] = True
     return xr.DataArray(found, dims=("ablated", "component"))
 
 
@@ -103,7 +103,7 @@ def separable(ablated: xr.DataArray) -> xr.DataArray:
     answers to the ablation in the earlier one.
     """
     known = [
-        len(holding_layers(label)) == 1 or all(holding_layer(part) == part for part in ablated_parts(label))
+        len(sublayers_of(label)) == 1 or all(sublayer_of(part) == part for part in ablated_labels(label))
         for label in map(str, ablated.values)
     ]
     return xr.DataArray(known, dims="ablated")
@@ -116,7 +116,7 @@ def kind_of(label: str) -> str:
     """The kind of the part that a label names; `joint` of several, `logits` of these."""
     if label == LOGITS:
         return LOGITS
-    run = Run.parse(label)
+    run = Override.parse(label)
     return run.ablated[0].kind if len(run.overridden) == 1 else "joint"
 
 
@@ -127,8 +127,8 @@ def in_order(labels: Sequence[str]) -> list[int]:
     def place(number: int) -> tuple[int, int, int, int]:
         if labels[number] == LOGITS:
             return _RANK[LOGITS], 0, 0, number
-        run = Run.parse(labels[number])
-        part = min(run.ablated, key=lambda part: (part.layer, part.unit))
-        return _RANK[kind_of(labels[number])], part.layer, part.unit, number
+        run = Override.parse(labels[number])
+        part = min(run.ablated, key=lambda part: (part.block, part.unit))
+        return _RANK[kind_of(labels[number])], part.block, part.unit, number
 
     return sorted(range(len(labels)), key=place)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.components.experiments import Mediated
 from hydrascope.components.network import Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
@@ -18,7 +18,7 @@ from hydrascope.measures.effects_per_prompt import require_dimensions, select_re
 from hydrascope.utils.errors import HydrascopeError
 
 #: `[readout, prompt]` the mean total effect of a run.
-_Total = Callable[[Run], Float[np.ndarray, "readout prompt"]]
+_Total = Callable[[Override], Float[np.ndarray, "readout prompt"]]
 
 _PAIR, _SINGLE = ("readout", "prompt", "ablated", "mediator"), ("readout", "prompt", "ablated")
 
@@ -54,24 +54,24 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
     network = Network.of(results)
     parts = [Component.parse(label) for label in str(results.attrs["mediators"]).split(",")]
     labels = list(map(str, results["ablated"].values))
-    asked = [Mediated.of(network, Run.parse(label), parts) for label in labels if "|" not in label]
+    asked = [Mediated.of(network, Override.parse(label), parts) for label in labels if "|" not in label]
     place = {label: number for number, label in enumerate(labels)}
-    if not asked or any(str(run) not in place for one in asked for run in one.runs):
+    if not asked or any(str(run) not in place for one in asked for run in one.overrides):
         raise HydrascopeError("runs of the mediation were left out: give all, and choose among what is found")
-    rows = [place[str(one.run)] for one in asked]
+    rows = [place[str(one.override)] for one in asked]
     means = results[["total", "direct"]].mean("patch", dtype=np.float64).transpose(*_SINGLE).compute()
 
-    def total(run: Run) -> np.ndarray:
+    def total(run: Override) -> np.ndarray:
         return np.asarray(means["total"].values[..., place[str(run)]])
 
     pairs = {
-        "restored_by": _of_pairs(asked, parts, lambda one, part: total(one.run) - total(one.without[part])),
-        "restored_alone": _of_pairs(asked, parts, lambda one, part: total(one.alone[part]) - total(one.none)),
+        "restored_by": _of_pairs(asked, parts, lambda one, part: total(one.override) - total(one.one_frozen[part])),
+        "restored_alone": _of_pairs(asked, parts, lambda one, part: total(one.one_free[part]) - total(one.all_frozen)),
         "response": _responses(results, rows, asked, parts),
     }
     singles = {
-        "restored": [total(one.run) - total(one.none) for one in asked],
-        "restored_together": [total(one.run) - total(one.together) for one in asked],
+        "restored": [total(one.override) - total(one.all_frozen) for one in asked],
+        "restored_together": [total(one.override) - total(one.mediators_frozen) for one in asked],
         **{name: [means[name].values[..., row] for row in rows] for name in ("total", "direct")},
     }
     return xr.Dataset(
@@ -81,7 +81,7 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
             "downstream": (_PAIR[2:], _reached(asked, parts)),
         },
         {
-            "ablated": np.array([str(one.run) for one in asked], object),
+            "ablated": np.array([str(one.override) for one in asked], object),
             "mediator": np.array([str(part) for part in parts], object),
             **{name: results[name] for name in ("readout", "text", "target_text")},
         },
@@ -137,10 +137,12 @@ def _of_pairs(
     value: Callable[[Mediated, Component], Float[np.ndarray, "readout prompt"]],
 ) -> Float[np.ndarray, "readout prompt ablated mediator"]:
     """A value of each ablation and each of its mediators; 0 of what isn't downstream."""
-    first = value(*next((one, part) for one in asked for part in one.without)) if any(o.without for o in asked) else 0
+    first = (
+        value(*next((one, part) for one in asked for part in one.one_frozen)) if any(o.one_frozen for o in asked) else 0
+    )
     return np.stack(
         [
-            np.stack([value(one, part) if part in one.without else np.zeros_like(first) for part in parts], -1)
+            np.stack([value(one, part) if part in one.one_frozen else np.zeros_like(first) for part in parts], -1)
             for one in asked
         ],
         -2,
@@ -164,4 +166,4 @@ def _responses(
 
 
 def _reached(asked: Sequence[Mediated], parts: Sequence[Component]) -> Bool[np.ndarray, "ablated mediator"]:
-    return np.array([[part in one.without for part in parts] for one in asked])
+    return np.array([[part in one.one_frozen for part in parts] for one in asked])

@@ -47,7 +47,7 @@ class Anatomy:
         fast: whether attention goes through transformers' AttentionInterface, which the wavefront engine needs.
     """
 
-    layers: str = "model.layers"
+    blocks: str = "model.layers"
     attention: str = "self_attn"
     attention_out: str | None = None
     mlp_out: str = "mlp"
@@ -59,7 +59,7 @@ class Anatomy:
     parallel: Callable[[Any], bool] = _never
     residual_scale: Callable[[Any], float] = _one
     logit_scale: Callable[[Any], float] = _one
-    fast: bool = True
+    supports_wavefront: bool = True
 
 
 _LLAMA = Anatomy()
@@ -107,7 +107,7 @@ _ANATOMIES: dict[str, Anatomy] = {
         parallel=_always,
     ),
     "opt": Anatomy(
-        layers="model.decoder.layers",
+        blocks="model.decoder.layers",
         mlp_out="fc2",
         heads_out="self_attn.out_proj",
         neurons_out="fc2",
@@ -115,7 +115,7 @@ _ANATOMIES: dict[str, Anatomy] = {
         norm_kind="layer",
     ),
     "gpt2": Anatomy(
-        layers="transformer.h",
+        blocks="transformer.h",
         attention="attn",
         heads_out="attn.c_proj",
         neurons_out="mlp.c_proj",
@@ -123,7 +123,7 @@ _ANATOMIES: dict[str, Anatomy] = {
         norm_kind="layer",
     ),
     "gpt_neox": Anatomy(
-        layers="gpt_neox.layers",
+        blocks="gpt_neox.layers",
         attention="attention",
         heads_out="attention.dense",
         neurons_out="mlp.dense_4h_to_h",
@@ -132,37 +132,37 @@ _ANATOMIES: dict[str, Anatomy] = {
         parallel=_use_parallel_residual,
     ),
     "gptj": Anatomy(
-        layers="transformer.h",
+        blocks="transformer.h",
         attention="attn",
         heads_out="attn.out_proj",
         neurons_out="mlp.fc_out",
         norm="transformer.ln_f",
         norm_kind="layer",
         parallel=_always,
-        fast=False,
+        supports_wavefront=False,
     ),
     "gpt_neo": Anatomy(
-        layers="transformer.h",
+        blocks="transformer.h",
         attention="attn",
         heads_out="attn.attention.out_proj",
         neurons_out="mlp.c_proj",
         norm="transformer.ln_f",
         norm_kind="layer",
-        fast=False,
+        supports_wavefront=False,
     ),
     "falcon": Anatomy(
-        layers="transformer.h",
+        blocks="transformer.h",
         attention="self_attention",
         heads_out="self_attention.dense",
         neurons_out="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         norm_kind="layer",
         parallel=lambda config: bool(config.new_decoder_architecture or config.parallel_attn),
-        fast=False,
+        supports_wavefront=False,
     ),
     # Bloom and MPT add the residual stream inside attention and MLP, so their last projections are what is added.
     "bloom": Anatomy(
-        layers="transformer.h",
+        blocks="transformer.h",
         attention="self_attention",
         attention_out="self_attention.dense",
         mlp_out="mlp.dense_4h_to_h",
@@ -170,17 +170,17 @@ _ANATOMIES: dict[str, Anatomy] = {
         neurons_out="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         norm_kind="layer",
-        fast=False,
+        supports_wavefront=False,
     ),
     "mpt": Anatomy(
-        layers="transformer.blocks",
+        blocks="transformer.blocks",
         attention="attn",
         mlp_out="ffn.down_proj",
         heads_out="attn.out_proj",
         neurons_out="ffn.down_proj",
         norm="transformer.norm_f",
         norm_kind="layer",
-        fast=False,
+        supports_wavefront=False,
     ),
 }
 

@@ -29,31 +29,31 @@ _NAMES = {
 }
 
 
-def of(value: Any) -> str:
+def hash_json(value: Any) -> str:
     """`sha256:` over anything that JSON can hold."""
     return f"sha256:{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}"
 
 
-def of_config(config: PretrainedConfig) -> str:
+def hash_config(config: PretrainedConfig) -> str:
     """Of every value of a configuration that may decide a number, and of how attention is computed."""
     values = json.loads(config.to_json_string(use_diff=False))
     kept = {key: value for key, value in values.items() if key not in _NAMES}
-    return of({**kept, "attention": getattr(config, "_attn_implementation", None)})
+    return hash_json({**kept, "attention": getattr(config, "_attn_implementation", None)})
 
 
-def of_parameters(hf: PreTrainedModel) -> str:
+def hash_parameters(hf: PreTrainedModel) -> str:
     """Of the configuration and all parameters and buffers of a model, names included: about 1 GB a second.
 
     Not of where it was read from: the same model has the same hash.
     """
-    total = hashlib.sha256(of_config(hf.config).encode())
+    total = hashlib.sha256(hash_config(hf.config).encode())
     for name, value in named_tensors(hf):
         total.update(json.dumps([name, *_described(value)]).encode())
         total.update(_bytes(value))
     return f"sha256:{total.hexdigest()}"
 
 
-def sums(weight: Tensor) -> str:
+def weight_sums(weight: Tensor) -> str:
     """Of what the bits of a weight add up to, as whole numbers, in stretches of 256 bytes: a tenth of a hash's time.
 
     Any change shows but one that leaves the sum of each stretch as it was.
@@ -67,7 +67,7 @@ def sums(weight: Tensor) -> str:
     return total.hexdigest()
 
 
-def of_folder(folder: Path, weights: Iterable[Path]) -> str:
+def hash_folder(folder: Path, weights: Iterable[Path]) -> str:
     """Of the configuration and the weight files of a local folder, names included."""
     total = hashlib.sha256()
     for path in (folder / "config.json", *weights):
@@ -77,12 +77,12 @@ def of_folder(folder: Path, weights: Iterable[Path]) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def of_declared(values: Mapping[str, Any]) -> str:
+def hash_declared(values: Mapping[str, Any]) -> str:
     """Of what an ablation or a metric is declared with: numbers, texts, tensors, arrays, functions, and collections."""
-    return of(_told(values))
+    return hash_json(_to_json(values))
 
 
-def _told(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """`value` as JSON can hold it, tensors and arrays as the hash of their numbers."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -94,15 +94,15 @@ def _told(value: Any) -> Any:
     if isinstance(value, Tensor):
         return [*_described(value), hashlib.sha256(_bytes(value)).hexdigest()]
     if isinstance(value, Mapping):
-        return [[_told(key), _told(each)] for key, each in value.items()]
+        return [[_to_json(key), _to_json(each)] for key, each in value.items()]
     if isinstance(value, list | tuple):
-        return list(map(_told, value))
+        return list(map(_to_json, value))
     if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, *(_told(getattr(value, field.name)) for field in fields(value))]
+        return [type(value).__name__, *(_to_json(getattr(value, field.name)) for field in fields(value))]
     if isinstance(value, FunctionType):
         return _function(value)
     if isinstance(value, functools.partial):
-        return [_told(value.func), _told(value.args), _told(value.keywords)]
+        return [_to_json(value.func), _to_json(value.args), _to_json(value.keywords)]
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -121,7 +121,7 @@ def _function(function: FunctionType) -> list[Any]:
     return [
         function.__qualname__,
         text,
-        [each.__qualname__ if isinstance(each, FunctionType) else _told(each) for each in held],
+        [each.__qualname__ if isinstance(each, FunctionType) else _to_json(each) for each in held],
     ]
 
 

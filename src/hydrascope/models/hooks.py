@@ -26,9 +26,9 @@ def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Te
 
     What it returns, if anything, replaces them.
     """
-    if site.whole == site:
+    if site.sublayer == site:
         return on_output(model.output(site), change)
-    return on_input(model.projection(site.whole).module, change)
+    return on_input(model.projection(site.sublayer).module, change)
 
 
 def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hydrascope.components.component import LAYER_KINDS, UNIT_OF, Component, stage
+from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component, stage
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.offload import compute_device, fetch
@@ -54,25 +54,25 @@ class LanguageModel:
         self.anatomy = anatomy or anatomy_of(self.config.model_type)
         self.name = name or self.config.model_type
         self.revision = revision
-        self.layers = list(self._part(hf, self.anatomy.layers).children())
+        self.blocks = list(self._part(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._part(hf, self.anatomy.norm)
         self.unembedding: Any = hf.get_output_embeddings()
         if self.unembedding is None:
             raise HydrascopeError(
                 f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
             )
-        self.components = tuple(Component(layer, kind) for layer in range(len(self.layers)) for kind in LAYER_KINDS)
+        self.sublayers = tuple(Component(layer, kind) for layer in range(len(self.blocks)) for kind in SUBLAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)
         self.logit_scale = self.anatomy.logit_scale(self.config)
         self.norm_eps = self.eps_of(self.final_norm)
-        self._attention = [self._part(layer, self.anatomy.attention) for layer in self.layers]
-        self._outputs = {component: self._output(component) for component in self.components}
-        self._projections = {component: self._projection(component) for component in self.components}
+        self._attention = [self._part(layer, self.anatomy.attention) for layer in self.blocks]
+        self._outputs = {component: self._output(component) for component in self.sublayers}
+        self._projections = {component: self._projection(component) for component in self.sublayers}
         self.verified_state = self.weights_state()
 
     def __repr__(self) -> str:
-        return f"LanguageModel({self.name!r}, {len(self.layers)} blocks, {self.dtype}, {self.device})"
+        return f"LanguageModel({self.name!r}, {len(self.blocks)} blocks, {self.dtype}, {self.device})"
 
     def reattach(self) -> None:
         """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
@@ -95,7 +95,7 @@ class LanguageModel:
             for number, each in enumerate(self.hf.modules())
         }
         return (
-            [(each.data_ptr(), each.dtype, fingerprint.sums(each)) for each in weights],
+            [(each.data_ptr(), each.dtype, fingerprint.weight_sums(each)) for each in weights],
             {number: each for number, each in hooks.items() if each != (None,)},
         )
 
@@ -109,14 +109,14 @@ class LanguageModel:
             ) from None
 
     def _output(self, layer: Component) -> nn.Module:
-        block = self.layers[layer.layer]
+        block = self.blocks[layer.block]
         if layer.kind == "mlp":
             return self._part(block, self.anatomy.mlp_out)
         return self._part(block, self.anatomy.attention_out or self.anatomy.attention)
 
     def _projection(self, layer: Component) -> Projection | None:
         """How the units of `layer` write to the residual stream; None where it has none that can be told apart."""
-        block, output = self.layers[layer.layer], self._outputs[layer]
+        block, output = self.blocks[layer.block], self._outputs[layer]
         attends = layer.kind == "attn"
         path = self.anatomy.heads_out if attends else self.anatomy.neurons_out
         try:
@@ -180,17 +180,17 @@ class LanguageModel:
             HydrascopeError: as `projection`.
         """
         kind = UNIT_OF["attn" if layer.kind == "attn" else "mlp"]
-        return tuple(Component(layer.layer, kind, unit) for unit in range(self.projection(layer).units))
+        return tuple(Component(layer.block, kind, unit) for unit in range(self.projection(layer).units))
 
     def columns(self, component: Component) -> slice:
         """Which columns of what stands at its site are the value of `component`: all of a layer's."""
-        return self.projection(component.whole).columns(component.unit) if component.is_unit else slice(None)
+        return self.projection(component.sublayer).columns(component.unit) if component.is_unit else slice(None)
 
     def site_width(self, site: Component) -> int:
         """How many columns stand at a site."""
-        if site.whole == site:
+        if site.sublayer == site:
             return self.width
-        projection = self.projection(site.whole)
+        projection = self.projection(site.sublayer)
         return projection.units * projection.width
 
     def stage(self, component: Component) -> int:
@@ -284,7 +284,7 @@ class LanguageModel:
     @property
     def devices(self) -> set[torch.device]:
         """The devices that blocks compute on: most often one."""
-        return {compute_device(self.projection(layer).module) for layer in self.components if layer.kind == "attn"}
+        return {compute_device(self.projection(layer).module) for layer in self.sublayers if layer.kind == "attn"}
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`, as the tokenizer makes them by default, special tokens included.

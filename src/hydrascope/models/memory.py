@@ -37,7 +37,7 @@ class Load:
 
     length: int
     suffix: int
-    runs: int
+    overrides: int
     patches: int
     reads: int
 
@@ -47,13 +47,13 @@ class Batch:
     """How many prompts go through the layers together, and how many runs of each, with all their patches."""
 
     prompts: int
-    runs: int
+    overrides: int
 
     def halved(self) -> "Batch | None":
         """Half as much at a time; None where there is no less."""
         if self.prompts > 1:
-            return Batch(self.prompts // 2, self.runs)
-        return Batch(1, self.runs // 2) if self.runs > 1 else None
+            return Batch(self.prompts // 2, self.overrides)
+        return Batch(1, self.overrides // 2) if self.overrides > 1 else None
 
 
 def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
@@ -65,16 +65,16 @@ def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
     """
     budget = _budget(model, bank)
     prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
-    fits = int(budget // (prefix + (load.runs * load.patches + 1) * row))
+    fits = int(budget // (prefix + (load.overrides * load.patches + 1) * row))
     if fits >= 1:
-        return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.runs)
+        return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.overrides)
     runs = int((budget - prefix) // row) // load.patches
-    return Batch(1, max(1, min(runs, load.runs)))
+    return Batch(1, max(1, min(runs, load.overrides)))
 
 
 def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> float:
     """How much there is for what needn't be kept, where `batch` is measured at a time; none where that is large."""
-    needed = prefix_bytes(model, load.length) + (batch.runs * load.patches + 1) * row_bytes(model, load)
+    needed = prefix_bytes(model, load.length) + (batch.overrides * load.patches + 1) * row_bytes(model, load)
     spare = max(_budget(model, bank) - batch.prompts * needed, 0)
     return spare if model.device.type == "cuda" else min(spare, CPU_SPARE_BYTES)
 
@@ -108,7 +108,7 @@ def graph_rows(model: LanguageModel, length: int, bank: int) -> int:
     Args:
         bank: bytes of clean values that are kept besides.
     """
-    row = len(model.layers) * row_bytes(model, Load(length, length, 1, 1, 0))
+    row = len(model.blocks) * row_bytes(model, Load(length, length, 1, 1, 0))
     return max(1, min(int(_budget(model, bank) // row), LARGEST_BATCH.get(model.device.type, 16)))
 
 
@@ -126,7 +126,7 @@ def row_bytes(model: LanguageModel, load: Load) -> int:
     Twice what the tensors of one layer take: the allocator keeps freed pieces that don't fit the next.
     """
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
-    matrices = [parameter for parameter in model.layers[0].parameters() if parameter.ndim > 1]
+    matrices = [parameter for parameter in model.blocks[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
     token = size * (12 * model.width + 6 * inner) + wide * 3 * model.config.num_attention_heads * load.length
     return load.suffix * token + wide * (8 * model.width + 6 * load.reads)
@@ -135,9 +135,9 @@ def row_bytes(model: LanguageModel, load: Load) -> int:
 def prefix_bytes(model: LanguageModel, length: int) -> int:
     """An estimate from above of the memory that a prompt's clean run needs, and what all its runs share of it."""
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
-    matrices = [parameter for parameter in model.layers[0].parameters() if parameter.ndim > 1]
+    matrices = [parameter for parameter in model.blocks[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
-    kept = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.layers))
+    kept = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.blocks))
     return kept + wide * 2 * model.config.num_attention_heads * length**2
 
 

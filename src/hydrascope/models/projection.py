@@ -54,7 +54,7 @@ class Projection:
         """W, in the dtype of `like` and where that is."""
         return _out_in(self.module, fetch(self.module)).to(like)
 
-    def through(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows stream"]:
+    def apply(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows stream"]:
         """The projection's output, from all units' values."""
         # The module's own computation, past any hooks on it.
         return self.module.forward(values).to(values.device)
@@ -66,7 +66,7 @@ class Projection:
     def written(self, values: Float[Tensor, "*rows columns"], unit: int) -> Float[Tensor, "*rows stream"]:
         """What `unit` adds to the layer's output, of all units' values."""
         projected = self.projected(values[..., self.columns(unit)], unit)
-        return projected if self.norm is None else self.scaled(projected, self.through(values))
+        return projected if self.norm is None else self.scaled(projected, self.apply(values))
 
     def scaled(self, part: Float[Tensor, "*rows stream"], whole: Float[Tensor, "*rows stream"]) -> Tensor:
         """What the layer writes of a part of the projection's output: at the scale that the norm has for the whole."""
@@ -79,7 +79,7 @@ class Projection:
         assert weight is not None
         return weight.to(like) + self.offset
 
-    def after(self, projected: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows stream"]:
+    def apply_norm(self, projected: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows stream"]:
         """The layer's output, from the projection's."""
         return projected if self.norm is None else self.norm.forward(projected).to(projected.device)
 
@@ -88,7 +88,7 @@ class Projection:
         square = torch.linalg.vector_norm(projected, dim=-1).square() / projected.shape[-1]
         return (square + self.eps).sqrt()
 
-    def pulled_back(self, direction: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows columns"]:
+    def read_vector(self, direction: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows columns"]:
         """Wᵀ G a: against it a value is read as it stands, ⟨y, a⟩ = ⟨v, Wᵀ G a⟩ / σ, with no product of its own."""
         if self.norm is not None:
             direction = direction * self.gain(direction)

@@ -21,7 +21,7 @@ NAMES = ("last", "all", *SUBJECT)
 
 
 @dataclass(frozen=True)
-class Places:
+class AblationPositions:
     """Where one prompt is ablated.
 
     Attributes:
@@ -44,24 +44,26 @@ class Places:
         return max(offsets) <= self.end - self.start
 
 
-def places(model: Locates, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], at: At) -> tuple[Places, ...]:
+def resolve_positions(
+    model: Locates, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], at: At
+) -> tuple[AblationPositions, ...]:
     """Where each prompt is ablated.
 
     Raises:
         HydrascopeError: `at` is none of `At`, a prompt is too short for a position, or has no subject where it is
             asked for.
     """
-    name = written(at)
+    name = format_positions(at)
     if name in SUBJECT:
         return tuple(_subject(model, number, prompt, name) for number, prompt in enumerate(prompts, start=1))
     if name == "all":
-        return tuple(Places(tuple(range(len(ids))), len(ids)) for ids in tokens)
+        return tuple(AblationPositions(tuple(range(len(ids))), len(ids)) for ids in tokens)
     numbers = [-1] if name == "last" else [int(number) for number in name.split(",")]
     each = enumerate(zip(prompts, tokens, strict=True), start=1)
     return tuple(_numbered(prompt_label(number, prompt), len(ids), numbers) for number, (prompt, ids) in each)
 
 
-def written(at: At) -> str:
+def format_positions(at: At) -> str:
     """`at` as text, as results record it.
 
     Raises:
@@ -81,13 +83,13 @@ def written(at: At) -> str:
     return ",".join(map(str, numbers))
 
 
-def _subject(model: Locates, number: int, prompt: Prompt, name: str) -> Places:
+def _subject(model: Locates, number: int, prompt: Prompt, name: str) -> AblationPositions:
     first, end = subject_span(model, number, prompt)
-    return Places(tuple(range(first, end)) if name == "subject" else (end - 1,), end, first)
+    return AblationPositions(tuple(range(first, end)) if name == "subject" else (end - 1,), end, first)
 
 
-def _numbered(prompt: str, length: int, wanted: Sequence[int]) -> Places:
+def _numbered(prompt: str, length: int, wanted: Sequence[int]) -> AblationPositions:
     for position in wanted:
         if not -length <= position < length:
             raise HydrascopeError(f"{prompt} has no position {position}: it is {length} tokens long")
-    return Places(tuple(sorted({position % length for position in wanted})), length)
+    return AblationPositions(tuple(sorted({position % length for position in wanted})), length)

@@ -39,7 +39,7 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
     """
     if isinstance(prompts, str) and (prompts in NAMES or prompts.endswith(SUFFIXES)):
         raise HydrascopeError(f"{prompts!r} is a text, which would be one prompt: give load_prompts({prompts!r})")
-    fitted, note = PromptSet.of(prompts).fitted(model)
+    fitted, note = PromptSet.of(prompts).fit_to(model)
     fitted, padded = _without_padding(model, fitted)
     spaced = 0
     if answered != "no":

@@ -117,7 +117,7 @@ class PromptSet:
             raise HydrascopeError(f"cannot take {count} prompts of {self.name}: take at least 1")
         return replace(self, prompts=self.prompts[:count])
 
-    def fitted(self, model: Tokenizes) -> tuple["PromptSet", str]:
+    def fit_to(self, model: Tokenizes) -> tuple["PromptSet", str]:
         """The set as `model` is to be measured on it, and what to tell the user of that; most sets stay as they are.
 
         A set with a `fit` gets as many prompts as it has now, made for the model's tokenizer.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from hydrascope.prompts.positions import Places
+from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.prompts.subjects import Locates, found_subject
 
@@ -18,7 +18,7 @@ def coordinates(
     model: Locates,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
+    places: Sequence[AblationPositions],
     decode: Callable[[int], str],
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """What a result tells of its prompts' tokens, by the names and with the dimensions of `hydrascope.storage.schema`.

@@ -33,16 +33,16 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     own = {each.name: each.function for each in plan.metrics if METRICS.get(each.name) is not each.function}
     return {
         **_parameters(plan.ablation),
-        **({"metrics_hash": fingerprint.of_declared(own)} if own else {}),
+        **({"metrics_hash": fingerprint.hash_declared(own)} if own else {}),
         "model": plan.model.name,
         "revision": self_check.revision(plan.model),
-        "config_hash": fingerprint.of_config(plan.model.hf.config),
+        "config_hash": fingerprint.hash_config(plan.model.hf.config),
         "dtype": str(plan.model.dtype).removeprefix("torch."),
         "device": plan.model.device.type,
         "engine": plan.engine.name,
         "ablation": type(plan.ablation).__name__.lower(),
-        **plan.asked,
-        "readouts": [_written(readout) for readout in plan.readouts],
+        **plan.selection_attrs,
+        "readouts": [_describe_readout(readout) for readout in plan.readouts],
         "metrics": [metric.name for metric in plan.metrics],
         "target": plan.target,
         "keep": plan.kept,
@@ -50,8 +50,8 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "prompt_count": len(plan.prompts.prompts),
         "prompts_hash": plan.prompts.hash,
         "tokens_hash": _tokens_hash(plan),
-        "depth": len(plan.model.layers),
-        "heads": len(plan.model.units(plan.model.components[0])),
+        "depth": len(plan.model.blocks),
+        "heads": len(plan.model.units(plan.model.sublayers[0])),
         "parallel": plan.model.parallel,
         "units": "unit of the readout" if any(isinstance(each, Direction) for each in plan.readouts) else "logits",
         "hydrascope": __version__,
@@ -62,9 +62,9 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def _tokens_hash(plan: Plan) -> str:
     """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
-    places = [[*place.positions, place.end, place.start] for place in plan.places]
+    places = [[*place.positions, place.end, place.start] for place in plan.positions]
     twins = [_twin(plan, prompt) for prompt in plan.prompts.prompts]
-    return fingerprint.of([plan.tokens, places, plan.answers, plan.foils, twins])
+    return fingerprint.hash_json([plan.tokens, places, plan.answers, plan.foils, twins])
 
 
 def _twin(plan: Plan, prompt: Prompt) -> list[int]:
@@ -75,32 +75,32 @@ def _twin(plan: Plan, prompt: Prompt) -> list[int]:
     return list(twin or ())
 
 
-def stored_as(plan: Plan, variable: str) -> str:
+def stored_dtype(plan: Plan, variable: str) -> str:
     """The dtype of a measured variable in the result."""
-    return "int64" if variable == "patch_prompt" else plan.stored
+    return "int64" if variable == "patch_prompt" else plan.dtype
 
 
-def known(plan: Plan, clean: CleanActivations) -> xr.Dataset:
+def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
     """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
-    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.runs]
-    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).each
-    below = np.array([downstream(model, run, plan.components) for run in plan.runs])
+    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.overrides]
+    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).rows
+    below = np.array([downstream(model, run, plan.components) for run in plan.overrides])
     result = xr.Dataset(
         {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
         {
             "component": _text(map(str, plan.components)),
             "component_kind": ("component", _text(part.kind for part in plan.components)),
-            "component_layer": ("component", np.array([part.layer for part in plan.components])),
+            "component_layer": ("component", np.array([part.block for part in plan.components])),
             "component_unit": ("component", np.array([part.unit for part in plan.components])),
-            "ablated": _text(map(str, plan.runs)),
+            "ablated": _text(map(str, plan.overrides)),
             "ablated_kind": ("ablated", _text("joint" if part is None else part.kind for part in alone)),
-            "ablated_layer": ("ablated", np.array([min(c.layer for c in run.ablated) for run in plan.runs])),
+            "ablated_layer": ("ablated", np.array([min(c.block for c in run.ablated) for run in plan.overrides])),
             "ablated_unit": ("ablated", np.array([-1 if part is None else part.unit for part in alone])),
             "readout": _text(plan.labels),
             "readout_before": ("readout", np.array([each.before for each in linear])),
             "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
             "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
-            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.places, _decoder(model)),
+            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.positions, _decoder(model)),
         },
         {
             **settings_of(plan),
@@ -132,11 +132,11 @@ def _parameters(ablation: Ablation) -> dict[str, Any]:
     others = {name: value for name, value in values.items() if name not in kept}
     if "scale" in kept:
         kept["noise_scale"] = kept.pop("scale")
-    hashed = {"ablation_hash": fingerprint.of_declared(others)} if others else {}
+    hashed = {"ablation_hash": fingerprint.hash_declared(others)} if others else {}
     return {"patches": ablation.patches, **kept, **hashed}
 
 
-def _written(readout: Readout) -> str:
+def _describe_readout(readout: Readout) -> str:
     """What decides the numbers of a readout, in a line."""
     if not isinstance(readout, Direction):
         return repr(readout)

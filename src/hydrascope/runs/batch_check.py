@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hydrascope.ablations.ablation import draw_patches
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.balance import TOLERANCE
 from hydrascope.engines.clean.activations import CleanActivations
@@ -28,7 +28,7 @@ from hydrascope.runs.plan import Plan
 from hydrascope.utils.errors import HydrascopeError
 
 #: How many ablations are measured again at most, each with its first patch.
-RUNS = 2
+OVERRIDES = 2
 #: How many times the run's own rounding a prompt may be off.
 TIMES = 10
 EFFECTS = ("total", "direct", "indirect")
@@ -81,7 +81,7 @@ def most_mixed(plan: Plan, blocks: Sequence[range], size: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Alone:
+class MeasuredAlone:
     """The numbers of some prompts of a batch, each measured alone.
 
     Attributes:
@@ -91,28 +91,28 @@ class Alone:
     """
 
     batch: Sequence[int]
-    places: Sequence[int]
+    indices: Sequence[int]
     readings: Sequence[Readings]
 
 
-def measure_alone(plan: Plan, clean: CleanActivations, batch: Sequence[int]) -> Alone:
+def measure_alone(plan: Plan, clean: CleanActivations, batch: Sequence[int]) -> MeasuredAlone:
     """Measure the shortest prompt of `batch` alone, and the longest by plain forward passes of the reference engine."""
     places = _ends(plan, batch)
     engines = [plan.engine.name, "reference"][-len(places) :]
     readings = [_alone(plan, clean, batch[place], name) for place, name in zip(places, engines, strict=True)]
-    return Alone(batch, places, readings)
+    return MeasuredAlone(batch, places, readings)
 
 
-def check_before(plan: Plan, clean: CleanActivations, alone: Alone, precision: Mapping[str, Any]) -> BatchCheck:
+def check_before(plan: Plan, clean: CleanActivations, alone: MeasuredAlone, precision: Mapping[str, Any]) -> BatchCheck:
     """Compare prompts that were measured alone with the same measured together, before a run.
 
     Raises:
         HydrascopeError: numbers differ by more than rounding.
     """
-    together, fitted = within_memory(partial(_together, plan, clean, alone.batch), Batch(len(alone.batch), RUNS))
+    together, fitted = within_memory(partial(_together, plan, clean, alone.batch), Batch(len(alone.batch), OVERRIDES))
     found = [
         _compared(plan, alone.batch[place], [each[:, place] for each in together], readings, precision)
-        for place, readings in zip(alone.places, alone.readings, strict=True)
+        for place, readings in zip(alone.indices, alone.readings, strict=True)
         if place < fitted.prompts
     ]
     worst = max(found, key=lambda each: each.excess)
@@ -122,7 +122,7 @@ def check_before(plan: Plan, clean: CleanActivations, alone: Alone, precision: M
 
 
 def check_after(
-    plan: Plan, alone: Alone, stored: Callable[[int], Mapping[str, np.ndarray]], precision: Mapping[str, Any]
+    plan: Plan, alone: MeasuredAlone, stored: Callable[[int], Mapping[str, np.ndarray]], precision: Mapping[str, Any]
 ) -> BatchCheck:
     """Compare prompts that were measured alone with what a finished result has of them.
 
@@ -131,9 +131,9 @@ def check_after(
             `logit` `[readout]`.
     """
     found = []
-    for place, readings in zip(alone.places, alone.readings, strict=True):
+    for place, readings in zip(alone.indices, alone.readings, strict=True):
         variables = stored(alone.batch[place])
-        each = [variables[name][:, _places(plan), 0] for name in EFFECTS]
+        each = [variables[name][:, _checked_indices(plan), 0] for name in EFFECTS]
         together = [torch.from_numpy(np.asarray(values)) for values in (*each, variables["logit"])]
         found.append(_compared(plan, alone.batch[place], together, readings, precision))
     return max(found, key=lambda each: each.excess)
@@ -145,15 +145,15 @@ def _ends(plan: Plan, batch: Sequence[int]) -> list[int]:
     return [0] if lengths[0] == lengths[-1] else [0, len(batch) - 1]
 
 
-def _places(plan: Plan) -> list[int]:
+def _checked_indices(plan: Plan) -> list[int]:
     """Return the places of the ablations that are measured again: within the run, since at its ends little follows."""
-    return np.unique(np.linspace(0, len(plan.runs) - 1, RUNS + 2)[1:-1].round().astype(int)).tolist()
+    return np.unique(np.linspace(0, len(plan.overrides) - 1, OVERRIDES + 2)[1:-1].round().astype(int)).tolist()
 
 
 def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
     """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
     prompts = batch[: fitting.prompts]
-    back = clean.shared.get(tuple(prompts))
+    back = clean.prefixes.get(tuple(prompts))
     values = draw_patches(plan.ablation, clean, prompts).values
     request = _request(plan, clean, prompts, lambda component: values(component)[:, :1], 1, back() if back else None)
     readings = ENGINES[plan.engine.name](plan.model, request)
@@ -174,7 +174,7 @@ def _compared(
     largest = np.stack([np.abs(each).reshape(len(each), -1).max(1, initial=0) for each in off]).max(0)
     allowed = _allowed(plan, readings, precision)
     checks = [
-        BatchCheck(float(difference), least, label, plan.called(index))
+        BatchCheck(float(difference), least, label, plan.prompt_label(index))
         for difference, least, label in zip(largest, allowed, plan.labels, strict=True)
     ]
     return max(checks, key=lambda each: each.excess)
@@ -187,18 +187,18 @@ def _numpy(values: Tensor) -> np.ndarray:
 def _alone(plan: Plan, clean: CleanActivations, index: int, engine: str) -> Readings:
     """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
     values = draw_patches(plan.ablation, clean, [index]).values
-    ablated = {component for run in _runs(plan) for component in run.ablated}
+    ablated = {component for run in _checked_overrides(plan) for component in run.ablated}
     has_own = engine == plan.engine.name and all(component.site in clean.values for component in ablated)
 
     def patches(component: Component) -> Tensor:
         first = values(component)[:, :1]
-        return torch.cat([first, clean.own(component, [index]).to(first)], 1) if has_own else first
+        return torch.cat([first, clean.own_activations(component, [index]).to(first)], 1) if has_own else first
 
     return ENGINES[engine](plan.model, _request(plan, clean, [index], patches, 1 + has_own, None))
 
 
-def _runs(plan: Plan) -> tuple[Run, ...]:
-    return tuple(plan.runs[place] for place in _places(plan))
+def _checked_overrides(plan: Plan) -> tuple[Override, ...]:
+    return tuple(plan.overrides[place] for place in _checked_indices(plan))
 
 
 def _request(
@@ -206,8 +206,8 @@ def _request(
 ) -> Request:
     return Request(
         [plan.tokens[index] for index in prompts],
-        torch.from_numpy(clean.positions(prompts)),
-        _runs(plan),
+        torch.from_numpy(clean.padded_positions(prompts)),
+        _checked_overrides(plan),
         patches,
         values,
         plan.units,
@@ -221,7 +221,7 @@ def _request(
 
 def _effects(readings: Readings) -> list[Tensor]:
     """Return the effects `[readout, prompt, run, patch]`, by `EFFECTS`."""
-    runs = (readings.run_logit, readings.run_direct, readings.run_indirect)
+    runs = (readings.logit_ablated, readings.logit_direct, readings.logit_indirect)
     return [run - readings.logit[..., None, None] for run in runs]
 
 

@@ -21,17 +21,26 @@ from hydrascope.engines import Request, balance
 from hydrascope.engines.clean import prefix_store
 from hydrascope.engines.clean.activations import (
     CleanActivations,
-    Runner,
-    clean_part,
-    clean_runs,
-    clean_runs_of_parts,
+    CleanPassFunction,
+    collect_clean_activations,
+    collect_shard,
+    join_shards,
+    padded_positions,
     plain_pass,
-    positions_of,
 )
-from hydrascope.engines.clean.clean_pass import CleanRun
-from hydrascope.engines.clean.prefix import Shared, shared, shared_and_clean_run_at
+from hydrascope.engines.clean.clean_pass import CleanPass
+from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix, compute_prefix_and_clean_pass
 from hydrascope.engines.clean.prefix_store import Back, KeepShared
-from hydrascope.engines.clean.spill_store import ROOM, Keep, Part, in_memory, is_written, on_disk, read_part, write_part
+from hydrascope.engines.clean.spill_store import (
+    ROOM,
+    Allocator,
+    Shard,
+    in_memory,
+    is_written,
+    on_disk,
+    read_shard,
+    write_shard,
+)
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
@@ -43,7 +52,7 @@ from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
 
 #: A block is this many batches: enough to sort by length, little to lose when a run is killed.
-BATCHES_PER_BLOCK = 4
+BATCHES_PER_CHUNK = 4
 
 
 def batches(plan: Plan, block: Iterable[int], size: int) -> list[list[int]]:
@@ -59,12 +68,12 @@ def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
     return sorted(block, key=lambda index: len(plan.tokens[index]))
 
 
-def activation_allocator(plan: Plan, folder: Path | None = None) -> Keep:
+def activation_allocator(plan: Plan, folder: Path | None = None) -> Allocator:
     """Where clean values are kept: in memory; in `folder`, or where temporary files are, if they are too many."""
     return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
 
 
-def keeping_shared(plan: Plan, batch: Batch, folder: Path | None = None) -> KeepShared:
+def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) -> KeepShared:
     """Where is kept what prompts share, until they are measured: in memory as far as there is room; of a CPU then in a
     file."""
     memory = prefix_store.in_memory(spare_bytes(plan.model, plan.load, plan.bank_bytes, batch))
@@ -73,7 +82,7 @@ def keeping_shared(plan: Plan, batch: Batch, folder: Path | None = None) -> Keep
     return prefix_store.in_either(memory, prefix_store.in_file(folder or Path(tempfile.gettempdir())))
 
 
-def clean_runs_of(
+def compute_clean_activations(
     plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
 ) -> CleanActivations:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
@@ -90,42 +99,44 @@ def clean_runs_of(
 
     def run(batch: Batch) -> CleanActivations:
         kept: dict[tuple[int, ...], Back] = {}
-        keep_shared = keeping_shared(plan, batch, folder)
+        keep_shared = choose_prefix_store(plan, batch, folder)
         return replace(
-            clean_runs(
+            collect_clean_activations(
                 plan.model,
                 plan.prompts.prompts,
                 plan.tokens,
-                plan.places,
+                plan.positions,
                 plan.sites,
                 (each for block in blocks for each in batches(plan, block, batch.prompts)),
-                _runner(plan, keep_shared, kept, lambda prompts: any(prompts[0] in block for block in needed)),
+                _clean_pass_function(
+                    plan, keep_shared, kept, lambda prompts: any(prompts[0] in block for block in needed)
+                ),
                 _targets(plan),
                 activation_allocator(plan, folder),
             ),
-            shared=kept,
+            prefixes=kept,
         )
 
     clean, fitted = within_memory(run, batch)
     if fitted != batch:
-        clean.shared.clear()  # of other batches than those that will be measured
+        clean.prefixes.clear()  # of other batches than those that will be measured
     draw_patches(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 
 
-def _runner(
+def _clean_pass_function(
     plan: Plan,
     keep_shared: KeepShared,
     kept: dict[tuple[int, ...], Back],
     is_needed: Callable[[Sequence[int]], bool] = lambda prompts: True,
-) -> Runner:
+) -> CleanPassFunction:
     """What runs batches of prompts clean, and keeps in `kept` what measuring those that are needed needs of it."""
     if plan.engine.name != "wavefront":
         return plain_pass(plan.model, plan.tokens, plan.sites)
 
-    def run(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanRun:
+    def run(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanPass:
         start = time.perf_counter()
-        common, found = _shared_and_clean(plan, prompts, runs, at)
+        common, found = _prefix_and_clean_pass(plan, prompts, runs, at)
         if is_needed(prompts) and (back := keep_shared(common, time.perf_counter() - start)):
             kept[tuple(prompts)] = back
         return found
@@ -133,14 +144,16 @@ def _runner(
     return run
 
 
-def _shared_and_clean(plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tensor) -> tuple[Shared, CleanRun]:
+def _prefix_and_clean_pass(
+    plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tensor
+) -> tuple[SharedPrefix, CleanPass]:
     tokens = [plan.tokens[index] for index in prompts]
-    positions = torch.from_numpy(positions_of(plan.places, prompts))
+    positions = torch.from_numpy(padded_positions(plan.positions, prompts))
     sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
-    return shared_and_clean_run_at(plan.model, tokens, positions, sites, plan.routines, runs, at)
+    return compute_prefix_and_clean_pass(plan.model, tokens, positions, sites, plan.routines, runs, at)
 
 
-def clean_runs_by_workers(
+def compute_clean_activations_with_workers(
     plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, folder: Path | None = None
 ) -> CleanActivations:
     """As `clean_runs_of`, to the same bits; each block is run clean by one of `workers`, and read by all.
@@ -152,24 +165,24 @@ def clean_runs_by_workers(
     """
     plan.require_drawable()
     kept: dict[tuple[int, ...], Back] = {}
-    keep_shared = keeping_shared(plan, batch, folder)
-    of = plan.model, plan.tokens, plan.places, plan.sites
+    keep_shared = choose_prefix_store(plan, batch, folder)
+    of = plan.model, plan.tokens, plan.positions, plan.sites
 
-    def part(block: range, fitting: Batch) -> Part:
+    def part(block: range, fitting: Batch) -> Shard:
         # Of other batches than those that will be measured nothing is kept.
-        run = _runner(plan, keep_shared if fitting == batch else prefix_store.in_memory(0), kept)
-        return clean_part(*of, block, batches(plan, block, fitting.prompts), run)
+        run = _clean_pass_function(plan, keep_shared if fitting == batch else prefix_store.in_memory(0), kept)
+        return collect_shard(*of, block, batches(plan, block, fitting.prompts), run)
 
     for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):
         found, _ = within_memory(partial(part, block), batch)
         with disk(f"cannot keep clean values beside {workers.path}", ROOM):
-            write_part(workers.clean, block.start, found)
-    parts = ((block, read_part(workers.clean, block.start)) for block in blocks)
-    known = plan.model, plan.prompts.prompts, plan.tokens, plan.places, plan.sites
+            write_shard(workers.clean, block.start, found)
+    parts = ((block, read_shard(workers.clean, block.start)) for block in blocks)
+    known = plan.model, plan.prompts.prompts, plan.tokens, plan.positions, plan.sites
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
-        clean = clean_runs_of_parts(*known, parts, _targets(plan), activation_allocator(plan, folder))
+        clean = join_shards(*known, parts, _targets(plan), activation_allocator(plan, folder))
     draw_patches(plan.ablation, clean, range(len(plan.tokens)))
-    return replace(clean, shared=kept)
+    return replace(clean, prefixes=kept)
 
 
 def _targets(plan: Plan) -> Sequence[int] | None:
@@ -178,7 +191,7 @@ def _targets(plan: Plan) -> Sequence[int] | None:
 
 
 @dataclass(frozen=True)
-class Block:
+class MeasuredChunk:
     """The measured prompts from `start` on, and how much memory allowed at a time last."""
 
     start: int
@@ -186,9 +199,9 @@ class Block:
     batch: Batch
 
 
-def measured_blocks(
+def measure_chunks(
     plan: Plan, clean: CleanActivations, blocks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
-) -> Iterator[Block]:
+) -> Iterator[MeasuredChunk]:
     """Measure blocks of prompts, one after another.
 
     Args:
@@ -198,34 +211,34 @@ def measured_blocks(
         remaining = _by_length(plan, block)
         order, pieces = np.argsort(remaining), []
         while remaining:
-            tried = Batch(len(first_batch(plan.model, plan.tokens, remaining, batch.prompts)), batch.runs)
-            piece, fitted = within_memory(partial(_measured_within, plan, clean, remaining, tried), tried)
+            tried = Batch(len(first_batch(plan.model, plan.tokens, remaining, batch.prompts)), batch.overrides)
+            piece, fitted = within_memory(partial(_measure_with_retry, plan, clean, remaining, tried), tried)
             batch = batch if fitted == tried else fitted
             pieces.append(piece)
             remaining = remaining[fitted.prompts :]
             advance(fitted.prompts)
-        measured = {name: _joined(pieces, name, dims, "prompt") for name, dims in plan.measured.items()}
-        axes = {name: dims.index("prompt") for name, dims in plan.measured.items()}
+        measured = {name: _concat(pieces, name, dims, "prompt") for name, dims in plan.measured_variables.items()}
+        axes = {name: dims.index("prompt") for name, dims in plan.measured_variables.items()}
         in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
-        yield Block(block.start, in_order, batch)
+        yield MeasuredChunk(block.start, in_order, batch)
 
 
-def _joined(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:
+def _concat(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:
     if len(pieces) == 1 or along not in dims:
         return pieces[0][name]
     return np.concatenate([piece[name] for piece in pieces], dims.index(along))
 
 
-def _measured_within(
+def _measure_with_retry(
     plan: Plan, clean: CleanActivations, remaining: Sequence[int], tried: Batch, batch: Batch
 ) -> dict[str, np.ndarray]:
     """As `_measured`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
     if batch != tried:
-        clean.shared.clear()
-    return _measured(plan, clean, remaining, batch)
+        clean.prefixes.clear()
+    return _measure(plan, clean, remaining, batch)
 
 
-def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
+def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
     """The measured variables of one batch: the first of the prompts `remaining`, in that order.
 
     Raises:
@@ -235,18 +248,18 @@ def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], bat
     indices = remaining[: batch.prompts]
     patches = draw_patches(plan.ablation, clean, indices)
     readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
-    tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.positions(indices))
-    back = clean.shared.pop(tuple(indices), None)
+    tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.padded_positions(indices))
+    back = clean.prefixes.pop(tuple(indices), None)
     common = back() if back else None
     if common is None and plan.engine.name == "wavefront":
-        common = shared(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
+        common = compute_prefix(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
     pieces, worst = [], np.zeros(len(indices))
-    for first in range(0, len(plan.runs), batch.runs):
-        runs = slice(first, first + batch.runs)
+    for first in range(0, len(plan.overrides), batch.overrides):
+        runs = slice(first, first + batch.overrides)
         request = Request(
             tokens,
             positions,
-            plan.runs[runs],
+            plan.overrides[runs],
             plan.ablation.patches,
             patches.values,
             plan.units,
@@ -257,21 +270,27 @@ def _measured(plan: Plan, clean: CleanActivations, remaining: Sequence[int], bat
             common,
         )
         readings = plan.engine.measure(plan.model, request)
-        changing = plan.changing[runs].to(readings.scale.device)
+        changing = plan.may_change[runs].to(readings.scale.device)
         off = balance.imbalance(readings, changing, readouts.final)
         rounding = balance.TOLERANCE[plan.model.dtype]
         allowed = rounding * balance.balance_size(readings, changing.shape[1], readouts.final)
         if (off > allowed).any():
             # Looked for only where it is needed: it takes a run more.
-            allowed = allowed + rounding * balance.WITHIN * balance.product_size(plan.model, request.tokens, readouts)
+            allowed = allowed + rounding * balance.ROUNDINGS * balance.product_size(
+                plan.model, request.tokens, readouts
+            )
         quantities = balance.quantities(readings, readouts.final)
         pieces.append(
-            {name: quantities[name].cpu().numpy().astype(plan.stored) for name in plan.measured if name in quantities}
+            {
+                name: quantities[name].cpu().numpy().astype(plan.dtype)
+                for name in plan.measured_variables
+                if name in quantities
+            }
         )
         _require_sound(plan, indices, pieces[-1], float(readings.clean_error), _numpy(off), _numpy(allowed))
         worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
-    measured = {name: _joined(pieces, name, plan.measured[name], "ablated") for name in pieces[0]}
-    return measured | {"imbalance": worst.astype(plan.stored), "patch_prompt": patches.sources}
+    measured = {name: _concat(pieces, name, plan.measured_variables[name], "ablated") for name in pieces[0]}
+    return measured | {"imbalance": worst.astype(plan.dtype), "patch_prompt": patches.sources}
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
@@ -288,11 +307,11 @@ def _require_sound(
 ) -> None:
     """That all is finite, and the clean run and the balance, `[readout, prompt, run, patch]`, are off by rounding."""
     for name, values in measured.items():
-        by_prompt = np.moveaxis(values, plan.measured[name].index("prompt"), 0).reshape(len(indices), -1)
+        by_prompt = np.moveaxis(values, plan.measured_variables[name].index("prompt"), 0).reshape(len(indices), -1)
         bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
         if len(bad) and not name.startswith("metric"):
             raise HydrascopeError(
-                f"{name} of {plan.called(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
+                f"{name} of {plan.prompt_label(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
             )
     # Comparisons so that a NaN fails.
     if not clean_error <= allowed.max():
@@ -304,7 +323,7 @@ def _require_sound(
     readout, prompt = int(worst[0]), int(worst[1])
     if not off[worst] <= allowed[worst]:
         raise HydrascopeError(
-            f"total effects of {plan.called(indices[prompt])} on {plan.labels[readout]} and their parts do not "
+            f"total effects of {plan.prompt_label(indices[prompt])} on {plan.labels[readout]} and their parts do not "
             f"balance: off by {off[worst]:.2g}, rounding explains {allowed[worst]:.2g}; take a wider dtype, or see "
             "hydrascope check"
         )

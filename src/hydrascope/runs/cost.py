@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.engines import Request
-from hydrascope.engines.clean.activations import positions_of
-from hydrascope.engines.clean.prefix import shared
+from hydrascope.engines.clean.activations import padded_positions
+from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.clean.prefix_store import FILE_BYTES
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts, Tokens
@@ -25,7 +25,7 @@ from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.attrs import stored_as
+from hydrascope.runs.attrs import stored_dtype
 from hydrascope.runs.plan import Plan, make_plan
 
 #: The part that is made grows until it takes so many seconds.
@@ -96,20 +96,20 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
         HydrascopeError: its patches can't be drawn.
     """
     plan.require_drawable()
-    flop = operations(plan, range(len(plan.tokens)), plan.runs) + _clean_operations(plan, batch)
+    flop = count_operations(plan, range(len(plan.tokens)), plan.overrides) + _clean_operations(plan, batch)
     rate, timed = _rate(plan, batch)
     needed = prefix_bytes(plan.model, plan.load.length)
-    needed += (batch.runs * plan.ablation.patches + 1) * row_bytes(plan.model, plan.load)
+    needed += (batch.overrides * plan.ablation.patches + 1) * row_bytes(plan.model, plan.load)
     bank, on_disk = plan.bank_bytes, is_on_disk(plan.bank_bytes)
     shared, spare = _shared_bytes(plan), spare_bytes(plan.model, plan.load, bank, batch)
-    numbers = {name: math.prod(plan.sizes[dim] for dim in dims) for name, dims in plan.measured.items()}
+    numbers = {name: math.prod(plan.sizes[dim] for dim in dims) for name, dims in plan.measured_variables.items()}
     return Cost(
         flop,
         flop / rate,
         timed,
         batch.prompts * needed + (0 if on_disk else bank) + min(shared, spare),
         sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
-        sum(number * np.dtype(stored_as(plan, name)).itemsize for name, number in numbers.items()),
+        sum(number * np.dtype(stored_dtype(plan, name)).itemsize for name, number in numbers.items()),
         (bank if on_disk else 0) + min(max(shared - spare, 0), _file_bytes(plan.model)),
     )
 
@@ -124,14 +124,14 @@ def _shared_bytes(plan: Plan) -> float:
     if plan.engine.name != "wavefront":
         return 0
     longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
-    asked = request(plan, [longest], plan.runs[:1])
+    asked = request(plan, [longest], plan.overrides[:1])
     with torch.no_grad():
         sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
-        one = shared(plan.model, asked.tokens, asked.positions, sites, plan.routines)
+        one = compute_prefix(plan.model, asked.tokens, asked.positions, sites, plan.routines)
     return len(plan.tokens) * one.nbytes
 
 
-def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float:
+def count_operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Override]) -> float:
     """FLOP of some runs of some prompts, as the plan's engine makes them, their clean runs included."""
     model, patches = plan.model, plan.ablation.patches
     lengths = [len(plan.tokens[index]) for index in prompts]
@@ -140,7 +140,7 @@ def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float
         rows = len(runs) * patches + 2
         whole = sum(_through(model, length, length) for length in lengths)
         return rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel())
-    suffixes = [len(plan.tokens[index]) - plan.places[index].positions[0] for index in prompts]
+    suffixes = [len(plan.tokens[index]) - plan.positions[index].positions[0] for index in prompts]
     flop = sum(_through(model, length, length) for length in lengths)
     for layer, (before, after) in _rows(model, runs, patches).items():
         for length, suffix in zip(lengths, suffixes, strict=True):
@@ -151,7 +151,7 @@ def operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> float
 def _clean_operations(plan: Plan, batch: Batch) -> float:
     """FLOP of what is run clean besides the runs themselves: for the patches, where that pass can't serve both."""
     model = plan.model
-    keys = 2 * len(model.layers) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
+    keys = 2 * len(model.blocks) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
     room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
@@ -160,15 +160,15 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
 
 def _through(model: LanguageModel, tokens: int, length: int) -> float:
     """FLOP of `tokens` tokens on their way through all layers, each attending to `length`."""
-    return tokens * sum(_of_layer(model, layer, 1, 1, length) for layer in model.components)
+    return tokens * sum(_of_layer(model, layer, 1, 1, length) for layer in model.sublayers)
 
 
 def _of_layer(model: LanguageModel, layer: Component, before: int, after: int, length: int) -> float:
     """FLOP of one position of some rows in a layer: so many `before` its units' values stand there, and `after`."""
-    whole = model.attention(layer.layer) if layer.kind == "attn" else model.layers[layer.layer]
+    whole = model.attention(layer.block) if layer.kind == "attn" else model.blocks[layer.block]
     weights = sum(parameter.numel() for parameter in whole.parameters() if parameter.ndim > 1)
     if layer.kind == "mlp":
-        attention = model.attention(layer.layer).parameters()
+        attention = model.attention(layer.block).parameters()
         weights -= sum(parameter.numel() for parameter in attention if parameter.ndim > 1)
     if not model.is_dense(layer):
         config: Any = model.config
@@ -180,16 +180,18 @@ def _of_layer(model: LanguageModel, layer: Component, before: int, after: int, l
     return before * (2 * (weights - out) + attended) + after * 2 * out
 
 
-def _rows(model: LanguageModel, runs: Sequence[Run], patches: int) -> dict[Component, tuple[int, int]]:
+def _rows(model: LanguageModel, runs: Sequence[Override], patches: int) -> dict[Component, tuple[int, int]]:
     """How many rows pass through each layer, before and after its units' values stand there."""
     plan = schedule(model, runs)
     rows: dict[Component, tuple[int, int]] = {}
-    for layer, turn in plan.turns.items():
+    for layer, turn in plan.events.items():
         stage = model.stage(layer)
         # Whose heads' inputs are frozen join before the block, of which both layers may be of one stage.
-        inputs = [branch for other, each in plan.turns.items() if model.stage(other) == stage for branch in each.inputs]
-        joined = sum(branch.start < stage for branch in plan.branches[1:]) + len(inputs)
-        rows[layer] = 1 + joined * patches, 1 + (joined + len(turn.inner)) * patches
+        inputs = [
+            branch for other, each in plan.events.items() if model.stage(other) == stage for branch in each.at_inputs
+        ]
+        joined = sum(group.start < stage for group in plan.groups[1:]) + len(inputs)
+        rows[layer] = 1 + joined * patches, 1 + (joined + len(turn.at_units)) * patches
     return rows
 
 
@@ -201,24 +203,24 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
     while True:
         first = max(0, (len(order) - prompts) // 2)
         chosen = order[first : first + prompts]
-        runs = [plan.runs[place * len(plan.runs) // ablations] for place in range(ablations)]
+        runs = [plan.overrides[place * len(plan.overrides) // ablations] for place in range(ablations)]
         start = time.perf_counter()
         plan.engine.measure(plan.model, request(plan, chosen, runs))
         if plan.model.device.type == "cuda":
             torch.cuda.synchronize(plan.model.device)
         seconds = time.perf_counter() - start
-        largest = (prompts, ablations) == (min(batch.prompts, len(order)), batch.runs)
+        largest = (prompts, ablations) == (min(batch.prompts, len(order)), batch.overrides)
         if warm and (largest or seconds > _SECONDS):
-            return operations(plan, chosen, runs) / seconds, (prompts, ablations)
+            return count_operations(plan, chosen, runs) / seconds, (prompts, ablations)
         if warm:
-            prompts = min(2 * prompts, batch.prompts, len(order)) if ablations == batch.runs else prompts
-            ablations = min(4 * ablations, batch.runs)
+            prompts = min(2 * prompts, batch.prompts, len(order)) if ablations == batch.overrides else prompts
+            ablations = min(4 * ablations, batch.overrides)
         warm = True
 
 
-def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Run]) -> Request:
+def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Override]) -> Request:
     """Some runs of some prompts, patched by zeros."""
-    positions = torch.from_numpy(positions_of(plan.places, prompts))
+    positions = torch.from_numpy(padded_positions(plan.positions, prompts))
     nowhere = Tokens([0] * len(plan.tokens), plan.answers, plan.foils)
 
     def zeros(component: Component) -> torch.Tensor:

@@ -9,22 +9,22 @@ import numpy as np
 import torch
 
 from hydrascope.ablations.ablation import Ablation, Resample, require_ablation, require_drawable
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.components.experiments import Experiment
-from hydrascope.components.selection import Selection, selected, selected_runs
-from hydrascope.engines import Engine, choose
+from hydrascope.components.selection import Selection, select_components, select_overrides
+from hydrascope.engines import Engine, choose_engine
 from hydrascope.engines.balance import may_change
 from hydrascope.engines.clean.activations import CleanActivations, without_activations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
-from hydrascope.engines.metrics import Function, Metric, resolve_metrics
+from hydrascope.engines.metrics import Metric, MetricFunction, resolve_metrics
 from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
-from hydrascope.prompts.positions import At, Places, places, written
+from hydrascope.prompts.positions import AblationPositions, At, format_positions, resolve_positions
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, prompt_label
 from hydrascope.runs.config import KEEP_BYTES, TARGET_LOGIT, Keep, Target
@@ -52,9 +52,9 @@ class Plan:
     model: LanguageModel
     prompts: PromptSet
     tokens: list[list[int]]
-    places: tuple[Places, ...]
+    positions: tuple[AblationPositions, ...]
     ablation: Ablation
-    runs: tuple[Run, ...]
+    overrides: tuple[Override, ...]
     units: tuple[Component, ...]
     readouts: tuple[Readout, ...]
     metrics: tuple[Metric, ...]
@@ -63,12 +63,12 @@ class Plan:
     foils: list[int]
     engine: Engine
     keep: Keep
-    notes: tuple[str, ...]
-    asked: dict[str, str]
+    notices: tuple[str, ...]
+    selection_attrs: dict[str, str]
     routines: Routines
 
     @property
-    def lines(self) -> list[str]:
+    def describe(self) -> list[str]:
         """What is measured, in a line, after what is to be told of the prompts."""
         model, sizes = self.model, self.sizes
         what = (
@@ -83,28 +83,28 @@ class Plan:
             and f"products in {str(model.dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in "
             "float32"
         )
-        return [line for line in (*self.notes, what, narrow) if line]
+        return [line for line in (*self.notices, what, narrow) if line]
 
     @property
-    def stored(self) -> str:
+    def dtype(self) -> str:
         """The dtype of the numbers in the result."""
         return "float64" if self.model.dtype == torch.float64 else "float32"
 
     @property
     def components(self) -> tuple[Component, ...]:
         """Everything that is read."""
-        return self.model.components + self.units
+        return self.model.sublayers + self.units
 
     @cached_property
     def sites(self) -> tuple[Component, ...]:
         """Where the values of what is ablated stand, and others that the ablation draws from."""
-        ablated = (component.site for run in self.runs for component in run.ablated)
+        ablated = (component.site for run in self.overrides for component in run.ablated)
         return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
 
     @cached_property
-    def changing(self) -> torch.Tensor:
+    def may_change(self) -> torch.Tensor:
         """`[run, layer]` Which layers may change."""
-        return may_change(self.model, self.runs)
+        return may_change(self.model, self.overrides)
 
     @property
     def labels(self) -> list[str]:
@@ -117,14 +117,14 @@ class Plan:
         return {
             "readout": len(self.labels),
             "prompt": len(self.tokens),
-            "ablated": len(self.runs),
+            "ablated": len(self.overrides),
             "patch": self.ablation.patches,
             "component": len(self.components),
             "metric": len(self.metrics),
         }
 
     @cached_property
-    def measured(self) -> dict[str, tuple[str, ...]]:
+    def measured_variables(self) -> dict[str, tuple[str, ...]]:
         """The variables that are measured, and their dimensions."""
         left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
         left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
@@ -135,12 +135,12 @@ class Plan:
         """What is kept of what parts write: as asked for, or what suits what is asked."""
         if self.keep != "auto":
             return self.keep
-        if self.asked.get("experiment") == "interactions":
+        if self.selection_attrs.get("experiment") == "interactions":
             return "effects"
-        only_layers = not self.units and not any(c.is_unit for run in self.runs for c in run.overridden)
+        only_layers = not self.units and not any(c.is_unit for run in self.overrides for c in run.overridden)
         sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
-        small = float(np.prod(sizes)) * np.dtype(self.stored).itemsize <= KEEP_BYTES
-        return "patches" if only_layers and small and "experiment" not in self.asked else "means"
+        small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
+        return "patches" if only_layers and small and "experiment" not in self.selection_attrs else "means"
 
     def batch(self, asked: int | Literal["auto"]) -> Batch:
         """How much to measure at a time: as many prompts as asked for, or what memory allows.
@@ -152,22 +152,22 @@ class Plan:
         if asked != "auto":
             if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
                 raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
-            return Batch(min(asked, len(self.tokens)), len(self.runs))
+            return Batch(min(asked, len(self.tokens)), len(self.overrides))
         return automatic_batch(self.model, self.load, self.bank_bytes)
 
     @property
     def load(self) -> Load:
         """What the runs of the longest prompt need memory for."""
         longest = max(map(len, self.tokens))
-        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.places, strict=True))
+        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.positions, strict=True))
         reads = len(self.components) * len(self.labels)
-        return Load(longest, suffix, len(self.runs), self.ablation.patches, reads)
+        return Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
 
     @property
     def bank_bytes(self) -> int:
         """Bytes of the clean values that patches are drawn from."""
         widths = [self.model.site_width(site) for site in self.sites]
-        places = sum(len(place.positions) for place in self.places)
+        places = sum(len(place.positions) for place in self.positions)
         return places * sum(widths) * self.model.dtype.itemsize
 
     def require_drawable(self) -> None:
@@ -176,9 +176,11 @@ class Plan:
         Raises:
             HydrascopeError: some can't.
         """
-        require_drawable(self.ablation, without_activations(self.model, self.prompts.prompts, self.tokens, self.places))
+        require_drawable(
+            self.ablation, without_activations(self.model, self.prompts.prompts, self.tokens, self.positions)
+        )
 
-    def called(self, index: int) -> str:
+    def prompt_label(self, index: int) -> str:
         """How an error calls the prompt at `index`."""
         return prompt_label(index + 1, self.prompts.prompts[index])
 
@@ -196,7 +198,7 @@ def make_plan(
     read: Selection = "layers",
     at: At = "last",
     readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
-    metrics: str | Function | Sequence[str | Function] = (),
+    metrics: str | MetricFunction | Sequence[str | MetricFunction] = (),
     target: Target = "argmax",
     keep: Keep = "auto",
     engine: str = "auto",
@@ -224,13 +226,13 @@ def make_plan(
     # One of them may stand alone.
     metrics = metrics if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
     if isinstance(ablate, Experiment):
-        runs, of_runs = ablate.runs(model), ablate.settings(model)
+        runs, of_runs = ablate.overrides(model), ablate.settings(model)
     else:
-        runs, of_runs = selected_runs(model, ablate), {"ablate": _selection(ablate)}
-    parts = dict.fromkeys(selected(model, read))
+        runs, of_runs = select_overrides(model, ablate), {"ablate": _selection(ablate)}
+    parts = dict.fromkeys(select_components(model, read))
     if isinstance(ablate, Experiment):
         parts |= dict.fromkeys(ablate.reads(model))
-    engine_ = choose(model, engine)
+    engine_ = choose_engine(model, engine)
     needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
     in_pairs = target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
     prepared = prepare(model, prompts, answered="no" if not needs else "in pairs" if in_pairs else "alone")
@@ -241,7 +243,7 @@ def make_plan(
         model,
         fitted,
         tokens,
-        places(model, fitted.prompts, tokens, at),
+        resolve_positions(model, fitted.prompts, tokens, at),
         ablation,
         runs,
         tuple(part for part in parts if part.is_unit),
@@ -253,7 +255,7 @@ def make_plan(
         engine_,
         keep,
         prepared.notes,
-        {**of_runs, "read": _selection(read), "positions": written(at)},
+        {**of_runs, "read": _selection(read), "positions": format_positions(at)},
         fastest_routines(model) if engine_.name == "wavefront" else {},
     )
     # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
@@ -267,5 +269,5 @@ def make_plan(
 
 
 def _selection(selection: Selection) -> str:
-    given = [selection] if isinstance(selection, str | Component | Run) else selection
+    given = [selection] if isinstance(selection, str | Component | Override) else selection
     return ",".join(map(str, given))

@@ -19,7 +19,7 @@ import torch
 from hydrascope.storage import reader
 from hydrascope.utils.disk_errors import reason
 from hydrascope.utils.errors import HydrascopeError
-from hydrascope.utils.progress import Advance, shown
+from hydrascope.utils.progress import Advance, show_progress
 
 #: How often a worker is started again.
 _TRIES = 3
@@ -62,7 +62,7 @@ class Share:
         return cls(count, max(min(processors // count, largest), 1), 1 if on_gpus else 0)
 
 
-def measured_by_workers(
+def measure_with_ray(
     work: Callable[..., None],
     arguments: tuple[Any, ...],
     out: Path,
@@ -94,7 +94,7 @@ def measured_by_workers(
         remote = ray.remote(num_cpus=share.processors, num_gpus=share.gpus, max_retries=_TRIES)(_working)
         tasks = [remote.remote(work, arguments, share.processors) for _ in range(share.workers)]
         counted = _counted(out)
-        with shown(prompts, counted, True) as advance:
+        with show_progress(prompts, counted, True) as advance:
             failed = _waited_for(ray, tasks, out, counted, advance)
     # A worker that ends well ends when all is measured.
     if len(failed) == share.workers:

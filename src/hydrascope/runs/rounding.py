@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hydrascope.ablations.ablation import Patches, draw_patches
-from hydrascope.components.component import Run
+from hydrascope.components.component import Override
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
@@ -45,8 +45,8 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
     against, again = other
     count = min(PROMPTS, max(1, len(plan.tokens) // ONE_IN))
     prompts = np.sort(np.random.default_rng(0).choice(len(plan.tokens), count, replace=False)).tolist()
-    places = np.unique(np.linspace(0, len(plan.runs) - 1, RUNS).round().astype(int))
-    runs = [plan.runs[place] for place in places]
+    places = np.unique(np.linspace(0, len(plan.overrides) - 1, RUNS).round().astype(int))
+    runs = [plan.overrides[place] for place in places]
     try:
         off = torch.cat([_off(plan, clean, index, runs, again) for index in prompts], 2)
     except Exception as error:
@@ -81,13 +81,13 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
     copy = float64_copy(model)
     if copy is not None:
         return "a copy in float64", (copy, widely)
-    if not model.anatomy.fast:
+    if not model.anatomy.supports_wavefront:
         return None
     name = "reference" if engine == "wavefront" else "wavefront"
     return f"the {name} engine", (model, ENGINES[name])
 
 
-def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Run], again: _Again) -> Tensor:
+def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Override], again: _Again) -> Tensor:
     """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
     patches = draw_patches(plan.ablation, clean, [index])
     model, measure = again
@@ -97,17 +97,17 @@ def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Run], a
 
 def _effects(readings: Readings) -> Tensor:
     clean = readings.logit[..., None, None]
-    runs = (readings.run_logit, readings.run_direct, readings.run_indirect)
+    runs = (readings.logit_ablated, readings.logit_direct, readings.logit_indirect)
     return torch.stack([run - clean for run in runs]).double().cpu()
 
 
 def _request(
-    plan: Plan, clean: CleanActivations, model: LanguageModel, index: int, runs: Sequence[Run], patches: Patches
+    plan: Plan, clean: CleanActivations, model: LanguageModel, index: int, runs: Sequence[Override], patches: Patches
 ) -> Request:
     count = min(plan.ablation.patches, PATCHES)
     return Request(
         [plan.tokens[index]],
-        torch.from_numpy(clean.positions([index])),
+        torch.from_numpy(clean.padded_positions([index])),
         tuple(runs),
         count,
         lambda component: patches.values(component)[:, :count].to(model.dtype),

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.models.memory import Batch
-from hydrascope.runs.attrs import known, settings_of, stored_as
-from hydrascope.runs.batch_check import Alone, check_before, measure_alone, most_mixed
-from hydrascope.runs.batches import BATCHES_PER_BLOCK, clean_runs_by_workers, clean_runs_of
+from hydrascope.runs.attrs import initial_dataset, settings_of, stored_dtype
+from hydrascope.runs.batch_check import MeasuredAlone, check_before, measure_alone, most_mixed
+from hydrascope.runs.batches import BATCHES_PER_CHUNK, compute_clean_activations, compute_clean_activations_with_workers
 from hydrascope.runs.plan import Plan
 from hydrascope.runs.rounding import precision
 from hydrascope.storage import reader, writer
@@ -36,27 +36,27 @@ class RunSession:
     result: writer.Writer
     clean: CleanActivations
     batch: Batch
-    alone: Alone
+    alone: MeasuredAlone
 
 
-def created(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> RunSession:
+def start_new(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> RunSession:
     """A new result at `out`.
 
     Raises:
         HydrascopeError: as `writing.create`, and as `clean_runs_of`.
     """
     batch = plan.batch(batch_size)
-    size = batch.prompts * BATCHES_PER_BLOCK
+    size = batch.prompts * BATCHES_PER_CHUNK
     every = reader.split_range(len(plan.tokens), size)
     with disk(f"cannot create {out}"):
         make_folders(out.parent)
-    clean = clean_runs_of(plan, batch, every, every, out.parent)
+    clean = compute_clean_activations(plan, batch, every, every, out.parent)
     alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
     result = _create(out, plan, clean, alone, sizes(size, batch), None, overwrite=overwrite)
     return RunSession(plan, result, clean, batch, alone)
 
 
-def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> RunSession | None:
+def resume(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> RunSession | None:
     """The result at `out`, to go on with; None where nothing of it is left to measure.
 
     Raises:
@@ -67,10 +67,10 @@ def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) ->
         _refuse_differences(out, result.attributes, plan)
         if _is_complete(result):
             return None
-        plan = _continued(out, result.attributes, plan, elsewhere=elsewhere)
+        plan = _with_stored_routines(out, result.attributes, plan, elsewhere=elsewhere)
         together, batch = _batches(result.attributes, plan, batch_size)
-        every = reader.blocks(result.attributes)
-        clean = clean_runs_of(plan, together, every, result.left, out.parent)
+        every = reader.chunks(result.attributes)
+        clean = compute_clean_activations(plan, together, every, result.unmeasured, out.parent)
         alone = measure_alone(plan, clean, most_mixed(plan, every, together.prompts))
     except BaseException:
         result.close()
@@ -78,7 +78,7 @@ def resumed(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) ->
     return RunSession(plan, result, clean, batch, alone)
 
 
-def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> RunSession | None:
+def join(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> RunSession | None:
     """The result at `out`, to be measured together with others; None where nothing of it is left to measure.
 
     What they do alike is what the result says or, before there is one, the first of them.
@@ -90,21 +90,21 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     def mine() -> dict[str, Any]:
         batch = plan.batch(batch_size)
         how = {"machines": [hardware.kind(plan.model.device)], "routines": dict(plan.routines)}
-        return {**settings_of(plan), **how, **sizes(batch.prompts * BATCHES_PER_BLOCK, batch), "measured": 0}
+        return {**settings_of(plan), **how, **sizes(batch.prompts * BATCHES_PER_CHUNK, batch), "measured": 0}
 
-    with workers.turn():
-        before = reader.read_attributes(out) if out.exists() else workers.agreed(mine)
+    with workers.exclusive():
+        before = reader.read_attributes(out) if out.exists() else workers.agree_on(mine)
     _refuse_differences(out, before, plan)
     if before["measured"] == before["prompt_count"]:
         result = writer.resume(out, workers)
         if _is_complete(result):
             return None
         result.close()
-    plan = _continued(out, before, plan, elsewhere=elsewhere)
+    plan = _with_stored_routines(out, before, plan, elsewhere=elsewhere)
     together, batch = _batches(before, plan, batch_size)
-    clean = clean_runs_by_workers(plan, together, reader.blocks(before), workers, out.parent)
-    alone = measure_alone(plan, clean, most_mixed(plan, reader.blocks(before), together.prompts))
-    with workers.turn():
+    clean = compute_clean_activations_with_workers(plan, together, reader.chunks(before), workers, out.parent)
+    alone = measure_alone(plan, clean, most_mixed(plan, reader.chunks(before), together.prompts))
+    with workers.exclusive():
         if not out.exists():
             result = _create(out, plan, clean, alone, sizes(before["block_size"], together), workers, overwrite=False)
             return RunSession(plan, result, clean, batch, alone)
@@ -120,7 +120,7 @@ def joined(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, el
     return RunSession(plan, result, clean, batch, alone)
 
 
-def exactness(plan: Plan, clean: CleanActivations, alone: Alone) -> dict[str, Any]:
+def exactness(plan: Plan, clean: CleanActivations, alone: MeasuredAlone) -> dict[str, Any]:
     """Return how exact a run will be, before it starts: the attributes `precision` and `batch_difference`.
 
     Raises:
@@ -132,31 +132,31 @@ def exactness(plan: Plan, clean: CleanActivations, alone: Alone) -> dict[str, An
 
 def sizes(block: int, batch: Batch) -> dict[str, int]:
     """How many prompts are written and measured at a time, and how many runs of each, for the attributes."""
-    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.runs}
+    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.overrides}
 
 
 def _create(
     out: Path,
     plan: Plan,
     clean: CleanActivations,
-    alone: Alone,
+    alone: MeasuredAlone,
     how: dict[str, int],
     workers: Workers | None,
     *,
     overwrite: bool,
 ) -> writer.Writer:
-    new = known(plan, clean).assign_attrs(exactness(plan, clean, alone), **how, worst_imbalance=0.0)
-    empty = {name: (dims, stored_as(plan, name)) for name, dims in plan.measured.items()}
+    new = initial_dataset(plan, clean).assign_attrs(exactness(plan, clean, alone), **how, worst_imbalance=0.0)
+    empty = {name: (dims, stored_dtype(plan, name)) for name, dims in plan.measured_variables.items()}
     return writer.create(out, new, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers)
 
 
 def _is_complete(result: writer.Writer) -> bool:
     """Whether nothing is left to measure; if so all is counted, and the result let go of."""
-    if result.left:
+    if result.unmeasured:
         return False
     with result:
         # A run may have ended between writing the last block and counting it.
-        result.count()
+        result.update_measured()
     return True
 
 
@@ -164,7 +164,7 @@ def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple
     """How much is run clean at a time, which decides the bits, and how much is measured."""
     given = Batch(before["batch_size"], before["runs_at_once"])
     batch = given if batch_size == "auto" else plan.batch(batch_size)
-    return Batch(before["block_size"] // BATCHES_PER_BLOCK, batch.runs), batch
+    return Batch(before["block_size"] // BATCHES_PER_CHUNK, batch.overrides), batch
 
 
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
@@ -182,7 +182,7 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
         )
 
 
-def _continued(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
+def _with_stored_routines(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
     """The plan with the routines that the run at `out` multiplies by; other machines than its last may have others."""
     machines, here = before.get("machines", []), hardware.kind(plan.model.device)
     routines = before.get("routines", {})

@@ -14,24 +14,25 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection
 from hydrascope.engines.kernels import hardware
-from hydrascope.engines.metrics import Function
+from hydrascope.engines.metrics import MetricFunction
 from hydrascope.engines.readouts import Readout
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.attrs import known
-from hydrascope.runs.batch_check import EFFECTS, Alone, check_after, measure_alone, most_mixed
-from hydrascope.runs.batches import BATCHES_PER_BLOCK, clean_runs_of, measured_blocks
+from hydrascope.runs import start
+from hydrascope.runs.attrs import initial_dataset
+from hydrascope.runs.batch_check import EFFECTS, MeasuredAlone, check_after, measure_alone, most_mixed
+from hydrascope.runs.batches import BATCHES_PER_CHUNK, compute_clean_activations, measure_chunks
 from hydrascope.runs.config import TARGET_LOGIT, Keep, Target
 from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.runs.start import created, exactness, joined, resumed, sizes
+from hydrascope.runs.start import exactness, sizes
 from hydrascope.storage import checksums, reader
 from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.paths import require_room, resolve_path
 from hydrascope.storage.schema import FORMAT, add_units
 from hydrascope.storage.staging import lock, recover_staging, require_only_ours
 from hydrascope.utils.errors import HydrascopeError
-from hydrascope.utils.progress import shown
+from hydrascope.utils.progress import show_progress
 
 
 def sweep(
@@ -43,7 +44,7 @@ def sweep(
     read: Selection = "layers",
     at: At = "last",
     readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
-    metrics: str | Function | Sequence[str | Function] = (),
+    metrics: str | MetricFunction | Sequence[str | MetricFunction] = (),
     target: Target = "argmax",
     keep: Keep = "auto",
     engine: str = "auto",
@@ -93,28 +94,28 @@ def sweep(
         keep=keep,
         engine=engine,
     )
-    for note in plan.notes:
+    for note in plan.notices:
         warnings.warn(note, stacklevel=2)
     batch = plan.batch(batch_size)
-    size = batch.prompts * BATCHES_PER_BLOCK
+    size = batch.prompts * BATCHES_PER_CHUNK
     every = reader.split_range(len(plan.tokens), size)
-    clean = clean_runs_of(plan, batch, every, every)
+    clean = compute_clean_activations(plan, batch, every, every)
     alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
     sound = exactness(plan, clean, alone)
-    with shown(len(plan.tokens), 0, progress) as advance:
-        blocks = list(measured_blocks(plan, clean, every, batch, advance))
+    with show_progress(len(plan.tokens), 0, progress) as advance:
+        blocks = list(measure_chunks(plan, clean, every, batch, advance))
     measured = {
         name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
-        for name, dims in plan.measured.items()
+        for name, dims in plan.measured_variables.items()
     }
 
     def stored(index: int) -> dict[str, np.ndarray]:
         return {name: values.take(index, dims.index("prompt")) for name, (dims, values) in measured.items()}
 
-    again, said = _checked_again(plan, alone, stored, sound)
+    again, said = _check_finished(plan, alone, stored, sound)
     if said:
         warnings.warn(said, stacklevel=2)
-    result = known(plan, clean).assign(measured).assign_attrs({**sound, **again})
+    result = initial_dataset(plan, clean).assign(measured).assign_attrs({**sound, **again})
     return add_units(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
@@ -137,7 +138,7 @@ def run(
     read: Selection = "layers",
     at: At = "last",
     readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
-    metrics: str | Function | Sequence[str | Function] = (),
+    metrics: str | MetricFunction | Sequence[str | MetricFunction] = (),
     target: Target = "argmax",
     keep: Keep = "auto",
     engine: str = "auto",
@@ -192,24 +193,24 @@ def run(
         keep=keep,
         engine=engine,
     )
-    for line in plan.lines:
+    for line in plan.describe:
         say(line)
     with ExitStack() as held:
         if join:
-            begun = joined(out, plan, batch_size, held.enter_context(join_workers(out)), elsewhere=elsewhere)
+            begun = start.join(out, plan, batch_size, held.enter_context(join_workers(out)), elsewhere=elsewhere)
         elif resume and out.exists():
-            begun = resumed(out, plan, batch_size, elsewhere=elsewhere)
+            begun = start.resume(out, plan, batch_size, elsewhere=elsewhere)
         else:
-            begun = created(out, plan, batch_size, overwrite=overwrite)
+            begun = start.start_new(out, plan, batch_size, overwrite=overwrite)
         if begun is None:
             return out
         held.enter_context(begun.result)
-        left = sum(map(len, begun.result.left))
-        with shown(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
+        left = sum(map(len, begun.result.unmeasured))
+        with show_progress(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
             # What was kept of prompts that were run clean here saves running them again.
-            blocks = begun.result.blocks(advance, {prompts[0] for prompts in begun.clean.shared})
-            for block in measured_blocks(begun.plan, begun.clean, blocks, begun.batch, advance):
-                variables = {name: (plan.measured[name], values) for name, values in block.measured.items()}
+            blocks = begun.result.chunks(advance, {prompts[0] for prompts in begun.clean.prefixes})
+            for block in measure_chunks(begun.plan, begun.clean, blocks, begun.batch, advance):
+                variables = {name: (plan.measured_variables[name], values) for name, values in block.measured.items()}
                 how = {
                     "worst_imbalance": float(block.measured["imbalance"].max()),
                     **sizes(begun.result.attributes["block_size"], block.batch),
@@ -218,21 +219,23 @@ def run(
                 }
                 begun.result.write(block.start, xr.Dataset(variables), how)
         if begun.result.is_complete:
-            again, said = _checked_again(begun.plan, begun.alone, partial(_stored, out), begun.result.attributes)
+            again, said = _check_finished(
+                begun.plan, begun.alone, partial(_stored_numbers, out), begun.result.attributes
+            )
             begun.result.add(again)
             if said:
                 say(said)
     return out
 
 
-def _stored(out: Path, index: int) -> dict[str, np.ndarray]:
+def _stored_numbers(out: Path, index: int) -> dict[str, np.ndarray]:
     """Return what the result at `out` has of one prompt, as `check_after` compares it."""
     results = reader.open_results(out).isel(prompt=index)
     return {name: results[name].values for name in (*EFFECTS, "logit")}
 
 
-def _checked_again(
-    plan: Plan, alone: Alone, stored: Callable[[int], Mapping[str, np.ndarray]], before: Mapping[str, Any]
+def _check_finished(
+    plan: Plan, alone: MeasuredAlone, stored: Callable[[int], Mapping[str, np.ndarray]], before: Mapping[str, Any]
 ) -> tuple[dict[str, float], str]:
     """Return `batch_difference` and its tolerance, now that all is measured, and a warning if that is too much."""
     after = check_after(plan, alone, stored, before)

@@ -47,7 +47,7 @@ class Workers:
         """The folder of the clean values that each leaves for all."""
         return self.room / "clean"
 
-    def agreed(self, mine: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    def agree_on(self, mine: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What the first of the workers, in its turn, has said that all do: of that one, what is `mine`."""
         file = self.room / "agreed"
         with disk(f"cannot work together with others on {self.path}"):
@@ -59,7 +59,7 @@ class Workers:
             return dict(json.loads(file.read_text()))
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Be the only one of the workers in here; others are waited for."""
         with self._file("turn") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -113,7 +113,7 @@ def join_workers(path: Path) -> Iterator[Workers]:
         make_folders(path.parent)
         # Of a length that any name leaves room for.
         room = path.parent / f"{ROOM}{hashlib.sha256(name_of(path)).hexdigest()[:16]}"
-        held = _entered(room, path)
+        held = lock_room(room, path)
     try:
         yield Workers(path, room)
     finally:
@@ -123,7 +123,7 @@ def join_workers(path: Path) -> Iterator[Workers]:
             clear(room, path)
 
 
-def _entered(room: Path, path: Path) -> IO[bytes]:
+def lock_room(room: Path, path: Path) -> IO[bytes]:
     """A lock, shared by all workers, on the room that stands while any of them holds it."""
     if fcntl is None:
         raise HydrascopeError("workers share a result by locks on files, which this system has not: use one process")

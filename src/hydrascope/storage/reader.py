@@ -120,7 +120,7 @@ def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
         raise UnreadableError(f"{path} is damaged ({reason(error)}): measure again") from error
 
 
-def blocks(attributes: dict[str, Any]) -> list[range]:
+def chunks(attributes: dict[str, Any]) -> list[range]:
     """The blocks of prompts in which a result is measured."""
     return split_range(attributes["prompt_count"], attributes["block_size"])
 

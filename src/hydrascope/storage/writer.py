@@ -23,7 +23,7 @@ from zarr.codecs import ZstdCodec
 
 from hydrascope.storage import checksums
 from hydrascope.storage.coordination import Workers
-from hydrascope.storage.reader import UnreadableError, blocks, known_files, read_attributes, read_root
+from hydrascope.storage.reader import UnreadableError, chunks, known_files, read_attributes, read_root
 from hydrascope.storage.schema import FORMAT, add_units, texts_to_disk
 from hydrascope.storage.staging import lock, replace_atomically
 from hydrascope.utils.disk_errors import disk, reason
@@ -43,7 +43,7 @@ class Writer:
 
     path: Path
     attributes: dict[str, Any]
-    held: IO[bytes] | None
+    lock: IO[bytes] | None
     workers: Workers | None = None
 
     def __enter__(self) -> "Writer":
@@ -54,18 +54,18 @@ class Writer:
 
     def close(self) -> None:
         """Let others write."""
-        if self.held:
-            self.held.close()
+        if self.lock:
+            self.lock.close()
 
     @cached_property
-    def left(self) -> list[range]:
+    def unmeasured(self) -> list[range]:
         """The blocks of prompts that aren't measured, or not any more what was written, when this is first asked for.
 
         All that is written is read for it, and compared with its checksums.
         """
-        return [block for block in blocks(self.attributes) if not self._is_whole(block.start)]
+        return [block for block in chunks(self.attributes) if not self._is_whole(block.start)]
 
-    def blocks(self, advance: Advance = lambda count: None, first: Collection[int] = ()) -> Iterator[range]:
+    def chunks(self, advance: Advance = lambda count: None, first: Collection[int] = ()) -> Iterator[range]:
         """What is left to measure, block by block: each this run's own until the next is asked for.
 
         What another worker measures is waited for, to be taken over if that one dies.
@@ -75,9 +75,9 @@ class Writer:
             first: prompts whose blocks a worker measures before others.
         """
         if self.workers is None:
-            yield from self.left
+            yield from self.unmeasured
         else:
-            damaged = [block for block in self.left if self._is_listed(block.start)]
+            damaged = [block for block in self.unmeasured if self._is_listed(block.start)]
 
             def is_measured(block: range) -> bool:
                 # Reading all that others have written would take each of many workers long.
@@ -85,9 +85,9 @@ class Writer:
                 advance(len(block) if done else 0)
                 return done
 
-            left = sorted(self.left, key=lambda block: not any(prompt in block for prompt in first))
+            left = sorted(self.unmeasured, key=lambda block: not any(prompt in block for prompt in first))
             yield from self.workers.share(left, is_measured)
-        self.count()
+        self.update_measured()
 
     def write(self, start: int, block: xr.Dataset, how: Mapping[str, Any]) -> None:
         """Write the measured variables of the prompts from `start` on, then count them as measured.
@@ -110,9 +110,9 @@ class Writer:
             number = start // self.attributes["block_size"]
             files = [_chunk(name, variable.dims, number) for name, variable in block.data_vars.items()]
             checksums.write_listing(self.path, checksums.listing_of(start), self.attributes["run"], files, how)
-        self.count([start])
+        self.update_measured([start])
 
-    def count(self, again: Sequence[int] = ()) -> None:
+    def update_measured(self, again: Sequence[int] = ()) -> None:
         """Let `measured` say how many of the first prompts are written, whoever wrote them, and how they were measured.
 
         Args:
@@ -121,10 +121,10 @@ class Writer:
         Raises:
             HydrascopeError: as `write`.
         """
-        with self._disk(), self.workers.turn() if self.workers else nullcontext():
+        with self._disk(), self.workers.exclusive() if self.workers else nullcontext():
             root = self._root()
             after, counted = root["attributes"], root["attributes"]["measured"]
-            for block in blocks(root["attributes"]):
+            for block in chunks(root["attributes"]):
                 if block.start < counted and block.start not in again:
                     continue
                 listing = self._listing(block.start)
@@ -144,7 +144,7 @@ class Writer:
         Raises:
             HydrascopeError: as `write`.
         """
-        with self._disk(), self.workers.turn() if self.workers else nullcontext():
+        with self._disk(), self.workers.exclusive() if self.workers else nullcontext():
             root = self._root()
             self._replace({**root["attributes"], **attributes}, root)
 

@@ -21,7 +21,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def shown(total: int, done: int, show: bool) -> Iterator[Advance]:
+def show_progress(total: int, done: int, show: bool) -> Iterator[Advance]:
     """Show on standard error that `done` of `total` prompts are measured; gives what to call with each number more."""
     console = Console(stderr=True)
     if not show:

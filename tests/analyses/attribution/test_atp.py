@@ -119,7 +119,7 @@ class _Failing(_Stopped):
 @pytest.mark.parametrize("part", ["attn", "mlp"])
 def test_where_no_gradient_goes_through(part, lost):
     model = tiny("gpt2")
-    module = model.layers[1].get_submodule(part)
+    module = model.blocks[1].get_submodule(part)
     forward = module.forward
     if isinstance(lost, torch.no_grad):
         module.forward = lost(forward)
@@ -147,7 +147,7 @@ def test_less_at_a_time_where_memory_runs_out(method):
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError
 
-    model.layers[1].register_forward_pre_hook(small_machine)
+    model.blocks[1].register_forward_pre_hook(small_machine)
     found = method(LanguageModel(model.hf), PROMPTS, hs.Resample(2), **options)["estimate"]
     assert max(sizes) > 2
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -158,7 +158,7 @@ def test_what_is_not_finite_is_no_estimate(method):
     model = tiny("gpt2")
     with torch.no_grad():
         model.hf.get_input_embeddings().weight[16] = torch.nan
-    with pytest.raises(HydrascopeError, match=r"prompt 3 \(token ids 12 13 14 .*\) is not finite: the model overflows"):
+    with pytest.raises(HydrascopeError, match=r"prompt 3 \(token ids 12 13 14 .*\) aren.t finite: the model overflows"):
         method(
             LanguageModel(model.hf), PROMPTS, hs.Zero(), ablate="attn", readouts=hs.Direction(np.arange(32), before=2)
         )

@@ -9,7 +9,7 @@ from toward import PROMPTS
 import hydrascope as hs
 from hydrascope.analyses.attribution import atp, atp_star
 from hydrascope.analyses.attribution.atp_star import _Drop
-from hydrascope.analyses.attribution.gradients import recorded
+from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.models.hooks import hooked
 from hydrascope.utils.errors import HydrascopeError
@@ -25,7 +25,7 @@ def without(model: hs.LanguageModel, block: int) -> list:
         cut = hidden.detach() + 0 * hidden
         return (cut, *output[1:]) if isinstance(output, tuple) else cut
 
-    return [model.output(part).register_forward_hook(cut) for part in model.components if part.layer == block]
+    return [model.output(part).register_forward_hook(cut) for part in model.sublayers if part.block == block]
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
@@ -71,9 +71,9 @@ def test_what_acts_directly_alone_keeps_the_estimate_of_atp(case):
 def test_with_no_block_dropped_the_slopes_are_those_of_atp():
     model, drop = shared("gpt2"), _Drop(shared("gpt2"))
     readouts = Readouts.of(model, [hs.Logit()], Tokens([7] * len(PROMPTS)), range(len(PROMPTS)))
-    expected = recorded(model, PROMPTS, readouts, model.components).slopes(0)
+    expected = record_graph(model, PROMPTS, readouts, model.sublayers).slopes(0)
     with hooked(drop.hooks()):
-        graph = recorded(model, PROMPTS, readouts, model.components)
+        graph = record_graph(model, PROMPTS, readouts, model.sublayers)
     for block in (-1, 1):
         drop.block = block
         found = graph.slopes(0)
@@ -84,6 +84,6 @@ def test_with_no_block_dropped_the_slopes_are_those_of_atp():
 
 def test_one_block_is_too_few():
     model = tiny("gpt2")
-    del model.layers[1:]
+    del model.blocks[1:]
     with pytest.raises(HydrascopeError, match="one block"):
         atp_star(model, PROMPTS)

@@ -33,7 +33,7 @@ def estimate(method, case_or_model, **options) -> np.ndarray:
 
 
 def fast() -> list[str]:
-    return [case for case in CONFIGS if shared(case).anatomy.fast and case not in EXPERTS]
+    return [case for case in CONFIGS if shared(case).anatomy.supports_wavefront and case not in EXPERTS]
 
 
 @settings(max_examples=10, deadline=None)
@@ -185,6 +185,6 @@ def test_what_the_rules_say_nothing_of():
         def forward(self, x):
             return super().forward(x).tanh()
 
-    model.layers[1].ln_2.__class__ = OtherNorm
+    model.blocks[1].ln_2.__class__ = OtherNorm
     with pytest.raises(HydrascopeError, match="no rule for the norm OtherNorm"):
         gim(model, PROMPTS, hs.Zero())

@@ -38,7 +38,7 @@ def test_nor_by_an_error(method):
             if len(calls) > at:
                 raise RuntimeError("a pipe burst")
 
-        handle = model.layers[1].register_forward_pre_hook(fails)
+        handle = model.blocks[1].register_forward_pre_hook(fails)
         with pytest.raises(RuntimeError, match="a pipe burst"):
             method(model, PROMPTS, hs.Zero(), ablate="attn,head.1.2", batch_size=1)
         handle.remove()

@@ -67,22 +67,22 @@ def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Pr
     clean = bank(prompts, at, batch_size)
     values, where = [plain_values(prompt) for prompt in prompts], spans(prompts, at)
     for index, (positions, end, _) in enumerate(where):
-        assert list(clean.places[index].positions) == positions
+        assert list(clean.positions[index].positions) == positions
         back = [end - position for position in positions]
         fitting = [
             number for number, (_, other, start) in enumerate(where) if all(other - each >= start for each in back)
         ]
-        assert list(np.flatnonzero(clean.corresponding(index))) == fitting
+        assert list(np.flatnonzero(clean.donors(index))) == fitting
         for part in PARTS:
             component = Component.parse(part)
             expected = torch.stack([values[n][part][[where[n][1] - each for each in back]] for n in fitting])
-            torch.testing.assert_close(clean.take(component, np.array([fitting]), [index])[0], expected)
-            torch.testing.assert_close(clean.own(component, [index])[0, 0], values[index][part][positions])
+            torch.testing.assert_close(clean.activations_of(component, np.array([fitting]), [index])[0], expected)
+            torch.testing.assert_close(clean.own_activations(component, [index])[0, 0], values[index][part][positions])
             means = []
             for each in back:
                 far = [n for n, (_, other, start) in enumerate(where) if other - each >= start]
                 means.append(torch.stack([values[n][part][where[n][1] - each] for n in far]).mean(0))
-            torch.testing.assert_close(clean.mean(component, [index])[0, 0], torch.stack(means))
+            torch.testing.assert_close(clean.mean_activations(component, [index])[0, 0], torch.stack(means))
     logits = [plain_run(MODEL, MODEL.encode(prompt.text)).logits for prompt in prompts]
     assert list(clean.argmax) == list(clean.targets) == [int(each.argmax()) for each in logits]
 
@@ -90,17 +90,17 @@ def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Pr
 def test_prompts_with_fewer_positions_repeat_their_last() -> None:
     """In one batch, every prompt has as many slots; to write a place twice changes nothing."""
     clean = bank([Prompt("ab"), Prompt("cdef")], "all")
-    np.testing.assert_array_equal(clean.positions([0, 1]), [[0, 1, 1, 1], [0, 1, 2, 3]])
-    np.testing.assert_array_equal(clean.slots([0, 1]), [[2, 1, 1, 1], [4, 3, 2, 1]])
+    np.testing.assert_array_equal(clean.padded_positions([0, 1]), [[0, 1, 1, 1], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(clean.padded_offsets([0, 1]), [[2, 1, 1, 1], [4, 3, 2, 1]])
     attn = Component.parse("attn.1")
-    torch.testing.assert_close(clean.own(attn, [0, 1])[0, 0, :2], clean.own(attn, [0])[0, 0])
+    torch.testing.assert_close(clean.own_activations(attn, [0, 1])[0, 0, :2], clean.own_activations(attn, [0])[0, 0])
 
 
 def test_a_source_that_does_not_correspond_is_refused() -> None:
     """Whoever writes an ablation of their own must not get another place's values without a word."""
     clean = bank([Prompt("ab"), Prompt("cdef")], "all")
     with pytest.raises(HydrascopeError, match=r'prompt 1 \("ab"\) is too short to patch prompt 2 \("cdef"\)'):
-        clean.take(Component.parse("attn.1"), np.array([[1], [0]]), [0, 1])
+        clean.activations_of(Component.parse("attn.1"), np.array([[1], [0]]), [0, 1])
 
 
 def test_other_targets_can_be_given() -> None:
@@ -118,6 +118,6 @@ def test_parts_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> 
     prompts, at = drawn
     whole, joined = (banked(MODEL, prompts, at, SITES, size, in_parts=in_parts) for in_parts in (False, True))
     assert whole.argmax == joined.argmax == joined.targets
-    np.testing.assert_array_equal(whole.row, joined.row)
+    np.testing.assert_array_equal(whole.row_index, joined.row_index)
     for site in SITES:
         assert torch.equal(whole.values[site], joined.values[site])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny
 
-from hydrascope.engines.clean.prefix import Shared, shared
+from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix
 from hydrascope.engines.clean.prefix_store import in_either, in_file, in_memory
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.kernels.patching import fastest_routines
@@ -27,17 +27,17 @@ PROMPTS = st.lists(st.lists(st.integers(1, 20), min_size=2, max_size=6), min_siz
 
 def made(
     architecture: str = "gpt2", prompts: Any = ((1, 2, 3), (4, 5)), back: int = 1, dtype: torch.dtype = torch.float32
-) -> Shared:
+) -> SharedPrefix:
     """Of clean runs of `prompts`, of which the last `back` positions change."""
     model = tiny(architecture, dtype)
     positions = torch.tensor([[len(each) - back] for each in prompts])
     with torch.no_grad():
-        return shared(
+        return compute_prefix(
             model, [list(each) for each in prompts], positions, sites_read(model, ()), fastest_routines(model)
         )
 
 
-def looks(one: Shared) -> list[tuple[Any, ...]]:
+def looks(one: SharedPrefix) -> list[tuple[Any, ...]]:
     """All that another must have to give the same bits: numbers, and how they lie in memory, which products see."""
     prefix = one.prefix
     each = [(each.dtype, each.shape, each.stride(), each.tolist()) for each in one.tensors]

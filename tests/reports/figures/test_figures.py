@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from hydrascope.measures import (
     Bootstrap,
-    best_layer,
+    best_sublayer,
     candidates,
     compensation,
     compensation_regression,
@@ -274,7 +274,7 @@ def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
     fit = compensation_regression(results, FEW).sel(bound="estimate")
     assert curve(panel(figure, "d"), fit["slope"][::2])
     assert curve(panel(figure, "d"), fit["r2"][::2])
-    best = best_layer(results)
+    best = best_sublayer(results)
     assert best is not None
     b = panel(figure, "b")
     assert b.get_title().startswith(best)
@@ -351,7 +351,7 @@ def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], nam
     results = synthetic.results(2, 4, 2, heads=2, ablated=ablated, by_patch=False)
     drawn = draw_all(results, tmp_path, sigma="own")
     assert sorted({path.stem for path in drawn.paths}) == names.split()
-    assert len(drawn.left_out) == (reason is not None)
+    assert len(drawn.skipped) == (reason is not None)
     assert reason is None or f"\nleft out: {reason}" in str(drawn)
 
 
@@ -360,7 +360,7 @@ def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2, ablated=["attn.0+mlp.1"])
     drawn = draw_all(results, tmp_path)
     assert {path.stem for path in drawn.paths} == {"responses"}
-    assert [why.split(",")[0] for why in drawn.left_out] == ["figures 1 and 3", "figures 2"]
+    assert [why.split(",")[0] for why in drawn.skipped] == ["figures 1 and 3", "figures 2"]
     for draw in (figure1, figure3):
         with pytest.raises(HydrascopeError, match="the ablation of one part"):
             draw(results)
@@ -474,4 +474,4 @@ def test_figures_of_direct_effects_are_left_out_where_there_are_none(tmp_path: P
     results["direct"] = 0 * results["direct"]
     drawn = draw_all(results, tmp_path)
     assert {path.stem for path in drawn.paths} == {"responses", "figure1", "figure3"}
-    assert "figures 2, 7 and 8" in drawn.left_out[0]
+    assert "figures 2, 7 and 8" in drawn.skipped[0]

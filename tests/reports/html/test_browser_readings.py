@@ -10,7 +10,7 @@ from report_page import SIGMA, drawn
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.summary import sentences, summarise, written
+from hydrascope.reports.summary import format_interval, sentences, summarise
 
 
 def test_another_readout_changes_all_views(opened, file, results):
@@ -55,7 +55,10 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     found = summarise(results, FEW, "logit", sigma)
     assert after["verdict"] == sentences(found)
     (part,) = (each for each in found.parts if each.ablated == "attn.2")
-    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
+    shares = (
+        f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
+        f"{format_interval(part.norm, 2)}"
+    )
     assert after["said"].endswith(f"by {shares}, at {name}.")
     assert after["read"] == [*[f"Readout: logit, at {name}"] * 2, "Readout: logit"]
     sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)

@@ -11,7 +11,7 @@ import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.html.report_data import page_data
-from hydrascope.reports.summary import sentences, summarise, written
+from hydrascope.reports.summary import format_interval, sentences, summarise
 from hydrascope.utils.errors import HydrascopeError
 
 #: What layers write in ablated runs, under each reading of σ.
@@ -178,11 +178,11 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
         assert told["warnings"] == list(found.warnings)
         for part in found.parts:
             said = " ".join(told["parts"][names(page, "parts").index(part.ablated)])
-            assert written(part.removed, 2) in said
-            assert written(part.lost, 2) in said
+            assert format_interval(part.removed, 2) in said
+            assert format_interval(part.lost, 2) in said
             shares = part.attention, part.mlp, part.norm
             if np.isfinite(part.restored.low):
-                assert all(written(each, 2) in said for each in shares)
+                assert all(format_interval(each, 2) in said for each in shares)
                 assert said.endswith(f", {measures.SIGMA_NAME[sigma]}.")
         assert sum("Restored" in " ".join(each) for each in told["parts"]) > 2
 
@@ -202,7 +202,7 @@ def test_what_is_undone_of_an_increase_is_called_that():
     part = summarise(results, FEW).parts[1]
     removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
     assert "instead" not in removes
-    share = written(part.restored, 2)
+    share = format_interval(part.restored, 2)
     assert f". It adds instead of removing: {share} of the increase is undone; by attention " in adds
     assert "Restored" not in adds
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from hydrascope.measures import (
     Bootstrap,
     Sigma,
-    best_layer_held_out,
+    best_sublayer_held_out,
     budget,
     compensation_regression,
     direct_effect,
@@ -30,13 +30,13 @@ from hydrascope.reports.summary import (
     as_csv,
     as_json,
     as_markdown,
+    digits_for,
+    format_interval,
+    format_significant,
     percent,
     render,
-    seen,
-    strongest_part,
+    strongest_component,
     summarise,
-    surely,
-    written,
 )
 from hydrascope.utils.errors import HydrascopeError
 
@@ -143,7 +143,7 @@ def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: s
     text = printed(summary)
     assert f"Readout: placebo.0, {words}." in text
     # What depends on the reading is shown in both.
-    held, line = best_layer_held_out(effects, "attn", FEW)
+    held, line = best_sublayer_held_out(effects, "attn", FEW)
     again = budget(per_prompt(results, "placebo.0", other_sigma))
     expected = regression(held.take(again["contribution"]), held.take(again["compensated"]), FEW)["slope"]
     other = finding(summary, "slope of CE on DE, read otherwise")
@@ -187,14 +187,14 @@ def test_the_strongest_layer_can_be_compensated() -> None:
     results = synthetic.results(3, 6, 1)
     results["unembed"].loc[{"component": "mlp.2"}] = 50
     results["unembed"].loc[{"component": "mlp.0"}] = 20
-    assert strongest_part(per_prompt(results), "mlp") == "mlp.0"
+    assert strongest_component(per_prompt(results), "mlp") == "mlp.0"
 
 
 def test_the_strongest_head_is_known_without_its_direct_effect() -> None:
     results = synthetic.results(3, 6, 1, heads=2, read_heads=False)
-    assert strongest_part(per_prompt(results), "neuron") is None
+    assert strongest_component(per_prompt(results), "neuron") is None
     results["direct"].loc[{"ablated": "head.1.1"}] = -50
-    assert strongest_part(per_prompt(results), "head") == "head.1.1"
+    assert strongest_component(per_prompt(results), "head") == "head.1.1"
     assert finding(summarise(results, FEW), "restored at head.1.1")
 
 
@@ -255,7 +255,7 @@ def test_names_are_printed_as_they_are() -> None:
     ],
 )
 def test_an_interval_as_written(value: Interval, digits: int, text: str) -> None:
-    assert written(value, digits) == text
+    assert format_interval(value, digits) == text
 
 
 def test_where_nothing_is_removed_directly_only_losses_are_told() -> None:
@@ -343,7 +343,7 @@ def test_a_share_of_an_increase_is_marked() -> None:
         assert told.count("†") == 2
     assert any("attn.1" in line and "1.50†" in line for line in text.splitlines())
     (row,) = (line for line in markdown.splitlines() if line.startswith("| attn.1 |"))
-    assert f"| {written(summary.parts[1].restored, 2)}† |" in row
+    assert f"| {format_interval(summary.parts[1].restored, 2)}† |" in row
     assert note not in printed(summary, full=False)
 
 
@@ -384,18 +384,19 @@ def test_a_level_of_confidence_has_the_digits_that_it_needs():
 
 def test_what_surely_is_not_0_is_told_with_the_digits_that_show_it():
     assert [
-        surely(Interval(*each)) for each in [(0.5, 0.4, 0.6), (-0.0028, -0.004, -0.0013), (0.003, -0.001, 0.007)]
+        format_significant(Interval(*each))
+        for each in [(0.5, 0.4, 0.6), (-0.0028, -0.004, -0.0013), (0.003, -0.001, 0.007)]
     ] == [
         "0.50 [0.40, 0.60]",
         "−0.003 [−0.004, −0.001]",
         "0.00 [0.00, 0.01]",
     ]
-    assert surely(Interval(1e-9, 1e-10, 1e-8)) == "0.00 [0.00, 0.00]"
-    assert surely(Interval(0.5, np.nan, np.nan)) == "0.50"
+    assert format_significant(Interval(1e-9, 1e-10, 1e-8)) == "0.00 [0.00, 0.00]"
+    assert format_significant(Interval(0.5, np.nan, np.nan)) == "0.50"
 
 
 def test_small_amounts_are_told_with_the_digits_that_they_need():
-    assert [seen(each) for each in ([1.2, 0.003], [0.1], [0.05, -0.002], [-0.0044, np.nan], [3e-7], [])] == [
+    assert [digits_for(each) for each in ([1.2, 0.003], [0.1], [0.05, -0.002], [-0.0044, np.nan], [3e-7], [])] == [
         2,
         2,
         3,
@@ -408,4 +409,4 @@ def test_small_amounts_are_told_with_the_digits_that_they_need():
     table = printed(summarise(results, FEW), full=True).split("Ablated parts")[1]
     lost = -results["total"].mean(["readout", "prompt", "patch"])
     most = max(abs(lost.values), key=float)
-    assert f"{most:.{seen([most])}f}" in table
+    assert f"{most:.{digits_for([most])}f}" in table

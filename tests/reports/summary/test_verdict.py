@@ -10,7 +10,7 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap, candidates, held_out, most_restored, per_prompt
 from hydrascope.measures.held_out_selection import halves
-from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, summarise, written
+from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, format_interval, summarise
 from hydrascope.reports.summary.caveats import warnings_of
 from hydrascope.reports.summary.verdict_text import one_line, sentences
 
@@ -97,7 +97,9 @@ def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
     summary = summarise(scattered(0.02), FEW)
     told = " ".join(sentences(summary))
     assert "so that a share of it has no bounds" in told
-    lost, restored = (written(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount))
+    lost, restored = (
+        format_interval(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount)
+    )
     assert f" and loses {lost} in the end: {restored} logits are restored." in told
     assert "ratio of means" not in told
     assert "Attention restores" not in told

@@ -51,7 +51,7 @@ def measured_slowly(
         batch()
         return wavefront.measure(model, request)
 
-    plan.choose = lambda model, name: Engine("wavefront", slowly, "for the test")
+    plan.choose_engine = lambda model, name: Engine("wavefront", slowly, "for the test")
     coordination._PATIENCE = 0.02
     model = speaking()
     ready()

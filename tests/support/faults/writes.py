@@ -15,7 +15,7 @@ import xarray as xr
 from stored import create_for, known, measured, write
 
 from faults.disk import Killed, failing
-from hydrascope.engines.clean.spill_store import write_part
+from hydrascope.engines.clean.spill_store import write_shard
 from hydrascope.storage import writer as writing
 from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.reader import open_results
@@ -62,9 +62,9 @@ def joined(path: Path) -> None:
     with join_workers(path) as workers:
         for block in workers.share([range(4), range(4, 7)], lambda block: False, "clean-"):
             with disk(f"cannot keep clean values beside {path}"):
-                write_part(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
-        with workers.turn():
-            workers.agreed(lambda: {"measured": 0})
+                write_shard(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
+        with workers.exclusive():
+            workers.agree_on(lambda: {"measured": 0})
             writer = writing.resume(path, workers) if path.exists() else create_for(path, NEW, _KNOWN, workers=workers)
         with writer:
             write(writer, NEW)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
-from hydrascope.analyses.attribution.gradients import recorded
+from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
@@ -39,5 +39,5 @@ def atp(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = N
 
 
 def _first_order(lot: PromptBatch) -> dict[str, Tensor]:
-    graph = recorded(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
+    graph = record_graph(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
     return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
-from hydrascope.analyses.attribution.gradients import recorded
+from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.components.component import Component
 from hydrascope.models.hooks import Handle, hooked, on_output
 from hydrascope.models.language_model import LanguageModel
@@ -44,7 +44,7 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
     Raises:
         HydrascopeError: as `atp`; or the model has one block, which leaves nothing to drop.
     """
-    if len(model.layers) < 2:
+    if len(model.blocks) < 2:
         raise HydrascopeError(f"{model.name} has one block: GradDrop needs two or more; take atp")
     return run_estimator("atp_star", _dropped, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
@@ -52,12 +52,12 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
 def _dropped(lot: PromptBatch) -> dict[str, Tensor]:
     drop = _Drop(lot.model)
     with hooked(drop.hooks()):
-        graph = recorded(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
+        graph = record_graph(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
     each = []
-    for block in range(len(lot.model.layers)):
+    for block in range(len(lot.model.blocks)):
         drop.block = block
         # What is ablated in the block itself adds to the residual stream in no other way.
-        each.append({site: slope * (site.layer != block) for site, slope in lot.slopes(graph).items()})
+        each.append({site: slope * (site.block != block) for site, slope in lot.slopes(graph).items()})
     slopes = {site: torch.stack([dropped[site] for dropped in each]) for site in graph.values}
     # [block, readout, prompt, patch, ablated]
     products = lot.products(slopes)
@@ -78,10 +78,10 @@ class _Drop:
 
     def hooks(self) -> Iterator[Handle]:
         """The hooks of the forward pass."""
-        for layer in self.model.components:
+        for layer in self.model.sublayers:
             yield on_output(self.model.output(layer), partial(self._watched, layer))
 
     def _watched(self, layer: Component, hidden: Tensor) -> Tensor:
         copy = hidden.clone()
-        copy.register_hook(lambda slope: torch.zeros_like(slope) if layer.layer == self.block else slope)
+        copy.register_hook(lambda slope: torch.zeros_like(slope) if layer.block == self.block else slope)
         return copy

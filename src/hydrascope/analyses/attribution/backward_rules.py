@@ -96,12 +96,12 @@ def require_supported(model: LanguageModel) -> list[Component]:
     Raises:
         HydrascopeError: the model attends or multiplies in a way that the rules say nothing of.
     """
-    if not model.anatomy.fast:
+    if not model.anatomy.supports_wavefront:
         raise HydrascopeError(
             f"gim can't follow {model.config.model_type}, which does not attend through transformers' "
             "AttentionInterface: take atp"
         )
-    return [layer for layer in model.components if layer.kind == "mlp" and _is_gated(model, layer)]
+    return [layer for layer in model.sublayers if layer.kind == "mlp" and _is_gated(model, layer)]
 
 
 def _is_gated(model: LanguageModel, layer: Component) -> bool:
@@ -110,7 +110,7 @@ def _is_gated(model: LanguageModel, layer: Component) -> bool:
     except HydrascopeError:
         raise HydrascopeError(f"gim has no rule for {layer} of {model.name}, a mixture of experts: take atp") from None
     path = model.anatomy.neurons_out.rpartition(".")[0]
-    siblings = model.layers[layer.layer].get_submodule(path).children()
+    siblings = model.blocks[layer.block].get_submodule(path).children()
     others = [each for each in siblings if each is not projection.module and getattr(each, "weight", None) is not None]
     rows = sum(weight_of(each).shape[0] for each in others if weight_of(each).ndim == 2)
     if rows not in (projection.units, 2 * projection.units):

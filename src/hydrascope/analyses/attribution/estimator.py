@@ -15,7 +15,7 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation, Patches, draw_patches
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
 from hydrascope.components.component import Component
-from hydrascope.components.selection import Selection, selected
+from hydrascope.components.selection import Selection, select_components
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readout, Readouts
 from hydrascope.models.batching import first_batch
@@ -23,13 +23,13 @@ from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import Batch, graph_rows, within_memory
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.attrs import known, settings_of
-from hydrascope.runs.batches import clean_runs_of
+from hydrascope.runs.attrs import initial_dataset, settings_of
+from hydrascope.runs.batches import compute_clean_activations
 from hydrascope.runs.config import TARGET_LOGIT, Target
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.storage.schema import add_units
 from hydrascope.utils.errors import HydrascopeError
-from hydrascope.utils.progress import shown
+from hydrascope.utils.progress import show_progress
 
 #: What a plan says of how exact effects are measured, and estimates know nothing of.
 _OF_ENGINES = ("engine", "read", "metrics", "keep")
@@ -66,12 +66,12 @@ class PromptBatch:
     @property
     def components(self) -> list[Component]:
         """What is ablated, one by one."""
-        return [run.ablated[0] for run in self.plan.runs]
+        return [run.ablated[0] for run in self.plan.overrides]
 
     @cached_property
     def positions(self) -> Int[Tensor, "prompt slot"]:
         """Where they are ablated; the last position repeated where a prompt has fewer than another."""
-        return torch.from_numpy(self.clean.positions(self.indices)).to(self.model.device)
+        return torch.from_numpy(self.clean.padded_positions(self.indices)).to(self.model.device)
 
     @cached_property
     def _patches(self) -> Patches:
@@ -80,7 +80,7 @@ class PromptBatch:
     @cached_property
     def _counted(self) -> Bool[Tensor, "prompt slot"]:
         """Which slots aren't repeated."""
-        counts = torch.tensor([len(self.plan.places[index].positions) for index in self.indices])
+        counts = torch.tensor([len(self.plan.positions[index].positions) for index in self.indices])
         return torch.arange(self.positions.shape[1]) < counts[:, None]
 
     def readouts(self, indices: Sequence[int]) -> Readouts:
@@ -89,7 +89,7 @@ class PromptBatch:
 
     def own(self, component: Component) -> Float[Tensor, "prompt 1 slot columns"]:
         """What `component` writes in the clean runs."""
-        own = self.clean.own(component, self.indices)
+        own = self.clean.own_activations(component, self.indices)
         return own.to(self.model.device, wider(own.dtype))
 
     def change(self, component: Component) -> Float[Tensor, "prompt patch slot columns"]:
@@ -102,7 +102,7 @@ class PromptBatch:
         prompts = torch.arange(len(self.indices), device=self.model.device)[:, None]
         each = [
             {site: slope[prompts, self.positions] for site, slope in graph.slopes(number).items()}
-            for number in range(len(graph.readouts.each))
+            for number in range(len(graph.readouts.rows))
         ]
         return {site: torch.stack([slopes[site] for slopes in each]) for site in graph.values}
 
@@ -119,12 +119,12 @@ class PromptBatch:
 
 
 #: From some prompts to variables `[readout, prompt, ablated]`.
-Method = Callable[[PromptBatch], dict[str, Tensor]]
+Estimator = Callable[[PromptBatch], dict[str, Tensor]]
 
 
 def run_estimator(
     name: str,
-    method: Method,
+    method: Estimator,
     batch: Callable[[int], Batch],
     model: LanguageModel,
     prompts: AnyPrompts,
@@ -150,7 +150,7 @@ def run_estimator(
         HydrascopeError: as `sweep`; several parts are ablated together; no gradient goes through some layer; or an
             estimate isn't finite.
     """
-    selected(model, ablate)  # refuses what isn't ablated one by one
+    select_components(model, ablate)  # refuses what isn't ablated one by one
     plan = make_plan(
         model,
         prompts,
@@ -167,12 +167,12 @@ def run_estimator(
     at_once = plan.batch(batch_size)
     start = time.perf_counter()
     require_gradients(model, min(plan.tokens, key=len))
-    clean = clean_runs_of(plan, at_once, [range(len(plan.tokens))])
+    clean = compute_clean_activations(plan, at_once, [range(len(plan.tokens))])
     rows = graph_rows(model, max(map(len, plan.tokens)), plan.bank_bytes) if batch_size == "auto" else batch_size
     pieces = list(_pieces(plan, clean, method, batch(rows), progress))
     order = np.argsort([index for indices, _ in pieces for index in indices])
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}
-    base = known(plan, clean).drop_dims("component")
+    base = initial_dataset(plan, clean).drop_dims("component")
     attributes = {key: value for key, value in settings_of(plan).items() if key not in _OF_ENGINES}
     result = add_units(base, attributes["units"]).assign(
         {
@@ -189,27 +189,27 @@ def run_estimator(
 
 
 def _pieces(
-    plan: Plan, clean: CleanActivations, method: Method, batch: Batch, progress: bool
+    plan: Plan, clean: CleanActivations, method: Estimator, batch: Batch, progress: bool
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """The estimates of some prompts after others, the shortest first so that little is padded."""
     remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
 
     def measured(remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
         indices = remaining[: batch.prompts]
-        found = method(PromptBatch(plan, clean, indices, batch.runs))
+        found = method(PromptBatch(plan, clean, indices, batch.overrides))
         for values in found.values():
             bad = (~values.isfinite()).any(2).any(0).nonzero()
             if len(bad):
                 raise HydrascopeError(
-                    f"what gradients say of {plan.called(indices[int(bad[0])])} is not finite: the model overflows; "
-                    "take a wider dtype"
+                    f"the gradients of {plan.prompt_label(indices[int(bad[0])])} aren't finite: the model overflows; take "
+                    "a wider dtype"
                 )
-        return {key: values.detach().cpu().numpy().astype(plan.stored) for key, values in found.items()}
+        return {key: values.detach().cpu().numpy().astype(plan.dtype) for key, values in found.items()}
 
-    with shown(len(remaining), 0, progress) as advance:
+    with show_progress(len(remaining), 0, progress) as advance:
         while remaining:
             count = len(first_batch(plan.model, plan.tokens, remaining, batch.prompts))
-            found, fitted = within_memory(partial(measured, remaining), Batch(count, batch.runs))
+            found, fitted = within_memory(partial(measured, remaining), Batch(count, batch.overrides))
             batch = batch if fitted.prompts == count else fitted
             done, remaining = remaining[: fitted.prompts], remaining[fitted.prompts :]
             yield done, found

@@ -9,7 +9,7 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.backward_rules import Rules, apply_rules, require_supported
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
-from hydrascope.analyses.attribution.gradients import differentiable_scale, recorded
+from hydrascope.analyses.attribution.gradients import differentiable_scale, record_graph
 from hydrascope.engines.readouts import final_scale
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
@@ -62,7 +62,7 @@ def _estimate(rules: Rules, lot: PromptBatch) -> dict[str, Tensor]:
     readouts = lot.readouts(lot.indices)
     with apply_rules(lot.model, rules):
         scale = _constant_scale if rules.freeze_norms else differentiable_scale
-        graph = recorded(lot.model, lot.tokens, readouts, lot.plan.sites, scale=scale)
+        graph = record_graph(lot.model, lot.tokens, readouts, lot.plan.sites, scale=scale)
     return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}
 
 

@@ -50,9 +50,9 @@ class Graph:
             )
         slopes = {}
         for (site, value), slope in zip(self.values.items(), found, strict=True):
-            before = self.readouts.each[number].before
-            if slope is None and (before == FINAL or site.layer < before):
-                raise _stopped(site)
+            before = self.readouts.rows[number].before
+            if slope is None and (before == FINAL or site.block < before):
+                raise _detach(site)
             slopes[site] = torch.zeros_like(value) if slope is None else slope
         return slopes
 
@@ -64,7 +64,7 @@ def differentiable_scale(model: LanguageModel, residual: Float[Tensor, "row widt
     return (residual.square().mean(-1) + model.norm_eps).sqrt()
 
 
-def recorded(
+def record_graph(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     readouts: Readouts,
@@ -87,7 +87,7 @@ def recorded(
 
     def visit(site: Component, hidden: Tensor) -> Tensor:
         value = by_prompt(hidden, len(tokens))
-        values[site] = value if write is None else _started(write(value))
+        values[site] = value if write is None else _start_graph(write(value))
         # A copy goes on: some blocks write into the tensors they have read.
         return as_given(values[site].clone(), hidden)
 
@@ -96,9 +96,9 @@ def recorded(
 
     def hooks() -> Iterator[Handle]:
         if write is None:
-            yield on_input(model.layers[0], lambda hidden: _started(hidden).clone())
+            yield on_input(model.blocks[0], lambda hidden: _start_graph(hidden).clone())
         for block in readouts.blocks:
-            yield on_input(model.layers[block], partial(keep, block))
+            yield on_input(model.blocks[block], partial(keep, block))
         yield on_input(model.final_norm, partial(keep, FINAL))
         for site in sites:
             yield on_site(model, site, partial(visit, site))
@@ -124,26 +124,26 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
     written: dict[Component, Tensor] = {}
 
     def enter(block: int, hidden: Tensor) -> Tensor:
-        entering[block] = _started(hidden) if block == 0 else hidden
+        entering[block] = _start_graph(hidden) if block == 0 else hidden
         return entering[block].clone()
 
     def hooks() -> Iterator[Handle]:
-        for block, module in enumerate(model.layers):
+        for block, module in enumerate(model.blocks):
             yield on_input(module, partial(enter, block))
-        for layer in model.components:
+        for layer in model.sublayers:
             yield on_output(model.output(layer), partial(_keep, written, layer))
 
     with _remembering(model), hooked(hooks()):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
         for layer, output in written.items():
             if not output.requires_grad:
-                raise _stopped(layer)
+                raise _detach(layer)
             try:
-                found = torch.autograd.grad(output.sum(), entering[layer.layer], retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad(output.sum(), entering[layer.block], retain_graph=True, allow_unused=True)
             except RuntimeError as error:
-                raise _stopped(layer, f" ({error})") from error
+                raise _detach(layer, f" ({error})") from error
             if found[0] is None:
-                raise _stopped(layer)
+                raise _detach(layer)
 
 
 def _keep(written: dict[Component, Tensor], layer: Component, hidden: Tensor) -> Tensor:
@@ -151,12 +151,12 @@ def _keep(written: dict[Component, Tensor], layer: Component, hidden: Tensor) ->
     return hidden.clone()
 
 
-def _started(hidden: Tensor) -> Tensor:
+def _start_graph(hidden: Tensor) -> Tensor:
     """`hidden`, as what a graph starts from."""
     return hidden.detach().requires_grad_()
 
 
-def _stopped(component: Component, why: str = "") -> HydrascopeError:
+def _detach(component: Component, why: str = "") -> HydrascopeError:
     return HydrascopeError(
         f"no gradient goes through {component}{why}: attribution needs modules that PyTorch can differentiate; measure "
         "its effects with sweep"
@@ -182,7 +182,7 @@ def _read(
     model: LanguageModel, readouts: Readouts, streams: dict[int, Float[Tensor, "row width"]], scale: Scale
 ) -> Float[Tensor, "row readout"]:
     each = []
-    for readout in readouts.each:
+    for readout in readouts.rows:
         stream = streams[readout.before].to(readout.direction.dtype)
         read = (stream * readout.direction).sum(-1)
         each.append(read if readout.before != FINAL else read / scale(model, stream) + readout.constant)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
-from hydrascope.analyses.attribution.gradients import recorded
+from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
@@ -66,7 +66,7 @@ def _one_prompt(steps: int, lot: PromptBatch, place: int) -> Tensor:
 def _one_site(steps: int, lot: PromptBatch, place: int, components: list[Component]) -> dict[Component, Tensor]:
     """`[readout]` The estimates for one prompt, of components whose values stand at one site."""
     index, site = lot.indices[place], components[0].site
-    slots = len(lot.plan.places[index].positions)
+    slots = len(lot.plan.positions[index].positions)
     positions = lot.positions[place, :slots]
     own = torch.stack([lot.own(component)[place, 0, :slots] for component in components])
     change = torch.stack([lot.change(component)[place, :, :slots] for component in components])
@@ -90,8 +90,8 @@ def _one_site(steps: int, lot: PromptBatch, place: int, components: list[Compone
             return hidden.detach().index_put(where, values.to(hidden.dtype))
 
         readouts = lot.readouts([index] * len(rows))
-        graph = recorded(lot.model, [lot.plan.tokens[index]] * len(rows), readouts, [site], write)
-        for number in range(len(readouts.each)):
+        graph = record_graph(lot.model, [lot.plan.tokens[index]] * len(rows), readouts, [site], write)
+        for number in range(len(readouts.rows)):
             slope = graph.slopes(number)[site][where].to(along.dtype)
             total[number].index_add_(0, part[rows], (slope * along).sum((1, 2)))
     return dict(zip(components, (total / (steps * change.shape[1])).unbind(1), strict=True))

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.clean_pass import CleanRun, clean_run_at
+from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass_at
 from hydrascope.engines.clean.prefix_store import Back
-from hydrascope.engines.clean.spill_store import Keep, Part, in_memory
+from hydrascope.engines.clean.spill_store import Allocator, Shard, in_memory
 from hydrascope.models.language_model import LanguageModel, wider
-from hydrascope.prompts.positions import Places
+from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import Prompt, counterfactual_tokens, prompt_label, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
@@ -44,16 +44,16 @@ class CleanActivations:
     model: LanguageModel
     prompts: Sequence[Prompt]
     tokens: Sequence[Sequence[int]]
-    places: Sequence[Places]
+    positions: Sequence[AblationPositions]
     sites: Sequence[Component]
     targets: Sequence[int]
     values: dict[Component, Float[Tensor, "row columns"]]
-    row: Int[np.ndarray, "prompt offset"]
+    row_index: Int[np.ndarray, "prompt offset"]
     argmax: Sequence[int]
-    shared: dict[tuple[int, ...], Back] = field(default_factory=dict, repr=False)
+    prefixes: dict[tuple[int, ...], Back] = field(default_factory=dict, repr=False)
     _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
 
-    def take(
+    def activations_of(
         self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
     ) -> Float[Tensor, "prompt patch slot columns"]:
         """What `component` writes in the clean runs of `sources`, at the places that correspond to those of `prompts`.
@@ -63,7 +63,7 @@ class CleanActivations:
         Raises:
             HydrascopeError: a source has no such place; `corresponding` says which have.
         """
-        rows = self.row[np.asarray(sources)[:, :, None], self.slots(prompts)[:, None] - 1]
+        rows = self.row_index[np.asarray(sources)[:, :, None], self.padded_offsets(prompts)[:, None] - 1]
         if len(short := np.argwhere(rows < 0)):
             place, patch, _ = short[0]
             patched, source = prompts[place], int(sources[place, patch])
@@ -73,32 +73,32 @@ class CleanActivations:
             )
         return self.values[component.site][:, self.model.columns(component)][torch.from_numpy(rows)]
 
-    def own(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+    def own_activations(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
         """What `component` writes in the clean runs of `prompts` themselves."""
-        return self.take(component, np.asarray(prompts)[:, None], prompts)
+        return self.activations_of(component, np.asarray(prompts)[:, None], prompts)
 
-    def mean(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
+    def mean_activations(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
         """The mean of what `component` writes over all prompts that have a corresponding place."""
         if component.site not in self._means:
             values = self.values[component.site]
             self._means[component.site] = torch.stack(
                 # A distance that no prompt is ablated at is kept for none, and never asked for.
-                [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row.T]
+                [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row_index.T]
             )
-        mean = self._means[component.site][self.slots(prompts) - 1]
+        mean = self._means[component.site][self.padded_offsets(prompts) - 1]
         return mean[:, None, :, self.model.columns(component)]
 
-    def corresponding(self, index: int) -> Bool[np.ndarray, "prompt"]:
+    def donors(self, index: int) -> Bool[np.ndarray, "prompt"]:
         """Which prompts have a place that corresponds to each ablated position of the prompt at `index`."""
-        return np.asarray((self.row[:, np.array(self.places[index].offsets) - 1] >= 0).all(1))
+        return np.asarray((self.row_index[:, np.array(self.positions[index].offsets) - 1] >= 0).all(1))
 
-    def slots(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+    def padded_offsets(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
         """How far each ablated position is from its prompt's end; the last one repeated where a prompt has fewer."""
-        return _even([self.places[index].offsets for index in prompts])
+        return _pad([self.positions[index].offsets for index in prompts])
 
-    def positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+    def padded_positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
         """Each ablated position, counted from the prompt's start; as `slots`."""
-        return positions_of(self.places, prompts)
+        return padded_positions(self.positions, prompts)
 
     @cached_property
     def twins(self) -> list[list[int]]:
@@ -109,11 +109,11 @@ class CleanActivations:
                 ablated.
         """
         twins = counterfactual_tokens(self.model, self.prompts)
-        if any(place.positions != (len(ids) - 1,) for place, ids in zip(self.places, self.tokens, strict=True)):
+        if any(place.positions != (len(ids) - 1,) for place, ids in zip(self.positions, self.tokens, strict=True)):
             require_same_length(self.prompts, self.tokens, twins)
         return twins
 
-    def of_others(
+    def activations_of_texts(
         self, prompts: Sequence[int], others: Sequence[Sequence[int]]
     ) -> Callable[[Component], Float[Tensor, "prompt 1 slot columns"]]:
         """What components write in runs of `others`, as far from their ends as `prompts` are ablated from theirs.
@@ -121,25 +121,30 @@ class CleanActivations:
         The runs are made when the first component is asked for.
         """
         back = [len(self.tokens[index]) for index in prompts]
-        positions = self.positions(prompts) - np.array(back)[:, None] + np.array([[len(ids)] for ids in others])
+        positions = self.padded_positions(prompts) - np.array(back)[:, None] + np.array([[len(ids)] for ids in others])
         kept: dict[Component, Tensor] = {}
 
         def values(component: Component) -> Tensor:
             if not kept:
-                kept.update(values_at(self.model, others, positions, self.sites))
+                kept.update(activations_at(self.model, others, positions, self.sites))
             return kept[component.site][:, None, :, self.model.columns(component)]
 
         return values
 
 
 def without_activations(
-    model: LanguageModel, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], places: Sequence[Places]
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    places: Sequence[AblationPositions],
 ) -> CleanActivations:
     """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
-    return CleanActivations(model, prompts, tokens, places, (), [0] * len(tokens), {}, _rows(places), [0] * len(tokens))
+    return CleanActivations(
+        model, prompts, tokens, places, (), [0] * len(tokens), {}, _row_index(places), [0] * len(tokens)
+    )
 
 
-def values_at(
+def activations_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     positions: Int[np.ndarray, "run slot"],
@@ -147,29 +152,29 @@ def values_at(
 ) -> dict[Component, Float[Tensor, "run slot columns"]]:
     """What stands at `sites` in plain runs of `tokens`, at some positions of each; on the CPU."""
     runs = torch.arange(len(tokens)).repeat_interleave(positions.shape[1])
-    found = clean_run_at(model, tokens, runs, torch.from_numpy(positions).flatten(), sites)
+    found = compute_clean_pass_at(model, tokens, runs, torch.from_numpy(positions).flatten(), sites)
     return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
 
 
 #: Runs some prompts clean, given by their numbers, and keeps what stands at some places `[place]`: of which, and where.
-Runner = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanRun]
+CleanPassFunction = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanPass]
 
 
-def plain_pass(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> Runner:
+def plain_pass(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> CleanPassFunction:
     """Clean runs of `tokens` as the model itself makes them."""
-    return lambda batch, runs, at: clean_run_at(model, [tokens[index] for index in batch], runs, at, sites)
+    return lambda batch, runs, at: compute_clean_pass_at(model, [tokens[index] for index in batch], runs, at, sites)
 
 
-def clean_runs(
+def collect_clean_activations(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
+    places: Sequence[AblationPositions],
     sites: Sequence[Component],
     batches: Iterable[Sequence[int]],
-    run: Runner,
+    run: CleanPassFunction,
     targets: Sequence[int] | None = None,
-    keep: Keep = in_memory,
+    keep: Allocator = in_memory,
 ) -> CleanActivations:
     """Run all prompts once.
 
@@ -183,7 +188,7 @@ def clean_runs(
         HydrascopeError: the disk refuses.
     """
     whole = range(len(prompts))
-    part = clean_part(model, tokens, places, sites, whole, batches, run, keep)
+    part = collect_shard(model, tokens, places, sites, whole, batches, run, keep)
     values = {site: part[str(site)] for site in sites}
     likeliest = part[_LIKELIEST].tolist()
     return CleanActivations(
@@ -194,21 +199,21 @@ def clean_runs(
         sites,
         likeliest if targets is None else targets,
         values,
-        _rows(places),
+        _row_index(places),
         likeliest,
     )
 
 
-def clean_part(
+def collect_shard(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
+    places: Sequence[AblationPositions],
     sites: Sequence[Component],
     block: range,
     batches: Iterable[Sequence[int]],
-    run: Runner,
-    keep: Keep = in_memory,
-) -> Part:
+    run: CleanPassFunction,
+    keep: Allocator = in_memory,
+) -> Shard:
     """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them.
 
     Args:
@@ -217,8 +222,8 @@ def clean_part(
     Returns:
         `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
     """
-    row = _rows(places)
-    rows = _rows_of(row, block)
+    row = _row_index(places)
+    rows = _rows_of_chunk(row, block)
     values = {site: keep(len(rows), model.site_width(site), model.dtype) for site in sites}
     likeliest = torch.zeros(len(block), dtype=torch.long)
     for batch in batches:
@@ -238,21 +243,21 @@ def clean_part(
     return {_LIKELIEST: likeliest, **{str(site): values[site] for site in sites}}
 
 
-def clean_runs_of_parts(
+def join_shards(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[Places],
+    places: Sequence[AblationPositions],
     sites: Sequence[Component],
-    parts: Iterable[tuple[range, Part]],
+    parts: Iterable[tuple[range, Shard]],
     targets: Sequence[int] | None = None,
-    keep: Keep = in_memory,
+    keep: Allocator = in_memory,
 ) -> CleanActivations:
     """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
-    row, likeliest = _rows(places), [0] * len(prompts)
+    row, likeliest = _row_index(places), [0] * len(prompts)
     values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
     for block, part in parts:
-        rows = _rows_of(row, block)
+        rows = _rows_of_chunk(row, block)
         for site in sites:
             values[site][rows.start : rows.stop] = part[str(site)]
         likeliest[block.start : block.stop] = part[_LIKELIEST].tolist()
@@ -265,7 +270,7 @@ def clean_runs_of_parts(
 _LIKELIEST = "likeliest"
 
 
-def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
+def _row_index(places: Sequence[AblationPositions]) -> Int[np.ndarray, "prompt offset"]:
     """`CleanActivations.row`: of each prompt all places that correspond to an ablated position of any prompt."""
     offsets = sorted({offset for place in places for offset in place.offsets})
     row = np.full((len(places), offsets[-1]), -1)
@@ -275,18 +280,18 @@ def _rows(places: Sequence[Places]) -> Int[np.ndarray, "prompt offset"]:
     return row
 
 
-def _rows_of(row: np.ndarray, block: range) -> range:
+def _rows_of_chunk(row: np.ndarray, block: range) -> range:
     """The rows of the prompts of a block: they stand together."""
     rows = row[block]
     return range(int(rows[rows >= 0].min()), int(rows.max()) + 1)
 
 
-def positions_of(places: Sequence[Places], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+def padded_positions(places: Sequence[AblationPositions], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
     """Each position at which some of the prompts are ablated; the last one repeated where a prompt has fewer."""
-    return _even([places[index].positions for index in prompts])
+    return _pad([places[index].positions for index in prompts])
 
 
-def _even(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:
+def _pad(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:
     longest = max(map(len, each))
     return np.array([[*values, *[values[-1]] * (longest - len(values))] for values in each])
 

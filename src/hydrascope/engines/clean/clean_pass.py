@@ -16,7 +16,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 @dataclass(frozen=True)
-class CleanRun:
+class CleanPass:
     """What a clean run leaves at one position of each prompt, or at several.
 
     Attributes:
@@ -31,39 +31,41 @@ class CleanRun:
     final: Float[Tensor, "place width"]
     normed: Float[Tensor, "place width"]
 
-    def __getitem__(self, places: slice) -> "CleanRun":
+    def __getitem__(self, places: slice) -> "CleanPass":
         """The same at some of the places: in memory of its own."""
         values = {site: each[places].clone() for site, each in self.values.items()}
-        return CleanRun(values, *(each[places].clone() for each in (self.embed, self.final, self.normed)))
+        return CleanPass(values, *(each[places].clone() for each in (self.embed, self.final, self.normed)))
 
     def written(self, model: LanguageModel) -> Float[Tensor, "place layer width"]:
         """y_c, what each layer adds to the residual stream."""
-        return torch.stack([self.values[layer] for layer in model.components], 1) * model.residual_scale
+        return torch.stack([self.values[layer] for layer in model.sublayers], 1) * model.residual_scale
 
     def logits(self, model: LanguageModel) -> Float[Tensor, "place vocabulary"]:
         """The model's logits, before any final soft-cap."""
         return model.unembedded(self.normed)
 
 
-def clean_run(
+def compute_clean_pass(
     model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Collection[Component] | None = None
-) -> CleanRun:
+) -> CleanPass:
     """Run prompts of any lengths, and keep what stands at each one's final position; all layers' by default.
 
     Raises:
         HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
-    return clean_run_at(model, tokens, torch.arange(len(tokens)), last, model.components if sites is None else sites)
+    return compute_clean_pass_at(
+        model, tokens, torch.arange(len(tokens)), last, model.sublayers if sites is None else sites
+    )
 
 
-def clean_run_at(
+def compute_clean_pass_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     prompts: Int[Tensor, "place"],
     positions: Int[Tensor, "place"],
     sites: Collection[Component],
-) -> CleanRun:
+) -> CleanPass:
     """Run prompts of any lengths, each as if alone, and keep the values at each of the places asked for.
 
     Raises:
@@ -71,11 +73,11 @@ def clean_run_at(
     """
     groups = batchable(model, tokens)
     if len(groups) == 1:
-        return one_pass_at(model, tokens, prompts, positions, sites)
+        return compute_one_batch_at(model, tokens, prompts, positions, sites)
     group_of = torch.tensor([number for index in range(len(tokens)) for number, g in enumerate(groups) if index in g])
     chosen = [(group_of[prompts] == number).nonzero()[:, 0] for number in range(len(groups))]
     found = [
-        one_pass_at(
+        compute_one_batch_at(
             model,
             [tokens[index] for index in group],
             torch.tensor([group.index(int(prompt)) for prompt in prompts[places]], dtype=torch.long),
@@ -89,19 +91,19 @@ def clean_run_at(
     def joined(each: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(each))[order.to(each[0].device)]
 
-    return CleanRun(
+    return CleanPass(
         {site: joined([run.values[site] for run in found]) for site in sites},
         *(joined([getattr(run, name) for run in found]) for name in ("embed", "final", "normed")),
     )
 
 
-def one_pass_at(
+def compute_one_batch_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     prompts: Int[Tensor, "place"],
     positions: Int[Tensor, "place"],
     sites: Collection[Component],
-) -> CleanRun:
+) -> CleanPass:
     """Run prompts that may share a batch, padded on the right, as `clean_run_at`.
 
     Raises:
@@ -116,7 +118,7 @@ def one_pass_at(
         kept[name] = by_prompt(hidden, len(tokens))[places].clone().to(model.device)
 
     def hooks() -> Iterator[Handle]:
-        yield on_input(model.layers[0], partial(keep, "embed"))
+        yield on_input(model.blocks[0], partial(keep, "embed"))
         yield on_input(model.final_norm, partial(keep, "final"))
         yield on_output(model.final_norm, partial(keep, "normed"))
         for site in sites:
@@ -125,9 +127,9 @@ def one_pass_at(
     with model.measuring(), hooked(hooks()):
         model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     for site in sites:
-        if site.whole == site and kept[site].shape != kept["embed"].shape:
+        if site.sublayer == site and kept[site].shape != kept["embed"].shape:
             raise HydrascopeError(
                 f"{site} of {model.name} writes {kept[site].shape[-1]} numbers a position and the residual "
                 f"stream has {model.width}: its anatomy ({model.config.model_type}) names another module's output"
             )
-    return CleanRun({site: kept[site] for site in sites}, kept["embed"], kept["final"], kept["normed"])
+    return CleanPass({site: kept[site] for site in sites}, kept["embed"], kept["final"], kept["normed"])

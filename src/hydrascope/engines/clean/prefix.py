@@ -9,14 +9,14 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.attention import Prefix, attending, causal_attention
-from hydrascope.engines.clean.clean_pass import CleanRun, one_pass_at
+from hydrascope.engines.clean.clean_pass import CleanPass, compute_one_batch_at
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fast_kernels
 from hydrascope.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedPrefix:
     """Of a batch of prompts.
 
     Attributes:
@@ -25,7 +25,7 @@ class Shared:
     """
 
     prefix: Prefix
-    clean: CleanRun
+    clean: CleanPass
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -34,7 +34,7 @@ class Shared:
         kept = [each for by in (prefix.keys, prefix.values, prefix.visible, prefix.own) for each in by.values()]
         return [*kept, *clean.values.values(), clean.embed, clean.final, clean.normed]
 
-    def of(self, tensors: Sequence[Tensor]) -> "Shared":
+    def of(self, tensors: Sequence[Tensor]) -> "SharedPrefix":
         """The same with other `tensors`, in their order."""
         each = iter(tensors)
         prefix, clean = self.prefix, self.clean
@@ -42,7 +42,9 @@ class Shared:
             {layer: next(each) for layer in by} for by in (prefix.keys, prefix.values, prefix.visible, prefix.own)
         )
         prefix = replace(prefix, keys=keys, values=values, visible=visible, own=own)
-        return Shared(prefix, CleanRun({site: next(each) for site in clean.values}, next(each), next(each), next(each)))
+        return SharedPrefix(
+            prefix, CleanPass({site: next(each) for site in clean.values}, next(each), next(each), next(each))
+        )
 
     @property
     def nbytes(self) -> int:
@@ -50,23 +52,23 @@ class Shared:
         return sum(each.nbytes for each in self.tensors)
 
 
-def shared(
+def compute_prefix(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     positions: Int[Tensor, "prompt slot"],
     sites: Collection[Component],
     routines: Routines,
-) -> Shared:
+) -> SharedPrefix:
     """Return what the runs of `tokens` share that begin at `positions`, with the clean values of `sites`.
 
     Raises:
         HydrascopeError: the prompts may not share a batch.
     """
     nowhere = torch.zeros(0, dtype=torch.long)
-    return shared_and_clean_run_at(model, tokens, positions, sites, routines, nowhere, nowhere)[0]
+    return compute_prefix_and_clean_pass(model, tokens, positions, sites, routines, nowhere, nowhere)[0]
 
 
-def shared_and_clean_run_at(
+def compute_prefix_and_clean_pass(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
     positions: Int[Tensor, "prompt slot"],
@@ -74,11 +76,11 @@ def shared_and_clean_run_at(
     routines: Routines,
     prompts: Int[Tensor, "place"],
     places: Int[Tensor, "place"],
-) -> tuple[Shared, CleanRun]:
+) -> tuple[SharedPrefix, CleanPass]:
     """As `shared`, and what the same pass shows at some places of some prompts, as `clean_run_at`."""
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     prefix = Prefix.of(last, positions, model.device)
     with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):
         runs = torch.cat([torch.arange(len(tokens)), prompts])
-        run = one_pass_at(model, tokens, runs, torch.cat([last, places]), sites)
-    return Shared(prefix, run[: len(tokens)]), run[len(tokens) :]
+        run = compute_one_batch_at(model, tokens, runs, torch.cat([last, places]), sites)
+    return SharedPrefix(prefix, run[: len(tokens)]), run[len(tokens) :]

@@ -11,22 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hydrascope.engines.clean.prefix import Shared
+from hydrascope.engines.clean.prefix import SharedPrefix
 
 #: Bytes that a file takes at most.
 FILE_BYTES = 16 * 2**30
 
 #: Gives back what was kept, once; None where it can't be read.
-Back = Callable[[], Shared | None]
+Back = Callable[[], SharedPrefix | None]
 
 #: Keeps what a batch shares, which took so many seconds to compute; None where there is no room, or it isn't worth it.
-KeepShared = Callable[[Shared, float], Back | None]
+KeepShared = Callable[[SharedPrefix, float], Back | None]
 
 
 def in_memory(room: float) -> KeepShared:
     """Keep what fits into `room` bytes where it is."""
 
-    def keep(shared: Shared, seconds: float) -> Back | None:
+    def keep(shared: SharedPrefix, seconds: float) -> Back | None:
         nonlocal room
         if shared.nbytes > room:
             return None
@@ -64,7 +64,7 @@ class _InFile:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def __call__(self, shared: Shared, seconds: float) -> Back | None:
+    def __call__(self, shared: SharedPrefix, seconds: float) -> Back | None:
         if shared.nbytes > self._room:
             return None
         start = time.perf_counter()
@@ -80,7 +80,7 @@ class _InFile:
         self._room = self._room - shared.nbytes if self._saved > 0 else 0
         return partial(self._back, first, shared.of([each.to("meta") for each in shared.tensors]))
 
-    def _back(self, first: int, shapes: Shared) -> Shared | None:
+    def _back(self, first: int, shapes: SharedPrefix) -> SharedPrefix | None:
         tensors = [torch.empty_strided(each.shape, each.stride(), dtype=each.dtype) for each in shapes.tensors]
         try:
             self._file.seek(first)

@@ -14,12 +14,12 @@ from torch import Tensor
 from hydrascope.utils.disk_errors import disk
 
 #: Makes room for the `[row, columns]` values at a site, to be written.
-Keep = Callable[[int, int, torch.dtype], Float[Tensor, "row columns"]]
+Allocator = Callable[[int, int, torch.dtype], Float[Tensor, "row columns"]]
 
 ROOM = "make room, or measure fewer prompts"
 
 #: What the clean runs of some prompts leave, by name.
-Part = dict[str, Tensor]
+Shard = dict[str, Tensor]
 
 
 def in_memory(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
@@ -27,7 +27,7 @@ def in_memory(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(rows, columns, dtype=dtype)
 
 
-def on_disk(folder: Path) -> Keep:
+def on_disk(folder: Path) -> Allocator:
     """Room in files of `folder` that have no name any more: nothing is seen there, or outlives the process.
 
     Raises:
@@ -49,7 +49,7 @@ def on_disk(folder: Path) -> Keep:
     return in_memory if os.name == "nt" else keep
 
 
-def write_part(folder: Path, start: int, part: Part) -> None:
+def write_shard(folder: Path, start: int, part: Shard) -> None:
     """Keep what the prompts from `start` on leave where other processes, of other machines too, can read it.
 
     Raises:
@@ -68,7 +68,7 @@ def is_written(folder: Path, start: int) -> bool:
     return _file(folder, start).exists()
 
 
-def read_part(folder: Path, start: int) -> Part:
+def read_shard(folder: Path, start: int) -> Shard:
     """What `write_part` kept.
 
     Raises:

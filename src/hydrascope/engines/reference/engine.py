@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hydrascope.components.component import Component, Run
-from hydrascope.engines.clean.clean_pass import clean_run_at
+from hydrascope.components.component import Component, Override
+from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.readouts import FINAL, Linear, final_scale
@@ -25,7 +25,7 @@ from hydrascope.models.language_model import LanguageModel, wider
 ROWS = 16
 
 #: A run of the request, and the patch that its ablated components write.
-Row = tuple[Run, int]
+Row = tuple[Override, int]
 
 
 @torch.no_grad()
@@ -48,19 +48,19 @@ def activations_before_override(
     model: LanguageModel, request: Request, sites: Sequence[Component]
 ) -> dict[Component, Tensor]:
     """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`."""
-    rows = [(run, patch) for run in request.runs for patch in range(request.patches)]
+    rows = [(run, patch) for run in request.overrides for patch in range(request.patches)]
     found: dict[Component, list[Tensor]] = {site: [] for site in sites}
     with model.measuring():
         for index in range(len(request.tokens)):
             prompt = _Prompt.of(model, request, index, sites)
-            seen = [prompt.seen(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+            seen = [prompt.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
             for site, each in found.items():
                 each.append(torch.cat([one.before[site] for one in seen]).unflatten(0, (-1, request.patches)))
     return {site: torch.stack(each) for site, each in found.items()}
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Pass:
     """What forward passes of one prompt show at its final position, a row each.
 
     Attributes:
@@ -90,96 +90,96 @@ class _Prompt:
 
     @classmethod
     def of(cls, model: LanguageModel, request: Request, index: int, watch: Sequence[Component] = ()) -> "_Prompt":
-        ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
-        frozen = [component for run in request.runs for component in run.frozen if not component.is_input]
+        ablated = dict.fromkeys(component for run in request.overrides for component in run.ablated)
+        frozen = [component for run in request.overrides for component in run.frozen if not component.is_input]
         units = [component.site for component in (*request.units, *ablated, *frozen)]
-        sites = tuple(dict.fromkeys((*model.components, *units, *watch)))
+        sites = tuple(dict.fromkeys((*model.sublayers, *units, *watch)))
         length = len(request.tokens[index])
         everywhere = torch.arange(length)
-        run = clean_run_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
+        run = compute_clean_pass_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
         patches = {component: request.values(component)[index].to(model.device) for component in ablated}
         return cls(model, request, index, sites, run.values, run.embed[-1], patches)
 
     @property
     def readouts(self) -> list[Linear]:
-        return list(self.request.readouts.each)
+        return list(self.request.readouts.rows)
 
     def readings(self) -> Readings:
         """What `Readings` says, without the prompt dimension."""
         model, request = self.model, self.request
-        rows = [(run, patch) for run in request.runs for patch in range(request.patches)]
-        clean = self.seen([(Run(()), 0)])
-        seen = [self.seen(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+        rows = [(run, patch) for run in request.overrides for patch in range(request.patches)]
+        clean = self.run_rows([(Override(()), 0)])
+        seen = [self.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
         final, z = clean.streams[FINAL], torch.cat([each.streams[FINAL] for each in seen])
         sigma, own_sigma = final_scale(model, final), final_scale(model, z)
         delta = torch.stack([self.delta(row) for row in rows], 1)
-        shape = (len(request.runs), request.patches)
+        shape = (len(request.overrides), request.patches)
         target = int(request.targets[self.index])
         metrics = [evaluate(model, request.metrics, s, final[0], target) for s in (final, z)] if request.metrics else []
 
         def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
 
-        def written(readout: Linear, seen: Sequence[_Seen]) -> Tensor:
+        def written(readout: Linear, seen: Sequence[_Pass]) -> Tensor:
             values = torch.cat([self.written(each) for each in seen])
-            below = torch.tensor([readout.before == FINAL or c.layer < readout.before for c in self.components])
+            below = torch.tensor([readout.before == FINAL or c.block < readout.before for c in self.components])
             return self.dot(readout, values) * below / (sigma if readout.before == FINAL else 1)
 
-        def logit(readout: Linear, seen: Sequence[_Seen]) -> Tensor:
+        def logit(readout: Linear, seen: Sequence[_Pass]) -> Tensor:
             if readout.tokens is None:
-                return self.through(readout, torch.cat([each.streams[readout.before] for each in seen]))
+                return self.read_logit(readout, torch.cat([each.streams[readout.before] for each in seen]))
             plus, minus = (None if tokens is None else int(tokens[self.index]) for tokens in readout.tokens)
             logits = torch.cat([each.logits for each in seen])
             return logits[:, plus] - (logits[:, minus] if minus is not None else logits.mean(-1))
 
-        def shifted(readout: Linear, seen: Sequence[_Seen], sign: int) -> Tensor:
+        def shifted(readout: Linear, seen: Sequence[_Pass], sign: int) -> Tensor:
             below = delta[: 2 * readout.before].sum(0) if readout.before != FINAL else delta.sum(0)
             streams = torch.cat([each.streams[readout.before] for each in seen])
-            read = self.through(readout, streams.to(below.dtype) + sign * below)
+            read = self.read_logit(readout, streams.to(below.dtype) + sign * below)
             # Where nothing changed, rounding is no effect.
             return torch.where((below == 0).all(-1), logit(readout, seen), read).view(shape)
 
         unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
         logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
-        read = per_readout(lambda _, readout: self.through(readout, clean.streams[readout.before])[0])
+        read = per_readout(lambda _, readout: self.read_logit(readout, clean.streams[readout.before])[0])
         return Readings(
             unembed=unembed,
             embed=per_readout(
                 lambda _, readout: self.dot(readout, self.embed) / (sigma[0] if readout.before == FINAL else 1)
             ),
             logit=logits,
-            run_unembed=per_readout(lambda _, readout: written(readout, seen).view(*shape, -1)),
-            run_logit=per_readout(lambda _, readout: logit(readout, seen).view(shape)),
-            run_direct=per_readout(lambda _, readout: shifted(readout, [clean], 1)),
-            run_indirect=per_readout(lambda _, readout: shifted(readout, seen, -1)),
+            unembed_ablated=per_readout(lambda _, readout: written(readout, seen).view(*shape, -1)),
+            logit_ablated=per_readout(lambda _, readout: logit(readout, seen).view(shape)),
+            logit_direct=per_readout(lambda _, readout: shifted(readout, [clean], 1)),
+            logit_indirect=per_readout(lambda _, readout: shifted(readout, seen, -1)),
             scale=(sigma / own_sigma).view(shape),
             metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
-            run_metrics=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
+            metrics_ablated=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
             clean_error=(read - logits).abs().max(),
         )
 
     @property
     def components(self) -> tuple[Component, ...]:
-        return self.model.components + self.request.units
+        return self.model.sublayers + self.request.units
 
     def dot(self, readout: Linear, vectors: Tensor) -> Tensor:
         return vectors.to(readout.direction.dtype) @ readout.direction[self.index]
 
-    def through(self, readout: Linear, stream: Tensor) -> Tensor:
+    def read_logit(self, readout: Linear, stream: Tensor) -> Tensor:
         """The readout of whole residual streams."""
         read = self.dot(readout, stream)
         return (
             read if readout.before != FINAL else read / final_scale(self.model, stream) + readout.constant[self.index]
         )
 
-    def written(self, seen: _Seen) -> Tensor:
+    def written(self, seen: _Pass) -> Tensor:
         """`[row, component, width]` what each component adds to the residual stream."""
         wide = wider(self.model.dtype)
         each = []
         for component in self.components:
             values = seen.values[component.site]
             if component.is_unit:
-                values = self.model.projection(component.whole).written(values, component.unit)
+                values = self.model.projection(component.sublayer).written(values, component.unit)
             each.append(values.to(wide) * self.model.residual_scale)
         return torch.stack(each, 1)
 
@@ -190,13 +190,13 @@ class _Prompt:
         """
         run, patch = row
         model, wide = self.model, wider(self.model.dtype)
-        change = torch.zeros(len(model.components), model.width, dtype=wide, device=model.device)
+        change = torch.zeros(len(model.sublayers), model.width, dtype=wide, device=model.device)
         at_last = (self.request.positions[self.index] == len(self.request.tokens[self.index]) - 1).nonzero()
         if not len(at_last):
             return change
         slot = int(at_last[0])
-        for number, layer in enumerate(model.components):
-            parts = [component for component in run.ablated if component.whole == layer]
+        for number, layer in enumerate(model.sublayers):
+            parts = [component for component in run.ablated if component.sublayer == layer]
             if layer in parts:
                 change[number] = self.patches[layer][patch, slot].to(wide) - self.clean[layer][-1].to(wide)
             elif parts:
@@ -205,11 +205,11 @@ class _Prompt:
                 after = before.clone()
                 for part in parts:
                     after[projection.columns(part.unit)] = self.patches[part][patch, slot]
-                outputs = [projection.after(projection.through(values)).to(wide) for values in (before, after)]
+                outputs = [projection.apply_norm(projection.apply(values)).to(wide) for values in (before, after)]
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
-    def seen(self, rows: Sequence[Row]) -> _Seen:
+    def run_rows(self, rows: Sequence[Row]) -> _Pass:
         """Copies of the prompt, each with the overrides of a row."""
         model, request = self.model, self.request
         values: dict[Component, Tensor] = {}
@@ -237,7 +237,7 @@ class _Prompt:
             # A copy, on whichever device.
             values[site] = at[:, -1].clone().to(model.device)
             for number, (run, _) in enumerate(rows):
-                if site.whole in run.frozen:
+                if site.sublayer in run.frozen:
                     values[site][number] = self.clean[site][-1]  # a layer that is frozen, and all of its units
             return changed
 
@@ -246,7 +246,7 @@ class _Prompt:
 
         def hooks() -> Iterator[Handle]:
             for block in request.readouts.blocks:
-                yield on_input(model.layers[block], partial(keep, block))
+                yield on_input(model.blocks[block], partial(keep, block))
             yield on_input(model.final_norm, partial(keep, FINAL))
             yield on_output(model.final_norm, lambda hidden: normed.append(by_prompt(hidden, len(rows))[:, -1]))
             for site in self.sites:
@@ -257,4 +257,4 @@ class _Prompt:
         with freeze_head_inputs(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
-        return _Seen(values, before, streams, logits)
+        return _Pass(values, before, streams, logits)

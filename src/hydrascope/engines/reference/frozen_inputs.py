@@ -24,19 +24,19 @@ def freeze_head_inputs(
     if not any(held):
         yield
         return
-    if not model.anatomy.fast:
+    if not model.anatomy.supports_wavefront:
         raise HydrascopeError(
             f"{model.config.model_type} does not attend through transformers' AttentionInterface: inputs of its heads "
             "cannot be frozen; freeze heads"
         )
     clean: dict[int, dict[str, Tensor]] = {}
-    with attending(model, _attention(clean, [])):
+    with attending(model, _attend_frozen(clean, [])):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
-    with attending(model, _attention(clean, held)):
+    with attending(model, _attend_frozen(clean, held)):
         yield
 
 
-def _attention(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[Component]]) -> Attend:
+def _attend_frozen(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[Component]]) -> Attend:
     """Attention written out: in the clean run, which it keeps, or in rows that take inputs of heads from it."""
 
     def attend(
@@ -58,7 +58,7 @@ def _attention(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[Comp
             clean[layer] = own
         for row, components in enumerate(held):
             for component in components:
-                if component.layer == layer:
+                if component.block == layer:
                     own[component.kind][row, component.unit] = clean[layer][component.kind][0, component.unit]
         scores = own["query"] @ own["key"].mT * scaling
         if softcap is not None:

@@ -1,4 +1,4 @@
-"""Runs that are read aside: what one layer would write, in rows in which it is frozen.
+"""Runs that are read as branches: what one layer would write, in rows in which it is frozen.
 
 No row is made for such a run (`schedule`). At its layer, the rows of its source show what the layer writes in it,
 before that is overwritten; at the end it is its base, but for that.
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.wavefront.schedule import Aside, Schedule
+from hydrascope.engines.wavefront.schedule import Branch, Schedule
 from hydrascope.models.language_model import LanguageModel, wider
 
 
 @dataclass(frozen=True)
-class Reacting:
-    """What stands at a layer in its asides' rows, at the final position.
+class ReactingRows:
+    """What stands at a layer in its branches' rows, at the final position.
 
     Attributes:
-        rows: which of the asides' rows they are.
+        rows: which of the branches' rows they are.
         output: `[prompt, row, width]` what the layer writes.
         values: `[prompt, row, columns]` what its units hand on; None where nobody asks.
         projected: `[prompt, row, width]` what its projection gives, where a norm follows it.
@@ -32,21 +32,21 @@ class Reacting:
     projected: Tensor | None
 
 
-class Asides:
-    """The rows of all asides, in the schedule's order, one a patch: where they are read, and what differs in them."""
+class Branches:
+    """The rows of all branches, in the schedule's order, one a patch: where they are read, and what differs in them."""
 
     def __init__(self, model: LanguageModel, plan: Schedule, prompts: int, patches: int) -> None:
         self.model = model
-        self.each = plan.asides
+        self.each = plan.branches
         self.patches = patches
         #: The row that each is at the end but for its layer, and the one in which that layer shows.
-        self.base = self._branch_rows(lambda aside: aside.base)
-        self.source = self._branch_rows(lambda aside: aside.source)
+        self.base = self._group_rows(lambda branch: branch.base)
+        self.source = self._group_rows(lambda branch: branch.source)
         #: [prompt, row, width] what the layer adds to the residual stream, other than in the clean run.
         self.change = torch.zeros(prompts, len(self.base), model.width, dtype=wider(model.dtype), device=model.device)
 
-    def _branch_rows(self, branch: Callable[[Aside], int]) -> Tensor:
-        return self._from([1 + (branch(aside) - 1) * self.patches for aside in self.each])
+    def _group_rows(self, group: Callable[[Branch], int]) -> Tensor:
+        return self._from([1 + (group(branch) - 1) * self.patches for branch in self.each])
 
     def _from(self, starts: Sequence[int]) -> Tensor:
         """The rows of as many patches each from `starts` on."""
@@ -54,40 +54,44 @@ class Asides:
         return rows.flatten().to(self.model.device)
 
     def _reacting(self, layer: Component, *, held: bool) -> list[int]:
-        """The asides in which `layer` reacts, all of it or with some of its units held."""
-        return [n for n, aside in enumerate(self.each) if aside.layer == layer and bool(aside.held) == held]
+        """The branches in which `layer` reacts, all of it or with some of its units held."""
+        return [
+            n for n, branch in enumerate(self.each) if branch.sublayer == layer and bool(branch.frozen_units) == held
+        ]
 
-    def held(self, layer: Component) -> tuple[Component, ...]:
+    def frozen_units(self, layer: Component) -> tuple[Component, ...]:
         """The units of `layer` that are frozen somewhere where it reacts."""
-        return tuple(unit for aside in self.each if aside.layer == layer for unit in aside.held)
+        return tuple(unit for branch in self.each if branch.sublayer == layer for unit in branch.frozen_units)
 
     def react(
         self, layer: Component, output: Tensor, values: Tensor | None, projected: Tensor | None
-    ) -> list[Reacting]:
-        """What stands in the rows that react at `layer`, from what stands in those of all branches; kept as change."""
+    ) -> list[ReactingRows]:
+        """What stands in the rows that react at `layer`, from what stands in those of all groups; kept as change."""
         found = []
-        if asides := self._reacting(layer, held=False):
-            whole = self._from([number * self.patches for number in asides])
+        if branches := self._reacting(layer, held=False):
+            whole = self._from([number * self.patches for number in branches])
             source = self.source[whole]
             parts = (None if each is None else each[:, source] for each in (values, projected))
-            found.append(Reacting(whole, output[:, source], *parts))
-        if asides := self._reacting(layer, held=True):
+            found.append(ReactingRows(whole, output[:, source], *parts))
+        if branches := self._reacting(layer, held=True):
             assert values is not None
-            partly = self._from([number * self.patches for number in asides])
+            partly = self._from([number * self.patches for number in branches])
             projection = self.model.projection(layer)
-            is_held = self._is_held(asides, values.shape[-1])
+            is_held = self._is_frozen(branches, values.shape[-1])
             mixed = torch.where(is_held, values[:, :1], values[:, self.source[partly]])
-            through = projection.through(mixed)
-            found.append(Reacting(partly, projection.after(through), mixed, None if projected is None else through))
+            through = projection.apply(mixed)
+            found.append(
+                ReactingRows(partly, projection.apply_norm(through), mixed, None if projected is None else through)
+            )
         for each in found:
             change = each.output.to(self.change.dtype) - output[:, :1].to(self.change.dtype)
             self.change[:, each.rows] = change * self.model.residual_scale
         return found
 
-    def _is_held(self, asides: Sequence[int], columns: int) -> Tensor:
-        """`[row, columns]` which columns of their layer's site are frozen in the rows of some asides."""
-        held = torch.zeros(len(asides), columns, dtype=torch.bool)
-        for place, number in enumerate(asides):
-            for unit in self.each[number].held:
+    def _is_frozen(self, branches: Sequence[int], columns: int) -> Tensor:
+        """`[row, columns]` which columns of their layer's site are frozen in the rows of some branches."""
+        held = torch.zeros(len(branches), columns, dtype=torch.bool)
+        for place, number in enumerate(branches):
+            for unit in self.each[number].frozen_units:
                 held[place, self.model.columns(unit)] = True
         return held.repeat_interleave(self.patches, 0).to(self.model.device)

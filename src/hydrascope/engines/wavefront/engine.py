@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import Held, Prefix, attending, row_attention
-from hydrascope.engines.clean.prefix import shared
+from hydrascope.engines.attention import FrozenInputs, Prefix, attending, row_attention
+from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.interface import Readings, Request, sites_read
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
-from hydrascope.engines.wavefront.recorder import Record
-from hydrascope.engines.wavefront.schedule import Schedule, Turn, schedule
+from hydrascope.engines.wavefront.recorder import Recorder
+from hydrascope.engines.wavefront.schedule import Schedule, SublayerEvents, schedule
 from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
@@ -32,7 +32,7 @@ from hydrascope.models.language_model import LanguageModel, wider
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
     """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
-    return _swept(model, request, ()).record.readings()
+    return _run_sweep(model, request, ()).record.readings()
 
 
 @torch.no_grad()
@@ -43,25 +43,25 @@ def activations_before_override(
 
     Of sites that are downstream of what the run ablates first; of others what the clean run has.
     """
-    return _swept(model, request, sites).watched
+    return _run_sweep(model, request, sites).watched
 
 
-def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
+def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
     ids, last = padded(model, request.tokens)
     positions = request.positions.to(model.device)
-    plan = schedule(model, request.runs)
+    plan = schedule(model, request.overrides)
     # All at once, before any hook is on: drawing a patch may run the model.
-    ablated = dict.fromkeys(component for run in request.runs for component in run.ablated)
+    ablated = dict.fromkeys(component for run in request.overrides for component in run.ablated)
     values = {component: request.values(component).to(model.device) for component in ablated}
     routines = fastest_routines(model) if request.routines is None else request.routines
-    common = request.shared or shared(
+    common = request.prefix or compute_prefix(
         model, request.tokens, request.positions, sites_read(model, request.units), routines
     )
     prefix = common.prefix
     with model.measuring(), fast_kernels(model, routines):
-        record = Record(model, request, plan, common.clean)
+        record = Recorder(model, request, plan, common.clean)
         sweep = _Sweep(model, request, values, plan, record, prefix, positions, last, watch)
-        with attending(model, row_attention(prefix, sweep.held)), hooked(sweep.hooks()):
+        with attending(model, row_attention(prefix, sweep.frozen_inputs)), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.
             everything = torch.ones_like(suffixes)
@@ -74,7 +74,7 @@ def _swept(model: LanguageModel, request: Request, watch: Sequence[Component]) -
 class _Sweep:
     """The rows of one sweep, on their way through the layers.
 
-    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean run, then every branch of the
+    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean run, then every group of the
     schedule with a row a patch, in the order in which they join.
     """
 
@@ -84,7 +84,7 @@ class _Sweep:
         request: Request,
         values: Mapping[Component, Tensor],
         plan: Schedule,
-        record: Record,
+        record: Recorder,
         prefix: Prefix,
         positions: Tensor,
         last: Tensor,
@@ -114,12 +114,12 @@ class _Sweep:
 
     def hooks(self) -> Iterator[Handle]:
         """The hooks of the sweep."""
-        for number, block in enumerate(self.model.layers):
+        for number, block in enumerate(self.model.blocks):
             attn, mlp = Component(number, "attn"), Component(number, "mlp")
             yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
             yield on_input(self.model.attention(number), partial(self._narrow, attn))
             for layer in (attn, mlp):
-                watched = next((site for site in self.watch if site != layer and site.whole == layer), None)
+                watched = next((site for site in self.watch if site != layer and site.sublayer == layer), None)
                 if units := self.record.site(layer) or watched:
                     yield on_site(self.model, units, partial(self._units, layer))
                     if (norm := self.model.projection(layer).norm) is not None:
@@ -136,18 +136,18 @@ class _Sweep:
             return rows[:, :, 0].to(self.model.device)
         return rows[self.prompts.to(rows.device), :, self.last.to(rows.device)].to(self.model.device)
 
-    def _count(self) -> int:
+    def _row_count(self) -> int:
         """How many rows are on their way."""
         return self.record.first(self.joined)
 
-    def _turn(self, layer: Component) -> Turn:
-        return self.plan.turns[layer]
+    def _events(self, layer: Component) -> SublayerEvents:
+        return self.plan.events[layer]
 
-    def _copies(self, rows: Tensor, branches: Sequence[int]) -> Tensor:
-        """`rows` of the parents of `branches`."""
-        parents = self.record.parents(branches)
+    def _copies(self, rows: Tensor, groups: Sequence[int]) -> Tensor:
+        """`rows` of the parents of `groups`."""
+        parents = self.record.parents(groups)
         if parents is None:
-            return rows[:, :1].expand(-1, len(branches) * self.request.patches, *rows.shape[2:])
+            return rows[:, :1].expand(-1, len(groups) * self.request.patches, *rows.shape[2:])
         return rows[:, parents.to(rows.device)]
 
     def _joins_inside(self, layer: Component) -> bool:
@@ -161,15 +161,15 @@ class _Sweep:
         """Before a block: join the rows of the block before, and hold places for those that join inside."""
         hidden = args[0] if args else kwargs["hidden_states"]
         rows = self._join_pending(self._rows(hidden))
-        if inputs := self._turn(attn).inputs:
+        if inputs := self._events(attn).at_inputs:
             rows = torch.cat([rows, self._copies(rows, inputs)], 1)
             self.joined += len(inputs)
-        self.record.stream(attn.layer, self._final(rows))
-        self.record.begin(self.model.stage(attn))
+        self.record.read_stream(attn.block, self._final(rows))
+        self.record.start_stage(self.model.stage(attn))
         if self.length > 1 and "position_embeddings" in kwargs:
             tiled = tuple(each.repeat(1, rows.shape[1], 1) for each in kwargs["position_embeddings"])
             kwargs = {**kwargs, "position_embeddings": tiled}
-        if self._joins_inside(attn) and (starting := self._turn(attn).starting):
+        if self._joins_inside(attn) and (starting := self._events(attn).starting):
             rows = torch.cat([rows, self._copies(rows, starting)], 1)
         hidden = rows.flatten(1, 2)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -178,93 +178,91 @@ class _Sweep:
         if self.pending is None:
             return rows
         count = self.pending.shape[1] // self.request.patches
-        branches = range(self.joined, self.joined + count)
-        joining = (self._copies(rows, branches) + self.pending).to(rows.dtype)
+        groups = range(self.joined, self.joined + count)
+        joining = (self._copies(rows, groups) + self.pending).to(rows.dtype)
         self.pending = None
         self.joined += count
         return torch.cat([rows, joining], 1)
 
-    def held(self, layer: int) -> Held:
+    def frozen_inputs(self, layer: int) -> FrozenInputs:
         """What heads of block `layer` attend by that is frozen: of which head, in which rows."""
-        found: Held = {}
-        for component, writes in self._turn(Component(layer, "attn")).writes.items():
+        found: FrozenInputs = {}
+        for component, writes in self._events(Component(layer, "attn")).writes.items():
             if component.is_input:
-                for branch, _ in writes:
-                    rows = slice(self.record.first(branch), self.record.first(branch + 1))
+                for group, _ in writes:
+                    rows = slice(self.record.first(group), self.record.first(group + 1))
                     found.setdefault(component.kind, []).append((component.unit, rows))
         return found
 
     def _narrow(self, attn: Component, hidden: Tensor) -> Tensor | None:
         """Before attention: rows that start there need no attention."""
-        if not (self._joins_inside(attn) and self._turn(attn).starting):
+        if not (self._joins_inside(attn) and self._events(attn).starting):
             return None
-        return hidden[:, : self._count() * self.length].contiguous()
+        return hidden[:, : self._row_count() * self.length].contiguous()
 
     def _units(self, layer: Component, hidden: Tensor) -> Tensor | None:
         """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
-        rows, turn = self._rows(hidden), self._turn(layer)
-        self._look(layer, rows, inside=True)
-        if turn.inner:
-            rows = torch.cat([rows, self._copies(rows, turn.inner)], 1)
+        rows, turn = self._rows(hidden), self._events(layer)
+        self._keep_watched(layer, rows, inside=True)
+        if turn.at_units:
+            rows = torch.cat([rows, self._copies(rows, turn.at_units)], 1)
         for component, writes in turn.writes.items():
             if component.is_unit:
-                self._override(component, writes, rows, rows[:, :1], self._after_those_on_their_way(turn.inner))
-        self.record.units(layer, self._final(rows))
-        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+                self._override(component, writes, rows, rows[:, :1], self._first_new_rows(turn.at_units))
+        self.record.keep_units(layer, self._final(rows))
+        return as_given(rows.flatten(1, 2), hidden) if turn.at_units else None
 
     def _projected(self, layer: Component, hidden: Tensor) -> None:
         """Before the norm of a layer's output, where there is one: heads and neurons write at its scale."""
-        self.record.projected(layer, self._final(self._rows(hidden)))
+        self.record.keep_projected(layer, self._final(self._rows(hidden)))
 
     def _write(self, layer: Component, hidden: Tensor) -> Tensor | None:
         """After a layer: join the rows that start with it, overwrite, and read every row."""
-        turn, count = self._turn(layer), self._count()
+        turn, count = self._events(layer), self._row_count()
         output = self._rows(hidden)
         rows, fresh = output[:, :count], output[:, count:]
-        self.record.react(layer, self._final(rows))
-        self._look(layer, rows, inside=False)
-        if turn.outer:
-            fresh = torch.cat([fresh, self._copies(rows, turn.outer)], 1)
+        self.record.read_reactions(layer, self._final(rows))
+        self._keep_watched(layer, rows, inside=False)
+        if turn.at_output:
+            fresh = torch.cat([fresh, self._copies(rows, turn.at_output)], 1)
         writes = turn.writes.get(layer, [])
         self._override(layer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
-        starting = {branch: place * self.request.patches for place, branch in enumerate(turn.starting)}
+        starting = {group: place * self.request.patches for place, group in enumerate(turn.starting)}
         self._override(layer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
-        self.record.layer(layer, self._final(rows), self._final(fresh))
+        self.record.read_sublayer(layer, self._final(rows), self._final(fresh))
         if self._joins_inside(layer):
             self.joined += len(turn.starting)
-            self.record.begin(self.model.stage(layer) + 1)
+            self.record.start_stage(self.model.stage(layer) + 1)
             return torch.cat([rows, fresh], 1).flatten(1, 2) if turn.starting else None
         if turn.starting:
-            self._postpone(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
-        return as_given(rows.flatten(1, 2), hidden) if turn.inner else None
+            self._join_next_block(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
+        return as_given(rows.flatten(1, 2), hidden) if turn.at_units else None
 
-    def _look(self, layer: Component, rows: Tensor, *, inside: bool) -> None:
+    def _keep_watched(self, layer: Component, rows: Tensor, *, inside: bool) -> None:
         """Keep what stands in every run where units of `layer` stand, or at its output, if that is watched.
 
         A run that isn't on its way yet has there what the run has that it branches off.
         """
         for site in self.watch:
-            if site.whole != layer or (site != layer) != inside:
+            if site.sublayer != layer or (site != layer) != inside:
                 continue
             places = []
-            for branch in self.plan.place:
-                while branch >= self.joined:
-                    branch = self.plan.branches[branch].parent
-                places += [
-                    self.record.first(branch) + (patch if branch else 0) for patch in range(self.request.patches)
-                ]
+            for group in self.plan.index:
+                while group >= self.joined:
+                    group = self.plan.groups[group].parent
+                places += [self.record.first(group) + (patch if group else 0) for patch in range(self.request.patches)]
             here = torch.tensor(places)[:, None]
-            kept = rows[self._at(rows, here)].to(self.model.device)
+            kept = rows[self._index(rows, here)].to(self.model.device)
             self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
 
-    def _at(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _index(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The places of some rows at all ablated positions."""
         each = self.prompts[:, None, None], which, self.positions[:, None]
         return tuple(place.to(rows.device) for place in each)  # type: ignore[return-value]
 
-    def _after_those_on_their_way(self, starting: Sequence[int]) -> dict[int, int]:
-        """The first row of each branch that joins now."""
-        return {branch: self._count() + place * self.request.patches for place, branch in enumerate(starting)}
+    def _first_new_rows(self, starting: Sequence[int]) -> dict[int, int]:
+        """The first row of each group that joins now."""
+        return {group: self._row_count() + place * self.request.patches for place, group in enumerate(starting)}
 
     def _override(
         self,
@@ -274,13 +272,13 @@ class _Sweep:
         clean: Tensor,
         joining: dict[int, int],
     ) -> None:
-        """Let `component` write its patches, or its clean values, in the rows of some branches.
+        """Let `component` write its patches, or its clean values, in the rows of some groups.
 
         Args:
-            writes: which branches, and whether they freeze it.
+            writes: which groups, and whether they freeze it.
             rows: `[prompt, row, suffix, columns]` what stands at the component's site.
             clean: `[prompt, 1, suffix, columns]` what stands there in the clean run.
-            joining: the first row of each branch that isn't on its way yet.
+            joining: the first row of each group that isn't on its way yet.
         """
         if not writes:
             return
@@ -288,8 +286,8 @@ class _Sweep:
         clean = clean[..., columns]
         values = self.values.get(component)
         change = None if values is None else self._change(values, self._final(clean))
-        for branch, frozen in writes:
-            first = joining[branch] if branch in joining else self.record.first(branch)
+        for group, frozen in writes:
+            first = joining[group] if group in joining else self.record.first(group)
             here = slice(first, first + self.request.patches)
             if frozen:
                 rows[:, here, :, columns] = clean
@@ -300,8 +298,8 @@ class _Sweep:
                 rows[:, here, 0, columns] = values[:, :, 0]
             else:
                 which = torch.arange(first, here.stop, device=rows.device)[:, None]
-                rows[*self._at(rows, which), columns] = values.to(rows.device)
-            self.record.change(component, branch, change)
+                rows[*self._index(rows, which), columns] = values.to(rows.device)
+            self.record.add_change(component, group, change)
 
     def _change(self, values: Tensor, clean: Tensor) -> Tensor:
         """`[prompt, patch, columns]` what patches change at the final position; 0 where it isn't overridden."""
@@ -311,10 +309,10 @@ class _Sweep:
         change = values.to(wide) - clean.to(wide)[:, :, None]
         return (change * self.at_last[:, None, :, None]).sum(2)
 
-    def _postpone(self, layer: Component, change: Tensor) -> None:
+    def _join_next_block(self, layer: Component, change: Tensor) -> None:
         """Let the rows that start at `layer` join at the next block, their parents' residual streams changed so."""
-        turn = self._turn(layer)
-        together = sorted(turn.starting + turn.idle)
+        turn = self._events(layer)
+        together = sorted(turn.starting + turn.elsewhere)
         if self.pending is None and together == turn.starting:
             self.pending = change
             return
@@ -322,7 +320,7 @@ class _Sweep:
         if self.pending is None:
             self.pending = change.new_zeros(len(change), len(together) * self.request.patches, *change.shape[2:])
         patches = torch.arange(self.request.patches, device=change.device)
-        places = [patches + (branch - self.joined) * self.request.patches for branch in turn.starting]
+        places = [patches + (group - self.joined) * self.request.patches for group in turn.starting]
         self.pending[:, torch.cat(places)] += change
 
     def _finish(self, hidden: Tensor) -> Tensor:

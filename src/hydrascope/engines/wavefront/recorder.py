@@ -6,44 +6,44 @@ import torch
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.clean.clean_pass import CleanRun
+from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.readouts import final_scale
-from hydrascope.engines.wavefront.branches import Asides
+from hydrascope.engines.wavefront.branches import Branches
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.projection import Projection
 
 
-class Record:
+class Recorder:
     """The readings of every row at the final position, by the row's place in the schedule.
 
-    A row that hasn't joined yet reads what its parent does: the clean run, unless its branch says otherwise.
+    A row that hasn't joined yet reads what its parent does: the clean run, unless its group says otherwise.
     """
 
-    def __init__(self, model: LanguageModel, request: Request, plan: Schedule, clean: CleanRun) -> None:
+    def __init__(self, model: LanguageModel, request: Request, plan: Schedule, clean: CleanPass) -> None:
         self.model = model
         self.request = request
         self.plan = plan
         self.clean = clean
         wide = wider(model.dtype)
-        prompts, readouts = len(request.tokens), len(request.readouts.each)
-        rows = self.first(len(plan.branches) + len(plan.asides))
-        units = {layer: [unit for unit in request.units if unit.whole == layer] for layer in model.components}
+        prompts, readouts = len(request.tokens), len(request.readouts.rows)
+        rows = self.first(len(plan.groups) + len(plan.branches))
+        units = {layer: [unit for unit in request.units if unit.sublayer == layer] for layer in model.sublayers}
         #: Components in the order in which they are read, and where each is.
-        self.order = [part for layer in model.components for part in (layer, *units[layer])]
+        self.order = [part for layer in model.sublayers for part in (layer, *units[layer])]
         self.column = {component: number for number, component in enumerate(self.order)}
         self.reads = {
             layer: _UnitReads(model, request, model.projection(layer), here) for layer, here in units.items() if here
         }
         #: [component, prompt, row, readout] ⟨y_c, a⟩.
         self.read = torch.zeros(len(self.order), prompts, rows, readouts, dtype=wide, device=model.device)
-        for layer in model.components:
-            self._read_layer(layer, slice(None), clean.values[layer][:, None])
+        for layer in model.sublayers:
+            self._read_output(layer, slice(None), clean.values[layer][:, None])
         for reads in self.reads.values():
             values = clean.values[reads.site][:, None]
-            projected = reads.projection.through(values) if reads.projection.norm is not None else None
+            projected = reads.projection.apply(values) if reads.projection.norm is not None else None
             self._store(reads.units, slice(None), reads.read(values, projected))
         #: [prompt, row, width] δ, what a row's overrides change at the final position.
         self.delta = torch.zeros(prompts, rows, model.width, dtype=wide, device=model.device)
@@ -51,28 +51,28 @@ class Record:
         self.inner = torch.zeros(prompts, rows, readouts, dtype=wide, device=model.device)
         self.inner_delta = torch.zeros_like(self.inner)
         self.final: Tensor | None = None
-        self.asides = Asides(model, plan, prompts, request.patches)
-        #: What the asides' layers and their units read: components, the rows, and [prompt, row, component, readout].
-        self.aside_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
+        self.branches = Branches(model, plan, prompts, request.patches)
+        #: What the branches' layers and their units read: components, the rows, and [prompt, row, component, readout].
+        self.branch_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
         #: At the layer that computes now: units' values, the projection's output, and what overrides change in it.
         self._values: Tensor | None = None
         self._projection_output: Tensor | None = None
         self._changes: dict[int, Tensor] = {}
 
-    def first(self, branch: int) -> int:
-        """The first row of a branch or an aside; how many rows there are before it."""
-        return 0 if branch == 0 else 1 + (branch - 1) * self.request.patches
+    def first(self, group: int) -> int:
+        """The first row of a group or a branch; how many rows there are before it."""
+        return 0 if group == 0 else 1 + (group - 1) * self.request.patches
 
-    def rows(self, branches: Sequence[int]) -> slice | Tensor:
-        """The rows of some branches."""
-        if list(branches) == list(range(branches[0], branches[0] + len(branches))):
-            return slice(self.first(branches[0]), self.first(branches[-1] + 1))
-        each = [torch.arange(self.first(branch), self.first(branch + 1)) for branch in branches]
+    def rows(self, groups: Sequence[int]) -> slice | Tensor:
+        """The rows of some groups."""
+        if list(groups) == list(range(groups[0], groups[0] + len(groups))):
+            return slice(self.first(groups[0]), self.first(groups[-1] + 1))
+        each = [torch.arange(self.first(group), self.first(group + 1)) for group in groups]
         return torch.cat(each).to(self.model.device)
 
-    def parents(self, branches: Sequence[int]) -> Tensor | None:
-        """The row that each row of some branches branches off; None where all branch off the clean run."""
-        above = [self.plan.branches[branch].parent for branch in branches]
+    def parents(self, groups: Sequence[int]) -> Tensor | None:
+        """The row that each row of some groups branches off; None where all branch off the clean run."""
+        above = [self.plan.groups[group].parent for group in groups]
         if not any(above):
             return None
         patches = torch.arange(self.request.patches, device=self.model.device)
@@ -80,12 +80,14 @@ class Record:
 
     def site(self, layer: Component) -> Component | None:
         """Where the units of `layer` stand, if any is overridden or read."""
-        units = [c for c in (*self.plan.turns[layer].writes, *self.order, *self.asides.held(layer)) if c.is_unit]
-        return next((unit.site for unit in units if unit.whole == layer), None)
+        units = [
+            c for c in (*self.plan.events[layer].writes, *self.order, *self.branches.frozen_units(layer)) if c.is_unit
+        ]
+        return next((unit.site for unit in units if unit.sublayer == layer), None)
 
-    def begin(self, stage: int) -> None:
-        """Before anything of a stage is read: the branches that start there take over what their parents have."""
-        starting = [number for number, branch in enumerate(self.plan.branches) if branch.start == stage]
+    def start_stage(self, stage: int) -> None:
+        """Before anything of a stage is read: the groups that start there take over what their parents have."""
+        starting = [number for number, group in enumerate(self.plan.groups) if group.start == stage]
         if not starting or (parents := self.parents(starting)) is None:
             return
         rows = self.rows(starting)
@@ -94,103 +96,103 @@ class Record:
         for each in (self.delta, self.inner, self.inner_delta):
             each[:, rows] = each[:, parents]
 
-    def stream(self, block: int, residual: Tensor) -> None:
+    def read_stream(self, block: int, residual: Tensor) -> None:
         """Read the residual streams that enter a block, where anything is read there."""
-        for readout in self.request.readouts.before(block):
+        for readout in self.request.readouts.read_before(block):
             read = residual.to(self.inner.dtype) @ self.request.readouts.directions[:, :, readout, None]
             # Rows that haven't joined have their parents' streams; the clean run's where that is the parent.
             self.inner[:, residual.shape[1] :, readout] = read[:, :1, 0]
             self.inner[:, : residual.shape[1], readout] = read[..., 0]
 
-    def units(self, layer: Component, values: Tensor) -> None:
+    def keep_units(self, layer: Component, values: Tensor) -> None:
         """Keep what all units of `layer` hand on, `[prompt, row, columns]`, until the layer is read."""
-        self._values = values if layer in self.reads or self.asides.held(layer) else None
+        self._values = values if layer in self.reads or self.branches.frozen_units(layer) else None
 
-    def projected(self, layer: Component, output: Tensor) -> None:
+    def keep_projected(self, layer: Component, output: Tensor) -> None:
         """Keep what the projection of `layer` gives, `[prompt, row, width]`, where a norm follows it."""
         self._projection_output = output
 
-    def change(self, component: Component, branch: int, change: Tensor) -> None:
-        """Add what a branch's override changes at the final position, `[prompt, patch, columns]`, to its δ."""
+    def add_change(self, component: Component, group: int, change: Tensor) -> None:
+        """Add what a group's override changes at the final position, `[prompt, patch, columns]`, to its δ."""
         if not component.is_unit:
-            self._add(component, branch, change)
+            self._add(component, group, change)
             return
-        projected = self.model.projection(component.whole).projected(change, component.unit)
-        before = self._changes.get(branch)
-        self._changes[branch] = projected if before is None else before + projected
+        projected = self.model.projection(component.sublayer).projected(change, component.unit)
+        before = self._changes.get(group)
+        self._changes[group] = projected if before is None else before + projected
 
-    def _add(self, layer: Component, branch: int, change: Tensor) -> None:
-        rows = slice(self.first(branch), self.first(branch + 1))
+    def _add(self, layer: Component, group: int, change: Tensor) -> None:
+        rows = slice(self.first(group), self.first(group + 1))
         self.delta[:, rows] += change * self.model.residual_scale
         if self.request.readouts.blocks:
-            self.inner_delta[:, rows] += self._of(layer, change)
+            self.inner_delta[:, rows] += self._read(layer, change)
 
-    def react(self, layer: Component, flying: Tensor) -> None:
-        """Read what `layer` would write, `[prompt, row, width]`, before it is overwritten: for the runs read aside."""
-        for found in self.asides.react(layer, flying, self._values, self._projection_output):
-            self.aside_reads.append(([layer], found.rows, self._of(layer, found.output)[:, :, None]))
+    def read_reactions(self, layer: Component, flying: Tensor) -> None:
+        """Read what `layer` would write, `[prompt, row, width]`, before it is overwritten: for the branches."""
+        for found in self.branches.react(layer, flying, self._values, self._projection_output):
+            self.branch_reads.append(([layer], found.rows, self._read(layer, found.output)[:, :, None]))
             if (reads := self.reads.get(layer)) is not None:
                 assert found.values is not None
-                self.aside_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
+                self.branch_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
 
-    def layer(self, layer: Component, flying: Tensor, fresh: Tensor) -> None:
+    def read_sublayer(self, layer: Component, flying: Tensor, fresh: Tensor) -> None:
         """Read a layer, once it has written.
 
         Args:
             flying: `[prompt, row, width]` its output in the rows that were on their way.
             fresh: the same of those that start with an override of it or of its units.
         """
-        turn = self.plan.turns[layer]
+        turn = self.plan.events[layer]
         count = flying.shape[1]
-        self._read_layer(layer, slice(1, count), flying[:, 1:])
+        self._read_output(layer, slice(1, count), flying[:, 1:])
         if turn.starting:
-            self._read_layer(layer, self.rows(turn.starting), fresh)
+            self._read_output(layer, self.rows(turn.starting), fresh)
         if (reads := self.reads.get(layer)) is not None:
             values, output = self._values, self._projection_output
             assert values is not None
             read = reads.read(values[:, 1:], None if output is None else output[:, 1:])
             self._store(reads.units, slice(1, count), read[:, : count - 1])
-            if turn.inner:
-                self._store(reads.units, self.rows(turn.inner), read[:, count - 1 :])
-            self._inherit(reads.units, turn.outer)
-        self._inherit([component for component in self.order if component.whole == layer], turn.idle)
+            if turn.at_units:
+                self._store(reads.units, self.rows(turn.at_units), read[:, count - 1 :])
+            self._inherit(reads.units, turn.at_output)
+        self._inherit([component for component in self.order if component.sublayer == layer], turn.elsewhere)
         self._freeze_units(layer)
-        self._book(layer)
+        self._add_unit_changes(layer)
         self._values = self._projection_output = None
 
     def _freeze_units(self, layer: Component) -> None:
         """Where `layer` is frozen, so are its units, whatever they would hand on."""
-        frozen = [branch for branch, frozen in self.plan.turns[layer].writes.get(layer, []) if frozen]
+        frozen = [group for group, frozen in self.plan.events[layer].writes.get(layer, []) if frozen]
         if frozen and layer in self.reads:
             for unit in self.reads[layer].units:
                 column = self.read[self.column[unit]]
                 column[:, self.rows(frozen)] = column[:, :1].clone()
 
-    def _book(self, layer: Component) -> None:
+    def _add_unit_changes(self, layer: Component) -> None:
         """Add to δ what overrides of units change in the output of `layer`, through the norm where there is one."""
         output = self._projection_output
-        for branch, change in self._changes.items():
+        for group, change in self._changes.items():
             if output is not None:
                 projection, clean = self.model.projection(layer), output[:, :1].to(change.dtype)
-                change = projection.after(clean + change) - projection.after(clean)
-            self._add(layer, branch, change)
+                change = projection.apply_norm(clean + change) - projection.apply_norm(clean)
+            self._add(layer, group, change)
         self._changes = {}
 
-    def _inherit(self, components: Sequence[Component], branches: Sequence[int]) -> None:
+    def _inherit(self, components: Sequence[Component], groups: Sequence[int]) -> None:
         """Rows that don't pass through here have what their parents have."""
-        if branches and (parents := self.parents(branches)) is not None:
+        if groups and (parents := self.parents(groups)) is not None:
             for component in components:
                 column = self.read[self.column[component]]
-                column[:, self.rows(branches)] = column[:, parents]
+                column[:, self.rows(groups)] = column[:, parents]
 
-    def _of(self, layer: Component, output: Tensor) -> Tensor:
+    def _read(self, layer: Component, output: Tensor) -> Tensor:
         """`[prompt, row, readout]` what each readout sees of a layer's output."""
         read = self.request.readouts.read(output) * self.model.residual_scale
         below = self.request.readouts.belongs(layer)
         return read if below is None else read * below
 
-    def _read_layer(self, layer: Component, rows: slice | Tensor, output: Tensor) -> None:
-        self.read[self.column[layer]][:, rows] = self._of(layer, output)
+    def _read_output(self, layer: Component, rows: slice | Tensor, output: Tensor) -> None:
+        self.read[self.column[layer]][:, rows] = self._read(layer, output)
 
     def _store(self, units: Sequence[Component], rows: slice | Tensor, read: Tensor) -> None:
         """Keep `[prompt, row, unit, readout]`."""
@@ -198,21 +200,21 @@ class Record:
             self.read[self.column[unit]][:, rows] = read[:, :, number]
 
     def finish(self, residual: Tensor) -> None:
-        """Keep the final residual streams, `[prompt, row, width]`, and let the runs that are read aside end.
+        """Keep the final residual streams, `[prompt, row, width]`, and let the runs that are read as branches end.
 
         Each is its base but for what its layer writes.
         """
-        asides = self.asides
-        if not asides.each:
+        branches = self.branches
+        if not branches.each:
             self.final = residual
             return
-        added, base = asides.change.to(residual.dtype), asides.base
+        added, base = branches.change.to(residual.dtype), branches.base
         self.final = torch.cat([residual, residual[:, base] + added], 1)
         here = slice(residual.shape[1], None)
         for each in (self.delta, self.inner, self.inner_delta):
             each[:, here] = each[:, base]
         self.read[:, :, here] = self.read[:, :, base]
-        for components, rows, read in self.aside_reads:
+        for components, rows, read in self.branch_reads:
             for number, component in enumerate(components):
                 column = self.read[self.column[component]]
                 column[:, residual.shape[1] + rows] = read[:, :, number]
@@ -224,7 +226,7 @@ class Record:
         assert self.final is not None
         request, readouts = self.request, self.request.readouts
         patches = torch.arange(request.patches, device=self.model.device)
-        rows = torch.cat([patches + self.first(branch) if branch else 0 * patches for branch in self.plan.place])
+        rows = torch.cat([patches + self.first(group) if group else 0 * patches for group in self.plan.index])
         final, clean = self.final.to(self.delta.dtype), self.clean.final.to(self.delta.dtype)
         scale, own_scale = final_scale(self.model, clean), final_scale(self.model, final)
 
@@ -242,8 +244,8 @@ class Record:
             still, clean_logit, logit(clean[:, None] + self.delta, self.inner[:, :1] + self.inner_delta)
         )
         indirect = torch.where(still, logits, logit(final - self.delta, self.inner - self.inner_delta))
-        order = [self.column[component] for component in (*self.model.components, *request.units)]
-        read = readouts.rescaled(self.read[order], scale[:, None].expand(-1, self.read.shape[2]))
+        order = [self.column[component] for component in (*self.model.sublayers, *request.units)]
+        read = readouts.rescale(self.read[order], scale[:, None].expand(-1, self.read.shape[2]))
 
         def by_run(values: Tensor) -> Tensor:
             return values[:, rows].movedim(-1, 0).unflatten(2, (-1, request.patches))
@@ -251,22 +253,22 @@ class Record:
         metrics, run_metrics = self._metrics(rows)
         return Readings(
             unembed=read[:, :, 0].permute(2, 1, 0),
-            embed=readouts.rescaled(readouts.read(self.clean.embed[:, None])[:, 0], scale).T,
+            embed=readouts.rescale(readouts.read(self.clean.embed[:, None])[:, 0], scale).T,
             logit=clean_logit[:, 0].T,
-            run_unembed=read[:, :, rows].permute(3, 1, 2, 0).unflatten(2, (-1, request.patches)),
-            run_logit=by_run(logits),
-            run_direct=by_run(direct),
-            run_indirect=by_run(indirect),
+            unembed_ablated=read[:, :, rows].permute(3, 1, 2, 0).unflatten(2, (-1, request.patches)),
+            logit_ablated=by_run(logits),
+            logit_direct=by_run(direct),
+            logit_indirect=by_run(indirect),
             scale=(scale[:, None] / own_scale)[:, rows].unflatten(1, (-1, request.patches)),
             metrics=metrics,
-            run_metrics=run_metrics,
+            metrics_ablated=run_metrics,
             clean_error=(logits[:, :1] - clean_logit).abs().max(),
         )
 
     def _metrics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The metrics of the clean run `[metric, prompt]`, and of every run `[metric, prompt, run, patch]`."""
         assert self.final is not None
-        request, shape = self.request, (len(self.request.runs), self.request.patches)
+        request, shape = self.request, (len(self.request.overrides), self.request.patches)
         if not request.metrics:
             return self.delta.new_zeros(0, len(request.tokens)), self.delta.new_zeros(0, len(request.tokens), *shape)
         each = [
@@ -289,7 +291,7 @@ class _UnitReads:
         directions = request.readouts.directions * model.residual_scale
         below = request.readouts.belongs(units[0])
         directions = directions if below is None else directions * below
-        pulled = projection.pulled_back(directions.mT).mT
+        pulled = projection.read_vector(directions.mT).mT
         #: Which columns are read: those of the units, side by side, in the order in which the units are asked for.
         every = torch.arange(projection.units * projection.width)
         columns = torch.cat([every[projection.columns(u.unit)] for u in units])

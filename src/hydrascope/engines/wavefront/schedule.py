@@ -1,8 +1,8 @@
 """When each run of a plan joins the wavefront, what it branches off, and what it writes where: no tensor of a model.
 
 Runs form a tree. A run is what it overrides, by stage; runs that begin alike share that beginning: (k ablated, d
-frozen) goes through the layers below d as (k ablated) does, so it branches off that run at d. Branch 0 is the clean
-run, which is never overridden; every other branch is as many rows as there are patches.
+frozen) goes through the layers below d as (k ablated) does, so it branches off that run at d. RowGroup 0 is the clean
+run, which is never overridden; every other group is as many rows as there are patches.
 
 A run in which one layer alone may react has a known end: it is the run in which that layer is frozen, too, but for what
 the layer writes; and what it would write shows in that run, before it is overwritten. So it is read *aside*, and no row
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from hydrascope.components.component import Component, Run
+from hydrascope.components.component import Component, Override
 from hydrascope.models.language_model import LanguageModel
 
 #: What a run overrides at one stage: components, and whether each is frozen.
@@ -23,11 +23,11 @@ Path = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class Branch:
+class RowGroup:
     """A run, or a beginning that runs share.
 
     Attributes:
-        parent: the branch that it is like until it starts.
+        parent: the group that it is like until it starts.
         start: the stage of the first override of its own.
         own: its own overrides: components, and whether each is frozen.
     """
@@ -38,66 +38,66 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Aside:
+class Branch:
     """A run that is another one but for what one layer writes, which is read on the way.
 
     Attributes:
-        base: the branch that it is like: all that may react is frozen there.
-        source: the branch in whose rows the layer writes what it would: the base, or what the base branches off.
+        base: the group that it is like: all that may react is frozen there.
+        source: the group in whose rows the layer writes what it would: the base, or what the base branches off.
         layer: the one that reacts.
         held: its heads or neurons that are frozen all the same.
     """
 
     base: int
     source: int
-    layer: Component
-    held: tuple[Component, ...]
+    sublayer: Component
+    frozen_units: tuple[Component, ...]
 
 
 @dataclass
-class Turn:
+class SublayerEvents:
     """What happens at one layer.
 
     Attributes:
-        writes: per overridden component, the branches that override it, and whether they freeze it.
-        inputs: the branches that start here with an input of a head: they join before the block.
-        inner: the branches that start here with a head or neuron: they join where units' values stand.
-        outer: the branches that start here with the whole layer: they join at its output.
-        idle: the branches that start at this stage, but in the block's other layer.
+        writes: per overridden component, the groups that override it, and whether they freeze it.
+        inputs: the groups that start here with an input of a head: they join before the block.
+        inner: the groups that start here with a head or neuron: they join where units' values stand.
+        outer: the groups that start here with the whole layer: they join at its output.
+        idle: the groups that start at this stage, but in the block's other layer.
     """
 
     writes: dict[Component, list[tuple[int, bool]]] = field(default_factory=dict)
-    inputs: list[int] = field(default_factory=list)
-    inner: list[int] = field(default_factory=list)
-    outer: list[int] = field(default_factory=list)
-    idle: list[int] = field(default_factory=list)
+    at_inputs: list[int] = field(default_factory=list)
+    at_units: list[int] = field(default_factory=list)
+    at_output: list[int] = field(default_factory=list)
+    elsewhere: list[int] = field(default_factory=list)
 
     @property
     def starting(self) -> list[int]:
-        """All branches that join at or after what is overridden here, in their order."""
-        return self.inner + self.outer
+        """All groups that join at or after what is overridden here, in their order."""
+        return self.at_units + self.at_output
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The branches in the order in which they join.
+    """The groups in the order in which they join.
 
     Attributes:
-        branches: parents before children; entry 0 is the clean run.
-        asides: runs that are read on the way of others, counted after the branches.
-        place: the branch of each run of the plan, or its aside.
+        groups: parents before children; entry 0 is the clean run.
+        branches: runs that are read on the way of others, counted after the groups.
+        place: the group of each run of the plan, or its branch.
         turns: what happens at each layer.
     """
 
+    groups: tuple[RowGroup, ...]
     branches: tuple[Branch, ...]
-    asides: tuple[Aside, ...]
-    place: tuple[int, ...]
-    turns: dict[Component, Turn]
+    index: tuple[int, ...]
+    events: dict[Component, SublayerEvents]
 
 
-def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
+def schedule(model: LanguageModel, runs: Sequence[Override]) -> Schedule:
     """Order `runs`, and what they share, by where they start."""
-    reacting = _read_aside(model, runs)
+    reacting = _read_branches(model, runs)
     paths = list(dict.fromkeys(_path(model, reacting[run].base if run in reacting else run) for run in runs))
     nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
@@ -107,31 +107,31 @@ def schedule(model: LanguageModel, runs: Sequence[Run]) -> Schedule:
         # Where it joins: before the block, or at its first layer, where units' values come before its output.
         first = path[len(parents[path])]
         stage = model.stage(first[0][0])
-        layer = min(model.components.index(component.whole) for component, _ in first)
+        layer = min(model.sublayers.index(component.sublayer) for component, _ in first)
         before = any(component.is_input for component, _ in first)
-        inner = any(c.is_unit and model.components.index(c.whole) == layer for c, _ in first)
+        inner = any(c.is_unit and model.sublayers.index(c.sublayer) == layer for c, _ in first)
         return stage, not before, layer, not inner
 
     order = sorted(nodes, key=turn_of)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
-    clean = Branch(0, -1, ())
-    branches = (clean, *(Branch(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
-    asides = tuple(_aside(model, branches, number[_path(model, each.base)], each) for each in reacting.values())
+    clean = RowGroup(0, -1, ())
+    groups = (clean, *(RowGroup(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
+    branches = tuple(_branch(model, groups, number[_path(model, each.base)], each) for each in reacting.values())
     place = {run: number[_path(model, run)] for run in runs if run not in reacting}
-    place |= {run: each for each, run in enumerate(reacting, start=len(branches))}
-    return Schedule(branches, asides, tuple(place[run] for run in runs), _turns(model, branches))
+    place |= {run: each for each, run in enumerate(reacting, start=len(groups))}
+    return Schedule(groups, branches, tuple(place[run] for run in runs), _turns(model, groups))
 
 
 @dataclass(frozen=True)
 class _Reaction:
     """A run in which one layer alone may react, as another run in which it is frozen."""
 
-    base: Run
-    layer: Component
-    held: tuple[Component, ...]
+    base: Override
+    sublayer: Component
+    frozen_units: tuple[Component, ...]
 
 
-def _read_aside(model: LanguageModel, runs: Sequence[Run]) -> dict[Run, _Reaction]:
+def _read_branches(model: LanguageModel, runs: Sequence[Override]) -> dict[Override, _Reaction]:
     """The runs that cost nothing beside others: their base is asked for itself, or shared."""
     found = {run: each for run in dict.fromkeys(runs) if (each := _reaction(model, run))}
     wanted = Counter(_path(model, each.base) for each in found.values())
@@ -139,27 +139,27 @@ def _read_aside(model: LanguageModel, runs: Sequence[Run]) -> dict[Run, _Reactio
     return {run: each for run, each in found.items() if wanted[_path(model, each.base)] > 1}
 
 
-def _reaction(model: LanguageModel, run: Run) -> _Reaction | None:
+def _reaction(model: LanguageModel, run: Override) -> _Reaction | None:
     if not run.ablated:
         return None
     first = min(map(model.stage, run.ablated))
     # What is ablated later counts as free: it may be ablated at other positions than the last.
-    free = [layer for layer in model.components if model.stage(layer) > first and layer not in run.frozen]
-    if len(free) != 1 or any(component.whole == free[0] for component in run.ablated):
+    free = [layer for layer in model.sublayers if model.stage(layer) > first and layer not in run.frozen]
+    if len(free) != 1 or any(component.sublayer == free[0] for component in run.ablated):
         return None
-    held = tuple(component for component in run.frozen if component.whole == free[0] and component.is_unit)
+    held = tuple(component for component in run.frozen if component.sublayer == free[0] and component.is_unit)
     others = tuple(component for component in run.frozen if component not in held)
-    return _Reaction(Run(run.ablated, (*others, free[0])), free[0], held)
+    return _Reaction(Override(run.ablated, (*others, free[0])), free[0], held)
 
 
-def _aside(model: LanguageModel, branches: Sequence[Branch], base: int, reaction: _Reaction) -> Aside:
+def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
     source = base
-    while branches[source].start >= model.stage(reaction.layer):
-        source = branches[source].parent
-    return Aside(base, source, reaction.layer, reaction.held)
+    while groups[source].start >= model.stage(reaction.sublayer):
+        source = groups[source].parent
+    return Branch(base, source, reaction.sublayer, reaction.frozen_units)
 
 
-def _path(model: LanguageModel, run: Run) -> Path:
+def _path(model: LanguageModel, run: Override) -> Path:
     """The overrides of `run` by stage; what nothing ablated reaches is as it was anyway, and needs no freezing."""
     if not run.ablated:
         return ()
@@ -173,10 +173,10 @@ def _path(model: LanguageModel, run: Run) -> Path:
 def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
     """Beginnings that are no runs of the plan, but which it pays to make once for all that begin so.
 
-    One costs its rows from its start to the top; each branch that leaves it saves those up to its own start. The
+    One costs its rows from its start to the top; each group that leaves it saves those up to its own start. The
     longest are decided first: what leaves one that is made leaves no shorter one.
     """
-    top, asked = model.stage(model.components[-1]) + 1, set(paths)
+    top, asked = model.stage(model.sublayers[-1]) + 1, set(paths)
     leaving: Counter[Path] = Counter()
     saved: Counter[Path] = Counter()
     shared = []
@@ -190,25 +190,25 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
         if pays:
             shared.append(path)
         if before := path[:-1]:
-            branches = 1 if pays or path in asked else leaving[path]
-            leaving[before] += branches
-            saved[before] += branches * (stage(path) - stage(before))
+            groups = 1 if pays or path in asked else leaving[path]
+            leaving[before] += groups
+            saved[before] += groups * (stage(path) - stage(before))
     return shared
 
 
-def _turns(model: LanguageModel, branches: Sequence[Branch]) -> dict[Component, Turn]:
-    turns = {layer: Turn() for layer in model.components}
-    for number, branch in enumerate(branches):
-        for component, frozen in branch.own:
-            turns[component.whole].writes.setdefault(component, []).append((number, frozen))
-        started = {component for component, _ in branch.own if model.stage(component) == branch.start}
-        for layer in model.components:
-            if model.stage(layer) != branch.start:
+def _turns(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
+    turns = {layer: SublayerEvents() for layer in model.sublayers}
+    for number, group in enumerate(groups):
+        for component, frozen in group.own:
+            turns[component.sublayer].writes.setdefault(component, []).append((number, frozen))
+        started = {component for component, _ in group.own if model.stage(component) == group.start}
+        for layer in model.sublayers:
+            if model.stage(layer) != group.start:
                 continue
-            here = [component for component in started if component.whole == layer]
-            kind = "outer" if layer in here else "inner" if here else "idle"
+            here = [component for component in started if component.sublayer == layer]
+            kind = "at_output" if layer in here else "at_units" if here else "elsewhere"
             if any(component.is_input for component in started):
-                kind = "inputs"
-            if kind != "inputs" or layer.kind == "attn":
+                kind = "at_inputs"
+            if kind != "at_inputs" or layer.kind == "attn":
                 getattr(turns[layer], kind).append(number)
     return turns

@@ -49,10 +49,10 @@ class Drawn:
 
     folder: Path
     paths: tuple[Path, ...]
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n".join((f"{len(self.paths)} files in {self.folder}", *(f"left out: {why}" for why in self.left_out)))
+        return "\n".join((f"{len(self.paths)} files in {self.folder}", *(f"left out: {why}" for why in self.skipped)))
 
 
 def draw_all(

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.measures import PartKind
+from hydrascope.measures import ComponentKind
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import absent, printable, zero_line
 from hydrascope.reports.summary.comparison import Comparison
@@ -25,7 +25,7 @@ _LOOKS = (
 _LOWEST, _HIGHEST = -1.0, 2.0
 #: Where the axes end if no share is larger.
 _TOP = 1.3
-_TITLES: dict[PartKind, str] = {
+_TITLES: dict[ComponentKind, str] = {
     "attn": "Attention layers ablated",
     "mlp": "MLP layers ablated",
     "head": "Heads ablated",
@@ -93,7 +93,7 @@ def _unbounded(shares: xr.DataArray) -> xr.DataArray:
     return shares.sel(bound=["low", "high"]).isnull().any("bound") & ~_below(shares) & ~_above(shares)
 
 
-def _panel(axes: Axes, comparison: Comparison, kind: PartKind, names: list[str]) -> None:
+def _panel(axes: Axes, comparison: Comparison, kind: ComponentKind, names: list[str]) -> None:
     axes.set_title(_TITLES[kind])
     if not any(comparison.over_depth[name, kind].size for name in names if (name, kind) in comparison.over_depth):
         absent(axes, "none removes enough\nto be restored")

@@ -6,27 +6,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.measures import Bootstrap, LayerKind, agreement, depth, direct_effect, layers, of_kind
+from hydrascope.measures import Bootstrap, SublayerKind, agreement, block_numbers, depth, direct_effect, of_kind
 from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
     KINDS,
     NAME,
-    ablated_layers,
+    ablated_blocks,
     absent,
     band,
+    block_axis,
     cloud,
     depth_bar,
     depth_scale,
     faint_lines,
-    layer_axis,
     name_reading,
     panel_letter,
     zero_line,
 )
 
-MARKER: dict[LayerKind, str] = {"attn": "o", "mlp": "^"}
+MARKER: dict[SublayerKind, str] = {"attn": "o", "mlp": "^"}
 
 
 def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
@@ -38,7 +38,7 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_layers(results)
+    effects = ablated_blocks(results)
     direct, lost = direct_effect(effects), -effects["total"]
     top = depth(effects)
     with style.style():
@@ -71,16 +71,16 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     return figure
 
 
-def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: LayerKind, depth: int) -> None:
+def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, depth: int) -> None:
     """Every prompt's values over layers, which lie along `dim`, and their mean."""
     if not values.sizes[dim]:
         absent(axes, "not ablated\nin this run")
         return
-    x = layers(values[dim])
+    x = block_numbers(values[dim])
     zero_line(axes)
     faint_lines(axes, x, values.transpose("prompt", dim).values, style.GREY)
     axes.plot(x, values.mean("prompt", skipna=False), color=COLOUR[kind], marker=MARKER[kind], markersize=2, zorder=3)
-    layer_axis(axes, depth)
+    block_axis(axes, depth)
 
 
 def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, unit: str) -> None:
@@ -103,12 +103,12 @@ def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label:
     for kind in KINDS:
         part = of_kind(agrees, "ablated", kind)
         if part.sizes["ablated"]:
-            x = layers(part["ablated"])
+            x = block_numbers(part["ablated"])
             band(axes, x, part, COLOUR[kind])
             axes.plot(x, part.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
     low = float(agrees.min())
     axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
-    layer_axis(axes, depth, "Ablated layer")
+    block_axis(axes, depth, "Ablated layer")
     axes.set_ylabel(label)
     panel_letter(axes, letter)
 

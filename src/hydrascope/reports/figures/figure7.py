@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 
 from hydrascope.measures import (
     Bootstrap,
-    LayerKind,
-    best_layer,
-    best_layer_held_out,
+    SublayerKind,
+    best_sublayer,
+    best_sublayer_held_out,
+    block_numbers,
     compensable,
     compensation,
     compensation_regression,
     depth,
     direct_effect,
-    layers,
     of_kind,
 )
 from hydrascope.measures.effects_per_prompt import readout_unit
@@ -25,13 +25,13 @@ from hydrascope.reports.figures.panels import (
     COLOUR,
     KINDS,
     NAME,
-    ablated_layers,
+    ablated_blocks,
     absent,
     band,
+    block_axis,
     cloud,
     depth_bar,
     depth_scale,
-    layer_axis,
     limit_slopes,
     main_kind,
     name_reading,
@@ -53,7 +53,7 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_layers(results)
+    effects = ablated_blocks(results)
     points = effects.isel(ablated=compensable(effects).values)
     direct, response = direct_effect(points), compensation(points)["compensation"]
     fit = compensation_regression(effects, bootstrap)
@@ -66,8 +66,8 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
             _all_layers(axes, direct, response, fit, each, scale, readout_unit(effects))
             panel_letter(axes, letter, f"{NAME[each]} layers")
-        best = best_layer(effects, kind)
-        held = best_layer_held_out(effects, kind, bootstrap)
+        best = best_sublayer(effects, kind)
+        held = best_sublayer_held_out(effects, kind, bootstrap)
         _one_layer(b, direct, response, fit, best, held and held[1], kind, readout_unit(effects))
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
@@ -80,7 +80,7 @@ def _all_layers(
     direct: xr.DataArray,
     response: xr.DataArray,
     fit: xr.Dataset,
-    kind: LayerKind,
+    kind: SublayerKind,
     scale: ScalarMappable,
     unit: str,
 ) -> None:
@@ -91,7 +91,7 @@ def _all_layers(
         return
     zero_line(axes)
     cloud(axes, x, y, scale)
-    for name, layer in zip(x["ablated"].values, layers(x["ablated"]), strict=True):
+    for name, layer in zip(x["ablated"].values, block_numbers(x["ablated"]), strict=True):
         line, one = fit.sel(ablated=name, bound="estimate"), x.sel(ablated=name)
         ends = np.array([float(one.min()), float(one.max())])
         heights = float(line["intercept"]) + float(line["slope"]) * ends
@@ -116,7 +116,7 @@ def _one_layer(
     fit: xr.Dataset,
     ablated: str | None,
     held: xr.Dataset | None,
-    kind: LayerKind,
+    kind: SublayerKind,
     unit: str,
 ) -> None:
     """The points of one layer, and the line through them; in the legend also what it is on prompts held out."""
@@ -145,9 +145,9 @@ def _equation(line: xr.Dataset) -> str:
     return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
 
 
-def _over_depth(axes: Axes, fit: xr.Dataset, kind: LayerKind, best: str | None, depth: int) -> None:
+def _over_depth(axes: Axes, fit: xr.Dataset, kind: SublayerKind, best: str | None, depth: int) -> None:
     """Slope and variance explained per ablated layer."""
-    x = layers(fit["ablated"])
+    x = block_numbers(fit["ablated"])
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     if best is not None:
@@ -158,7 +158,7 @@ def _over_depth(axes: Axes, fit: xr.Dataset, kind: LayerKind, best: str | None, 
         values = fit[name].sel(bound="estimate").values
         axes.plot(x, values, color=colour, linestyle=line, marker="o", markersize=2, label=label)
     limit_slopes(axes, x, {style.BLACK: values}, shown=(0, 1))
-    layer_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+    block_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
     axes.set_ylabel("Variance explained R², or slope")
     _legend_below(axes)
 

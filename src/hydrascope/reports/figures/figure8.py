@@ -8,12 +8,12 @@ from matplotlib.lines import Line2D
 
 from hydrascope.measures import (
     Bootstrap,
-    LayerKind,
+    SublayerKind,
+    block_numbers,
     compensable,
     compensation,
     depth,
     direct_effect,
-    layers,
     of_kind,
     regression,
 )
@@ -21,10 +21,10 @@ from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
-    ablated_layers,
+    ablated_blocks,
     absent,
     band,
-    layer_axis,
+    block_axis,
     limit_slopes,
     main_kind,
     name_reading,
@@ -34,7 +34,7 @@ from hydrascope.reports.figures.panels import (
 )
 
 #: The two parts of the response, in `compensation`, and the kind of component that each is due to.
-PARTS: tuple[tuple[str, LayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
+PARTS: tuple[tuple[str, SublayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
 _PANELS = 8
 
 
@@ -48,7 +48,7 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_layers(results)
+    effects = ablated_blocks(results)
     kind = main_kind(effects)
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     with style.style():
@@ -81,7 +81,7 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
 
 
 def _legend() -> list[Line2D]:
-    names: tuple[tuple[LayerKind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
+    names: tuple[tuple[SublayerKind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
     return [Line2D([], [], color=COLOUR[kind], marker="o", label=f"downstream {name}") for kind, name in names]
 
 
@@ -103,16 +103,16 @@ def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dic
     axes.set_title(f"{direct['ablated'].item()} ablated")
 
 
-def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: LayerKind, depth: int) -> None:
+def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: SublayerKind, depth: int) -> None:
     """Slope and R² of each part of the response over depth."""
-    x = layers(fits["mlp"]["ablated"])
+    x = block_numbers(fits["mlp"]["ablated"])
     for axes, name, label in ((slope, "slope", "Slope of ΔDE on direct effect"), (explained, "r2", "R²")):
         zero_line(axes)
         for part, colour in ((part, COLOUR[due]) for part, due in PARTS):
             bounds = fits[part][name]
             band(axes, x, bounds, colour)
             axes.plot(x, bounds.sel(bound="estimate"), color=colour, marker="o", markersize=2)
-        layer_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+        block_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
         axes.set_ylabel(label)
     estimates = {COLOUR[due]: fits[part]["slope"].sel(bound="estimate").values for part, due in PARTS}
     limit_slopes(slope, x, estimates)

@@ -10,14 +10,14 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from hydrascope.measures import (
-    PartKind,
+    ComponentKind,
     Sigma,
+    block_numbers,
     by_patch,
     candidates,
     caption,
     depth,
     kinds,
-    layers,
     most_restored,
     of_kind,
     per_prompt,
@@ -26,13 +26,13 @@ from hydrascope.measures import (
 from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.figure1_protocol import protocol
-from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, faint_lines, layer_axis, printable, zero_line
+from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, block_axis, faint_lines, printable, zero_line
 from hydrascope.utils.errors import HydrascopeError
 
 #: How the ablated part's layer is marked.
-CUT: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
+TEXT_WIDTH: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
 #: What a figure of one ablation shows, the first that there is.
-_PREFERRED: tuple[PartKind, ...] = ("attn", "mlp", "head", "neuron")
+_PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
 
 def examples(
@@ -61,7 +61,11 @@ def examples(
     if prompt is not None and ablated is not None:
         return (prompt, ablated), (prompt, ablated)
     effects = per_prompt(results, readout)
-    kind = single[ablated] if ablated else _telling(effects, [kind for kind in _PREFERRED if kind in single.values()])
+    kind = (
+        single[ablated]
+        if ablated
+        else _first_restored_kind(effects, [kind for kind in _PREFERRED if kind in single.values()])
+    )
     scores = _typical(effects, kind)  # type: ignore[arg-type]
     if scores is None or ablated not in (None, *scores["ablated"].values):
         scores = of_kind(_size(effects), "ablated", kind)  # type: ignore[arg-type]
@@ -95,12 +99,12 @@ def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) ->
     return "chosen as a typical example; on average nothing is restored"
 
 
-def _telling(effects: xr.Dataset, found: list[PartKind]) -> PartKind:
+def _first_restored_kind(effects: xr.Dataset, found: list[ComponentKind]) -> ComponentKind:
     """The first of the kinds that a run ablated of which anything is restored on average; else the first."""
     return next((kind for kind in found if (_shares(effects, kind) > 0).any()), found[0])
 
 
-def _shares(effects: xr.Dataset, kind: PartKind) -> xr.DataArray:
+def _shares(effects: xr.Dataset, kind: ComponentKind) -> xr.DataArray:
     """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
     samples = candidates(effects, kind)
     return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
@@ -111,7 +115,7 @@ def _size(effects: xr.Dataset) -> xr.DataArray:
     return strength(effects) if effects["direct"].any() else -effects["total"]
 
 
-def _typical(effects: xr.Dataset, kind: PartKind) -> xr.DataArray | None:
+def _typical(effects: xr.Dataset, kind: ComponentKind) -> xr.DataArray | None:
     """`[prompt, ablated]` how typical each ablation is of the part of which most is restored; None if there is none.
 
     Any ablation of a part of which more is restored on average is above all of one of which less is.
@@ -219,14 +223,14 @@ def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
     outcome = _outcome(shown, "the\ntarget’s logit")
     for axes, kind in zip((attention, mlp), KINDS, strict=True):
         part = of_kind(shown, "component", kind)
-        x = layers(part["component"])
+        x = block_numbers(part["component"])
         zero_line(axes)
-        axes.axvline(int(shown["ablated_layer"]), **CUT)
+        axes.axvline(int(shown["ablated_layer"]), **TEXT_WIDTH)
         if part.sizes.get("patch", 1) > 1:
             faint_lines(axes, x, part["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
         axes.plot(x, part["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
         axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
-        layer_axis(axes, top)
+        block_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
         axes.set_ylabel(f"Direct effect on {outcome} ({readout_unit(shown)})")
 
@@ -245,7 +249,7 @@ def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None
     }
     if patches > 1 and kept:
         entries["each patch"] = faint
-    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **CUT)
+    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **TEXT_WIDTH)
     handler = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     figure.legend(
         list(entries.values()),

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import depth, layers, of_kind, per_prompt, units
+from hydrascope.measures import block_numbers, depth, of_kind, per_prompt, unit_numbers
 from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import COLOURS, GREY
@@ -51,7 +51,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
 
 def _square(means: xr.DataArray, rows: int) -> np.ndarray:
     """`[layer, head]` the mean of each ablated head, NaN where one wasn't ablated."""
-    places, columns = layers(means["ablated"]), units(means["ablated"])
+    places, columns = block_numbers(means["ablated"]), unit_numbers(means["ablated"])
     square = np.full((rows, 1 + max(columns)), np.nan)
     square[places, columns] = means.values
     return square

@@ -14,29 +14,29 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import LayerKind, caption, kinds, layers, per_prompt, whole_layers
+from hydrascope.measures import SublayerKind, block_numbers, caption, kinds, per_prompt, sublayer_labels
 from hydrascope.reports.figures import style
 from hydrascope.utils.errors import HydrascopeError
 
-KINDS: tuple[LayerKind, LayerKind] = ("attn", "mlp")
-COLOUR: dict[LayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
-NAME: dict[LayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
+KINDS: tuple[SublayerKind, SublayerKind] = ("attn", "mlp")
+COLOUR: dict[SublayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
+NAME: dict[SublayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
 
 
-def ablated_layers(results: xr.Dataset) -> xr.Dataset:
+def ablated_blocks(results: xr.Dataset) -> xr.Dataset:
     """The effects of the layers that were ablated, heads and neurons and joint ablations left out.
 
     Raises:
         HydrascopeError: no layer was.
     """
     effects = per_prompt(results)
-    chosen = whole_layers(effects["ablated"])
+    chosen = sublayer_labels(effects["ablated"])
     if not chosen:
         raise HydrascopeError("figures 2, 7 and 8 show ablated layers, and this run ablated none: ablate layers, too")
     return effects.isel(ablated=chosen)
 
 
-def main_kind(effects: xr.Dataset) -> LayerKind:
+def main_kind(effects: xr.Dataset) -> SublayerKind:
     """The kind of layer that a figure with room for one shows: attention where any was ablated."""
     return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
 
@@ -73,7 +73,7 @@ def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
     axes.set_title(letter, loc="left", fontweight="bold")
 
 
-def layer_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
+def block_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
     """The horizontal axis of a network of `depth` layers, whole layers only."""
     margin = 0.02 * depth + 0.3
     axes.set_xlim(-margin, depth - 1 + margin)
@@ -122,7 +122,7 @@ def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, m
 
     Drawn in random order, so that no layer lies on top of the others.
     """
-    colours = np.broadcast_to(layers(x["ablated"]), x.shape).ravel()
+    colours = np.broadcast_to(block_numbers(x["ablated"]), x.shape).ravel()
     order = np.random.default_rng(0).permutation(x.size)
     axes.scatter(
         x.values.ravel()[order],

@@ -11,10 +11,10 @@ from hydrascope.measures import (
     SIGMA_NAME,
     Bootstrap,
     Sigma,
+    block_numbers,
     caption,
     depth,
     effects_only,
-    layers,
     outcome,
     per_prompt,
     readings,
@@ -231,7 +231,7 @@ def _start(found: Summary, effects: xr.Dataset) -> int:
 def _parts(labels: xr.DataArray) -> list[dict[str, Any]]:
     return [
         {"name": name, "kind": kind_of(name), "layer": layer}
-        for name, layer in zip(map(str, labels.values), layers(labels), strict=True)
+        for name, layer in zip(map(str, labels.values), block_numbers(labels), strict=True)
     ]
 
 

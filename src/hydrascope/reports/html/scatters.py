@@ -7,7 +7,7 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap, Sigma, caption, compensable, compensation, regression
 from hydrascope.reports.html.heatmaps import sigma_of
-from hydrascope.reports.summary import Interval, written
+from hydrascope.reports.summary import Interval, format_interval
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def _lines(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap) -> list[Line 
     ends = [x.min("prompt"), x.max("prompt")]
     found = np.stack([np.stack([end.values, (intercept + slope * end).values], -1) for end in ends], 1)
     return [
-        Line(written(Interval.at(fit["slope"], str(part)), 2), line.tolist()) if np.isfinite(line).all() else None
+        Line(format_interval(Interval.at(fit["slope"], str(part)), 2), line.tolist())
+        if np.isfinite(line).all()
+        else None
         for part, line in zip(x["ablated"].values, found, strict=True)
     ]

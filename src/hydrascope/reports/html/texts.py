@@ -11,7 +11,7 @@ from hydrascope.measures import SIGMA_NAME, Bootstrap, outcome
 from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.html.heatmaps import sigma_of
-from hydrascope.reports.summary import PartFindings, Summary, number, percent, sentences, written
+from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import headlines
@@ -61,22 +61,25 @@ def _told(found: Summary) -> list[tuple[str, str]]:
     return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(found), strict=True)]
 
 
-def _said(part: PartFindings, of: str, how: str) -> list[str]:
+def _said(part: ComponentFindings, of: str, how: str) -> list[str]:
     """What the ablation of one part does, in sentences; `how` σ is read, which shares depend on."""
-    lost = f"loses {written(part.lost, 2)} {of}"
+    lost = f"loses {format_interval(part.lost, 2)} {of}"
     if np.isnan(part.removed.estimate):
         return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
-    removed = f"Ablating {part.ablated} removes {written(part.removed, 2)} {of} and {lost}."
+    removed = f"Ablating {part.ablated} removes {format_interval(part.removed, 2)} {of} and {lost}."
     if np.isnan(part.removed.low):
         return [removed, "One prompt has no intervals, and says nothing of others."]
     if np.isnan(part.restored.low):
         return [removed, "What share of it is restored can't be said: what it removes may be 0."]
-    restored = f"Restored: {written(part.restored, 2)} of what it removes"
+    restored = f"Restored: {format_interval(part.restored, 2)} of what it removes"
     if part.adds:
-        restored = f"It adds instead of removing: {written(part.restored, 2)} of the increase is undone"
+        restored = f"It adds instead of removing: {format_interval(part.restored, 2)} of the increase is undone"
     if np.isnan(part.attention.estimate):
         return [removed, f"{restored}."]
-    shares = f"attention {written(part.attention, 2)}, MLPs {written(part.mlp, 2)}, the norm {written(part.norm, 2)}"
+    shares = (
+        f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
+        f"{format_interval(part.norm, 2)}"
+    )
     return [removed, f"{restored}; by {shares}{how}."]
 
 

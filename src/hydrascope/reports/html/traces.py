@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures import by_patch, readings, whole_layers
+from hydrascope.measures import by_patch, readings, sublayer_labels
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.html.array_encoding import Arrays
 
@@ -30,7 +30,7 @@ def patched(results: xr.Dataset) -> int:
     if not has_patches(results):
         return 0
     read = sum(len(readings(results, str(label))) for label in np.atleast_1d(results["readout"].values))
-    layers = len(whole_layers(results["component"]))
+    layers = len(sublayer_labels(results["component"]))
     one = 2 * read * layers * results.sizes["ablated"] * results.sizes["patch"]
     return min(results.sizes["prompt"], PATCH_BYTES // one)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.measures import Bootstrap, compensable, kinds, layers, of_kind, repair_profile
+from hydrascope.measures import Bootstrap, block_numbers, compensable, kinds, of_kind, repair_profile
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.utils.text import counted
 
@@ -56,7 +56,7 @@ def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Boots
     yield from _rounding(attributes, verdicts)
     for kind, name in (("attn", "attention"), ("mlp", "MLP")):
         chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)  # type: ignore[arg-type]
-        depths = layers(chosen["ablated"])
+        depths = block_numbers(chosen["ablated"])
         if len(depths) < 3 or not verdicts or kind not in kinds(effects["ablated"]):
             continue
         best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]

@@ -8,15 +8,15 @@ import xarray as xr
 
 from hydrascope.measures import (
     Bootstrap,
-    PartKind,
+    ComponentKind,
     Sigma,
+    block_numbers,
     budget_shares,
     candidates,
     depth,
     difference,
     held_out,
     kinds,
-    layers,
     most_restored,
     per_prompt,
     require_complete,
@@ -68,7 +68,7 @@ class Comparison:
 
     rows: tuple[Compared, ...]
     paired: Mapping[str, bool]
-    over_depth: Mapping[tuple[str, PartKind], xr.DataArray]
+    over_depth: Mapping[tuple[str, ComponentKind], xr.DataArray]
     warnings: tuple[str, ...]
     bootstrap: Bootstrap
 
@@ -143,7 +143,9 @@ def _rows(
             yield Compared(name, found[name][kind], change)
 
 
-def _change(first: xr.Dataset, second: xr.Dataset, kind: PartKind, bootstrap: Bootstrap, *, paired: bool) -> Interval:
+def _change(
+    first: xr.Dataset, second: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap, *, paired: bool
+) -> Interval:
     before, after = (held_out(candidates(each, kind), most_restored) for each in (first, second))
     if before is None or after is None:
         return UNKNOWN
@@ -158,9 +160,9 @@ def _share(means: xr.Dataset) -> xr.Dataset:
     return means[["restored"]] / means["removed"].where(means["removed"] != 0)
 
 
-def _over_depth(effects: xr.Dataset, kind: PartKind, bootstrap: Bootstrap) -> xr.DataArray:
+def _over_depth(effects: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap) -> xr.DataArray:
     samples = candidates(effects, kind)
-    place = np.array(layers(samples["ablated"])) / max(depth(effects) - 1, 1)
+    place = np.array(block_numbers(samples["ablated"])) / max(depth(effects) - 1, 1)
     return budget_shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hydrascope.components.component import Component
 from hydrascope.measures import Bootstrap, mean_interval, select_readout
-from hydrascope.reports.summary.interval import Interval, percent, written
+from hydrascope.reports.summary.interval import Interval, format_interval, percent
 from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
 
@@ -70,7 +70,7 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
     table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
     shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
     for row in rows if shown is None else [rows[place] for place in shown]:
-        table.add_row(f"{row.kept:,}", row.part, written(row.faithfulness, 2), written(row.lost, 2))
+        table.add_row(f"{row.kept:,}", row.part, format_interval(row.faithfulness, 2), format_interval(row.lost, 2))
     bootstrap = bootstrap or Bootstrap()
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
@@ -78,7 +78,8 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
         f"f: the readout {rows[0].readout} with the parts up to this one kept and all others ablated, 0 where none is "
         f"kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
         f"ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. Areas "
-        f"over the share kept: under f (CPR) {written(areas['cpr'], 2)}, under |1 − f| (CMD) "
-        f"{written(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} each.{cut}"
+        f"over the share kept: under f (CPR) {format_interval(areas['cpr'], 2)}, under |1 − f| (CMD) "
+        f"{format_interval(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} "
+        f"each.{cut}"
     )
     return Group(table, Text(""), Text(notes, style="dim"))

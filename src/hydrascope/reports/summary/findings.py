@@ -8,11 +8,11 @@ import xarray as xr
 from hydrascope.measures import (
     SIGMA_NAME,
     Bootstrap,
+    ComponentKind,
     HeldOut,
-    LayerKind,
-    PartKind,
     Sigma,
-    best_layer_held_out,
+    SublayerKind,
+    best_sublayer_held_out,
     budget,
     compensable,
     depth,
@@ -36,8 +36,8 @@ LOCALISATION_SHARE = 0.1
 #: An MLP is late from this share of the network's depth on.
 LATE = 0.5
 
-_NAME: dict[LayerKind, str] = {"attn": "attention", "mlp": "MLP"}
-PLURAL: dict[PartKind, str] = {
+_NAME: dict[SublayerKind, str] = {"attn": "attention", "mlp": "MLP"}
+PLURAL: dict[ComponentKind, str] = {
     "attn": "attention layers",
     "mlp": "MLP layers",
     "head": "heads",
@@ -87,7 +87,7 @@ def findings(
                 yield from _response(effects, bootstrap)
 
 
-def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
+def strongest_component(effects: xr.Dataset, kind: ComponentKind) -> str | None:
     """The ablated part of one kind with the largest mean direct effect, among those with anything downstream.
 
     By what is removed, where the direct effect wasn't read; None if there is no such part.
@@ -99,7 +99,7 @@ def strongest_part(effects: xr.Dataset, kind: PartKind) -> str | None:
 def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
     """How much of what an ablation removes is restored, and by what, at the strongest part of each kind."""
     for kind in PLURAL:
-        strong = strongest_part(effects, kind)
+        strong = strongest_component(effects, kind)
         if strong is None or kind == "joint":
             continue
         how = f"1 − lost/removed, the ratio of means, at the strongest of the {PLURAL[kind]}"
@@ -113,7 +113,7 @@ def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
 
 def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
     """How often ablation costs less than unembedding lets expect (Figure 2)."""
-    groups: tuple[tuple[str, tuple[PartKind, ...]], ...] = (
+    groups: tuple[tuple[str, tuple[ComponentKind, ...]], ...] = (
         ("layers", ("attn", "mlp")),
         ("heads", ("head",)),
         ("neurons", ("neuron",)),
@@ -130,7 +130,7 @@ def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
 def _repair(
     results: xr.Dataset,
     effects: xr.Dataset,
-    kind: LayerKind,
+    kind: SublayerKind,
     fit: xr.Dataset,
     shares: xr.Dataset,
     bootstrap: Bootstrap,
@@ -140,7 +140,7 @@ def _repair(
     # The paper's numbers are of attention.
     where, r2, share, partial = ("23 of 32", "0.92", "about 0.7", "past 13 of 32") if kind == "attn" else [""] * 4
     profile = {str(key): Interval.of(value) for key, value in repair_profile(effects, kind, bootstrap).items()}
-    best, strong = best_layer_held_out(effects, kind, bootstrap), strongest_part(effects, kind)
+    best, strong = best_sublayer_held_out(effects, kind, bootstrap), strongest_component(effects, kind)
 
     yield Finding(f"best {name} layer", profile["best"], "highest R² of CE on DE", where, whole=True)
     if best is not None:
@@ -190,7 +190,7 @@ def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
             Interval.of(mean_interval(changed, bootstrap)),
             f"|ΔDE| > {LOCALISATION_SHARE:.0%} of DE at each prompt’s strongest layer, of {available:.1f} downstream",
         )
-    strong = str(strongest_part(effects, "attn"))
+    strong = str(strongest_component(effects, "attn"))
     erased = erasure(effects, strong, LATE, bootstrap)
     count = erased.sizes["component"]
     if count:

@@ -41,7 +41,7 @@ class Interval:
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
-def written(value: Interval, digits: int) -> str:
+def format_interval(value: Interval, digits: int) -> str:
     """`0.71 [0.68, 0.74]`; without bounds where there are none."""
     estimate = number(value.estimate, digits)
     if np.isnan(value.low) or np.isnan(value.high):
@@ -49,13 +49,13 @@ def written(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
-def surely(value: Interval) -> str:
+def format_significant(value: Interval) -> str:
     """With two digits, or as many as show that it surely isn't 0 where its bounds say so, by more than rounding."""
     nearest = max(value.low, -value.high)
-    return written(value, max(2, int(np.ceil(-np.log10(nearest)))) if nearest >= ROUNDING else 2)
+    return format_interval(value, max(2, int(np.ceil(-np.log10(nearest)))) if nearest >= ROUNDING else 2)
 
 
-def seen(values: Iterable[float]) -> int:
+def digits_for(values: Iterable[float]) -> int:
     """How many digits show numbers beside each other: two, or as many as give the largest two that aren't 0."""
     largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
     return 2 if largest >= 0.1 or largest < ROUNDING else 1 + int(np.ceil(-np.log10(largest)))

@@ -71,7 +71,7 @@ def pairs(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tup
     """
     found = select_readout(interactions(results), readout)
     parts = [Component.parse(str(label)) for label in found["first"].values]
-    order = np.array(sorted(range(len(parts)), key=lambda n: (parts[n].layer, parts[n].whole.kind, parts[n].unit)))
+    order = np.array(sorted(range(len(parts)), key=lambda n: (parts[n].block, parts[n].sublayer.kind, parts[n].unit)))
     i, j = np.triu_indices(len(order), 1)
     one, other = order[i], order[j]
     values = found["interaction"].values[:, one, other]

@@ -9,12 +9,12 @@ from rich.console import Group
 from rich.text import Text
 
 from hydrascope.measures import Bootstrap, select_readout, simultaneous
-from hydrascope.reports.summary.interval import Interval, percent, surely
+from hydrascope.reports.summary.interval import Interval, format_significant, percent
 from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
 
 @dataclass(frozen=True)
-class Way:
+class PathPatchingRow:
     """What of a part's effect goes by way of another, means over prompts in the readout's unit.
 
     Both have bounds that hold for all ways of the readout at once.
@@ -34,7 +34,9 @@ class Way:
     free: Interval
 
 
-def ways(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None) -> tuple[Way, ...]:
+def path_rows(
+    found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None
+) -> tuple[PathPatchingRow, ...]:
     """Of each sender and each receiver that is downstream of it; those by which most goes, if all else is free, first.
 
     Args:
@@ -51,7 +53,7 @@ def ways(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | N
     bounds = simultaneous(lambda means: means, xr.Dataset(samples), bootstrap or Bootstrap(), "way")
     columns = [bounds[name].transpose("way", "bound").values for name in names]
     rows = [
-        Way(
+        PathPatchingRow(
             str(found["readout"].values),
             str(found["sender"].values[sender]),
             str(found["receiver"].values[receiver]),
@@ -62,11 +64,11 @@ def ways(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | N
     return tuple(sorted(rows, key=lambda row: -abs(row.free.estimate)))
 
 
-def paths_in_text(found: xr.Dataset, rows: Sequence[Way], bootstrap: Bootstrap | None = None) -> Group:
+def paths_in_text(found: xr.Dataset, rows: Sequence[PathPatchingRow], bootstrap: Bootstrap | None = None) -> Group:
     """The ways of one readout by which most goes, for a terminal."""
     table = numbers_table("By which way", ("from", "to"), ("all else held", "all else free"))
     for row in rows[:PRINTED]:
-        table.add_row(row.sender, row.receiver, surely(row.held), surely(row.free))
+        table.add_row(row.sender, row.receiver, format_significant(row.held), format_significant(row.free))
     bootstrap = bootstrap or Bootstrap()
     cut = f" {PRINTED} of {len(rows):,} are shown; all: --format csv." if len(rows) > PRINTED else ""
     notes = (

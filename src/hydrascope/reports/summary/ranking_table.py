@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydrascope.measures.estimator_scores import DIFFERENCE
-from hydrascope.reports.summary.interval import Interval, number, written
+from hydrascope.reports.summary.interval import Interval, format_interval, number
 
 #: How many parts are printed, those that lose most.
 PRINTED = 25
@@ -59,7 +59,7 @@ def _agreement(scored: xr.Dataset) -> Table:
     for name in map(str, scored["estimator"].values):
         one = scored.sel(estimator=name)
         columns = [("pearson", "all"), ("spearman", "all"), ("spearman", DIFFERENCE)]
-        cells = [written(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
+        cells = [format_interval(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
         table.add_row(_HEADINGS.get(name, name), *cells, number(float(one["seconds"]), 1))
     return table
 

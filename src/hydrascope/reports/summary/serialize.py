@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from hydrascope.reports.summary.interval import Interval, surely, written
+from hydrascope.reports.summary.interval import Interval, format_interval, format_significant
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
-from hydrascope.reports.summary.summarise import PartFindings, Summary
+from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.terminal import cell, of_increase, value_of
 from hydrascope.reports.summary.verdict_text import sentences
 
-Row = PartFindings | Reaction | Pair
+Row = ComponentFindings | Reaction | Pair
 
 
 def as_json(summary: Summary) -> str:
@@ -77,11 +77,11 @@ def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
     if not isinstance(value, Interval):
         return str(value)
-    return cell(row, name, _written) if isinstance(row, PartFindings) else surely(value)
+    return cell(row, name, _written) if isinstance(row, ComponentFindings) else format_significant(value)
 
 
 def _written(value: Interval) -> str:
-    return written(value, 2)
+    return format_interval(value, 2)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -37,7 +37,7 @@ from hydrascope.utils.text import counted
 
 
 @dataclass(frozen=True)
-class PartFindings:
+class ComponentFindings:
     """One ablated part: what its ablation removes, what of it is restored and by what, and how CE follows DE.
 
     Attributes:
@@ -94,7 +94,7 @@ class Summary:
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
-    parts: tuple[PartFindings, ...]
+    parts: tuple[ComponentFindings, ...]
     bootstrap: Bootstrap
     reactions: tuple[Reaction, ...] = ()
     pairs: tuple[Pair, ...] = ()
@@ -164,7 +164,7 @@ def _of_effects(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) 
     return Summary(run_in_words(results, effects), (), told, (), _outcomes(effects, bootstrap), bootstrap)
 
 
-def _outcomes(effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[PartFindings, ...]:
+def _outcomes(effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[ComponentFindings, ...]:
     found = outcome_bounds(effects, bootstrap)
     # Where only positions before the last are ablated nothing is known of what would have been removed.
     known = {"removed": "removed", "restored": "share"} if effects["direct"].any() else {}
@@ -222,12 +222,12 @@ def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     }
 
 
-def _parts(effects: xr.Dataset, per_part: dict[str, xr.DataArray]) -> Iterator[PartFindings]:
+def _parts(effects: xr.Dataset, per_part: dict[str, xr.DataArray]) -> Iterator[ComponentFindings]:
     """Every ablated part's numbers."""
     values = {name: bounds.transpose("ablated", "bound").values for name, bounds in per_part.items()}
     rows = {name: {str(label): i for i, label in enumerate(b["ablated"].values)} for name, b in per_part.items()}
     unknown = np.full(len(BOUNDS), np.nan)
     for label, kind in zip(map(str, effects["ablated"].values), kinds(effects["ablated"]), strict=True):
         found = {name: values[name][at[label]] if label in at else unknown for name, at in rows.items()}
-        found = {field.name: found.get(field.name, unknown) for field in fields(PartFindings)[2:]}
-        yield PartFindings(label, kind, **{name: Interval(*map(float, bounds)) for name, bounds in found.items()})
+        found = {field.name: found.get(field.name, unknown) for field in fields(ComponentFindings)[2:]}
+        yield ComponentFindings(label, kind, **{name: Interval(*map(float, bounds)) for name, bounds in found.items()})

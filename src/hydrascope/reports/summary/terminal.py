@@ -10,8 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hydrascope.reports.summary.findings import Finding
-from hydrascope.reports.summary.interval import Interval, number, percent, seen, surely, written
-from hydrascope.reports.summary.summarise import PartFindings, Summary
+from hydrascope.reports.summary.interval import (
+    Interval,
+    digits_for,
+    format_interval,
+    format_significant,
+    number,
+    percent,
+)
+from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.verdict_text import ASKED_NAME, sentences
 from hydrascope.utils.text import counted
 
@@ -82,7 +89,7 @@ def _findings(summary: Summary) -> Table:
 def value_of(finding: Finding) -> str:
     """Its number with bounds; `nowhere` for the number that stands for that."""
     if finding.nowhere is None:
-        return written(finding.value, 0 if finding.whole else 2)
+        return format_interval(finding.value, 0 if finding.whole else 2)
     value = finding.value
     named = [
         "nowhere" if each == finding.nowhere else number(each, 0) for each in (value.estimate, value.low, value.high)
@@ -100,7 +107,7 @@ def _parts(summary: Summary) -> Table:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
     # Beside shares there is no room for more digits, nor need: of what is small there is no share.
     amounts = set(known) <= set(_AMOUNTS)
-    digits = {name: seen(getattr(part, name).estimate for part in shown) if amounts else 2 for name in known}
+    digits = {name: digits_for(getattr(part, name).estimate for part in shown) if amounts else 2 for name in known}
     for part in shown:
         cells = (cell(part, name, partial(_estimate, digits[name])) for name in known)
         table.add_row(Text(part.ablated), *map(Text, cells))
@@ -116,7 +123,7 @@ def _reactions(summary: Summary, *, full: bool) -> Table:
     table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
     for row in summary.reactions if full else summary.reactions[:PRINTED]:
         numbers = (row.restored_by, row.restored_alone, row.response)
-        table.add_row(row.ablated, row.mediator, *map(surely, numbers))
+        table.add_row(row.ablated, row.mediator, *map(format_significant, numbers))
     return table
 
 
@@ -127,7 +134,7 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
     for row in shown:
         numbers = (row.interaction, row.lost, row.lost_after)
-        table.add_row(row.first, row.second, *map(surely, numbers))
+        table.add_row(row.first, row.second, *map(format_significant, numbers))
     return table
 
 
@@ -141,7 +148,7 @@ def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> T
     return table
 
 
-def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
+def printed(parts: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
     """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
     units = [part for part in parts if part.kind in ("head", "neuron")]
     weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
@@ -149,14 +156,14 @@ def printed(parts: tuple[PartFindings, ...]) -> list[PartFindings]:
     return [part for part in parts if part.ablated not in left_out]
 
 
-def cell(part: PartFindings, name: str, write: Callable[[Interval], str]) -> str:
+def cell(part: ComponentFindings, name: str, write: Callable[[Interval], str]) -> str:
     """A part's number, as tables give it: a dash for a share of what may be nothing, a mark at one of an increase."""
     value: Interval = getattr(part, name)
     mark = _ADDS if name == "restored" and part.adds else ""
     return write(value.if_bounded if name in _RATIOS else value) + mark
 
 
-def of_increase(parts: Iterable[PartFindings]) -> list[str]:
+def of_increase(parts: Iterable[ComponentFindings]) -> list[str]:
     """What `cell` marks, in a sentence, where there is such a part."""
     told = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
     return [told] if any(part.adds for part in parts) else []
@@ -224,8 +231,8 @@ def side_by_side(comparison: "Comparison") -> Group:
             ASKED_NAME[each.kind],
             each.answer,
             each.part,
-            written(each.restored.if_bounded, 2),
-            written(row.restored, 2),
+            format_interval(each.restored.if_bounded, 2),
+            format_interval(row.restored, 2),
         )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
     of_two = _OF_TWO if any(row.verdict.pooled for row in comparison.rows) else ""

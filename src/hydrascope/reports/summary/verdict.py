@@ -9,11 +9,11 @@ import xarray as xr
 
 from hydrascope.measures import (
     FEWEST,
-    WEIGHTY,
+    MIN_SHARE,
     WRITTEN,
     Bootstrap,
+    ComponentKind,
     HeldOut,
-    PartKind,
     budget_shares,
     candidates,
     change,
@@ -23,9 +23,9 @@ from hydrascope.measures import (
     kinds,
     mean_interval,
     most_restored,
+    none_above_threshold,
     select_readout,
     simultaneous,
-    surely_none_weighty,
 )
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
@@ -34,7 +34,7 @@ Answer = Literal["yes", "no", "can't tell"]
 #: A share restored that is surely below this is none.
 NEGLIGIBLE = 0.05
 #: What is asked about, apart from each other.
-ASKED: tuple[PartKind, ...] = ("attn", "mlp", "head", "neuron")
+ASKED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Verdict:
         confidence: of all its intervals: what is left for each of the kinds that are asked about.
     """
 
-    kind: PartKind
+    kind: ComponentKind
     answer: Answer
     why: str
     clear: int
@@ -116,7 +116,7 @@ def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
 def _verdict(
     results: xr.Dataset,
     effects: xr.Dataset,
-    kind: PartKind,
+    kind: ComponentKind,
     samples: xr.Dataset,
     bootstrap: Bootstrap,
 ) -> Verdict:
@@ -151,15 +151,15 @@ def _verdict(
 
 
 def _without_choice(
-    effects: xr.Dataset, kind: PartKind, samples: xr.Dataset, bootstrap: Bootstrap
+    effects: xr.Dataset, kind: ComponentKind, samples: xr.Dataset, bootstrap: Bootstrap
 ) -> tuple[Answer, str]:
     if samples.sizes["ablated"] and samples.sizes["prompt"] < FEWEST:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
     if samples.sizes["ablated"]:
         return "can't tell", "on one half of the prompts no part removes anything, so that none can be chosen on it"
-    if surely_none_weighty(effects, kind, bootstrap):
-        return "no", f"none removes more than {WEIGHTY:.0%} of the readout, so that there is nothing to restore"
-    return "can't tell", f"on average none removes more than {WEIGHTY:.0%} of the readout, but that isn't sure"
+    if none_above_threshold(effects, kind, bootstrap):
+        return "no", f"none removes more than {MIN_SHARE:.0%} of the readout, so that there is nothing to restore"
+    return "can't tell", f"on average none removes more than {MIN_SHARE:.0%} of the readout, but that isn't sure"
 
 
 def _answer(restored: Interval, clear: int) -> tuple[Answer, str]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hydrascope.components.component import Component
-from hydrascope.measures import WEIGHTY, PartKind
-from hydrascope.reports.summary.interval import number, surely, written
+from hydrascope.measures import MIN_SHARE, ComponentKind
+from hydrascope.reports.summary.interval import format_interval, format_significant, number
 from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Responder, Verdict
@@ -18,7 +18,7 @@ NAMED = 3
 POOLED = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
 
 #: Each kind of part in words.
-ASKED_NAME: dict[PartKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
+ASKED_NAME: dict[ComponentKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
 
 
 def sentences(summary: Summary) -> list[str]:
@@ -56,7 +56,7 @@ def one_line(verdict: Verdict, unit: str = "logits") -> str:
     most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
     return (
         f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
-        f"share of {written(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
+        f"share of {format_interval(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
     )
 
 
@@ -73,28 +73,31 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     if verdict.pooled:
         which = ": they show that something is restored, not at which of them" if verdict.answer == "yes" else ""
         yield f"{POOLED}{which}."
-    done = f"Ablating {verdict.part} removes {written(verdict.removed, 2)} {unit} and loses {written(verdict.lost, 2)}"
+    done = (
+        f"Ablating {verdict.part} removes {format_interval(verdict.removed, 2)} {unit} and loses "
+        f"{format_interval(verdict.lost, 2)}"
+    )
     if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
-        yield f"{done} in the end: {written(verdict.restored_amount, 2)} {unit} are restored."
+        yield f"{done} in the end: {format_interval(verdict.restored_amount, 2)} {unit} are restored."
         return
     yield (
-        f"{done} in the end: of what it removes {written(verdict.restored, 2)} is restored (ratio of means; slope over "
-        f"prompts {written(verdict.slope, 2)})."
+        f"{done} in the end: of what it removes {format_interval(verdict.restored, 2)} is restored (ratio of means; "
+        f"slope over prompts {format_interval(verdict.slope, 2)})."
     )
     if verdict.answer == "no":
         return
     yield (
-        f"Attention restores {written(verdict.attention, 2)}, MLPs {written(verdict.mlp, 2)}, the norm "
-        f"{written(verdict.norm, 2)}{_most(verdict)}."
+        f"Attention restores {format_interval(verdict.attention, 2)}, MLPs {format_interval(verdict.mlp, 2)}, the norm "
+        f"{format_interval(verdict.norm, 2)}{_most(verdict)}."
     )
     if np.isfinite(verdict.placebo.estimate):
         yield (
-            f"In {unit} {written(verdict.restored_amount, 2)} are restored, of other tokens (placebo, "
-            f"{verdict.placebos:,} a prompt) {written(verdict.placebo, 2)}."
+            f"In {unit} {format_interval(verdict.restored_amount, 2)} are restored, of other tokens (placebo, "
+            f"{verdict.placebos:,} a prompt) {format_interval(verdict.placebo, 2)}."
         )
     yield (
         f"By bounds that hold for all of them at once, something is surely restored at {verdict.clear or 'none'} of "
-        f"the {verdict.weighty} that remove more than {WEIGHTY:.0%} of the readout."
+        f"the {verdict.weighty} that remove more than {MIN_SHARE:.0%} of the readout."
     )
 
 
@@ -106,7 +109,7 @@ def _covering(summary: Summary) -> list[Pair]:
 def _that_count(summary: Summary) -> list[Pair]:
     """The pairs that do something to each other, beside what parts lose alone."""
     most = max(abs(part.lost.estimate) for part in summary.parts)
-    return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > WEIGHTY * most]
+    return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > MIN_SHARE * most]
 
 
 def _of_all(summary: Summary) -> str:
@@ -121,11 +124,13 @@ def _of_pairs(summary: Summary) -> Iterator[str]:
         if found:
             many = f"Ablated together {len(found):,} surely cost{'s' if len(found) == 1 else ''} {more} than one by one"
             yield f"{many}, in {summary.run['unit']}: {_in_words(found)}."
-    yield f"Interactions of less than {WEIGHTY:.0%} of the most that a part loses don’t count."
+    yield f"Interactions of less than {MIN_SHARE:.0%} of the most that a part loses don’t count."
 
 
 def _in_words(pairs: Sequence[Pair]) -> str:
-    named = ", ".join(f"{each.first} and {each.second} {surely(each.interaction)}" for each in pairs[:NAMED])
+    named = ", ".join(
+        f"{each.first} and {each.second} {format_significant(each.interaction)}" for each in pairs[:NAMED]
+    )
     more = len(pairs) - NAMED
     return f"{named}{f', and {more:,} more' if more > 0 else ''}"
 
@@ -138,6 +143,6 @@ def _most(verdict: Verdict) -> str:
 
 
 def _named(responders: Sequence[Responder]) -> str:
-    named = ", ".join(f"{each.name} {written(each.response, 2)}" for each in responders[:NAMED])
+    named = ", ".join(f"{each.name} {format_interval(each.response, 2)}" for each in responders[:NAMED])
     more = len(responders) - NAMED
     return f"{named}{f', and {more} more' if more > 0 else ''}"
