@@ -42,8 +42,8 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         rate = machine.Rate()
         rate.measure()
         model = gpt2.build()
-        layers = sorted({0, 1, gpt2.layers // 2, gpt2.layers - 1})
-        rates = products.occurring_rates(model, gpt2, 16, layers)
+        blocks = sorted({0, 1, gpt2.layers // 2, gpt2.layers - 1})
+        rates = products.occurring_rates(model, gpt2, 16, blocks)
         rate.measure()
         return {"large": rate.measured, "rates": rates}
 

@@ -30,13 +30,13 @@ class Engine:
         model: hs.LanguageModel,
         shape: Shape,
         work: Work,
-        runs: Sequence[Override] = (),
+        overrides: Sequence[Override] = (),
         metrics: Sequence[str] = (),
     ) -> None:
         self.model = model
-        self.runs = tuple(runs) or select_overrides(model, work.ablate)
+        self.runs = tuple(overrides) or select_overrides(model, work.ablate)
         self.metrics = resolve_metrics(metrics)
-        self.units = tuple(part for part in select_components(model, work.ablate) if part.is_unit)
+        self.units = tuple(component for component in select_components(model, work.ablate) if component.is_unit)
         self.components = model.sublayers + self.units
         self._at = work.at
         self._number = {component: number for number, component in enumerate(work.ablated(shape))}

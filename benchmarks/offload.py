@@ -99,9 +99,9 @@ def measure(folder: Path, offload: Offload | None) -> tuple[dict[str, Any], dict
             every = [range(size)]
             start = time.perf_counter()
             clean = compute_clean_activations(plan, plan.batch(size), every, every)
-            (block,) = measure_chunks(plan, clean, every, plan.batch(size))
+            (chunk,) = measure_chunks(plan, clean, every, plan.batch(size))
             record["seconds"][size].append(time.perf_counter() - start)
-            effects[size] = np.stack([block.measured[name] for name in ("total", "direct", "indirect")])
+            effects[size] = np.stack([chunk.measured[name] for name in ("total", "direct", "indirect")])
     return {**record, "peak": peak_resident()}, effects
 
 

@@ -67,7 +67,7 @@ def compare(
 
 def _quantities(engine: Engine, task: list[Prompt]) -> dict[str, Tensor]:
     """The quantities of the paper, with the logit as their one readout, in float64."""
-    below = torch.tensor([downstream(engine.model, run, engine.components) for run in engine.runs]).double()
+    below = torch.tensor([downstream(engine.model, override, engine.components) for override in engine.runs]).double()
     each = [balance.quantities(readings, torch.tensor([True])) for readings in engine.measure(task)]
     names = ("unembed", "unembed_ablated_by_patch", "total", "direct", "indirect", "logit")
     found = {name: torch.cat([prompt[name] for prompt in each], 1).double() for name in names}

@@ -26,16 +26,16 @@ class Rows:
     mlp: int
 
 
-def rows_at(layer: int, work: Work, heads: int, patches: int = PATCHES) -> Rows:
+def rows_at(block: int, work: Work, heads: int, patches: int = PATCHES) -> Rows:
     """The rows of a prompt at `layer`.
 
     Those that ablate something of a layer below need all of it. A head's rows join at attention's output projection, a
     whole attention layer's after it, an MLP's at the next layer.
     """
     if work.ablate == "heads":
-        below, joining = heads * patches * layer, heads * patches
+        below, joining = heads * patches * block, heads * patches
         return Rows(1 + below, 1 + below + joining, 1 + below + joining)
-    below = 2 * patches * layer
+    below = 2 * patches * block
     return Rows(1 + below, 1 + below, 1 + below + patches)
 
 
@@ -46,7 +46,7 @@ def needed_operations(shape: Shape, work: Work, tokens: int, patches: int = PATC
     are ablated; and every token of the prompt once through all layers, for the clean run. Not counted, though they are
     done: products inside attention (queries with keys), the unembedding, readouts.
     """
-    rows = [rows_at(layer, work, shape.heads, patches) for layer in range(shape.layers)]
+    rows = [rows_at(block, work, shape.heads, patches) for block in range(shape.layers)]
     weights = sum(shape.qkv_weights * at.qkv + shape.out_weights * at.out + shape.mlp_weights * at.mlp for at in rows)
     suffix = tokens if work.at == "all" else 1
     return 2 * (suffix * weights + tokens * shape.layers * shape.weights)
@@ -58,7 +58,7 @@ def linears(module: nn.Module) -> list[nn.Module]:
 
 
 def occurring_rates(
-    model: PreTrainedModel, shape: Shape, prompts: int, layers: Sequence[int], seconds: float = 1.0
+    model: PreTrainedModel, shape: Shape, prompts: int, blocks: Sequence[int], seconds: float = 1.0
 ) -> dict[str, dict[str, float]]:
     """FLOP/s of the products of some layers and nothing else, `prompts` prompts at a time, by either library.
 
@@ -66,16 +66,16 @@ def occurring_rates(
     """
     rates = {}
     where = parts(model, shape)
-    for layer in layers:
-        needed = rows_at(layer, Work(), shape.heads)
+    for block in blocks:
+        needed = rows_at(block, Work(), shape.heads)
         for name, module, rows in (
-            ("attention", where.attn[layer], prompts * needed.qkv),
-            ("MLP", where.mlp[layer], prompts * needed.mlp),
+            ("attention", where.attn[block], prompts * needed.qkv),
+            ("MLP", where.mlp[block], prompts * needed.mlp),
         ):
             weights = [_weight(linear) for linear in linears(module)]
             inputs = [torch.randn(rows, weight.shape[1]) for weight in weights]
             operations = sum(2 * rows * weight.numel() for weight in weights)
-            rates[f"layer {layer}, {name}, {rows:,} rows"] = {
+            rates[f"layer {block}, {name}, {rows:,} rows"] = {
                 library: operations * sustained(partial(_multiply_all, ROUTINES[routine], inputs, weights), seconds)
                 for library, routine in LIBRARIES.items()
             }

@@ -59,9 +59,9 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
     task = [Prompt(p.tokens, p.target, p.patches[:, :PATCHES]) for p in draw_task(model, shape, lengths, work)][
         :PROMPTS
     ]
-    runs = hs.Mediation("layers", "layers").overrides(ours)
-    plain, mediating = Engine(ours, shape, work), Engine(ours, shape, work, runs=runs)
-    chosen = range(0, len(runs), ONE_IN)
+    overrides = hs.Mediation("layers", "layers").overrides(ours)
+    plain, mediating = Engine(ours, shape, work), Engine(ours, shape, work, overrides=overrides)
+    chosen = range(0, len(overrides), ONE_IN)
     clean = [written(model, shape, prompt) for prompt in task]
     times: tuple[list[float], ...] = ([], [], [], [])
     worst = 0.0
@@ -75,13 +75,13 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
         times[1].append((time.perf_counter() - start) / len(task))
         start = time.perf_counter()
         expected = torch.stack(
-            [hooked(model, shape, work, task[prompt], runs[place], clean[prompt]) for place in chosen]
+            [hooked(model, shape, work, task[prompt], overrides[place], clean[prompt]) for place in chosen]
         )
-        times[2].append((time.perf_counter() - start) * len(runs) / len(chosen))
+        times[2].append((time.perf_counter() - start) * len(overrides) / len(chosen))
         start = time.perf_counter()
         for place in chosen:
-            hooked(model, shape, work, task[prompt], runs[place], clean[prompt], logits_to_keep=1)
-        times[3].append((time.perf_counter() - start) * len(runs) / len(chosen))
+            hooked(model, shape, work, task[prompt], overrides[place], clean[prompt], logits_to_keep=1)
+        times[3].append((time.perf_counter() - start) * len(overrides) / len(chosen))
         here = found[prompt].logit_ablated[0, 0][list(chosen)]
         size = (found[prompt].logit_ablated - found[prompt].logit[..., None, None]).abs().max()
         worst = max(worst, float((here - expected).abs().max() / size))
@@ -89,7 +89,7 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
             raise RuntimeError(f"hooks find other numbers: off by {worst:.1e} of the largest effect")
         say(f"mediation, round {number}: " + ", ".join(f"{each[-1]:.4f}" for each in times) + " s a prompt")
     medians = [statistics.median(each[1:]) for each in times]
-    return Mediating(len(runs), len(chosen), *medians, worst)
+    return Mediating(len(overrides), len(chosen), *medians, worst)
 
 
 @torch.inference_mode()
@@ -97,8 +97,10 @@ def written(model: PreTrainedModel, shape: Shape, prompt: Prompt) -> dict[Compon
     """What every layer writes at the last position of the clean run: taken once a prompt, and not timed."""
     where, found = parts(model, shape), {}
     with ExitStack() as hooks:
-        for layer in Work().sites(shape):
-            hooks.enter_context(visit(where, layer, lambda hidden, at=layer: found.update({at: hidden[0, -1].clone()})))
+        for sublayer in Work().sites(shape):
+            hooks.enter_context(
+                visit(where, sublayer, lambda hidden, at=sublayer: found.update({at: hidden[0, -1].clone()}))
+            )
         model(prompt.tokens[None])
     return found
 
@@ -109,20 +111,20 @@ def hooked(
     shape: Shape,
     work: Work,
     prompt: Prompt,
-    run: Override,
+    override: Override,
     clean: Mapping[Component, Tensor],
     **forward: Any,
 ) -> Tensor:
     """`[patch]` the target's centred logit in one run, by hooks: a forward pass of a copy of the prompt a patch."""
     where = parts(model, shape)
-    ablated = {part: number for number, part in enumerate(work.ablated(shape))}
+    ablated = {component: number for number, component in enumerate(work.ablated(shape))}
 
     def write(component: Component, hidden: Tensor) -> None:
-        frozen = component in run.frozen
+        frozen = component in override.frozen
         hidden[:, -1] = clean[component] if frozen else prompt.patches[ablated[component], :, 0]
 
     with ExitStack() as hooks:
-        for component in run.overridden:
+        for component in override.overridden:
             hooks.enter_context(visit(where, component, lambda hidden, part=component: write(part, hidden)))
         logits = model(prompt.tokens.expand(prompt.patches.shape[1], -1), **forward).logits[:, -1]
     return logits[:, prompt.target] - logits.mean(1)

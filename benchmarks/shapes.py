@@ -112,11 +112,11 @@ def parts(model: Any, shape: Shape) -> Parts:
     """The parts of `model`: a transformers model, or a wrapper that mirrors its attributes."""
     if isinstance(shape.config, GPT2Config):
         body = model.transformer
-        blocks = [body.h[layer] for layer in range(shape.layers)]
+        blocks = [body.h[block] for block in range(shape.layers)]
         attn, projection = [block.attn for block in blocks], [block.attn.c_proj for block in blocks]
         return Parts(attn, projection, [block.mlp for block in blocks], body.ln_f, model.lm_head)
     body = model.model
-    blocks = [body.layers[layer] for layer in range(shape.layers)]
+    blocks = [body.layers[block] for block in range(shape.layers)]
     attn, projection = [block.self_attn for block in blocks], [block.self_attn.o_proj for block in blocks]
     return Parts(attn, projection, [block.mlp for block in blocks], body.norm, model.lm_head)
 

@@ -41,15 +41,15 @@ class Work:
     def sites(self, shape: Shape) -> list[Component]:
         """Where what is read stands, in the order of a forward pass; and what is ablated."""
         kinds: tuple[Kind, Kind] = ("attn" if self.ablate == "layers" else "head", "mlp")
-        return [Component(layer, kind) for layer in range(shape.layers) for kind in kinds]
+        return [Component(block, kind) for block in range(shape.layers) for kind in kinds]
 
     def read(self, shape: Shape) -> list[Component]:
         """What is read: at each site its layer, or all its heads."""
-        return [part for site in self.sites(shape) for part in _parts_at(site, shape)]
+        return [component for site in self.sites(shape) for component in _parts_at(site, shape)]
 
     def ablated(self, shape: Shape) -> list[Component]:
         """What is ablated, in the order of every result here."""
-        return [part for part in self.read(shape) if self.ablate == "layers" or part.is_unit]
+        return [component for component in self.read(shape) if self.ablate == "layers" or component.is_unit]
 
     def columns(self, component: Component, shape: Shape) -> slice:
         """Which columns of what stands at its site are the value of `component`."""
@@ -138,8 +138,10 @@ def draw_task(model: PreTrainedModel, shape: Shape, lengths: Sequence[int], work
         # As hydrascope.Resample draws them, from the seed and the prompt's place.
         sources = np.random.default_rng([0, index]).choice(others, PATCHES, replace=False)
         patches = [
-            torch.stack([clean[source].values[part.site][-slots:, work.columns(part, shape)] for source in sources])
-            for part in work.ablated(shape)
+            torch.stack(
+                [clean[source].values[component.site][-slots:, work.columns(component, shape)] for source in sources]
+            )
+            for component in work.ablated(shape)
         ]
         prompts.append(Prompt(prompt, clean[index].target, torch.stack(patches)))
     return prompts

@@ -36,7 +36,7 @@ def of_pairs(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Callable[
     """All layers with one patch, and all pairs of them."""
     task, model, work = _prepared(shape, lengths)
     one = [Prompt(prompt.tokens, prompt.target, prompt.patches[:, :1]) for prompt in task]
-    pairs = Engine(model, shape, work, runs=[Override(pair) for pair in combinations(model.sublayers, 2)])
+    pairs = Engine(model, shape, work, overrides=[Override(pair) for pair in combinations(model.sublayers, 2)])
     return _by_turns(Engine(model, shape, work), pairs, one, rounds, lambda line: say(f"pairs, {line}"))
 
 

@@ -83,7 +83,7 @@ _HOMES = {
     "analyses.path_patching": ("path_patching",),
     "analyses.responsibility": ("responsibility",),
     "analyses.shapley": ("shapley",),
-    "components.component": ("Component", "Run"),
+    "components.component": ("Component", "Override"),
     "components.experiments": ("Interactions", "Mediation"),
     "engines.clean.activations": ("CleanActivations",),
     "engines.readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),

@@ -87,7 +87,7 @@ def test_only_effects_are_kept(tmp_path):
     np.testing.assert_array_equal(measures.interactions(results)["interaction"], found["interaction"])
     # Of single parts it is known what they remove and what of it is restored.
     singles = measures.effects_only(measures.single_ablations(results))
-    assert list(singles["ablated"].values) == [str(layer) for layer in model.sublayers]
+    assert list(singles["ablated"].values) == [str(sublayer) for sublayer in model.sublayers]
     plain = measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2, 3), ablate="layers"))
     for name in ("total", "direct", "logit"):
         np.testing.assert_allclose(singles[name], plain[name], atol=1e-5)

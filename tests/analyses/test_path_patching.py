@@ -17,7 +17,7 @@ PROMPTS = [[5, 6, 7, 8], [9, 10, 11, 12]]
 
 def centred(model, ids, at, write=None):
     """The model's centred logits, and what stands at each site, with `write` (site, hidden) on the way."""
-    seen, sites = {}, [*model.sublayers, *(hs.Component(layer, "head") for layer in range(3))]
+    seen, sites = {}, [*model.sublayers, *(hs.Component(block, "head") for block in range(3))]
 
     def visit(site, hidden):
         hidden = hidden.clone()

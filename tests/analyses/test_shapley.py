@@ -185,4 +185,4 @@ def test_what_cannot_be_asked():
     with pytest.raises(HydrascopeError, match=r"the whole of attn\.1"):
         hs.shapley(model, PROMPTS, parts="attn.1,head.1.0", orders=2)
     with pytest.raises(HydrascopeError, match=r"takes 24,385 runs a prompt.*take fewer orders than 64, or fewer parts"):
-        hs.shapley(model, PROMPTS, parts=[f"neuron.{layer}.{n}" for layer in range(3) for n in range(128)][:382])
+        hs.shapley(model, PROMPTS, parts=[f"neuron.{block}.{n}" for block in range(3) for n in range(128)][:382])

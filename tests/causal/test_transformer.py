@@ -40,12 +40,12 @@ def tokens(seed: int, length: int) -> list[int]:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def patched(model: LanguageModel, prompt: list[int], other: list[int], runs: list[Override]) -> Request:
+def patched(model: LanguageModel, prompt: list[int], other: list[int], overrides: list[Override]) -> Request:
     """Runs of `prompt` in which ablated layers write what they write in `other`; its likeliest token is read."""
     clean = compute_clean_pass(model, [other]).values
     target = compute_clean_pass(model, [prompt]).logits(model).argmax(-1)
     readouts = Readouts.of(model, [Logit()], Tokens(target.tolist()), [0])
-    asked = request(model, runs, (len(prompt),), patches=1)
+    asked = request(model, overrides, (len(prompt),), patches=1)
     return replace(
         asked, tokens=[prompt], targets=target, readouts=readouts, values=lambda layer: clean[layer][:, None, None]
     )
@@ -197,7 +197,7 @@ def test_interventions_at_earlier_positions_are_a_hooked_run(case):
     # What is not at the final position acts on the logits through attention alone.
     assert total_effect(scm, {"mlp.0@1": patch}, "logits", u).abs().max() > 1e-3
     assert direct_effect(scm, {"mlp.0@1": patch}, "logits", u).abs().max() == 0
-    attention = [f"attn.{layer}@{i}" for layer in range(3) for i in range(4)]
+    attention = [f"attn.{block}@{i}" for block in range(3) for i in range(4)]
     assert frozen_effect(scm, {"mlp.0@1": patch}, "logits", u, attention).abs().max() == 0
 
 

@@ -124,7 +124,7 @@ def test_of_many_rows_some_are_shown(hydrascope: Run) -> None:
 def test_an_order_grows_from_none_to_all() -> None:
     model = shared("gpt2")
     order, shares = growing_sets(model, "mlp.1,attn.0", "layers")
-    assert [str(part) for part in order] == ["mlp.1", "attn.0", "mlp.0", "attn.1", "attn.2", "mlp.2"]
+    assert [str(component) for component in order] == ["mlp.1", "attn.0", "mlp.0", "attn.1", "attn.2", "mlp.2"]
     assert shares == [0, 1 / 6, 2 / 6, 1]
     assert growing_sets(model, "layers", "layers")[1] == [place / 6 for place in range(7)]
     with pytest.raises(HydrascopeError, match=r"head\.0\.1 can't be kept, since it is not among the parts"):

@@ -60,7 +60,7 @@ def test_what_is_no_run(label):
 
 
 def labels(selection, case: str = "llama") -> list[str]:
-    return [str(run) for run in select_overrides(shared(case), selection)]
+    return [str(override) for override in select_overrides(shared(case), selection)]
 
 
 def test_selections_in_words():
@@ -68,10 +68,10 @@ def test_selections_in_words():
     assert labels("layers") == order
     assert labels("attn") == order[::2]
     assert labels("mlp") == order[1::2]
-    assert labels("heads") == [f"head.{layer}.{head}" for layer in range(3) for head in range(4)]
+    assert labels("heads") == [f"head.{block}.{head}" for block in range(3) for head in range(4)]
     assert labels("heads.1") == [f"head.1.{head}" for head in range(4)]
     assert labels("neurons.2") == [f"neuron.2.{neuron}" for neuron in range(48)]
-    assert labels("neurons") == [f"neuron.{layer}.{neuron}" for layer in range(3) for neuron in range(48)]
+    assert labels("neurons") == [f"neuron.{block}.{neuron}" for block in range(3) for neuron in range(48)]
     assert labels("head.2.3") == ["head.2.3"]
     assert labels(" mlp.1 , attn.0+mlp.1, head.0.1|mlp.2 ") == ["mlp.1", "attn.0+mlp.1", "head.0.1|mlp.2"]
 
@@ -152,7 +152,7 @@ def follow(case: str, run: str, components: str) -> list[str]:
     model = shared(case)
     parts = select_components(model, components)
     below = downstream(model, Override.parse(run), parts)
-    return [str(part) for part, follows in zip(parts, below, strict=True) if follows]
+    return [str(component) for component, follows in zip(parts, below, strict=True) if follows]
 
 
 def test_downstream_is_what_comes_later_and_may_respond():

@@ -87,11 +87,11 @@ def test_quantities(shape: tuple[int, ...]) -> None:
 def test_what_may_change_is_what_is_overridden_or_later(case: str) -> None:
     model = loaded(case)
     labels = ["attn.0", "mlp.1", "head.1.2", "attn.0+mlp.2", "attn.0|mlp.1", "head.0.1|head.1.0|mlp.2"]
-    runs = [Override.parse(label) for label in labels]
-    for run, row in zip(runs, may_change(model, runs).numpy(), strict=True):
+    overrides = [Override.parse(label) for label in labels]
+    for override, row in zip(overrides, may_change(model, overrides).numpy(), strict=True):
         when = {c: stage(str(c)) if case == "gpt2" else c.block for c in model.sublayers}
-        first = min(when[part.sublayer] for part in run.ablated)
-        overridden = {part.sublayer for part in run.overridden}
+        first = min(when[component.sublayer] for component in override.ablated)
+        overridden = {component.sublayer for component in override.overridden}
         np.testing.assert_array_equal(row, [when[c] > first or c in overridden for c in model.sublayers])
 
 
@@ -100,9 +100,9 @@ def test_what_may_change_is_what_is_overridden_or_later(case: str) -> None:
 @pytest.mark.parametrize("seed", [6, 11])
 def test_a_model_with_one_large_output_balances(case: str, engine: str, seed: int) -> None:
     """A row of a down projection that is 5,000 times what it was: healthy, however much cancels in it."""
-    for layer, feature in ((0, 17), (1, 3)):
+    for block, feature in ((0, 17), (1, 3)):
         given = loaded(case, torch.float32, seed)
-        mlp = given.hf.transformer.h[layer].mlp if case == "gpt2" else given.hf.model.layers[layer].mlp
+        mlp = given.hf.transformer.h[block].mlp if case == "gpt2" else given.hf.model.layers[block].mlp
         with torch.no_grad():
             (mlp.c_proj.weight.T if case == "gpt2" else mlp.down_proj.weight)[feature] *= 5e3
         for ablation in (Zero(), Resample(3)):

@@ -49,16 +49,16 @@ def gpt2(model: LanguageModel, tokens: list[int], overrides: Overrides | None = 
         scale = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return centred / scale * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    def projected(value: Tensor, site: str, layer: int, name: str, width: int) -> Tensor:
-        if (site, layer) in overrides:
-            position, columns, new = overrides[site, layer]
+    def projected(value: Tensor, site: str, block: int, name: str, width: int) -> Tensor:
+        if (site, block) in overrides:
+            position, columns, new = overrides[site, block]
             value = value.clone()
             value[position, columns] = new
-        values[f"{site}.{layer}"] = value
+        values[f"{site}.{block}"] = value
         weight = weights[f"{name}.weight"]
         for unit in range(value.shape[1] // width):
             columns = slice(unit * width, (unit + 1) * width)
-            written[f"{site}.{layer}.{unit}"] = value[-1, columns] @ weight[columns]
+            written[f"{site}.{block}.{unit}"] = value[-1, columns] @ weight[columns]
         return linear(value, name)
 
     def attention(hidden: Tensor, layer: int) -> Tensor:
@@ -113,8 +113,8 @@ def check(model: LanguageModel, asked: Request, engine: str) -> None:
         same(readings.logit[0, prompt], clean.logits[target])
         for place, label in enumerate(labels):
             same(readings.unembed[0, prompt, place], read(clean.written[label], scale))
-        for number, run in enumerate(asked.overrides):
-            (component,) = run.ablated
+        for number, override in enumerate(asked.overrides):
+            (component,) = override.ablated
             columns = slice(component.unit * WIDTH, (component.unit + 1) * WIDTH)
             if component.kind == "neuron":
                 columns = slice(component.unit, component.unit + 1)

@@ -24,18 +24,18 @@ SOMEWHERE += [("gpt2", at) for at in PLACES if ("gpt2", at) not in SOMEWHERE]
 def every_kind_of_run(model: LanguageModel) -> list[Override]:
     """Layers, heads and neurons ablated alone, two together, and with something frozen."""
     some = [*model.sublayers, *heads(model)[1::3], *neurons(model)[::3]]
-    runs = [Override((component,)) for component in some]
+    overrides = [Override((component,)) for component in some]
     joint = ["attn.0+mlp.1", "attn.1+mlp.1", "head.0.1+head.0.2", "head.0.1+head.2.3", "head.1.0+mlp.1", "mlp.0+attn.2"]
     frozen = ["attn.0|mlp.1", "attn.0|attn.1|mlp.2", "head.0.1|head.1.1", "head.0.1|attn.2", "attn.0+attn.1|mlp.2"]
-    runs += [Override.parse(label) for label in (*joint, *frozen)]
+    overrides += [Override.parse(label) for label in (*joint, *frozen)]
     if dense := neurons(model):
         first, last = dense[0], dense[-1]
-        runs += [
+        overrides += [
             Override((first, last)),
             Override((Component(first.block, "attn"), first)),
             Override((Component(0, "attn"),), (last,)),
         ]
-    return runs
+    return overrides
 
 
 @pytest.mark.parametrize(("case", "at"), SOMEWHERE)
@@ -69,9 +69,9 @@ def runs_with_inputs(draw, model: LanguageModel) -> Override:
     later = [head for head in heads(model) if model.stage(head) > model.stage(ablated)]
     some = draw(st.lists(st.sampled_from(later), min_size=1, max_size=4, unique=True))
     inputs = tuple(Component(head.block, draw(st.sampled_from(INPUT_KINDS)), head.unit) for head in some)
-    layers = [layer for layer in model.sublayers if model.stage(layer) > model.stage(ablated)]
-    frozen = draw(st.lists(st.sampled_from(layers), max_size=1))
-    return Override((ablated,), (*(part for part in inputs if part.sublayer not in frozen), *frozen))
+    sublayers = [sublayer for sublayer in model.sublayers if model.stage(sublayer) > model.stage(ablated)]
+    frozen = draw(st.lists(st.sampled_from(sublayers), max_size=1))
+    return Override((ablated,), (*(component for component in inputs if component.sublayer not in frozen), *frozen))
 
 
 @pytest.mark.parametrize("case", FAST)
@@ -110,16 +110,18 @@ def test_heads_that_attend_by_what_they_have_in_the_clean_run(case, at):
 
 def one_may_react(model: LanguageModel, label: str) -> list[Override]:
     """Everything after what `label` ablates is frozen; and all but one layer, or but one head of it."""
-    run = Override.parse(label)
-    first = min(map(model.stage, run.ablated))
-    below = [layer for layer in model.sublayers if model.stage(layer) > first and layer not in run.ablated]
-    runs = [Override(run.ablated, tuple(below))]
+    override = Override.parse(label)
+    first = min(map(model.stage, override.ablated))
+    below = [
+        sublayer for sublayer in model.sublayers if model.stage(sublayer) > first and sublayer not in override.ablated
+    ]
+    overrides = [Override(override.ablated, tuple(below))]
     for reacts in below:
-        others = tuple(layer for layer in below if layer != reacts)
-        runs.append(Override(run.ablated, others))
+        others = tuple(sublayer for sublayer in below if sublayer != reacts)
+        overrides.append(Override(override.ablated, others))
         if reacts.kind == "attn":
-            runs.append(Override(run.ablated, others + model.units(reacts)[1:]))
-    return runs
+            overrides.append(Override(override.ablated, others + model.units(reacts)[1:]))
+    return overrides
 
 
 @pytest.mark.parametrize(("case", "at"), SOMEWHERE)
@@ -127,9 +129,9 @@ def test_where_one_part_alone_may_react(case, at):
     """Such runs are read aside, without rows of their own."""
     model = shared(case)
     labels = ["attn.0", "mlp.0", "head.1.2", "attn.0+mlp.1"]
-    runs = [Override.parse("attn.0"), *(run for label in labels for run in one_may_react(model, label))]
-    assert len(schedule(model, runs).branches) >= 8
-    asked = request(model, runs, (8, 3), at, units=heads(model), readouts=several_readouts(model), metrics=["kl"])
+    overrides = [Override.parse("attn.0"), *(override for label in labels for override in one_may_react(model, label))]
+    assert len(schedule(model, overrides).branches) >= 8
+    asked = request(model, overrides, (8, 3), at, units=heads(model), readouts=several_readouts(model), metrics=["kl"])
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
 
@@ -195,11 +197,11 @@ def test_padding_and_company_change_nothing(at):
 def test_a_run_is_what_it_is_alone(case, data, at):
     """Whatever else is in the plan, and whatever it branches off there."""
     model = shared(case)
-    runs = [Override.parse(label) for label in ("attn.0", "attn.0|mlp.1", "attn.0|mlp.1|attn.2", "head.0.1+mlp.1")]
-    runs += data.draw(random_runs(model))
+    overrides = [Override.parse(label) for label in ("attn.0", "attn.0|mlp.1", "attn.0|mlp.1|attn.2", "head.0.1+mlp.1")]
+    overrides += data.draw(random_runs(model))
     ask = {"lengths": (6, 3), "at": at, "units": heads(model), "metrics": ["kl"]}
-    together = wavefront.measure(model, request(model, runs, **ask))
-    for number, run in enumerate(runs):
+    together = wavefront.measure(model, request(model, overrides, **ask))
+    for number, run in enumerate(overrides):
         alone = wavefront.measure(model, request(model, [run], **ask))
         one = slice(number, number + 1)
         picked = replace(

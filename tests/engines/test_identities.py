@@ -38,22 +38,22 @@ def assert_zero(values: Tensor, size: Tensor | float, tolerance: float) -> None:
 def test_units_and_bias_are_their_layer_in_every_run(case, at):
     """Also where a later layer is overridden; where a norm follows, it scales both, in every run its own way."""
     model = shared(case)
-    dense = [layer for layer in model.sublayers if layer.kind == "attn" or is_dense(model, layer)]
-    units = [unit for layer in dense for unit in model.units(layer)]
+    dense = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or is_dense(model, sublayer)]
+    units = [unit for sublayer in dense for unit in model.units(sublayer)]
     runs = [*RUNS, *(Override((neuron,)) for neuron in neurons(model)[1:2])]
     asked = request(model, runs, (6, 3), at, units=units)
     readings = measured(model, asked)
     clean = compute_clean_pass(model, asked.tokens)
     sigma, direction = final_scale(model, clean.final), asked.readouts.directions[..., 0]
     order = (*model.sublayers, *units)
-    for layer in dense:
-        projection = model.projection(layer)
+    for sublayer in dense:
+        projection = model.projection(sublayer)
         bias = getattr(projection.module, "bias", None)
-        places = [number for number, unit in enumerate(order) if unit.is_unit and unit.sublayer == layer]
-        free = [number for number, run in enumerate(asked.overrides) if layer not in run.overridden]
+        places = [number for number, unit in enumerate(order) if unit.is_unit and unit.sublayer == sublayer]
+        free = [number for number, override in enumerate(asked.overrides) if sublayer not in override.overridden]
         after = readings.unembed_ablated[0][:, free]
-        rest = after[..., order.index(layer)] - after[..., places].sum(-1)
-        clean_rest = readings.unembed[0, :, order.index(layer)] - readings.unembed[0][:, places].sum(-1)
+        rest = after[..., order.index(sublayer)] - after[..., places].sum(-1)
+        clean_rest = readings.unembed[0, :, order.index(sublayer)] - readings.unembed[0][:, places].sum(-1)
         if bias is None:
             expected = torch.zeros_like(clean_rest)
         elif projection.norm is None:
@@ -76,15 +76,15 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
         number for number, unit in enumerate((*model.sublayers, *heads(model))) if unit.sublayer == Component(1, "attn")
     ]
     seen = []
-    for number, part in enumerate((Component(1, "head", 0), Component(0, "mlp"))):
-        site = model.projection(part.sublayer).module if part.is_unit else model.output(part)
-        patch = asked.values(part)[0, 0, 0]
+    for number, component in enumerate((Component(1, "head", 0), Component(0, "mlp"))):
+        site = model.projection(component.sublayer).module if component.is_unit else model.output(component)
+        patch = asked.values(component)[0, 0, 0]
 
-        def write(module, args, output=None, part=part, patch=patch):
+        def write(module, args, output=None, part=component, patch=patch):
             (args[0] if part.is_unit else output)[0, -1, model.columns(part)] = patch
 
         handles = [
-            site.register_forward_pre_hook(write) if part.is_unit else site.register_forward_hook(write),
+            site.register_forward_pre_hook(write) if component.is_unit else site.register_forward_hook(write),
             module.register_forward_hook(lambda module, args, output: seen.append(output[0, -1])),
         ]
         with model.measuring():
@@ -103,15 +103,17 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
 @pytest.mark.parametrize("case", VARIED)
 def test_a_part_s_own_clean_value_changes_nothing(case, at):
     model = shared(case)
-    parts = (*model.sublayers, *heads(model)[::2], *neurons(model)[::2])
-    asked = request(model, [*(Override((part,)) for part in parts), "head.0.1+mlp.2"], (6, 3), at, units=heads(model))
+    components = (*model.sublayers, *heads(model)[::2], *neurons(model)[::2])
+    asked = request(
+        model, [*(Override((component,)) for component in components), "head.0.1+mlp.2"], (6, 3), at, units=heads(model)
+    )
     where = torch.arange(2).repeat_interleave(asked.positions.shape[1]), asked.positions.flatten()
     clean = compute_clean_pass_at(
-        model, asked.tokens, *where, [part.site for part in (*parts, Component(0, "head", 1))]
+        model, asked.tokens, *where, [component.site for component in (*components, Component(0, "head", 1))]
     )
 
-    def own(part: Component) -> Tensor:
-        return clean.values[part.site][:, model.columns(part)].unflatten(0, (2, 1, -1)).expand(-1, 2, -1, -1)
+    def own(component: Component) -> Tensor:
+        return clean.values[component.site][:, model.columns(component)].unflatten(0, (2, 1, -1)).expand(-1, 2, -1, -1)
 
     readings = measured(model, replace(asked, values=own))
     size = sizes(readings)[0]
@@ -125,23 +127,25 @@ def test_a_part_s_own_clean_value_changes_nothing(case, at):
 def test_what_is_not_downstream_never_changes(case):
     model = shared(case)
     units = heads(model) + neurons(model)
-    parts = (*model.sublayers, *heads(model)[::3], *neurons(model)[::3])
-    asked = request(model, [Override((part,)) for part in parts], (6, 3), "span", units=units)
+    components = (*model.sublayers, *heads(model)[::3], *neurons(model)[::3])
+    asked = request(model, [Override((component,)) for component in components], (6, 3), "span", units=units)
     readings = measured(model, asked)
     size = float(sizes(readings)[0])
     change = (readings.unembed_ablated - readings.unembed[:, :, None, None]).abs().amax((0, 1, 3))
     order = (*model.sublayers, *units)
-    for number, part in enumerate(parts):
+    for number, component in enumerate(components):
         for place, other in enumerate(order):
-            own = other.sublayer == part.sublayer and (other == part or not other.is_unit or not part.is_unit)
+            own = other.sublayer == component.sublayer and (
+                other == component or not other.is_unit or not component.is_unit
+            )
             # A norm that follows scales what siblings write.
             sibling = (
-                other.sublayer == part.sublayer and model.projection(part.sublayer).norm is not None
-                if part.is_unit
+                other.sublayer == component.sublayer and model.projection(component.sublayer).norm is not None
+                if component.is_unit
                 else False
             )
-            if model.stage(other) <= model.stage(part) and not own and not sibling:
-                assert float(change[number, place]) <= 1e-12 * size, (part, other)
+            if model.stage(other) <= model.stage(component) and not own and not sibling:
+                assert float(change[number, place]) <= 1e-12 * size, (component, other)
 
 
 @pytest.mark.parametrize("at", ["last", "middle"])
@@ -154,10 +158,14 @@ def test_freezing_what_is_not_downstream_changes_nothing(case, at):
     # In parallel blocks, the MLP beside the ablated attention as well.
     upstream += [Component(1, "mlp")] if model.parallel else []
     runs = []
-    for part in ablated:
+    for component in ablated:
         runs += [
-            Override((part,)),
-            *(Override((part,), (still,)) for still in upstream if part.is_unit or still.sublayer != part),
+            Override((component,)),
+            *(
+                Override((component,), (still,))
+                for still in upstream
+                if component.is_unit or still.sublayer != component
+            ),
         ]
     readings = wavefront.measure(model, request(model, runs, (6, 4), at, units=heads(model), metrics=["kl"]))
     for number, run in enumerate(runs):
@@ -265,7 +273,7 @@ def test_inner_readouts_are_of_what_is_below_them(case, at):
         if block is None:
             continue
         size = sizes(readings)[number]
-        above = [place for place, part in enumerate(order) if part.block >= block]
+        above = [place for place, component in enumerate(order) if component.block >= block]
         assert not readings.unembed[number, :, above].any()
         assert not readings.unembed_ablated[number][..., above].any()
         # e and what the layers below write is the stream that enters the block, in every run; no norm, no constant.
@@ -306,7 +314,7 @@ def test_total_effects_balance_with_their_parts(case, data, at, seed):
     for number, run in enumerate(runs):
         below = downstream(model, run, model.sublayers)
         own = {part.sublayer for part in run.overridden}
-        moved = [place for place, layer in enumerate(model.sublayers) if below[place] or layer in own]
+        moved = [place for place, sublayer in enumerate(model.sublayers) if below[place] or sublayer in own]
         for place, readout in enumerate(asked.readouts.rows):
             before = readings.unembed[place][:, None, moved]
             after = readings.unembed_ablated[place, :, number][..., moved]
@@ -323,26 +331,26 @@ def test_total_effects_balance_with_their_parts(case, data, at, seed):
 def test_direct_and_indirect_effect_by_definition(case, engine):
     """Def. 3.3: everything downstream frozen. Then, by Def. 3.4, nothing is left without the override itself."""
     model = shared(case)
-    parts = [*model.sublayers, Component(0, "head", 1), Component(2, "head", 2), *neurons(model)[:1]]
+    components = [*model.sublayers, Component(0, "head", 1), Component(2, "head", 2), *neurons(model)[:1]]
     below = [
         tuple(
-            layer
-            for layer, follows in zip(
-                model.sublayers, downstream(model, Override((part,)), model.sublayers), strict=True
+            sublayer
+            for sublayer, follows in zip(
+                model.sublayers, downstream(model, Override((component,)), model.sublayers), strict=True
             )
             if follows
         )
-        for part in parts
+        for component in components
     ]
-    runs = [Override((part,)) for part in parts] + [
-        Override((part,), held) for part, held in zip(parts, below, strict=True)
+    overrides = [Override((component,)) for component in components] + [
+        Override((component,), held) for component, held in zip(components, below, strict=True)
     ]
-    asked = request(model, runs, (6, 9))
+    asked = request(model, overrides, (6, 9))
     readings = ENGINES[engine](model, asked)
-    direct = readings.logit_direct[:, :, : len(parts)]
-    assert_zero(direct - readings.logit_ablated[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
-    assert_zero(direct - readings.logit_direct[:, :, len(parts) :], sizes(readings)[0], tolerance(case))
-    left = readings.logit_indirect[:, :, len(parts) :] - readings.logit[..., None, None]
+    direct = readings.logit_direct[:, :, : len(components)]
+    assert_zero(direct - readings.logit_ablated[:, :, len(components) :], sizes(readings)[0], tolerance(case))
+    assert_zero(direct - readings.logit_direct[:, :, len(components) :], sizes(readings)[0], tolerance(case))
+    left = readings.logit_indirect[:, :, len(components) :] - readings.logit[..., None, None]
     assert_zero(left, sizes(readings)[0], tolerance(case))
 
 

@@ -19,13 +19,13 @@ from hydrascope.utils.errors import HydrascopeError
 CASES = ["gpt2", "llama", "gemma2", "granite", "cohere", "phi"]
 
 
-def own_logits(model: LanguageModel, tokens: list[int], layer: Component | None = None, value=None) -> Tensor:
+def own_logits(model: LanguageModel, tokens: list[int], sublayer: Component | None = None, value=None) -> Tensor:
     """What the model itself gives at the last position, one layer's output there replaced."""
 
     def write(hidden: Tensor) -> None:
         hidden.view(1, -1, hidden.shape[-1])[0, -1] = value
 
-    handles = [] if layer is None else [on_output(model.output(layer), write)]
+    handles = [] if sublayer is None else [on_output(model.output(sublayer), write)]
     with model.measuring(), hooked(handles):
         return model.hf(torch.tensor([tokens])).logits[0, -1]
 
@@ -53,10 +53,10 @@ def test_metrics_are_functions_of_the_model_s_own_logits(case, engine):
         atol = max(tolerance(case), 1e-12)
         found = readings.metrics[:, prompt]
         torch.testing.assert_close(found, found.new_tensor(expected(clean)), rtol=0, atol=atol)
-        for number, run in enumerate(asked.overrides):
+        for number, override in enumerate(asked.overrides):
             for patch in range(asked.patches):
-                (layer,) = run.ablated
-                logits = own_logits(model, tokens, layer, asked.values(layer)[prompt, patch, 0])
+                (sublayer,) = override.ablated
+                logits = own_logits(model, tokens, sublayer, asked.values(sublayer)[prompt, patch, 0])
                 found = readings.metrics_ablated[:, prompt, number, patch]
                 torch.testing.assert_close(found, found.new_tensor(expected(logits)), rtol=0, atol=atol)
 

@@ -96,7 +96,7 @@ def test_of_what_adds_the_increase_is_said_to_be_undone(opened, session, address
 
 def test_a_run_of_many_parts_is_broken_between_them(opened, address):
     page = started(opened, address)
-    run = "+".join(f"head.{layer}.{head}" for layer in range(3) for head in range(4)) + "|mlp.1|mlp.2"
+    run = "+".join(f"head.{block}.{head}" for block in range(3) for head in range(4)) + "|mlp.1|mlp.2"
     answered(page, lambda: typed(page.locator("#run-label"), run))
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     tables = page.locator("#found-run .wide")

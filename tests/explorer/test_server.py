@@ -256,7 +256,7 @@ def test_busy_is_said(session, folder):
     client = TestClient(app, base_url=ORIGIN, headers={"Host": HOST, "Origin": ORIGIN})
     jobs.put(slow, lambda update: None)
     assert slow.started.wait(10)
-    jobs.put(lambda watch: None, lambda update: None)
+    jobs.put(lambda monitor: None, lambda update: None)
     response = post(client, "ablate", ASKED)
     assert response.status_code == 503
     assert "questions wait already" in response.json()["error"]

@@ -330,9 +330,9 @@ def test_the_same_is_asked_of_all_prompts_and_kept(session, tmp_path):
 
 
 def test_a_save_that_is_stopped_leaves_nothing(session, tmp_path):
-    watch = JobMonitor(lambda update: watch.stop())
+    monitor = JobMonitor(lambda update: monitor.stop())
     with pytest.raises(StoppedError, match="cancelled"):
-        session.save_all(Question(TYPED, patches=2), tmp_path / "a", watch)
+        session.save_all(Question(TYPED, patches=2), tmp_path / "a", monitor)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -345,17 +345,17 @@ def test_a_stopped_computation_leaves_the_model_as_it_was(session):
     def third(*_):
         calls.append(1)
         if len(calls) == 3:
-            watch.stop()
+            monitor.stop()
 
-    watch = JobMonitor()
+    monitor = JobMonitor()
     handle = session.model.hf.get_input_embeddings().register_forward_hook(third)
     # A model with another hook is proven first.
     self_check.revalidate_if_changed(session.model)
     calls.clear()
-    watch = JobMonitor()
+    monitor = JobMonitor()
     stopped = Session(session.model, POOL)
     with pytest.raises(StoppedError):
-        stopped.ablate(question, watch)
+        stopped.ablate(question, monitor)
     handle.remove()
     assert len(calls) == 3
     assert [len(module._forward_pre_hooks) for module in session.model.hf.modules()] == hooks
@@ -363,10 +363,10 @@ def test_a_stopped_computation_leaves_the_model_as_it_was(session):
 
 
 def test_time_is_bounded(session):
-    watch = JobMonitor(seconds=-1)
-    watch.start()
+    monitor = JobMonitor(seconds=-1)
+    monitor.start()
     with pytest.raises(StoppedError, match="took more than"):
-        session.sweep(Question(TYPED, patches=2), watch)
+        session.sweep(Question(TYPED, patches=2), monitor)
 
 
 def test_the_pool_is_run_once(session):

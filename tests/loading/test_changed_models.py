@@ -137,11 +137,11 @@ def test_weights_made_in_inference_mode_are_taken_as_they_are_and_noticed_when_w
 
 
 def test_the_explorer_forgets_what_it_knew_of_a_model_that_is_trained(model: LanguageModel) -> None:
-    question, watch = Question(TEXTS[0], "attn.1", patches=2), JobMonitor(lambda *_: None)
+    question, monitor = Question(TEXTS[0], "attn.1", patches=2), JobMonitor(lambda *_: None)
     session = Session(model, TEXTS)
-    before = session.measured(question, [Override.parse("attn.1")], watch)
+    before = session.measured(question, [Override.parse("attn.1")], monitor)
     trained(model)
-    found = session.measured(question, [Override.parse("attn.1")], watch)
+    found = session.measured(question, [Override.parse("attn.1")], monitor)
     expected = hs.sweep(model, TEXTS, hs.Resample(2), ablate="attn.1").isel(prompt=[0])
     np.testing.assert_allclose(found["total"], expected["total"], atol=1e-6)
     assert np.abs(found["total"] - before["total"]).max() > 1e-3

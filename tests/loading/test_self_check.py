@@ -121,8 +121,8 @@ def test_layers_that_write_nothing_are_no_mistake(kind, pruned):
 def test_a_bias_alone_is_no_mistake_either():
     model = deep("gpt_neox-sequential", range(5))
     with torch.no_grad():
-        for layer in range(5):
-            model.projection(Component(layer, "attn")).module.bias.fill_(1)
+        for block in range(5):
+            model.projection(Component(block, "attn")).module.bias.fill_(1)
     assert all(found(model).values())
 
 

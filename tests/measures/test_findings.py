@@ -143,7 +143,7 @@ def test_localisation_is_a_plain_count(seed: int, share: float, parallel: bool) 
     after = results["unembed_ablated"].values[0].astype(np.float64)
     clean = results["unembed"].values[0].astype(np.float64)
     for a, label in enumerate(synthetic.labels(4)):
-        later = [2 * layer for layer in range(int(label.split(".")[1]) + 1, 4)]
+        later = [2 * block for block in range(int(label.split(".")[1]) + 1, 4)]
         assert ours["available"][a] == len(later)
         for p in range(4):
             moved = [abs(after[p, a, c] - clean[p, c]) > share * abs(clean[p, a]) for c in later]
@@ -222,14 +222,14 @@ def test_erasure_is_missing_where_a_value_is() -> None:
 def test_the_shift_to_mlps_where_it_was_put() -> None:
     layers = 6
     shares = np.zeros((12, 12))
-    for layer, mlp_share in enumerate([0.2, 0.9, 0.1, 0.4, 0.8]):
-        shares[2 * layer, 2 * layer + 2], shares[2 * layer, -1] = 1 - mlp_share, mlp_share
+    for block, mlp_share in enumerate([0.2, 0.9, 0.1, 0.4, 0.8]):
+        shares[2 * block, 2 * block + 2], shares[2 * block, -1] = 1 - mlp_share, mlp_share
     results = synthetic.results(layers, 20, 2, shares=shares, noise=0)
     found = response_shift(results, bootstrap=FEW)
     for bound in ("estimate", "low", "high"):
         np.testing.assert_allclose(found["mlp_share"].sel(bound=bound), [0.2, 0.9, 0.1, 0.4, 0.8], rtol=1e-3)
         assert found["layer"].sel(bound=bound) == 4
-    assert list(found["ablated"].values) == [f"attn.{layer}" for layer in range(5)]  # none above attn.5
+    assert list(found["ablated"].values) == [f"attn.{block}" for block in range(5)]  # none above attn.5
 
 
 def test_no_shift_where_attention_answers_to_the_top() -> None:

@@ -28,7 +28,7 @@ def drawn(rng: np.random.Generator, restored: np.ndarray, prompts: int, noise: f
     """What parts that restore these shares do on some prompts: `candidates` of a run that never was."""
     removed = rng.gamma(4.0, 0.5, size=(prompts, len(restored)))
     back = removed * restored + noise * rng.standard_normal(removed.shape)
-    names = [f"attn.{layer}" for layer in range(len(restored))]
+    names = [f"attn.{block}" for block in range(len(restored))]
     of = {name: (("prompt", "ablated"), values) for name, values in (("removed", removed), ("restored", back))}
     zero = (("prompt", "ablated"), 0 * removed)
     others = {

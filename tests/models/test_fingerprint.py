@@ -52,7 +52,7 @@ class Shift:
 
     def draw(self, clean: hs.CleanActivations, prompts: Any) -> hs.Patches:
         own = np.array(prompts)[:, None]
-        return hs.Patches(own, lambda part: clean.activations_of(part, own, prompts) + self.by)
+        return hs.Patches(own, lambda component: clean.activations_of(component, own, prompts) + self.by)
 
 
 class Plain:

@@ -15,25 +15,27 @@ CASES = ["gpt2", "llama", "gemma2", "olmo2-bias", "opt", "deepseek_v3"]
 
 
 def layers(case: str) -> list[Component]:
-    return [layer for layer in shared(case).sublayers if layer.kind == "attn" or is_dense(shared(case), layer)]
+    return [
+        sublayer for sublayer in shared(case).sublayers if sublayer.kind == "attn" or is_dense(shared(case), sublayer)
+    ]
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_units_stand_side_by_side_in_what_the_projection_reads(case):
     model = shared(case)
-    for layer in layers(case):
-        projection, units = model.projection(layer), model.units(layer)
+    for sublayer in layers(case):
+        projection, units = model.projection(sublayer), model.units(sublayer)
         assert len(units) == projection.units
         assert [unit.unit for unit in units] == list(range(len(units)))
         columns = [column for unit in units for column in range(*model.columns(unit).indices(10**6))]
         assert columns == list(range(weight_of(projection.module).shape[1]))
         assert model.site_width(units[0].site) == len(columns)
-        if layer.kind == "attn":
+        if sublayer.kind == "attn":
             assert len(units) == 4
         else:
             assert projection.width == 1
-        assert model.columns(layer) == slice(None)
-        assert model.site_width(layer) == model.width
+        assert model.columns(sublayer) == slice(None)
+        assert model.site_width(sublayer) == model.width
 
 
 def test_what_the_units_of_an_architecture_are():
@@ -48,10 +50,10 @@ def test_what_the_units_of_an_architecture_are():
 @torch.no_grad()
 def test_what_units_and_bias_write_adds_up_to_the_layer(case):
     model = shared(case)
-    for layer in layers(case):
-        projection, site = model.projection(layer), model.units(layer)[0].site
-        clean = compute_clean_pass(model, [[5, 6, 7], [8, 9]], [layer, site])
-        values, whole = clean.values[site], clean.values[layer]
+    for sublayer in layers(case):
+        projection, site = model.projection(sublayer), model.units(sublayer)[0].site
+        clean = compute_clean_pass(model, [[5, 6, 7], [8, 9]], [sublayer, site])
+        values, whole = clean.values[site], clean.values[sublayer]
         projected = projection.module(values)
         bias = projected - values @ weight_of(projection.module).T
         written = sum(projection.written(values, unit) for unit in range(projection.units))
@@ -65,9 +67,11 @@ def test_what_units_and_bias_write_adds_up_to_the_layer(case):
 def test_a_value_read_where_it_stands_is_what_its_unit_writes_read_in_the_stream(case):
     """⟨v, Wᵀ G a⟩/σ = ⟨y, a⟩."""
     model, generator = shared(case), torch.Generator().manual_seed(0)
-    for layer in layers(case):
-        projection = model.projection(layer)
-        values = torch.randn(3, model.site_width(model.units(layer)[0].site), generator=generator, dtype=torch.float64)
+    for sublayer in layers(case):
+        projection = model.projection(sublayer)
+        values = torch.randn(
+            3, model.site_width(model.units(sublayer)[0].site), generator=generator, dtype=torch.float64
+        )
         direction = torch.randn(model.width, generator=generator, dtype=torch.float64)
         pulled = projection.read_vector(direction)
         scale = 1.0 if projection.norm is None else projection.scale(projection.module(values))

@@ -19,7 +19,8 @@ PROMPTS = [Prompt("my cat sat", subject="cat"), Prompt("a dog, a dog ran", subje
 
 def at(where, prompts=PROMPTS, model: LanguageModel = MODEL) -> list[tuple[int, ...]]:
     return [
-        place.positions for place in resolve_positions(model, prompts, [model.encode(p.text) for p in prompts], where)
+        positions.positions
+        for positions in resolve_positions(model, prompts, [model.encode(p.text) for p in prompts], where)
     ]
 
 

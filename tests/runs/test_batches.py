@@ -85,7 +85,7 @@ def test_what_prompts_share_waits_in_memory_as_far_as_there_is_room(
 
 def however_slow(keep: KeepShared) -> KeepShared:
     """As if computing took for ever, so that writing is quicker."""
-    return lambda shared, seconds: keep(shared, np.inf)
+    return lambda prefix, seconds: keep(prefix, np.inf)
 
 
 @settings(max_examples=4, deadline=None)

@@ -70,8 +70,8 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
 def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 
-    def keep(shared: SharedPrefix, seconds: float) -> None:
-        kept.append(shared.nbytes)
+    def keep(prefix: SharedPrefix, seconds: float) -> None:
+        kept.append(prefix.nbytes)
 
     monkeypatch.setattr(batches, "choose_prefix_store", lambda *_: keep)
     model = loaded("gpt2", torch.float32)

@@ -29,7 +29,7 @@ TWINS = [Prompt(text, counterfactual="k" + text[:0:-1] + "j") for text in TEXTS[
 ATOL = 1e-10
 #: Of four lengths, and more than a batch of three.
 SOME = TEXTS[:4]
-UNITS = [f"head.{layer}.{head}" for layer in range(3) for head in range(4)] + ["neuron.1.7"]
+UNITS = [f"head.{block}.{head}" for block in range(3) for head in range(4)] + ["neuron.1.7"]
 
 
 def last(length: int) -> list[int]:
@@ -107,8 +107,12 @@ def test_every_number_is_that_of_plain_forward_passes(architecture: str, name: s
             changed = []
             for patch, source in enumerate(sources):
                 back = [place - length for place in places]
-                ablated = {str(part): (places, source.values[str(part)][back]) for part in ablated_run.ablated}
-                frozen = {str(part): (range(length), own.values[str(part)]) for part in ablated_run.frozen}
+                ablated = {
+                    str(component): (places, source.values[str(component)][back]) for component in ablated_run.ablated
+                }
+                frozen = {
+                    str(component): (range(length), own.values[str(component)]) for component in ablated_run.frozen
+                }
                 changed.append(plain_run(model, model.encode(text), ablated | frozen, UNITS))
                 for row, reader in enumerate(readers):
                     for name, value in quantities(model, reader, own, ablated, changed[-1]).items():
@@ -178,9 +182,9 @@ def check_metrics(run: Plain, clean: Plain, target: int, found: Any) -> None:
 def check_downstream(results: xr.Dataset) -> None:
     """What is later than all that is ablated, is not overridden, and has no overridden part."""
     for label in results["ablated"].values:
-        overridden = [str(part) for part in Override.parse(label).overridden]
-        first = min(stage(str(part)) for part in Override.parse(label).ablated)
-        layers = {str(part.sublayer) for part in Override.parse(label).ablated}
+        overridden = [str(component) for component in Override.parse(label).overridden]
+        first = min(stage(str(component)) for component in Override.parse(label).ablated)
+        layers = {str(component.sublayer) for component in Override.parse(label).ablated}
         for component in results["component"].values:
             below = stage(component) > first and component not in overridden and component not in layers
             below &= str(Component.parse(component).sublayer) not in overridden

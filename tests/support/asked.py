@@ -27,7 +27,7 @@ lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
 
 def request(
     model: LanguageModel,
-    runs: Sequence[Override | str],
+    overrides: Sequence[Override | str],
     lengths: Sequence[int] = (7, 3),
     at: str = "last",
     *,
@@ -62,7 +62,7 @@ def request(
     return Request(
         tokens,
         positions,
-        tuple(Override.parse(run) if isinstance(run, str) else run for run in runs),
+        tuple(Override.parse(run) if isinstance(run, str) else run for run in overrides),
         patches,
         values,
         tuple(units),
@@ -84,21 +84,21 @@ def _slots(length: int, at: str) -> list[int]:
 def neurons(model: LanguageModel) -> tuple[Component, ...]:
     """The first and the last neuron of every dense MLP."""
     found: list[Component] = []
-    for layer in model.sublayers:
-        if layer.kind == "mlp" and is_dense(model, layer):
-            found += [model.units(layer)[0], model.units(layer)[-1]]
+    for sublayer in model.sublayers:
+        if sublayer.kind == "mlp" and is_dense(model, sublayer):
+            found += [model.units(sublayer)[0], model.units(sublayer)[-1]]
     return tuple(found)
 
 
 def heads(model: LanguageModel) -> tuple[Component, ...]:
     """All heads."""
-    return tuple(head for layer in model.sublayers if layer.kind == "attn" for head in model.units(layer))
+    return tuple(head for sublayer in model.sublayers if sublayer.kind == "attn" for head in model.units(sublayer))
 
 
-def is_dense(model: LanguageModel, layer: Component) -> bool:
+def is_dense(model: LanguageModel, sublayer: Component) -> bool:
     """Whether the neurons of an MLP can be told apart."""
     try:
-        return bool(model.units(layer))
+        return bool(model.units(sublayer))
     except HydrascopeError:
         return False
 

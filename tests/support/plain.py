@@ -92,10 +92,10 @@ class Parts:
         weight: Tensor = module.weight.detach()
         return weight.T if isinstance(module, nn.Linear) else weight
 
-    def columns(self, part: Component) -> slice:
+    def columns(self, component: Component) -> slice:
         """Where a head or neuron stands in the input of its layer's projection."""
-        size = len(self.weight(str(part.sublayer))) // HEADS if part.kind == "head" else 1
-        return slice(part.unit * size, (part.unit + 1) * size)
+        size = len(self.weight(str(component.sublayer))) // HEADS if component.kind == "head" else 1
+        return slice(component.unit * size, (component.unit + 1) * size)
 
 
 @torch.no_grad()
@@ -121,13 +121,13 @@ def plain_run(
     def on_projection(layer: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple) -> tuple:
             tensor = inputs[0].clone()
-            for part in noted:
-                if str(part.sublayer) != layer:
+            for component in noted:
+                if str(component.sublayer) != layer:
                     continue
-                if str(part) in changes:
-                    positions, value = changes[str(part)]
-                    tensor[0, list(positions), parts.columns(part)] = value
-                values[str(part)] = tensor[0, :, parts.columns(part)].clone()
+                if str(component) in changes:
+                    positions, value = changes[str(component)]
+                    tensor[0, list(positions), parts.columns(component)] = value
+                values[str(component)] = tensor[0, :, parts.columns(component)].clone()
             return (tensor, *inputs[1:])
 
         return hook
@@ -211,9 +211,13 @@ def quantities(
     delta = torch.zeros(model.width, dtype=torch.float64)
     for label, (positions, value) in changes.items():
         if reader.below(label) and positions[-1] == last:
-            part = Component.parse(label)
+            component = Component.parse(label)
             difference = value[-1] - clean.values[label][-1]
-            delta += difference @ parts.weight(str(part.sublayer))[parts.columns(part)] if part.is_unit else difference
+            delta += (
+                difference @ parts.weight(str(component.sublayer))[parts.columns(component)]
+                if component.is_unit
+                else difference
+            )
     end = -1 if reader.before is None else reader.before
     z, z_k, before = clean.streams[end], changed.streams[end], reader.stream(model, clean.streams[end])
     return {
@@ -226,5 +230,5 @@ def quantities(
 
 def stage(label: str) -> int:
     """Attention, then the MLP, layer by layer: the blocks of gpt2 and llama are sequential."""
-    part = Component.parse(label)
-    return 2 * part.block + (part.kind in ("mlp", "neuron"))
+    component = Component.parse(label)
+    return 2 * component.block + (component.kind in ("mlp", "neuron"))

@@ -14,7 +14,7 @@ def drawn(page, act):
 
 
 def layers(depth=4):
-    return [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(depth)]
+    return [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(depth)]
 
 
 PARTS = [*layers(), "head.2.1"]

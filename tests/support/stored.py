@@ -74,7 +74,7 @@ def create_for(path: Path, everything: xr.Dataset, known: xr.Dataset, block: int
 def write(writer: Writer, everything: xr.Dataset, *starts: int) -> None:
     """Write the blocks that begin at `starts`; all that are left where none are given."""
     size = writer.attributes["block_size"]
-    for start in starts or (block.start for block in writer.chunks()):
+    for start in starts or (chunk.start for chunk in writer.chunks()):
         block = everything.isel(prompt=slice(start, start + size))
         writer.write(start, block, {"worst_imbalance": 0.5})
 

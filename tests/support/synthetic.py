@@ -22,12 +22,12 @@ HOLDER = {"attn": "attn", "head": "attn", "mlp": "mlp", "neuron": "mlp"}
 
 def labels(layers: int) -> list[str]:
     """`attn.0`, `mlp.0`, `attn.1`, … in the order of results."""
-    return [f"{kind}.{layer}" for layer in range(layers) for kind in ("attn", "mlp")]
+    return [f"{kind}.{block}" for block in range(layers) for kind in ("attn", "mlp")]
 
 
 def head_labels(layers: int, heads: int) -> list[str]:
     """`head.0.0`, `head.0.1`, … in the order of results."""
-    return [f"head.{layer}.{head}" for layer in range(layers) for head in range(heads)]
+    return [f"head.{block}.{head}" for block in range(layers) for head in range(heads)]
 
 
 def downstream(layers: int, parallel: bool = False) -> np.ndarray:

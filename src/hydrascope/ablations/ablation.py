@@ -261,8 +261,8 @@ class Resample:
 
 def _counted_from_subject(clean: CleanActivations, index: int) -> bool:
     """Whether the positions of the prompt at `index` are of its subject; not seen where that is the whole prompt."""
-    place = clean.positions[index]
-    return (place.start, place.end) != (0, len(clean.tokens[index]))
+    positions = clean.positions[index]
+    return (positions.start, positions.end) != (0, len(clean.tokens[index]))
 
 
 @dataclass(frozen=True)

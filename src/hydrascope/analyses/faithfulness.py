@@ -108,12 +108,12 @@ def growing_sets(model: ModelShape, keep: Selection, of: Selection) -> tuple[lis
         HydrascopeError: a part to keep isn't among the others, or there are too many.
     """
     first, every = select_components(model, keep), select_components(model, of)
-    if strangers := [part for part in first if part not in every]:
+    if strangers := [component for component in first if component not in every]:
         raise HydrascopeError(
             f"{strangers[0]} can't be kept, since it is not among the parts that are ablated: have it among these"
         )
     require_affordable(len(first) + 1, "keep fewer parts")
-    rest = [part for part in every if part not in first]
+    rest = [component for component in every if component not in first]
     kept = [*range(len(first) + 1), *([len(every)] if rest else [])]
     return [*first, *rest], [number / len(every) for number in kept]
 

@@ -22,7 +22,7 @@ def joint_effects(
     model: LanguageModel,
     prompts: AnyPrompts,
     ablation: Ablation | None,
-    parts: Sequence[Component],
+    components: Sequence[Component],
     ablated: Bool[ndarray, "run part"],
     **options: Any,
 ) -> xr.Dataset:
@@ -35,9 +35,11 @@ def joint_effects(
     Returns:
         as `sweep`, `ablated` in the order of the rows; of the attributes, `ablate` names the parts, not every run.
     """
-    runs = [Override(tuple(part for part, yes in zip(parts, row, strict=True) if yes)) for row in ablated]
-    results = sweep(model, prompts, ablation, ablate=runs, keep="effects", **options)
-    return results.assign_attrs(ablate=",".join(map(str, parts)))
+    overrides = [
+        Override(tuple(component for component, yes in zip(components, row, strict=True) if yes)) for row in ablated
+    ]
+    results = sweep(model, prompts, ablation, ablate=overrides, keep="effects", **options)
+    return results.assign_attrs(ablate=",".join(map(str, components)))
 
 
 def require_affordable(runs: int, remedy: str) -> None:

@@ -67,21 +67,21 @@ def path_patching(
     if at not in ("last", "all"):
         raise HydrascopeError(f"path patching at {at!r}: ask for last or all, where what is carried over stands")
     ablation = Resample() if ablation is None else ablation
-    sending, (parts, to_logits) = select_components(model, senders), _receivers(model, receivers)
-    names = [*map(str, parts), *([LOGITS] if to_logits else [])]
+    sending, (components, to_logits) = select_components(model, senders), _receivers(model, receivers)
+    names = [*map(str, components), *([LOGITS] if to_logits else [])]
     pieces: dict[str, xr.Dataset] = {}
-    for kind in dict.fromkeys(part.kind if part.is_input else None for part in parts):
-        some = [part for part in parts if (part.kind if part.is_input else None) == kind]
-        writing = [part.head if part.is_input else part for part in some]
+    for kind in dict.fromkeys(component.kind if component.is_input else None for component in components):
+        some = [component for component in components if (component.kind if component.is_input else None) == kind]
+        writing = [component.head if component.is_input else component for component in some]
         carried = PathPatch(ablation, sending, tuple(writing), kind, options.get("engine", "auto"))  # type: ignore[arg-type]
         found = sweep(model, prompts, carried, ablate=writing, at=at, keep="effects", **options)
-        for part, writes in zip(some, writing, strict=True):
-            pieces[str(part)] = _by_sender(found.sel(ablated=str(writes)), len(sending))
+        for component, writes in zip(some, writing, strict=True):
+            pieces[str(component)] = _by_sender(found.sel(ablated=str(writes)), len(sending))
     if to_logits:
         found = sweep(model, prompts, ablation, ablate=sending, at=at, keep="effects", **options)
         direct = found["direct"].mean("patch", dtype=np.float64).rename(ablated="sender")
         pieces[LOGITS] = xr.Dataset({"held": direct, "free": direct})
-    reached = np.array([[*downstream(model, Override((each,)), parts), *[True] * to_logits] for each in sending])
+    reached = np.array([[*downstream(model, Override((each,)), components), *[True] * to_logits] for each in sending])
     effects = {
         name: np.stack([pieces[label][name].transpose(*_DIMS[:3]).values for label in names], -1)
         for name in ("held", "free")
@@ -125,7 +125,7 @@ class PathPatch:
         ablation: what senders write instead.
         senders: whose patches follow each other.
         receivers: the layers and heads that are to be ablated so.
-        by: of heads the one input that differs: the others are frozen; None: all do.
+        head_input: of heads the one input that differs: the others are frozen; None: all do.
         engine: which one tells what would be written.
     """
 
@@ -179,12 +179,12 @@ class PathPatch:
 
     def _held(self, model: LanguageModel, sender: Component) -> Override:
         """The run in which a sender is ablated, and everything downstream of it is clean."""
-        run = Override((sender,))
-        below = responding(model, run, model.sublayers)
+        override = Override((sender,))
+        below = responding(model, override, model.sublayers)
         inputs = [
             Component(head.block, kind, head.unit)
             for head in self.receivers
             for kind in INPUT_KINDS
             if self.head_input not in (None, kind) and head.sublayer in below
         ]
-        return Override(run.ablated, (*below, *inputs))
+        return Override(override.ablated, (*below, *inputs))

@@ -72,7 +72,7 @@ def responsibility(
         "responsibility": (("prompt", "part"), degree.mean(1)),
         "contingency": (("prompt", "patch", "part"), sizes_found),
     }
-    names = np.array([str(part) for part in chosen], object)
+    names = np.array([str(component) for component in chosen], object)
     kept = {name: results[name] for name in ("text", "target_text")}
     return xr.Dataset(found, {"part": names, **kept}, {**results.attrs, "most": most})
 

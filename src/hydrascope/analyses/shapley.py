@@ -86,7 +86,7 @@ def shapley(
         "everything": (("readout", "prompt"), effects[..., place[0, -1]]),
     }
     kept = {name: results[name] for name in ("readout", "text", "target_text")}
-    names = np.array([str(part) for part in chosen], object)
+    names = np.array([str(component) for component in chosen], object)
     return xr.Dataset(found, {"part": names, **kept}, {**results.attrs, "orders": orders, "orders_seed": seed})
 
 

@@ -36,10 +36,10 @@ class Component:
     """One part: an attention layer, an MLP, a query head, a neuron, or an input of a head; `str()` is its label.
 
         >>> str(Component(9, "head", 6)), Component.parse("mlp.3")
-        ('head.9.6', Component(layer=3, kind='mlp', unit=-1))
+        ('head.9.6', Component(block=3, kind='mlp', unit=-1))
 
     Attributes:
-        layer: counted from 0.
+        block: counted from 0.
         kind: of part.
         unit: which head (or whose input), or which neuron of the layer, counted from 0; −1 for a whole layer.
     """

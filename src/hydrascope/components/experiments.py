@@ -28,11 +28,11 @@ class Mediated:
     """The runs that tell of one ablation who of its mediators restores what.
 
     Attributes:
-        run: the ablation, all else free.
-        none: everything downstream of it frozen.
-        together: all mediators frozen.
-        without: of each mediator that is downstream, the run in which it is frozen, all else free.
-        alone: of each, the run in which it is free, all else downstream frozen.
+        override: the ablation, all else free.
+        all_frozen: everything downstream of it frozen.
+        mediators_frozen: all mediators frozen.
+        one_frozen: of each mediator that is downstream, the run in which it is frozen, all else free.
+        one_free: of each, the run in which it is free, all else downstream frozen.
     """
 
     override: Override
@@ -42,20 +42,24 @@ class Mediated:
     one_free: Mapping[Component, Override]
 
     @classmethod
-    def of(cls, model: ModelShape, run: Override, mediators: Sequence[Component]) -> "Mediated":
+    def of(cls, model: ModelShape, override: Override, mediators: Sequence[Component]) -> "Mediated":
         """The runs of one ablation."""
 
         def frozen(chosen: Sequence[Component]) -> Override:
-            return Override(run.ablated, tuple(chosen))
+            return Override(override.ablated, tuple(chosen))
 
-        parts, every = responding(model, run, mediators), _can_react(model, run)
-        whole = [part for part in parts if not ({part.sublayer, part.head} - {part}) & {*parts}]
+        components, every = responding(model, override, mediators), _can_react(model, override)
+        whole = [
+            component
+            for component in components
+            if not ({component.sublayer, component.head} - {component}) & {*components}
+        ]
         return cls(
-            run,
+            override,
             frozen(every),
             frozen(whole),
-            {part: frozen([part]) for part in parts},
-            {part: frozen(_others(model, part, every)) for part in parts},
+            {component: frozen([component]) for component in components},
+            {component: frozen(_others(model, component, every)) for component in components},
         )
 
     @property
@@ -70,23 +74,30 @@ class Mediated:
         )
 
 
-def _can_react(model: ModelShape, run: Override) -> list[Component]:
+def _can_react(model: ModelShape, override: Override) -> list[Component]:
     """All that can react: the layers downstream, and the other heads of those that hold an ablated one."""
-    first = min(map(model.stage, run.ablated))
-    holding = {part.sublayer for part in run.ablated if model.stage(part) > first} - {*run.ablated}
-    layers = responding(model, run, model.sublayers)
-    return [*layers, *(head for layer in holding for head in model.units(layer) if head not in run.ablated)]
+    first = min(map(model.stage, override.ablated))
+    holding = {component.sublayer for component in override.ablated if model.stage(component) > first} - {
+        *override.ablated
+    }
+    sublayers = responding(model, override, model.sublayers)
+    return [
+        *sublayers,
+        *(head for sublayer in holding for head in model.units(sublayer) if head not in override.ablated),
+    ]
 
 
-def _others(model: ModelShape, part: Component, every: Sequence[Component]) -> list[Component]:
+def _others(model: ModelShape, component: Component, every: Sequence[Component]) -> list[Component]:
     """All of `every` but what `part` writes: of its own layer the other heads, of its own head the other inputs."""
-    if part.sublayer == part:
-        return [each for each in every if each != part]
-    head = part.head
-    rest = [each for each in every if each not in (part.sublayer, head)]
-    rest += [other for other in model.units(part.sublayer) if part.sublayer in every and other != head]
+    if component.sublayer == component:
+        return [each for each in every if each != component]
+    head = component.head
+    rest = [each for each in every if each not in (component.sublayer, head)]
+    rest += [other for other in model.units(component.sublayer) if component.sublayer in every and other != head]
     return rest + [
-        Component(part.block, kind, part.unit) for kind in INPUT_KINDS if part.is_input and kind != part.kind
+        Component(component.block, kind, component.unit)
+        for kind in INPUT_KINDS
+        if component.is_input and kind != component.kind
     ]
 
 
@@ -110,24 +121,26 @@ class Mediation:
         Raises:
             HydrascopeError: a selection names what isn't there, freezes something, or names neurons as mediators.
         """
-        runs, parts = select_overrides(model, self.ablate), select_mediators(model, self.mediators)
-        for run in runs:
-            if run.frozen:
+        overrides, components = select_overrides(model, self.ablate), select_mediators(model, self.mediators)
+        for override in overrides:
+            if override.frozen:
                 raise HydrascopeError(
-                    f"{run} freezes {run.frozen[0]}: name what is ablated only, mediators are frozen here"
+                    f"{override} freezes {override.frozen[0]}: name what is ablated only, mediators are frozen here"
                 )
-            neurons = [part for part in run.ablated if part.kind == "neuron"]
-            if len({part.sublayer for part in run.ablated}) > 1 and neurons:
-                raise HydrascopeError(f"{run} ablates {neurons[0]} with other layers: its MLP can't be frozen in part")
-        return [Mediated.of(model, run, parts) for run in runs]
+            neurons = [component for component in override.ablated if component.kind == "neuron"]
+            if len({component.sublayer for component in override.ablated}) > 1 and neurons:
+                raise HydrascopeError(
+                    f"{override} ablates {neurons[0]} with other layers: its MLP can't be frozen in part"
+                )
+        return [Mediated.of(model, override, components) for override in overrides]
 
     def overrides(self, model: ModelShape) -> tuple[Override, ...]:
         """All runs, each once."""
-        return tuple(dict.fromkeys(run for one in self.each(model) for run in one.overrides))
+        return tuple(dict.fromkeys(override for one in self.each(model) for override in one.overrides))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
         """The heads whose responses are read besides all layers'."""
-        return tuple(part for part in select_mediators(model, self.mediators) if part.is_unit)
+        return tuple(component for component in select_mediators(model, self.mediators) if component.is_unit)
 
     def settings(self, model: ModelShape) -> dict[str, Any]:
         """What a result says of it."""
@@ -145,7 +158,7 @@ class Interactions:
     Read by `hydrascope.measures.interactions`.
 
     Attributes:
-        parts: of which all pairs are ablated, but a layer together with a part of it.
+        components: of which all pairs are ablated, but a layer together with a part of it.
     """
 
     components: Selection = "layers"
@@ -156,11 +169,11 @@ class Interactions:
         Raises:
             HydrascopeError: the selection names what isn't there, or fewer than two parts.
         """
-        parts = select_components(model, self.components)
-        if len(parts) < 2:
-            raise HydrascopeError(f"{parts[0]} alone can't interact: name at least two parts")
-        pairs = [(u, v) for u, v in combinations(parts, 2) if u.sublayer != v and v.sublayer != u]
-        return (*(Override((part,)) for part in parts), *map(Override, pairs))
+        components = select_components(model, self.components)
+        if len(components) < 2:
+            raise HydrascopeError(f"{components[0]} alone can't interact: name at least two parts")
+        pairs = [(u, v) for u, v in combinations(components, 2) if u.sublayer != v and v.sublayer != u]
+        return (*(Override((component,)) for component in components), *map(Override, pairs))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
         """Nothing besides all layers: interactions are of effects."""

@@ -26,17 +26,17 @@ class Network:
     @property
     def sublayers(self) -> tuple[Component, ...]:
         """Its layers."""
-        return tuple(Component(layer, kind) for layer in range(self.depth) for kind in SUBLAYER_KINDS)
+        return tuple(Component(block, kind) for block in range(self.depth) for kind in SUBLAYER_KINDS)
 
-    def units(self, layer: Component) -> tuple[Component, ...]:
+    def units(self, sublayer: Component) -> tuple[Component, ...]:
         """The heads of an attention layer.
 
         Raises:
             HydrascopeError: it is an MLP, whose neurons a result doesn't count.
         """
-        if layer.kind != "attn":
-            raise HydrascopeError(f"a result doesn't say how many neurons {layer} has")
-        return tuple(Component(layer.block, "head", head) for head in range(self.heads))
+        if sublayer.kind != "attn":
+            raise HydrascopeError(f"a result doesn't say how many neurons {sublayer} has")
+        return tuple(Component(sublayer.block, "head", head) for head in range(self.heads))
 
     def stage(self, component: Component) -> int:
         """As `LanguageModel.stage`."""

@@ -64,16 +64,16 @@ class Prefix:
         """The positions of each prompt's suffix."""
         return self.start[:, None] + torch.arange(self.length, device=self.start.device)
 
-    def keep(self, layer: int, key: Tensor, value: Tensor, mask: Tensor) -> None:
+    def keep(self, block: int, key: Tensor, value: Tensor, mask: Tensor) -> None:
         """Keep layer `layer`'s keys and values, and the suffix's part of its mask."""
         # Copies: a view would keep all that they are cut from.
-        self.keys[layer], self.values[layer] = key[:, :, : self.before].clone(), value[:, :, : self.before].clone()
+        self.keys[block], self.values[block] = key[:, :, : self.before].clone(), value[:, :, : self.before].clone()
         prompts = torch.arange(len(key), device=key.device)[:, None]
         start, suffix = self.start.to(key.device), self.suffix.to(key.device)
         seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, suffix]
         positions = torch.arange(self.before, device=key.device)
-        self.visible[layer] = seen[:, :, : self.before] & (positions < start[:, None, None])
-        self.own[layer] = seen.gather(2, suffix[:, None].expand(-1, self.length, -1))
+        self.visible[block] = seen[:, :, : self.before] & (positions < start[:, None, None])
+        self.own[block] = seen.gather(2, suffix[:, None].expand(-1, self.length, -1))
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def causal_attention(prefix: Prefix) -> Attend:
     """Attention as the model itself computes it, keeping in `prefix` what the rows of a sweep share."""
 
     def attend(
-        layer: int,
+        block: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -105,7 +105,7 @@ def causal_attention(prefix: Prefix) -> Attend:
         softcap: float | None,
         sinks: Tensor | None,
     ) -> Tensor:
-        prefix.keep(layer, key, value, mask)
+        prefix.keep(block, key, value, mask)
         if softcap is None and sinks is None:
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
@@ -127,7 +127,7 @@ def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend
     """
 
     def attend(
-        layer: int,
+        block: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -138,28 +138,28 @@ def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend
     ) -> Tensor:
         prompts, heads, rows, width = query.shape
         kv_heads, length = key.shape[1], prefix.length
-        if frozen := held(layer):
+        if frozen := held(block):
             query, key, value = (
                 _with_frozen(frozen.get(kind, []), each, heads, length)
                 for kind, each in (("query", query), ("key", key), ("value", value))
             )
         # Heads that share keys and values (grouped-query attention) are rows of one product.
         grouped = query.reshape(prompts, kv_heads, heads // kv_heads, rows, width)
-        scores = grouped.flatten(2, 3) @ prefix.keys[layer].transpose(-1, -2)
+        scores = grouped.flatten(2, 3) @ prefix.keys[block].transpose(-1, -2)
         before, suffixes = scores.shape[-1], rows // length
         scores = scores.view(prompts, heads, rows, before)
         by_key = query.reshape(prompts, key.shape[1], -1, rows, width)
         own = _own_scores(by_key, key, length).view(prompts, heads, rows, length)
         scores, own = capped(scores * scaling, softcap), capped(own * scaling, softcap)
         # [prompt, 1, 1, suffix, position]: the same for every head and row.
-        hidden = ~prefix.visible[layer][:, None, None]
+        hidden = ~prefix.visible[block][:, None, None]
         scores.view(prompts, heads, suffixes, length, before).masked_fill_(hidden, -torch.inf)
         if length > 1:
-            unseen = ~prefix.own[layer][:, None, None]
+            unseen = ~prefix.own[block][:, None, None]
             own.view(prompts, heads, suffixes, length, length).masked_fill_(unseen, -torch.inf)
         weights = softmax(torch.cat([scores, own], dim=-1), sinks).to(value.dtype)
         shared = (
-            weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[layer]
+            weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[block]
         )
         shared = shared.view(prompts, value.shape[1], -1, rows, value.shape[-1])
         own = weights[..., before:].reshape(prompts, value.shape[1], -1, rows, length)

@@ -69,14 +69,14 @@ def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt 
     return torch.where(final[:, None, None, None], readings.scale, 1.0)
 
 
-def may_change(model: LanguageModel, runs: Sequence[Override]) -> Bool[Tensor, "run layer"]:
+def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tensor, "run layer"]:
     """Which layers each run overrides, in whole or in part, or has downstream: those that may change."""
-    below = [downstream(model, run, model.sublayers) for run in runs]
-    own = [{component.sublayer for component in run.overridden} for run in runs]
-    layers = model.sublayers
+    below = [downstream(model, override, model.sublayers) for override in overrides]
+    own = [{component.sublayer for component in override.overridden} for override in overrides]
+    sublayers = model.sublayers
     return torch.tensor(
         [
-            [follows or layer in overridden for follows, layer in zip(row, layers, strict=True)]
+            [follows or sublayer in overridden for follows, sublayer in zip(row, sublayers, strict=True)]
             for row, overridden in zip(below, own, strict=True)
         ]
     )
@@ -118,12 +118,12 @@ def product_size(
     Where they cancel, a layer's output is rounded by much more than its own size says, and not alike in batches of
     different shapes: so two runs differ there where nothing was changed.
     """
-    layers = [layer for layer in model.sublayers if model.is_dense(layer)]
-    sites = {layer: model.units(layer)[0].site for layer in layers}
+    sublayers = [sublayer for sublayer in model.sublayers if model.is_dense(sublayer)]
+    sites = {sublayer: model.units(sublayer)[0].site for sublayer in sublayers}
     clean = compute_clean_pass(model, tokens, sites.values())
     terms = torch.zeros((), device=model.device)
-    for layer, site in sites.items():
-        projection, values = model.projection(layer), clean.values[site]
+    for sublayer, site in sites.items():
+        projection, values = model.projection(sublayer), clean.values[site]
         added = values.abs() @ projection.weight(values).abs().T
         terms = terms + projection.scaled(added, projection.apply(values)).abs()
     sizes = readouts.directions.abs() * terms.to(readouts.directions.dtype)[..., None]

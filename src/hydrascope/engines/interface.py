@@ -28,7 +28,7 @@ class Request:
         tokens: each prompt's token ids, of any lengths.
         positions: `[prompt, slot]` where ablated components write their patches, counted from the prompt's start;
             a prompt with fewer positions than another has its last one repeated.
-        runs: the same for every prompt.
+        overrides: the same for every prompt.
         patches: how many.
         values: what they are; asked for before the runs start.
         units: heads and neurons that are read, besides all layers.
@@ -36,7 +36,7 @@ class Request:
         metrics: what is computed from the logits.
         targets: `[prompt]` the token that metrics are about.
         routines: how the wavefront engine multiplies; by default what is fastest here.
-        shared: what it has computed of these prompts already, at these positions and with the clean values of
+        prefix: what it has computed of these prompts already, at these positions and with the clean values of
             `sites_read`.
     """
 
@@ -69,13 +69,13 @@ class Readings:
         unembed: `[readout, prompt, component]` ⟨y_c, a⟩/σ of the clean run (Eq. 10).
         embed: `[readout, prompt]` ⟨e, a⟩/σ, what the embedding adds.
         logit: `[readout, prompt]` π̂ of the clean run.
-        run_unembed: `[readout, prompt, run, patch, component]` ⟨y_c^k, a⟩/σ at the clean run's σ (Eq. 13).
-        run_logit: `[readout, prompt, run, patch]` π̂^k (Eq. 12).
-        run_direct: `[readout, prompt, run, patch]` π̂(z + δ), δ being what the overrides change (Def. 3.3).
-        run_indirect: `[readout, prompt, run, patch]` π̂(z^k − δ) (Def. 3.4).
+        unembed_ablated: `[readout, prompt, run, patch, component]` ⟨y_c^k, a⟩/σ at the clean run's σ (Eq. 13).
+        logit_ablated: `[readout, prompt, run, patch]` π̂^k (Eq. 12).
+        logit_direct: `[readout, prompt, run, patch]` π̂(z + δ), δ being what the overrides change (Def. 3.3).
+        logit_indirect: `[readout, prompt, run, patch]` π̂(z^k − δ) (Def. 3.4).
         scale: `[prompt, run, patch]` σ/σ^k of the final norm, without unit (Eq. 8).
         metrics: `[metric, prompt]` of the clean run.
-        run_metrics: `[metric, prompt, run, patch]`.
+        metrics_ablated: `[metric, prompt, run, patch]`.
         clean_error: the largest difference between the engine's two ways to the clean run's readouts.
     """
 

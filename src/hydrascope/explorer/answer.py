@@ -33,7 +33,7 @@ def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> 
     }
 
 
-def answer(model: LanguageModel, results: xr.Dataset, run: Override) -> dict[str, Any]:
+def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dict[str, Any]:
     """What a run does, from a result of one prompt that holds it, and it with nothing and with each part frozen.
 
     Returns:
@@ -50,9 +50,9 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Override) -> dict[str
               several layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
               effect, and how far the two are `off` at worst.
     """
-    label, read = str(run), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
+    label, read = str(override), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
     made, results = budget(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
-    alone = str(Override(run.ablated))
+    alone = str(Override(override.ablated))
     told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
     return {
         "unit": str(results.attrs["units"]),
@@ -61,11 +61,11 @@ def answer(model: LanguageModel, results: xr.Dataset, run: Override) -> dict[str
         "probability": float(results["metric_clean"].sel(metric="prob")),
         "patches": results.sizes["patch"],
         "runs": told,
-        "frozen": _frozen(results, run, alone),
+        "frozen": _frozen(results, override, alone),
         "readings": [
             {
                 "said": SIGMA_NAME[sigma],
-                "parts": _parts(model, results, run, sigma),
+                "parts": _parts(model, results, override, sigma),
                 "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results),
             }
             for sigma, effects in read.items()
@@ -95,21 +95,24 @@ def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: 
     }
 
 
-def _frozen(results: xr.Dataset, run: Override, alone: str) -> list[dict[str, Any]]:
+def _frozen(results: xr.Dataset, override: Override, alone: str) -> list[dict[str, Any]]:
     total = results["total"].mean("patch", dtype=np.float64)
 
-    def worth(held: Override) -> float:
-        return float(total.sel(ablated=alone) - total.sel(ablated=str(held)))
+    def worth(frozen: Override) -> float:
+        return float(total.sel(ablated=alone) - total.sel(ablated=str(frozen)))
 
-    each = [{"label": str(part), "worth": worth(Override(run.ablated, (part,)))} for part in run.frozen]
-    together = [{"label": "all of these", "worth": worth(run)}] if len(run.frozen) > 1 else []
+    each = [
+        {"label": str(component), "worth": worth(Override(override.ablated, (component,)))}
+        for component in override.frozen
+    ]
+    together = [{"label": "all of these", "worth": worth(override)}] if len(override.frozen) > 1 else []
     return each + together
 
 
-def _parts(model: LanguageModel, results: xr.Dataset, run: Override, sigma: Sigma) -> list[dict[str, Any]]:
-    after = results[WRITTEN[sigma]].sel(ablated=str(run)).values.tolist()
+def _parts(model: LanguageModel, results: xr.Dataset, override: Override, sigma: Sigma) -> list[dict[str, Any]]:
+    after = results[WRITTEN[sigma]].sel(ablated=str(override)).values.tolist()
     names = list(map(str, results["component"].values))
-    answers = set(map(str, responding(model, run, [Component.parse(name) for name in names])))
+    answers = set(map(str, responding(model, override, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
     return [
         {"name": name, "intact": one, "ablated": other, "change": other - one, "answers": name in answers}

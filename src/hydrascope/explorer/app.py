@@ -82,7 +82,7 @@ def _told(jobs: Jobs, work: Task) -> AsyncIterator[str]:
         with suppress(RuntimeError):  # the server has ended, and nobody listens
             loop.call_soon_threadsafe(updates.put_nowait, update)
 
-    watch = jobs.put(work, tell)
+    monitor = jobs.put(work, tell)
 
     async def lines() -> AsyncIterator[str]:
         try:
@@ -91,7 +91,7 @@ def _told(jobs: Jobs, work: Task) -> AsyncIterator[str]:
                 update = await updates.get()
                 yield render.as_json(update) + "\n"
         finally:
-            watch.stop()
+            monitor.stop()
 
     return lines()
 

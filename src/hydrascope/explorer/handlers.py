@@ -29,18 +29,18 @@ def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
     def about(answer: Callable[[Question, JobMonitor], Any]) -> Handler:
         def prepare(asked: Mapping[str, Any]) -> Task:
             question = Question.of(asked.get("question"))
-            return lambda watch: answer(question, watch)
+            return lambda monitor: answer(question, monitor)
 
         return prepare
 
-    def sweep(question: Question, watch: JobMonitor) -> dict[str, Any]:
-        told, arrays = single_prompt_page_data(session.sweep(question, watch))
+    def sweep(question: Question, monitor: JobMonitor) -> dict[str, Any]:
+        told, arrays = single_prompt_page_data(session.sweep(question, monitor))
         return {"page": told, "arrays": {name: b64encode(chunk).decode() for name, chunk in arrays.items()}}
 
     def save(asked: Mapping[str, Any]) -> Task:
         question, place = Question.of(asked.get("question")), folder / _file_name(asked.get("name"))
         keep = session.save_all if asked.get("everyone") is True else session.save
-        return lambda watch: keep(question, place, watch)
+        return lambda monitor: keep(question, place, monitor)
 
     return {"read": about(session.read), "ablate": about(session.ablate), "sweep": about(sweep), "save": save}
 

@@ -51,14 +51,14 @@ class Jobs:
             if "doing" in update:
                 self._tell_waiting(update)
 
-        watch = JobMonitor(told, self._seconds)
+        monitor = JobMonitor(told, self._seconds)
         if self._current is not None:
             tell({"doing": "waiting for another question", "done": 0, "total": 0})
         try:
-            self._waiting.put_nowait((work, watch, tell))
+            self._waiting.put_nowait((work, monitor, tell))
         except queue.Full:
             raise BusyError(f"{self._waiting.maxsize} questions wait already: ask again in a moment") from None
-        return watch
+        return monitor
 
     def close(self) -> None:
         """Stop what is computed, forget what waits, and end the thread."""
@@ -82,11 +82,11 @@ class Jobs:
             self._current = None
 
 
-def _outcome(work: Task, watch: JobMonitor) -> dict[str, Any]:
+def _outcome(work: Task, monitor: JobMonitor) -> dict[str, Any]:
     try:
-        watch.start()
-        watch.check()
-        return {"answer": work(watch)}
+        monitor.start()
+        monitor.check()
+        return {"answer": work(monitor)}
     except HydrascopeError as error:
         return {"error": str(error)}
     except Exception:  # the next question can be answered all the same

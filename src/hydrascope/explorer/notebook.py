@@ -148,8 +148,8 @@ class Answers:
             return
         name = message["id"]
         if message.get("stop"):
-            if watch := self._asked.get(name):
-                watch.stop()
+            if monitor := self._asked.get(name):
+                monitor.stop()
             return
 
         def tell(update: dict[str, Any]) -> None:

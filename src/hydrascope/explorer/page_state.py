@@ -30,9 +30,9 @@ def live_config(
         notebook: whether it asks the notebook that it stands in, and not a server.
     """
     model = session.model
-    attention = next(layer for layer in model.sublayers if layer.kind == "attn")
+    attention = next(sublayer for sublayer in model.sublayers if sublayer.kind == "attn")
     return {
-        "layers": [str(layer) for layer in model.sublayers],
+        "layers": [str(sublayer) for sublayer in model.sublayers],
         "heads": len(model.units(attention)),
         "pool": f"{len(session.pool.prompts.prompts):,} prompts of {session.pool.prompts.name}",
         "ablations": list(ABLATIONS),

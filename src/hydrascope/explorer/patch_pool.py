@@ -94,17 +94,17 @@ class Pool:
                 "patches, or ablate by zero or noise"
             )
 
-    def warm(self, watch: JobMonitor) -> None:
+    def warm(self, monitor: JobMonitor) -> None:
         """Run all prompts, and keep what layers and heads write at the last position."""
-        self._at("last", (), watch)
+        self._at("last", (), monitor)
 
-    def clean_runs(self, plan: Plan, index: int, question: Question, watch: JobMonitor) -> CleanActivations:
+    def clean_runs(self, plan: Plan, index: int, question: Question, monitor: JobMonitor) -> CleanActivations:
         """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
         last = plan.positions[index].positions == (len(plan.tokens[index]) - 1,)
         at = "last" if last and not question.at_subject else "all"
         parts = [self._own(plan, index, at)]
         if len(plan.tokens) > 1:
-            pool = select(self._at(at, plan.sites, watch), self._fitting(question), plan.sites)
+            pool = select(self._at(at, plan.sites, monitor), self._fitting(question), plan.sites)
             pool = realign(plan.positions[: len(pool.tokens)], pool)
             parts = [pool] if len(pool.tokens) == len(plan.tokens) else [pool, *parts]
         found = joined(parts)
@@ -119,7 +119,7 @@ class Pool:
             self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
         return select(self._last[1], [0], plan.sites)
 
-    def _at(self, at: str, sites: Sequence[Component], watch: JobMonitor) -> CleanActivations:
+    def _at(self, at: str, sites: Sequence[Component], monitor: JobMonitor) -> CleanActivations:
         """What stands at `sites`, and whatever was asked for before, in the clean runs of all."""
         before = self._kept.get(at)
         # At one position they are little enough to be kept of all layers and heads.
@@ -131,7 +131,7 @@ class Pool:
         # The shortest first, so that little is padded.
         order, parts = sorted(range(len(self.tokens)), key=lambda index: len(self.tokens[index])), []
         for start in range(0, len(order), _BATCH):
-            watch.progress("running the prompts that patches come from", start, len(order))
+            monitor.progress("running the prompts that patches come from", start, len(order))
             batch = order[start : start + _BATCH]
             prompts = [self.prompts.prompts[index] for index in batch]
             tokens, at_each = [self.tokens[index] for index in batch], [everyone[index] for index in batch]
@@ -144,16 +144,16 @@ class Pool:
         self,
         prompts: Sequence[Prompt],
         tokens: Sequence[Sequence[int]],
-        places: Sequence[AblationPositions],
+        positions: Sequence[AblationPositions],
         sites: Sequence[Component],
     ) -> CleanActivations:
         """What stands at `sites` in the clean runs of some prompts, run together."""
         run = plain_pass(self.model, tokens, sites)
-        return collect_clean_activations(self.model, prompts, tokens, places, sites, [range(len(tokens))], run)
+        return collect_clean_activations(self.model, prompts, tokens, positions, sites, [range(len(tokens))], run)
 
 
 def _anywhere(model: LanguageModel) -> list[Component]:
-    heads = [model.units(layer)[0].site for layer in model.sublayers if layer.kind == "attn"]
+    heads = [model.units(sublayer)[0].site for sublayer in model.sublayers if sublayer.kind == "attn"]
     return [*model.sublayers, *heads]
 
 
@@ -182,10 +182,10 @@ def select(clean: CleanActivations, indices: Sequence[int], sites: Sequence[Comp
     return _with(clean, some, sites=sites, values=values, row_index=clean.row_index[list(indices)])
 
 
-def realign(places: Sequence[AblationPositions], clean: CleanActivations) -> CleanActivations:
+def realign(positions: Sequence[AblationPositions], clean: CleanActivations) -> CleanActivations:
     """`clean`, which counts from the ends of prompts, counted from where `places` end: from a subject's, maybe."""
-    row = np.full((len(places), max(place.end - place.start for place in places)), -1)
-    for own, place, tokens, rows in zip(row, places, clean.tokens, clean.row_index, strict=True):
+    row = np.full((len(positions), max(place.end - place.start for place in positions)), -1)
+    for own, place, tokens, rows in zip(row, positions, clean.tokens, clean.row_index, strict=True):
         of_place = rows[len(tokens) - place.end : len(tokens) - place.start]
         own[: len(of_place)] = of_place
     return replace(clean, row_index=row)

@@ -62,51 +62,51 @@ class Session:
         self.pool = Pool(model, prompts)
         self._as_found = model.verified_state
 
-    def warm(self, watch: JobMonitor) -> None:
+    def warm(self, monitor: JobMonitor) -> None:
         """Run the prompts that patches come from, so that the first question finds them run."""
-        with watch.attach(self.model):
-            self.pool.warm(watch)
+        with monitor.attach(self.model):
+            self.pool.warm(monitor)
 
-    def read(self, question: Question, watch: JobMonitor) -> dict[str, Any]:
+    def read(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
         """The prompt's tokens and where its subject stands among them, if anywhere; the model's most likely next ones,
         and what each part writes in the intact run.
         """
         tokens = self._tokens(question)
-        with watch.attach(self.model), torch.no_grad():
+        with monitor.attach(self.model), torch.no_grad():
             logits = logits_of(self.model, compute_clean_pass(self.model, [tokens], []).final)[0]
         # The intact run is read in every run: this one is the smallest.
         last = Override(self.model.sublayers[-1:])
-        results = self.measured(replace(question, ablation="zero", at="last"), [last], watch)
+        results = self.measured(replace(question, ablation="zero", at="last"), [last], monitor)
         subject = found_subject(self.model, self.pool.prompt_of(question))
         return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
 
-    def ablate(self, question: Question, watch: JobMonitor) -> dict[str, Any]:
+    def ablate(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
         """What the run of the question does, and what each frozen part was worth in it."""
         asked = self._run(question)
-        results = self.measured(question, _with_its_parts(asked), watch)
+        results = self.measured(question, _with_its_parts(asked), monitor)
         return answer(self.model, results, asked)
 
-    def sweep(self, question: Question, watch: JobMonitor) -> xr.Dataset:
+    def sweep(self, question: Question, monitor: JobMonitor) -> xr.Dataset:
         """Each layer ablated alone, on this prompt: a result of one prompt."""
-        return self.measured(question, "layers", watch)
+        return self.measured(question, "layers", monitor)
 
-    def measured(self, question: Question, runs: str | Sequence[Override], watch: JobMonitor) -> xr.Dataset:
+    def measured(self, question: Question, overrides: str | Sequence[Override], monitor: JobMonitor) -> xr.Dataset:
         """What `hydrascope.sweep` gives of the prompt, when it is one of the pool's."""
         self._renew()
         self._tokens(question)
-        plan, index = self._plan(question, runs)
-        with watch.attach(self.model):
-            clean = self.pool.clean_runs(plan, index, question, watch)
-            watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, watch)))
+        plan, index = self._plan(question, overrides)
+        with monitor.attach(self.model):
+            clean = self.pool.clean_runs(plan, index, question, monitor)
+            watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, monitor)))
             batch = Batch(1, min(plan.batch(1).overrides, _RUNS_AT_ONCE))
-            (block,) = measure_chunks(watched, clean, [range(index, index + 1)], batch)
+            (chunk,) = measure_chunks(watched, clean, [range(index, index + 1)], batch)
             result = initial_dataset(plan, clean).isel(prompt=[index])
-        result = result.assign({name: (dims, block.measured[name]) for name, dims in plan.measured_variables.items()})
+        result = result.assign({name: (dims, chunk.measured[name]) for name, dims in plan.measured_variables.items()})
         return add_units(result, result.attrs["units"]).assign_attrs(
-            format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(block.measured["imbalance"].max())
+            format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(chunk.measured["imbalance"].max())
         )
 
-    def save(self, question: Question, place: Path, watch: JobMonitor) -> dict[str, Any]:
+    def save(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
         """Keep what was found of the prompt: a result and its report.
 
         Args:
@@ -116,7 +116,7 @@ class Session:
             HydrascopeError: there is such a result or report, or they can't be written.
         """
         out, page = _new(place)
-        results = self.measured(question, self._kept(question), watch)
+        results = self.measured(question, self._kept(question), monitor)
         measured = [name for name in MEASURED_VARIABLES if name in results]
         empty = {name: (MEASURED_VARIABLES[name].dims, str(results[name].dtype)) for name in measured}
         sizes = {str(dim): size for dim, size in results.sizes.items()}
@@ -127,7 +127,7 @@ class Session:
             )
         return _told(out, page)
 
-    def save_all(self, question: Question, place: Path, watch: JobMonitor) -> dict[str, Any]:
+    def save_all(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
         """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.run`.
 
         Stopped or refused, it leaves nothing.
@@ -146,10 +146,10 @@ class Session:
 
         def look() -> None:
             if out.exists():
-                watch.progress("measuring", reader.read_attributes(out)["measured"], len(prompts.prompts))
+                monitor.progress("measuring", reader.read_attributes(out)["measured"], len(prompts.prompts))
 
         try:
-            with watch.attach(self.model, look):
+            with monitor.attach(self.model, look):
                 run(self.model, prompts, out=out, batch_size=2, **arguments)
         except HydrascopeError:
             shutil.rmtree(out, ignore_errors=True)
@@ -167,22 +167,22 @@ class Session:
         """The runs that are kept of a question: each layer alone, where it names none."""
         return list(_with_its_parts(self._run(question))) if question.run else "layers"
 
-    def _plan(self, question: Question, runs: str | Sequence[Override]) -> tuple[Plan, int]:
+    def _plan(self, question: Question, overrides: str | Sequence[Override]) -> tuple[Plan, int]:
         prompts, index = self.pool.prompts_for(question)
-        arguments = self._arguments(question, runs)
+        arguments = self._arguments(question, overrides)
         return make_plan(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
 
-    def _arguments(self, question: Question, runs: str | Sequence[Override]) -> dict[str, Any]:
+    def _arguments(self, question: Question, overrides: str | Sequence[Override]) -> dict[str, Any]:
         """The arguments of `hydrascope.sweep` that a question stands for."""
-        heads = [f"heads.{layer}" for layer in question.heads]
+        heads = [f"heads.{block}" for block in question.heads]
         return {
             "ablation": question.make_ablation(),
-            "ablate": runs,
+            "ablate": overrides,
             "read": ",".join(["layers", *heads]),
             "at": question.at,
             "readouts": [Logit()],
             # Of a sweep they would take as long as all else: every run's logits.
-            "metrics": [] if runs == "layers" else ["prob", "top"],
+            "metrics": [] if overrides == "layers" else ["prob", "top"],
             "target": "argmax" if question.target is None else question.target,
         }
 
@@ -214,10 +214,10 @@ class Session:
         Raises:
             HydrascopeError: it names no part of the model, or several runs.
         """
-        runs = select_overrides(self.model, question.run)
-        if len(runs) != 1:
-            raise HydrascopeError(f"{question.run!r:.60} are {len(runs)} runs: write one, as attn.3+mlp.5|mlp.7")
-        return runs[0]
+        overrides = select_overrides(self.model, question.run)
+        if len(overrides) != 1:
+            raise HydrascopeError(f"{question.run!r:.60} are {len(overrides)} runs: write one, as attn.3+mlp.5|mlp.7")
+        return overrides[0]
 
 
 def _new(place: Path) -> tuple[Path, Path]:
@@ -236,19 +236,19 @@ def _told(out: Path, page: Path) -> dict[str, Any]:
     return {"result": str(out), "report": str(page), "prompts": results.sizes["prompt"]}
 
 
-def _with_its_parts(run: Override) -> tuple[Override, ...]:
+def _with_its_parts(override: Override) -> tuple[Override, ...]:
     """A run; the same with nothing frozen; and with each part frozen alone, where there are several."""
-    single = [Override(run.ablated, (part,)) for part in run.frozen]
-    return tuple(dict.fromkeys((run, Override(run.ablated), *single)))
+    single = [Override(override.ablated, (component,)) for component in override.frozen]
+    return tuple(dict.fromkeys((override, Override(override.ablated), *single)))
 
 
-def _counted(plan: Plan, watch: JobMonitor) -> Callable[[LanguageModel, Request], Readings]:
+def _counted(plan: Plan, monitor: JobMonitor) -> Callable[[LanguageModel, Request], Readings]:
     """The engine of `plan`, which tells how many of its runs it has made."""
     done = 0
 
     def measure(model: LanguageModel, request: Request) -> Readings:
         nonlocal done
-        watch.progress("measuring", done, len(plan.overrides))
+        monitor.progress("measuring", done, len(plan.overrides))
         done += len(request.overrides)
         return plan.engine.measure(model, request)
 

@@ -113,11 +113,13 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     """The identities one by one, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
-    whole = [layer for layer in model.sublayers if layer.kind == "attn" or model.is_dense(layer)]
+    whole = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or model.is_dense(sublayer)]
     clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, whole)]))
     alive = _alive(model, clean)
     blocks = {0, len(model.blocks) // 2, len(model.blocks) - 1, *alive[:1]}
-    layers, whole = ([layer for layer in each if layer.block in blocks] for each in (model.sublayers, whole))
+    sublayers, whole = (
+        [sublayer for sublayer in each if sublayer.block in blocks] for each in (model.sublayers, whole)
+    )
     total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
     yield Identity("the parts sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
     yield Identity("heads and neurons sum to their layers", _units_error(model, clean, whole), tolerance)
@@ -135,7 +137,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     yield Identity("reading the residual stream gives the centred logit", _error(read, centred), tolerance)
 
     last = torch.tensor([[len(prompt) - 1] for prompt in tokens])
-    request = _request(model, tokens, last, clean.values, layers, readouts, targets)
+    request = _request(model, tokens, last, clean.values, sublayers, readouts, targets)
     readings = reference.measure(model, request)
     yield Identity("an ablation with its own clean value changes nothing", _own_value(readings), tolerance)
     yield Identity("what is not downstream never changes", _upstream(model, request, readings), tolerance)
@@ -183,24 +185,24 @@ def _alive(model: LanguageModel, clean: CleanPass) -> list[int]:
 
 
 @torch.no_grad()
-def _units_error(model: LanguageModel, clean: CleanPass, layers: Sequence[Component]) -> float:
+def _units_error(model: LanguageModel, clean: CleanPass, sublayers: Sequence[Component]) -> float:
     """How far units and bias are from the output of their layer."""
     worst = 0.0
-    for layer in layers:
-        projection, values = model.projection(layer), clean.values[_units_site(layer)]
+    for sublayer in sublayers:
+        projection, values = model.projection(sublayer), clean.values[_units_site(sublayer)]
         output, bias = (projection.apply(each) for each in (values, torch.zeros_like(values)))
-        if layer.kind == "attn":
+        if sublayer.kind == "attn":
             written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
         else:
             # What thousands of neurons write is one product.
             written = projection.scaled(output - bias, output)
-        worst = max(worst, _error(written + projection.scaled(bias, output), clean.values[layer]))
+        worst = max(worst, _error(written + projection.scaled(bias, output), clean.values[sublayer]))
     return worst
 
 
-def _units_site(layer: Component) -> Component:
+def _units_site(sublayer: Component) -> Component:
     """Where the heads or neurons of `layer` stand."""
-    return Component(layer.block, UNIT_OF["attn" if layer.kind == "attn" else "mlp"])
+    return Component(sublayer.block, UNIT_OF["attn" if sublayer.kind == "attn" else "mlp"])
 
 
 def _request(
@@ -208,7 +210,7 @@ def _request(
     tokens: list[list[int]],
     positions: Tensor,
     values: dict[Component, Tensor],
-    layers: Sequence[Component],
+    sublayers: Sequence[Component],
     readouts: Readouts,
     targets: Tensor,
 ) -> Request:
@@ -216,17 +218,19 @@ def _request(
 
     The first patch is the next prompt's value, the second the prompt's own.
     """
-    heads = [model.units(layer) for layer in layers if layer.kind == "attn"]
-    neurons = [model.units(layer)[-1] for layer in layers if layer.kind == "mlp" and model.is_dense(layer)]
-    runs = [*(Override((part,)) for part in [*layers, *neurons]), *map(Override, heads)]
-    runs += [Override((layers[0], layers[-1])), Override((layers[0],), (layers[-1],))]
+    heads = [model.units(sublayer) for sublayer in sublayers if sublayer.kind == "attn"]
+    neurons = [
+        model.units(sublayer)[-1] for sublayer in sublayers if sublayer.kind == "mlp" and model.is_dense(sublayer)
+    ]
+    overrides = [*(Override((component,)) for component in [*sublayers, *neurons]), *map(Override, heads)]
+    overrides += [Override((sublayers[0], sublayers[-1])), Override((sublayers[0],), (sublayers[-1],))]
     units = tuple(head for each in heads for head in each) + tuple(neurons)
 
     def patches(component: Component) -> Tensor:
         own = values[component.site][:, model.columns(component)]
         return torch.stack([own.roll(1, dims=0), own], 1)[:, :, None]
 
-    return Request(tokens, positions, tuple(runs), 2, patches, units, readouts, (), targets)
+    return Request(tokens, positions, tuple(overrides), 2, patches, units, readouts, (), targets)
 
 
 @torch.no_grad()
@@ -283,9 +287,9 @@ def _mlp_follows(model: LanguageModel, request: Request, readings: Readings) -> 
     rounding = 4 * torch.finfo(model.dtype).eps * _scale(readings)
     changes = _changes(readings)
     return any(
-        float(changes[number, model.sublayers.index(Component(run.ablated[0].block, "mlp"))]) > rounding
-        for number, run in enumerate(request.overrides)
-        if run.ablated[0].kind == "attn" and len(run.overridden) == 1
+        float(changes[number, model.sublayers.index(Component(override.ablated[0].block, "mlp"))]) > rounding
+        for number, override in enumerate(request.overrides)
+        if override.ablated[0].kind == "attn" and len(override.overridden) == 1
     )
 
 
@@ -293,13 +297,13 @@ def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> 
     """How far changes of heads are from the changes of their layers: a bias doesn't change."""
     changes, worst = readings.unembed_ablated - readings.unembed[:, :, None, None], 0.0
     components = (*model.sublayers, *request.units)
-    for number, layer in enumerate(model.sublayers):
-        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.sublayer == layer]
-        biased = heads and getattr(model.projection(layer).module, "bias", None) is not None
-        if not heads or (biased and model.projection(layer).norm is not None):
+    for number, sublayer in enumerate(model.sublayers):
+        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.sublayer == sublayer]
+        biased = heads and getattr(model.projection(sublayer).module, "bias", None) is not None
+        if not heads or (biased and model.projection(sublayer).norm is not None):
             continue
         # Where the layer itself is overridden, its heads have no say.
-        free = [place for place, run in enumerate(request.overrides) if layer not in run.overridden]
+        free = [place for place, override in enumerate(request.overrides) if sublayer not in override.overridden]
         difference = changes[:, :, free][..., heads].sum(-1) - changes[:, :, free][..., number]
         worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
@@ -308,10 +312,10 @@ def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> 
 def _all_heads_error(request: Request, readings: Readings) -> float:
     """How far runs that ablate all heads of a layer are from those that ablate the layer."""
     worst = 0.0
-    for number, run in enumerate(request.overrides):
-        if run.ablated[0].kind == "head":
-            layer = request.overrides.index(Override((run.ablated[0].sublayer,)))
-            difference = readings.logit_ablated[:, :, number] - readings.logit_ablated[:, :, layer]
+    for number, override in enumerate(request.overrides):
+        if override.ablated[0].kind == "head":
+            block = request.overrides.index(Override((override.ablated[0].sublayer,)))
+            difference = readings.logit_ablated[:, :, number] - readings.logit_ablated[:, :, block]
             worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
 

@@ -21,7 +21,7 @@ def repair_profile(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: 
         kind: the kind of the ablated layers; those with nothing downstream are left out.
 
     Returns:
-        each [bound]: `best`, the layer that `best_layer` chooses; `partial`, the number of layers with a slope
+        each [bound]: `best`, the layer that `best_sublayer` chooses; `partial`, the number of layers with a slope
         below 1; `partial_from`, the first layer from which on all slopes are below 1, the number of the
         network's layers if there is none; `repairing`, the number of layers with a slope above 0; `slopes`,
         of how many (a layer whose direct effect doesn't vary has none). NaN where no layer has an R², or a
@@ -36,7 +36,7 @@ def repair_profile(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: 
         raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")
     positions = np.array(block_numbers(chosen["ablated"]))
     fit, samples = least_squares(direct_effect(chosen), compensation(chosen)["compensation"])
-    # As `best_layer` chooses: among what removes something, and is compensated for the more the more it does.
+    # As `best_sublayer` chooses: among what removes something, and is compensated for the more the more it does.
     samples = samples.assign(removed=-chosen["direct"], size=abs(chosen["logit"]))
 
     def profile(means: xr.Dataset) -> xr.Dataset:

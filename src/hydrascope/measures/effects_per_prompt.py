@@ -243,7 +243,7 @@ def _as_read(effects: xr.Dataset, readout: str | None, sigma: Sigma | None) -> x
 def _belongs(chosen: xr.Dataset) -> np.ndarray:
     """`[component]` whether what it writes reaches the place where the readout is read."""
     before = int(chosen["readout_before"])
-    return np.array([before < 0 or layer < before for layer in block_numbers(chosen["component"])])
+    return np.array([before < 0 or block < before for block in block_numbers(chosen["component"])])
 
 
 def contribution(chosen: xr.Dataset) -> xr.DataArray:

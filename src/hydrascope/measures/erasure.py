@@ -33,8 +33,8 @@ def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Boo
     first = late * depth(effects)
     mlps = of_kind(effects[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
     chosen = [
-        bool(below) and layer >= first
-        for layer, below in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)
+        bool(below) and block >= first
+        for block, below in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)
     ]
     mlps = mlps.isel(component=chosen).reset_coords(drop=True)
     samples = xr.Dataset({"unembed": mlps["unembed"], "change": mlps["unembed_ablated"] - mlps["unembed"]})

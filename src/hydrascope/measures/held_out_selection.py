@@ -78,12 +78,12 @@ def _answered(results: xr.Dataset, kind: ComponentKind) -> xr.Dataset:
 
 
 def above_threshold(samples: xr.Dataset) -> xr.DataArray:
-    """`[ablated]` whether a part removes more than the share `WEIGHTY` of the readout's mean size."""
+    """`[ablated]` whether a part removes more than the share `MIN_SHARE` of the readout's mean size."""
     return _beyond(samples[["removed", "size"]].mean("prompt"))["removed"] > 0
 
 
 def _beyond(means: xr.Dataset) -> xr.Dataset:
-    """By how much what is removed exceeds the share `WEIGHTY` of the readout's mean size."""
+    """By how much what is removed exceeds the share `MIN_SHARE` of the readout's mean size."""
     return means[["removed"]] - MIN_SHARE * means["size"]
 
 
@@ -115,7 +115,7 @@ def best_explained(samples: xr.Dataset) -> xr.DataArray:
 def best_sublayer(results: xr.Dataset, kind: SublayerKind = "attn") -> str | None:
     """The weighty layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
 
-    Its R² on the same prompts is a little too high: `best_layer_held_out` measures it on others.
+    Its R² on the same prompts is a little too high: `best_sublayer_held_out` measures it on others.
     """
     samples = candidates(results, kind)
     scores = best_explained(samples) if samples.sizes["ablated"] else None

@@ -20,7 +20,7 @@ Data = TypeVar("Data", xr.DataArray, xr.Dataset)
 
 
 def kinds(labels: xr.DataArray) -> list[str]:
-    """The kind of each part, as in `PartKind`; `labels` is a coordinate such as `results["ablated"]`."""
+    """The kind of each part, as in `ComponentKind`; `labels` is a coordinate such as `results["ablated"]`."""
     return [str(kind) for kind in labels[f"{labels.dims[0]}_kind"].values]
 
 
@@ -67,7 +67,7 @@ def single_ablations(results: xr.Dataset) -> xr.Dataset:
 
 def ablated_labels(label: str) -> list[str]:
     """The labels of all parts that a run ablates, those that it freezes left out."""
-    return [str(part) for part in Override.parse(label).ablated]
+    return [str(component) for component in Override.parse(label).ablated]
 
 
 def sublayer_of(part: str) -> str:
@@ -116,8 +116,8 @@ def kind_of(label: str) -> str:
     """The kind of the part that a label names; `joint` of several, `logits` of these."""
     if label == LOGITS:
         return LOGITS
-    run = Override.parse(label)
-    return run.ablated[0].kind if len(run.overridden) == 1 else "joint"
+    override = Override.parse(label)
+    return override.ablated[0].kind if len(override.overridden) == 1 else "joint"
 
 
 def in_order(labels: Sequence[str]) -> list[int]:
@@ -127,8 +127,8 @@ def in_order(labels: Sequence[str]) -> list[int]:
     def place(number: int) -> tuple[int, int, int, int]:
         if labels[number] == LOGITS:
             return _RANK[LOGITS], 0, 0, number
-        run = Override.parse(labels[number])
-        part = min(run.ablated, key=lambda part: (part.block, part.unit))
-        return _RANK[kind_of(labels[number])], part.block, part.unit, number
+        override = Override.parse(labels[number])
+        component = min(override.ablated, key=lambda component: (component.block, component.unit))
+        return _RANK[kind_of(labels[number])], component.block, component.unit, number
 
     return sorted(range(len(labels)), key=place)

@@ -52,22 +52,26 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
     """
     results = of_experiment(results, "mediation")
     network = Network.of(results)
-    parts = [Component.parse(label) for label in str(results.attrs["mediators"]).split(",")]
+    components = [Component.parse(label) for label in str(results.attrs["mediators"]).split(",")]
     labels = list(map(str, results["ablated"].values))
-    asked = [Mediated.of(network, Override.parse(label), parts) for label in labels if "|" not in label]
+    asked = [Mediated.of(network, Override.parse(label), components) for label in labels if "|" not in label]
     place = {label: number for number, label in enumerate(labels)}
-    if not asked or any(str(run) not in place for one in asked for run in one.overrides):
+    if not asked or any(str(override) not in place for one in asked for override in one.overrides):
         raise HydrascopeError("runs of the mediation were left out: give all, and choose among what is found")
     rows = [place[str(one.override)] for one in asked]
     means = results[["total", "direct"]].mean("patch", dtype=np.float64).transpose(*_SINGLE).compute()
 
-    def total(run: Override) -> np.ndarray:
-        return np.asarray(means["total"].values[..., place[str(run)]])
+    def total(override: Override) -> np.ndarray:
+        return np.asarray(means["total"].values[..., place[str(override)]])
 
     pairs = {
-        "restored_by": _of_pairs(asked, parts, lambda one, part: total(one.override) - total(one.one_frozen[part])),
-        "restored_alone": _of_pairs(asked, parts, lambda one, part: total(one.one_free[part]) - total(one.all_frozen)),
-        "response": _responses(results, rows, asked, parts),
+        "restored_by": _of_pairs(
+            asked, components, lambda one, component: total(one.override) - total(one.one_frozen[component])
+        ),
+        "restored_alone": _of_pairs(
+            asked, components, lambda one, component: total(one.one_free[component]) - total(one.all_frozen)
+        ),
+        "response": _responses(results, rows, asked, components),
     }
     singles = {
         "restored": [total(one.override) - total(one.all_frozen) for one in asked],
@@ -78,11 +82,11 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
         {
             **{name: (_PAIR, values) for name, values in pairs.items()},
             **{name: (_SINGLE, np.stack(values, -1)) for name, values in singles.items()},
-            "downstream": (_PAIR[2:], _reached(asked, parts)),
+            "downstream": (_PAIR[2:], _reached(asked, components)),
         },
         {
             "ablated": np.array([str(one.override) for one in asked], object),
-            "mediator": np.array([str(part) for part in parts], object),
+            "mediator": np.array([str(component) for component in components], object),
             **{name: results[name] for name in ("readout", "text", "target_text")},
         },
         results.attrs,
@@ -133,16 +137,24 @@ def of_experiment(results: xr.Dataset, name: str) -> xr.Dataset:
 
 def _of_pairs(
     asked: Sequence[Mediated],
-    parts: Sequence[Component],
+    components: Sequence[Component],
     value: Callable[[Mediated, Component], Float[np.ndarray, "readout prompt"]],
 ) -> Float[np.ndarray, "readout prompt ablated mediator"]:
     """A value of each ablation and each of its mediators; 0 of what isn't downstream."""
     first = (
-        value(*next((one, part) for one in asked for part in one.one_frozen)) if any(o.one_frozen for o in asked) else 0
+        value(*next((one, component) for one in asked for component in one.one_frozen))
+        if any(o.one_frozen for o in asked)
+        else 0
     )
     return np.stack(
         [
-            np.stack([value(one, part) if part in one.one_frozen else np.zeros_like(first) for part in parts], -1)
+            np.stack(
+                [
+                    value(one, component) if component in one.one_frozen else np.zeros_like(first)
+                    for component in components
+                ],
+                -1,
+            )
             for one in asked
         ],
         -2,
@@ -150,20 +162,20 @@ def _of_pairs(
 
 
 def _responses(
-    results: xr.Dataset, rows: Sequence[int], asked: Sequence[Mediated], parts: Sequence[Component]
+    results: xr.Dataset, rows: Sequence[int], asked: Sequence[Mediated], components: Sequence[Component]
 ) -> Float[np.ndarray, "readout prompt ablated mediator"]:
     if "unembed_ablated" not in results:  # effects alone were kept
-        shape = *(results.sizes[dim] for dim in _SINGLE[:2]), len(rows), len(parts)
-        return np.where(_reached(asked, parts), np.full(shape, np.nan), 0.0)
+        shape = *(results.sizes[dim] for dim in _SINGLE[:2]), len(rows), len(components)
+        return np.where(_reached(asked, components), np.full(shape, np.nan), 0.0)
     column = {str(label): number for number, label in enumerate(results["component"].values)}
-    read = [number for number, part in enumerate(parts) if str(part) in column]
-    columns = [column[str(parts[number])] for number in read]
+    read = [number for number, component in enumerate(components) if str(component) in column]
+    columns = [column[str(components[number])] for number in read]
     after = results["unembed_ablated"].isel(ablated=list(rows), component=columns).transpose(*_SINGLE, "component")
     before = results["unembed"].isel(component=columns).transpose("readout", "prompt", "component")
-    found = np.full((*after.shape[:-1], len(parts)), np.nan)
+    found = np.full((*after.shape[:-1], len(components)), np.nan)
     found[..., read] = after.values.astype(np.float64) - before.values.astype(np.float64)[:, :, None]
-    return np.where(_reached(asked, parts), found, 0.0)
+    return np.where(_reached(asked, components), found, 0.0)
 
 
-def _reached(asked: Sequence[Mediated], parts: Sequence[Component]) -> Bool[np.ndarray, "ablated mediator"]:
-    return np.array([[part in one.one_frozen for part in parts] for one in asked])
+def _reached(asked: Sequence[Mediated], components: Sequence[Component]) -> Bool[np.ndarray, "ablated mediator"]:
+    return np.array([[component in one.one_frozen for component in components] for one in asked])

@@ -29,7 +29,7 @@ class Anatomy:
     """Where a decoder-only transformer keeps its parts. Paths are dotted module names.
 
     Attributes:
-        layers: the list of blocks, in the model.
+        blocks: the list of blocks, in the model.
         attention: the module, in a block, that reads other positions.
         attention_out: the module, in a block, whose output attention adds to the residual stream: attention
             itself (None), or the norm after it.
@@ -44,7 +44,7 @@ class Anatomy:
             downstream of `attn.l`.
         residual_scale: what a block multiplies its outputs by when it adds them.
         logit_scale: what the model multiplies its logits by.
-        fast: whether attention goes through transformers' AttentionInterface, which the wavefront engine needs.
+        supports_wavefront: whether attention goes through transformers' AttentionInterface, as that engine needs.
     """
 
     blocks: str = "model.layers"

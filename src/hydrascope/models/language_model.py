@@ -28,8 +28,8 @@ class LanguageModel:
         anatomy: where its parts are.
         name: what it was loaded as.
         revision: the hub's commit, or `sha256:…` of a local folder's weights.
-        components: its layers, attention and MLP in turn.
-        layers, final_norm, unembedding: the modules.
+        sublayers: its layers, attention and MLP in turn.
+        blocks, final_norm, unembedding: the modules.
         parallel: whether a block's MLP reads the same residual stream as its attention.
         verified_state: how it stood when it was found, or last proven (`weights_state`).
     """
@@ -61,7 +61,7 @@ class LanguageModel:
             raise HydrascopeError(
                 f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
             )
-        self.sublayers = tuple(Component(layer, kind) for layer in range(len(self.blocks)) for kind in SUBLAYER_KINDS)
+        self.sublayers = tuple(Component(block, kind) for block in range(len(self.blocks)) for kind in SUBLAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)
         self.logit_scale = self.anatomy.logit_scale(self.config)
@@ -108,16 +108,16 @@ class LanguageModel:
                 f"{type(parent).__name__} has no part {path!r}: its anatomy does not fit this model ({error})"
             ) from None
 
-    def _output(self, layer: Component) -> nn.Module:
-        block = self.blocks[layer.block]
-        if layer.kind == "mlp":
+    def _output(self, sublayer: Component) -> nn.Module:
+        block = self.blocks[sublayer.block]
+        if sublayer.kind == "mlp":
             return self._part(block, self.anatomy.mlp_out)
         return self._part(block, self.anatomy.attention_out or self.anatomy.attention)
 
-    def _projection(self, layer: Component) -> Projection | None:
+    def _projection(self, sublayer: Component) -> Projection | None:
         """How the units of `layer` write to the residual stream; None where it has none that can be told apart."""
-        block, output = self.blocks[layer.block], self._outputs[layer]
-        attends = layer.kind == "attn"
+        block, output = self.blocks[sublayer.block], self._outputs[sublayer]
+        attends = sublayer.kind == "attn"
         path = self.anatomy.heads_out if attends else self.anatomy.neurons_out
         try:
             module = self._part(block, path)
@@ -131,8 +131,8 @@ class LanguageModel:
         after = None if any(part is module for part in output.modules()) else output
         if after is not None and _dimensions(after) != 1:
             raise HydrascopeError(
-                f"the output of {layer} of {self.name}, {type(after).__name__}, neither holds {path!r} nor is a norm "
-                f"after it: {wrong}"
+                f"the output of {sublayer} of {self.name}, {type(after).__name__}, neither holds {path!r} nor is a "
+                f"norm after it: {wrong}"
             )
         units = self.config.num_attention_heads if attends else None
         return Projection.of(
@@ -150,37 +150,37 @@ class LanguageModel:
                 return float(getattr(norm, name))
         raise HydrascopeError(f"the norm {type(norm).__name__} of {self.name} has no epsilon")
 
-    def output(self, layer: Component) -> nn.Module:
+    def output(self, sublayer: Component) -> nn.Module:
         """The module whose output, times `residual_scale`, a layer adds to the residual stream."""
-        return self._outputs[layer]
+        return self._outputs[sublayer]
 
-    def attention(self, layer: int) -> nn.Module:
+    def attention(self, block: int) -> nn.Module:
         """The module of block `layer` that reads other positions."""
-        return self._attention[layer]
+        return self._attention[block]
 
-    def projection(self, layer: Component) -> Projection:
+    def projection(self, sublayer: Component) -> Projection:
         """How the heads or neurons of `layer` write to the residual stream.
 
         Raises:
             HydrascopeError: it is a mixture of experts, whose neurons write through no one projection.
         """
-        found = self._projections[layer]
+        found = self._projections[sublayer]
         if found is None:
-            raise HydrascopeError(f"{layer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
+            raise HydrascopeError(f"{sublayer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
         return found
 
-    def is_dense(self, layer: Component) -> bool:
+    def is_dense(self, sublayer: Component) -> bool:
         """Whether the heads or neurons of `layer` can be told apart."""
-        return self._projections[layer] is not None
+        return self._projections[sublayer] is not None
 
-    def units(self, layer: Component) -> tuple[Component, ...]:
+    def units(self, sublayer: Component) -> tuple[Component, ...]:
         """The heads or neurons of `layer`.
 
         Raises:
             HydrascopeError: as `projection`.
         """
-        kind = UNIT_OF["attn" if layer.kind == "attn" else "mlp"]
-        return tuple(Component(layer.block, kind, unit) for unit in range(self.projection(layer).units))
+        kind = UNIT_OF["attn" if sublayer.kind == "attn" else "mlp"]
+        return tuple(Component(sublayer.block, kind, unit) for unit in range(self.projection(sublayer).units))
 
     def columns(self, component: Component) -> slice:
         """Which columns of what stands at its site are the value of `component`: all of a layer's."""
@@ -284,7 +284,9 @@ class LanguageModel:
     @property
     def devices(self) -> set[torch.device]:
         """The devices that blocks compute on: most often one."""
-        return {compute_device(self.projection(layer).module) for layer in self.sublayers if layer.kind == "attn"}
+        return {
+            compute_device(self.projection(sublayer).module) for sublayer in self.sublayers if sublayer.kind == "attn"
+        }
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`, as the tokenizer makes them by default, special tokens included.

@@ -30,7 +30,7 @@ class Load:
     Attributes:
         length: of the prompt, in tokens.
         suffix: how many of its last positions every run goes through.
-        runs: how many, each with every patch.
+        overrides: how many, each with every patch.
         patches: of each run.
         reads: how many numbers are read off each run: components × readouts.
     """

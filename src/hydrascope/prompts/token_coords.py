@@ -18,7 +18,7 @@ def coordinates(
     model: Locates,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[AblationPositions],
+    positions: Sequence[AblationPositions],
     decode: Callable[[int], str],
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """What a result tells of its prompts' tokens, by the names and with the dimensions of `hydrascope.storage.schema`.
@@ -33,7 +33,7 @@ def coordinates(
     """
     ids = np.full((len(tokens), max(map(len, tokens))), -1, np.int64)
     ablated = np.zeros(ids.shape, bool)
-    for row, (own, place) in enumerate(zip(tokens, places, strict=True)):
+    for row, (own, place) in enumerate(zip(tokens, positions, strict=True)):
         ids[row, : len(own)] = own
         ablated[row, list(place.positions)] = True
     spans = [found_subject(model, prompt) for prompt in prompts]

@@ -62,7 +62,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def _tokens_hash(plan: Plan) -> str:
     """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
-    places = [[*place.positions, place.end, place.start] for place in plan.positions]
+    places = [[*positions.positions, positions.end, positions.start] for positions in plan.positions]
     twins = [_twin(plan, prompt) for prompt in plan.prompts.prompts]
     return fingerprint.hash_json([plan.tokens, places, plan.answers, plan.foils, twins])
 
@@ -82,20 +82,26 @@ def stored_dtype(plan: Plan, variable: str) -> str:
 
 def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
     """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
-    model, alone = plan.model, [run.ablated[0] if len(run.overridden) == 1 else None for run in plan.overrides]
+    model, alone = (
+        plan.model,
+        [override.ablated[0] if len(override.overridden) == 1 else None for override in plan.overrides],
+    )
     linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).rows
-    below = np.array([downstream(model, run, plan.components) for run in plan.overrides])
+    below = np.array([downstream(model, override, plan.components) for override in plan.overrides])
     result = xr.Dataset(
         {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
         {
             "component": _text(map(str, plan.components)),
-            "component_kind": ("component", _text(part.kind for part in plan.components)),
-            "component_layer": ("component", np.array([part.block for part in plan.components])),
-            "component_unit": ("component", np.array([part.unit for part in plan.components])),
+            "component_kind": ("component", _text(component.kind for component in plan.components)),
+            "component_layer": ("component", np.array([component.block for component in plan.components])),
+            "component_unit": ("component", np.array([component.unit for component in plan.components])),
             "ablated": _text(map(str, plan.overrides)),
-            "ablated_kind": ("ablated", _text("joint" if part is None else part.kind for part in alone)),
-            "ablated_layer": ("ablated", np.array([min(c.block for c in run.ablated) for run in plan.overrides])),
-            "ablated_unit": ("ablated", np.array([-1 if part is None else part.unit for part in alone])),
+            "ablated_kind": ("ablated", _text("joint" if component is None else component.kind for component in alone)),
+            "ablated_layer": (
+                "ablated",
+                np.array([min(c.block for c in override.ablated) for override in plan.overrides]),
+            ),
+            "ablated_unit": ("ablated", np.array([-1 if component is None else component.unit for component in alone])),
             "readout": _text(plan.labels),
             "readout_before": ("readout", np.array([each.before for each in linear])),
             "text": ("prompt", _text(texts(model, plan.prompts.prompts))),

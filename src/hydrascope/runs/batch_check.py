@@ -74,9 +74,9 @@ class BatchCheck:
         return {"batch_difference": self.difference, "batch_tolerance": self.allowed}
 
 
-def most_mixed(plan: Plan, blocks: Sequence[range], size: int) -> list[int]:
+def most_mixed(plan: Plan, chunks: Sequence[range], size: int) -> list[int]:
     """Return the batch whose prompts differ most in length, the shortest first."""
-    every = [batch for block in blocks for batch in batches(plan, block, size)]
+    every = [batch for chunk in chunks for batch in batches(plan, chunk, size)]
     return max(every, key=lambda batch: len(plan.tokens[batch[-1]]) - len(plan.tokens[batch[0]]))
 
 
@@ -86,7 +86,7 @@ class MeasuredAlone:
 
     Attributes:
         batch: the prompts that are measured together.
-        places: of those that are measured alone.
+        indices: of those that are measured alone.
         readings: of each of these, with the first patch and, where they are kept, its own clean values.
     """
 
@@ -187,7 +187,7 @@ def _numpy(values: Tensor) -> np.ndarray:
 def _alone(plan: Plan, clean: CleanActivations, index: int, engine: str) -> Readings:
     """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
     values = draw_patches(plan.ablation, clean, [index]).values
-    ablated = {component for run in _checked_overrides(plan) for component in run.ablated}
+    ablated = {component for override in _checked_overrides(plan) for component in override.ablated}
     has_own = engine == plan.engine.name and all(component.site in clean.values for component in ablated)
 
     def patches(component: Component) -> Tensor:

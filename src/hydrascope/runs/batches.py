@@ -83,7 +83,7 @@ def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) ->
 
 
 def compute_clean_activations(
-    plan: Plan, batch: Batch, blocks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
+    plan: Plan, batch: Batch, chunks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
 ) -> CleanActivations:
     """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
 
@@ -107,9 +107,9 @@ def compute_clean_activations(
                 plan.tokens,
                 plan.positions,
                 plan.sites,
-                (each for block in blocks for each in batches(plan, block, batch.prompts)),
+                (each for chunk in chunks for each in batches(plan, chunk, batch.prompts)),
                 _clean_pass_function(
-                    plan, keep_shared, kept, lambda prompts: any(prompts[0] in block for block in needed)
+                    plan, keep_shared, kept, lambda prompts: any(prompts[0] in chunk for chunk in needed)
                 ),
                 _targets(plan),
                 activation_allocator(plan, folder),
@@ -154,9 +154,9 @@ def _prefix_and_clean_pass(
 
 
 def compute_clean_activations_with_workers(
-    plan: Plan, batch: Batch, blocks: Sequence[range], workers: Workers, folder: Path | None = None
+    plan: Plan, batch: Batch, chunks: Sequence[range], workers: Workers, folder: Path | None = None
 ) -> CleanActivations:
-    """As `clean_runs_of`, to the same bits; each block is run clean by one of `workers`, and read by all.
+    """As `compute_clean_activations`, to the same bits; each block is run clean by one of `workers`, and read by all.
 
     What measuring a block needs besides is kept by the one that ran it clean: see `Writer.blocks`.
 
@@ -168,16 +168,16 @@ def compute_clean_activations_with_workers(
     keep_shared = choose_prefix_store(plan, batch, folder)
     of = plan.model, plan.tokens, plan.positions, plan.sites
 
-    def part(block: range, fitting: Batch) -> Shard:
+    def part(chunk: range, fitting: Batch) -> Shard:
         # Of other batches than those that will be measured nothing is kept.
         run = _clean_pass_function(plan, keep_shared if fitting == batch else prefix_store.in_memory(0), kept)
-        return collect_shard(*of, block, batches(plan, block, fitting.prompts), run)
+        return collect_shard(*of, chunk, batches(plan, chunk, fitting.prompts), run)
 
-    for block in workers.share(blocks, lambda block: is_written(workers.clean, block.start), "clean-"):
+    for block in workers.share(chunks, lambda chunk: is_written(workers.clean, chunk.start), "clean-"):
         found, _ = within_memory(partial(part, block), batch)
         with disk(f"cannot keep clean values beside {workers.path}", ROOM):
             write_shard(workers.clean, block.start, found)
-    parts = ((block, read_shard(workers.clean, block.start)) for block in blocks)
+    parts = ((chunk, read_shard(workers.clean, chunk.start)) for chunk in chunks)
     known = plan.model, plan.prompts.prompts, plan.tokens, plan.positions, plan.sites
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
         clean = join_shards(*known, parts, _targets(plan), activation_allocator(plan, folder))
@@ -200,15 +200,15 @@ class MeasuredChunk:
 
 
 def measure_chunks(
-    plan: Plan, clean: CleanActivations, blocks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
+    plan: Plan, clean: CleanActivations, chunks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
 ) -> Iterator[MeasuredChunk]:
     """Measure blocks of prompts, one after another.
 
     Args:
         advance: is told of each number of prompts more.
     """
-    for block in blocks:
-        remaining = _by_length(plan, block)
+    for chunk in chunks:
+        remaining = _by_length(plan, chunk)
         order, pieces = np.argsort(remaining), []
         while remaining:
             tried = Batch(len(first_batch(plan.model, plan.tokens, remaining, batch.prompts)), batch.overrides)
@@ -220,7 +220,7 @@ def measure_chunks(
         measured = {name: _concat(pieces, name, dims, "prompt") for name, dims in plan.measured_variables.items()}
         axes = {name: dims.index("prompt") for name, dims in plan.measured_variables.items()}
         in_order = {name: values.take(order, axes[name]) for name, values in measured.items()}
-        yield MeasuredChunk(block.start, in_order, batch)
+        yield MeasuredChunk(chunk.start, in_order, batch)
 
 
 def _concat(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[str], along: str) -> np.ndarray:
@@ -232,7 +232,7 @@ def _concat(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[s
 def _measure_with_retry(
     plan: Plan, clean: CleanActivations, remaining: Sequence[int], tried: Batch, batch: Batch
 ) -> dict[str, np.ndarray]:
-    """As `_measured`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
+    """As `_measure`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
     if batch != tried:
         clean.prefixes.clear()
     return _measure(plan, clean, remaining, batch)

@@ -131,21 +131,21 @@ def _shared_bytes(plan: Plan) -> float:
     return len(plan.tokens) * one.nbytes
 
 
-def count_operations(plan: Plan, prompts: Sequence[int], runs: Sequence[Override]) -> float:
+def count_operations(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -> float:
     """FLOP of some runs of some prompts, as the plan's engine makes them, their clean runs included."""
     model, patches = plan.model, plan.ablation.patches
     lengths = [len(plan.tokens[index]) for index in prompts]
     predicted = bool(plan.metrics) * model.unembedding.weight.numel()
     if plan.engine.name == "reference":
-        rows = len(runs) * patches + 2
+        rows = len(overrides) * patches + 2
         whole = sum(_through(model, length, length) for length in lengths)
         return rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel())
     suffixes = [len(plan.tokens[index]) - plan.positions[index].positions[0] for index in prompts]
     flop = sum(_through(model, length, length) for length in lengths)
-    for layer, (before, after) in _rows(model, runs, patches).items():
+    for sublayer, (before, after) in _rows(model, overrides, patches).items():
         for length, suffix in zip(lengths, suffixes, strict=True):
-            flop += suffix * _of_layer(model, layer, before, after, length)
-    return flop + 2 * len(prompts) * (len(runs) * patches + 1) * predicted
+            flop += suffix * _of_layer(model, sublayer, before, after, length)
+    return flop + 2 * len(prompts) * (len(overrides) * patches + 1) * predicted
 
 
 def _clean_operations(plan: Plan, batch: Batch) -> float:
@@ -160,38 +160,38 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
 
 def _through(model: LanguageModel, tokens: int, length: int) -> float:
     """FLOP of `tokens` tokens on their way through all layers, each attending to `length`."""
-    return tokens * sum(_of_layer(model, layer, 1, 1, length) for layer in model.sublayers)
+    return tokens * sum(_of_layer(model, sublayer, 1, 1, length) for sublayer in model.sublayers)
 
 
-def _of_layer(model: LanguageModel, layer: Component, before: int, after: int, length: int) -> float:
+def _of_layer(model: LanguageModel, sublayer: Component, before: int, after: int, length: int) -> float:
     """FLOP of one position of some rows in a layer: so many `before` its units' values stand there, and `after`."""
-    whole = model.attention(layer.block) if layer.kind == "attn" else model.blocks[layer.block]
+    whole = model.attention(sublayer.block) if sublayer.kind == "attn" else model.blocks[sublayer.block]
     weights = sum(parameter.numel() for parameter in whole.parameters() if parameter.ndim > 1)
-    if layer.kind == "mlp":
-        attention = model.attention(layer.block).parameters()
+    if sublayer.kind == "mlp":
+        attention = model.attention(sublayer.block).parameters()
         weights -= sum(parameter.numel() for parameter in attention if parameter.ndim > 1)
-    if not model.is_dense(layer):
+    if not model.is_dense(sublayer):
         config: Any = model.config
         experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
         return 2 * before * weights * getattr(config, "num_experts_per_tok", experts) / experts
-    projection = model.projection(layer)
+    projection = model.projection(sublayer)
     out = projection.units * projection.width * model.width
-    attended = 4 * length * projection.units * projection.width if layer.kind == "attn" else 0
+    attended = 4 * length * projection.units * projection.width if sublayer.kind == "attn" else 0
     return before * (2 * (weights - out) + attended) + after * 2 * out
 
 
-def _rows(model: LanguageModel, runs: Sequence[Override], patches: int) -> dict[Component, tuple[int, int]]:
+def _rows(model: LanguageModel, overrides: Sequence[Override], patches: int) -> dict[Component, tuple[int, int]]:
     """How many rows pass through each layer, before and after its units' values stand there."""
-    plan = schedule(model, runs)
+    plan = schedule(model, overrides)
     rows: dict[Component, tuple[int, int]] = {}
-    for layer, turn in plan.events.items():
-        stage = model.stage(layer)
+    for sublayer, events in plan.events.items():
+        stage = model.stage(sublayer)
         # Whose heads' inputs are frozen join before the block, of which both layers may be of one stage.
         inputs = [
             branch for other, each in plan.events.items() if model.stage(other) == stage for branch in each.at_inputs
         ]
         joined = sum(group.start < stage for group in plan.groups[1:]) + len(inputs)
-        rows[layer] = 1 + joined * patches, 1 + (joined + len(turn.at_units)) * patches
+        rows[sublayer] = 1 + joined * patches, 1 + (joined + len(events.at_units)) * patches
     return rows
 
 
@@ -203,22 +203,22 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
     while True:
         first = max(0, (len(order) - prompts) // 2)
         chosen = order[first : first + prompts]
-        runs = [plan.overrides[place * len(plan.overrides) // ablations] for place in range(ablations)]
+        overrides = [plan.overrides[place * len(plan.overrides) // ablations] for place in range(ablations)]
         start = time.perf_counter()
-        plan.engine.measure(plan.model, request(plan, chosen, runs))
+        plan.engine.measure(plan.model, request(plan, chosen, overrides))
         if plan.model.device.type == "cuda":
             torch.cuda.synchronize(plan.model.device)
         seconds = time.perf_counter() - start
         largest = (prompts, ablations) == (min(batch.prompts, len(order)), batch.overrides)
         if warm and (largest or seconds > _SECONDS):
-            return count_operations(plan, chosen, runs) / seconds, (prompts, ablations)
+            return count_operations(plan, chosen, overrides) / seconds, (prompts, ablations)
         if warm:
             prompts = min(2 * prompts, batch.prompts, len(order)) if ablations == batch.overrides else prompts
             ablations = min(4 * ablations, batch.overrides)
         warm = True
 
 
-def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Override]) -> Request:
+def request(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -> Request:
     """Some runs of some prompts, patched by zeros."""
     positions = torch.from_numpy(padded_positions(plan.positions, prompts))
     nowhere = Tokens([0] * len(plan.tokens), plan.answers, plan.foils)
@@ -230,7 +230,7 @@ def request(plan: Plan, prompts: Sequence[int], runs: Sequence[Override]) -> Req
     return Request(
         [plan.tokens[index] for index in prompts],
         positions,
-        tuple(runs),
+        tuple(overrides),
         plan.ablation.patches,
         zeros,
         plan.units,

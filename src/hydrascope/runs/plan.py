@@ -40,12 +40,12 @@ class Plan:
     """What is to be measured: arguments of `hydrascope.sweep`, found to fit together.
 
     Attributes:
-        tokens, places: of each prompt, its token ids and where it is ablated.
-        runs: what is ablated and frozen, one by one.
+        tokens, positions: of each prompt, its token ids and where it is ablated.
+        overrides: what is ablated and frozen, one by one.
         units: the heads and neurons that are read besides all layers.
         answers, foils: tokens of each prompt, where readouts or the target need them.
-        notes: what is to be told of the prompts.
-        asked: the selections as they were given.
+        notices: what is to be told of the prompts.
+        selection_attrs: the selections as they were given.
         routines: how the wavefront engine multiplies.
     """
 
@@ -98,7 +98,7 @@ class Plan:
     @cached_property
     def sites(self) -> tuple[Component, ...]:
         """Where the values of what is ablated stand, and others that the ablation draws from."""
-        ablated = (component.site for run in self.overrides for component in run.ablated)
+        ablated = (component.site for override in self.overrides for component in override.ablated)
         return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
 
     @cached_property
@@ -137,7 +137,7 @@ class Plan:
             return self.keep
         if self.selection_attrs.get("experiment") == "interactions":
             return "effects"
-        only_layers = not self.units and not any(c.is_unit for run in self.overrides for c in run.overridden)
+        only_layers = not self.units and not any(c.is_unit for override in self.overrides for c in override.overridden)
         sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
         small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
         return "patches" if only_layers and small and "experiment" not in self.selection_attrs else "means"
@@ -159,7 +159,9 @@ class Plan:
     def load(self) -> Load:
         """What the runs of the longest prompt need memory for."""
         longest = max(map(len, self.tokens))
-        suffix = max(len(ids) - place.positions[0] for ids, place in zip(self.tokens, self.positions, strict=True))
+        suffix = max(
+            len(ids) - positions.positions[0] for ids, positions in zip(self.tokens, self.positions, strict=True)
+        )
         reads = len(self.components) * len(self.labels)
         return Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
 
@@ -167,7 +169,7 @@ class Plan:
     def bank_bytes(self) -> int:
         """Bytes of the clean values that patches are drawn from."""
         widths = [self.model.site_width(site) for site in self.sites]
-        places = sum(len(place.positions) for place in self.positions)
+        places = sum(len(positions.positions) for positions in self.positions)
         return places * sum(widths) * self.model.dtype.itemsize
 
     def require_drawable(self) -> None:
@@ -226,12 +228,12 @@ def make_plan(
     # One of them may stand alone.
     metrics = metrics if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
     if isinstance(ablate, Experiment):
-        runs, of_runs = ablate.overrides(model), ablate.settings(model)
+        overrides, of_runs = ablate.overrides(model), ablate.settings(model)
     else:
-        runs, of_runs = select_overrides(model, ablate), {"ablate": _selection(ablate)}
-    parts = dict.fromkeys(select_components(model, read))
+        overrides, of_runs = select_overrides(model, ablate), {"ablate": _selection(ablate)}
+    components = dict.fromkeys(select_components(model, read))
     if isinstance(ablate, Experiment):
-        parts |= dict.fromkeys(ablate.reads(model))
+        components |= dict.fromkeys(ablate.reads(model))
     engine_ = choose_engine(model, engine)
     needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
     in_pairs = target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
@@ -245,8 +247,8 @@ def make_plan(
         tokens,
         resolve_positions(model, fitted.prompts, tokens, at),
         ablation,
-        runs,
-        tuple(part for part in parts if part.is_unit),
+        overrides,
+        tuple(component for component in components if component.is_unit),
         tuple(readouts),
         resolve_metrics(metrics),
         target,

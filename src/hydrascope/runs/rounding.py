@@ -87,12 +87,14 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
     return f"the {name} engine", (model, ENGINES[name])
 
 
-def _off(plan: Plan, clean: CleanActivations, index: int, runs: Sequence[Override], again: _Again) -> Tensor:
+def _off(plan: Plan, clean: CleanActivations, index: int, overrides: Sequence[Override], again: _Again) -> Tensor:
     """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
     patches = draw_patches(plan.ablation, clean, [index])
     model, measure = again
-    found = _effects(ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, runs, patches)))
-    return (found - _effects(measure(model, _request(plan, clean, model, index, runs, patches)))).abs()
+    found = _effects(
+        ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, overrides, patches))
+    )
+    return (found - _effects(measure(model, _request(plan, clean, model, index, overrides, patches)))).abs()
 
 
 def _effects(readings: Readings) -> Tensor:
@@ -102,13 +104,18 @@ def _effects(readings: Readings) -> Tensor:
 
 
 def _request(
-    plan: Plan, clean: CleanActivations, model: LanguageModel, index: int, runs: Sequence[Override], patches: Patches
+    plan: Plan,
+    clean: CleanActivations,
+    model: LanguageModel,
+    index: int,
+    overrides: Sequence[Override],
+    patches: Patches,
 ) -> Request:
     count = min(plan.ablation.patches, PATCHES)
     return Request(
         [plan.tokens[index]],
         torch.from_numpy(clean.padded_positions([index])),
-        tuple(runs),
+        tuple(overrides),
         count,
         lambda component: patches.values(component)[:, :count].to(model.dtype),
         (),

@@ -43,7 +43,7 @@ def start_new(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) 
     """A new result at `out`.
 
     Raises:
-        HydrascopeError: as `writing.create`, and as `clean_runs_of`.
+        HydrascopeError: as `writing.create`, and as `compute_clean_activations`.
     """
     batch = plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_CHUNK

@@ -103,9 +103,9 @@ def sweep(
     alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
     sound = exactness(plan, clean, alone)
     with show_progress(len(plan.tokens), 0, progress) as advance:
-        blocks = list(measure_chunks(plan, clean, every, batch, advance))
+        chunks = list(measure_chunks(plan, clean, every, batch, advance))
     measured = {
-        name: (dims, np.concatenate([block.measured[name] for block in blocks], dims.index("prompt")))
+        name: (dims, np.concatenate([chunk.measured[name] for chunk in chunks], dims.index("prompt")))
         for name, dims in plan.measured_variables.items()
     }
 
@@ -119,7 +119,7 @@ def sweep(
     return add_units(result, result.attrs["units"]).assign_attrs(
         format=FORMAT,
         measured=len(plan.tokens),
-        **sizes(size, blocks[-1].batch),
+        **sizes(size, chunks[-1].batch),
         worst_imbalance=float(measured["imbalance"][1].max()),
     )
 
@@ -208,16 +208,16 @@ def run(
         left = sum(map(len, begun.result.unmeasured))
         with show_progress(len(plan.tokens), len(plan.tokens) - left, progress) as advance:
             # What was kept of prompts that were run clean here saves running them again.
-            blocks = begun.result.chunks(advance, {prompts[0] for prompts in begun.clean.prefixes})
-            for block in measure_chunks(begun.plan, begun.clean, blocks, begun.batch, advance):
-                variables = {name: (plan.measured_variables[name], values) for name, values in block.measured.items()}
+            chunks = begun.result.chunks(advance, {prompts[0] for prompts in begun.clean.prefixes})
+            for chunk in measure_chunks(begun.plan, begun.clean, chunks, begun.batch, advance):
+                variables = {name: (plan.measured_variables[name], values) for name, values in chunk.measured.items()}
                 how = {
-                    "worst_imbalance": float(block.measured["imbalance"].max()),
-                    **sizes(begun.result.attributes["block_size"], block.batch),
+                    "worst_imbalance": float(chunk.measured["imbalance"].max()),
+                    **sizes(begun.result.attributes["block_size"], chunk.batch),
                     "machines": [hardware.kind(model.device)],
                     "routines": dict(begun.plan.routines),
                 }
-                begun.result.write(block.start, xr.Dataset(variables), how)
+                begun.result.write(chunk.start, xr.Dataset(variables), how)
         if begun.result.is_complete:
             again, said = _check_finished(
                 begun.plan, begun.alone, partial(_stored_numbers, out), begun.result.attributes

@@ -76,7 +76,7 @@ class Workers:
             else:
                 yield True
 
-    def share(self, blocks: Iterable[range], is_done: Callable[[range], bool], work: str = "") -> Iterator[range]:
+    def share(self, chunks: Iterable[range], is_done: Callable[[range], bool], work: str = "") -> Iterator[range]:
         """Those of `blocks` that this worker is to do, each its own until the next is asked for.
 
         What another does is waited for, and taken over if that one dies.
@@ -85,15 +85,15 @@ class Workers:
             is_done: whether a block needs no doing any more.
             work: what is done with them, where there are several things to do.
         """
-        left = list(blocks)
+        left = list(chunks)
         while left:
             before = len(left)
-            for block in list(left):
-                with self.claim(f"{work}{block.start}") as ours:
+            for chunk in list(left):
+                with self.claim(f"{work}{chunk.start}") as ours:
                     if ours:
-                        left.remove(block)
-                        if not is_done(block):
-                            yield block
+                        left.remove(chunk)
+                        if not is_done(chunk):
+                            yield chunk
             if len(left) == before:
                 time.sleep(_PATIENCE)
 

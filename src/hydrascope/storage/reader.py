@@ -134,8 +134,8 @@ def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
     files: dict[str, str] = {}
     try:
-        for block in split_range(attributes["measured"], attributes["block_size"]):
-            files |= checksums.read_listing(path, checksums.listing_of(block.start), attributes["run"]).files
+        for chunk in split_range(attributes["measured"], attributes["block_size"]):
+            files |= checksums.read_listing(path, checksums.listing_of(chunk.start), attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
         raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
     for file in files:

@@ -37,7 +37,7 @@ class Writer:
 
     Attributes:
         attributes: of the result, `run` among them.
-        held: its lock, where there are locks.
+        lock: its lock, where there are locks.
         workers: those that write here, too, where there are others.
     """
 
@@ -63,7 +63,7 @@ class Writer:
 
         All that is written is read for it, and compared with its checksums.
         """
-        return [block for block in chunks(self.attributes) if not self._is_whole(block.start)]
+        return [chunk for chunk in chunks(self.attributes) if not self._is_whole(chunk.start)]
 
     def chunks(self, advance: Advance = lambda count: None, first: Collection[int] = ()) -> Iterator[range]:
         """What is left to measure, block by block: each this run's own until the next is asked for.
@@ -77,15 +77,15 @@ class Writer:
         if self.workers is None:
             yield from self.unmeasured
         else:
-            damaged = [block for block in self.unmeasured if self._is_listed(block.start)]
+            damaged = [chunk for chunk in self.unmeasured if self._is_listed(chunk.start)]
 
-            def is_measured(block: range) -> bool:
+            def is_measured(chunk: range) -> bool:
                 # Reading all that others have written would take each of many workers long.
-                done = self._is_whole(block.start) if block in damaged else self._is_listed(block.start)
-                advance(len(block) if done else 0)
+                done = self._is_whole(chunk.start) if chunk in damaged else self._is_listed(chunk.start)
+                advance(len(chunk) if done else 0)
                 return done
 
-            left = sorted(self.unmeasured, key=lambda block: not any(prompt in block for prompt in first))
+            left = sorted(self.unmeasured, key=lambda chunk: not any(prompt in chunk for prompt in first))
             yield from self.workers.share(left, is_measured)
         self.update_measured()
 
@@ -124,13 +124,13 @@ class Writer:
         with self._disk(), self.workers.exclusive() if self.workers else nullcontext():
             root = self._root()
             after, counted = root["attributes"], root["attributes"]["measured"]
-            for block in chunks(root["attributes"]):
-                if block.start < counted and block.start not in again:
+            for chunk in chunks(root["attributes"]):
+                if chunk.start < counted and chunk.start not in again:
                     continue
-                listing = self._listing(block.start)
+                listing = self._listing(chunk.start)
                 if listing is None:
                     break
-                after = {**_with(after, listing.how), "measured": max(counted, block.stop)}
+                after = {**_with(after, listing.how), "measured": max(counted, chunk.stop)}
             self._replace(after, root)
 
     @property

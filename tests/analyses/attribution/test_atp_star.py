@@ -25,7 +25,9 @@ def without(model: hs.LanguageModel, block: int) -> list:
         cut = hidden.detach() + 0 * hidden
         return (cut, *output[1:]) if isinstance(output, tuple) else cut
 
-    return [model.output(part).register_forward_hook(cut) for part in model.sublayers if part.block == block]
+    return [
+        model.output(component).register_forward_hook(cut) for component in model.sublayers if component.block == block
+    ]
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])

@@ -48,11 +48,11 @@ def plans(draw) -> tuple[Depth, list[Override]]:
     return model, runs or [Override((model.sublayers[0],))]
 
 
-def wanted(model: Depth, run: Override) -> Overrides:
+def wanted(model: Depth, override: Override) -> Overrides:
     """What `run` has to write: what it freezes matters only where something ablated reaches it."""
-    first = min(map(model.stage, run.ablated))
-    frozen = {(component, True) for component in run.frozen if model.stage(component) > first}
-    return {(component, False) for component in run.ablated} | frozen
+    first = min(map(model.stage, override.ablated))
+    frozen = {(component, True) for component in override.frozen if model.stage(component) > first}
+    return {(component, False) for component in override.ablated} | frozen
 
 
 def written(plan: Schedule, group: int) -> Overrides:
@@ -127,17 +127,17 @@ def test_turns_say_what_joins_and_what_writes_where(asked):
     plan = schedule(model, runs)
     joined = []
     for layer in model.sublayers:
-        turn = plan.events[layer]
-        assert turn.starting == turn.at_units + turn.at_output
+        events = plan.events[layer]
+        assert events.starting == events.at_units + events.at_output
         here = [n for n, group in enumerate(plan.groups) if n and group.start == model.stage(layer)]
         before = [n for n in here if any(c.is_input for c, _ in own_at(model, plan, n))]
-        assert turn.at_inputs == (before if layer.kind == "attn" else [])
-        joined += turn.at_inputs
-        joining, starts = sorted(turn.starting + turn.elsewhere), [n for n in here if n not in before]
+        assert events.at_inputs == (before if layer.kind == "attn" else [])
+        joined += events.at_inputs
+        joining, starts = sorted(events.starting + events.elsewhere), [n for n in here if n not in before]
         assert joining == starts
         if layer.kind == "mlp" or not model.parallel:
             joined += joining
-        writes = {(c, group, frozen) for c, each in turn.writes.items() for group, frozen in each}
+        writes = {(c, group, frozen) for c, each in events.writes.items() for group, frozen in each}
         expected = {
             (c, number, frozen)
             for number, group in enumerate(plan.groups)
@@ -147,13 +147,13 @@ def test_turns_say_what_joins_and_what_writes_where(asked):
         assert writes == expected
         for number in starts:
             here = {c for c, _ in plan.groups[number].own if c.sublayer == layer}
-            assert (number in turn.at_output) == (layer in here)
-            assert (number in turn.at_units) == (bool(here) and layer not in here)
+            assert (number in events.at_output) == (layer in here)
+            assert (number in events.at_units) == (bool(here) and layer not in here)
         # Rows that join with a unit join before those that join with the layer.
-        assert turn.at_units == sorted(turn.at_units)
-        assert turn.at_output == sorted(turn.at_output)
+        assert events.at_units == sorted(events.at_units)
+        assert events.at_output == sorted(events.at_output)
         if not model.parallel:
-            assert turn.starting == sorted(turn.starting)
+            assert events.starting == sorted(events.starting)
     assert joined == list(range(1, len(plan.groups)))
 
 
@@ -214,7 +214,7 @@ def test_a_pair_branches_off_its_first(parallel):
 def test_a_beginning_that_no_run_is_may_be_shared():
     """attn.0 with one of many later layers frozen or ablated: made once, though nobody asked for attn.0 alone."""
     model = Depth(6, False)
-    later = [Override((Component(0, "attn"), Component(layer, "mlp"))) for layer in range(2, 6)]
+    later = [Override((Component(0, "attn"), Component(block, "mlp"))) for block in range(2, 6)]
     plan = schedule(model, later)
     assert len(plan.groups) == len(later) + 2
     assert {plan.groups[place].parent for place in plan.index} == {1}

@@ -186,7 +186,7 @@ def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
 def test_where_nothing_is_removed_directly_the_examples_are_those_that_lose_most() -> None:
     results = synthetic.results(4, 12, 2, heads=2)
     results["direct"] = xr.zeros_like(results["direct"])
-    lost = -results["total"].isel(readout=0).mean("patch").sel(ablated=[f"attn.{layer}" for layer in range(4)])
+    lost = -results["total"].isel(readout=0).mean("patch").sel(ablated=[f"attn.{block}" for block in range(4)])
     prompt, part = np.unravel_index(lost.values.argmax(), lost.shape)
     assert examples(results)[0] == (prompt, f"attn.{part}")
     assert why_chosen(results, f"attn.{part}") == "chosen for how much is lost without it"
@@ -224,7 +224,7 @@ def test_an_unknown_prompt_or_component_is_refused() -> None:
 
 
 def test_names_along_a_matrix_stand_apart_whatever_the_kinds() -> None:
-    layers = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(20)]
+    layers = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(20)]
     axes = Figure().add_subplot()
     name_columns(axes, [*layers, "head.4.0", "head.4.1", "head.4.2"], 16)
     ticks, labels = axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()]
@@ -285,9 +285,9 @@ def test_figure_8_shows_both_parts_of_the_response() -> None:
     results = synthetic.results(4, 15, 2)
     figure = figure8(results, FEW)
     direct, response = direct_effect(results), compensation(results)
-    for layer in range(4):
-        axes = panel(figure, f"attn.{layer} ablated")
-        x, both = direct[:, 2 * layer], [response[name][:, 2 * layer] for name in ("attention", "mlp")]
+    for block in range(4):
+        axes = panel(figure, f"attn.{block} ablated")
+        x, both = direct[:, 2 * block], [response[name][:, 2 * block] for name in ("attention", "mlp")]
         np.testing.assert_allclose(points(axes), in_order(xr.concat([x, x], "prompt"), xr.concat(both, "prompt")))
     for name in ("attention", "mlp"):
         fit = regression(direct[:, ::2], response[name][:, ::2], FEW).sel(bound="estimate")
@@ -380,17 +380,17 @@ def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
     assert len(images) == 1 + read_heads
     for image, name in zip(images, ("total", "unembed"), strict=False):
         assert image.shape == (4, 3)
-        for layer in range(4):
+        for block in range(4):
             for head in range(3):
-                label = f"head.{layer}.{head}"
+                label = f"head.{block}.{head}"
                 if label not in ablated:
-                    assert np.ma.getmaskarray(image)[layer, head]
+                    assert np.ma.getmaskarray(image)[block, head]
                 elif name == "total":
                     lost = -results["total"].sel(ablated=label).values[0].astype(float).mean()
-                    np.testing.assert_allclose(image[layer, head], lost)
+                    np.testing.assert_allclose(image[block, head], lost)
                 else:
                     direct = results["unembed"].sel(component=label).values[0].astype(float).mean()
-                    np.testing.assert_allclose(image[layer, head], direct)
+                    np.testing.assert_allclose(image[block, head], direct)
 
 
 def test_responses_are_shown_where_they_stand() -> None:
@@ -398,7 +398,7 @@ def test_responses_are_shown_where_they_stand() -> None:
     results = synthetic.results(3, 40, 2, noise=0.5)
     figure = figure_responses(results, FEW)
     mean, sure = (image.get_array() for axes in figure.get_axes() for image in axes.get_images())
-    names = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(3)]
+    names = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(3)]
     assert mean.shape == sure.shape == (6, 6)
     for row, ablated in enumerate(names):
         for column, component in enumerate(names):

@@ -108,7 +108,7 @@ def test_every_patch_is_a_faint_line(opened, file, results, sigma):
     at = results.isel(readout=0, prompt=7).sel(ablated="attn.1")
     expected = at["unembed_ablated_by_patch"].astype(float) * (at["scale"] if sigma == "own" else 1)
     for panel, kind in enumerate(("attn", "mlp")):
-        own = [f"{kind}.{layer}" for layer in range(4)]
+        own = [f"{kind}.{block}" for block in range(4)]
         clean = at["unembed"].sel(component=own).values
         # What is drawn of the intact run says which height is which number.
         slope, start = np.polyfit(clean, heights(page.locator("#trace path.intact").nth(panel)), 1)

@@ -24,7 +24,7 @@ def page(results):
 
 
 def test_parts_stand_in_the_order_of_the_figures(page):
-    layers = [f"{kind}.{layer}" for kind in ("attn", "mlp") for layer in range(4)]
+    layers = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(4)]
     assert names(page, "parts") == [*layers, "head.2.1"]
     assert names(page, "components") == layers
     assert names(page, "readouts") == ["logit", "placebo.0"]

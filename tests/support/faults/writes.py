@@ -60,9 +60,9 @@ def joined(path: Path) -> None:
     """As `run` does with `join`."""
     recover_staging(path)
     with join_workers(path) as workers:
-        for block in workers.share([range(4), range(4, 7)], lambda block: False, "clean-"):
+        for chunk in workers.share([range(4), range(4, 7)], lambda chunk: False, "clean-"):
             with disk(f"cannot keep clean values beside {path}"):
-                write_shard(workers.clean, block.start, {"likeliest": torch.arange(len(block))})
+                write_shard(workers.clean, chunk.start, {"likeliest": torch.arange(len(chunk))})
         with workers.exclusive():
             workers.agree_on(lambda: {"measured": 0})
             writer = writing.resume(path, workers) if path.exists() else create_for(path, NEW, _KNOWN, workers=workers)

@@ -38,6 +38,6 @@ def atp(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = N
     return run_estimator("atp", _first_order, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
 
-def _first_order(lot: PromptBatch) -> dict[str, Tensor]:
-    graph = record_graph(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
-    return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}
+def _first_order(batch: PromptBatch) -> dict[str, Tensor]:
+    graph = record_graph(batch.model, batch.tokens, batch.readouts(batch.indices), batch.plan.sites)
+    return {"estimate": batch.products(batch.slopes(graph)).mean(-2)}

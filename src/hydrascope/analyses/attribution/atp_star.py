@@ -49,18 +49,18 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
     return run_estimator("atp_star", _dropped, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
 
-def _dropped(lot: PromptBatch) -> dict[str, Tensor]:
-    drop = _Drop(lot.model)
+def _dropped(batch: PromptBatch) -> dict[str, Tensor]:
+    drop = _Drop(batch.model)
     with hooked(drop.hooks()):
-        graph = record_graph(lot.model, lot.tokens, lot.readouts(lot.indices), lot.plan.sites)
+        graph = record_graph(batch.model, batch.tokens, batch.readouts(batch.indices), batch.plan.sites)
     each = []
-    for block in range(len(lot.model.blocks)):
+    for block in range(len(batch.model.blocks)):
         drop.block = block
         # What is ablated in the block itself adds to the residual stream in no other way.
-        each.append({site: slope * (site.block != block) for site, slope in lot.slopes(graph).items()})
+        each.append({site: slope * (site.block != block) for site, slope in batch.slopes(graph).items()})
     slopes = {site: torch.stack([dropped[site] for dropped in each]) for site in graph.values}
     # [block, readout, prompt, patch, ablated]
-    products = lot.products(slopes)
+    products = batch.products(slopes)
     others = len(each) - 1
     return {"estimate": products.sum(0).mean(-2) / others, "magnitude": products.abs().sum(0).mean(-2) / others}
 
@@ -78,10 +78,10 @@ class _Drop:
 
     def hooks(self) -> Iterator[Handle]:
         """The hooks of the forward pass."""
-        for layer in self.model.sublayers:
-            yield on_output(self.model.output(layer), partial(self._watched, layer))
+        for sublayer in self.model.sublayers:
+            yield on_output(self.model.output(sublayer), partial(self._watched, sublayer))
 
-    def _watched(self, layer: Component, hidden: Tensor) -> Tensor:
+    def _watched(self, sublayer: Component, hidden: Tensor) -> Tensor:
         copy = hidden.clone()
-        copy.register_hook(lambda slope: torch.zeros_like(slope) if layer.block == self.block else slope)
+        copy.register_hook(lambda slope: torch.zeros_like(slope) if sublayer.block == self.block else slope)
         return copy

@@ -82,9 +82,9 @@ def apply_rules(model: LanguageModel, rules: Rules) -> Iterator[None]:
             for norm in _norms(model):
                 yield norm.register_forward_hook(partial(_freeze, model))
         if rules.divide:
-            for layer in gated:
+            for sublayer in gated:
                 # What the neurons hand on is the product; halving its gradient is halving that of both factors.
-                yield on_input(model.projection(layer).module, half_gradient)
+                yield on_input(model.projection(sublayer).module, half_gradient)
 
     with attending(model, ruled_attention(rules)), hooked(hooks()):
         yield
@@ -101,20 +101,22 @@ def require_supported(model: LanguageModel) -> list[Component]:
             f"gim can't follow {model.config.model_type}, which does not attend through transformers' "
             "AttentionInterface: take atp"
         )
-    return [layer for layer in model.sublayers if layer.kind == "mlp" and _is_gated(model, layer)]
+    return [sublayer for sublayer in model.sublayers if sublayer.kind == "mlp" and _is_gated(model, sublayer)]
 
 
-def _is_gated(model: LanguageModel, layer: Component) -> bool:
+def _is_gated(model: LanguageModel, sublayer: Component) -> bool:
     try:
-        projection = model.projection(layer)
+        projection = model.projection(sublayer)
     except HydrascopeError:
-        raise HydrascopeError(f"gim has no rule for {layer} of {model.name}, a mixture of experts: take atp") from None
+        raise HydrascopeError(
+            f"gim has no rule for {sublayer} of {model.name}, a mixture of experts: take atp"
+        ) from None
     path = model.anatomy.neurons_out.rpartition(".")[0]
-    siblings = model.blocks[layer.block].get_submodule(path).children()
+    siblings = model.blocks[sublayer.block].get_submodule(path).children()
     others = [each for each in siblings if each is not projection.module and getattr(each, "weight", None) is not None]
     rows = sum(weight_of(each).shape[0] for each in others if weight_of(each).ndim == 2)
     if rows not in (projection.units, 2 * projection.units):
-        raise HydrascopeError(f"gim can't tell whether {layer} of {model.name} is gated: take atp")
+        raise HydrascopeError(f"gim can't tell whether {sublayer} of {model.name} is gated: take atp")
     return rows == 2 * projection.units
 
 
@@ -123,7 +125,7 @@ def ruled_attention(rules: Rules) -> Attend:
     factor = half_gradient if rules.divide else lambda each: each
 
     def attend(
-        layer: int,
+        block: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,

@@ -66,7 +66,7 @@ class PromptBatch:
     @property
     def components(self) -> list[Component]:
         """What is ablated, one by one."""
-        return [run.ablated[0] for run in self.plan.overrides]
+        return [override.ablated[0] for override in self.plan.overrides]
 
     @cached_property
     def positions(self) -> Int[Tensor, "prompt slot"]:
@@ -200,9 +200,9 @@ def _pieces(
         for values in found.values():
             bad = (~values.isfinite()).any(2).any(0).nonzero()
             if len(bad):
+                prompt = plan.prompt_label(indices[int(bad[0])])
                 raise HydrascopeError(
-                    f"the gradients of {plan.prompt_label(indices[int(bad[0])])} aren't finite: the model overflows; take "
-                    "a wider dtype"
+                    f"the gradients of {prompt} aren't finite: the model overflows; take a wider dtype"
                 )
         return {key: values.detach().cpu().numpy().astype(plan.dtype) for key, values in found.items()}
 

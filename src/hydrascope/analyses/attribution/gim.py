@@ -58,12 +58,12 @@ def gim(
     return run_estimator("gim", method, lambda rows: Batch(rows, 1), model, prompts, ablation, vars(rules), **options)
 
 
-def _estimate(rules: Rules, lot: PromptBatch) -> dict[str, Tensor]:
-    readouts = lot.readouts(lot.indices)
-    with apply_rules(lot.model, rules):
+def _estimate(rules: Rules, batch: PromptBatch) -> dict[str, Tensor]:
+    readouts = batch.readouts(batch.indices)
+    with apply_rules(batch.model, rules):
         scale = _constant_scale if rules.freeze_norms else differentiable_scale
-        graph = record_graph(lot.model, lot.tokens, readouts, lot.plan.sites, scale=scale)
-    return {"estimate": lot.products(lot.slopes(graph)).mean(-2)}
+        graph = record_graph(batch.model, batch.tokens, readouts, batch.plan.sites, scale=scale)
+    return {"estimate": batch.products(batch.slopes(graph)).mean(-2)}
 
 
 def _constant_scale(model: LanguageModel, residual: Tensor) -> Tensor:

@@ -130,8 +130,8 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
     def hooks() -> Iterator[Handle]:
         for block, module in enumerate(model.blocks):
             yield on_input(module, partial(enter, block))
-        for layer in model.sublayers:
-            yield on_output(model.output(layer), partial(_keep, written, layer))
+        for sublayer in model.sublayers:
+            yield on_output(model.output(sublayer), partial(_keep, written, sublayer))
 
     with _remembering(model), hooked(hooks()):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
@@ -146,8 +146,8 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
                 raise _detach(layer)
 
 
-def _keep(written: dict[Component, Tensor], layer: Component, hidden: Tensor) -> Tensor:
-    written[layer] = hidden
+def _keep(written: dict[Component, Tensor], sublayer: Component, hidden: Tensor) -> Tensor:
+    written[sublayer] = hidden
     return hidden.clone()
 
 

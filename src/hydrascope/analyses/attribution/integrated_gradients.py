@@ -51,33 +51,33 @@ def integrated_gradients(
     )
 
 
-def _integrated(steps: int, lot: PromptBatch) -> dict[str, Tensor]:
-    return {"estimate": torch.stack([_one_prompt(steps, lot, place) for place in range(len(lot.indices))], 1)}
+def _integrated(steps: int, batch: PromptBatch) -> dict[str, Tensor]:
+    return {"estimate": torch.stack([_one_prompt(steps, batch, place) for place in range(len(batch.indices))], 1)}
 
 
-def _one_prompt(steps: int, lot: PromptBatch, place: int) -> Tensor:
+def _one_prompt(steps: int, batch: PromptBatch, place: int) -> Tensor:
     """`[readout, ablated]` The estimates for one prompt."""
     found: dict[Component, Tensor] = {}
-    for site in lot.plan.sites:
-        found |= _one_site(steps, lot, place, [component for component in lot.components if component.site == site])
-    return torch.stack([found[component] for component in lot.components], -1)
+    for site in batch.plan.sites:
+        found |= _one_site(steps, batch, place, [component for component in batch.components if component.site == site])
+    return torch.stack([found[component] for component in batch.components], -1)
 
 
-def _one_site(steps: int, lot: PromptBatch, place: int, components: list[Component]) -> dict[Component, Tensor]:
+def _one_site(steps: int, batch: PromptBatch, place: int, components: list[Component]) -> dict[Component, Tensor]:
     """`[readout]` The estimates for one prompt, of components whose values stand at one site."""
-    index, site = lot.indices[place], components[0].site
-    slots = len(lot.plan.positions[index].positions)
-    positions = lot.positions[place, :slots]
-    own = torch.stack([lot.own(component)[place, 0, :slots] for component in components])
-    change = torch.stack([lot.change(component)[place, :, :slots] for component in components])
-    columns = torch.stack([_columns(lot.model, component) for component in components]).to(positions.device)
+    index, site = batch.indices[place], components[0].site
+    slots = len(batch.plan.positions[index].positions)
+    positions = batch.positions[place, :slots]
+    own = torch.stack([batch.own(component)[place, 0, :slots] for component in components])
+    change = torch.stack([batch.change(component)[place, :, :slots] for component in components])
+    columns = torch.stack([_columns(batch.model, component) for component in components]).to(positions.device)
     part, patch, step = (
         each.flatten().to(positions.device)
         for each in torch.meshgrid(*map(torch.arange, (*change.shape[:2], steps)), indexing="ij")
     )
     # [readout, component]
-    total = change.new_zeros(len(lot.plan.labels), len(components))
-    for rows in torch.arange(len(part), device=part.device).split(lot.rows):
+    total = change.new_zeros(len(batch.plan.labels), len(components))
+    for rows in torch.arange(len(part), device=part.device).split(batch.rows):
         along = change[part[rows], patch[rows]]
         values = own[part[rows]] + (step[rows, None, None] + 0.5) / steps * along
         where = (
@@ -89,8 +89,8 @@ def _one_site(steps: int, lot: PromptBatch, place: int, components: list[Compone
         def write(hidden: Tensor, where: tuple = where, values: Tensor = values) -> Tensor:
             return hidden.detach().index_put(where, values.to(hidden.dtype))
 
-        readouts = lot.readouts([index] * len(rows))
-        graph = record_graph(lot.model, [lot.plan.tokens[index]] * len(rows), readouts, [site], write)
+        readouts = batch.readouts([index] * len(rows))
+        graph = record_graph(batch.model, [batch.plan.tokens[index]] * len(rows), readouts, [site], write)
         for number in range(len(readouts.rows)):
             slope = graph.slopes(number)[site][where].to(along.dtype)
             total[number].index_add_(0, part[rows], (slope * along).sum((1, 2)))

@@ -207,8 +207,8 @@ def _transformer_places(model: CausalModel) -> dict[str, tuple[float, float]]:
     MLPs stand to the right of the attention layers.
     """
     positions = [int(name.partition("@")[2]) for name in model.endogenous if "@" in name] or [0]
-    layers = [int(name.partition("@")[0].partition(".")[2]) for name in model.endogenous if "." in name]
-    places = {"prompt": (max(positions) / 2, -1.0), "logits": (float(max(positions)), 2.0 * max(layers) + 3.4)}
+    blocks = [int(name.partition("@")[0].partition(".")[2]) for name in model.endogenous if "." in name]
+    places = {"prompt": (max(positions) / 2, -1.0), "logits": (float(max(positions)), 2.0 * max(blocks) + 3.4)}
     for name in model.endogenous:
         part, _, position = name.partition("@")
         kind, _, layer = part.partition(".")

@@ -31,14 +31,14 @@ class CleanActivations:
         model: the model.
         prompts: the set.
         tokens: each prompt's token ids.
-        places: where each is ablated.
+        positions: where each is ablated.
         sites: where the values of the ablated components stand.
         targets: each prompt's target token.
         values: per site `[row, columns]`, on the CPU, or on disk and mapped into memory as it is read.
-        row: `[prompt, offset]` where the values at a distance of `offset` + 1 from a prompt's end are; −1 where the
+        row_index: `[prompt, offset]` the row of the values at `offset` + 1 tokens from a prompt's end; −1 where the
             prompt is too short.
         argmax: each prompt's most likely next token.
-        shared: by the prompts of a batch, what its measurement needs of its clean run, as far as it was kept.
+        prefixes: by the prompts of a batch, what its measurement needs of its clean run, as far as it was kept.
     """
 
     model: LanguageModel
@@ -109,7 +109,9 @@ class CleanActivations:
                 ablated.
         """
         twins = counterfactual_tokens(self.model, self.prompts)
-        if any(place.positions != (len(ids) - 1,) for place, ids in zip(self.positions, self.tokens, strict=True)):
+        if any(
+            positions.positions != (len(ids) - 1,) for positions, ids in zip(self.positions, self.tokens, strict=True)
+        ):
             require_same_length(self.prompts, self.tokens, twins)
         return twins
 
@@ -136,11 +138,11 @@ def without_activations(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[AblationPositions],
+    positions: Sequence[AblationPositions],
 ) -> CleanActivations:
     """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
     return CleanActivations(
-        model, prompts, tokens, places, (), [0] * len(tokens), {}, _row_index(places), [0] * len(tokens)
+        model, prompts, tokens, positions, (), [0] * len(tokens), {}, _row_index(positions), [0] * len(tokens)
     )
 
 
@@ -169,7 +171,7 @@ def collect_clean_activations(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[AblationPositions],
+    positions: Sequence[AblationPositions],
     sites: Sequence[Component],
     batches: Iterable[Sequence[int]],
     run: CleanPassFunction,
@@ -188,18 +190,18 @@ def collect_clean_activations(
         HydrascopeError: the disk refuses.
     """
     whole = range(len(prompts))
-    part = collect_shard(model, tokens, places, sites, whole, batches, run, keep)
+    part = collect_shard(model, tokens, positions, sites, whole, batches, run, keep)
     values = {site: part[str(site)] for site in sites}
     likeliest = part[_LIKELIEST].tolist()
     return CleanActivations(
         model,
         prompts,
         tokens,
-        places,
+        positions,
         sites,
         likeliest if targets is None else targets,
         values,
-        _row_index(places),
+        _row_index(positions),
         likeliest,
     )
 
@@ -207,39 +209,39 @@ def collect_clean_activations(
 def collect_shard(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
-    places: Sequence[AblationPositions],
+    positions: Sequence[AblationPositions],
     sites: Sequence[Component],
-    block: range,
+    chunk: range,
     batches: Iterable[Sequence[int]],
     run: CleanPassFunction,
     keep: Allocator = in_memory,
 ) -> Shard:
-    """What the clean runs of a block of prompts leave, by themselves: `clean_runs_of_parts` joins them.
+    """What the clean runs of a block of prompts leave, by themselves: `join_shards` joins them.
 
     Args:
-        batches: of that block, as for `clean_runs`.
+        batches: of that block, as for `collect_clean_activations`.
 
     Returns:
         `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
     """
-    row = _row_index(places)
-    rows = _rows_of_chunk(row, block)
+    row = _row_index(positions)
+    rows = _rows_of_chunk(row, chunk)
     values = {site: keep(len(rows), model.site_width(site), model.dtype) for site in sites}
-    likeliest = torch.zeros(len(block), dtype=torch.long)
+    likeliest = torch.zeros(len(chunk), dtype=torch.long)
     for batch in batches:
         here = [
             (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
         ]
         runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
         ends = [len(tokens[index]) - 1 for index in batch]
-        at = torch.tensor([*ends, *(places[index].end - 1 - int(offset) for _, offset, index in here)])
+        at = torch.tensor([*ends, *(positions[index].end - 1 - int(offset) for _, offset, index in here)])
         found = run(batch, runs, at)
         to = torch.tensor([row[index, offset] - rows.start for _, offset, index in here])
         for site in sites:
             values[site][to] = found.values[site][len(batch) :].cpu()
         with torch.no_grad():
             logits = model.unembedded(found.normed[: len(batch)])
-        likeliest[torch.tensor(batch) - block.start] = logits.argmax(-1).cpu()
+        likeliest[torch.tensor(batch) - chunk.start] = logits.argmax(-1).cpu()
     return {_LIKELIEST: likeliest, **{str(site): values[site] for site in sites}}
 
 
@@ -247,22 +249,22 @@ def join_shards(
     model: LanguageModel,
     prompts: Sequence[Prompt],
     tokens: Sequence[Sequence[int]],
-    places: Sequence[AblationPositions],
+    positions: Sequence[AblationPositions],
     sites: Sequence[Component],
     parts: Iterable[tuple[range, Shard]],
     targets: Sequence[int] | None = None,
     keep: Allocator = in_memory,
 ) -> CleanActivations:
-    """What `clean_runs` gives, of the parts that all blocks of prompts have left."""
-    row, likeliest = _row_index(places), [0] * len(prompts)
+    """What `collect_clean_activations` gives, of the parts that all blocks of prompts have left."""
+    row, likeliest = _row_index(positions), [0] * len(prompts)
     values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
-    for block, part in parts:
-        rows = _rows_of_chunk(row, block)
+    for chunk, part in parts:
+        rows = _rows_of_chunk(row, chunk)
         for site in sites:
             values[site][rows.start : rows.stop] = part[str(site)]
-        likeliest[block.start : block.stop] = part[_LIKELIEST].tolist()
+        likeliest[chunk.start : chunk.stop] = part[_LIKELIEST].tolist()
     return CleanActivations(
-        model, prompts, tokens, places, sites, likeliest if targets is None else targets, values, row, likeliest
+        model, prompts, tokens, positions, sites, likeliest if targets is None else targets, values, row, likeliest
     )
 
 
@@ -270,25 +272,25 @@ def join_shards(
 _LIKELIEST = "likeliest"
 
 
-def _row_index(places: Sequence[AblationPositions]) -> Int[np.ndarray, "prompt offset"]:
+def _row_index(positions: Sequence[AblationPositions]) -> Int[np.ndarray, "prompt offset"]:
     """`CleanActivations.row`: of each prompt all places that correspond to an ablated position of any prompt."""
-    offsets = sorted({offset for place in places for offset in place.offsets})
-    row = np.full((len(places), offsets[-1]), -1)
-    kept = [(index, offset) for index, place in enumerate(places) for offset in offsets if place.has([offset])]
+    offsets = sorted({offset for place in positions for offset in place.offsets})
+    row = np.full((len(positions), offsets[-1]), -1)
+    kept = [(index, offset) for index, place in enumerate(positions) for offset in offsets if place.has([offset])]
     for number, (index, offset) in enumerate(kept):
         row[index, offset - 1] = number
     return row
 
 
-def _rows_of_chunk(row: np.ndarray, block: range) -> range:
+def _rows_of_chunk(row: np.ndarray, chunk: range) -> range:
     """The rows of the prompts of a block: they stand together."""
-    rows = row[block]
+    rows = row[chunk]
     return range(int(rows[rows >= 0].min()), int(rows.max()) + 1)
 
 
-def padded_positions(places: Sequence[AblationPositions], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
+def padded_positions(positions: Sequence[AblationPositions], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
     """Each position at which some of the prompts are ablated; the last one repeated where a prompt has fewer."""
-    return _pad([places[index].positions for index in prompts])
+    return _pad([positions[index].positions for index in prompts])
 
 
 def _pad(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:

@@ -38,7 +38,7 @@ class CleanPass:
 
     def written(self, model: LanguageModel) -> Float[Tensor, "place layer width"]:
         """y_c, what each layer adds to the residual stream."""
-        return torch.stack([self.values[layer] for layer in model.sublayers], 1) * model.residual_scale
+        return torch.stack([self.values[sublayer] for sublayer in model.sublayers], 1) * model.residual_scale
 
     def logits(self, model: LanguageModel) -> Float[Tensor, "place vocabulary"]:
         """The model's logits, before any final soft-cap."""
@@ -104,7 +104,7 @@ def compute_one_batch_at(
     positions: Int[Tensor, "place"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Run prompts that may share a batch, padded on the right, as `clean_run_at`.
+    """Run prompts that may share a batch, padded on the right, as `compute_clean_pass_at`.
 
     Raises:
         HydrascopeError: besides, the prompts may not share a batch.

@@ -39,7 +39,7 @@ class SharedPrefix:
         each = iter(tensors)
         prefix, clean = self.prefix, self.clean
         keys, values, visible, own = (
-            {layer: next(each) for layer in by} for by in (prefix.keys, prefix.values, prefix.visible, prefix.own)
+            {block: next(each) for block in by} for by in (prefix.keys, prefix.values, prefix.visible, prefix.own)
         )
         prefix = replace(prefix, keys=keys, values=values, visible=visible, own=own)
         return SharedPrefix(
@@ -77,7 +77,7 @@ def compute_prefix_and_clean_pass(
     prompts: Int[Tensor, "place"],
     places: Int[Tensor, "place"],
 ) -> tuple[SharedPrefix, CleanPass]:
-    """As `shared`, and what the same pass shows at some places of some prompts, as `clean_run_at`."""
+    """As `shared`, and what the same pass shows at some places of some prompts, as `compute_clean_pass_at`."""
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     prefix = Prefix.of(last, positions, model.device)
     with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):

@@ -26,19 +26,19 @@ KeepShared = Callable[[SharedPrefix, float], Back | None]
 def in_memory(room: float) -> KeepShared:
     """Keep what fits into `room` bytes where it is."""
 
-    def keep(shared: SharedPrefix, seconds: float) -> Back | None:
+    def keep(prefix: SharedPrefix, seconds: float) -> Back | None:
         nonlocal room
-        if shared.nbytes > room:
+        if prefix.nbytes > room:
             return None
-        room -= shared.nbytes
-        return lambda: shared
+        room -= prefix.nbytes
+        return lambda: prefix
 
     return keep
 
 
 def in_either(first: KeepShared, second: KeepShared) -> KeepShared:
     """Keep as `second` does what `first` doesn't."""
-    return lambda shared, seconds: first(shared, seconds) or second(shared, seconds)
+    return lambda prefix, seconds: first(prefix, seconds) or second(prefix, seconds)
 
 
 def in_file(folder: Path) -> KeepShared:
@@ -64,21 +64,21 @@ class _InFile:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def __call__(self, shared: SharedPrefix, seconds: float) -> Back | None:
-        if shared.nbytes > self._room:
+    def __call__(self, prefix: SharedPrefix, seconds: float) -> Back | None:
+        if prefix.nbytes > self._room:
             return None
         start = time.perf_counter()
         try:
             first = self._file.seek(0, os.SEEK_END)
-            for each in shared.tensors:
+            for each in prefix.tensors:
                 self._file.write(_bytes(each))
             self._file.flush()
         except OSError:
             self._room = 0
             return None
         self._saved += seconds - (time.perf_counter() - start)
-        self._room = self._room - shared.nbytes if self._saved > 0 else 0
-        return partial(self._back, first, shared.of([each.to("meta") for each in shared.tensors]))
+        self._room = self._room - prefix.nbytes if self._saved > 0 else 0
+        return partial(self._back, first, prefix.of([each.to("meta") for each in prefix.tensors]))
 
     def _back(self, first: int, shapes: SharedPrefix) -> SharedPrefix | None:
         tensors = [torch.empty_strided(each.shape, each.stride(), dtype=each.dtype) for each in shapes.tensors]

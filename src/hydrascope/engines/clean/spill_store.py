@@ -69,7 +69,7 @@ def is_written(folder: Path, start: int) -> bool:
 
 
 def read_shard(folder: Path, start: int) -> Shard:
-    """What `write_part` kept.
+    """What `write_shard` kept.
 
     Raises:
         OSError: it can't be read.

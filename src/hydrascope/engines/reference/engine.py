@@ -48,7 +48,7 @@ def activations_before_override(
     model: LanguageModel, request: Request, sites: Sequence[Component]
 ) -> dict[Component, Tensor]:
     """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`."""
-    rows = [(run, patch) for run in request.overrides for patch in range(request.patches)]
+    rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
     found: dict[Component, list[Tensor]] = {site: [] for site in sites}
     with model.measuring():
         for index in range(len(request.tokens)):
@@ -90,8 +90,10 @@ class _Prompt:
 
     @classmethod
     def of(cls, model: LanguageModel, request: Request, index: int, watch: Sequence[Component] = ()) -> "_Prompt":
-        ablated = dict.fromkeys(component for run in request.overrides for component in run.ablated)
-        frozen = [component for run in request.overrides for component in run.frozen if not component.is_input]
+        ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
+        frozen = [
+            component for override in request.overrides for component in override.frozen if not component.is_input
+        ]
         units = [component.site for component in (*request.units, *ablated, *frozen)]
         sites = tuple(dict.fromkeys((*model.sublayers, *units, *watch)))
         length = len(request.tokens[index])
@@ -107,7 +109,7 @@ class _Prompt:
     def readings(self) -> Readings:
         """What `Readings` says, without the prompt dimension."""
         model, request = self.model, self.request
-        rows = [(run, patch) for run in request.overrides for patch in range(request.patches)]
+        rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
         clean = self.run_rows([(Override(()), 0)])
         seen = [self.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
         final, z = clean.streams[FINAL], torch.cat([each.streams[FINAL] for each in seen])
@@ -188,23 +190,23 @@ class _Prompt:
 
         As if nothing else had changed.
         """
-        run, patch = row
+        override, patch = row
         model, wide = self.model, wider(self.model.dtype)
         change = torch.zeros(len(model.sublayers), model.width, dtype=wide, device=model.device)
         at_last = (self.request.positions[self.index] == len(self.request.tokens[self.index]) - 1).nonzero()
         if not len(at_last):
             return change
         slot = int(at_last[0])
-        for number, layer in enumerate(model.sublayers):
-            parts = [component for component in run.ablated if component.sublayer == layer]
-            if layer in parts:
-                change[number] = self.patches[layer][patch, slot].to(wide) - self.clean[layer][-1].to(wide)
-            elif parts:
-                projection = model.projection(layer)
-                before = self.clean[parts[0].site][-1]
+        for number, sublayer in enumerate(model.sublayers):
+            components = [component for component in override.ablated if component.sublayer == sublayer]
+            if sublayer in components:
+                change[number] = self.patches[sublayer][patch, slot].to(wide) - self.clean[sublayer][-1].to(wide)
+            elif components:
+                projection = model.projection(sublayer)
+                before = self.clean[components[0].site][-1]
                 after = before.clone()
-                for part in parts:
-                    after[projection.columns(part.unit)] = self.patches[part][patch, slot]
+                for component in components:
+                    after[projection.columns(component.unit)] = self.patches[component][patch, slot]
                 outputs = [projection.apply_norm(projection.apply(values)).to(wide) for values in (before, after)]
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
@@ -222,22 +224,22 @@ class _Prompt:
             at = by_prompt(changed, len(rows))
             positions = request.positions[self.index].to(at.device)
             before[site] = at[:, positions].to(model.device)
-            for number, (run, patch) in enumerate(rows):
-                if site in run.frozen:
+            for number, (override, patch) in enumerate(rows):
+                if site in override.frozen:
                     at[number] = self.clean[site]
                     continue
-                for component in run.overridden:
+                for component in override.overridden:
                     if component.site != site:
                         continue
                     columns = model.columns(component)
-                    if component in run.frozen:
+                    if component in override.frozen:
                         at[number, :, columns] = self.clean[site][:, columns]
                     else:
                         at[number, positions, columns] = self.patches[component][patch].to(at.device)
             # A copy, on whichever device.
             values[site] = at[:, -1].clone().to(model.device)
-            for number, (run, _) in enumerate(rows):
-                if site.sublayer in run.frozen:
+            for number, (override, _) in enumerate(rows):
+                if site.sublayer in override.frozen:
                     values[site][number] = self.clean[site][-1]  # a layer that is frozen, and all of its units
             return changed
 
@@ -253,7 +255,7 @@ class _Prompt:
                 yield on_site(model, site, partial(visit, site))
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
-        held = [[component for component in run.frozen if component.is_input] for run, _ in rows]
+        held = [[component for component in override.frozen if component.is_input] for override, _ in rows]
         with freeze_head_inputs(model, request.tokens[self.index], held), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))

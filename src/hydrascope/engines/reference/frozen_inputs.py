@@ -40,7 +40,7 @@ def _attend_frozen(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[
     """Attention written out: in the clean run, which it keeps, or in rows that take inputs of heads from it."""
 
     def attend(
-        layer: int,
+        block: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -54,12 +54,12 @@ def _attend_frozen(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[
             name: each.repeat_interleave(heads // each.shape[1], 1)
             for name, each in (("query", query), ("key", key), ("value", value))
         }
-        if layer not in clean:
-            clean[layer] = own
+        if block not in clean:
+            clean[block] = own
         for row, components in enumerate(held):
             for component in components:
-                if component.block == layer:
-                    own[component.kind][row, component.unit] = clean[layer][component.kind][0, component.unit]
+                if component.block == block:
+                    own[component.kind][row, component.unit] = clean[block][component.kind][0, component.unit]
         scores = own["query"] @ own["key"].mT * scaling
         if softcap is not None:
             scores = (scores / softcap).tanh() * softcap

@@ -53,30 +53,30 @@ class Branches:
         rows = torch.tensor(starts, dtype=torch.long)[:, None] + torch.arange(self.patches)
         return rows.flatten().to(self.model.device)
 
-    def _reacting(self, layer: Component, *, held: bool) -> list[int]:
+    def _reacting(self, sublayer: Component, *, held: bool) -> list[int]:
         """The branches in which `layer` reacts, all of it or with some of its units held."""
         return [
-            n for n, branch in enumerate(self.each) if branch.sublayer == layer and bool(branch.frozen_units) == held
+            n for n, branch in enumerate(self.each) if branch.sublayer == sublayer and bool(branch.frozen_units) == held
         ]
 
-    def frozen_units(self, layer: Component) -> tuple[Component, ...]:
+    def frozen_units(self, sublayer: Component) -> tuple[Component, ...]:
         """The units of `layer` that are frozen somewhere where it reacts."""
-        return tuple(unit for branch in self.each if branch.sublayer == layer for unit in branch.frozen_units)
+        return tuple(unit for branch in self.each if branch.sublayer == sublayer for unit in branch.frozen_units)
 
     def react(
-        self, layer: Component, output: Tensor, values: Tensor | None, projected: Tensor | None
+        self, sublayer: Component, output: Tensor, values: Tensor | None, projected: Tensor | None
     ) -> list[ReactingRows]:
         """What stands in the rows that react at `layer`, from what stands in those of all groups; kept as change."""
         found = []
-        if branches := self._reacting(layer, held=False):
+        if branches := self._reacting(sublayer, held=False):
             whole = self._from([number * self.patches for number in branches])
             source = self.source[whole]
             parts = (None if each is None else each[:, source] for each in (values, projected))
             found.append(ReactingRows(whole, output[:, source], *parts))
-        if branches := self._reacting(layer, held=True):
+        if branches := self._reacting(sublayer, held=True):
             assert values is not None
             partly = self._from([number * self.patches for number in branches])
-            projection = self.model.projection(layer)
+            projection = self.model.projection(sublayer)
             is_held = self._is_frozen(branches, values.shape[-1])
             mixed = torch.where(is_held, values[:, :1], values[:, self.source[partly]])
             through = projection.apply(mixed)

@@ -51,7 +51,7 @@ def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component
     positions = request.positions.to(model.device)
     plan = schedule(model, request.overrides)
     # All at once, before any hook is on: drawing a patch may run the model.
-    ablated = dict.fromkeys(component for run in request.overrides for component in run.ablated)
+    ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
     values = {component: request.values(component).to(model.device) for component in ablated}
     routines = fastest_routines(model) if request.routines is None else request.routines
     common = request.prefix or compute_prefix(
@@ -59,8 +59,8 @@ def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component
     )
     prefix = common.prefix
     with model.measuring(), fast_kernels(model, routines):
-        record = Recorder(model, request, plan, common.clean)
-        sweep = _Sweep(model, request, values, plan, record, prefix, positions, last, watch)
+        recorder = Recorder(model, request, plan, common.clean)
+        sweep = _Sweep(model, request, values, plan, recorder, prefix, positions, last, watch)
         with attending(model, row_attention(prefix, sweep.frozen_inputs)), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.
@@ -84,7 +84,7 @@ class _Sweep:
         request: Request,
         values: Mapping[Component, Tensor],
         plan: Schedule,
-        record: Recorder,
+        recorder: Recorder,
         prefix: Prefix,
         positions: Tensor,
         last: Tensor,
@@ -95,7 +95,7 @@ class _Sweep:
         #: `[prompt, patch, slot, columns]` of each ablated component.
         self.values = values
         self.plan = plan
-        self.record = record
+        self.record = recorder
         #: [prompt, slot] and [prompt], counted from the start of the suffix.
         self.positions = positions - prefix.start[:, None]
         self.last = last - prefix.start
@@ -118,13 +118,13 @@ class _Sweep:
             attn, mlp = Component(number, "attn"), Component(number, "mlp")
             yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
             yield on_input(self.model.attention(number), partial(self._narrow, attn))
-            for layer in (attn, mlp):
-                watched = next((site for site in self.watch if site != layer and site.sublayer == layer), None)
-                if units := self.record.site(layer) or watched:
-                    yield on_site(self.model, units, partial(self._units, layer))
-                    if (norm := self.model.projection(layer).norm) is not None:
-                        yield on_input(norm, partial(self._projected, layer))
-                yield on_output(self.model.output(layer), partial(self._write, layer))
+            for sublayer in (attn, mlp):
+                watched = next((site for site in self.watch if site != sublayer and site.sublayer == sublayer), None)
+                if units := self.record.site(sublayer) or watched:
+                    yield on_site(self.model, units, partial(self._units, sublayer))
+                    if (norm := self.model.projection(sublayer).norm) is not None:
+                        yield on_input(norm, partial(self._projected, sublayer))
+                yield on_output(self.model.output(sublayer), partial(self._write, sublayer))
         yield on_input(self.model.final_norm, self._finish)
 
     def _rows(self, hidden: Tensor) -> Tensor:
@@ -140,8 +140,8 @@ class _Sweep:
         """How many rows are on their way."""
         return self.record.first(self.joined)
 
-    def _events(self, layer: Component) -> SublayerEvents:
-        return self.plan.events[layer]
+    def _events(self, sublayer: Component) -> SublayerEvents:
+        return self.plan.events[sublayer]
 
     def _copies(self, rows: Tensor, groups: Sequence[int]) -> Tensor:
         """`rows` of the parents of `groups`."""
@@ -150,12 +150,12 @@ class _Sweep:
             return rows[:, :1].expand(-1, len(groups) * self.request.patches, *rows.shape[2:])
         return rows[:, parents.to(rows.device)]
 
-    def _joins_inside(self, layer: Component) -> bool:
+    def _joins_inside(self, sublayer: Component) -> bool:
         """Whether rows that start at `layer` join within the block: attention, where the MLP reads what it wrote.
 
         All others differ from their parents only after the block, and join at the next one: they cost nothing before.
         """
-        return layer.kind == "attn" and not self.model.parallel
+        return sublayer.kind == "attn" and not self.model.parallel
 
     def _enter(self, attn: Component, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a block: join the rows of the block before, and hold places for those that join inside."""
@@ -184,10 +184,10 @@ class _Sweep:
         self.joined += count
         return torch.cat([rows, joining], 1)
 
-    def frozen_inputs(self, layer: int) -> FrozenInputs:
+    def frozen_inputs(self, block: int) -> FrozenInputs:
         """What heads of block `layer` attend by that is frozen: of which head, in which rows."""
         found: FrozenInputs = {}
-        for component, writes in self._events(Component(layer, "attn")).writes.items():
+        for component, writes in self._events(Component(block, "attn")).writes.items():
             if component.is_input:
                 for group, _ in writes:
                     rows = slice(self.record.first(group), self.record.first(group + 1))
@@ -200,51 +200,51 @@ class _Sweep:
             return None
         return hidden[:, : self._row_count() * self.length].contiguous()
 
-    def _units(self, layer: Component, hidden: Tensor) -> Tensor | None:
+    def _units(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
         """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
-        rows, turn = self._rows(hidden), self._events(layer)
-        self._keep_watched(layer, rows, inside=True)
-        if turn.at_units:
-            rows = torch.cat([rows, self._copies(rows, turn.at_units)], 1)
-        for component, writes in turn.writes.items():
+        rows, events = self._rows(hidden), self._events(sublayer)
+        self._keep_watched(sublayer, rows, inside=True)
+        if events.at_units:
+            rows = torch.cat([rows, self._copies(rows, events.at_units)], 1)
+        for component, writes in events.writes.items():
             if component.is_unit:
-                self._override(component, writes, rows, rows[:, :1], self._first_new_rows(turn.at_units))
-        self.record.keep_units(layer, self._final(rows))
-        return as_given(rows.flatten(1, 2), hidden) if turn.at_units else None
+                self._override(component, writes, rows, rows[:, :1], self._first_new_rows(events.at_units))
+        self.record.keep_units(sublayer, self._final(rows))
+        return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
 
-    def _projected(self, layer: Component, hidden: Tensor) -> None:
+    def _projected(self, sublayer: Component, hidden: Tensor) -> None:
         """Before the norm of a layer's output, where there is one: heads and neurons write at its scale."""
-        self.record.keep_projected(layer, self._final(self._rows(hidden)))
+        self.record.keep_projected(sublayer, self._final(self._rows(hidden)))
 
-    def _write(self, layer: Component, hidden: Tensor) -> Tensor | None:
+    def _write(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
         """After a layer: join the rows that start with it, overwrite, and read every row."""
-        turn, count = self._events(layer), self._row_count()
+        events, count = self._events(sublayer), self._row_count()
         output = self._rows(hidden)
         rows, fresh = output[:, :count], output[:, count:]
-        self.record.read_reactions(layer, self._final(rows))
-        self._keep_watched(layer, rows, inside=False)
-        if turn.at_output:
-            fresh = torch.cat([fresh, self._copies(rows, turn.at_output)], 1)
-        writes = turn.writes.get(layer, [])
-        self._override(layer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
-        starting = {group: place * self.request.patches for place, group in enumerate(turn.starting)}
-        self._override(layer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
-        self.record.read_sublayer(layer, self._final(rows), self._final(fresh))
-        if self._joins_inside(layer):
-            self.joined += len(turn.starting)
-            self.record.start_stage(self.model.stage(layer) + 1)
-            return torch.cat([rows, fresh], 1).flatten(1, 2) if turn.starting else None
-        if turn.starting:
-            self._join_next_block(layer, (fresh - self._copies(rows, turn.starting)) * self.model.residual_scale)
-        return as_given(rows.flatten(1, 2), hidden) if turn.at_units else None
+        self.record.read_reactions(sublayer, self._final(rows))
+        self._keep_watched(sublayer, rows, inside=False)
+        if events.at_output:
+            fresh = torch.cat([fresh, self._copies(rows, events.at_output)], 1)
+        writes = events.writes.get(sublayer, [])
+        self._override(sublayer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
+        starting = {group: place * self.request.patches for place, group in enumerate(events.starting)}
+        self._override(sublayer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
+        self.record.read_sublayer(sublayer, self._final(rows), self._final(fresh))
+        if self._joins_inside(sublayer):
+            self.joined += len(events.starting)
+            self.record.start_stage(self.model.stage(sublayer) + 1)
+            return torch.cat([rows, fresh], 1).flatten(1, 2) if events.starting else None
+        if events.starting:
+            self._join_next_block(sublayer, (fresh - self._copies(rows, events.starting)) * self.model.residual_scale)
+        return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
 
-    def _keep_watched(self, layer: Component, rows: Tensor, *, inside: bool) -> None:
+    def _keep_watched(self, sublayer: Component, rows: Tensor, *, inside: bool) -> None:
         """Keep what stands in every run where units of `layer` stand, or at its output, if that is watched.
 
         A run that isn't on its way yet has there what the run has that it branches off.
         """
         for site in self.watch:
-            if site.sublayer != layer or (site != layer) != inside:
+            if site.sublayer != sublayer or (site != sublayer) != inside:
                 continue
             places = []
             for group in self.plan.index:
@@ -309,18 +309,18 @@ class _Sweep:
         change = values.to(wide) - clean.to(wide)[:, :, None]
         return (change * self.at_last[:, None, :, None]).sum(2)
 
-    def _join_next_block(self, layer: Component, change: Tensor) -> None:
+    def _join_next_block(self, sublayer: Component, change: Tensor) -> None:
         """Let the rows that start at `layer` join at the next block, their parents' residual streams changed so."""
-        turn = self._events(layer)
-        together = sorted(turn.starting + turn.elsewhere)
-        if self.pending is None and together == turn.starting:
+        events = self._events(sublayer)
+        together = sorted(events.starting + events.elsewhere)
+        if self.pending is None and together == events.starting:
             self.pending = change
             return
         # In parallel blocks some rows start with the other layer, some with both.
         if self.pending is None:
             self.pending = change.new_zeros(len(change), len(together) * self.request.patches, *change.shape[2:])
         patches = torch.arange(self.request.patches, device=change.device)
-        places = [patches + (group - self.joined) * self.request.patches for group in turn.starting]
+        places = [patches + (group - self.joined) * self.request.patches for group in events.starting]
         self.pending[:, torch.cat(places)] += change
 
     def _finish(self, hidden: Tensor) -> Tensor:

@@ -30,17 +30,21 @@ class Recorder:
         wide = wider(model.dtype)
         prompts, readouts = len(request.tokens), len(request.readouts.rows)
         rows = self.first(len(plan.groups) + len(plan.branches))
-        units = {layer: [unit for unit in request.units if unit.sublayer == layer] for layer in model.sublayers}
+        units = {
+            sublayer: [unit for unit in request.units if unit.sublayer == sublayer] for sublayer in model.sublayers
+        }
         #: Components in the order in which they are read, and where each is.
-        self.order = [part for layer in model.sublayers for part in (layer, *units[layer])]
+        self.order = [component for sublayer in model.sublayers for component in (sublayer, *units[sublayer])]
         self.column = {component: number for number, component in enumerate(self.order)}
         self.reads = {
-            layer: _UnitReads(model, request, model.projection(layer), here) for layer, here in units.items() if here
+            sublayer: _UnitReads(model, request, model.projection(sublayer), here)
+            for sublayer, here in units.items()
+            if here
         }
         #: [component, prompt, row, readout] ⟨y_c, a⟩.
         self.read = torch.zeros(len(self.order), prompts, rows, readouts, dtype=wide, device=model.device)
-        for layer in model.sublayers:
-            self._read_output(layer, slice(None), clean.values[layer][:, None])
+        for sublayer in model.sublayers:
+            self._read_output(sublayer, slice(None), clean.values[sublayer][:, None])
         for reads in self.reads.values():
             values = clean.values[reads.site][:, None]
             projected = reads.projection.apply(values) if reads.projection.norm is not None else None
@@ -78,12 +82,14 @@ class Recorder:
         patches = torch.arange(self.request.patches, device=self.model.device)
         return torch.cat([patches + self.first(parent) if parent else 0 * patches for parent in above])
 
-    def site(self, layer: Component) -> Component | None:
+    def site(self, sublayer: Component) -> Component | None:
         """Where the units of `layer` stand, if any is overridden or read."""
         units = [
-            c for c in (*self.plan.events[layer].writes, *self.order, *self.branches.frozen_units(layer)) if c.is_unit
+            c
+            for c in (*self.plan.events[sublayer].writes, *self.order, *self.branches.frozen_units(sublayer))
+            if c.is_unit
         ]
-        return next((unit.site for unit in units if unit.sublayer == layer), None)
+        return next((unit.site for unit in units if unit.sublayer == sublayer), None)
 
     def start_stage(self, stage: int) -> None:
         """Before anything of a stage is read: the groups that start there take over what their parents have."""
@@ -104,11 +110,11 @@ class Recorder:
             self.inner[:, residual.shape[1] :, readout] = read[:, :1, 0]
             self.inner[:, : residual.shape[1], readout] = read[..., 0]
 
-    def keep_units(self, layer: Component, values: Tensor) -> None:
+    def keep_units(self, sublayer: Component, values: Tensor) -> None:
         """Keep what all units of `layer` hand on, `[prompt, row, columns]`, until the layer is read."""
-        self._values = values if layer in self.reads or self.branches.frozen_units(layer) else None
+        self._values = values if sublayer in self.reads or self.branches.frozen_units(sublayer) else None
 
-    def keep_projected(self, layer: Component, output: Tensor) -> None:
+    def keep_projected(self, sublayer: Component, output: Tensor) -> None:
         """Keep what the projection of `layer` gives, `[prompt, row, width]`, where a norm follows it."""
         self._projection_output = output
 
@@ -121,61 +127,61 @@ class Recorder:
         before = self._changes.get(group)
         self._changes[group] = projected if before is None else before + projected
 
-    def _add(self, layer: Component, group: int, change: Tensor) -> None:
+    def _add(self, sublayer: Component, group: int, change: Tensor) -> None:
         rows = slice(self.first(group), self.first(group + 1))
         self.delta[:, rows] += change * self.model.residual_scale
         if self.request.readouts.blocks:
-            self.inner_delta[:, rows] += self._read(layer, change)
+            self.inner_delta[:, rows] += self._read(sublayer, change)
 
-    def read_reactions(self, layer: Component, flying: Tensor) -> None:
+    def read_reactions(self, sublayer: Component, flying: Tensor) -> None:
         """Read what `layer` would write, `[prompt, row, width]`, before it is overwritten: for the branches."""
-        for found in self.branches.react(layer, flying, self._values, self._projection_output):
-            self.branch_reads.append(([layer], found.rows, self._read(layer, found.output)[:, :, None]))
-            if (reads := self.reads.get(layer)) is not None:
+        for found in self.branches.react(sublayer, flying, self._values, self._projection_output):
+            self.branch_reads.append(([sublayer], found.rows, self._read(sublayer, found.output)[:, :, None]))
+            if (reads := self.reads.get(sublayer)) is not None:
                 assert found.values is not None
                 self.branch_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
 
-    def read_sublayer(self, layer: Component, flying: Tensor, fresh: Tensor) -> None:
+    def read_sublayer(self, sublayer: Component, flying: Tensor, fresh: Tensor) -> None:
         """Read a layer, once it has written.
 
         Args:
             flying: `[prompt, row, width]` its output in the rows that were on their way.
             fresh: the same of those that start with an override of it or of its units.
         """
-        turn = self.plan.events[layer]
+        events = self.plan.events[sublayer]
         count = flying.shape[1]
-        self._read_output(layer, slice(1, count), flying[:, 1:])
-        if turn.starting:
-            self._read_output(layer, self.rows(turn.starting), fresh)
-        if (reads := self.reads.get(layer)) is not None:
+        self._read_output(sublayer, slice(1, count), flying[:, 1:])
+        if events.starting:
+            self._read_output(sublayer, self.rows(events.starting), fresh)
+        if (reads := self.reads.get(sublayer)) is not None:
             values, output = self._values, self._projection_output
             assert values is not None
             read = reads.read(values[:, 1:], None if output is None else output[:, 1:])
             self._store(reads.units, slice(1, count), read[:, : count - 1])
-            if turn.at_units:
-                self._store(reads.units, self.rows(turn.at_units), read[:, count - 1 :])
-            self._inherit(reads.units, turn.at_output)
-        self._inherit([component for component in self.order if component.sublayer == layer], turn.elsewhere)
-        self._freeze_units(layer)
-        self._add_unit_changes(layer)
+            if events.at_units:
+                self._store(reads.units, self.rows(events.at_units), read[:, count - 1 :])
+            self._inherit(reads.units, events.at_output)
+        self._inherit([component for component in self.order if component.sublayer == sublayer], events.elsewhere)
+        self._freeze_units(sublayer)
+        self._add_unit_changes(sublayer)
         self._values = self._projection_output = None
 
-    def _freeze_units(self, layer: Component) -> None:
+    def _freeze_units(self, sublayer: Component) -> None:
         """Where `layer` is frozen, so are its units, whatever they would hand on."""
-        frozen = [group for group, frozen in self.plan.events[layer].writes.get(layer, []) if frozen]
-        if frozen and layer in self.reads:
-            for unit in self.reads[layer].units:
+        frozen = [group for group, frozen in self.plan.events[sublayer].writes.get(sublayer, []) if frozen]
+        if frozen and sublayer in self.reads:
+            for unit in self.reads[sublayer].units:
                 column = self.read[self.column[unit]]
                 column[:, self.rows(frozen)] = column[:, :1].clone()
 
-    def _add_unit_changes(self, layer: Component) -> None:
+    def _add_unit_changes(self, sublayer: Component) -> None:
         """Add to δ what overrides of units change in the output of `layer`, through the norm where there is one."""
         output = self._projection_output
         for group, change in self._changes.items():
             if output is not None:
-                projection, clean = self.model.projection(layer), output[:, :1].to(change.dtype)
+                projection, clean = self.model.projection(sublayer), output[:, :1].to(change.dtype)
                 change = projection.apply_norm(clean + change) - projection.apply_norm(clean)
-            self._add(layer, group, change)
+            self._add(sublayer, group, change)
         self._changes = {}
 
     def _inherit(self, components: Sequence[Component], groups: Sequence[int]) -> None:
@@ -185,14 +191,14 @@ class Recorder:
                 column = self.read[self.column[component]]
                 column[:, self.rows(groups)] = column[:, parents]
 
-    def _read(self, layer: Component, output: Tensor) -> Tensor:
+    def _read(self, sublayer: Component, output: Tensor) -> Tensor:
         """`[prompt, row, readout]` what each readout sees of a layer's output."""
         read = self.request.readouts.read(output) * self.model.residual_scale
-        below = self.request.readouts.belongs(layer)
+        below = self.request.readouts.belongs(sublayer)
         return read if below is None else read * below
 
-    def _read_output(self, layer: Component, rows: slice | Tensor, output: Tensor) -> None:
-        self.read[self.column[layer]][:, rows] = self._read(layer, output)
+    def _read_output(self, sublayer: Component, rows: slice | Tensor, output: Tensor) -> None:
+        self.read[self.column[sublayer]][:, rows] = self._read(sublayer, output)
 
     def _store(self, units: Sequence[Component], rows: slice | Tensor, read: Tensor) -> None:
         """Keep `[prompt, row, unit, readout]`."""

@@ -44,8 +44,8 @@ class Branch:
     Attributes:
         base: the group that it is like: all that may react is frozen there.
         source: the group in whose rows the layer writes what it would: the base, or what the base branches off.
-        layer: the one that reacts.
-        held: its heads or neurons that are frozen all the same.
+        sublayer: the one that reacts.
+        frozen_units: its heads or neurons that are frozen all the same.
     """
 
     base: int
@@ -60,10 +60,10 @@ class SublayerEvents:
 
     Attributes:
         writes: per overridden component, the groups that override it, and whether they freeze it.
-        inputs: the groups that start here with an input of a head: they join before the block.
-        inner: the groups that start here with a head or neuron: they join where units' values stand.
-        outer: the groups that start here with the whole layer: they join at its output.
-        idle: the groups that start at this stage, but in the block's other layer.
+        at_inputs: the groups that start here with an input of a head: they join before the block.
+        at_units: the groups that start here with a head or neuron: they join where units' values stand.
+        at_output: the groups that start here with the whole layer: they join at its output.
+        elsewhere: the groups that start at this stage, but in the block's other layer.
     """
 
     writes: dict[Component, list[tuple[int, bool]]] = field(default_factory=dict)
@@ -85,8 +85,8 @@ class Schedule:
     Attributes:
         groups: parents before children; entry 0 is the clean run.
         branches: runs that are read on the way of others, counted after the groups.
-        place: the group of each run of the plan, or its branch.
-        turns: what happens at each layer.
+        index: the group of each run of the plan, or its branch.
+        events: what happens at each layer.
     """
 
     groups: tuple[RowGroup, ...]
@@ -95,10 +95,14 @@ class Schedule:
     events: dict[Component, SublayerEvents]
 
 
-def schedule(model: LanguageModel, runs: Sequence[Override]) -> Schedule:
+def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
     """Order `runs`, and what they share, by where they start."""
-    reacting = _read_branches(model, runs)
-    paths = list(dict.fromkeys(_path(model, reacting[run].base if run in reacting else run) for run in runs))
+    reacting = _read_branches(model, overrides)
+    paths = list(
+        dict.fromkeys(
+            _path(model, reacting[override].base if override in reacting else override) for override in overrides
+        )
+    )
     nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
@@ -107,19 +111,19 @@ def schedule(model: LanguageModel, runs: Sequence[Override]) -> Schedule:
         # Where it joins: before the block, or at its first layer, where units' values come before its output.
         first = path[len(parents[path])]
         stage = model.stage(first[0][0])
-        layer = min(model.sublayers.index(component.sublayer) for component, _ in first)
+        block = min(model.sublayers.index(component.sublayer) for component, _ in first)
         before = any(component.is_input for component, _ in first)
-        inner = any(c.is_unit and model.sublayers.index(c.sublayer) == layer for c, _ in first)
-        return stage, not before, layer, not inner
+        inner = any(c.is_unit and model.sublayers.index(c.sublayer) == block for c, _ in first)
+        return stage, not before, block, not inner
 
     order = sorted(nodes, key=turn_of)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
     clean = RowGroup(0, -1, ())
     groups = (clean, *(RowGroup(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
     branches = tuple(_branch(model, groups, number[_path(model, each.base)], each) for each in reacting.values())
-    place = {run: number[_path(model, run)] for run in runs if run not in reacting}
-    place |= {run: each for each, run in enumerate(reacting, start=len(groups))}
-    return Schedule(groups, branches, tuple(place[run] for run in runs), _turns(model, groups))
+    place = {override: number[_path(model, override)] for override in overrides if override not in reacting}
+    place |= {override: each for each, override in enumerate(reacting, start=len(groups))}
+    return Schedule(groups, branches, tuple(place[override] for override in overrides), _turns(model, groups))
 
 
 @dataclass(frozen=True)
@@ -131,25 +135,27 @@ class _Reaction:
     frozen_units: tuple[Component, ...]
 
 
-def _read_branches(model: LanguageModel, runs: Sequence[Override]) -> dict[Override, _Reaction]:
+def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
     """The runs that cost nothing beside others: their base is asked for itself, or shared."""
-    found = {run: each for run in dict.fromkeys(runs) if (each := _reaction(model, run))}
+    found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, override))}
     wanted = Counter(_path(model, each.base) for each in found.values())
-    wanted.update(_path(model, run) for run in dict.fromkeys(runs) if run not in found)
-    return {run: each for run, each in found.items() if wanted[_path(model, each.base)] > 1}
+    wanted.update(_path(model, override) for override in dict.fromkeys(overrides) if override not in found)
+    return {override: each for override, each in found.items() if wanted[_path(model, each.base)] > 1}
 
 
-def _reaction(model: LanguageModel, run: Override) -> _Reaction | None:
-    if not run.ablated:
+def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
+    if not override.ablated:
         return None
-    first = min(map(model.stage, run.ablated))
+    first = min(map(model.stage, override.ablated))
     # What is ablated later counts as free: it may be ablated at other positions than the last.
-    free = [layer for layer in model.sublayers if model.stage(layer) > first and layer not in run.frozen]
-    if len(free) != 1 or any(component.sublayer == free[0] for component in run.ablated):
+    free = [
+        sublayer for sublayer in model.sublayers if model.stage(sublayer) > first and sublayer not in override.frozen
+    ]
+    if len(free) != 1 or any(component.sublayer == free[0] for component in override.ablated):
         return None
-    held = tuple(component for component in run.frozen if component.sublayer == free[0] and component.is_unit)
-    others = tuple(component for component in run.frozen if component not in held)
-    return _Reaction(Override(run.ablated, (*others, free[0])), free[0], held)
+    held = tuple(component for component in override.frozen if component.sublayer == free[0] and component.is_unit)
+    others = tuple(component for component in override.frozen if component not in held)
+    return _Reaction(Override(override.ablated, (*others, free[0])), free[0], held)
 
 
 def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
@@ -159,13 +165,13 @@ def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reactio
     return Branch(base, source, reaction.sublayer, reaction.frozen_units)
 
 
-def _path(model: LanguageModel, run: Override) -> Path:
+def _path(model: LanguageModel, override: Override) -> Path:
     """The overrides of `run` by stage; what nothing ablated reaches is as it was anyway, and needs no freezing."""
-    if not run.ablated:
+    if not override.ablated:
         return ()
-    first = min(map(model.stage, run.ablated))
-    overrides = [(component, False) for component in run.ablated]
-    overrides += [(component, True) for component in run.frozen if model.stage(component) > first]
+    first = min(map(model.stage, override.ablated))
+    overrides = [(component, False) for component in override.ablated]
+    overrides += [(component, True) for component in override.frozen if model.stage(component) > first]
     overrides.sort(key=lambda override: (model.stage(override[0]), str(override[0])))
     return tuple(tuple(step) for _, step in groupby(overrides, key=lambda override: model.stage(override[0])))
 
@@ -197,18 +203,18 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
 
 
 def _turns(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
-    turns = {layer: SublayerEvents() for layer in model.sublayers}
+    events = {sublayer: SublayerEvents() for sublayer in model.sublayers}
     for number, group in enumerate(groups):
         for component, frozen in group.own:
-            turns[component.sublayer].writes.setdefault(component, []).append((number, frozen))
+            events[component.sublayer].writes.setdefault(component, []).append((number, frozen))
         started = {component for component, _ in group.own if model.stage(component) == group.start}
-        for layer in model.sublayers:
-            if model.stage(layer) != group.start:
+        for sublayer in model.sublayers:
+            if model.stage(sublayer) != group.start:
                 continue
-            here = [component for component in started if component.sublayer == layer]
-            kind = "at_output" if layer in here else "at_units" if here else "elsewhere"
+            here = [component for component in started if component.sublayer == sublayer]
+            kind = "at_output" if sublayer in here else "at_units" if here else "elsewhere"
             if any(component.is_input for component in started):
                 kind = "at_inputs"
-            if kind != "at_inputs" or layer.kind == "attn":
-                getattr(turns[layer], kind).append(number)
-    return turns
+            if kind != "at_inputs" or sublayer.kind == "attn":
+                getattr(events[sublayer], kind).append(number)
+    return events

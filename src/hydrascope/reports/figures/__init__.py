@@ -44,7 +44,7 @@ class Drawn:
     Attributes:
         folder: where the files are.
         paths: of the files.
-        left_out: why figures are missing, a line a reason.
+        skipped: why figures are missing, a line a reason.
     """
 
     folder: Path

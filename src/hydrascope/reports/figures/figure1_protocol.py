@@ -28,10 +28,10 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
     `outcome` names what is read.
     """
     cut = results[["downstream"]].sel(ablated=ablated)
-    layer, in_attention = int(cut["ablated_layer"]), str(cut["ablated_kind"].values) in ("attn", "head")
+    block, in_attention = int(cut["ablated_layer"]), str(cut["ablated_kind"].values) in ("attn", "head")
     at, other_kind = (2, "mlp") if in_attention else (3, "attn")
-    same_layer = bool(cut["downstream"].sel(component=f"{other_kind}.{layer}"))
-    top = layer == depth(results) - 1
+    same_layer = bool(cut["downstream"].sel(component=f"{other_kind}.{block}"))
+    top = block == depth(results) - 1
     source = SOURCE.get(str(results.attrs.get("ablation", "resample")))
     axes.set_axis_off()
     axes.set_xlim(0, 10)
@@ -46,7 +46,7 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
     responding = []
     for i, x in enumerate(_PLACES):
         kind = KINDS[i % 2]
-        if (i // 2 == 0 and layer == 0) or (i // 2 == 2 and top):
+        if (i // 2 == 0 and block == 0) or (i // 2 == 2 and top):
             continue
         if source:
             _box(axes, x, _OTHER, kind, COLOUR[kind] if i == at else style.GREY)

@@ -91,12 +91,12 @@ def _all_layers(
         return
     zero_line(axes)
     cloud(axes, x, y, scale)
-    for name, layer in zip(x["ablated"].values, block_numbers(x["ablated"]), strict=True):
+    for name, block in zip(x["ablated"].values, block_numbers(x["ablated"]), strict=True):
         line, one = fit.sel(ablated=name, bound="estimate"), x.sel(ablated=name)
         ends = np.array([float(one.min()), float(one.max())])
         heights = float(line["intercept"]) + float(line["slope"]) * ends
         axes.plot(ends, heights, color="white", linewidth=1.8, zorder=3)
-        axes.plot(ends, heights, color=scale.to_rgba(np.array(layer)), linewidth=0.9, zorder=3)
+        axes.plot(ends, heights, color=scale.to_rgba(np.array(block)), linewidth=0.9, zorder=3)
     full_repair(axes)
     axes.legend(loc="lower right")
     axes.set_xlabel(f"Direct effect ({unit})")

@@ -230,8 +230,8 @@ def _start(found: Summary, effects: xr.Dataset) -> int:
 
 def _parts(labels: xr.DataArray) -> list[dict[str, Any]]:
     return [
-        {"name": name, "kind": kind_of(name), "layer": layer}
-        for name, layer in zip(map(str, labels.values), block_numbers(labels), strict=True)
+        {"name": name, "kind": kind_of(name), "layer": block}
+        for name, block in zip(map(str, labels.values), block_numbers(labels), strict=True)
     ]
 
 

@@ -70,8 +70,12 @@ def pairs(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tup
     Of a pair the one that is later in the network comes second: it is the one that may be the other's backup.
     """
     found = select_readout(interactions(results), readout)
-    parts = [Component.parse(str(label)) for label in found["first"].values]
-    order = np.array(sorted(range(len(parts)), key=lambda n: (parts[n].block, parts[n].sublayer.kind, parts[n].unit)))
+    components = [Component.parse(str(label)) for label in found["first"].values]
+    order = np.array(
+        sorted(
+            range(len(components)), key=lambda n: (components[n].block, components[n].sublayer.kind, components[n].unit)
+        )
+    )
     i, j = np.triu_indices(len(order), 1)
     one, other = order[i], order[j]
     values = found["interaction"].values[:, one, other]

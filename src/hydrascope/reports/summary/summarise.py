@@ -42,7 +42,7 @@ class ComponentFindings:
 
     Attributes:
         ablated: its label.
-        kind: as in `hydrascope.measures.PartKind`.
+        kind: as in `hydrascope.measures.ComponentKind`.
         direct: mean direct effect, in logits; NaN, as all that is derived from it, where it wasn't read.
         removed: mean −`direct`, in logits.
         lost: mean −`total`, in logits.

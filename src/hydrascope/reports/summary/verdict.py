@@ -74,7 +74,7 @@ class Verdict:
         placebo: the same of the same ablations at other tokens, where they were read, the mean of them.
         placebos: how many tokens that is of, a prompt.
         clear: how many parts have a mean total − direct above 0, with bounds that hold for all at once.
-        weighty: of how many, those that remove more than `WEIGHTY` of the readout.
+        weighty: of how many, those that remove more than `MIN_SHARE` of the readout.
         confidence: of all its intervals: what is left for each of the kinds that are asked about.
     """
 
