@@ -27,7 +27,7 @@ class Engine:
 
     def __init__(
         self,
-        model: hs.LanguageModel,
+        model: hs.models.LanguageModel,
         shape: Shape,
         work: Work,
         overrides: Sequence[Override] = (),

@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 def raced(shape: Shape, dtype: torch.dtype, count: int, share: int, device: str) -> None:
     """Print seconds of `hydrascope.sweep` on all prompts, and of plain passes with hooks on one in `share`."""
     with torch.device(device):
-        model = hs.LanguageModel(shape.build().to(dtype))
+        model = hs.models.LanguageModel(shape.build().to(dtype))
     prompts = prompts_of(shape, count)
     hs.sweep(model, prompts[:32], hs.Resample(PATCHES))  # what is measured once in a process
     taken = seconds(lambda: hs.sweep(model, prompts, hs.Resample(PATCHES)), device)
@@ -50,7 +50,7 @@ def raced(shape: Shape, dtype: torch.dtype, count: int, share: int, device: str)
 
 
 @torch.no_grad()
-def hooked(model: hs.LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
+def hooked(model: hs.models.LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
     """As it is usually written: for each prompt and layer one pass with a batch of patches, all read by hooks."""
     layers = [model.output(component) for component in model.sublayers]
     for tokens in prompts:

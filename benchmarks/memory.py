@@ -38,7 +38,7 @@ class Memory:
 
 
 def of_run(shape: Shape, lengths: tuple[int, ...], work: Work) -> Memory:
-    """The memory of `hydrascope.run` on prompts of these lengths, with what is ablated read too."""
+    """The memory of `hydrascope.sweep` on prompts of these lengths, with what is ablated read too."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_measure, (shape, lengths, work))
@@ -54,8 +54,8 @@ def _measure(shape: Shape, lengths: tuple[int, ...], work: Work) -> Memory:
     prompts = [torch.randint(shape.config.vocab_size, (length,), generator=generator).tolist() for length in lengths]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.zarr"
-        hs.run(
-            hs.LanguageModel(model),
+        hs.sweep(
+            hs.models.LanguageModel(model),
             prompts,
             hs.Resample(PATCHES),
             out=out,

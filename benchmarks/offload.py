@@ -33,6 +33,7 @@ from hydrascope.engines.kernels.hardware import memory, processor
 from hydrascope.loading.device_placement import Offload
 from hydrascope.loading.load import read_model
 from hydrascope.runs.batches import compute_clean_activations, measure_chunks
+from hydrascope.runs.config import SweepConfig
 from hydrascope.runs.plan import make_plan
 
 #: What the limited process may take, in bytes: of private memory, in use or not, and weights that are mapped into it.
@@ -95,7 +96,7 @@ def measure(folder: Path, offload: Offload | None) -> tuple[dict[str, Any], dict
     effects = {}
     with limited(folder) if offload else nullcontext():
         for size in BATCHES * ROUNDS:
-            plan = make_plan(model, prompts[:size], hs.Zero(), keep="effects")
+            plan = make_plan(model, prompts[:size], hs.Zero(), SweepConfig(keep="effects"))
             every = [range(size)]
             start = time.perf_counter()
             clean = compute_clean_activations(plan, plan.batch(size), every, every)

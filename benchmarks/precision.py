@@ -52,8 +52,8 @@ def compare(
     model, work = shape.build(), Work()
     task = draw_task(model, shape, lengths, work)[:measured]
     narrow_task = [Prompt(prompt.tokens, prompt.target, prompt.patches.bfloat16()) for prompt in task]
-    wide = Engine(hs.LanguageModel(model), shape, work)
-    narrow = Engine(hs.LanguageModel(shape.build().bfloat16()), shape, work)
+    wide = Engine(hs.models.LanguageModel(model), shape, work)
+    narrow = Engine(hs.models.LanguageModel(shape.build().bfloat16()), shape, work)
     errors = _errors(_quantities(wide, task), _quantities(narrow, narrow_task))
     times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for number in range(rounds):

@@ -55,7 +55,7 @@ def of_mediation(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Calla
         RuntimeError: hooks find other numbers.
     """
     model = shape.build()
-    ours, work = hs.LanguageModel(model), Work()
+    ours, work = hs.models.LanguageModel(model), Work()
     task = [Prompt(p.tokens, p.target, p.patches[:, :PATCHES]) for p in draw_task(model, shape, lengths, work)][
         :PROMPTS
     ]
@@ -149,7 +149,7 @@ def of_head_pairs(shape: Shape, prompts: int) -> Asked:
     """All pairs of heads, set to zero."""
     model, texts = _prepared(shape, prompts)
     start = time.perf_counter()
-    hs.interactions(model, texts, hs.Zero(), parts="heads")
+    hs.analyses.interactions(model, texts, hs.Zero(), parts="heads")
     heads = shape.layers * shape.heads
     return Asked(heads * (heads + 1) // 2, 1, prompts, (time.perf_counter() - start) / prompts)
 
@@ -158,13 +158,13 @@ def of_shapley(shape: Shape, prompts: int, orders: int) -> Asked:
     """Shapley values of all layers, with `PATCHES` patches."""
     model, texts = _prepared(shape, prompts)
     start = time.perf_counter()
-    found = hs.shapley(model, texts, hs.Resample(PATCHES), parts="layers", orders=orders)
+    found = hs.analyses.shapley(model, texts, hs.Resample(PATCHES), parts="layers", orders=orders)
     seconds = (time.perf_counter() - start) / prompts
     error = float(found["mean_standard_error"].max() / abs(found["shapley"].mean("prompt")).max())
     return Asked(orders, PATCHES, prompts, seconds, error)
 
 
-def _prepared(shape: Shape, prompts: int) -> tuple[hs.LanguageModel, Sequence[list[int]]]:
+def _prepared(shape: Shape, prompts: int) -> tuple[hs.models.LanguageModel, Sequence[list[int]]]:
     generator = np.random.default_rng(0)
     texts = [generator.integers(shape.config.vocab_size, size=10).tolist() for _ in range(prompts)]
-    return hs.LanguageModel(shape.build()), texts
+    return hs.models.LanguageModel(shape.build()), texts

@@ -147,16 +147,16 @@ def _mediation(record: Record) -> str:
 
 def _head_pairs(record: Record) -> str:
     return (
-        f"All {record['runs']:,} heads and pairs of heads, set to zero, by `hs.interactions`, clean runs and checks "
-        f"included: {record['seconds']:.1f} s a prompt."
+        f"All {record['runs']:,} heads and pairs of heads, set to zero, by `hs.analyses.interactions`, clean runs and "
+        f"checks included: {record['seconds']:.1f} s a prompt."
     )
 
 
 def _shapley(record: Record) -> str:
     return (
-        f"Shapley values of all layers in {record['runs']} orders × {record['patches']} patches, by `hs.shapley`: "
-        f"{record['seconds']:.1f} s a prompt; the largest standard error of a mean over {record['prompts']} prompts is "
-        f"{record['error']:.1%} of the largest mean."
+        f"Shapley values of all layers in {record['runs']} orders × {record['patches']} patches, by "
+        f"`hs.analyses.shapley`: {record['seconds']:.1f} s a prompt; the largest standard error of a mean over "
+        f"{record['prompts']} prompts is {record['error']:.1%} of the largest mean."
     )
 
 

@@ -67,7 +67,7 @@ def _peer(name: str, model: PreTrainedModel, shape: Shape, work: Work) -> Peer:
 
 def hydrascope_engine(model: PreTrainedModel, shape: Shape, work: Work) -> Tool:
     """The engine alone, given the patches as its peers are; batches as `hydrascope.sweep` cuts them."""
-    engine = Engine(hs.LanguageModel(model), shape, work)
+    engine = Engine(hs.models.LanguageModel(model), shape, work)
     read = [engine.components.index(component) for component in work.read(shape)]
 
     def tool(prompts: Sequence[Prompt], ablated: Sequence[int]) -> list[Answer]:
@@ -86,7 +86,7 @@ def hydrascope_sweep(model: PreTrainedModel, shape: Shape, work: Work) -> Tool:
 
     It draws its patches itself, the same ones where it is given all the prompts of the task.
     """
-    language_model = hs.LanguageModel(model)
+    language_model = hs.models.LanguageModel(model)
     read = [str(component) for component in work.read(shape)]
 
     def tool(prompts: Sequence[Prompt], ablated: Sequence[int]) -> list[Answer]:

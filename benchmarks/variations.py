@@ -40,9 +40,9 @@ def of_pairs(shape: Shape, lengths: tuple[int, ...], rounds: int, say: Callable[
     return _by_turns(Engine(model, shape, work), pairs, one, rounds, lambda line: say(f"pairs, {line}"))
 
 
-def _prepared(shape: Shape, lengths: tuple[int, ...]) -> tuple[list[Prompt], hs.LanguageModel, Work]:
+def _prepared(shape: Shape, lengths: tuple[int, ...]) -> tuple[list[Prompt], hs.models.LanguageModel, Work]:
     model, work = shape.build(), Work()
-    return draw_task(model, shape, lengths, work), hs.LanguageModel(model), work
+    return draw_task(model, shape, lengths, work), hs.models.LanguageModel(model), work
 
 
 def _by_turns(without: Engine, more: Engine, task: list[Prompt], rounds: int, say: Callable[[str], None]) -> Variation:

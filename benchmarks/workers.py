@@ -62,12 +62,12 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     vocabulary = GPT2_SMALL.config.vocab_size
     lengths = natural_lengths(PROMPTS)
     prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
-    model = hs.LanguageModel(GPT2_SMALL.build())
+    model = hs.models.LanguageModel(GPT2_SMALL.build())
     counting, ended = _timed(writer.Writer, "count"), _timed(writer.Writer, "write")
     clean = _timed(start, "clean_runs_by_workers")
     ready()
     begin = time.monotonic()
-    hs.run(model, prompts, hs.Resample(PATCHES), out=out, join=True, batch_size=BATCH)
+    hs.sweep(model, prompts, hs.Resample(PATCHES), out=out, join=True, batch_size=BATCH)
     end = time.monotonic()
     blocks = [later - earlier for (_, earlier), (_, later) in pairwise(ended)]
     block = statistics.median(blocks) if blocks else 0.0

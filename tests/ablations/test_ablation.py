@@ -226,7 +226,7 @@ class ProjectOut:
             value = clean.activations_of(component, own, prompts)
             return value - (value @ self.direction)[..., None] * self.direction
 
-        return hs.Patches(own, values)
+        return hs.ablations.Patches(own, values)
 
 
 @pytest.mark.parametrize(("at", "back"), [("last", [-1]), ("-2,-1", [-2, -1])])
@@ -272,7 +272,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
 
         def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
             own = np.array(prompts)[:, None]
-            return hs.Patches(
+            return hs.ablations.Patches(
                 own, lambda c: torch.zeros(shape) if shape else clean.activations_of(c, own, prompts)[:, :, 0]
             )
 
@@ -282,7 +282,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
 
     class Short(Own):
         def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
-            return hs.Patches(np.zeros(len(prompts), int), super().draw(clean, prompts).values)
+            return hs.ablations.Patches(np.zeros(len(prompts), int), super().draw(clean, prompts).values)
 
     with pytest.raises(HydrascopeError, match=r"the ablation Short draws sources of shape \[5\]: give \[5, 1\]"):
         draw_patches(Short(), bank(model, PROMPTS), range(5))
@@ -293,7 +293,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
     [
         (None, "the ablation Own draws patches as a NoneType: give a Patches"),
         (
-            hs.Patches(np.zeros((5, 1), int), lambda c: np.zeros((5, 1, 1, 32))),
+            hs.ablations.Patches(np.zeros((5, 1), int), lambda c: np.zeros((5, 1, 1, 32))),
             "values of mlp.0 as a ndarray: give a Ten",
         ),
     ],

@@ -34,7 +34,7 @@ def test_against_plain_forward_passes():
     # Ablated are the last in the order.
     mean = {kept: readouts[frozenset(range(kept, 4))].mean() for kept in range(5)}
     f = [(mean[kept] - mean[0]) / (mean[4] - mean[0]) for kept in (0, 0, 1, 2, 3, 4)]
-    found = hs.faithfulness(model, PROMPTS, ablation, order=ORDER, shares=shares)
+    found = hs.analyses.faithfulness(model, PROMPTS, ablation, order=ORDER, shares=shares)
     estimate = found.sel(bound="estimate").isel(readout=0)
     assert found["kept"].values.tolist() == [0, 0, 1, 2, 3, 4]
     np.testing.assert_allclose(estimate["faithfulness"], f, atol=1e-9)
@@ -46,13 +46,13 @@ def test_shares_are_the_benchmarks_and_whole_numbers_stay_whole():
     """Of 30 parts a tenth is 3, though 0.1 · 30 is a little more, and 0.29 · 100 a little less than 29."""
     model = tiny("gpt2")
     neurons = [f"neuron.0.{number}" for number in range(100)]
-    kept = hs.faithfulness(model, PROMPTS, hs.Zero(), order=neurons, shares=(0.1, 0.29, 0.295, 1))["kept"]
+    kept = hs.analyses.faithfulness(model, PROMPTS, hs.Zero(), order=neurons, shares=(0.1, 0.29, 0.295, 1))["kept"]
     assert kept.values.tolist() == [10, 29, 29, 100]
-    few = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers")
+    few = hs.analyses.faithfulness(model, PROMPTS, hs.Zero(), order="layers")
     assert tuple(few["share"].values) == SHARES
     assert few["kept"].values.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 3, 6]
     # Which other shares are asked for makes no difference.
-    half = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers", shares=(0.5, 1))
+    half = hs.analyses.faithfulness(model, PROMPTS, hs.Zero(), order="layers", shares=(0.5, 1))
     xr.testing.assert_allclose(half["faithfulness"], few["faithfulness"].sel(share=[0.5, 1]))
 
 
@@ -63,7 +63,7 @@ def test_on_the_phantom_a_circuit_without_its_backups_does_more_than_the_model(f
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(60)
     readouts, brings = [hs.LogitDifference()], {1.0: phantom.SOURCE, 0.6: phantom.UNWATCHED}
     order, shares = [brings[first], brings[second], "attn.4", "mlp.3", "mlp.5"], (0, 0.2, 0.4, 1)
-    found = hs.faithfulness(model, prompts, hs.Zero(), order=order, shares=shares, readouts=readouts)
+    found = hs.analyses.faithfulness(model, prompts, hs.Zero(), order=order, shares=shares, readouts=readouts)
     alone = hs.sweep(model, prompts, hs.Zero(), ablate=phantom.SOURCE, readouts=readouts)
     removed = -alone["direct"].values.ravel()
     restored = np.where(alone["text"].str.startswith("perhaps"), 0.7, 0.9) * removed
@@ -81,7 +81,7 @@ def test_intervals_are_of_resampled_prompts():
     """Both lines of the ratio resampled together, and no bounds where the lower one may be 0."""
     model, bootstrap = tiny("gpt2"), Bootstrap(resamples=500, confidence=0.9)
     options = {"shares": (0, 0.5, 1), "bootstrap": bootstrap, "readouts": [hs.Logit(token) for token in range(20)]}
-    found = hs.faithfulness(model, PROMPTS, hs.Zero(), order="layers", **options)
+    found = hs.analyses.faithfulness(model, PROMPTS, hs.Zero(), order="layers", **options)
     drawn = np.random.default_rng(bootstrap.seed).integers(3, size=(500, 3))
     effect, everything = (found[name].values[:, drawn].mean(2) for name in ("effect", "everything"))
     low, high = np.quantile(everything, expanded(0.9, 3), axis=1)
@@ -94,7 +94,7 @@ def test_intervals_are_of_resampled_prompts():
 
 def test_without_an_effect_there_is_nothing_to_be_faithful_to():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(5)
-    found = hs.faithfulness(model, prompts, hs.Zero(), order=["attn.0", "attn.5"])
+    found = hs.analyses.faithfulness(model, prompts, hs.Zero(), order=["attn.0", "attn.5"])
     assert np.isnan(found["faithfulness"]).all()
     assert np.isnan(found["cpr"]).all()
     assert not found["everything"].any()
@@ -103,4 +103,4 @@ def test_without_an_effect_there_is_nothing_to_be_faithful_to():
 @pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.2), (-0.1, 1), (0.5, 1.5), (0.5, 0.5), (float("nan"), 1)])
 def test_what_cannot_be_asked(shares):
     with pytest.raises(HydrascopeError, match="are no shares to keep"):
-        hs.faithfulness(tiny("gpt2"), PROMPTS, order="layers", shares=shares)
+        hs.analyses.faithfulness(tiny("gpt2"), PROMPTS, order="layers", shares=shares)

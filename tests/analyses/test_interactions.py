@@ -8,6 +8,7 @@ import torch
 from alone import PROMPTS, total
 from brute import plain_effects
 from plain import Plain, Reader, exactly_normed, loaded
+from stored import run_to_disk
 from tiny import tiny
 
 import hydrascope as hs
@@ -19,7 +20,7 @@ from hydrascope.utils.errors import HydrascopeError
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
 def test_differences_of_runs_made_one_by_one(case):
     model = tiny(case)
-    found = hs.interactions(model, PROMPTS, hs.Resample(2, 3), parts="attn,head.1.2")
+    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2, 3), parts="attn,head.1.2")
     for u, v in (("attn.0", "attn.2"), ("attn.0", "head.1.2")):
         expected = total(model, f"{u}+{v}") - total(model, u) - total(model, v)
         one = found["interaction"].sel(first=u, second=v)
@@ -36,7 +37,7 @@ def test_pairs_of_heads_by_plain_forward_passes(case):
     """Both heads overwritten by hooks of the test's own: of one layer, and of layers that follow each other."""
     model, ablation = exactly_normed(loaded(case)), hs.Resample(2, 3)
     heads = ["head.0.1", "head.1.2", "head.1.3", "head.2.0"]
-    found = hs.interactions(model, PROMPTS, ablation, parts=heads)
+    found = hs.analyses.interactions(model, PROMPTS, ablation, parts=heads)
     sources = hs.sweep(model, PROMPTS, ablation, ablate=heads[0])["patch_prompt"].values
 
     def effect(clean: Plain, ablated: Plain) -> float:
@@ -55,7 +56,7 @@ def test_what_does_not_meet_does_not_interact():
     """The two layers of a parallel block, read right after it without a norm: their effects add up."""
     model = tiny("gpt_neox")
     probe = hs.Direction(torch.randn(model.width, dtype=torch.float64), before=2)
-    found = hs.interactions(model, PROMPTS, hs.Resample(2), parts="attn.1,mlp.1,attn.0", readouts=probe)
+    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2), parts="attn.1,mlp.1,attn.0", readouts=probe)
     pair = found["interaction"].sel(first="attn.1", second="mlp.1")
     size = float(abs(found["total"]).max())
     assert float(abs(pair).max()) < 1e-12 * size
@@ -65,8 +66,10 @@ def test_what_does_not_meet_does_not_interact():
 def test_on_the_phantom_each_backup_covers_for_what_it_watches():
     """A backup that is ablated, too, brings nothing: the pair costs that in addition."""
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
-    found = hs.interactions(model, prompts, hs.Zero(), parts=[phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS])
-    mediated = hs.mediation(model, prompts, hs.Zero(), ablate=phantom.SOURCE, mediators=[*phantom.BACKUPS])
+    found = hs.analyses.interactions(
+        model, prompts, hs.Zero(), parts=[phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS]
+    )
+    mediated = hs.analyses.mediation(model, prompts, hs.Zero(), ablate=phantom.SOURCE, mediators=[*phantom.BACKUPS])
     size = float(abs(found["total"].sel(first=phantom.SOURCE)).max())
     for name in phantom.BACKUPS:
         brought = mediated["restored_by"].sel(ablated=phantom.SOURCE, mediator=name)
@@ -79,11 +82,11 @@ def test_on_the_phantom_each_backup_covers_for_what_it_watches():
 
 def test_only_effects_are_kept(tmp_path):
     model = tiny("llama")
-    out = hs.run(model, PROMPTS, hs.Resample(2, 3), out=tmp_path / "i.zarr", ablate=hs.Interactions("layers"))
+    out = run_to_disk(model, PROMPTS, hs.Resample(2, 3), out=tmp_path / "i.zarr", ablate=hs.Interactions("layers"))
     results = hs.open_results(out)
     assert results.attrs["keep"] == "effects"
     assert "unembed_ablated" not in results
-    found = hs.interactions(model, PROMPTS, hs.Resample(2, 3))
+    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2, 3))
     np.testing.assert_array_equal(measures.interactions(results)["interaction"], found["interaction"])
     # Of single parts it is known what they remove and what of it is restored.
     singles = measures.effects_only(measures.single_ablations(results))
@@ -98,7 +101,7 @@ def test_only_effects_are_kept(tmp_path):
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two parts"):
-        hs.interactions(model, PROMPTS, parts="attn.0")
+        hs.analyses.interactions(model, PROMPTS, parts="attn.0")
     with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
         measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))
 

@@ -4,6 +4,7 @@ identities that hold for any model."""
 import numpy as np
 import pytest
 from alone import PROMPTS, total
+from stored import run_to_disk
 from tiny import tiny
 
 import hydrascope as hs
@@ -15,7 +16,9 @@ from hydrascope.utils.errors import HydrascopeError
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
 def test_differences_of_runs_made_one_by_one(case):
     model = tiny(case)
-    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0,head.1.2", mediators="layers,heads.2")
+    found = hs.analyses.mediation(
+        model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0,head.1.2", mediators="layers,heads.2"
+    )
     layers = list(map(str, model.sublayers))
     below = [name for name in layers if not name.endswith(".0")] + ([] if model.parallel else ["mlp.0"])
     below = [name for name in layers if name in below]
@@ -38,7 +41,7 @@ def test_differences_of_runs_made_one_by_one(case):
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gpt_neox"])
 def test_identities(case):
     model = tiny(case)
-    found = hs.mediation(model, PROMPTS, hs.Resample(2), ablate="layers", mediators="layers")
+    found = hs.analyses.mediation(model, PROMPTS, hs.Resample(2), ablate="layers", mediators="layers")
     for ablated in found["ablated"].values:
         for mediator in found["mediator"].values:
             one = found.sel(ablated=ablated, mediator=mediator)
@@ -60,16 +63,20 @@ def test_identities(case):
 def test_together_and_from_disk(tmp_path):
     model = tiny("llama")
     asked = hs.Mediation("attn.0,head.1.2", "mlp,head.2.1,attn.2")
-    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=asked.ablate, mediators=asked.mediators)
+    found = hs.analyses.mediation(
+        model, PROMPTS, hs.Resample(2, seed=3), ablate=asked.ablate, mediators=asked.mediators
+    )
     for label, frozen in (("attn.0", "mlp.0|mlp.1|mlp.2|attn.2"), ("head.1.2", "mlp.1|mlp.2|attn.2")):
         expected = total(model, label) - total(model, f"{label}|{frozen}")
         np.testing.assert_allclose(found["restored_together"].sel(ablated=label), expected, atol=1e-6)
-    out = hs.run(model, PROMPTS, hs.Resample(2, seed=3), out=tmp_path / "m.zarr", ablate=asked)
+    out = run_to_disk(model, PROMPTS, hs.Resample(2, seed=3), out=tmp_path / "m.zarr", ablate=asked)
     again = measures.mediation(hs.open_results(out))
     for name, values in found.data_vars.items():
         np.testing.assert_array_equal(again[name], values)
     # What a head attends by writes nothing.
-    inputs = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0", mediators="head.2.1,query.2.1")
+    inputs = hs.analyses.mediation(
+        model, PROMPTS, hs.Resample(2, seed=3), ablate="attn.0", mediators="head.2.1,query.2.1"
+    )
     assert inputs["response"].sel(mediator="query.2.1").isnull().all()
     assert not inputs["response"].sel(mediator="head.2.1").isnull().any()
 
@@ -77,7 +84,7 @@ def test_together_and_from_disk(tmp_path):
 @pytest.mark.parametrize("label", ["attn.0", "mlp.0", "attn.0+mlp.1"])
 def test_what_all_mediators_bring_is_what_all_bring(label):
     model = tiny("gpt2")
-    found = hs.mediation(model, PROMPTS, hs.Resample(2), ablate=[label], mediators="layers")
+    found = hs.analyses.mediation(model, PROMPTS, hs.Resample(2), ablate=[label], mediators="layers")
     np.testing.assert_allclose(found["restored_together"], found["restored"], atol=1e-12)
 
 
@@ -85,7 +92,7 @@ def test_heads_of_several_layers_ablated_together():
     """Of a layer that holds an ablated head the others react, and are frozen, too."""
     model = tiny("gpt2")
     run, mediators = "head.0.1+head.1.2", ["attn.2", "head.1.0", "query.1.3"]
-    found = hs.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=[run], mediators=mediators)
+    found = hs.analyses.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=[run], mediators=mediators)
     others = "mlp.0|mlp.1|attn.2|mlp.2|head.1.0|head.1.1|head.1.3"
     none = total(model, f"{run}|{others}")
     np.testing.assert_allclose(found["restored"].sel(ablated=run), total(model, run) - none, atol=1e-9)
@@ -105,7 +112,9 @@ def test_heads_of_several_layers_ablated_together():
 def test_on_the_phantom_each_watcher_brings_its_share():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     watchers = [*phantom.BACKUPS, "attn.5"]
-    found = hs.mediation(model, prompts, hs.Zero(), ablate=[phantom.SOURCE, phantom.UNWATCHED], mediators=watchers)
+    found = hs.analyses.mediation(
+        model, prompts, hs.Zero(), ablate=[phantom.SOURCE, phantom.UNWATCHED], mediators=watchers
+    )
     removed = -found["direct"]
     doubt = found["text"].str.startswith("perhaps").values
     for name, share in phantom.BACKUPS.items():
@@ -124,17 +133,17 @@ def test_on_the_phantom_each_watcher_brings_its_share():
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn.0\|mlp.1 freezes mlp.1"):
-        hs.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
+        hs.analyses.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
     with pytest.raises(HydrascopeError, match="tell nothing of mediation: measure with hydrascope mediate"):
         measures.mediation(hs.sweep(model, PROMPTS, hs.Zero()))
     with pytest.raises(HydrascopeError, match=r"ablates neuron.1.3 with other layers"):
-        hs.mediation(model, PROMPTS, ablate="attn.0+neuron.1.3")
+        hs.analyses.mediation(model, PROMPTS, ablate="attn.0+neuron.1.3")
     with pytest.raises(HydrascopeError, match=r"query\.1\.3 can only be frozen, as in attn\.0\|query\.1\.3"):
-        hs.mediation(model, PROMPTS, ablate="query.1.3")
+        hs.analyses.mediation(model, PROMPTS, ablate="query.1.3")
     with pytest.raises(HydrascopeError, match="inputs of its heads cannot be frozen; freeze heads"):
-        hs.mediation(tiny("gptj"), PROMPTS, hs.Zero(), ablate="attn.0", mediators="query.1.3")
+        hs.analyses.mediation(tiny("gptj"), PROMPTS, hs.Zero(), ablate="attn.0", mediators="query.1.3")
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
-        hs.mediation(model, PROMPTS, mediators="neuron.1.3")
+        hs.analyses.mediation(model, PROMPTS, mediators="neuron.1.3")
 
 
 def test_results_of_some_readouts_prompts_and_runs():

@@ -64,7 +64,7 @@ def by_hand(model, ids, sender, receiver, at):
 def test_three_forward_passes(case, at):
     model = tiny(case)
     senders, receivers = ["attn.0", "head.0.2"], ["mlp.1", "head.2.1", "attn.1"]
-    found = hs.path_patching(model, PROMPTS, hs.Zero(), senders=senders, receivers=receivers, at=at)
+    found = hs.analyses.path_patching(model, PROMPTS, hs.Zero(), senders=senders, receivers=receivers, at=at)
     for prompt, ids in enumerate(PROMPTS):
         for sender in senders:
             for receiver in receivers:
@@ -78,7 +78,8 @@ def test_both_engines_agree_by_every_input_of_a_head(case):
     model = tiny(case)
     asked = {"senders": "attn.0,mlp.0", "receivers": "query.2.1,key.2.1,value.2.0,head.1.0,logits", "at": "all"}
     fast, plain = (
-        hs.path_patching(model, PROMPTS, hs.Zero(), engine=engine, **asked) for engine in ("wavefront", "reference")
+        hs.analyses.path_patching(model, PROMPTS, hs.Zero(), engine=engine, **asked)
+        for engine in ("wavefront", "reference")
     )
     for name in ("held", "free"):
         np.testing.assert_allclose(fast[name], plain[name], atol=1e-5)
@@ -87,7 +88,9 @@ def test_both_engines_agree_by_every_input_of_a_head(case):
 
 def test_identities():
     model = tiny("gpt2")
-    found = hs.path_patching(model, PROMPTS, hs.Resample(1), senders="layers", receivers="layers,logits", target=3)
+    found = hs.analyses.path_patching(
+        model, PROMPTS, hs.Resample(1), senders="layers", receivers="layers,logits", target=3
+    )
     plain = hs.sweep(model, PROMPTS, hs.Resample(1), ablate="layers", target=3)
     # What goes to the logits directly is the direct effect.
     np.testing.assert_allclose(found["held"].sel(receiver="logits"), plain["direct"].mean("patch"), atol=1e-12)
@@ -104,7 +107,7 @@ def test_on_the_phantom_the_repair_goes_by_the_value():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(20)
     inputs = [f"{kind}.4.1" for kind in ("query", "key", "value")]
     receivers = [*inputs, "head.4.1", "mlp.3", "mlp.4", "logits"]
-    found = hs.path_patching(model, prompts, hs.Zero(), senders=phantom.SOURCE, receivers=receivers)
+    found = hs.analyses.path_patching(model, prompts, hs.Zero(), senders=phantom.SOURCE, receivers=receivers)
     brought = found["free"].isel(readout=0, sender=0).mean("prompt")
     removed = -float(brought.sel(receiver="logits"))
     shares = {str(name): float(brought.sel(receiver=name)) / removed for name in brought["receiver"].values}
@@ -118,6 +121,6 @@ def test_on_the_phantom_the_repair_goes_by_the_value():
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match="path patching at 'subject': ask for last or all"):
-        hs.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="mlp", at="subject")
+        hs.analyses.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="mlp", at="subject")
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
-        hs.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="neuron.1.3")
+        hs.analyses.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="neuron.1.3")

@@ -42,7 +42,7 @@ def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -
     assert (tmp_path / "p/paths.csv").read_text() == out
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
     asked = {"senders": phantom.SOURCE, "receivers": "layers,head.4.1,value.4.1,logits"}
-    found = hs.path_patching(model, prompts, hs.Zero(), **asked)
+    found = hs.analyses.path_patching(model, prompts, hs.Zero(), **asked)
     rows = read(out)
     # Downstream of attn.3 are 5 layers; and one head, what it reads, the logits.
     assert rows[0]["receiver"] == "logits"
@@ -58,7 +58,7 @@ def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -
 
 def test_bounds_of_paths_hold_for_all_at_once() -> None:
     """Wider than those of each path alone, but around the same means."""
-    found = hs.path_patching(shared("gpt2"), [[n, 2 * n, 3] for n in range(4, 16)], hs.Zero(), senders="attn")
+    found = hs.analyses.path_patching(shared("gpt2"), [[n, 2 * n, 3] for n in range(4, 16)], hs.Zero(), senders="attn")
     bootstrap = Bootstrap(resamples=200)
     rows = path_rows(found, None, bootstrap)
     assert len(rows) == int(found["downstream"].sum())
@@ -87,7 +87,7 @@ def test_circuits_are_those_of_faithfulness(hydrascope: Run, tmp_path: Path) -> 
     ]
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
     readouts = [hs.LogitDifference(), hs.Logit()]
-    found = hs.faithfulness(model, prompts, hs.Zero(), order=OF, shares=(0, 0.2, 0.4, 1), readouts=readouts)
+    found = hs.analyses.faithfulness(model, prompts, hs.Zero(), order=OF, shares=(0, 0.2, 0.4, 1), readouts=readouts)
     for place, row in enumerate(rows):
         one = found.isel(readout=place // 4, share=place % 4)
         np.testing.assert_allclose(number(row, "faithfulness"), one["faithfulness"], rtol=1e-9)
@@ -133,14 +133,16 @@ def test_an_order_grows_from_none_to_all() -> None:
 
 def test_figures_show_the_means() -> None:
     model, prompts = shared("gpt2"), [[5, 6, 7], [8, 9, 10, 11], [12, 13]]
-    found = hs.path_patching(model, prompts, hs.Zero(), senders="mlp.1,attn.0", receivers="logits,query.1.0,mlp")
+    found = hs.analyses.path_patching(
+        model, prompts, hs.Zero(), senders="mlp.1,attn.0", receivers="logits,query.1.0,mlp"
+    )
     axes = figure_paths(found).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"]
     drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
     held = found["held"].isel(readout=0).mean("prompt").where(found["downstream"])
     expected = held.sel(sender=["attn.0", "mlp.1"], receiver=["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"])
     np.testing.assert_allclose(drawn, expected)
-    faithful = hs.faithfulness(model, prompts, hs.Zero(), order="layers", shares=(0, 0.5, 1))
+    faithful = hs.analyses.faithfulness(model, prompts, hs.Zero(), order="layers", shares=(0, 0.5, 1))
     (line,) = (line for line in figure_circuit(faithful).axes[0].lines if len(line.get_xdata()) == 3)
     np.testing.assert_array_equal(line.get_xdata(), [0, 3, 6])
     np.testing.assert_allclose(line.get_ydata(), faithful["faithfulness"].sel(bound="estimate").isel(readout=0))

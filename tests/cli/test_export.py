@@ -12,7 +12,7 @@ from hydrascope.utils.errors import HydrascopeError
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "a.zarr"
-    hs.run(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=path, metrics="kl")
+    hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=path, metrics="kl")
     return path
 
 

@@ -169,7 +169,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run", interrupted)
+        patch.setattr(sweep, "sweep", interrupted)
         code, _, err = hydrascope(*command)
     assert code == 2
     assert err.splitlines()[-1].endswith("go on with --resume")
@@ -183,7 +183,7 @@ def test_an_interrupted_overwrite_says_that_the_old_result_stands(
         raise KeyboardInterrupt
 
     shutil.copytree(folder / "r.zarr", tmp_path / "r.zarr")
-    monkeypatch.setattr(sweep, "run", interrupted)
+    monkeypatch.setattr(sweep, "sweep", interrupted)
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     code, _, err = hydrascope(*command, "--overwrite")
     assert (code, err.splitlines()[-1]) == (2, f"hydrascope: interrupted: {tmp_path / 'r.zarr'} is as it was")

@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 from asked import heads, neurons, request
 from faults.processes import TEXTS
+from stored import run_to_disk
 from tiny import CONFIGS, tiny, tiny_tokenizer
 
-from hydrascope import Resample, run, sweep
+from hydrascope import Resample, sweep
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.models.float64 import Float64Mode
 from hydrascope.models.language_model import LanguageModel
@@ -71,7 +72,7 @@ def test_nothing_in_a_sweep_waits_for_the_host(case: str) -> None:
 
 def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_device("llama", torch.float32)
-    whole = run(model, TEXTS, Resample(3), out=tmp_path / "whole.zarr", batch_size=2)
+    whole = run_to_disk(model, TEXTS, Resample(3), out=tmp_path / "whole.zarr", batch_size=2)
     written, blocks = "hydrascope.storage.writer.Writer.update_measured", iter(range(1))
 
     def once(*given: object) -> None:
@@ -81,8 +82,8 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(written, once)
         with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", batch_size=2)
-    run(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", resume=True)
+            run_to_disk(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", batch_size=2)
+    run_to_disk(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", resume=True)
     xr.testing.assert_identical(
         open_results(tmp_path / "r.zarr").load().drop_attrs(), open_results(whole).load().drop_attrs()
     )

@@ -62,13 +62,13 @@ def written_to(model: LanguageModel) -> None:
 @pytest.mark.parametrize("change", [trained, loaded_into, widened, replaced, written_to])
 def test_a_changed_model_is_another_one(model: LanguageModel, change: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
-    hs.run(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out)
+    hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out)
     before = hs.open_results(out).attrs["revision"]
     change(model)
     after = hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn")
     assert after.attrs["revision"] == fingerprint.hash_parameters(model.hf) != before
     with pytest.raises(HydrascopeError, match=r"cannot resume .*revision was"):
-        hs.run(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out, resume=True)
+        hs.sweep(model, TEXTS[:2], hs.Zero(), ablate="attn", out=out, resume=True)
     again = hs.sweep(LanguageModel(model.hf, model.tokenizer), TEXTS[:2], hs.Zero(), ablate="attn")
     np.testing.assert_array_equal(after["total"], again["total"])
     assert np.abs(after["total"] - hs.open_results(out)["total"]).max() > 1e-9
@@ -110,7 +110,7 @@ def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monk
         model.hf(torch.tensor([[1, 2, 3]]))
     with JobMonitor(lambda *_: None).attach(model):
         hs.sweep(model, TEXTS, hs.Zero(), ablate="attn")
-    hs.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
+    hs.analyses.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
 
 
 def test_a_model_made_by_hand_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,12 +188,12 @@ def test_the_revision_is_a_hash_of_what_is_computed(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_the_same_model_only(tmp_path: Path) -> None:
     given = hf()
-    hs.run(load_model(given), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr")
-    hs.run(load_model(copy.deepcopy(given)), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr", resume=True)
+    hs.sweep(load_model(given), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr")
+    hs.sweep(load_model(copy.deepcopy(given)), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr", resume=True)
     with torch.no_grad():
         given.model.norm.weight[0] += 1
     with pytest.raises(HydrascopeError, match=r"revision was 'sha256:.*', now 'sha256:"):
-        hs.run(load_model(given), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr", resume=True)
+        hs.sweep(load_model(given), [[5, 6], [7, 8, 9]], hs.Zero(), out=tmp_path / "r.zarr", resume=True)
 
 
 def test_token_ids_need_no_tokenizer() -> None:

@@ -23,10 +23,10 @@ OPTIONS = {"readouts": [hs.Logit(7), hs.Logit(9)]}
 def test_means_and_places():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Resample(2), ablate="heads,mlp", read="heads", **OPTIONS)
-    fair = hs.shapley(model, PROMPTS, hs.Resample(2), parts="heads,mlp", orders=2, **OPTIONS)
+    fair = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), parts="heads,mlp", orders=2, **OPTIONS)
     # In another order of parts.
-    guess = hs.attribution.atp(model, PROMPTS, hs.Resample(2), ablate="mlp,heads", **OPTIONS)
-    found = hs.rank(exact, fair, guess, readout="logit.9", bootstrap=FEW)
+    guess = hs.analyses.attribution.atp(model, PROMPTS, hs.Resample(2), ablate="mlp,heads", **OPTIONS)
+    found = hs.measures.rank(exact, fair, guess, readout="logit.9", bootstrap=FEW)
     assert list(found["measure"].values) == ["unembed", "removed", "lost", "shapley", "atp"]
     means = exact.isel(readout=1).mean(["prompt", "patch"])
     for part in ("head.1.2", "mlp.0"):
@@ -51,8 +51,8 @@ def test_on_the_phantom_ablation_hides_what_is_backed_up_and_shapley_does_not():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     parts = [phantom.SOURCE, phantom.UNWATCHED]
     exact = hs.sweep(model, prompts, hs.Zero(), ablate=parts)
-    fair = hs.shapley(model, prompts, hs.Zero(), parts=[*parts, *phantom.BACKUPS], orders=8)
-    found = hs.rank(exact, fair.sel(part=parts), bootstrap=FEW)
+    fair = hs.analyses.shapley(model, prompts, hs.Zero(), parts=[*parts, *phantom.BACKUPS], orders=8)
+    found = hs.measures.rank(exact, fair.sel(part=parts), bootstrap=FEW)
     place = found["place"].sel(part=phantom.SOURCE)
     assert {name: int(place.sel(measure=name)) for name in found["measure"].values} == {
         "unembed": 1,
@@ -66,24 +66,24 @@ def test_what_cannot_be_ranked():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
     # Heads that weren't read have no direct effect that is known, and so no place by it.
-    heads = hs.rank(hs.sweep(model, PROMPTS, hs.Zero(), ablate="heads.1", target=7), bootstrap=FEW)
+    heads = hs.measures.rank(hs.sweep(model, PROMPTS, hs.Zero(), ablate="heads.1", target=7), bootstrap=FEW)
     assert np.isnan(heads["place"].sel(measure="unembed")).all()
-    other = hs.attribution.atp(model, PROMPTS, hs.Zero(), ablate="mlp", target=7)
+    other = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="mlp", target=7)
     with pytest.raises(HydrascopeError, match="'atp' is of other parts than the results"):
-        hs.rank(exact, other)
-    same = hs.attribution.atp(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
+        hs.measures.rank(exact, other)
+    same = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
     for chosen in ([0, 1], [*range(1, 12), 0]):
         with pytest.raises(
             HydrascopeError, match="'atp' is of other prompts than the results: choose the same of both"
         ):
-            hs.rank(exact, same.isel(prompt=chosen))
-    some = hs.rank(exact.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
+            hs.measures.rank(exact, same.isel(prompt=chosen))
+    some = hs.measures.rank(exact.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
     expected = -same["estimate"].isel(readout=0, prompt=[3, 1]).mean("prompt")
     np.testing.assert_allclose(some.sel(bound="estimate", measure="atp"), expected)
     with pytest.raises(HydrascopeError, match="atp is given twice"):
-        hs.rank(exact, same, same)
+        hs.measures.rank(exact, same, same)
     with pytest.raises(HydrascopeError, match="neither of shapley nor of attribution"):
-        hs.rank(exact, exact)
+        hs.measures.rank(exact, exact)
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import run_to_disk
 from tiny import tiny, tiny_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -21,7 +22,6 @@ from hydrascope.loading.load import read_model
 from hydrascope.models import fingerprint
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt
-from hydrascope.runs.sweep import run
 from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
@@ -50,9 +50,9 @@ class Shift:
     by: Any
     patches: int = 1
 
-    def draw(self, clean: hs.CleanActivations, prompts: Any) -> hs.Patches:
+    def draw(self, clean: hs.ablations.CleanActivations, prompts: Any) -> hs.Patches:
         own = np.array(prompts)[:, None]
-        return hs.Patches(own, lambda component: clean.activations_of(component, own, prompts) + self.by)
+        return hs.ablations.Patches(own, lambda component: clean.activations_of(component, own, prompts) + self.by)
 
 
 class Plain:
@@ -68,10 +68,10 @@ class Plain:
 
 def refused(started: dict[str, Any], resumed: dict[str, Any], tmp_path: Path, what: str) -> None:
     out = tmp_path / "r.zarr"
-    run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out)
-    run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out, resume=True)
+    run_to_disk(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out)
+    run_to_disk(**{"prompts": TEXTS, "ablation": hs.Zero(), **started}, out=out, resume=True)
     with pytest.raises(HydrascopeError, match=f"cannot resume .*{what} was"):
-        run(**{"prompts": TEXTS, "ablation": hs.Zero(), **started, **resumed}, out=out, resume=True)
+        run_to_disk(**{"prompts": TEXTS, "ablation": hs.Zero(), **started, **resumed}, out=out, resume=True)
 
 
 def test_another_tokenizer(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
     """Begun with weights on disk, it ends with weights in memory to the bits of a run that was never ended."""
     plain, other = read_model(folder / "model"), read_model(folder / "model", offload="disk")
     arguments = {"ablation": hs.Resample(2), "batch_size": 2}
-    hs.run(plain, TEXTS[:11], out=tmp_path / "whole.zarr", **arguments)
+    hs.sweep(plain, TEXTS[:11], out=tmp_path / "whole.zarr", **arguments)
     out, batches = tmp_path / "parts.zarr", iter(range(5))
 
     def measure(model, request):
@@ -223,9 +223,9 @@ def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
         with pytest.raises(KeyboardInterrupt):
-            hs.run(other, TEXTS[:11], out=out, **arguments)
+            hs.sweep(other, TEXTS[:11], out=out, **arguments)
     assert 0 < read_attributes(out)["measured"] < len(TEXTS[:11])
-    hs.run(plain, TEXTS[:11], out=out, resume=True, **arguments)
+    hs.sweep(plain, TEXTS[:11], out=out, resume=True, **arguments)
     identical(out, tmp_path / "whole.zarr")
 
 

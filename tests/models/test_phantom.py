@@ -97,7 +97,9 @@ def test_its_own_values_change_nothing_and_nothing_is_restored():
         patches = 1
 
         def draw(self, clean, prompts):
-            return hs.Patches(np.array(prompts)[:, None], lambda component: clean.own_activations(component, prompts))
+            return hs.ablations.Patches(
+                np.array(prompts)[:, None], lambda component: clean.own_activations(component, prompts)
+            )
 
     results = hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(40), Own())
     assert abs(results["total"]).max() < 1e-5

@@ -81,17 +81,17 @@ def test_a_table_is_read_by_its_columns() -> None:
         }
     )
     expected = (hs.Prompt("the cat", " s", foil=" t", subject="cat"), hs.Prompt("a cow", subject="cow"))
-    assert hs.PromptSet.of(table).prompts == expected
+    assert hs.prompts.PromptSet.of(table).prompts == expected
     rows = [
         {"prompt": "the cat", "attribute": " s", "foil": " t", "subject": "cat"},
         {"text": "a cow", "subject": "cow"},
     ]
-    assert hs.PromptSet.of(rows).prompts == expected
-    assert hs.PromptSet.of(pd.DataFrame({"tokens": [[4, 5], [6]]})).prompts == (
+    assert hs.prompts.PromptSet.of(rows).prompts == expected
+    assert hs.prompts.PromptSet.of(pd.DataFrame({"tokens": [[4, 5], [6]]})).prompts == (
         hs.Prompt(tokens=(4, 5)),
         hs.Prompt(tokens=(6,)),
     )
-    assert hs.PromptSet.of(table["prompt"]).prompts == (hs.Prompt("the cat"), hs.Prompt("a cow"))
+    assert hs.prompts.PromptSet.of(table["prompt"]).prompts == (hs.Prompt("the cat"), hs.Prompt("a cow"))
     model = loaded()
     same(hs.sweep(model, table[["prompt"]], hs.Zero()), hs.sweep(model, ["the cat", "a cow"], hs.Zero()))
 
@@ -112,7 +112,7 @@ class Columns:
 
 @pytest.mark.parametrize("method", ["to_dicts", "to_pylist", ""])
 def test_tables_of_other_libraries(method: str) -> None:
-    assert hs.PromptSet.of(Columns(method)).prompts == (hs.Prompt("the cat"), hs.Prompt("a cow"))  # type: ignore[arg-type]
+    assert hs.prompts.PromptSet.of(Columns(method)).prompts == (hs.Prompt("the cat"), hs.Prompt("a cow"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_tables_of_other_libraries(method: str) -> None:
 )
 def test_what_is_no_sequence_of_prompts_is_refused(prompts: Any, message: str) -> None:
     with pytest.raises(hs.HydrascopeError, match=message) as caught:
-        hs.PromptSet.of(prompts)
+        hs.prompts.PromptSet.of(prompts)
     assert "\n" not in str(caught.value)
 
 
@@ -157,7 +157,7 @@ def test_an_encoding_is_read_by_its_mask(side: str, tensors: str | None) -> None
     encoded = model.tokenizer(TEXTS, padding=True, return_tensors=tensors)
     same(hs.sweep(model, encoded, hs.Zero()), hs.sweep(model, TEXTS, hs.Zero()))
     one = BatchEncoding({"input_ids": torch.tensor([4, 5, 6]), "attention_mask": torch.tensor([0, 1, 1])})
-    assert hs.PromptSet.of(one).prompts == (hs.Prompt(tokens=(5, 6)),)
+    assert hs.prompts.PromptSet.of(one).prompts == (hs.Prompt(tokens=(5, 6)),)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import run_to_disk
 from tiny import tiny
 
 from hydrascope.ablations.ablation import Ablation, Mean, Resample
@@ -20,7 +21,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import batches as blocks
 from hydrascope.runs.batches import choose_prefix_store
 from hydrascope.runs.plan import make_plan
-from hydrascope.runs.sweep import run, sweep
+from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
@@ -114,7 +115,7 @@ def test_clean_values_on_disk_lie_beside_the_result_and_leave_nothing(
     mapped = torch.from_file
     monkeypatch.setattr(torch, "from_file", from_file)
     monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
-    run(model, [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "new" / "r.zarr")
+    run_to_disk(model, [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "new" / "r.zarr")
     assert {each.parent for each in seen} == {tmp_path / "new"}
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["r.zarr"]
 
@@ -126,7 +127,7 @@ def test_a_disk_without_room_for_clean_values_is_said_at_once(tmp_path: Path, mo
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
     with pytest.raises(HydrascopeError, match=r"cannot keep clean values in .* \(No space left on device\); make room"):
-        run(tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "r.zarr")
+        run_to_disk(tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "r.zarr")
     assert not list(tmp_path.iterdir())
 
 

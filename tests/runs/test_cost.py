@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from plain import loaded
+from stored import run_to_disk
 from tiny import tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +17,7 @@ from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.models import memory
 from hydrascope.models.memory import Batch
 from hydrascope.runs import batches
+from hydrascope.runs.config import SweepConfig
 from hydrascope.runs.cost import cost_of, count_operations, request
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError
@@ -28,7 +30,7 @@ WHAT: dict[str, dict[str, Any]] = {
     "heads": {"ablate": "heads", "read": "heads"},
     "neurons": {"ablate": "neurons.1", "read": "layers"},
     "an earlier position": {"at": -7},
-    "everywhere": {"at": "all", "ablation": hs.Zero()},
+    "everywhere": {"at": "all"},
     "pairs": {"ablate": "attn.0+mlp.1,attn.0|mlp.1"},
     "mediation": {"ablate": Mediation("attn", "layers")},
     "metrics": {"metrics": ["kl"]},
@@ -50,16 +52,16 @@ def test_operations_are_those_that_are_done(architecture: str, what: str) -> Non
     """Readouts and routers of experts take some, too: little even in a model as small as these."""
     if architecture == "mixtral" and what == "neurons":
         pytest.skip("a mixture of experts has no neurons that can be told apart")
-    arguments = {"ablation": hs.Resample(3), **WHAT[what]}
-    plan = make_plan(tiny(architecture, torch.float64), TOKENS, **arguments)
+    config = SweepConfig(**WHAT[what])
+    plan = make_plan(tiny(architecture, torch.float64), TOKENS, hs.Resample(3), config)
     assert count_operations(plan, range(len(TOKENS)), plan.overrides) == pytest.approx(counted(plan), rel=0.03)
 
 
 def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any) -> None:
     model = loaded("gpt2", torch.float32)
-    plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    plan = make_plan(model, TOKENS, hs.Resample(2), SweepConfig("layers,heads"))
     found = cost_of(plan, Batch(2, 7))
-    out = hs.run(model, TOKENS, hs.Resample(2), ablate="layers,heads", out=tmp_path / "x.zarr")
+    out = run_to_disk(model, TOKENS, hs.Resample(2), ablate="layers,heads", out=tmp_path / "x.zarr")
     measured = sum(hs.open_results(out)[name].nbytes for name in plan.measured_variables)
     assert found.disk == measured
     assert found.weights == sum(each.nbytes for each in model.hf.parameters())
@@ -75,7 +77,7 @@ def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest
 
     monkeypatch.setattr(batches, "choose_prefix_store", lambda *_: keep)
     model = loaded("gpt2", torch.float32)
-    plan = make_plan(model, TOKENS, hs.Resample(2), ablate="layers,heads")
+    plan = make_plan(model, TOKENS, hs.Resample(2), SweepConfig("layers,heads"))
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))
     # Prompts that are run together are padded to the longest, and one that is alone is as long.
     costs = {}
@@ -88,7 +90,7 @@ def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest
         more = found.memory - without.memory
         assert more == without.meanwhile - found.meanwhile > 0
     assert whole.meanwhile == 0
-    assert cost_of(make_plan(model, TOKENS, hs.Zero(), engine="reference"), Batch(2, 7)).meanwhile == 0
+    assert cost_of(make_plan(model, TOKENS, hs.Zero(), SweepConfig(engine="reference")), Batch(2, 7)).meanwhile == 0
 
 
 def test_it_is_said_in_a_line() -> None:
@@ -114,5 +116,5 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_what_is_measured_is_said_in_a_line() -> None:
-    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), ablate="mlp.1").describe
+    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), SweepConfig("mlp.1")).describe
     assert "1 ablation of 1,234 patches, 6 components read, 5 prompts" in line

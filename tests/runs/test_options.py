@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from plain import TEXTS, loaded, plain_run
+from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Counterfactual, Noise, Resample, Zero
 from hydrascope.components.component import Component
@@ -14,7 +15,7 @@ from hydrascope.engines.readouts import Logit, LogitDifference
 from hydrascope.models import fingerprint
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt, PromptSet
-from hydrascope.runs.sweep import run, sweep
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage.schema import MEASURED_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 
@@ -137,7 +138,7 @@ def test_wrong_options_leave_nothing_behind(
     model: LanguageModel, tmp_path: Path, arguments: dict, message: str
 ) -> None:
     with pytest.raises(HydrascopeError, match=message) as caught:
-        run(model, TEXTS, out=tmp_path / "r.zarr", **{"ablation": Resample(2), **arguments})
+        run_to_disk(model, TEXTS, out=tmp_path / "r.zarr", **{"ablation": Resample(2), **arguments})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from faults.processes import OPTIONS, TEXTS, identical, speaking
-from stored import change_attributes
+from stored import change_attributes, run_to_disk
 from tiny import tiny, tiny_tokenizer
 from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
@@ -23,7 +23,7 @@ from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.engines.readouts import Direction, Logit
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
-from hydrascope.runs.sweep import run
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage import staging
 from hydrascope.storage.reader import open_results, read_attributes
 from hydrascope.utils.errors import HydrascopeError
@@ -47,7 +47,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def whole(model: LanguageModel, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing ended, which is left as it is."""
-    return run(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
+    return run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
 
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:
@@ -69,13 +69,13 @@ def test_an_interrupted_run_goes_on(
     model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int
 ) -> None:
     if ablation != OPTIONS["ablation"]:
-        whole = run(model, TEXTS, ablation, out=tmp_path / "whole.zarr", batch_size=2)
+        whole = run_to_disk(model, TEXTS, ablation, out=tmp_path / "whole.zarr", batch_size=2)
     with monkeypatch.context() as patch:
         interrupting(patch, batches, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, ablation, out=tmp_path / "r.zarr", batch_size=2)
+            run_to_disk(model, TEXTS, ablation, out=tmp_path / "r.zarr", batch_size=2)
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 8 * (batches // 4)
-    assert run(model, TEXTS, ablation, out=tmp_path / "r.zarr", resume=True) == tmp_path / "r.zarr"
+    assert run_to_disk(model, TEXTS, ablation, out=tmp_path / "r.zarr", resume=True) == tmp_path / "r.zarr"
     identical(tmp_path / "r.zarr", whole)
 
 
@@ -92,9 +92,9 @@ def test_a_full_disk_keeps_what_is_measured(
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "set", full)
         with pytest.raises(HydrascopeError, match=r"left on device\); 8 prompts are kept: make room and resume"):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+            run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 8
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
     identical(tmp_path / "r.zarr", whole)
 
 
@@ -105,7 +105,7 @@ def ended(model: LanguageModel, patch: pytest.MonkeyPatch, tmp_path_factory: pyt
     with patch.context() as once:
         interrupting(once, 4, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, **OPTIONS, out=path)
+            run_to_disk(model, TEXTS, **OPTIONS, out=path)
     return path
 
 
@@ -143,25 +143,25 @@ def test_other_options_are_refused_by_name(
     arguments = {"model": model, "prompts": TEXTS, **OPTIONS, **other}
     arguments["model"].tokenizer = tiny_tokenizer()
     with pytest.raises(HydrascopeError, match=f"cannot resume .*{difference}"):
-        run(**arguments, out=begun, resume=True)
+        run_to_disk(**arguments, out=begun, resume=True)
     xr.testing.assert_identical(open_results(begun), before)
 
 
 def test_another_direction_is_refused(model: LanguageModel, tmp_path: Path) -> None:
     """What a direction is decides, not only what it is called; as what it comes does not."""
     numbers = np.linspace(-1, 1, 32)
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(numbers)])
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(numbers)])
     same = torch.tensor(numbers, requires_grad=True)
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(same)], resume=True)
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[Direction(same)], resume=True)
     for other in (Direction(numbers + 1e-9), Direction(numbers, before=1), Direction(numbers, name="other")):
         with pytest.raises(HydrascopeError, match="readouts was"):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[other], resume=True)
+            run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", readouts=[other], resume=True)
 
 
 def test_other_versions_are_refused_by_name(model: LanguageModel, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydrascope.runs.attrs.__version__", "0.0.1")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '0\.0\.1'"):
-        run(model, TEXTS, **OPTIONS, out=begun, resume=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=begun, resume=True)
 
 
 def test_weights_count_where_there_is_a_hash_of_them_and_names_do_not(tmp_path: Path) -> None:
@@ -169,15 +169,15 @@ def test_weights_count_where_there_is_a_hash_of_them_and_names_do_not(tmp_path: 
         made = tiny("llama", torch.float32, seed)
         return LanguageModel(made.hf, tiny_tokenizer(), name=name, revision=revision)
 
-    run(named("here", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
-    run(named("there", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+    run_to_disk(named("here", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    run_to_disk(named("there", "sha256:1", 0), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
     with pytest.raises(HydrascopeError, match="revision was 'sha256:1', now 'sha256:2'"):
-        run(named("here", "sha256:2", 1), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+        run_to_disk(named("here", "sha256:2", 1), TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
 
 
 def test_a_smaller_batch_may_go_on(model: LanguageModel, whole: Path, begun: Path) -> None:
     """Where the system kills for memory there is no error to catch: a smaller batch must be able to finish."""
-    run(model, TEXTS, Resample(3), out=begun, resume=True, batch_size=1)
+    run_to_disk(model, TEXTS, Resample(3), out=begun, resume=True, batch_size=1)
     found, expected = open_results(begun), open_results(whole)
     assert (found.attrs["batch_size"], found.attrs["block_size"]) == (1, 8)
     np.testing.assert_allclose(found["total"], expected["total"], atol=1e-5)
@@ -185,17 +185,17 @@ def test_a_smaller_batch_may_go_on(model: LanguageModel, whole: Path, begun: Pat
 
 def test_a_complete_result_is_left_as_it_is(model: LanguageModel, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupting(monkeypatch, 0, AssertionError("nothing is left to measure"))
-    run(model, TEXTS, **OPTIONS, out=whole, resume=True)
+    run_to_disk(model, TEXTS, **OPTIONS, out=whole, resume=True)
 
 
 def test_a_result_is_touched_only_on_request(model: LanguageModel, begun: Path) -> None:
     before = open_results(begun)
     with pytest.raises(HydrascopeError, match=r"r.zarr exists \(8 of 23 prompts measured\): go on with resume"):
-        run(model, TEXTS, **OPTIONS, out=begun)
+        run_to_disk(model, TEXTS, **OPTIONS, out=begun)
     with pytest.raises(HydrascopeError, match="resume and overwrite exclude each other"):
-        run(model, TEXTS, **OPTIONS, out=begun, resume=True, overwrite=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=begun, resume=True, overwrite=True)
     xr.testing.assert_identical(open_results(begun), before)
-    run(model, TEXTS, Zero(), out=begun, overwrite=True)
+    run_to_disk(model, TEXTS, Zero(), out=begun, overwrite=True)
     assert open_results(begun).attrs["ablation"] == "zero"
 
 
@@ -203,14 +203,14 @@ def test_a_result_of_format_1_can_only_be_replaced(model: LanguageModel, begun: 
     change_attributes(begun, format="hydrascope results 1")
     for option in ({}, {"resume": True}):
         with pytest.raises(HydrascopeError, match="holds a result of format 1, which is no longer read: measure again"):
-            run(model, TEXTS, **OPTIONS, out=begun, **option)
-    run(model, TEXTS, **OPTIONS, out=begun, overwrite=True)
+            run_to_disk(model, TEXTS, **OPTIONS, out=begun, **option)
+    run_to_disk(model, TEXTS, **OPTIONS, out=begun, overwrite=True)
     assert open_results(begun).sizes["prompt"] == len(TEXTS)
 
 
 def test_an_overwrite_that_cannot_run_deletes_nothing(model: LanguageModel, begun: Path) -> None:
     with pytest.raises(HydrascopeError, match="23 resample patches need"):
-        run(model, TEXTS, Resample(23), out=begun, overwrite=True)
+        run_to_disk(model, TEXTS, Resample(23), out=begun, overwrite=True)
     assert open_results(begun).sizes["prompt"] == 8
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_result_is_never_touched(model: LanguageModel, tmp_path: Path
     (tmp_path / "file").write_text("precious")
     for name in ("folder", "file"):
         with pytest.raises(HydrascopeError, match=f"{name} exists and is no hydrascope result: choose another place"):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / name, **{option: True})
+            run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / name, **{option: True})
     assert (tmp_path / "folder" / "precious").read_text() == (tmp_path / "file").read_text() == "precious"
 
 
@@ -236,13 +236,13 @@ def test_just_the_damaged_blocks_are_measured_again(
     with monkeypatch.context() as patch:
         interrupting(patch, 4, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+            run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
     with pytest.raises(HydrascopeError, match=r"is damaged, scale cannot .* is missing\): resume its run"):
         open_results(tmp_path / "r.zarr")
     with monkeypatch.context() as patch:
         # The last block is of four batches.
         interrupting(patch, 4, AssertionError("what is whole is not measured again"))
-        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", resume=True)
     identical(tmp_path / "r.zarr", whole)
     assert damaged == {name: (tmp_path / "r.zarr" / name).read_bytes() for name in damaged}
 
@@ -261,14 +261,14 @@ def test_an_overwrite_while_a_run_lives(
         batches.append(request)
         if len(batches) == 6:
             with refused("let it end") if locks else nullcontext():
-                run(model, TEXTS, Zero(), out=out, batch_size=2, overwrite=True)
+                run_to_disk(model, TEXTS, Zero(), out=out, batch_size=2, overwrite=True)
         return wavefront.measure(model, request)
 
     monkeypatch.setattr(plan, "choose_engine", lambda model, name: Engine("wavefront", measure, "for the test"))
     if not locks:
         monkeypatch.setattr(staging, "fcntl", None)
     with nullcontext() if locks else refused("this one ends"):
-        run(model, TEXTS, **OPTIONS, out=out)
+        run_to_disk(model, TEXTS, **OPTIONS, out=out)
     assert open_results(out).attrs["ablation"] == ("resample" if locks else "zero")
     assert open_results(out).sizes["prompt"] == len(TEXTS)
 
@@ -290,7 +290,7 @@ def test_places_that_hold_no_result_are_refused_before_anything_is_measured(
     (tmp_path / "file").write_text("precious")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(HydrascopeError, match=message) as caught:
-        run(model, TEXTS, **OPTIONS, out=place, resume=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=place, resume=True)
     assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
 
@@ -298,6 +298,6 @@ def test_places_that_hold_no_result_are_refused_before_anything_is_measured(
 def test_the_home_folder_is_found(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert run(model, TEXTS, Zero(), out="~/r.zarr") == tmp_path / "home" / "r.zarr"
+    sweep(model, TEXTS, Zero(), out="~/r.zarr")
     assert os.listdir(tmp_path) == ["home"]
     assert os.listdir(tmp_path / "home") == ["r.zarr"]

@@ -109,7 +109,7 @@ def test_a_wider_dtype_is_held_against_itself_throughout() -> None:
 
 def test_an_estimate_is_stored_and_kept(tmp_path: Path) -> None:
     given = model("llama")
-    hs.run(given, TEXTS, hs.Zero(), out=tmp_path / "r.zarr", batch_size=1)
+    hs.sweep(given, TEXTS, hs.Zero(), out=tmp_path / "r.zarr", batch_size=1)
     stored = hs.open_results(tmp_path / "r.zarr").attrs["precision"]
     assert stored == hs.sweep(given, TEXTS, hs.Zero(), batch_size=1).attrs["precision"]
 

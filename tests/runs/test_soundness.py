@@ -10,13 +10,14 @@ import pytest
 import torch
 import xarray as xr
 from plain import TEXTS, loaded
+from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, reference, wavefront
 from hydrascope.engines.readouts import Direction, Logit
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
-from hydrascope.runs.sweep import run, sweep
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage.reader import open_results
 from hydrascope.utils.errors import HydrascopeError
 
@@ -81,7 +82,7 @@ def test_then_the_runs_of_one_prompt_are_halved(
         return wavefront.measure(model, request)
 
     engine(monkeypatch, measure)
-    run(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", batch_size=4)
+    run_to_disk(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", batch_size=4)
     assert tried == [(4, 6), (2, 6), (1, 6), (1, 3), *[(1, 1)] * 6 * len(TEXTS)]
     results = open_results(tmp_path / "r.zarr")
     assert (results.attrs["batch_size"], results.attrs["block_size"], results.attrs["runs_at_once"]) == (1, 16, 1)
@@ -141,7 +142,7 @@ def test_a_run_whose_balance_is_off_fails(
         match=rf'total effects of prompt 6 \("no"\) on {readout} and .* do not balance: off by '
         r'|^\w+ of prompt 6 \("no"\) is not finite',
     ) as caught:
-        run(model, TEXTS, Zero(), out=tmp_path / "r.zarr", ablate="attn", readouts=READOUTS, keep="means")
+        run_to_disk(model, TEXTS, Zero(), out=tmp_path / "r.zarr", ablate="attn", readouts=READOUTS, keep="means")
     assert "\n" not in str(caught.value)
     assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 4
 

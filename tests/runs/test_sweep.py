@@ -12,13 +12,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import LONGER, TEXTS, Plain, Reader, exactly_normed, loaded, plain_run, quantities, sigma, stage
+from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.readouts import Direction, Logit, Placebo
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt
-from hydrascope.runs.sweep import run, sweep
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage.reader import open_results
 from hydrascope.storage.schema import MEASURED_VARIABLES
 
@@ -268,7 +269,7 @@ def test_a_stored_run_is_the_sweep_in_memory(tmp_path: Path) -> None:
     for number, ablation in enumerate((Resample(3), Counterfactual())):
         expected = sweep(model, TWINS, ablation, batch_size=1, **OPTIONS)
         out = tmp_path / f"{number}.zarr"
-        assert run(model, TWINS, ablation, out=out, batch_size=1, **OPTIONS) == out
+        assert run_to_disk(model, TWINS, ablation, out=out, batch_size=1, **OPTIONS) == out
         found = open_results(out).load()
         xr.testing.assert_identical(found, expected)
         # Which doesn't compare dtypes.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from faults.processes import OPTIONS, PROCESSES, TEXTS, Process, identical, speaking
+from stored import run_to_disk
 from tiny import tiny
 
 from hydrascope.ablations.ablation import Mean, Resample
@@ -16,7 +17,6 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import batches
 from hydrascope.runs import start as starts
 from hydrascope.runs.rounding import precision
-from hydrascope.runs.sweep import run
 from hydrascope.storage import coordination
 from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.reader import open_results, read_attributes
@@ -41,7 +41,7 @@ def _as_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process measures."""
-    return run(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
+    return run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path_factory.mktemp("whole") / "whole.zarr")
 
 
 def alone_in(folder: Path) -> bool:
@@ -108,15 +108,15 @@ def test_after_all_are_killed_one_goes_on(whole: Path, tmp_path: Path) -> None:
 def test_the_second_reads_what_the_first_ran_clean(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample
 ) -> None:
-    one = run(model, TEXTS, ablation, batch_size=2, out=tmp_path / "one.zarr")
+    one = run_to_disk(model, TEXTS, ablation, batch_size=2, out=tmp_path / "one.zarr")
     together: dict[str, Any] = {"ablation": ablation, "batch_size": 2, "out": tmp_path / "r.zarr", "join": True}
     with join_workers(tmp_path / "r.zarr"):
         with monkeypatch.context() as patch:
             patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                run(model, TEXTS, **together)
+                run_to_disk(model, TEXTS, **together)
         monkeypatch.setattr(batches, "collect_shard", None)
-        run(model, TEXTS, **together)
+        run_to_disk(model, TEXTS, **together)
     identical(tmp_path / "r.zarr", one)
 
 
@@ -130,13 +130,13 @@ def test_each_measures_first_what_it_ran_clean_itself(
         with monkeypatch.context() as patch:
             patch.setattr(Writer, "write", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                run(model, TEXTS, **OPTIONS, out=out, join=True)
+                run_to_disk(model, TEXTS, **OPTIONS, out=out, join=True)
         (others.clean / "8.safetensors").unlink()
         monkeypatch.setattr(batches, "compute_prefix", lambda *given: again.append(given) or shared(*given))
         monkeypatch.setattr(
             Writer, "write", lambda self, start, *what: order.append(start) or write(self, start, *what)
         )
-        run(model, TEXTS, **OPTIONS, out=out, join=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=out, join=True)
     identical(out, whole)
     assert order == [8, 0, 16]
     assert len(again) == 8  # batches of two, in the other blocks, of eight and of seven prompts
@@ -153,10 +153,10 @@ def test_where_nothing_is_left_nothing_is_done(whole: Path) -> None:
 
 
 def test_a_damaged_block_is_measured_again(whole: Path, model: LanguageModel, tmp_path: Path) -> None:
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     chunk = tmp_path / "r.zarr" / "total" / "c" / "0" / "1" / "0" / "0"
     chunk.write_bytes(b"damaged")
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
     identical(tmp_path / "r.zarr", whole)
 
 
@@ -167,10 +167,10 @@ def test_what_is_written_and_not_counted_counts_with_how_it_was_measured(
     with monkeypatch.context() as patch:
         patch.setattr("hydrascope.storage.writer.Writer.update_measured", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+            run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     assert read_attributes(tmp_path / "r.zarr")["measured"] == 0
     for number in (1, 2):
-        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=number == 1, resume=number == 2)
+        run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=number == 1, resume=number == 2)
         identical(tmp_path / "r.zarr", whole)
 
 
@@ -197,12 +197,12 @@ def test_others_must_measure_the_same(
     model: LanguageModel, tmp_path: Path, others: dict[str, Any], difference: str
 ) -> None:
     given = {"model": model, "prompts": TEXTS, **OPTIONS, "out": tmp_path / "r.zarr"}
-    run(**given)
+    run_to_disk(**given)
     before = read_attributes(tmp_path / "r.zarr")
     if other := others.get("model"):
         other.tokenizer = model.tokenizer
     with pytest.raises(HydrascopeError, match=difference):
-        run(**{**given, **others}, join=True)
+        run_to_disk(**{**given, **others}, join=True)
     assert read_attributes(tmp_path / "r.zarr") == before
     assert alone_in(tmp_path)
 
@@ -210,10 +210,10 @@ def test_others_must_measure_the_same(
 def test_a_worker_of_another_version_is_refused(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
+    run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr")
     monkeypatch.setattr("hydrascope.runs.attrs.__version__", "9.9")
     with pytest.raises(HydrascopeError, match=r"hydrascope was '.*', now '9\.9'"):
-        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
 
 
 @pytest.mark.parametrize(
@@ -231,31 +231,31 @@ def test_a_result_that_another_run_makes_meanwhile_is_left_alone(
     out, made = tmp_path / "r.zarr", starts.compute_clean_activations_with_workers
 
     def meanwhile(*given: Any) -> Any:
-        run(model, TEXTS, **{**OPTIONS, **others}, out=out)
+        run_to_disk(model, TEXTS, **{**OPTIONS, **others}, out=out)
         return made(*given)
 
     if others.get("overwrite"):
         with monkeypatch.context() as patch:
             patch.setattr("hydrascope.storage.writer.Writer.write", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                run(model, TEXTS, **OPTIONS, out=out)
+                run_to_disk(model, TEXTS, **OPTIONS, out=out)
     monkeypatch.setattr(starts, "compute_clean_activations_with_workers", meanwhile)
     with pytest.raises(HydrascopeError, match=message):
-        run(model, TEXTS, **OPTIONS, out=out, join=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=out, join=True)
     monkeypatch.undo()
-    run(model, TEXTS, **{**OPTIONS, **others}, out=tmp_path / "other.zarr")
+    run_to_disk(model, TEXTS, **{**OPTIONS, **others}, out=tmp_path / "other.zarr")
     identical(out, tmp_path / "other.zarr")
 
 
 def test_joining_and_overwriting_exclude_each_other(model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(HydrascopeError, match="join and overwrite exclude each other"):
-        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True, overwrite=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True, overwrite=True)
 
 
 def test_without_locks_nothing_is_shared(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordination, "fcntl", None)
     with pytest.raises(HydrascopeError, match="workers share a result by locks on files, which this system has not"):
-        run(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
+        run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ from tiny import save_tiny
 
 from hydrascope import Resample, load_model, load_prompts
 from hydrascope.cli import app
-from hydrascope.runs.sweep import run as measure
+from hydrascope.runs.sweep import sweep as measure
 
 torch.set_num_threads(1)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage import checksums
 from hydrascope.storage import writer as writing
 from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, add_units
@@ -101,3 +102,9 @@ def change_attributes(path: Path, **changed: Any) -> None:
     root = checksums.parse_root((path / "zarr.json").read_bytes())
     root["attributes"] |= changed
     (path / "zarr.json").write_bytes(checksums.add_checksum(root))
+
+
+def run_to_disk(*arguments: Any, out: str | Path, **options: Any) -> Path:
+    """Sweep into the folder `out`, and return it."""
+    sweep(*arguments, out=out, **options)
+    return Path(out)

@@ -23,22 +23,22 @@ class Toward:
     def patches(self) -> int:
         return self.whole.patches
 
-    def draw(self, clean: hs.CleanActivations, prompts: Sequence[int]) -> hs.Patches:
+    def draw(self, clean: hs.ablations.CleanActivations, prompts: Sequence[int]) -> hs.Patches:
         whole = self.whole.draw(clean, prompts)
 
         def values(component: hs.Component) -> Tensor:
             own = clean.own_activations(component, prompts)
             return own + self.step * (whole.values(component) - own)
 
-        return hs.Patches(whole.sources, values)
+        return hs.ablations.Patches(whole.sources, values)
 
 
-def total(model: hs.LanguageModel, ablation: hs.Ablation, prompts=PROMPTS, **options) -> np.ndarray:
+def total(model: hs.models.LanguageModel, ablation: hs.ablations.Ablation, prompts=PROMPTS, **options) -> np.ndarray:
     """[readout, prompt, ablated] the mean total effect, by plain forward passes."""
     return hs.sweep(model, prompts, ablation, engine="reference", **options)["total"].mean("patch").values
 
 
-def slope(model: hs.LanguageModel, ablation: hs.Ablation, step: float, **options) -> np.ndarray:
+def slope(model: hs.models.LanguageModel, ablation: hs.ablations.Ablation, step: float, **options) -> np.ndarray:
     """[readout, prompt, ablated] what the total effect is to first order, by central differences."""
     there, back = (total(model, Toward(ablation, way * step), **options) for way in (1, -1))
     return (there - back) / (2 * step)

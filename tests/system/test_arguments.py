@@ -107,7 +107,7 @@ def test_a_single_text_is_one_prompt(model: LanguageModel) -> None:
     for prompts in ("the cat", hs.Prompt("the cat"), ["the cat"]):
         results = hs.sweep(model, prompts, hs.Zero())
         assert list(results["text"].values) == ["the cat"]
-    mediated = hs.mediation(model, "the cat", hs.Zero(), ablate="attn.1", mediators="mlp.2")
+    mediated = hs.analyses.mediation(model, "the cat", hs.Zero(), ablate="attn.1", mediators="mlp.2")
     assert list(mediated["text"].values) == ["the cat"]
 
 

@@ -49,7 +49,7 @@ def drawn(lengths: list[int], seed: int) -> list[list[int]]:
 @given(data=st.data(), lengths=some_lengths, seed=st.integers(0, 100), batch=st.sampled_from([1, 2, 16]))
 def test_a_prompt_gets_what_it_gets_alone(case, rope, data, lengths, seed, batch):
     model = model_of(case, rope)
-    prompts = hs.PromptSet.of(drawn(lengths, seed))
+    prompts = hs.prompts.PromptSet.of(drawn(lengths, seed))
     tokens = [list(prompt.tokens) for prompt in prompts.prompts]
     if len(tokens) < 2:
         return

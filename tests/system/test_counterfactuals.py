@@ -16,7 +16,7 @@ def model() -> hs.LanguageModel:
 
 @pytest.mark.parametrize("name", ["ioi", "world-facts"])
 @pytest.mark.parametrize("at", ["subject-last", "all"])
-def test_a_small_sweep(model: hs.LanguageModel, name: str, at: str) -> None:
+def test_a_small_sweep(model: hs.models.LanguageModel, name: str, at: str) -> None:
     prompts = hs.load_prompts(name).limit(3)
     readouts = [hs.LogitDifference(), hs.Logit("answer"), hs.Logit("foil")]
     results = hs.sweep(

@@ -23,8 +23,8 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
         pytest.skip("the built-in model is not here")
     monkeypatch.chdir(tmp_path)
     # A tenth of its prompts shows that it runs.
-    limit = hs.PromptSet.limit
-    monkeypatch.setattr(hs.PromptSet, "limit", lambda prompts, count: limit(prompts, count // 10))
+    limit = hs.prompts.PromptSet.limit
+    monkeypatch.setattr(hs.prompts.PromptSet, "limit", lambda prompts, count: limit(prompts, count // 10))
     runpy.run_path(str(EXAMPLE))
     assert (tmp_path / "figure7.png").stat().st_size > 10_000
     assert "attn.0" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ropes import LIMIT, roped
+from stored import run_to_disk
 from tiny import tiny, tiny_tokenizer
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function, sdpa_mask
@@ -43,7 +44,7 @@ def test_a_table_chosen_by_the_batch_ends_the_run_before_it_starts(longrope: Lan
     with pytest.raises(
         hs.HydrascopeError, match=r"prompt \d .* depend on the prompts .*: measure each alone"
     ) as caught:
-        hs.run(longrope, PROMPTS, hs.Resample(2), out=tmp_path / "r.zarr")
+        hs.sweep(longrope, PROMPTS, hs.Resample(2), out=tmp_path / "r.zarr")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r.zarr").exists()
     alone = hs.sweep(longrope, PROMPTS, hs.Resample(2), batch_size=1)
@@ -56,7 +57,7 @@ def test_what_shows_only_at_the_end_is_stored_and_said(
     """As where a GPU or another program changes something while hours are spent."""
     monkeypatch.setattr(start, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
     said: list[str] = []
-    out = hs.run(longrope, PROMPTS, hs.Zero(), out=tmp_path / "r.zarr", say=said.append)
+    out = run_to_disk(longrope, PROMPTS, hs.Zero(), out=tmp_path / "r.zarr", say=said.append)
     assert [line for line in said if "depend on the prompts that it is measured with" in line]
     results = hs.open_results(out)
     assert results.sizes["prompt"] == len(PROMPTS)

@@ -15,7 +15,7 @@ write another. This one takes a direction out of what the ablated layers write:
                 value = clean.take(component, own, prompts)         # [prompt, patch, slot, width]
                 return value - (value @ self.direction)[..., None] * self.direction
 
-            return hs.Patches(own, values)
+            return hs.ablations.Patches(own, values)
 
     hs.sweep(model, prompts, ProjectOut(direction), ablate="layers")
 

@@ -6,7 +6,7 @@ backed up.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
 #: The shares of parts that the MIB benchmark keeps.
@@ -33,13 +34,13 @@ def faithfulness(
     order: Selection,
     shares: Sequence[float] = SHARES,
     bootstrap: Bootstrap | None = None,
-    **options: Any,
+    **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
     """How faithful circuits are that keep the first parts of an order of importance and ablate the rest.
 
-        >>> s = hs.shapley(model, prompts, hs.Mean(), parts="layers")["shapley"][0].mean("prompt")    # doctest: +SKIP
-        >>> order = s.sortby(s)["part"].values.tolist()                                    # doctest: +SKIP
-        >>> hs.faithfulness(model, prompts, hs.Mean(), order=order)["cpr"]                 # doctest: +SKIP
+        >>> s = hs.analyses.shapley(model, prompts, hs.Mean())["shapley"][0].mean("prompt")  # doctest: +SKIP
+        >>> order = s.sortby(s)["part"].values.tolist()  # doctest: +SKIP
+        >>> hs.analyses.faithfulness(model, prompts, hs.Mean(), order=order)["cpr"]  # doctest: +SKIP
 
     As the MIB benchmark defines it (Mueller et al. 2025, arXiv 2504.13151), with parts as the nodes:
 
@@ -98,7 +99,7 @@ def faithfulness(
 def growing_sets(model: ModelShape, keep: Selection, of: Selection) -> tuple[list[Component], list[float]]:
     """The order and the shares for `faithfulness` that keep none of some parts, the first, the first two, … and all.
 
-        >>> growing(model, "attn.3,mlp.5", "layers")                                       # doctest: +SKIP
+        >>> growing(model, "attn.3,mlp.5", "layers")  # doctest: +SKIP
 
     Args:
         keep: parts, the most important first.

@@ -1,7 +1,7 @@
 """Parts of a model ablated together, in as many combinations as asked for: a row says what a run ablates."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import xarray as xr
 from jaxtyping import Bool
@@ -11,6 +11,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.component import Component, Override
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import ExperimentOptions
 from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
@@ -24,7 +25,7 @@ def joint_effects(
     ablation: Ablation | None,
     components: Sequence[Component],
     ablated: Bool[ndarray, "run part"],
-    **options: Any,
+    **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
     """As `sweep`, each run ablating those of `parts` that its row names, all by the same patch.
 

@@ -1,6 +1,6 @@
 """Who repairs, in one call each: an experiment measured in memory, and what its runs say once they are subtracted."""
 
-from typing import Any
+from typing import Unpack
 
 import xarray as xr
 
@@ -10,6 +10,7 @@ from hydrascope.components.experiments import Interactions, Mediation
 from hydrascope.components.selection import Selection
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import ExperimentOptions
 from hydrascope.runs.sweep import sweep
 
 
@@ -20,12 +21,12 @@ def mediation(
     *,
     ablate: Selection = "attn",
     mediators: Selection = "layers",
-    **options: Any,
+    **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
     """What the reaction of each mediator to each ablation is worth, as necessary and as sufficient.
 
-        >>> m = hs.mediation(model, prompts, hs.Zero(), ablate="attn.3", mediators="layers")   # doctest: +SKIP
-        >>> m["restored_by"].mean("prompt")                                                    # doctest: +SKIP
+        >>> m = hs.analyses.mediation(model, prompts, hs.Zero(), ablate="attn.3", mediators="layers")  # doctest: +SKIP
+        >>> m["restored_by"].mean("prompt")  # doctest: +SKIP
 
     Args:
         ablation: as for `sweep`; by default `Resample()`.
@@ -48,12 +49,12 @@ def interactions(
     ablation: Ablation | None = None,
     *,
     parts: Selection = "layers",
-    **options: Any,
+    **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
     """How the effects of ablating two parts differ from their sum, of all pairs of `parts`.
 
-        >>> i = hs.interactions(model, prompts, hs.Zero(), parts="heads.8,heads.9")             # doctest: +SKIP
-        >>> i["interaction"].mean("prompt")                                                    # doctest: +SKIP
+        >>> i = hs.analyses.interactions(model, prompts, hs.Zero(), parts="heads.8,heads.9")  # doctest: +SKIP
+        >>> i["interaction"].mean("prompt")  # doctest: +SKIP
 
     Args:
         ablation: as for `sweep`; by default `Resample()`.

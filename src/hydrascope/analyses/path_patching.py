@@ -6,7 +6,7 @@ into another run: there d writes it, and k is clean. What that changes has gone 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import PathOptions
 from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
@@ -36,12 +37,12 @@ def path_patching(
     senders: Selection = "heads",
     receivers: Selection = "mlp,logits",
     at: str = "last",
-    **options: Any,
+    **options: Unpack[PathOptions],
 ) -> xr.Dataset:
     """The effect of each sender by way of each receiver (Wang et al. 2022; Goldowsky-Dill et al. 2023).
 
-        >>> p = hs.path_patching(model, prompts, senders="heads.8", receivers="query.10.0,logits")     # doctest: +SKIP
-        >>> p["free"].mean("prompt")                                                                   # doctest: +SKIP
+        >>> p = hs.analyses.path_patching(model, prompts, senders="heads.8", receivers="query.10.0")  # doctest: +SKIP
+        >>> p["free"].mean("prompt")  # doctest: +SKIP
 
     Args:
         ablation: what senders write instead, as for `sweep`; by default `Resample()`.

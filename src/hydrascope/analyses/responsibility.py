@@ -7,7 +7,7 @@ from being decisive, counted in other parts, is its degree of responsibility.
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.selection import Selection, select_components
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -28,11 +29,11 @@ def responsibility(
     *,
     parts: Selection = "heads.9",
     most: int = 2,
-    **options: Any,
+    **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
     """The degree of responsibility of each part for the model's most likely token.
 
-        >>> r = hs.responsibility(model, prompts, hs.Zero(), parts="heads.9", most=2)      # doctest: +SKIP
+        >>> r = hs.analyses.responsibility(model, prompts, hs.Zero(), parts="heads.9", most=2)      # doctest: +SKIP
         >>> r["responsibility"].mean("prompt")                                             # doctest: +SKIP
 
     It is 1/(1 + m), m the size of the smallest set of other `parts` whose ablation leaves the most likely token as it

@@ -4,7 +4,7 @@ Ablated alone, a part that is backed up looks worthless, and so does its backup:
 value asks what a part is worth in every company, and shares out the whole effect without a rest.
 """
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,7 @@ from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.selection import Selection, select_components
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -26,11 +27,11 @@ def shapley(
     parts: Selection = "layers",
     orders: int = 64,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
     """The Shapley value of each part: what ablating it changes, averaged over the orders of ablating all of them.
 
-        >>> s = hs.shapley(model, prompts, hs.Mean(), parts="layers")                      # doctest: +SKIP
+        >>> s = hs.analyses.shapley(model, prompts, hs.Mean(), parts="layers")                      # doctest: +SKIP
         >>> s["shapley"].isel(readout=0).mean("prompt").to_series().sort_values()          # doctest: +SKIP
 
     With v(S) = π̂^S − π̂ the total effect of ablating the parts S together, all by the same patch, and n parts,

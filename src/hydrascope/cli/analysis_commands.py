@@ -35,7 +35,7 @@ def paths(
     format_: Format = "text",
 ) -> None:
     """By which way: what of the effects of parts goes through other parts (path patching)."""
-    from hydrascope import path_patching
+    from hydrascope.analyses import path_patching
     from hydrascope.reports.figures import figure_paths
     from hydrascope.reports.summary.path_table import path_rows, paths_in_text
 
@@ -59,7 +59,7 @@ def circuit(
     format_: Format = "text",
 ) -> None:
     """How faithful: what of the readout is left if parts are kept, one more at a time, and all others ablated."""
-    from hydrascope import faithfulness
+    from hydrascope.analyses import faithfulness
     from hydrascope.analyses.faithfulness import growing_sets
     from hydrascope.reports.figures import figure_circuit
     from hydrascope.reports.summary.faithfulness_table import circuit_in_text, steps

@@ -14,7 +14,7 @@ from hydrascope.cli.analysis_commands import circuit, paths
 from hydrascope.cli.options import Options, Overwrite, say, to_path, with_load_options, with_run_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
-from hydrascope.cli.run_commands import load_and_run, measure, measure_here, sweep_arguments
+from hydrascope.cli.run_commands import RunRequest, load_and_run, measure, measure_here, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
@@ -292,13 +292,14 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """The shipped models side by side, each layer ablated by zero: does any of them repair itself?"""
+    from hydrascope.runs.config import Output
     from hydrascope.utils import assets
 
     found = {}
     for name in assets.MODELS:
         place = out / f"{name}.zarr"
-        again = {"out": place, "resume": not overwrite, "overwrite": overwrite}
-        load_and_run(name, "demo", limit, {}, {**again, **_demo_run()})
+        output = Output(place, resume=not overwrite, overwrite=overwrite)
+        load_and_run(RunRequest(name, "demo", limit, {}, _demo_run(), output))
         found[name] = open_selected(place)
     _tell(found, out)
 

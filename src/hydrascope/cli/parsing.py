@@ -87,7 +87,7 @@ def target(text: str) -> Target:
     raise HydrascopeError(f"--target {text} is none that is known: give argmax, answer, or a token's id")
 
 
-#: From a model, prompts, an ablation, parts, and options of `sweep`, to importances for `hydrascope.rank`.
+#: From a model, prompts, an ablation, parts, and options of `sweep`, to importances for `hydrascope.measures.rank`.
 Method = Callable[[LanguageModel, PromptSet, Ablation, str, dict[str, Any]], xr.Dataset]
 
 

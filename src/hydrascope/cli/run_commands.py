@@ -1,7 +1,8 @@
-"""How the commands that measure go about it: what their options ask for, here or by workers under Ray."""
+"""Commands that measure: from their options to a run, in this process or by workers under Ray."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,16 +17,81 @@ if TYPE_CHECKING:
     from hydrascope.components.selection import Selection
     from hydrascope.models.language_model import LanguageModel
     from hydrascope.prompts.prompt import PromptSet
+    from hydrascope.runs.config import Output
 
-#: Arguments of `hydrascope.run` that say where to and how it writes.
-_OF_WRITING = ("out", "resume", "join", "elsewhere", "overwrite")
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as the command line asks for it: by names, nothing loaded.
+
+    Attributes:
+        model: the model's name or folder.
+        prompts: the name or file of its prompts.
+        limit: measure the first so many prompts.
+        loading: keywords of `hydrascope.load_model`.
+        options: keywords of `hydrascope.sweep`.
+        output: where the result is written.
+    """
+
+    model: str
+    prompts: str
+    limit: int | None
+    loading: dict[str, Any]
+    options: dict[str, Any]
+    output: "Output"
+
+    @classmethod
+    def of(cls, options: Options, ablate: "Selection | Experiment", read: str) -> "RunRequest":
+        """Read the options of a command.
+
+        Raises:
+            HydrascopeError: an option is wrong.
+        """
+        from hydrascope.runs.config import Output
+        from hydrascope.storage.paths import resolve_path
+
+        metrics = [name.strip() for name in options["metric"].split(",") if name.strip()]
+        asked = {**sweep_arguments(options), "ablate": ablate, "read": read, "metrics": metrics}
+        flags = {name: options[name] for name in ("resume", "join", "elsewhere", "overwrite")}
+        return cls(
+            options["model"],
+            options["prompts"],
+            options["limit"],
+            _loading(options),
+            {**asked, "keep": options["keep"]},
+            Output(resolve_path(options["out"]), **flags),
+        )
+
+    def read_prompts(self) -> "PromptSet":
+        """Read the prompts, once it is sure that the result may be written."""
+        from hydrascope.runs.sweep import refuse_existing
+
+        refuse_existing(self.output)
+        return _read_prompts(self.prompts, self.limit)
+
+    def sweep(self, model: "LanguageModel", prompts: "PromptSet", **options: Any) -> None:
+        """Run `hydrascope.sweep` as asked for."""
+        from hydrascope.runs import sweep
+
+        output = self.output
+        sweep.sweep(
+            model,
+            prompts,
+            out=output.path,
+            resume=output.resume,
+            join=output.join,
+            elsewhere=output.elsewhere,
+            overwrite=output.overwrite,
+            **self.options,
+            **options,
+        )
 
 
 def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
-    """Measure as `options` say, of these runs, here or by workers under Ray.
+    """Measure as `options` say, here or by workers under Ray.
 
     Raises:
-        HydrascopeError: as `hydrascope.run`; an option is wrong; there is no Ray.
+        HydrascopeError: as `hydrascope.sweep`; an option is wrong; there is no Ray.
     """
     if options["ray"] is None:
         measure_here(options, ablate, read)
@@ -34,15 +100,15 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
         raise HydrascopeError("--dry-run says what a run takes on this machine: leave out --ray")
     from hydrascope.runs import ray_backend
 
-    (name, prompts_name, limit, loading, arguments), out = run_arguments(options, ablate, read), options["out"]
-    prompts = _prompts(prompts_name, limit, arguments)
-    work = name, prompts_name, limit, loading, {**arguments, "join": True}
-    with _interruptible(out, len(prompts.prompts), overwrite=False):
+    request = RunRequest.of(options, ablate, read)
+    out, count = request.output.path, len(request.read_prompts().prompts)
+    request = replace(request, output=replace(request.output, join=True))
+    with _interruptible(out, count, overwrite=False):
         ray_backend.measure_with_ray(
-            _work_along,
-            work,
+            _join,
+            (request,),
             out,
-            len(prompts.prompts),
+            count,
             address=options["ray"],
             workers=options["workers"],
             device=options["device"],
@@ -52,50 +118,33 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
 
 
 def measure_here(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
-    """Measure as `options` say, of these runs, in this process; the model and the prompts that they name.
+    """Measure as `options` say in this process; return the model and the prompts.
 
     Raises:
-        HydrascopeError: as `hydrascope.run`; an option is wrong.
+        HydrascopeError: as `hydrascope.sweep`; an option is wrong.
     """
     if options["ray"] is not None or options["workers"] is not None:
         raise HydrascopeError(
             "--ray ADDRESS and --workers N are for run, mediate and interact, and --workers for --ray: other processes "
             "work along with --join"
         )
-    of_what = run_arguments(options, ablate, read)
+    request = RunRequest.of(options, ablate, read)
     if options["dry_run"]:
-        _say_cost(*of_what)
+        _say_cost(request)
         raise typer.Exit
-    return load_and_run(*of_what)
+    return load_and_run(request)
 
 
-def run_arguments(
-    options: Options, ablate: "Selection | Experiment", read: str
-) -> tuple[str, str, int | None, dict[str, Any], dict[str, Any]]:
-    """The model's name, the prompts' and how many of them, how the model is loaded, and the arguments of the run."""
-    arguments = {
-        **sweep_arguments(options),
-        "ablate": ablate,
-        "read": read,
-        "metrics": [name.strip() for name in options["metric"].split(",") if name.strip()],
-        **{name: options[name] for name in ("keep", *_OF_WRITING)},
-    }
-    return options["model"], options["prompts"], options["limit"], _loading(options), arguments
-
-
-def _work_along(
-    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
-) -> None:
-    """The whole of a worker."""
+def _join(request: RunRequest) -> None:
+    """Load the model and the prompts in a worker, and measure along."""
     from hydrascope import load_model
-    from hydrascope.runs import sweep
 
-    prompts = _prompts(prompts_name, limit, arguments)
-    sweep.run(load_model(name, **loading), prompts, **arguments)
+    prompts = request.read_prompts()
+    request.sweep(load_model(request.model, **request.loading), prompts)
 
 
 def sweep_arguments(options: Options) -> dict[str, Any]:
-    """The arguments of `hydrascope.sweep` that `options` stand for, but what is ablated, read and kept."""
+    """Return the keywords of `hydrascope.sweep` in `options`, but for what is ablated, read and kept."""
     from hydrascope.ablations import parse
     from hydrascope.cli import parsing
 
@@ -123,17 +172,14 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def load_and_run(
-    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
-) -> "tuple[LanguageModel, PromptSet]":
-    """Load a model and prompts, run `hydrascope.run` with these arguments, and say what came of it."""
+def load_and_run(request: RunRequest) -> "tuple[LanguageModel, PromptSet]":
+    """Load the model and the prompts, run the sweep, and say the outcome."""
     from hydrascope import load_model
-    from hydrascope.runs import sweep
 
-    prompts = _prompts(prompts_name, limit, arguments)
-    model, out = load_model(name, **loading), arguments["out"]
-    with _interruptible(out, len(prompts.prompts), overwrite=arguments["overwrite"]):
-        sweep.run(model, prompts, progress=True, say=say, **arguments)
+    prompts = request.read_prompts()
+    model, out = load_model(request.model, **request.loading), request.output.path
+    with _interruptible(out, len(prompts.prompts), overwrite=request.output.overwrite):
+        request.sweep(model, prompts, progress=True, say=say)
     _say_measured(out)
     return model, prompts
 
@@ -177,17 +223,6 @@ def load_inputs(options: Options) -> "tuple[LanguageModel, PromptSet]":
     return load_model(options["model"], **_loading(options)), prompts
 
 
-def _prompts(name: str, limit: int | None, arguments: dict[str, Any]) -> "PromptSet":
-    """The prompts of a run with these arguments, once it is sure that it may write where it is to."""
-    from hydrascope.runs import sweep
-    from hydrascope.storage.paths import resolve_path
-
-    out = arguments["out"] = resolve_path(arguments["out"])
-    how = {name: arguments[name] for name in ("resume", "join", "overwrite") if name in arguments}
-    sweep.refuse_existing(out, **how)
-    return _read_prompts(name, limit)
-
-
 def _read_prompts(name: str, limit: int | None) -> "PromptSet":
     from hydrascope import load_prompts
 
@@ -197,22 +232,20 @@ def _read_prompts(name: str, limit: int | None) -> "PromptSet":
     return prompts if limit is None else prompts.limit(limit)
 
 
-def _say_cost(
-    name: str, prompts_name: str, limit: int | None, loading: dict[str, Any], arguments: dict[str, Any]
-) -> None:
-    """Say what `hydrascope.run` with these arguments would measure, and what that would take."""
+def _say_cost(request: RunRequest) -> None:
+    """Say what the run would measure, and what that would take."""
     from hydrascope import load_model
+    from hydrascope.runs.config import SweepConfig
     from hydrascope.runs.cost import cost_of
     from hydrascope.runs.plan import make_plan
 
-    prompts = _prompts(prompts_name, limit, arguments)
-    model = load_model(name, **loading)
-    plan = make_plan(
-        model, prompts, **{key: each for key, each in arguments.items() if key not in (*_OF_WRITING, "batch_size")}
-    )
+    prompts = request.read_prompts()
+    options = dict(request.options)
+    ablation, batch_size = options.pop("ablation"), options.pop("batch_size")
+    plan = make_plan(load_model(request.model, **request.loading), prompts, ablation, SweepConfig(**options))
     for line in plan.describe:
         say(line)
-    say(f"would take {cost_of(plan, plan.batch(arguments['batch_size'])).line}")
+    say(f"would take {cost_of(plan, plan.batch(batch_size)).line}")
 
 
 def _run_at(out: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Experiments: lists of runs that answer a question together, once they are subtracted (`hydrascope.measures`).
 
     hs.sweep(model, prompts, ablate=hs.Mediation("attn", mediators="layers"))
-    hs.run(model, prompts, ablate=hs.Interactions("heads"), out="pairs.zarr")
+    hs.sweep(model, prompts, ablate=hs.Interactions("heads"), out="pairs.zarr")
 
 A result knows its experiment: its attributes say what was asked, and `Network` is what they need of the model.
 """

@@ -25,12 +25,13 @@ from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
 from hydrascope.prompts.subjects import found_subject, subject_span
 from hydrascope.reports.html import report
-from hydrascope.runs.attrs import initial_dataset
+from hydrascope.runs.assemble import assemble, initial_dataset, measured_variables
 from hydrascope.runs.batches import measure_chunks
+from hydrascope.runs.config import SweepConfig, SweepOptions
 from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.runs.sweep import run
+from hydrascope.runs.sweep import sweep
 from hydrascope.storage import reader, writer
-from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, add_units
+from hydrascope.storage.schema import MEASURED_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 
 #: Tokens of a typed prompt, where the model sets no lower limit.
@@ -99,12 +100,8 @@ class Session:
             clean = self.pool.clean_runs(plan, index, question, monitor)
             watched = replace(plan, engine=replace(plan.engine, measure=_counted(plan, monitor)))
             batch = Batch(1, min(plan.batch(1).overrides, _RUNS_AT_ONCE))
-            (chunk,) = measure_chunks(watched, clean, [range(index, index + 1)], batch)
-            result = initial_dataset(plan, clean).isel(prompt=[index])
-        result = result.assign({name: (dims, chunk.measured[name]) for name, dims in plan.measured_variables.items()})
-        return add_units(result, result.attrs["units"]).assign_attrs(
-            format=FORMAT, measured=1, prompt_count=1, worst_imbalance=float(chunk.measured["imbalance"].max())
-        )
+            chunks = list(measure_chunks(watched, clean, [range(index, index + 1)], batch))
+            return assemble(initial_dataset(plan, clean).isel(prompt=[index]), measured_variables(plan, chunks), {})
 
     def save(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
         """Keep what was found of the prompt: a result and its report.
@@ -128,7 +125,7 @@ class Session:
         return _told(out, page)
 
     def save_all(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
-        """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.run`.
+        """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.sweep`.
 
         Stopped or refused, it leaves nothing.
 
@@ -142,7 +139,7 @@ class Session:
         self._renew()
         self._tokens(question)
         prompts, _ = self.pool.prompts_for(question)
-        arguments = self._arguments(question, self._kept(question))
+        options = self._options(question, self._kept(question))
 
         def look() -> None:
             if out.exists():
@@ -150,7 +147,7 @@ class Session:
 
         try:
             with monitor.attach(self.model, look):
-                run(self.model, prompts, out=out, batch_size=2, **arguments)
+                sweep(self.model, prompts, question.make_ablation(), out=out, batch_size=2, **options)
         except HydrascopeError:
             shutil.rmtree(out, ignore_errors=True)
             raise
@@ -169,14 +166,13 @@ class Session:
 
     def _plan(self, question: Question, overrides: str | Sequence[Override]) -> tuple[Plan, int]:
         prompts, index = self.pool.prompts_for(question)
-        arguments = self._arguments(question, overrides)
-        return make_plan(self.model, prompts, **{**arguments, "keep": "patches", "engine": "auto"}), index
+        config = replace(SweepConfig(**self._options(question, overrides)), keep="patches")
+        return make_plan(self.model, prompts, question.make_ablation(), config), index
 
-    def _arguments(self, question: Question, overrides: str | Sequence[Override]) -> dict[str, Any]:
-        """The arguments of `hydrascope.sweep` that a question stands for."""
+    def _options(self, question: Question, overrides: str | Sequence[Override]) -> SweepOptions:
+        """Return the options of `hydrascope.sweep` that a question stands for, besides its ablation."""
         heads = [f"heads.{block}" for block in question.heads]
         return {
-            "ablation": question.make_ablation(),
             "ablate": overrides,
             "read": ",".join(["layers", *heads]),
             "at": question.at,

@@ -32,7 +32,7 @@ def scores(
 ) -> xr.Dataset:
     """Estimates of total effects against the exact ones, over the ablated parts.
 
-        >>> scores(exact, {"atp": hs.attribution.atp(model, prompts, ablate="heads")})       # doctest: +SKIP
+        >>> scores(exact, {"atp": hs.analyses.attribution.atp(model, prompts, ablate="heads")})       # doctest: +SKIP
 
     Args:
         exact: results of `sweep`, all parts ablated one by one.

@@ -16,9 +16,9 @@ def rank(
 ) -> xr.Dataset:
     """How important each part is by each measure, larger where the readout needs it more, and its place by it.
 
-        >>> s = hs.shapley(model, prompts, hs.Mean(), parts="layers")                        # doctest: +SKIP
-        >>> a = hs.attribution.gim(model, prompts, hs.Mean(), ablate="layers")               # doctest: +SKIP
-        >>> hs.rank(hs.sweep(model, prompts, hs.Mean()), s, a)["place"].to_pandas().T        # doctest: +SKIP
+        >>> s = hs.analyses.shapley(model, prompts, hs.Mean(), parts="layers")                        # doctest: +SKIP
+        >>> a = hs.analyses.attribution.gim(model, prompts, hs.Mean(), ablate="layers")               # doctest: +SKIP
+        >>> hs.measures.rank(hs.sweep(model, prompts, hs.Mean()), s, a)["place"].to_pandas().T        # doctest: +SKIP
 
     Args:
         exact: results of `sweep`, all parts ablated one by one.

@@ -1,1 +1,13 @@
-"""A language model with its components found, and what is computed from its weights."""
+"""Models of transformers as the engines see them, and what declares a new architecture."""
+
+from typing import TYPE_CHECKING
+
+from hydrascope.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hydrascope.models.architectures import Anatomy, declare
+    from hydrascope.models.language_model import LanguageModel
+
+__all__ = ["Anatomy", "LanguageModel", "declare"]
+
+__getattr__ = lazy_names(__name__, {"architectures": ("Anatomy", "declare"), "language_model": ("LanguageModel",)})

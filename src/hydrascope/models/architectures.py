@@ -4,7 +4,7 @@ An architecture of transformers that is missing here can be declared from Python
 
     import hydrascope as hs
 
-    hs.declare("my_model_type", hs.Anatomy(layers="model.layers", attention="self_attn", mlp_out="mlp",
+    hs.declare("my_model_type", hs.models.Anatomy(layers="model.layers", attention="self_attn", mlp_out="mlp",
                                            heads_out="self_attn.o_proj", neurons_out="mlp.down_proj",
                                            norm="model.norm", norm_kind="rms"))
 """
@@ -209,7 +209,7 @@ def anatomy_of(model_type: str) -> Anatomy:
     except KeyError:
         raise HydrascopeError(
             f"the architecture {model_type!r} is not known (known: {', '.join(declared())}); declare it from Python: "
-            f"hydrascope.declare({model_type!r}, hydrascope.Anatomy(layers='model.layers', "
+            f"hydrascope.declare({model_type!r}, hydrascope.models.Anatomy(layers='model.layers', "
             "attention='self_attn', mlp_out='mlp', heads_out='self_attn.o_proj', "
             "neurons_out='mlp.down_proj', norm='model.norm', norm_kind='rms')), "
             "with its own module names; the self-check proves it at load"

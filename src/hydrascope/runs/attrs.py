@@ -1,30 +1,22 @@
-"""The attributes and coordinates of a result."""
+"""The attributes of a result."""
 
 import hashlib
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-import xarray as xr
 
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.components.selection import downstream
-from hydrascope.engines.clean.activations import CleanActivations
-from hydrascope.engines.kernels import hardware
-from hydrascope.engines.metrics import METRICS, UNITS
-from hydrascope.engines.readouts import Direction, Readout, Readouts
+from hydrascope.engines.metrics import METRICS
+from hydrascope.engines.readouts import Direction, Readout
 from hydrascope.loading import self_check
 from hydrascope.models import fingerprint
-from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.prompt import Prompt, texts
-from hydrascope.prompts.token_coords import coordinates
+from hydrascope.prompts.prompt import Prompt
 from hydrascope.runs.plan import Plan
 
 
@@ -75,62 +67,6 @@ def _twin(plan: Plan, prompt: Prompt) -> list[int]:
     return list(twin or ())
 
 
-def stored_dtype(plan: Plan, variable: str) -> str:
-    """The dtype of a measured variable in the result."""
-    return "int64" if variable == "patch_prompt" else plan.dtype
-
-
-def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
-    """What of the result is known before anything is measured: coordinates, targets, `downstream`, attributes."""
-    model, alone = (
-        plan.model,
-        [override.ablated[0] if len(override.overridden) == 1 else None for override in plan.overrides],
-    )
-    linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).rows
-    below = np.array([downstream(model, override, plan.components) for override in plan.overrides])
-    result = xr.Dataset(
-        {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
-        {
-            "component": _text(map(str, plan.components)),
-            "component_kind": ("component", _text(component.kind for component in plan.components)),
-            "component_layer": ("component", np.array([component.block for component in plan.components])),
-            "component_unit": ("component", np.array([component.unit for component in plan.components])),
-            "ablated": _text(map(str, plan.overrides)),
-            "ablated_kind": ("ablated", _text("joint" if component is None else component.kind for component in alone)),
-            "ablated_layer": (
-                "ablated",
-                np.array([min(c.block for c in override.ablated) for override in plan.overrides]),
-            ),
-            "ablated_unit": ("ablated", np.array([-1 if component is None else component.unit for component in alone])),
-            "readout": _text(plan.labels),
-            "readout_before": ("readout", np.array([each.before for each in linear])),
-            "text": ("prompt", _text(texts(model, plan.prompts.prompts))),
-            "target_text": ("prompt", _text(map(_decoder(model), clean.targets))),
-            **coordinates(model, plan.prompts.prompts, plan.tokens, plan.positions, _decoder(model)),
-        },
-        {
-            **settings_of(plan),
-            "engine_reason": plan.engine.reason,
-            "command": _command_line(),
-            "machines": [hardware.kind(model.device)],
-            "routines": dict(plan.routines),
-        },
-    )
-    if plan.metrics:
-        names = [metric.name for metric in plan.metrics]
-        units = _text(UNITS.get(name, "") for name in names)
-        result = result.assign_coords(metric=_text(names), metric_units=("metric", units))
-    return result
-
-
-def _decoder(model: LanguageModel) -> Any:
-    return str if model.tokenizer is None else model.decode
-
-
-def _text(values: Iterable[str]) -> np.ndarray:
-    return np.array(list(values), object)
-
-
 def _parameters(ablation: Ablation) -> dict[str, Any]:
     """The numbers and texts that an ablation is declared with, and the hash of all else, as of tensors."""
     values = {f.name: getattr(ablation, f.name) for f in fields(ablation)} if is_dataclass(ablation) else vars(ablation)
@@ -150,6 +86,6 @@ def _describe_readout(readout: Readout) -> str:
     return f"Direction(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
 
 
-def _command_line() -> str:
+def command_line() -> str:
     """The command that runs, without the name of the user's folder."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace(str(Path.home()), "~")

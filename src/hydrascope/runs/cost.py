@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.attrs import stored_dtype
+from hydrascope.runs.assemble import stored_dtype
+from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
 from hydrascope.runs.plan import Plan, make_plan
 
 #: The part that is made grows until it takes so many seconds.
@@ -72,20 +73,20 @@ def cost(
     prompts: AnyPrompts,
     ablation: Ablation | None = None,
     *,
-    batch_size: int | Literal["auto"] = "auto",
-    **arguments: Any,
+    batch_size: BatchSize = "auto",
+    **options: Unpack[SweepOptions],
 ) -> Cost:
-    """What `hydrascope.run` with these arguments would take; a second or two of it is made to find out.
+    """Estimate time, memory and disk of a sweep; a second or two of it is run to find out.
 
         >>> print(hs.cost(model, hs.load_prompts("counterfact"), ablate="heads").line)       # doctest: +SKIP
 
     Args:
-        arguments: of `hydrascope.sweep`.
+        options: of `hydrascope.sweep`.
 
     Raises:
-        HydrascopeError: as `hydrascope.sweep` of these arguments, as far as that shows before anything is measured.
+        HydrascopeError: as `hydrascope.sweep` with these options, as far as that shows before anything is measured.
     """
-    plan = make_plan(model, prompts, ablation, **arguments)
+    plan = make_plan(model, prompts, ablation, SweepConfig(**options))
     return cost_of(plan, plan.batch(batch_size))
 
 

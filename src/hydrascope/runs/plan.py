@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,16 +18,16 @@ from hydrascope.engines.clean.activations import CleanActivations, without_activ
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
-from hydrascope.engines.metrics import Metric, MetricFunction, resolve_metrics
+from hydrascope.engines.metrics import Metric, resolve_metrics
 from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, Load, automatic_batch, require_possible
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
-from hydrascope.prompts.positions import AblationPositions, At, format_positions, resolve_positions
+from hydrascope.prompts.positions import AblationPositions, format_positions, resolve_positions
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, prompt_label
-from hydrascope.runs.config import KEEP_BYTES, TARGET_LOGIT, Keep, Target
+from hydrascope.runs.config import KEEP_BYTES, BatchSize, Keep, SweepConfig, Target
 from hydrascope.storage.schema import MEASURED_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
@@ -142,7 +142,7 @@ class Plan:
         small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
         return "patches" if only_layers and small and "experiment" not in self.selection_attrs else "means"
 
-    def batch(self, asked: int | Literal["auto"]) -> Batch:
+    def batch(self, asked: BatchSize) -> Batch:
         """How much to measure at a time: as many prompts as asked for, or what memory allows.
 
         Raises:
@@ -192,24 +192,14 @@ class Plan:
 
 
 def make_plan(
-    model: LanguageModel,
-    prompts: AnyPrompts,
-    ablation: Ablation | None = None,
-    *,
-    ablate: Selection | Experiment = "layers",
-    read: Selection = "layers",
-    at: At = "last",
-    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
-    metrics: str | MetricFunction | Sequence[str | MetricFunction] = (),
-    target: Target = "argmax",
-    keep: Keep = "auto",
-    engine: str = "auto",
+    model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, config: SweepConfig | None = None
 ) -> Plan:
-    """The plan of these arguments of `hydrascope.sweep`.
+    """Return the plan of a run.
 
     Raises:
-        HydrascopeError: an option is unknown, or a prompt, a part or the engine doesn't fit the model.
+        HydrascopeError: an option is unknown, or a prompt, a component or the engine doesn't fit the model.
     """
+    config = config or SweepConfig()
     if not isinstance(model, LanguageModel):
         raise HydrascopeError(
             f"a {type(model).__name__} is no model to measure: give hs.load_model(model, tokenizer), or "
@@ -218,56 +208,69 @@ def make_plan(
     self_check.revalidate_if_changed(model)
     ablation = Resample() if ablation is None else ablation
     require_ablation(ablation)
-    readouts = require_readouts(readouts)
-    if target not in ("argmax", "answer") and (not isinstance(target, int) or isinstance(target, bool)):
-        raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
-    if isinstance(target, int) and not 0 <= target < model.vocabulary:
-        raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
-    if keep not in get_args(Keep):
-        raise HydrascopeError(f"unknown keep {keep!r}: choose {', '.join(get_args(Keep))}")
-    # One of them may stand alone.
-    metrics = metrics if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
-    if isinstance(ablate, Experiment):
-        overrides, of_runs = ablate.overrides(model), ablate.settings(model)
-    else:
-        overrides, of_runs = select_overrides(model, ablate), {"ablate": _selection(ablate)}
-    components = dict.fromkeys(select_components(model, read))
-    if isinstance(ablate, Experiment):
-        components |= dict.fromkeys(ablate.reads(model))
-    engine_ = choose_engine(model, engine)
-    needs = {need for readout in readouts for need in readout.needs} | ({"answer"} if target == "answer" else set())
-    in_pairs = target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
+    readouts = require_readouts(config.readouts)
+    _require_target(model, config.target)
+    if config.keep not in get_args(Keep):
+        raise HydrascopeError(f"unknown keep {config.keep!r}: choose {', '.join(get_args(Keep))}")
+    overrides, selection_attrs = _overrides(model, config)
+    read = dict.fromkeys(select_components(model, config.read))
+    if isinstance(config.ablate, Experiment):
+        read |= dict.fromkeys(config.ablate.reads(model))
+    engine = choose_engine(model, config.engine)
+    # One metric may be given alone.
+    single = isinstance(config.metrics, str) or not isinstance(config.metrics, Sequence)
+    needs = {need for readout in readouts for need in readout.needs}
+    needs |= {"answer"} if config.target == "answer" else set()
+    in_pairs = config.target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
     prepared = prepare(model, prompts, answered="no" if not needs else "in pairs" if in_pairs else "alone")
-    fitted, tokens = prepared.prompts, prepared.tokens
-    answers = answer_tokens(model, fitted.prompts, in_pairs=in_pairs) if needs else []
-    foils = foil_tokens(model, fitted.prompts, in_pairs=in_pairs) if "foil" in needs else []
+    ready = prepared.prompts.prompts
+    answers = answer_tokens(model, ready, in_pairs=in_pairs) if needs else []
+    foils = foil_tokens(model, ready, in_pairs=in_pairs) if "foil" in needs else []
     plan = Plan(
-        model,
-        fitted,
-        tokens,
-        resolve_positions(model, fitted.prompts, tokens, at),
-        ablation,
-        overrides,
-        tuple(component for component in components if component.is_unit),
-        tuple(readouts),
-        resolve_metrics(metrics),
-        target,
-        answers,
-        foils,
-        engine_,
-        keep,
-        prepared.notes,
-        {**of_runs, "read": _selection(read), "positions": format_positions(at)},
-        fastest_routines(model) if engine_.name == "wavefront" else {},
+        model=model,
+        prompts=prepared.prompts,
+        tokens=prepared.tokens,
+        positions=resolve_positions(model, ready, prepared.tokens, config.at),
+        ablation=ablation,
+        overrides=overrides,
+        units=tuple(component for component in read if component.is_unit),
+        readouts=tuple(readouts),
+        metrics=resolve_metrics([config.metrics] if single else config.metrics),  # type: ignore[arg-type,list-item]
+        target=config.target,
+        answers=answers,
+        foils=foils,
+        engine=engine,
+        keep=config.keep,
+        notices=prepared.notes,
+        selection_attrs={
+            **selection_attrs,
+            "read": _selection(config.read),
+            "positions": format_positions(config.at),
+        },
+        routines=fastest_routines(model) if engine.name == "wavefront" else {},
     )
-    # What doesn't fit is said before anything is run; which tokens they are of makes no difference to that.
-    Readouts.of(model, plan.readouts, Tokens([0] * len(tokens), answers, foils), [0])
+    # Refuses readouts that don't fit before anything is run; their tokens make no difference to that.
+    Readouts.of(model, plan.readouts, Tokens([0] * len(plan.tokens), plan.answers, plan.foils), [0])
     if len(set(plan.labels)) < len(plan.labels):
         twice = max(plan.labels, key=plan.labels.count)
         raise HydrascopeError(
             f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
         )
     return plan
+
+
+def _require_target(model: LanguageModel, target: Target) -> None:
+    if target not in ("argmax", "answer") and (not isinstance(target, int) or isinstance(target, bool)):
+        raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
+    if isinstance(target, int) and not 0 <= target < model.vocabulary:
+        raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
+
+
+def _overrides(model: LanguageModel, config: SweepConfig) -> tuple[tuple[Override, ...], dict[str, str]]:
+    """Return the overrides of a run, and the attributes that name them."""
+    if isinstance(config.ablate, Experiment):
+        return config.ablate.overrides(model), config.ablate.settings(model)
+    return select_overrides(model, config.ablate), {"ablate": _selection(config.ablate)}
 
 
 def _selection(selection: Selection) -> str:

@@ -1,15 +1,17 @@
-"""How a run begins: a new result, one that goes on, or one that several processes measure."""
+"""Start of a run that writes to disk: a new result, one to continue, or one measured with other processes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.models.memory import Batch
-from hydrascope.runs.attrs import initial_dataset, settings_of, stored_dtype
+from hydrascope.runs.assemble import batch_attributes, initial_dataset, stored_dtype
+from hydrascope.runs.attrs import settings_of
 from hydrascope.runs.batch_check import MeasuredAlone, check_before, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_CHUNK, compute_clean_activations, compute_clean_activations_with_workers
+from hydrascope.runs.config import BatchSize, Output
 from hydrascope.runs.plan import Plan
 from hydrascope.runs.rounding import precision
 from hydrascope.storage import reader, writer
@@ -18,16 +20,15 @@ from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders
 
-BatchSize = int | Literal["auto"]
-
 
 @dataclass(frozen=True)
 class RunSession:
     """A run that is about to measure.
 
     Attributes:
-        result: where it writes.
-        clean: what its clean runs left.
+        plan: the plan, with the routines by which the result is measured.
+        result: the writer of its result.
+        clean: its clean activations.
         batch: how much it measures at a time.
         alone: some prompts measured alone, to compare its numbers with.
     """
@@ -39,58 +40,78 @@ class RunSession:
     alone: MeasuredAlone
 
 
-def start_new(out: Path, plan: Plan, batch_size: BatchSize, *, overwrite: bool) -> RunSession:
-    """A new result at `out`.
+def start(output: Output, plan: Plan, batch_size: BatchSize, workers: Workers | None) -> RunSession | None:
+    """Start a run; return None where nothing of the result is left to measure.
+
+    Args:
+        workers: the processes that measure the result together, with `join`.
 
     Raises:
-        HydrascopeError: as `writing.create`, and as `compute_clean_activations`.
+        HydrascopeError: as `start_new`, `resume` or `join`.
     """
-    batch = plan.batch(batch_size)
+    if workers is not None:
+        return join(output, plan, batch_size, workers)
+    if output.resume and output.path.exists():
+        return resume(output, plan, batch_size)
+    return start_new(output, plan, batch_size)
+
+
+def start_new(output: Output, plan: Plan, batch_size: BatchSize) -> RunSession:
+    """Create a new result.
+
+    Raises:
+        HydrascopeError: as `storage.writer.create` and `compute_clean_activations`.
+    """
+    out, batch = output.path, plan.batch(batch_size)
     size = batch.prompts * BATCHES_PER_CHUNK
-    every = reader.split_range(len(plan.tokens), size)
+    chunks = reader.split_range(len(plan.tokens), size)
     with disk(f"cannot create {out}"):
         make_folders(out.parent)
-    clean = compute_clean_activations(plan, batch, every, every, out.parent)
-    alone = measure_alone(plan, clean, most_mixed(plan, every, batch.prompts))
-    result = _create(out, plan, clean, alone, sizes(size, batch), None, overwrite=overwrite)
-    return RunSession(plan, result, clean, batch, alone)
+    clean = compute_clean_activations(plan, batch, chunks, chunks, out.parent)
+    alone = measure_alone(plan, clean, most_mixed(plan, chunks, batch.prompts))
+    how = batch_attributes(size, batch)
+    return RunSession(plan, _create(output, plan, clean, alone, how, None), clean, batch, alone)
 
 
-def resume(out: Path, plan: Plan, batch_size: BatchSize, *, elsewhere: bool) -> RunSession | None:
-    """The result at `out`, to go on with; None where nothing of it is left to measure.
+def resume(output: Output, plan: Plan, batch_size: BatchSize) -> RunSession | None:
+    """Continue the result; return None where nothing of it is left to measure.
 
     Raises:
-        HydrascopeError: as `writing.resume`; or it was made with other options, or on another kind of machine.
+        HydrascopeError: as `storage.writer.resume`; or the result was made with other options, or on another kind of
+            machine.
     """
+    out = output.path
     result = writer.resume(out)
     try:
         _refuse_differences(out, result.attributes, plan)
         if _is_complete(result):
             return None
-        plan = _with_stored_routines(out, result.attributes, plan, elsewhere=elsewhere)
+        plan = _with_stored_routines(output, result.attributes, plan)
         together, batch = _batches(result.attributes, plan, batch_size)
-        every = reader.chunks(result.attributes)
-        clean = compute_clean_activations(plan, together, every, result.unmeasured, out.parent)
-        alone = measure_alone(plan, clean, most_mixed(plan, every, together.prompts))
+        chunks = reader.chunks(result.attributes)
+        clean = compute_clean_activations(plan, together, chunks, result.unmeasured, out.parent)
+        alone = measure_alone(plan, clean, most_mixed(plan, chunks, together.prompts))
     except BaseException:
         result.close()
         raise
     return RunSession(plan, result, clean, batch, alone)
 
 
-def join(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, elsewhere: bool) -> RunSession | None:
-    """The result at `out`, to be measured together with others; None where nothing of it is left to measure.
+def join(output: Output, plan: Plan, batch_size: BatchSize, workers: Workers) -> RunSession | None:
+    """Measure the result together with other processes; return None where nothing of it is left to measure.
 
-    What they do alike is what the result says or, before there is one, the first of them.
+    All follow the settings of the result or, before there is one, those of the first process.
 
     Raises:
-        HydrascopeError: as `resumed`, and as `created`.
+        HydrascopeError: as `resume` and `start_new`.
     """
+    out = output.path
 
     def mine() -> dict[str, Any]:
         batch = plan.batch(batch_size)
         how = {"machines": [hardware.kind(plan.model.device)], "routines": dict(plan.routines)}
-        return {**settings_of(plan), **how, **sizes(batch.prompts * BATCHES_PER_CHUNK, batch), "measured": 0}
+        sizes = batch_attributes(batch.prompts * BATCHES_PER_CHUNK, batch)
+        return {**settings_of(plan), **how, **sizes, "measured": 0}
 
     with workers.exclusive():
         before = reader.read_attributes(out) if out.exists() else workers.agree_on(mine)
@@ -100,14 +121,15 @@ def join(out: Path, plan: Plan, batch_size: BatchSize, workers: Workers, *, else
         if _is_complete(result):
             return None
         result.close()
-    plan = _with_stored_routines(out, before, plan, elsewhere=elsewhere)
+    plan = _with_stored_routines(output, before, plan)
     together, batch = _batches(before, plan, batch_size)
-    clean = compute_clean_activations_with_workers(plan, together, reader.chunks(before), workers, out.parent)
-    alone = measure_alone(plan, clean, most_mixed(plan, reader.chunks(before), together.prompts))
+    chunks = reader.chunks(before)
+    clean = compute_clean_activations_with_workers(plan, together, chunks, workers, out.parent)
+    alone = measure_alone(plan, clean, most_mixed(plan, chunks, together.prompts))
     with workers.exclusive():
         if not out.exists():
-            result = _create(out, plan, clean, alone, sizes(before["block_size"], together), workers, overwrite=False)
-            return RunSession(plan, result, clean, batch, alone)
+            how = batch_attributes(before["block_size"], together)
+            return RunSession(plan, _create(output, plan, clean, alone, how, workers), clean, batch, alone)
         result = writer.resume(out, workers)
     try:
         # Until now nothing kept others from it.
@@ -130,24 +152,20 @@ def exactness(plan: Plan, clean: CleanActivations, alone: MeasuredAlone) -> dict
     return {**found, **check_before(plan, clean, alone, found).attributes}
 
 
-def sizes(block: int, batch: Batch) -> dict[str, int]:
-    """How many prompts are written and measured at a time, and how many runs of each, for the attributes."""
-    return {"block_size": block, "batch_size": batch.prompts, "runs_at_once": batch.overrides}
-
-
 def _create(
-    out: Path,
+    output: Output,
     plan: Plan,
     clean: CleanActivations,
     alone: MeasuredAlone,
     how: dict[str, int],
     workers: Workers | None,
-    *,
-    overwrite: bool,
 ) -> writer.Writer:
-    new = initial_dataset(plan, clean).assign_attrs(exactness(plan, clean, alone), **how, worst_imbalance=0.0)
+    initial = initial_dataset(plan, clean).assign_attrs(exactness(plan, clean, alone), **how, worst_imbalance=0.0)
     empty = {name: (dims, stored_dtype(plan, name)) for name, dims in plan.measured_variables.items()}
-    return writer.create(out, new, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers)
+    overwrite = output.overwrite and workers is None
+    return writer.create(
+        output.path, initial, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers
+    )
 
 
 def _is_complete(result: writer.Writer) -> bool:
@@ -182,15 +200,16 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
         )
 
 
-def _with_stored_routines(out: Path, before: dict[str, Any], plan: Plan, *, elsewhere: bool) -> Plan:
-    """The plan with the routines that the run at `out` multiplies by; other machines than its last may have others."""
+def _with_stored_routines(output: Output, before: dict[str, Any], plan: Plan) -> Plan:
+    """Return the plan with the routines that the result was measured by; another machine may have others."""
     machines, here = before.get("machines", []), hardware.kind(plan.model.device)
     routines = before.get("routines", {})
     if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
         return replace(plan, routines=routines)
-    if not elsewhere:
+    if not output.elsewhere:
+        there = machines[-1] if machines else "no machine"
         raise HydrascopeError(
-            f"cannot resume {out} to the same bits: it was measured on {machines[-1] if machines else 'no machine'}, "
-            f"and this is {here}: go on there, or with elsewhere (--elsewhere) here, which changes the rounding"
+            f"cannot resume {output.path} to the same bits: it was measured on {there}, and this is {here}: go on "
+            "there, or with elsewhere (--elsewhere) here, which changes the rounding"
         )
     return plan

@@ -17,7 +17,7 @@ from hydrascope.utils.errors import HydrascopeError
 PARTS = "layers,heads,neuron.0.5"
 
 
-def without(model: hs.LanguageModel, block: int) -> list:
+def without(model: hs.models.LanguageModel, block: int) -> list:
     """Hooks by which what a block writes is what it is, and its gradient 0."""
 
     def cut(module, args, output):
@@ -38,7 +38,7 @@ def test_by_definition_from_passes_without_each_block(case):
     for block in range(3):
         handles = without(model, block)
         # A patch at a time: absolute values are taken of each. Zero is one patch alone.
-        one = atp(hs.LanguageModel(model.hf), PROMPTS, hs.Zero(), **options)["estimate"]
+        one = atp(hs.models.LanguageModel(model.hf), PROMPTS, hs.Zero(), **options)["estimate"]
         # What the block itself adds is held, whichever of its parts is ablated.
         passes.append(one.where(one["ablated_layer"] != block, 0).values)
         for handle in handles:

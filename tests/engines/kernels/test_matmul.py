@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from asked import request
+from stored import run_to_disk
 from tiny import tiny
 from torch.nn.functional import gelu, linear
 
-from hydrascope import open_results, run
+from hydrascope import open_results
 from hydrascope.engines import wavefront
 from hydrascope.engines.kernels import hardware, matmul
 from hydrascope.engines.kernels.matmul import ROUTINES, Product
@@ -89,19 +90,19 @@ def interrupted(path, model, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Writer, "write", fail_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            run(model, PROMPTS, out=path, batch_size=2)
+            run_to_disk(model, PROMPTS, out=path, batch_size=2)
 
 
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_a_resumed_run_multiplies_as_it_did(tmp_path, monkeypatch):
     model = tiny("gpt2", torch.float32)
     monkeypatch.setenv(matmul.FORCE, "matmul")
-    whole = open_results(run(model, PROMPTS, out=tmp_path / "whole.zarr", batch_size=2)).load()
+    whole = open_results(run_to_disk(model, PROMPTS, out=tmp_path / "whole.zarr", batch_size=2)).load()
     assert set(whole.attrs["routines"].values()) == {"matmul"}
     assert whole.attrs["machines"] == [hardware.kind(torch.device("cpu"))]
     interrupted(tmp_path / "cut.zarr", model, monkeypatch)
     monkeypatch.setenv(matmul.FORCE, "onednn+gelu")
-    resumed = open_results(run(model, PROMPTS, out=tmp_path / "cut.zarr", resume=True)).load()
+    resumed = open_results(run_to_disk(model, PROMPTS, out=tmp_path / "cut.zarr", resume=True)).load()
     assert set(resumed.attrs["routines"].values()) == {"matmul"}
     for name in whole.data_vars:
         np.testing.assert_array_equal(whole[name].values, resumed[name].values)
@@ -113,8 +114,8 @@ def test_another_machine_is_refused_unless_asked_for(tmp_path, monkeypatch):
     here = hardware.kind(torch.device("cpu"))
     monkeypatch.setattr(hardware, "kind", lambda device: "another, 64 threads")
     with pytest.raises(HydrascopeError, match=re.escape(here) + ".*and this is another, 64 threads.*--elsewhere"):
-        run(model, PROMPTS, out=path, resume=True)
-    run(model, PROMPTS, out=path, resume=True, elsewhere=True)
+        run_to_disk(model, PROMPTS, out=path, resume=True)
+    run_to_disk(model, PROMPTS, out=path, resume=True, elsewhere=True)
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     assert attributes["measured"] == len(PROMPTS)
     assert attributes["machines"] == [here, "another, 64 threads"]
@@ -136,5 +137,5 @@ def test_the_page_of_the_machine(monkeypatch):
 def test_a_dtype_that_is_slower_here_is_said_to_be(monkeypatch, tmp_path, rates, told):
     monkeypatch.setattr(hardware, "rate", lambda name, size, dtype, seconds: rates[dtype == torch.bfloat16])
     said = []
-    run(tiny("gpt2", torch.bfloat16), PROMPTS, out=tmp_path / "r.zarr", ablate="mlp.0", say=said.append)
+    run_to_disk(tiny("gpt2", torch.bfloat16), PROMPTS, out=tmp_path / "r.zarr", ablate="mlp.0", say=said.append)
     assert any("products in bfloat16 take 20.0 times as long here as in float32" in line for line in said) is told

@@ -144,7 +144,7 @@ def test_a_file_that_is_there_is_kept(tmp_path, results):
 
 def test_the_command(tmp_path):
     result, out = tmp_path / "a.zarr", tmp_path / "a.html"
-    hs.run(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=result)
+    hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=result)
 
     def command(*options):
         arguments = ["report", str(result), "--out", *map(str, options)]

@@ -170,7 +170,7 @@ def test_from_the_command_line(tmp_path):
     run = CliRunner()
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(48)
     for name, ablation in (("a", hs.Resample(5)), ("b", hs.Zero())):
-        hs.run(model, prompts, ablation, out=tmp_path / f"{name}.zarr")
+        hs.sweep(model, prompts, ablation, out=tmp_path / f"{name}.zarr")
     paths = [str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr")]
     told = run.invoke(app, ["compare", *paths, "--out", str(tmp_path / "figures")], catch_exceptions=False)
     assert told.exit_code == 0

@@ -61,14 +61,14 @@ def given(folder: Path) -> Path:
     np.save(folder / "two.npy", np.zeros((2, 2, 2)))
     xr.Dataset({"x": ("y", np.arange(3))}, attrs={"format": 3}).to_zarr(folder / "other.zarr", consolidated=False)
     model, prompts = hs.load_model(folder / "model"), hs.load_prompts(folder / "prompts.txt")
-    hs.run(model, prompts, hs.Resample(2), out=folder / "r.zarr")
+    hs.sweep(model, prompts, hs.Resample(2), out=folder / "r.zarr")
     heads = {"ablate": "heads", "read": "heads", "readouts": hs.Placebo(2)}
     for name, asked in (
         ("heads", heads),
         ("who", {"ablate": hs.Mediation("attn", "layers,value.1.2")}),
         ("pairs", {"ablate": hs.Interactions("layers")}),
     ):
-        hs.run(model, prompts, hs.Zero(), out=folder / f"{name}.zarr", **asked)
+        hs.sweep(model, prompts, hs.Zero(), out=folder / f"{name}.zarr", **asked)
     return folder
 
 

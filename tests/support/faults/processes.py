@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import xarray as xr
+from stored import run_to_disk
 from tiny import tiny, tiny_tokenizer
 
 from hydrascope.ablations.ablation import Resample
 from hydrascope.engines import Engine, Readings, Request, wavefront
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
-from hydrascope.runs.sweep import run
 from hydrascope.storage import coordination
 from hydrascope.storage.reader import open_results
 from hydrascope.utils.errors import HydrascopeError
@@ -55,7 +55,7 @@ def measured_slowly(
     coordination._PATIENCE = 0.02
     model = speaking()
     ready()
-    run(model, TEXTS, **{**OPTIONS, **options}, out=out)
+    run_to_disk(model, TEXTS, **{**OPTIONS, **options}, out=out)
 
 
 def _measure(

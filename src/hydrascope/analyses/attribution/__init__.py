@@ -4,7 +4,7 @@ Every method takes the arguments of `sweep`, draws the very same patches, and gi
 ablated], the mean over patches of what it takes `total` to be, so that the two can be set side by side:
 
     exact = hs.sweep(model, prompts, hs.Resample(5), ablate="heads")
-    guess = hs.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")
+    guess = hs.analyses.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")
     hs.measures.scores(exact, {"atp": guess})
 """
 

@@ -1,6 +1,6 @@
 """Attribution patching: the total effect to first order."""
 
-from typing import Any
+from typing import Unpack
 
 import xarray as xr
 from torch import Tensor
@@ -11,9 +11,12 @@ from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import EstimatorOptions
 
 
-def atp(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Any) -> xr.Dataset:
+def atp(
+    model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
+) -> xr.Dataset:
     """Attribution patching (Nanda 2023; Syed et al. 2023; Kramár et al. 2024, Eq. 4).
 
         ⟨patch − clean value, ∂π̂/∂value⟩, summed over the ablated positions
@@ -21,7 +24,7 @@ def atp(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = N
     the gradient taken in the clean run, at the component's site. Exact where π̂ is linear in the value. Costs one
     forward pass of the prompts and one backward pass a readout, however many components and patches there are.
 
-        >>> hs.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")["estimate"]   # doctest: +SKIP
+        >>> hs.analyses.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")["estimate"]   # doctest: +SKIP
 
     Args:
         model, prompts, ablation: as for `sweep`, which draws the same patches.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import torch
 import xarray as xr
@@ -16,10 +16,13 @@ from hydrascope.models.hooks import Handle, hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import EstimatorOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
-def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Any) -> xr.Dataset:
+def atp_star(
+    model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
+) -> xr.Dataset:
     """Attribution patching with GradDrop (Kramár et al. 2024, §3.1.2).
 
     With L blocks, and I_l the estimate of `atp` from a backward pass that drops the gradient of all that block l, its
@@ -33,7 +36,7 @@ def atp_star(model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | Non
     AtP*, is for queries and keys, which are no components here. Costs one forward pass of the prompts, and L backward
     passes a readout.
 
-        >>> hs.attribution.atp_star(model, prompts, ablate="heads")["magnitude"]             # doctest: +SKIP
+        >>> hs.analyses.attribution.atp_star(model, prompts, ablate="heads")["magnitude"]             # doctest: +SKIP
 
     Args:
         model, prompts, ablation, options: as for `atp`.

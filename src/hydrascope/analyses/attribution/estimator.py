@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,17 +15,17 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation, Patches, draw_patches
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
 from hydrascope.components.component import Component
-from hydrascope.components.selection import Selection, select_components
+from hydrascope.components.selection import select_components
 from hydrascope.engines.clean.activations import CleanActivations
-from hydrascope.engines.readouts import Readout, Readouts
+from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import Batch, graph_rows, within_memory
-from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.attrs import initial_dataset, settings_of
+from hydrascope.runs.assemble import initial_dataset
+from hydrascope.runs.attrs import settings_of
 from hydrascope.runs.batches import compute_clean_activations
-from hydrascope.runs.config import TARGET_LOGIT, Target
+from hydrascope.runs.config import BatchSize, EstimateOptions, SweepConfig
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.storage.schema import add_units
 from hydrascope.utils.errors import HydrascopeError
@@ -131,39 +131,25 @@ def run_estimator(
     ablation: Ablation | None,
     settings: Mapping[str, Any],
     *,
-    ablate: Selection = "layers",
-    at: At = "last",
-    readouts: Readout | Sequence[Readout] = TARGET_LOGIT,
-    target: Target = "argmax",
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     progress: bool = False,
+    **options: Unpack[EstimateOptions],
 ) -> xr.Dataset:
     """The estimates of `method`, with the coordinates and the settings that the results of `sweep` have.
 
     Args:
         batch: from how many rows a forward pass may have to how they are divided among prompts and copies of one.
         settings: of the method, kept as attributes.
-        ablate, at, readouts, target, progress: as for `sweep`.
-        batch_size: how many rows a forward pass has; `auto` takes what memory allows. Halved when memory runs out.
+        options: `ablate`, `at`, `readouts`, `target`, `progress` as for `sweep`; `batch_size`, the rows of a forward
+            pass: `auto` takes what memory allows. Halved when memory runs out.
 
     Raises:
         HydrascopeError: as `sweep`; several parts are ablated together; no gradient goes through some layer; or an
             estimate isn't finite.
     """
-    select_components(model, ablate)  # refuses what isn't ablated one by one
-    plan = make_plan(
-        model,
-        prompts,
-        ablation,
-        ablate=ablate,
-        read="layers",
-        at=at,
-        readouts=readouts,
-        metrics=(),
-        target=target,
-        keep="means",
-        engine="reference",
-    )
+    select_components(model, options.get("ablate", "layers"))  # refuses what isn't ablated one by one
+    config = SweepConfig(**options, keep="means", engine="reference")
+    plan = make_plan(model, prompts, ablation, config)
     at_once = plan.batch(batch_size)
     start = time.perf_counter()
     require_gradients(model, min(plan.tokens, key=len))

@@ -1,7 +1,7 @@
 """GIM: attribution patching with gradients that attention's own self-repair doesn't quench."""
 
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import xarray as xr
 from torch import Tensor
@@ -14,6 +14,7 @@ from hydrascope.engines.readouts import final_scale
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import EstimatorOptions
 
 _GIM = Rules()
 
@@ -24,7 +25,7 @@ def gim(
     ablation: Ablation | None = None,
     *,
     rules: Rules = _GIM,
-    **options: Any,
+    **options: Unpack[EstimatorOptions],
 ) -> xr.Dataset:
     """Gradient interaction modifications (Edin et al. 2025, arXiv 2505.17630).
 
@@ -40,7 +41,7 @@ def gim(
     Without the factor 1/T of the chain rule, as in the authors' code. It ranks components: divided as it is, its size
     is not to be compared with that of `total`. Costs about what `atp` costs.
 
-        >>> hs.attribution.gim(model, prompts, ablate="heads", readouts=[hs.LogitDifference()])   # doctest: +SKIP
+        >>> hs.analyses.attribution.gim(model, prompts, ablate="heads")["estimate"]  # doctest: +SKIP
 
     Args:
         model, prompts, ablation, options: as for `atp`.

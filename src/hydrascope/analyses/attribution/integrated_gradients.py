@@ -1,7 +1,7 @@
 """Integrated gradients over activations: the total effect, up to quadrature."""
 
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import torch
 import xarray as xr
@@ -14,11 +14,17 @@ from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.config import EstimatorOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
 def integrated_gradients(
-    model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, *, steps: int = 16, **options: Any
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    steps: int = 16,
+    **options: Unpack[EstimatorOptions],
 ) -> xr.Dataset:
     """Integrated gradients from a component's clean value to its patch (Sundararajan et al. 2017; Marks et al. 2024).
 
@@ -30,7 +36,7 @@ def integrated_gradients(
     mixture are chosen). Dear: a forward pass of a copy of the prompt for each component, patch and step, and a backward
     pass for every readout, down to the component. `sweep` gets `total` for much less.
 
-        >>> hs.attribution.integrated_gradients(model, prompts, hs.Mean(), ablate="mlp")     # doctest: +SKIP
+        >>> hs.analyses.attribution.integrated_gradients(model, prompts, hs.Mean(), ablate="mlp")     # doctest: +SKIP
 
     Args:
         model, prompts, ablation, options: as for `atp`; `batch_size` counts copies of a prompt here.

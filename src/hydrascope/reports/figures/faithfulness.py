@@ -12,7 +12,7 @@ from hydrascope.reports.figures.panels import band, printable, zero_line
 def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
     """Faithfulness over the number of parts that are kept, with its interval; 1 is the whole model.
 
-        figure_circuit(hydrascope.faithfulness(model, prompts, order=order)).savefig("circuit.png")
+        figure_circuit(hydrascope.analyses.faithfulness(model, prompts, order=order)).savefig("circuit.png")
 
     Raises:
         HydrascopeError: there is no such readout.

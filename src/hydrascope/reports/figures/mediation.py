@@ -89,7 +89,7 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
 
     (a) everything else held at clean; (b) everything downstream of the receiver free. Grey: not downstream.
 
-        figure_paths(hydrascope.path_patching(model, prompts)).savefig("paths.png")
+        figure_paths(hydrascope.analyses.path_patching(model, prompts)).savefig("paths.png")
 
     Raises:
         HydrascopeError: there is no such readout.

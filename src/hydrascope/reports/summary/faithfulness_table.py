@@ -39,7 +39,7 @@ def steps(
     """The circuits of one readout, from none to all parts.
 
     Args:
-        found: of `hydrascope.faithfulness` with this order.
+        found: of `hydrascope.analyses.faithfulness` with this order.
         readout: by default the first.
 
     Raises:

@@ -40,7 +40,7 @@ def path_rows(
     """Of each sender and each receiver that is downstream of it; those by which most goes, if all else is free, first.
 
     Args:
-        found: of `hydrascope.path_patching`.
+        found: of `hydrascope.analyses.path_patching`.
         readout: by default the first.
 
     Raises:

@@ -22,7 +22,7 @@ def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
     """The importances of the parts that lose most; and how estimates agree with what is lost, where there are any.
 
     Args:
-        ranked: of `hydrascope.rank`.
+        ranked: of `hydrascope.measures.rank`.
         scored: of `hydrascope.measures.estimator_scores`.
     """
     estimate = ranked["importance"].sel(bound="estimate")
