@@ -100,7 +100,7 @@ class Override:
 
     `str()` is its label in results, and `Run.parse` reads it:
 
-        >>> str(Run((Component(3, "attn"),), (Component(5, "mlp"),)))
+        >>> str(Override((Component(3, "attn"),), (Component(5, "mlp"),)))
         'attn.3|mlp.5'
 
     Attributes:
