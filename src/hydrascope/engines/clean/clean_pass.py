@@ -1,6 +1,6 @@
-"""The clean run: what stands at every site when nothing is ablated."""
+"""Run prompts without an ablation, and take activations at sites and positions of that clean pass."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,41 +17,61 @@ from hydrascope.utils.errors import HydrascopeError
 
 @dataclass(frozen=True)
 class CleanPass:
-    """What a clean run leaves at one position of each prompt, or at several.
+    """Activations of a clean pass, at one position of each prompt or at several.
 
     Attributes:
-        values: per site `[place, columns]`, what stands there.
-        embed: `[place, width]` e, the residual stream before the first layer.
-        final: `[place, width]` z, the residual stream before the final norm.
-        normed: `[place, width]` what the final norm makes of it.
+        values: per site `[position, columns]` the activations there.
+        embed: `[position, width]` e, the residual stream before the first block.
+        final: `[position, width]` z, the residual stream before the final norm.
+        normed: `[position, width]` the output of the final norm.
     """
 
-    values: dict[Component, Float[Tensor, "place columns"]]
-    embed: Float[Tensor, "place width"]
-    final: Float[Tensor, "place width"]
-    normed: Float[Tensor, "place width"]
+    values: dict[Component, Float[Tensor, "position columns"]]
+    embed: Float[Tensor, "position width"]
+    final: Float[Tensor, "position width"]
+    normed: Float[Tensor, "position width"]
 
-    def __getitem__(self, places: slice) -> "CleanPass":
-        """The same at some of the places: in memory of its own."""
-        values = {site: each[places].clone() for site, each in self.values.items()}
-        return CleanPass(values, *(each[places].clone() for each in (self.embed, self.final, self.normed)))
+    def __getitem__(self, positions: slice) -> "CleanPass":
+        """Copy the activations at some of the positions into memory of their own."""
+        return self._map(lambda each: each[positions].clone())
 
-    def written(self, model: LanguageModel) -> Float[Tensor, "place layer width"]:
-        """y_c, what each layer adds to the residual stream."""
+    def in_order(self, order: Int[Tensor, "position"]) -> "CleanPass":
+        """Return the same activations, position `order[i]` at place i."""
+        return self._map(lambda each: each[order.to(each.device)])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "CleanPass":
+        values = {site: change(each) for site, each in self.values.items()}
+        return CleanPass(values, change(self.embed), change(self.final), change(self.normed))
+
+    @classmethod
+    def concatenate(cls, passes: Sequence["CleanPass"]) -> "CleanPass":
+        """Concatenate passes that have activations at the same sites."""
+        values = {site: torch.cat([each.values[site] for each in passes]) for site in passes[0].values}
+        return cls(values, *(torch.cat([getattr(each, name) for each in passes]) for name in _STREAMS))
+
+    def written(self, model: LanguageModel) -> Float[Tensor, "position sublayer width"]:
+        """Return y_c, which each sublayer adds to the residual stream."""
         return torch.stack([self.values[sublayer] for sublayer in model.sublayers], 1) * model.residual_scale
 
-    def logits(self, model: LanguageModel) -> Float[Tensor, "place vocabulary"]:
-        """The model's logits, before any final soft-cap."""
+    def logits(self, model: LanguageModel) -> Float[Tensor, "position vocabulary"]:
+        """Return the model's logits, before any final soft-cap."""
         return model.unembedded(self.normed)
+
+
+#: The fields of a clean pass that are residual streams.
+_STREAMS = ("embed", "final", "normed")
 
 
 def compute_clean_pass(
     model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Collection[Component] | None = None
 ) -> CleanPass:
-    """Run prompts of any lengths, and keep what stands at each one's final position; all layers' by default.
+    """Run prompts of any lengths, and take activations at each one's final position.
+
+    Args:
+        sites: all sublayers by default.
 
     Raises:
-        HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
+        HydrascopeError: a sublayer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     return compute_clean_pass_at(
@@ -62,49 +82,39 @@ def compute_clean_pass(
 def compute_clean_pass_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
-    prompts: Int[Tensor, "place"],
-    positions: Int[Tensor, "place"],
+    prompts: Int[Tensor, "position"],
+    positions: Int[Tensor, "position"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Run prompts of any lengths, each as if alone, and keep the values at each of the places asked for.
+    """Run prompts of any lengths, each as if alone, and take activations at `positions` of `prompts`.
 
     Raises:
-        HydrascopeError: a layer's output doesn't fit the residual stream, so the anatomy is wrong.
+        HydrascopeError: a sublayer's output doesn't fit the residual stream, so the anatomy is wrong.
     """
     groups = batchable(model, tokens)
     if len(groups) == 1:
         return compute_one_batch_at(model, tokens, prompts, positions, sites)
-    group_of = torch.tensor([number for index in range(len(tokens)) for number, g in enumerate(groups) if index in g])
-    chosen = [(group_of[prompts] == number).nonzero()[:, 0] for number in range(len(groups))]
-    found = [
-        compute_one_batch_at(
-            model,
-            [tokens[index] for index in group],
-            torch.tensor([group.index(int(prompt)) for prompt in prompts[places]], dtype=torch.long),
-            positions[places],
-            sites,
+    passes, order = [], []
+    for group in groups:
+        batch = [tokens[index] for index in group]
+        number = {index: place for place, index in enumerate(group)}
+        here = torch.tensor(
+            [place for place, index in enumerate(prompts.tolist()) if index in number], dtype=torch.long
         )
-        for group, places in zip(groups, chosen, strict=True)
-    ]
-    order = torch.cat(chosen).argsort()
-
-    def joined(each: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(each))[order.to(each[0].device)]
-
-    return CleanPass(
-        {site: joined([run.values[site] for run in found]) for site in sites},
-        *(joined([getattr(run, name) for run in found]) for name in ("embed", "final", "normed")),
-    )
+        numbers = torch.tensor([number[index] for index in prompts[here].tolist()], dtype=torch.long)
+        passes.append(compute_one_batch_at(model, batch, numbers, positions[here], sites))
+        order.append(here)
+    return CleanPass.concatenate(passes).in_order(torch.cat(order).argsort())
 
 
 def compute_one_batch_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
-    prompts: Int[Tensor, "place"],
-    positions: Int[Tensor, "place"],
+    prompts: Int[Tensor, "position"],
+    positions: Int[Tensor, "position"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Run prompts that may share a batch, padded on the right, as `compute_clean_pass_at`.
+    """Do the same as `compute_clean_pass_at` with prompts that may share a batch, padded on the right.
 
     Raises:
         HydrascopeError: besides, the prompts may not share a batch.
@@ -113,9 +123,9 @@ def compute_one_batch_at(
     kept: dict[Component | str, Tensor] = {}
 
     def keep(name: Component | str, hidden: Tensor) -> None:
-        places = prompts.to(hidden.device), positions.to(hidden.device)
+        chosen = prompts.to(hidden.device), positions.to(hidden.device)
         # A copy: some blocks go on to write into the tensors they have read.
-        kept[name] = by_prompt(hidden, len(tokens))[places].clone().to(model.device)
+        kept[name] = by_prompt(hidden, len(tokens))[chosen].clone().to(model.device)
 
     def hooks() -> Iterator[Handle]:
         yield on_input(model.blocks[0], partial(keep, "embed"))
