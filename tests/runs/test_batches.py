@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from stored import run_to_disk
 from tiny import tiny
 
 from hydrascope.ablations.ablation import Ablation, Mean, Resample
-from hydrascope.engines.clean.prefix_store import KeepShared, in_file, in_memory
+from hydrascope.engines.clean.prefix import SharedPrefix
+from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.models import memory
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import batches as blocks
@@ -30,7 +32,7 @@ PROMPTS = st.lists(st.lists(st.integers(1, 20), min_size=2, max_size=6).map(tupl
 
 
 def swept(
-    model: LanguageModel, prompts: Any, size: int, at: str, keep: KeepShared
+    model: LanguageModel, prompts: Any, size: int, at: str, store: PrefixStore
 ) -> tuple[dict[str, np.ndarray], int]:
     """The measured numbers where clean runs are kept so, and how often one was made again."""
     again = 0
@@ -42,7 +44,7 @@ def swept(
 
     shared = blocks.compute_prefix
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "choose_prefix_store", lambda *_: keep)
+        patch.setattr(blocks, "choose_prefix_store", lambda *_: store)
         patch.setattr(blocks, "compute_prefix", counted)
         found = sweep(
             model, [list(each) for each in prompts], Resample(2), ablate="layers,heads.0", at=at, batch_size=size
@@ -54,10 +56,10 @@ def swept(
 @given(PROMPTS, st.integers(1, 3), st.sampled_from(["last", "-2", "-2,-1"]), st.sampled_from(["gpt2", "llama"]))
 def test_what_is_kept_of_clean_runs_changes_no_bit(prompts: Any, size: int, at: str, architecture: str) -> None:
     model = tiny(architecture, torch.float32)
-    kept, none = swept(model, prompts, size, at, in_memory(np.inf))
-    filed, none_filed = swept(model, prompts, size, at, however_slow(in_file(Path(tempfile.gettempdir()))))
-    made, every = swept(model, prompts, size, at, in_memory(0))
-    some, a_few = swept(model, prompts, size, at, in_memory(3000))
+    kept, none = swept(model, prompts, size, at, PrefixStore(np.inf))
+    filed, none_filed = swept(model, prompts, size, at, HoweverSlow(folder=Path(tempfile.gettempdir())))
+    made, every = swept(model, prompts, size, at, PrefixStore())
+    some, a_few = swept(model, prompts, size, at, PrefixStore(3000))
     batches = sum(-(-len(prompts[start : start + 4 * size]) // size) for start in range(0, len(prompts), 4 * size))
     assert (none, none_filed, every) == (0, 0, batches)
     assert 0 <= a_few <= batches
@@ -72,21 +74,23 @@ def test_what_prompts_share_waits_in_memory_as_far_as_there_is_room(
     model, prompts = tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]]
     plan = make_plan(model, prompts, Resample(1))
     one = blocks.compute_prefix(model, prompts, torch.tensor([[2], [1], [1]]), model.sublayers, plan.routines)
-    back = choose_prefix_store(plan, plan.batch(3), tmp_path)(one, np.inf)
-    assert back
-    assert back() is one
+    store = choose_prefix_store(plan, plan.batch(3), tmp_path)
+    store.put([0, 1, 2], one, np.inf)
+    assert store.take([0, 1, 2]) is one
     monkeypatch.setattr(memory, "CPU_SPARE_BYTES", 0)
-    back = choose_prefix_store(plan, plan.batch(3), tmp_path)(one, np.inf)
-    assert back
-    filed = back()
+    store = choose_prefix_store(plan, plan.batch(3), tmp_path)
+    store.put([0, 1, 2], one, np.inf)
+    filed = store.take([0, 1, 2])
     assert filed is not one
     assert filed is not None
     assert all(map(torch.equal, one.tensors, filed.tensors))
 
 
-def however_slow(keep: KeepShared) -> KeepShared:
+class HoweverSlow(PrefixStore):
     """As if computing took for ever, so that writing is quicker."""
-    return lambda prefix, seconds: keep(prefix, np.inf)
+
+    def put(self, prompts: Sequence[int], prefix: SharedPrefix, seconds: float) -> None:
+        super().put(prompts, prefix, np.inf)
 
 
 @settings(max_examples=4, deadline=None)
@@ -148,12 +152,12 @@ def test_where_memory_runs_out_nothing_is_kept(fails: str) -> None:
         return call
 
     def looked(plan: Any, clean: Any, *rest: Any) -> Any:
-        left.append(len(clean.prefixes))
+        left.append(len(clean.prefixes.prompts))
         return measured(plan, clean, *rest)
 
     measured = blocks._measure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "choose_prefix_store", lambda *_: in_memory(np.inf))
+        patch.setattr(blocks, "choose_prefix_store", lambda *_: PrefixStore(np.inf))
         patch.setattr(blocks, "_measure", looked if fails == "clean runs" else once(looked))
         if fails == "clean runs":
             patch.setattr(blocks, "collect_clean_activations", once(blocks.collect_clean_activations))

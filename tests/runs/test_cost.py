@@ -1,6 +1,7 @@
 """What a run would take is what it takes: operations as PyTorch counts them, memory and disk from above."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import hydrascope as hs
 from hydrascope.components.experiments import Mediation
 from hydrascope.engines.clean.prefix import SharedPrefix
+from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.models import memory
 from hydrascope.models.memory import Batch
 from hydrascope.runs import batches
@@ -72,10 +74,11 @@ def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any
 def test_what_waits_of_clean_runs_takes_no_more_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 
-    def keep(prefix: SharedPrefix, seconds: float) -> None:
-        kept.append(prefix.nbytes)
+    class Counting(PrefixStore):
+        def put(self, prompts: Sequence[int], prefix: SharedPrefix, seconds: float) -> None:
+            kept.append(prefix.nbytes)
 
-    monkeypatch.setattr(batches, "choose_prefix_store", lambda *_: keep)
+    monkeypatch.setattr(batches, "choose_prefix_store", lambda *_: Counting())
     model = loaded("gpt2", torch.float32)
     plan = make_plan(model, TOKENS, hs.Resample(2), SweepConfig("layers,heads"))
     hs.sweep(model, TOKENS, hs.Resample(2), ablate="layers,heads", batch_size=len(TOKENS))

@@ -1,4 +1,4 @@
-"""The prompts that patches come from, run once; and with one more prompt, without running them again."""
+"""Run the prompts that patches come from once, and add one more prompt without running them again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations, collect_clean_activations, plain_pass
@@ -20,15 +19,15 @@ from hydrascope.prompts.subjects import found_subject
 from hydrascope.runs.plan import Plan
 from hydrascope.utils.errors import HydrascopeError
 
-#: So many are run at a time.
+#: How many prompts are run at a time.
 _BATCH = 16
 
 
 class Pool:
-    """A prompt set and what its clean runs leave, at the last position and, once that is asked for, at all.
+    """A prompt set with its clean activations at the last position and, once that is asked for, at all positions.
 
     Attributes:
-        said: what is to be told of the set.
+        said: notices about prompts of the set that were changed or left out.
     """
 
     def __init__(self, model: LanguageModel, prompts: AnyPrompts) -> None:
@@ -44,10 +43,11 @@ class Pool:
         self._last: tuple[Any, Any] = (None, None)
 
     def prompts_for(self, question: Question) -> tuple[PromptSet, int]:
-        """The set that a question is asked of, and where in it its prompt stands.
+        """Return the prompts to measure, and the index of the question's own prompt among them.
 
-        The typed prompt is the last of the set, or stands where it stood; what is too short for the positions asked
-        for is left out, and where subjects are ablated what has none; a prompt that its own twin patches is alone.
+        A prompt of the set keeps its index, and another is the last. Left out are prompts that are too short for the
+        ablated positions, and those without a subject if subjects are ablated. A prompt that its own counterfactual
+        patches is alone.
 
         Raises:
             HydrascopeError: too few others have a subject.
@@ -69,13 +69,13 @@ class Pool:
         return replace(self.prompts, prompts=tuple(kept)), index
 
     def prompt_of(self, question: Question) -> Prompt:
-        """The prompt that is asked about; one of the set has the subject that it has there, unless another is typed."""
+        """Return the question's prompt; a prompt of the set has its subject from there, unless one is typed."""
         own = question.prompt()
         known = next((prompt for prompt in self.prompts.prompts if prompt.text == own.text), own)
         return replace(own, subject=own.subject or known.subject)
 
     def _fitting(self, question: Question) -> list[int]:
-        """The prompts of the set that can be ablated where the question asks for it."""
+        """Return the prompts of the set that have the positions which the question ablates."""
         if question.at_subject:
             return self._with_subject
         longest = -min(question.positions(), default=-1)
@@ -95,34 +95,34 @@ class Pool:
             )
 
     def warm(self, monitor: JobMonitor) -> None:
-        """Run all prompts, and keep what layers and heads write at the last position."""
+        """Run all prompts, and keep the activations of sublayers and heads at the last position."""
         self._at("last", (), monitor)
 
     def clean_runs(self, plan: Plan, index: int, question: Question, monitor: JobMonitor) -> CleanActivations:
-        """What the clean runs of a plan's prompts leave; the typed one is at `index`."""
+        """Return the clean activations of a plan's prompts, of which the question's own is at `index`."""
         last = plan.positions[index].positions == (len(plan.tokens[index]) - 1,)
         at = "last" if last and not question.at_subject else "all"
         parts = [self._own(plan, index, at)]
         if len(plan.tokens) > 1:
-            pool = select(self._at(at, plan.sites, monitor), self._fitting(question), plan.sites)
-            pool = realign(plan.positions[: len(pool.tokens)], pool)
+            pool = self._at(at, plan.sites, monitor).select(self._fitting(question), plan.sites)
+            pool = pool.realign(plan.positions[: len(pool.tokens)])
             parts = [pool] if len(pool.tokens) == len(plan.tokens) else [pool, *parts]
-        found = joined(parts)
+        found = CleanActivations.concatenate(parts)
         targets = [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else found.argmax
-        return replace(found, positions=plan.positions, targets=targets)
+        return replace(found, targets=targets)
 
     def _own(self, plan: Plan, index: int, at: str) -> CleanActivations:
-        """What the clean run of the prompt at `index` leaves: kept, since it is asked of again and again."""
+        """Return the clean activations of the prompt at `index`, kept for the next question about it."""
         key = plan.prompts.prompts[index], plan.positions[index]
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
             sites = list(dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *plan.sites]))
             self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
-        return select(self._last[1], [0], plan.sites)
+        return self._last[1].select([0], plan.sites)
 
     def _at(self, at: str, sites: Sequence[Component], monitor: JobMonitor) -> CleanActivations:
-        """What stands at `sites`, and whatever was asked for before, in the clean runs of all."""
+        """Return the clean activations of all prompts at `sites`, and at all sites that were asked for before."""
         before = self._kept.get(at)
-        # At one position they are little enough to be kept of all layers and heads.
+        # At one position they are few enough to be kept of all sublayers and heads.
         wanted = dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *sites])
         missing = [site for site in wanted if before is None or site not in before.values]
         if before is not None and not missing:
@@ -136,7 +136,7 @@ class Pool:
             prompts = [self.prompts.prompts[index] for index in batch]
             tokens, at_each = [self.tokens[index] for index in batch], [everyone[index] for index in batch]
             parts.append(self._together(prompts, tokens, at_each, missing))
-        found = select(joined(parts), np.argsort(order).tolist(), missing)
+        found = CleanActivations.concatenate(parts).select(np.argsort(order).tolist(), missing)
         self._kept[at] = found if before is None else replace(found, values={**before.values, **found.values})
         return self._kept[at]
 
@@ -147,7 +147,7 @@ class Pool:
         positions: Sequence[AblationPositions],
         sites: Sequence[Component],
     ) -> CleanActivations:
-        """What stands at `sites` in the clean runs of some prompts, run together."""
+        """Run some prompts together, and return their clean activations at `sites`."""
         run = plain_pass(self.model, tokens, sites)
         return collect_clean_activations(self.model, prompts, tokens, positions, sites, [range(len(tokens))], run)
 
@@ -155,42 +155,3 @@ class Pool:
 def _anywhere(model: LanguageModel) -> list[Component]:
     heads = [model.units(sublayer)[0].site for sublayer in model.sublayers if sublayer.kind == "attn"]
     return [*model.sublayers, *heads]
-
-
-def joined(parts: Sequence[CleanActivations]) -> CleanActivations:
-    """The clean runs of all prompts of `parts`, which keep values at the same sites, in their order."""
-    offsets = max(part.row_index.shape[1] for part in parts)
-    rows, before = [], 0
-    for part in parts:
-        row = np.full((len(part.row_index), offsets), -1)
-        row[:, : part.row_index.shape[1]] = np.where(part.row_index < 0, -1, part.row_index + before)
-        rows.append(row)
-        before += len(next(iter(part.values.values())))
-    everyone = {name: [each for part in parts for each in getattr(part, name)] for name in _OF_PROMPTS}
-    values = {site: torch.cat([part.values[site] for part in parts]) for site in parts[0].values}
-    return _with(parts[0], everyone, values=values, row_index=np.concatenate(rows))
-
-
-#: What of clean runs is a list with an item a prompt.
-_OF_PROMPTS = ("prompts", "tokens", "positions", "targets", "argmax")
-
-
-def select(clean: CleanActivations, indices: Sequence[int], sites: Sequence[Component]) -> CleanActivations:
-    """What the clean runs of some prompts leave at some sites."""
-    some = {name: [getattr(clean, name)[index] for index in indices] for name in _OF_PROMPTS}
-    values = {site: clean.values[site] for site in sites}
-    return _with(clean, some, sites=sites, values=values, row_index=clean.row_index[list(indices)])
-
-
-def realign(positions: Sequence[AblationPositions], clean: CleanActivations) -> CleanActivations:
-    """`clean`, which counts from the ends of prompts, counted from where `places` end: from a subject's, maybe."""
-    row = np.full((len(positions), max(place.end - place.start for place in positions)), -1)
-    for own, place, tokens, rows in zip(row, positions, clean.tokens, clean.row_index, strict=True):
-        of_place = rows[len(tokens) - place.end : len(tokens) - place.start]
-        own[: len(of_place)] = of_place
-    return replace(clean, row_index=row)
-
-
-def _with(clean: CleanActivations, of_prompts: dict[str, list], **changed: Any) -> CleanActivations:
-    """`clean` with other values, whose means aren't known yet."""
-    return replace(clean, **{**of_prompts, **changed, "_means": {}})

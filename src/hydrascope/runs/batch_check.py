@@ -153,9 +153,10 @@ def _checked_indices(plan: Plan) -> list[int]:
 def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
     """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
     prompts = batch[: fitting.prompts]
-    back = clean.prefixes.get(tuple(prompts))
     values = draw_patches(plan.ablation, clean, prompts).values
-    request = _request(plan, clean, prompts, lambda component: values(component)[:, :1], 1, back() if back else None)
+    request = _request(
+        plan, clean, prompts, lambda component: values(component)[:, :1], 1, clean.prefixes.read(prompts)
+    )
     readings = ENGINES[plan.engine.name](plan.model, request)
     return [*(each[..., 0] for each in _effects(readings)), readings.logit]
 

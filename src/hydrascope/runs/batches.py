@@ -1,8 +1,8 @@
-"""A run's unit of work: a block of prompts, measured batch by batch, each found sound before it counts.
+"""Measure chunks of prompts, batch by batch, and check each batch before it counts.
 
-Prompts are measured in blocks, in their order; a block is cut into batches of prompts of similar length. Which
-prompts share a batch follows from the prompt set and the batch size alone, so that a run that was interrupted goes
-on to the very numbers that it would have given.
+Prompts are measured in chunks, in their order; a chunk is cut into batches of prompts of similar length. Which prompts
+share a batch follows from the prompt set and the batch size alone, so that a run that was interrupted goes on to the
+very numbers that it would have given.
 """
 
 import tempfile
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import draw_patches
 from hydrascope.engines import Request, balance
-from hydrascope.engines.clean import prefix_store
 from hydrascope.engines.clean.activations import (
     CleanActivations,
     CleanPassFunction,
@@ -30,7 +29,7 @@ from hydrascope.engines.clean.activations import (
 )
 from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix, compute_prefix_and_clean_pass
-from hydrascope.engines.clean.prefix_store import Back, KeepShared
+from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.engines.clean.spill_store import (
     ROOM,
     Allocator,
@@ -51,138 +50,131 @@ from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
 
-#: A block is this many batches: enough to sort by length, little to lose when a run is killed.
+#: A chunk is this many batches: enough to sort by length, little to lose when a run is killed.
 BATCHES_PER_CHUNK = 4
 
 
-def batches(plan: Plan, block: Iterable[int], size: int) -> list[list[int]]:
-    """Return the prompts of a block in batches of at most `size`, by length; only those that may share one do."""
-    order, found = _by_length(plan, block), []
+def batches(plan: Plan, chunk: Iterable[int], size: int) -> list[list[int]]:
+    """Cut a chunk into batches of at most `size` prompts, by length; only prompts that may share one do."""
+    order, found = _by_length(plan, chunk), []
     while order:
         found.append(list(first_batch(plan.model, plan.tokens, order, size)))
         order = order[len(found[-1]) :]
     return found
 
 
-def _by_length(plan: Plan, block: Iterable[int]) -> list[int]:
-    return sorted(block, key=lambda index: len(plan.tokens[index]))
+def _by_length(plan: Plan, chunk: Iterable[int]) -> list[int]:
+    return sorted(chunk, key=lambda index: len(plan.tokens[index]))
 
 
 def activation_allocator(plan: Plan, folder: Path | None = None) -> Allocator:
-    """Where clean values are kept: in memory; in `folder`, or where temporary files are, if they are too many."""
+    """Choose memory for clean activations; if they are too many, files of `folder` or of the temporary folder."""
     return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
 
 
-def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) -> KeepShared:
-    """Where is kept what prompts share, until they are measured: in memory as far as there is room; of a CPU then in a
-    file."""
-    memory = prefix_store.in_memory(spare_bytes(plan.model, plan.load, plan.bank_bytes, batch))
+def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) -> PrefixStore:
+    """Choose where prefixes wait: in memory while there is room, then (on a CPU) in a file of `folder`."""
+    spare = spare_bytes(plan.model, plan.load, plan.bank_bytes, batch)
     if plan.model.device.type != "cpu":
-        return memory
-    return prefix_store.in_either(memory, prefix_store.in_file(folder or Path(tempfile.gettempdir())))
+        return PrefixStore(spare)
+    return PrefixStore(spare, folder or Path(tempfile.gettempdir()))
 
 
 def compute_clean_activations(
     plan: Plan, batch: Batch, chunks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
 ) -> CleanActivations:
-    """Run all prompts clean, in the batches in which they are measured, or in smaller ones where memory runs out.
+    """Run all prompts clean, in the batches in which they are measured, or in smaller ones if memory runs out.
 
     Args:
-        needed: the blocks that will be measured: what that needs of their clean runs is kept as far as there is room,
-            and made again where there is none, to the same bits.
-        folder: where is kept what is kept on disk; where temporary files are by default.
+        needed: the chunks that will be measured: their prefixes are kept as far as there is room, and computed again
+            where there is none, to the same bits.
+        folder: for files; the folder of temporary files by default.
 
     Raises:
         HydrascopeError: some patches can't be drawn.
     """
     plan.require_drawable()
 
-    def run(batch: Batch) -> CleanActivations:
-        kept: dict[tuple[int, ...], Back] = {}
-        keep_shared = choose_prefix_store(plan, batch, folder)
-        return replace(
-            collect_clean_activations(
-                plan.model,
-                plan.prompts.prompts,
-                plan.tokens,
-                plan.positions,
-                plan.sites,
-                (each for chunk in chunks for each in batches(plan, chunk, batch.prompts)),
-                _clean_pass_function(
-                    plan, keep_shared, kept, lambda prompts: any(prompts[0] in chunk for chunk in needed)
-                ),
-                _targets(plan),
-                activation_allocator(plan, folder),
-            ),
-            prefixes=kept,
-        )
+    def is_needed(prompts: Sequence[int]) -> bool:
+        return any(prompts[0] in chunk for chunk in needed)
 
-    clean, fitted = within_memory(run, batch)
+    def compute(batch: Batch) -> CleanActivations:
+        store = choose_prefix_store(plan, batch, folder)
+        clean = collect_clean_activations(
+            plan.model,
+            plan.prompts.prompts,
+            plan.tokens,
+            plan.positions,
+            plan.sites,
+            (each for chunk in chunks for each in batches(plan, chunk, batch.prompts)),
+            _clean_pass_function(plan, store, is_needed),
+            _targets(plan),
+            activation_allocator(plan, folder),
+        )
+        return replace(clean, prefixes=store)
+
+    clean, fitted = within_memory(compute, batch)
     if fitted != batch:
-        clean.prefixes.clear()  # of other batches than those that will be measured
+        clean.prefixes.drop_all()  # of other batches than those that will be measured
     draw_patches(plan.ablation, clean, range(len(plan.tokens)))
     return clean
 
 
 def _clean_pass_function(
-    plan: Plan,
-    keep_shared: KeepShared,
-    kept: dict[tuple[int, ...], Back],
-    is_needed: Callable[[Sequence[int]], bool] = lambda prompts: True,
+    plan: Plan, store: PrefixStore, is_needed: Callable[[Sequence[int]], bool] = lambda prompts: True
 ) -> CleanPassFunction:
-    """What runs batches of prompts clean, and keeps in `kept` what measuring those that are needed needs of it."""
+    """Return a function that runs batches of prompts clean, and puts the prefixes that are needed into `store`."""
     if plan.engine.name != "wavefront":
         return plain_pass(plan.model, plan.tokens, plan.sites)
 
-    def run(prompts: Sequence[int], runs: Tensor, at: Tensor) -> CleanPass:
+    def run(prompts: Sequence[int], numbers: Tensor, at: Tensor) -> CleanPass:
         start = time.perf_counter()
-        common, found = _prefix_and_clean_pass(plan, prompts, runs, at)
-        if is_needed(prompts) and (back := keep_shared(common, time.perf_counter() - start)):
-            kept[tuple(prompts)] = back
+        prefix, found = _prefix_and_clean_pass(plan, prompts, numbers, at)
+        if is_needed(prompts):
+            store.put(prompts, prefix, time.perf_counter() - start)
         return found
 
     return run
 
 
 def _prefix_and_clean_pass(
-    plan: Plan, prompts: Sequence[int], runs: Tensor, at: Tensor
+    plan: Plan, prompts: Sequence[int], numbers: Tensor, at: Tensor
 ) -> tuple[SharedPrefix, CleanPass]:
     tokens = [plan.tokens[index] for index in prompts]
     positions = torch.from_numpy(padded_positions(plan.positions, prompts))
     sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
-    return compute_prefix_and_clean_pass(plan.model, tokens, positions, sites, plan.routines, runs, at)
+    return compute_prefix_and_clean_pass(plan.model, tokens, positions, sites, plan.routines, numbers, at)
 
 
 def compute_clean_activations_with_workers(
     plan: Plan, batch: Batch, chunks: Sequence[range], workers: Workers, folder: Path | None = None
 ) -> CleanActivations:
-    """As `compute_clean_activations`, to the same bits; each block is run clean by one of `workers`, and read by all.
+    """Compute the same clean activations to the bit; each chunk is run by one of `workers` and read by all.
 
-    What measuring a block needs besides is kept by the one that ran it clean: see `Writer.blocks`.
+    The prefixes of a chunk are kept by the worker that ran it: see `Writer.chunks`.
 
     Raises:
         HydrascopeError: besides, the disk refuses.
     """
     plan.require_drawable()
-    kept: dict[tuple[int, ...], Back] = {}
-    keep_shared = choose_prefix_store(plan, batch, folder)
-    of = plan.model, plan.tokens, plan.positions, plan.sites
+    store = choose_prefix_store(plan, batch, folder)
+    where = plan.tokens, plan.positions, plan.sites
 
-    def part(chunk: range, fitting: Batch) -> Shard:
-        # Of other batches than those that will be measured nothing is kept.
-        run = _clean_pass_function(plan, keep_shared if fitting == batch else prefix_store.in_memory(0), kept)
-        return collect_shard(*of, chunk, batches(plan, chunk, fitting.prompts), run)
+    def compute(chunk: range, fitting: Batch) -> Shard:
+        # Nothing is kept of other batches than those that will be measured.
+        run = _clean_pass_function(plan, store if fitting == batch else PrefixStore())
+        return collect_shard(plan.model, *where, chunk, batches(plan, chunk, fitting.prompts), run)
 
-    for block in workers.share(chunks, lambda chunk: is_written(workers.clean, chunk.start), "clean-"):
-        found, _ = within_memory(partial(part, block), batch)
+    for chunk in workers.share(chunks, lambda chunk: is_written(workers.clean, chunk.start), "clean-"):
+        shard, _ = within_memory(partial(compute, chunk), batch)
         with disk(f"cannot keep clean values beside {workers.path}", ROOM):
-            write_shard(workers.clean, block.start, found)
-    parts = ((chunk, read_shard(workers.clean, chunk.start)) for chunk in chunks)
-    known = plan.model, plan.prompts.prompts, plan.tokens, plan.positions, plan.sites
+            write_shard(workers.clean, chunk.start, shard)
+    shards = ((chunk, read_shard(workers.clean, chunk.start)) for chunk in chunks)
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
-        clean = join_shards(*known, parts, _targets(plan), activation_allocator(plan, folder))
+        allocate = activation_allocator(plan, folder)
+        clean = join_shards(plan.model, plan.prompts.prompts, *where, shards, _targets(plan), allocate)
     draw_patches(plan.ablation, clean, range(len(plan.tokens)))
-    return replace(clean, prefixes=kept)
+    return replace(clean, prefixes=store)
 
 
 def _targets(plan: Plan) -> Sequence[int] | None:
@@ -192,7 +184,7 @@ def _targets(plan: Plan) -> Sequence[int] | None:
 
 @dataclass(frozen=True)
 class MeasuredChunk:
-    """The measured prompts from `start` on, and how much memory allowed at a time last."""
+    """The measured variables of the chunk that begins at prompt `start`, and the last batch that fitted memory."""
 
     start: int
     measured: dict[str, np.ndarray]
@@ -202,10 +194,10 @@ class MeasuredChunk:
 def measure_chunks(
     plan: Plan, clean: CleanActivations, chunks: Iterable[range], batch: Batch, advance: Advance = lambda count: None
 ) -> Iterator[MeasuredChunk]:
-    """Measure blocks of prompts, one after another.
+    """Measure chunks of prompts, one after another.
 
     Args:
-        advance: is told of each number of prompts more.
+        advance: called with the number of prompts measured since the last call.
     """
     for chunk in chunks:
         remaining = _by_length(plan, chunk)
@@ -232,34 +224,33 @@ def _concat(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[s
 def _measure_with_retry(
     plan: Plan, clean: CleanActivations, remaining: Sequence[int], tried: Batch, batch: Batch
 ) -> dict[str, np.ndarray]:
-    """As `_measure`; where less is measured than was `tried`, for want of memory, nothing is kept that takes some."""
+    """Measure a batch; if it is smaller than `tried`, because memory ran out, drop all prefixes first."""
     if batch != tried:
-        clean.prefixes.clear()
+        clean.prefixes.drop_all()
     return _measure(plan, clean, remaining, batch)
 
 
 def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
-    """The measured variables of one batch: the first of the prompts `remaining`, in that order.
+    """Measure one batch: the first of the prompts `remaining`, in that order.
 
     Raises:
-        HydrascopeError: the model's numbers aren't finite, the engine's two ways to the clean run differ, or total
-            effects and their parts don't balance.
+        HydrascopeError: the model's numbers aren't finite, the engine's clean row differs from the clean pass, or
+            total effects and the changes of components don't balance.
     """
     indices = remaining[: batch.prompts]
     patches = draw_patches(plan.ablation, clean, indices)
     readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
     tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.padded_positions(indices))
-    back = clean.prefixes.pop(tuple(indices), None)
-    common = back() if back else None
-    if common is None and plan.engine.name == "wavefront":
-        common = compute_prefix(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
+    prefix = clean.prefixes.take(indices)
+    if prefix is None and plan.engine.name == "wavefront":
+        prefix = compute_prefix(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
     pieces, worst = [], np.zeros(len(indices))
     for first in range(0, len(plan.overrides), batch.overrides):
-        runs = slice(first, first + batch.overrides)
+        some = slice(first, first + batch.overrides)
         request = Request(
             tokens,
             positions,
-            plan.overrides[runs],
+            plan.overrides[some],
             plan.ablation.patches,
             patches.values,
             plan.units,
@@ -267,15 +258,15 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
             plan.metrics,
             torch.tensor([clean.targets[index] for index in indices]),
             plan.routines,
-            common,
+            prefix,
         )
         readings = plan.engine.measure(plan.model, request)
-        changing = plan.may_change[runs].to(readings.scale.device)
+        changing = plan.may_change[some].to(readings.scale.device)
         off = balance.imbalance(readings, changing, readouts.final)
         rounding = balance.TOLERANCE[plan.model.dtype]
         allowed = rounding * balance.balance_size(readings, changing.shape[1], readouts.final)
         if (off > allowed).any():
-            # Looked for only where it is needed: it takes a run more.
+            # Computed only where it is needed: it takes one more pass.
             allowed = allowed + rounding * balance.ROUNDINGS * balance.product_size(
                 plan.model, request.tokens, readouts
             )
@@ -305,7 +296,11 @@ def _require_sound(
     off: np.ndarray,
     allowed: np.ndarray,
 ) -> None:
-    """That all is finite, and the clean run and the balance, `[readout, prompt, run, patch]`, are off by rounding."""
+    """Refuse numbers that aren't finite, and a clean row or balance that is off by more than rounding.
+
+    Args:
+        off, allowed: `[readout, prompt, ablated, patch]` the imbalance, and how much rounding explains.
+    """
     for name, values in measured.items():
         by_prompt = np.moveaxis(values, plan.measured_variables[name].index("prompt"), 0).reshape(len(indices), -1)
         bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))

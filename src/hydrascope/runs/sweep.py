@@ -193,7 +193,7 @@ def _measure_to_disk(plan: Plan, output: Output, batch_size: BatchSize, progress
         size, count = result.attributes["block_size"], len(plan.tokens)
         with show_progress(count, count - sum(map(len, result.unmeasured)), progress) as advance:
             # Prompts whose clean pass was made here are measured first: their prefixes are kept.
-            chunks = result.chunks(advance, {prompts[0] for prompts in session.clean.prefixes})
+            chunks = result.chunks(advance, {prompts[0] for prompts in session.clean.prefixes.prompts})
             for chunk in measure_chunks(plan, session.clean, chunks, session.batch, advance):
                 variables = {name: (plan.measured_variables[name], values) for name, values in chunk.measured.items()}
                 result.write(chunk.start, xr.Dataset(variables), chunk_attributes(plan, size, chunk))

@@ -121,3 +121,26 @@ def test_parts_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> 
     np.testing.assert_array_equal(whole.row_index, joined.row_index)
     for site in SITES:
         assert torch.equal(whole.values[site], joined.values[site])
+
+
+@given(sets(), st.integers(1, 5))
+@settings(deadline=None, max_examples=20)
+def test_selected_concatenated_and_realigned_they_are_as_if_collected_so(
+    drawn: tuple[list[Prompt], str], size: int
+) -> None:
+    """The explorer keeps all positions of a set once, and asks for other prompts and positions of it."""
+    prompts, at = drawn
+    direct, every = bank(prompts, at, size), bank(prompts, "all", size)
+    backwards = range(len(prompts))[::-1]
+    parts = [every.select([index], SITES[:3]) for index in backwards]
+    again = CleanActivations.concatenate(parts).select(backwards, SITES[:2]).realign(direct.positions)
+    assert list(again.values) == again.sites == SITES[:2]
+    assert (again.prompts, again.tokens, again.argmax) == (list(prompts), direct.tokens, direct.argmax)
+    assert again.positions == direct.positions
+    for index in range(len(prompts)):
+        donors = np.flatnonzero(direct.donors(index))
+        np.testing.assert_array_equal(np.flatnonzero(again.donors(index)), donors)
+        for site in SITES[:2]:
+            values = [clean.activations_of(site, donors[None], [index]) for clean in (direct, again)]
+            assert torch.equal(*values)
+            assert torch.equal(*(clean.mean_activations(site, [index]) for clean in (direct, again)))

@@ -1,4 +1,4 @@
-"""What batches share of their clean runs comes back from a file as it was, or not at all."""
+"""Prefixes come back from memory or a file as they were, or not at all."""
 
 import errno
 import gc
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny import tiny
 
 from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix
-from hydrascope.engines.clean.prefix_store import in_either, in_file, in_memory
+from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.kernels.patching import fastest_routines
 
@@ -52,48 +52,52 @@ def looks(one: SharedPrefix) -> list[tuple[Any, ...]]:
     st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
 )
 def test_it_comes_back_as_it_was_in_any_order(batches: Any, architecture: str, back: int, dtype: torch.dtype) -> None:
-    keep = in_file(Path(tempfile.gettempdir()))
+    store = PrefixStore(folder=Path(tempfile.gettempdir()))
     each = [made(architecture, prompts, back, dtype) for prompts in batches]
     before = [looks(one) for one in each]
-    backs = [keep(one, math.inf) for one in each]
-    for one, expected in reversed(list(zip(backs, before, strict=True))):
-        assert one is not None
-        found = one()
-        assert found is not None
-        assert looks(found) == expected
+    for number, one in enumerate(each):
+        store.put([number], one, math.inf)
+    for number, expected in reversed(list(enumerate(before))):
+        for give in (store.read, store.take):
+            found = give([number])
+            assert found is not None
+            assert looks(found) == expected
 
 
-def test_nothing_is_seen_of_the_file_and_it_goes_with_what_is_kept(tmp_path: Path) -> None:
+def test_nothing_is_seen_of_the_file_and_it_goes_with_the_store(tmp_path: Path) -> None:
     def opened() -> list[str]:
         links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
         return [os.readlink(link) for link in links if link.is_symlink() and str(tmp_path) in os.readlink(link)]
 
-    keep = in_file(tmp_path)
-    back = keep(made(), math.inf)
-    assert not list(tmp_path.iterdir())
-    assert len(opened()) == 1
-    del keep
-    gc.collect()
-    assert back is not None
-    assert back() is not None
-    del back
-    gc.collect()
-    assert not opened()
+    for end in ("drop all", "delete"):
+        store = PrefixStore(folder=tmp_path)
+        store.put([0], made(), math.inf)
+        assert not list(tmp_path.iterdir())
+        assert len(opened()) == 1
+        assert store.take([0]) is not None
+        if end == "drop all":
+            store.drop_all()
+        else:
+            del store
+        gc.collect()
+        assert not opened()
 
 
 def test_only_half_of_what_is_free_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = made()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * one.nbytes))
-    keep = in_file(tmp_path)
-    assert [keep(made(), math.inf) is not None for _ in range(4)] == [True, True, False, False]
+    store = PrefixStore(folder=tmp_path)
+    for number in range(4):
+        store.put([number], one, math.inf)
+    assert list(store.prompts) == [(0,), (1,)]
 
 
 def test_what_takes_longer_to_write_than_to_compute_is_not_kept_for_long(tmp_path: Path) -> None:
-    keep = in_file(tmp_path)
-    assert keep(made(), 100.0) is not None
-    assert keep(made(), -1000.0) is not None  # is there already, and serves
-    assert keep(made(), 2000.0) is None
+    store = PrefixStore(folder=tmp_path)
+    for number, seconds in enumerate((100.0, -1000.0, 2000.0)):
+        store.put([number], made(), seconds)
+    assert list(store.prompts) == [(0,), (1,)]  # the second is there already, and serves
 
 
 @pytest.mark.parametrize("fails", ["open", "write", "flush", "seek", "read", "read less"])
@@ -127,30 +131,41 @@ def test_a_disk_that_refuses_is_no_error(tmp_path: Path, monkeypatch: pytest.Mon
 
     open_file = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", Refusing)
-    keep = in_file(tmp_path)
-    back = keep(made(), math.inf)
+    store = PrefixStore(folder=tmp_path)
+    store.put([0], made(), math.inf)
     if fails in ("open", "write", "flush"):
-        assert back is None
-        assert keep(made(), math.inf) is None
+        store.put([1], made(), math.inf)
+        assert not store.prompts
     else:
-        assert back is not None
-        assert back() is None
+        assert list(store.prompts) == [(0,)]
+    assert store.take([0]) is None
 
 
-def test_in_memory_is_kept_what_fits() -> None:
+def test_memory_keeps_what_fits_and_gives_it_once() -> None:
     one, other = made(), made()
-    keep = in_memory(1.5 * one.nbytes)
-    back = keep(one, 0.0)
-    assert keep(other, 0.0) is None
-    assert back is not None
-    assert back() is one
+    store = PrefixStore(1.5 * one.nbytes)
+    store.put([3, 1], one, 0.0)
+    store.put([2], other, 0.0)
+    assert list(store.prompts) == [(3, 1)]
+    assert store.read((3, 1)) is store.take((3, 1)) is one
+    assert store.take((3, 1)) is None
 
 
 def test_what_memory_does_not_hold_goes_to_the_file(tmp_path: Path) -> None:
     each = [made() for _ in range(3)]
-    keep = in_either(in_memory(1.5 * each[0].nbytes), in_file(tmp_path))
-    backs = [keep(one, math.inf) for one in each]
-    found = [back() for back in backs if back]
+    store = PrefixStore(1.5 * each[0].nbytes, tmp_path)
+    for number, one in enumerate(each):
+        store.put([number], one, math.inf)
+    found = [store.take([number]) for number in range(3)]
     assert [one is again for one, again in zip(each, found, strict=True)] == [True, False, False]
     assert all(again is not None and looks(again) == looks(one) for one, again in zip(each, found, strict=True))
-    assert in_either(in_memory(0), in_memory(0))(each[0], 0.0) is None
+
+
+def test_by_default_and_once_all_are_dropped_nothing_is_kept(tmp_path: Path) -> None:
+    full = PrefixStore(math.inf, tmp_path)
+    full.put([0], made(), math.inf)
+    full.drop_all()
+    for store in (full, PrefixStore()):
+        store.put([0], made(), math.inf)
+        assert not store.prompts
+        assert store.take([0]) is None

@@ -1,12 +1,13 @@
-"""The clean runs of a whole prompt set, made once: what ablations draw their patches from.
+"""Collect the clean activations of a whole prompt set once, for ablations to draw patches from.
 
-Kept are the values at the sites that are ablated, at the places of each prompt that correspond to any ablated position
-of any prompt; not what components write, which for heads and neurons would be many times as much.
+Kept are the activations at the sites of the ablated components, at the positions of each prompt that correspond to an
+ablated position of any prompt. What components write is not kept: for heads and neurons it would be many times as much.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass_at
-from hydrascope.engines.clean.prefix_store import Back
+from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.engines.clean.spill_store import Allocator, Shard, in_memory
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.prompts.positions import AblationPositions
@@ -25,20 +26,20 @@ from hydrascope.utils.errors import HydrascopeError
 
 @dataclass(frozen=True)
 class CleanActivations:
-    """What the clean runs of a prompt set leave.
+    """The clean activations of a prompt set.
 
     Attributes:
         model: the model.
-        prompts: the set.
+        prompts: the prompt set.
         tokens: each prompt's token ids.
-        positions: where each is ablated.
-        sites: where the values of the ablated components stand.
+        positions: each prompt's ablated positions.
+        sites: the sites of the ablated components.
         targets: each prompt's target token.
         values: per site `[row, columns]`, on the CPU, or on disk and mapped into memory as it is read.
-        row_index: `[prompt, offset]` the row of the values at `offset` + 1 tokens from a prompt's end; −1 where the
-            prompt is too short.
+        row_index: `[prompt, offset]` the row of the activations at `offset` + 1 tokens from a prompt's end; −1 where
+            the prompt is too short.
         argmax: each prompt's most likely next token.
-        prefixes: by the prompts of a batch, what its measurement needs of its clean run, as far as it was kept.
+        prefixes: the prefixes of the batches that were run, as far as they were kept.
     """
 
     model: LanguageModel
@@ -50,23 +51,24 @@ class CleanActivations:
     values: dict[Component, Float[Tensor, "row columns"]]
     row_index: Int[np.ndarray, "prompt offset"]
     argmax: Sequence[int]
-    prefixes: dict[tuple[int, ...], Back] = field(default_factory=dict, repr=False)
-    _means: dict[Component, Tensor] = field(default_factory=dict, repr=False)
+    prefixes: PrefixStore = field(default_factory=PrefixStore, repr=False)
+    #: Per site `[offset, columns]`, once it is asked for; a copy with other fields begins without.
+    _means: dict[Component, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def activations_of(
         self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
     ) -> Float[Tensor, "prompt patch slot columns"]:
-        """What `component` writes in the clean runs of `sources`, at the places that correspond to those of `prompts`.
+        """Return activations of the prompts `sources` at the positions that correspond to those of `prompts`.
 
-        >>> clean.take(Component.parse("attn.3"), np.array([[4, 7]]), [0])       # doctest: +SKIP
+        >>> clean.activations_of(Component.parse("attn.3"), np.array([[4, 7]]), [0])       # doctest: +SKIP
 
         Raises:
-            HydrascopeError: a source has no such place; `corresponding` says which have.
+            HydrascopeError: a source has no such position; `donors` lists the prompts that have.
         """
         rows = self.row_index[np.asarray(sources)[:, :, None], self.padded_offsets(prompts)[:, None] - 1]
         if len(short := np.argwhere(rows < 0)):
-            place, patch, _ = short[0]
-            patched, source = prompts[place], int(sources[place, patch])
+            row, patch, _ = short[0]
+            patched, source = prompts[row], int(sources[row, patch])
             raise HydrascopeError(
                 f"{prompt_label(source + 1, self.prompts[source])} is too short to patch "
                 f"{prompt_label(patched + 1, self.prompts[patched])}: draw from prompts that correspond to it"
@@ -74,35 +76,35 @@ class CleanActivations:
         return self.values[component.site][:, self.model.columns(component)][torch.from_numpy(rows)]
 
     def own_activations(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
-        """What `component` writes in the clean runs of `prompts` themselves."""
+        """Return activations of `prompts` themselves at their ablated positions."""
         return self.activations_of(component, np.asarray(prompts)[:, None], prompts)
 
     def mean_activations(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
-        """The mean of what `component` writes over all prompts that have a corresponding place."""
+        """Return means over all prompts that have a position that corresponds to the ablated one."""
         if component.site not in self._means:
             values = self.values[component.site]
             self._means[component.site] = torch.stack(
-                # A distance that no prompt is ablated at is kept for none, and never asked for.
+                # No prompt has a row at an offset at which none is ablated: that mean is NaN and never read.
                 [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row_index.T]
             )
         mean = self._means[component.site][self.padded_offsets(prompts) - 1]
         return mean[:, None, :, self.model.columns(component)]
 
     def donors(self, index: int) -> Bool[np.ndarray, "prompt"]:
-        """Which prompts have a place that corresponds to each ablated position of the prompt at `index`."""
+        """Mark the prompts that have a position for each ablated position of the prompt at `index`."""
         return np.asarray((self.row_index[:, np.array(self.positions[index].offsets) - 1] >= 0).all(1))
 
     def padded_offsets(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-        """How far each ablated position is from its prompt's end; the last one repeated where a prompt has fewer."""
+        """Return how far ablated positions are from each prompt's end; a prompt with fewer repeats its last."""
         return _pad([self.positions[index].offsets for index in prompts])
 
     def padded_positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-        """Each ablated position, counted from the prompt's start; as `slots`."""
+        """Return ablated positions from each prompt's start; a prompt with fewer repeats its last."""
         return padded_positions(self.positions, prompts)
 
     @cached_property
     def twins(self) -> list[list[int]]:
-        """The token ids of each prompt's counterfactual.
+        """Tokenise each prompt's counterfactual.
 
         Raises:
             HydrascopeError: a prompt has none, or one of another length though another position than the last is
@@ -118,12 +120,12 @@ class CleanActivations:
     def activations_of_texts(
         self, prompts: Sequence[int], others: Sequence[Sequence[int]]
     ) -> Callable[[Component], Float[Tensor, "prompt 1 slot columns"]]:
-        """What components write in runs of `others`, as far from their ends as `prompts` are ablated from theirs.
+        """Return activations on other texts, as far from their ends as `prompts` are ablated from theirs.
 
-        The runs are made when the first component is asked for.
+        The texts are run when the first component is asked for.
         """
-        back = [len(self.tokens[index]) for index in prompts]
-        positions = self.padded_positions(prompts) - np.array(back)[:, None] + np.array([[len(ids)] for ids in others])
+        ends = [len(self.tokens[index]) for index in prompts]
+        positions = self.padded_positions(prompts) - np.array(ends)[:, None] + np.array([[len(ids)] for ids in others])
         kept: dict[Component, Tensor] = {}
 
         def values(component: Component) -> Tensor:
@@ -133,6 +135,42 @@ class CleanActivations:
 
         return values
 
+    def select(self, indices: Sequence[int], sites: Sequence[Component]) -> "CleanActivations":
+        """Return the activations of some prompts at some sites, without prefixes."""
+        some = {name: [getattr(self, name)[index] for index in indices] for name in _OF_PROMPTS}
+        values = {site: self.values[site] for site in sites}
+        return self._with_prompts(some, sites=sites, values=values, row_index=self.row_index[list(indices)])
+
+    def realign(self, positions: Sequence[AblationPositions]) -> "CleanActivations":
+        """Count offsets from where `positions` end, perhaps a subject's end, instead of from each prompt's end."""
+        row = np.full((len(positions), max(each.end - each.start for each in positions)), -1)
+        for own, each, tokens, rows in zip(row, positions, self.tokens, self.row_index, strict=True):
+            spanned = rows[len(tokens) - each.end : len(tokens) - each.start]
+            own[: len(spanned)] = spanned
+        return replace(self, positions=positions, row_index=row)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["CleanActivations"]) -> "CleanActivations":
+        """Concatenate the prompts of parts that have activations at the same sites, without prefixes."""
+        offsets = max(part.row_index.shape[1] for part in parts)
+        rows, before = [], 0
+        for part in parts:
+            row = np.full((len(part.row_index), offsets), -1)
+            row[:, : part.row_index.shape[1]] = np.where(part.row_index < 0, -1, part.row_index + before)
+            rows.append(row)
+            before += len(next(iter(part.values.values())))
+        prompts = {name: [each for part in parts for each in getattr(part, name)] for name in _OF_PROMPTS}
+        values = {site: torch.cat([part.values[site] for part in parts]) for site in parts[0].values}
+        return parts[0]._with_prompts(prompts, values=values, row_index=np.concatenate(rows))
+
+    def _with_prompts(self, prompts: dict[str, Any], **changed: Any) -> "CleanActivations":
+        # Prefixes are kept by the indices of prompts, which are others now.
+        return replace(self, **prompts, **changed, prefixes=PrefixStore())
+
+
+#: The fields that have an item a prompt.
+_OF_PROMPTS = ("prompts", "tokens", "positions", "targets", "argmax")
+
 
 def without_activations(
     model: LanguageModel,
@@ -140,7 +178,7 @@ def without_activations(
     tokens: Sequence[Sequence[int]],
     positions: Sequence[AblationPositions],
 ) -> CleanActivations:
-    """What is known of clean runs before they are made: which places correspond, and twins; no values or targets."""
+    """Return the facts that need no pass, donors and counterfactuals, with no activations and no true targets."""
     return CleanActivations(
         model, prompts, tokens, positions, (), [0] * len(tokens), {}, _row_index(positions), [0] * len(tokens)
     )
@@ -149,22 +187,24 @@ def without_activations(
 def activations_at(
     model: LanguageModel,
     tokens: Sequence[Sequence[int]],
-    positions: Int[np.ndarray, "run slot"],
+    positions: Int[np.ndarray, "prompt slot"],
     sites: Sequence[Component],
-) -> dict[Component, Float[Tensor, "run slot columns"]]:
-    """What stands at `sites` in plain runs of `tokens`, at some positions of each; on the CPU."""
-    runs = torch.arange(len(tokens)).repeat_interleave(positions.shape[1])
-    found = compute_clean_pass_at(model, tokens, runs, torch.from_numpy(positions).flatten(), sites)
+) -> dict[Component, Float[Tensor, "prompt slot columns"]]:
+    """Run token ids plainly, and take activations at `sites` and `positions`, onto the CPU."""
+    numbers = torch.arange(len(tokens)).repeat_interleave(positions.shape[1])
+    found = compute_clean_pass_at(model, tokens, numbers, torch.from_numpy(positions).flatten(), sites)
     return {site: values.cpu().unflatten(0, positions.shape) for site, values in found.values.items()}
 
 
-#: Runs some prompts clean, given by their numbers, and keeps what stands at some places `[place]`: of which, and where.
-CleanPassFunction = Callable[[Sequence[int], Int[Tensor, "place"], Int[Tensor, "place"]], CleanPass]
+#: Runs a batch of prompts, given by their indices, and takes activations `[position]`: of which of them, and where.
+CleanPassFunction = Callable[[Sequence[int], Int[Tensor, "position"], Int[Tensor, "position"]], CleanPass]
 
 
 def plain_pass(model: LanguageModel, tokens: Sequence[Sequence[int]], sites: Sequence[Component]) -> CleanPassFunction:
-    """Clean runs of `tokens` as the model itself makes them."""
-    return lambda batch, runs, at: compute_clean_pass_at(model, [tokens[index] for index in batch], runs, at, sites)
+    """Return a function that runs batches of `tokens` as the model itself does."""
+    return lambda batch, numbers, at: compute_clean_pass_at(
+        model, [tokens[index] for index in batch], numbers, at, sites
+    )
 
 
 def collect_clean_activations(
@@ -176,23 +216,22 @@ def collect_clean_activations(
     batches: Iterable[Sequence[int]],
     run: CleanPassFunction,
     targets: Sequence[int] | None = None,
-    keep: Allocator = in_memory,
+    allocate: Allocator = in_memory,
 ) -> CleanActivations:
-    """Run all prompts once.
+    """Run all prompts once, and collect their activations at `sites`.
 
     Args:
-        batches: which prompts are run together; best of similar lengths, so that little is padded.
-        run: what runs them, and keeps what stands at `sites`.
+        batches: the prompts that are run together; best of similar lengths, so that little is padded.
+        run: runs a batch, and takes activations at `sites`.
         targets: each prompt's target token; the most likely one by default.
-        keep: where the values are kept.
+        allocate: makes room for the activations.
 
     Raises:
         HydrascopeError: the disk refuses.
     """
-    whole = range(len(prompts))
-    part = collect_shard(model, tokens, positions, sites, whole, batches, run, keep)
-    values = {site: part[str(site)] for site in sites}
-    likeliest = part[_LIKELIEST].tolist()
+    shard = collect_shard(model, tokens, positions, sites, range(len(prompts)), batches, run, allocate)
+    values = {site: shard[str(site)] for site in sites}
+    likeliest = shard[_LIKELIEST].tolist()
     return CleanActivations(
         model,
         prompts,
@@ -214,28 +253,28 @@ def collect_shard(
     chunk: range,
     batches: Iterable[Sequence[int]],
     run: CleanPassFunction,
-    keep: Allocator = in_memory,
+    allocate: Allocator = in_memory,
 ) -> Shard:
-    """What the clean runs of a block of prompts leave, by themselves: `join_shards` joins them.
+    """Run one chunk of prompts, and collect its activations for `join_shards`.
 
     Args:
-        batches: of that block, as for `collect_clean_activations`.
+        batches: the chunk's, as for `collect_clean_activations`.
 
     Returns:
         `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
     """
     row = _row_index(positions)
     rows = _rows_of_chunk(row, chunk)
-    values = {site: keep(len(rows), model.site_width(site), model.dtype) for site in sites}
+    values = {site: allocate(len(rows), model.site_width(site), model.dtype) for site in sites}
     likeliest = torch.zeros(len(chunk), dtype=torch.long)
     for batch in batches:
         here = [
             (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
         ]
-        runs = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
+        numbers = torch.tensor([*range(len(batch)), *(number for number, _, _ in here)])
         ends = [len(tokens[index]) - 1 for index in batch]
         at = torch.tensor([*ends, *(positions[index].end - 1 - int(offset) for _, offset, index in here)])
-        found = run(batch, runs, at)
+        found = run(batch, numbers, at)
         to = torch.tensor([row[index, offset] - rows.start for _, offset, index in here])
         for site in sites:
             values[site][to] = found.values[site][len(batch) :].cpu()
@@ -251,45 +290,45 @@ def join_shards(
     tokens: Sequence[Sequence[int]],
     positions: Sequence[AblationPositions],
     sites: Sequence[Component],
-    parts: Iterable[tuple[range, Shard]],
+    shards: Iterable[tuple[range, Shard]],
     targets: Sequence[int] | None = None,
-    keep: Allocator = in_memory,
+    allocate: Allocator = in_memory,
 ) -> CleanActivations:
-    """What `collect_clean_activations` gives, of the parts that all blocks of prompts have left."""
+    """Join the shards of all chunks to the same result as `collect_clean_activations`."""
     row, likeliest = _row_index(positions), [0] * len(prompts)
-    values = {site: keep(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
-    for chunk, part in parts:
+    values = {site: allocate(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
+    for chunk, shard in shards:
         rows = _rows_of_chunk(row, chunk)
         for site in sites:
-            values[site][rows.start : rows.stop] = part[str(site)]
-        likeliest[chunk.start : chunk.stop] = part[_LIKELIEST].tolist()
+            values[site][rows.start : rows.stop] = shard[str(site)]
+        likeliest[chunk.start : chunk.stop] = shard[_LIKELIEST].tolist()
     return CleanActivations(
         model, prompts, tokens, positions, sites, likeliest if targets is None else targets, values, row, likeliest
     )
 
 
-#: What the most likely next tokens are called in a part.
+#: The name of the most likely next tokens in a shard.
 _LIKELIEST = "likeliest"
 
 
 def _row_index(positions: Sequence[AblationPositions]) -> Int[np.ndarray, "prompt offset"]:
-    """`CleanActivations.row`: of each prompt all places that correspond to an ablated position of any prompt."""
-    offsets = sorted({offset for place in positions for offset in place.offsets})
+    """Number the kept positions of each prompt: those that correspond to an ablated position of any prompt."""
+    offsets = sorted({offset for each in positions for offset in each.offsets})
     row = np.full((len(positions), offsets[-1]), -1)
-    kept = [(index, offset) for index, place in enumerate(positions) for offset in offsets if place.has([offset])]
+    kept = [(index, offset) for index, each in enumerate(positions) for offset in offsets if each.has([offset])]
     for number, (index, offset) in enumerate(kept):
         row[index, offset - 1] = number
     return row
 
 
 def _rows_of_chunk(row: np.ndarray, chunk: range) -> range:
-    """The rows of the prompts of a block: they stand together."""
+    """Return the rows of a chunk's prompts, which are consecutive."""
     rows = row[chunk]
     return range(int(rows[rows >= 0].min()), int(rows.max()) + 1)
 
 
 def padded_positions(positions: Sequence[AblationPositions], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-    """Each position at which some of the prompts are ablated; the last one repeated where a prompt has fewer."""
+    """Return ablated positions of some prompts from their starts; a prompt with fewer repeats its last."""
     return _pad([positions[index].positions for index in prompts])
 
 

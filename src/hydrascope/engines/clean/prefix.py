@@ -1,4 +1,4 @@
-"""What all runs of some prompts share, and need only once: their clean run, and what their last positions attend to."""
+"""Compute the prefix that the rows of a batch share: its clean pass, and the keys and values before its suffixes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from hydrascope.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Of a batch of prompts.
+    """The tensors that all ablated rows of a batch of prompts share, computed once.
 
     Attributes:
         prefix: the keys and values before each prompt's suffix.
-        clean: the clean run at each prompt's final position.
+        clean: the clean pass at each prompt's final position.
     """
 
     prefix: Prefix
@@ -29,13 +29,13 @@ class SharedPrefix:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that takes memory, none of it anyone else's."""
+        """List all tensors that take memory; none is a view of a larger one."""
         prefix, clean = self.prefix, self.clean
         kept = [each for by in (prefix.keys, prefix.values, prefix.visible, prefix.own) for each in by.values()]
         return [*kept, *clean.values.values(), clean.embed, clean.final, clean.normed]
 
-    def of(self, tensors: Sequence[Tensor]) -> "SharedPrefix":
-        """The same with other `tensors`, in their order."""
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "SharedPrefix":
+        """Replace all tensors, in the order of `self.tensors`."""
         each = iter(tensors)
         prefix, clean = self.prefix, self.clean
         keys, values, visible, own = (
@@ -48,7 +48,7 @@ class SharedPrefix:
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes."""
+        """Count the bytes that all tensors take."""
         return sum(each.nbytes for each in self.tensors)
 
 
@@ -59,7 +59,7 @@ def compute_prefix(
     sites: Collection[Component],
     routines: Routines,
 ) -> SharedPrefix:
-    """Return what the runs of `tokens` share that begin at `positions`, with the clean values of `sites`.
+    """Compute the prefix of prompts that are ablated at `positions`, with the clean activations at `sites`.
 
     Raises:
         HydrascopeError: the prompts may not share a batch.
@@ -74,13 +74,17 @@ def compute_prefix_and_clean_pass(
     positions: Int[Tensor, "prompt slot"],
     sites: Collection[Component],
     routines: Routines,
-    prompts: Int[Tensor, "place"],
-    places: Int[Tensor, "place"],
+    prompts: Int[Tensor, "position"],
+    at: Int[Tensor, "position"],
 ) -> tuple[SharedPrefix, CleanPass]:
-    """As `shared`, and what the same pass shows at some places of some prompts, as `compute_clean_pass_at`."""
+    """Compute the prefix, and take activations of the same pass at positions `at` of `prompts`.
+
+    Raises:
+        HydrascopeError: the prompts may not share a batch.
+    """
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     prefix = Prefix.of(last, positions, model.device)
     with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):
-        runs = torch.cat([torch.arange(len(tokens)), prompts])
-        run = compute_one_batch_at(model, tokens, runs, torch.cat([last, places]), sites)
-    return SharedPrefix(prefix, run[: len(tokens)]), run[len(tokens) :]
+        numbers = torch.cat([torch.arange(len(tokens)), prompts])
+        found = compute_one_batch_at(model, tokens, numbers, torch.cat([last, at]), sites)
+    return SharedPrefix(prefix, found[: len(tokens)]), found[len(tokens) :]

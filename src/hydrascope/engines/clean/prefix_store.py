@@ -1,97 +1,99 @@
-"""What batches share of their clean runs, kept until they are measured: in memory, or in a file without a name."""
+"""Keep the prefixes of batches until they are measured: in memory, then in a file, or not at all."""
 
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from hydrascope.engines.clean.prefix import SharedPrefix
+from hydrascope.engines.clean.spill_store import SpillFile
 
-#: Bytes that a file takes at most.
+#: How many bytes of prefixes a file takes at most.
 FILE_BYTES = 16 * 2**30
 
-#: Gives back what was kept, once; None where it can't be read.
-Back = Callable[[], SharedPrefix | None]
 
-#: Keeps what a batch shares, which took so many seconds to compute; None where there is no room, or it isn't worth it.
-KeepShared = Callable[[SharedPrefix, float], Back | None]
+@dataclass(frozen=True)
+class _Kept:
+    """A prefix in memory; or the shapes of one in the file, which begins there at `start`."""
 
-
-def in_memory(room: float) -> KeepShared:
-    """Keep what fits into `room` bytes where it is."""
-
-    def keep(prefix: SharedPrefix, seconds: float) -> Back | None:
-        nonlocal room
-        if prefix.nbytes > room:
-            return None
-        room -= prefix.nbytes
-        return lambda: prefix
-
-    return keep
+    prefix: SharedPrefix
+    start: int | None = None
 
 
-def in_either(first: KeepShared, second: KeepShared) -> KeepShared:
-    """Keep as `second` does what `first` doesn't."""
-    return lambda prefix, seconds: first(prefix, seconds) or second(prefix, seconds)
+class PrefixStore:
+    """Keep prefixes by the prompts of their batch, as far as there is room.
 
+    A prefix goes to memory first, then to a nameless file. The file takes at most `FILE_BYTES` and half of the disk's
+    free space, and only as long as writing has taken less time in all than computing the prefixes again would. A
+    prefix that is not kept, or can't be read, is computed again to the same bits: none of that is an error.
 
-def in_file(folder: Path) -> KeepShared:
-    """Keep it in a file of `folder` that has no name: nothing is seen there, or outlives the process.
-
-    `FILE_BYTES`, but at most half of what is free there, and only as long as writing takes no longer than computing
-    it again would. What can't be written or read is computed again: none of that is an error.
+    >>> store = PrefixStore(memory_bytes=2**29, folder=Path("."))    # doctest: +SKIP
+    >>> store.put([4, 0, 2], prefix, seconds=0.3)                    # doctest: +SKIP
+    >>> store.take([4, 0, 2])                                        # doctest: +SKIP
     """
+
+    def __init__(self, memory_bytes: float = 0, folder: Path | None = None) -> None:
+        """Keep `memory_bytes` in memory, and more in a file of `folder`; by default nothing."""
+        self._memory_room = memory_bytes
+        self._file, self._file_room = (None, 0) if folder is None else _open(folder)
+        #: By how many seconds computing the prefixes in the file has taken longer than writing them.
+        self._seconds_saved = 0.0
+        self._kept: dict[tuple[int, ...], _Kept] = {}
+
+    @property
+    def prompts(self) -> Collection[tuple[int, ...]]:
+        """The batches whose prefixes are kept, each by the indices of its prompts."""
+        return self._kept.keys()
+
+    def put(self, prompts: Sequence[int], prefix: SharedPrefix, seconds: float) -> None:
+        """Keep the prefix of a batch, which took `seconds` to compute, if there is room and it is worth writing."""
+        if prefix.nbytes <= self._memory_room:
+            self._memory_room -= prefix.nbytes
+            self._kept[tuple(prompts)] = _Kept(prefix)
+        elif self._file and prefix.nbytes <= self._file_room:
+            self._write(self._file, tuple(prompts), prefix, seconds)
+
+    def _write(self, file: SpillFile, prompts: tuple[int, ...], prefix: SharedPrefix, seconds: float) -> None:
+        began = time.perf_counter()
+        try:
+            start = file.append(prefix.tensors)
+        except OSError:
+            self._file_room = 0
+            return
+        self._kept[prompts] = _Kept(prefix.with_tensors([each.to("meta") for each in prefix.tensors]), start)
+        self._seconds_saved += seconds - (time.perf_counter() - began)
+        self._file_room = self._file_room - prefix.nbytes if self._seconds_saved > 0 else 0
+
+    def read(self, prompts: Sequence[int]) -> SharedPrefix | None:
+        """Return the prefix of a batch and keep it; None if it is not kept or can't be read."""
+        return self._load(self._kept.get(tuple(prompts)))
+
+    def take(self, prompts: Sequence[int]) -> SharedPrefix | None:
+        """Return the prefix of a batch and keep it no longer; None if it is not kept or can't be read."""
+        return self._load(self._kept.pop(tuple(prompts), None))
+
+    def _load(self, kept: _Kept | None) -> SharedPrefix | None:
+        if kept is None:
+            return None
+        if kept.start is None:
+            return kept.prefix
+        assert self._file
+        try:
+            return kept.prefix.with_tensors(self._file.read(kept.start, kept.prefix.tensors))
+        except OSError:
+            return None
+
+    def drop_all(self) -> None:
+        """Drop all prefixes, and keep none from now on."""
+        self._memory_room = self._file_room = 0
+        self._file = None
+        self._kept.clear()
+
+
+def _open(folder: Path) -> tuple[SpillFile | None, int]:
+    """Open a file in `folder`, and count the bytes that it may take; no file where the disk refuses one."""
     try:
-        return _InFile(folder)
+        return SpillFile(folder), min(FILE_BYTES, shutil.disk_usage(folder).free // 2)
     except OSError:
-        return in_memory(0)
-
-
-class _InFile:
-    def __init__(self, folder: Path) -> None:
-        self._room: float = min(FILE_BYTES, shutil.disk_usage(folder).free // 2)
-        self._file = tempfile.TemporaryFile(prefix=".hydrascope-", dir=folder)  # noqa: SIM115
-        #: How many seconds computing took more than writing.
-        self._saved = 0.0
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
-
-    def __call__(self, prefix: SharedPrefix, seconds: float) -> Back | None:
-        if prefix.nbytes > self._room:
-            return None
-        start = time.perf_counter()
-        try:
-            first = self._file.seek(0, os.SEEK_END)
-            for each in prefix.tensors:
-                self._file.write(_bytes(each))
-            self._file.flush()
-        except OSError:
-            self._room = 0
-            return None
-        self._saved += seconds - (time.perf_counter() - start)
-        self._room = self._room - prefix.nbytes if self._saved > 0 else 0
-        return partial(self._back, first, prefix.of([each.to("meta") for each in prefix.tensors]))
-
-    def _back(self, first: int, shapes: SharedPrefix) -> SharedPrefix | None:
-        tensors = [torch.empty_strided(each.shape, each.stride(), dtype=each.dtype) for each in shapes.tensors]
-        try:
-            self._file.seek(first)
-            for each in tensors:
-                if self._file.readinto(_bytes(each)) != each.nbytes:
-                    return None
-        except OSError:
-            return None
-        return shapes.of(tensors)
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """What stands in memory of a tensor that has no gaps."""
-    return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy().data
+        return None, 0
