@@ -1,8 +1,11 @@
-"""Attention as the wavefront engine needs it, through transformers' own AttentionInterface.
+"""Let a model's blocks attend as the wavefront engine needs, through transformers' own AttentionInterface.
 
-A model's blocks call one function to attend. Under `attending`, that function is the engine's: in the clean run it
-attends as the model would and keeps each layer's keys and values; in the sweep, every row attends to the prefix it
-shares with all rows of its prompt, and to its own last positions.
+A model's blocks call one function to attend. Under `attending`, that function is ours: in the clean pass it attends as
+the model would, and keeps each block's keys and values; in the sweep, each row attends to the prefix that it shares
+with all rows of its prompt, and to its own last positions.
+
+Soft-cap and sinks are computed here and once more in `reference/frozen_inputs.py`, on purpose: each engine checks the
+other, so they share none of this.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,25 +26,58 @@ from hydrascope.models.language_model import LanguageModel, wider
 
 _NAME = "hydrascope"
 
-Attend = Callable[..., Tensor]
 #: Per kind of input, the heads and rows in which it is frozen.
 FrozenInputs = dict[str, list[tuple[int, slice]]]
+
+
+@dataclass(frozen=True)
+class AttentionInputs:
+    """The inputs of one block's attention.
+
+    Attributes:
+        block: the block's index.
+        query: `[prompt, head, position, head width]`.
+        key, value: `[prompt, key head, position, head width]`; query heads share them in equal groups.
+        mask: `[prompt or 1, 1, position, position]`, True where a position is seen; sliding windows are in it. Not read
+            in the sweep, where it has no rows.
+        scaling: the factor of the scores.
+        softcap: the bound of the scores, if they have one.
+        sinks: `[head]` the scores of sinks, which take weight and give nothing, if there are any.
+    """
+
+    block: int
+    query: Float[Tensor, "prompt head position width"]
+    key: Float[Tensor, "prompt kv_head position width"]
+    value: Float[Tensor, "prompt kv_head position width"]
+    mask: Bool[Tensor, "prompt 1 position position"]
+    scaling: float
+    softcap: float | None = None
+    sinks: Float[Tensor, "head"] | None = None
+
+    def per_query_head(self, each: Tensor) -> Tensor:
+        """Repeat keys or values, so that each query head has its own: `[prompt, head, position, head width]`."""
+        return each.repeat_interleave(self.query.shape[1] // each.shape[1], 1)
+
+
+#: Computes attention, `[prompt, head, position, head width]`.
+Attend = Callable[[AttentionInputs], Tensor]
 _attend: ContextVar[Attend] = ContextVar("attend")
 
 
 @dataclass
 class Prefix:
-    """Per layer, what the last positions of each prompt can attend to: what is before them, and themselves.
+    """The keys and values, per block, to which the last positions of each prompt attend.
 
-    The sweep runs the last `length` positions of every prompt, its *suffix*; the rows of a sweep share all before.
+    The sweep runs the last `length` positions of every prompt, its *suffix*. All rows of a prompt share the keys and
+    values before it.
 
     Attributes:
-        start: `[prompt]` where each prompt's suffix starts.
-        length: of the suffixes.
-        before: how many positions are before the latest start.
-        keys, values: per layer `[prompt, head, position, head width]`, of what is before the latest start.
-        visible: per layer `[prompt, suffix, position]`: before the suffix, and seen from each of its positions.
-        own: per layer `[prompt, suffix, suffix]`: which positions of the suffix see which.
+        start: `[prompt]` the position at which each prompt's suffix starts.
+        length: the length of the suffixes.
+        before: the number of positions before the latest start.
+        keys, values: per block `[prompt, head, position, head width]`, at the positions before the latest start.
+        visible: per block `[prompt, suffix, position]`, True if a position is before the suffix and seen from there.
+        own: per block `[prompt, suffix, suffix]`, True if a position of the suffix sees another.
     """
 
     start: Tensor
@@ -54,20 +90,22 @@ class Prefix:
 
     @classmethod
     def of(cls, last: Int[Tensor, "prompt"], positions: Int[Tensor, "prompt slot"], device: torch.device) -> "Prefix":
-        """Of prompts that end at `last` and begin to change at the first of their `positions`, all on the CPU."""
+        """Begin the prefix of prompts that end at `last` and are ablated at `positions`, both on the CPU."""
         length = int((last - positions.amin(1)).max()) + 1
         start = (last + 1 - length).clamp_min(0)
         return cls(start.to(device), length, int(start.max()))
 
     @cached_property
     def suffix(self) -> Int[Tensor, "prompt suffix"]:
-        """The positions of each prompt's suffix."""
+        """Return the positions of each prompt's suffix."""
         return self.start[:, None] + torch.arange(self.length, device=self.start.device)
 
-    def keep(self, block: int, key: Tensor, value: Tensor, mask: Tensor) -> None:
-        """Keep layer `layer`'s keys and values, and the suffix's part of its mask."""
+    def keep(self, inputs: AttentionInputs) -> None:
+        """Keep a block's keys and values before the suffix, and the suffix's rows of its mask."""
+        block, key, mask = inputs.block, inputs.key, inputs.mask
         # Copies: a view would keep all that they are cut from.
-        self.keys[block], self.values[block] = key[:, :, : self.before].clone(), value[:, :, : self.before].clone()
+        self.keys[block] = key[:, :, : self.before].clone()
+        self.values[block] = inputs.value[:, :, : self.before].clone()
         prompts = torch.arange(len(key), device=key.device)[:, None]
         start, suffix = self.start.to(key.device), self.suffix.to(key.device)
         seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, suffix]
@@ -78,7 +116,7 @@ class Prefix:
 
 @contextmanager
 def attending(model: LanguageModel, attend: Attend) -> Iterator[None]:
-    """Let every attention layer of `model` call `attend(layer, query, key, value, mask, **settings)`."""
+    """Let the attention of every block of `model` call `attend` in here."""
     configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}.values()
     before = [config._attn_implementation for config in configs]
     token = _attend.set(attend)
@@ -93,52 +131,36 @@ def attending(model: LanguageModel, attend: Attend) -> Iterator[None]:
 
 
 def causal_attention(prefix: Prefix) -> Attend:
-    """Attention as the model itself computes it, keeping in `prefix` what the rows of a sweep share."""
+    """Attend as the model itself does, and keep in `prefix` the keys and values that rows share."""
 
-    def attend(
-        block: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor,
-        scaling: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        prefix.keep(block, key, value, mask)
-        if softcap is None and sinks is None:
+    def attend(inputs: AttentionInputs) -> Tensor:
+        prefix.keep(inputs)
+        query, key, value = inputs.query, inputs.key, inputs.value
+        if inputs.softcap is None and inputs.sinks is None:
+            grouped = query.shape[1] != key.shape[1]
             return F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+                query, key, value, attn_mask=inputs.mask, scale=inputs.scaling, enable_gqa=grouped
             )
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = capped(query @ key.transpose(-1, -2) * scaling, softcap)
-        weights = softmax(scores.masked_fill(~mask, -torch.inf), sinks)
+        key, value = inputs.per_query_head(key), inputs.per_query_head(value)
+        scores = capped(query @ key.transpose(-1, -2) * inputs.scaling, inputs.softcap)
+        weights = softmax(scores.masked_fill(~inputs.mask, -torch.inf), inputs.sinks)
         return weights.to(value.dtype) @ value
 
     return attend
 
 
-def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend:
-    """Attention of `[prompt, head, row · suffix, head width]`: each row to its prompt's prefix and its own suffix.
+def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs]) -> Attend:
+    """Let each row attend to its prompt's prefix and its own suffix: `[prompt, head, row · suffix, head width]`.
 
     Args:
-        held: what heads of a layer attend by that is frozen: there they attend by what row 0, the clean run, has.
+        frozen_inputs: returns the frozen inputs of a block's heads: there they attend by those of row 0, the clean row.
     """
 
-    def attend(
-        block: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def attend(inputs: AttentionInputs) -> Tensor:
+        block, query, key, value = inputs.block, inputs.query, inputs.key, inputs.value
         prompts, heads, rows, width = query.shape
         kv_heads, length = key.shape[1], prefix.length
-        if frozen := held(block):
+        if frozen := frozen_inputs(block):
             query, key, value = (
                 _with_frozen(frozen.get(kind, []), each, heads, length)
                 for kind, each in (("query", query), ("key", key), ("value", value))
@@ -150,14 +172,14 @@ def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend
         scores = scores.view(prompts, heads, rows, before)
         by_key = query.reshape(prompts, key.shape[1], -1, rows, width)
         own = _own_scores(by_key, key, length).view(prompts, heads, rows, length)
-        scores, own = capped(scores * scaling, softcap), capped(own * scaling, softcap)
+        scores, own = (capped(each * inputs.scaling, inputs.softcap) for each in (scores, own))
         # [prompt, 1, 1, suffix, position]: the same for every head and row.
         hidden = ~prefix.visible[block][:, None, None]
         scores.view(prompts, heads, suffixes, length, before).masked_fill_(hidden, -torch.inf)
         if length > 1:
             unseen = ~prefix.own[block][:, None, None]
             own.view(prompts, heads, suffixes, length, length).masked_fill_(unseen, -torch.inf)
-        weights = softmax(torch.cat([scores, own], dim=-1), sinks).to(value.dtype)
+        weights = softmax(torch.cat([scores, own], dim=-1), inputs.sinks).to(value.dtype)
         shared = (
             weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[block]
         )
@@ -169,7 +191,7 @@ def row_attention(prefix: Prefix, held: Callable[[int], FrozenInputs]) -> Attend
 
 
 def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:
-    """`each` with the first row's in some heads and rows; a copy a query head where heads share it."""
+    """Replace queries, keys or values by row 0's in some heads and rows; repeat them first if heads share them."""
     if not where:
         return each
     own = each.repeat_interleave(heads // each.shape[1], 1).unflatten(2, (-1, length))
@@ -179,7 +201,7 @@ def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, l
 
 
 def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
-    """`[prompt, head, group, row · suffix, suffix]` each position's scores of its own row's positions."""
+    """Score the positions of each row's own suffix: `[prompt, head, group, row · suffix, suffix]`."""
     if length == 1:
         # A product of single numbers is faster as one pass than as many matrices.
         return (query * key[:, :, None]).sum(-1, keepdim=True)
@@ -188,7 +210,7 @@ def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
 
 
 def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
-    """`shared`, and what each position takes from its own row's positions."""
+    """Add to `shared` the values of each row's own suffix."""
     length = weights.shape[-1]
     if length == 1:
         return torch.addcmul(shared, weights, value[:, :, None])
@@ -197,11 +219,12 @@ def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """Bound scores smoothly by the soft-cap, if there is one."""
     return scores if softcap is None else (scores / softcap).tanh() * softcap
 
 
 def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Weights over the last dimension, in float32 or wider; a head's sink takes weight and gives nothing."""
+    """Turn scores into weights over the last dimension, in float32 or wider; a head's sink takes weight from them."""
     scores = scores.to(wider(scores.dtype))
     if sinks is None:
         return scores.softmax(-1)
@@ -214,20 +237,21 @@ def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls; the window of sliding attention is in the mask."""
+    """Attend as transformers asks for it."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = _attend.get()(module.layer_idx, query, key, value, attention_mask, scaling, softcap, s_aux)
+    block = cast(int, module.layer_idx)
+    out = _attend.get()(AttentionInputs(block, query, key, value, attention_mask, scaling, softcap, s_aux))
     return out.transpose(1, 2).contiguous(), None
 
 
 def _mask(**arguments: Any) -> Tensor | None:
-    """The model's mask, always written out: True where a position is seen."""
+    """Return the model's mask, always written out."""
     return sdpa_mask(**{**arguments, "allow_is_causal_skip": False})
 
 

@@ -18,6 +18,7 @@ from hydrascope.analyses.attribution.backward_rules import (
     ruled_attention,
     tempered_softmax,
 )
+from hydrascope.engines.attention import AttentionInputs
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
@@ -83,7 +84,7 @@ def test_attention_by_its_formula(groups):
     q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes)
     above = torch.randn(shapes[0], generator=generator, dtype=torch.float64)
     mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
-    found = ruled_attention(Rules(2.0, True, True))(0, q, k, v, mask, scaling, None, None)
+    found = ruled_attention(Rules(2.0, True, True))(AttentionInputs(0, q, k, v, mask, scaling))
     slopes = torch.autograd.grad(found, [q, k, v], above)
     expected = [torch.zeros_like(each) for each in (q, k, v)]
     for head in range(heads):

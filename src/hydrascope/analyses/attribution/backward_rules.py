@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import Attend, attending, capped, softmax
+from hydrascope.engines.attention import Attend, AttentionInputs, attending, capped, softmax
 from hydrascope.models.hooks import Handle, hooked, on_input
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.offload import fetch
@@ -121,23 +121,13 @@ def _is_gated(model: LanguageModel, sublayer: Component) -> bool:
 
 
 def ruled_attention(rules: Rules) -> Attend:
-    """Attention as the model computes it, to be differentiated by `rules`."""
+    """Attend as the model does, to be differentiated by `rules`."""
     factor = half_gradient if rules.divide else lambda each: each
 
-    def attend(
-        block: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor,
-        scaling: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = capped(factor(query) @ factor(key).transpose(-1, -2) * scaling, softcap)
-        weights = tempered_softmax(scores.masked_fill(~mask, -torch.inf), rules.temperature, sinks)
+    def attend(inputs: AttentionInputs) -> Tensor:
+        key, value = inputs.per_query_head(inputs.key), inputs.per_query_head(inputs.value)
+        scores = capped(factor(inputs.query) @ factor(key).transpose(-1, -2) * inputs.scaling, inputs.softcap)
+        weights = tempered_softmax(scores.masked_fill(~inputs.mask, -torch.inf), rules.temperature, inputs.sinks)
         return factor(weights).to(value.dtype) @ factor(value)
 
     return attend

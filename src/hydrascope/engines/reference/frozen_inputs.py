@@ -1,4 +1,7 @@
-"""Heads that attend by what they have in the clean run, in plain forward passes: for the reference engine."""
+"""Freeze inputs of heads in plain forward passes, for the reference engine.
+
+Attention is written out once more here, with soft-cap and sinks, so that the two engines check each other.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,21 +10,21 @@ import torch
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import Attend, attending
+from hydrascope.engines.attention import Attend, AttentionInputs, attending
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
 
 @contextmanager
 def freeze_head_inputs(
-    model: LanguageModel, tokens: Sequence[int], held: Sequence[Sequence[Component]]
+    model: LanguageModel, tokens: Sequence[int], frozen: Sequence[Sequence[Component]]
 ) -> Iterator[None]:
-    """Let the forward passes in here freeze, in each row of a batch of copies of a prompt, these inputs of heads.
+    """Let forward passes of copies of a prompt, in here, freeze these inputs of heads in each copy.
 
     Raises:
         HydrascopeError: something is to be frozen, and the model doesn't attend through transformers' interface.
     """
-    if not any(held):
+    if not any(frozen):
         yield
         return
     if not model.anatomy.supports_wavefront:
@@ -32,42 +35,33 @@ def freeze_head_inputs(
     clean: dict[int, dict[str, Tensor]] = {}
     with attending(model, _attend_frozen(clean, [])):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
-    with attending(model, _attend_frozen(clean, held)):
+    with attending(model, _attend_frozen(clean, frozen)):
         yield
 
 
-def _attend_frozen(clean: dict[int, dict[str, Tensor]], held: Sequence[Sequence[Component]]) -> Attend:
-    """Attention written out: in the clean run, which it keeps, or in rows that take inputs of heads from it."""
+def _attend_frozen(clean: dict[int, dict[str, Tensor]], frozen: Sequence[Sequence[Component]]) -> Attend:
+    """Attend and keep the inputs in `clean`; with rows of `frozen` inputs, take those from it."""
 
-    def attend(
-        block: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor,
-        scaling: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        heads = query.shape[1]
+    def attend(inputs: AttentionInputs) -> Tensor:
+        block, heads = inputs.block, inputs.query.shape[1]
         own = {
             name: each.repeat_interleave(heads // each.shape[1], 1)
-            for name, each in (("query", query), ("key", key), ("value", value))
+            for name, each in (("query", inputs.query), ("key", inputs.key), ("value", inputs.value))
         }
         if block not in clean:
             clean[block] = own
-        for row, components in enumerate(held):
+        for row, components in enumerate(frozen):
             for component in components:
                 if component.block == block:
                     own[component.kind][row, component.unit] = clean[block][component.kind][0, component.unit]
-        scores = own["query"] @ own["key"].mT * scaling
-        if softcap is not None:
-            scores = (scores / softcap).tanh() * softcap
-        scores = scores.masked_fill(~mask, -torch.inf).to(wider(scores.dtype))
-        if sinks is not None:
-            sink = sinks.to(scores.dtype)[None, :, None, None].expand(len(scores), -1, scores.shape[2], 1)
+        scores = own["query"] @ own["key"].mT * inputs.scaling
+        if inputs.softcap is not None:
+            scores = (scores / inputs.softcap).tanh() * inputs.softcap
+        scores = scores.masked_fill(~inputs.mask, -torch.inf).to(wider(scores.dtype))
+        if inputs.sinks is not None:
+            sink = inputs.sinks.to(scores.dtype)[None, :, None, None].expand(len(scores), -1, scores.shape[2], 1)
             scores = torch.cat([scores, sink], -1)
-        weights = scores.softmax(-1)[..., : mask.shape[-1]]
-        return weights.to(value.dtype) @ own["value"]
+        weights = scores.softmax(-1)[..., : inputs.mask.shape[-1]]
+        return weights.to(inputs.value.dtype) @ own["value"]
 
     return attend
