@@ -1,4 +1,4 @@
-"""Let a model's blocks attend as the wavefront engine needs, through transformers' own AttentionInterface.
+"""Let a model's blocks attend as the engine needs, through transformers' AttentionInterface.
 
 A model's blocks call one function to attend. Under `attending`, that function is ours: in the clean pass it attends as
 the model would, and keeps each block's keys and values; in the sweep, each row attends to the prefix that it shares
@@ -55,7 +55,7 @@ class AttentionInputs:
     sinks: Float[Tensor, "head"] | None = None
 
     def per_query_head(self, each: Tensor) -> Tensor:
-        """Repeat keys or values, so that each query head has its own: `[prompt, head, position, head width]`."""
+        """Repeat keys or values for each query head: `[prompt, head, position, head width]`."""
         return each.repeat_interleave(self.query.shape[1] // each.shape[1], 1)
 
 
@@ -90,7 +90,10 @@ class Prefix:
 
     @classmethod
     def of(cls, last: Int[Tensor, "prompt"], positions: Int[Tensor, "prompt slot"], device: torch.device) -> "Prefix":
-        """Begin the prefix of prompts that end at `last` and are ablated at `positions`, both on the CPU."""
+        """Make an empty prefix of prompts that end at `last` and are ablated at `positions`.
+
+        Both are on the CPU.
+        """
         length = int((last - positions.amin(1)).max()) + 1
         start = (last + 1 - length).clamp_min(0)
         return cls(start.to(device), length, int(start.max()))
@@ -150,7 +153,9 @@ def causal_attention(prefix: Prefix) -> Attend:
 
 
 def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs]) -> Attend:
-    """Let each row attend to its prompt's prefix and its own suffix: `[prompt, head, row · suffix, head width]`.
+    """Let each row attend to its prompt's prefix and its own suffix.
+
+    Queries, keys and values are `[prompt, head, row · suffix, head width]`.
 
     Args:
         frozen_inputs: returns the frozen inputs of a block's heads: there they attend by those of row 0, the clean row.
@@ -191,7 +196,7 @@ def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs]) 
 
 
 def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:
-    """Replace queries, keys or values by row 0's in some heads and rows; repeat them first if heads share them."""
+    """Freeze queries, keys or values in some heads and rows; shared ones are repeated first."""
     if not where:
         return each
     own = each.repeat_interleave(heads // each.shape[1], 1).unflatten(2, (-1, length))
@@ -201,7 +206,7 @@ def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, l
 
 
 def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
-    """Score the positions of each row's own suffix: `[prompt, head, group, row · suffix, suffix]`."""
+    """Score each row's own suffix: `[prompt, head, group, row · suffix, suffix]`."""
     if length == 1:
         # A product of single numbers is faster as one pass than as many matrices.
         return (query * key[:, :, None]).sum(-1, keepdim=True)
@@ -224,7 +229,7 @@ def capped(scores: Tensor, softcap: float | None) -> Tensor:
 
 
 def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Turn scores into weights over the last dimension, in float32 or wider; a head's sink takes weight from them."""
+    """Turn scores into weights, in float32 or wider; a head's sink takes weight and gives none."""
     scores = scores.to(wider(scores.dtype))
     if sinks is None:
         return scores.softmax(-1)

@@ -1,4 +1,4 @@
-"""Run the prompts that patches come from once, and add one more prompt without running them again."""
+"""Run the prompts that patches come from once, and add one more prompt to them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ _BATCH = 16
 
 
 class Pool:
-    """A prompt set with its clean activations at the last position and, once that is asked for, at all positions.
+    """A prompt set with its clean activations at the last position and, if asked for, at all.
 
     Attributes:
         said: notices about prompts of the set that were changed or left out.
@@ -69,7 +69,7 @@ class Pool:
         return replace(self.prompts, prompts=tuple(kept)), index
 
     def prompt_of(self, question: Question) -> Prompt:
-        """Return the question's prompt; a prompt of the set has its subject from there, unless one is typed."""
+        """Return the question's prompt, with its subject from the set unless another is typed."""
         own = question.prompt()
         known = next((prompt for prompt in self.prompts.prompts if prompt.text == own.text), own)
         return replace(own, subject=own.subject or known.subject)
@@ -99,7 +99,7 @@ class Pool:
         self._at("last", (), monitor)
 
     def clean_runs(self, plan: Plan, index: int, question: Question, monitor: JobMonitor) -> CleanActivations:
-        """Return the clean activations of a plan's prompts, of which the question's own is at `index`."""
+        """Return the clean activations of a plan's prompts; the question's own is at `index`."""
         last = plan.positions[index].positions == (len(plan.tokens[index]) - 1,)
         at = "last" if last and not question.at_subject else "all"
         parts = [self._own(plan, index, at)]
@@ -112,7 +112,7 @@ class Pool:
         return replace(found, targets=targets)
 
     def _own(self, plan: Plan, index: int, at: str) -> CleanActivations:
-        """Return the clean activations of the prompt at `index`, kept for the next question about it."""
+        """Return the clean activations of the prompt at `index`, kept for further questions."""
         key = plan.prompts.prompts[index], plan.positions[index]
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
             sites = list(dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *plan.sites]))
@@ -120,7 +120,7 @@ class Pool:
         return self._last[1].select([0], plan.sites)
 
     def _at(self, at: str, sites: Sequence[Component], monitor: JobMonitor) -> CleanActivations:
-        """Return the clean activations of all prompts at `sites`, and at all sites that were asked for before."""
+        """Return the clean activations of all prompts at `sites`, kept for further questions."""
         before = self._kept.get(at)
         # At one position they are few enough to be kept of all sublayers and heads.
         wanted = dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *sites])

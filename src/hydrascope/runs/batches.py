@@ -55,7 +55,7 @@ BATCHES_PER_CHUNK = 4
 
 
 def batches(plan: Plan, chunk: Iterable[int], size: int) -> list[list[int]]:
-    """Cut a chunk into batches of at most `size` prompts, by length; only prompts that may share one do."""
+    """Cut a chunk into batches of at most `size` prompts that may share one, by length."""
     order, found = _by_length(plan, chunk), []
     while order:
         found.append(list(first_batch(plan.model, plan.tokens, order, size)))
@@ -68,12 +68,12 @@ def _by_length(plan: Plan, chunk: Iterable[int]) -> list[int]:
 
 
 def activation_allocator(plan: Plan, folder: Path | None = None) -> Allocator:
-    """Choose memory for clean activations; if they are too many, files of `folder` or of the temporary folder."""
+    """Choose where clean activations are kept: in memory, or in files if they are too many."""
     return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
 
 
 def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) -> PrefixStore:
-    """Choose where prefixes wait: in memory while there is room, then (on a CPU) in a file of `folder`."""
+    """Choose where prefixes wait: in memory while there is room, then (on a CPU) in a file."""
     spare = spare_bytes(plan.model, plan.load, plan.bank_bytes, batch)
     if plan.model.device.type != "cpu":
         return PrefixStore(spare)
@@ -83,7 +83,9 @@ def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) ->
 def compute_clean_activations(
     plan: Plan, batch: Batch, chunks: Sequence[range], needed: Sequence[range] = (), folder: Path | None = None
 ) -> CleanActivations:
-    """Run all prompts clean, in the batches in which they are measured, or in smaller ones if memory runs out.
+    """Run all prompts clean, in the batches in which they are measured.
+
+    Batches are smaller if memory runs out.
 
     Args:
         needed: the chunks that will be measured: their prefixes are kept as far as there is room, and computed again
@@ -123,7 +125,7 @@ def compute_clean_activations(
 def _clean_pass_function(
     plan: Plan, store: PrefixStore, is_needed: Callable[[Sequence[int]], bool] = lambda prompts: True
 ) -> CleanPassFunction:
-    """Return a function that runs batches of prompts clean, and puts the prefixes that are needed into `store`."""
+    """Return a function that runs batches clean, and puts needed prefixes into `store`."""
     if plan.engine.name != "wavefront":
         return plain_pass(plan.model, plan.tokens, plan.sites)
 
@@ -149,9 +151,9 @@ def _prefix_and_clean_pass(
 def compute_clean_activations_with_workers(
     plan: Plan, batch: Batch, chunks: Sequence[range], workers: Workers, folder: Path | None = None
 ) -> CleanActivations:
-    """Compute the same clean activations to the bit; each chunk is run by one of `workers` and read by all.
+    """Compute the same clean activations, each chunk by one of several workers.
 
-    The prefixes of a chunk are kept by the worker that ran it: see `Writer.chunks`.
+    All workers read all chunks. The prefixes of a chunk are kept by the worker that ran it: see `Writer.chunks`.
 
     Raises:
         HydrascopeError: besides, the disk refuses.
@@ -184,7 +186,11 @@ def _targets(plan: Plan) -> Sequence[int] | None:
 
 @dataclass(frozen=True)
 class MeasuredChunk:
-    """The measured variables of the chunk that begins at prompt `start`, and the last batch that fitted memory."""
+    """The measured variables of the chunk that begins at prompt `start`.
+
+    Attributes:
+        batch: the last batch that fitted into memory.
+    """
 
     start: int
     measured: dict[str, np.ndarray]
@@ -224,7 +230,7 @@ def _concat(pieces: Sequence[dict[str, np.ndarray]], name: str, dims: Sequence[s
 def _measure_with_retry(
     plan: Plan, clean: CleanActivations, remaining: Sequence[int], tried: Batch, batch: Batch
 ) -> dict[str, np.ndarray]:
-    """Measure a batch; if it is smaller than `tried`, because memory ran out, drop all prefixes first."""
+    """Measure a batch; if it is smaller than `tried`, for want of memory, drop prefixes first."""
     if batch != tried:
         clean.prefixes.drop_all()
     return _measure(plan, clean, remaining, batch)
@@ -296,9 +302,10 @@ def _require_sound(
     off: np.ndarray,
     allowed: np.ndarray,
 ) -> None:
-    """Refuse numbers that aren't finite, and a clean row or balance that is off by more than rounding.
+    """Refuse numbers that aren't finite, or that are off by more than rounding.
 
     Args:
+        clean_error: by how much the engine's clean row differs from the clean pass.
         off, allowed: `[readout, prompt, ablated, patch]` the imbalance, and how much rounding explains.
     """
     for name, values in measured.items():

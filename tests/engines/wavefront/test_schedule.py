@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrascope.components.component import Component, Override
-from hydrascope.engines.wavefront.schedule import Schedule, schedule
+from hydrascope.engines.wavefront.schedule import Branch, RowGroup, Schedule, schedule
 
 #: What a group overrides: components, and whether each is frozen.
 Overrides = set[tuple[Component, bool]]
@@ -224,3 +224,31 @@ def test_a_beginning_that_no_run_is_may_be_shared():
 
 def test_the_clean_run_is_no_branch_of_its_own():
     assert schedule(Depth(2, False), [Override(())]).index == (0,)
+
+
+def arranged(*labels: str) -> Schedule:
+    """In two sequential blocks, as in the examples of the docstrings."""
+    return schedule(Depth(2, parallel=False), [Override.parse(label) for label in labels])
+
+
+def test_the_worked_example_of_three_rows() -> None:
+    plan = arranged("attn.0", "attn.0|mlp.1", "mlp.0")
+    attn, mlp, last = (Component.parse(label) for label in ("attn.0", "mlp.0", "mlp.1"))
+    assert plan.groups[1:] == (
+        RowGroup(0, 0, ((attn, False),)),
+        RowGroup(0, 1, ((mlp, False),)),
+        RowGroup(1, 3, ((last, True),)),
+    )
+    assert plan.index == (1, 3, 2)
+    assert not plan.branches
+
+
+@pytest.mark.parametrize(
+    ("asked", "source", "reacting"), [("attn.0|mlp.0+attn.1", 2, "mlp.1"), ("attn.0|attn.1+mlp.1", 1, "mlp.0")]
+)
+def test_the_worked_example_of_a_branch(asked: str, source: int, reacting: str) -> None:
+    plan = arranged("attn.0", asked, "attn.0|mlp.0+attn.1+mlp.1")
+    frozen = tuple((Component.parse(label), True) for label in ("mlp.0", "attn.1", "mlp.1"))
+    assert plan.groups[2:] == (RowGroup(1, 1, frozen),)
+    assert plan.branches == (Branch(2, source, Component.parse(reacting), ()),)
+    assert plan.index == (1, 3, 2)

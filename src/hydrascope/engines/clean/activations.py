@@ -1,4 +1,4 @@
-"""Collect the clean activations of a whole prompt set once, for ablations to draw patches from.
+"""Collect the clean activations of a prompt set once, for ablations to draw patches from.
 
 Kept are the activations at the sites of the ablated components, at the positions of each prompt that correspond to an
 ablated position of any prompt. What components write is not kept: for heads and neurons it would be many times as much.
@@ -58,7 +58,7 @@ class CleanActivations:
     def activations_of(
         self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
     ) -> Float[Tensor, "prompt patch slot columns"]:
-        """Return activations of the prompts `sources` at the positions that correspond to those of `prompts`.
+        """Return activations of `sources` at the positions that correspond to those of `prompts`.
 
         >>> clean.activations_of(Component.parse("attn.3"), np.array([[4, 7]]), [0])       # doctest: +SKIP
 
@@ -95,11 +95,11 @@ class CleanActivations:
         return np.asarray((self.row_index[:, np.array(self.positions[index].offsets) - 1] >= 0).all(1))
 
     def padded_offsets(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-        """Return how far ablated positions are from each prompt's end; a prompt with fewer repeats its last."""
+        """Return ablated positions from the end, 1 the last; a prompt with fewer repeats its last."""
         return _pad([self.positions[index].offsets for index in prompts])
 
     def padded_positions(self, prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-        """Return ablated positions from each prompt's start; a prompt with fewer repeats its last."""
+        """Return ablated positions from the start; a prompt with fewer repeats its last."""
         return padded_positions(self.positions, prompts)
 
     @cached_property
@@ -120,7 +120,7 @@ class CleanActivations:
     def activations_of_texts(
         self, prompts: Sequence[int], others: Sequence[Sequence[int]]
     ) -> Callable[[Component], Float[Tensor, "prompt 1 slot columns"]]:
-        """Return activations on other texts, as far from their ends as `prompts` are ablated from theirs.
+        """Return activations on other texts, as far from the end as in `prompts`.
 
         The texts are run when the first component is asked for.
         """
@@ -142,7 +142,7 @@ class CleanActivations:
         return self._with_prompts(some, sites=sites, values=values, row_index=self.row_index[list(indices)])
 
     def realign(self, positions: Sequence[AblationPositions]) -> "CleanActivations":
-        """Count offsets from where `positions` end, perhaps a subject's end, instead of from each prompt's end."""
+        """Count offsets from the end of `positions`, perhaps a subject's, and not of the prompt."""
         row = np.full((len(positions), max(each.end - each.start for each in positions)), -1)
         for own, each, tokens, rows in zip(row, positions, self.tokens, self.row_index, strict=True):
             spanned = rows[len(tokens) - each.end : len(tokens) - each.start]
@@ -151,7 +151,7 @@ class CleanActivations:
 
     @classmethod
     def concatenate(cls, parts: Sequence["CleanActivations"]) -> "CleanActivations":
-        """Concatenate the prompts of parts that have activations at the same sites, without prefixes."""
+        """Concatenate parts with activations at the same sites, without prefixes."""
         offsets = max(part.row_index.shape[1] for part in parts)
         rows, before = [], 0
         for part in parts:
@@ -178,7 +178,7 @@ def without_activations(
     tokens: Sequence[Sequence[int]],
     positions: Sequence[AblationPositions],
 ) -> CleanActivations:
-    """Return the facts that need no pass, donors and counterfactuals, with no activations and no true targets."""
+    """Return what needs no pass, such as donors; there are no activations and no true targets."""
     return CleanActivations(
         model, prompts, tokens, positions, (), [0] * len(tokens), {}, _row_index(positions), [0] * len(tokens)
     )
@@ -312,7 +312,7 @@ _LIKELIEST = "likeliest"
 
 
 def _row_index(positions: Sequence[AblationPositions]) -> Int[np.ndarray, "prompt offset"]:
-    """Number the kept positions of each prompt: those that correspond to an ablated position of any prompt."""
+    """Number the positions of each prompt that correspond to an ablated one of any prompt."""
     offsets = sorted({offset for each in positions for offset in each.offsets})
     row = np.full((len(positions), offsets[-1]), -1)
     kept = [(index, offset) for index, each in enumerate(positions) for offset in offsets if each.has([offset])]
@@ -328,7 +328,7 @@ def _rows_of_chunk(row: np.ndarray, chunk: range) -> range:
 
 
 def padded_positions(positions: Sequence[AblationPositions], prompts: Sequence[int]) -> Int[np.ndarray, "prompt slot"]:
-    """Return ablated positions of some prompts from their starts; a prompt with fewer repeats its last."""
+    """Return ablated positions from the start; a prompt with fewer repeats its last."""
     return _pad([positions[index].positions for index in prompts])
 
 

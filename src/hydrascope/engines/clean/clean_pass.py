@@ -1,4 +1,4 @@
-"""Run prompts without an ablation, and take activations at sites and positions of that clean pass."""
+"""Run prompts without an ablation, and take activations at sites and positions."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class CleanPass:
         return self._map(lambda each: each[positions].clone())
 
     def in_order(self, order: Int[Tensor, "position"]) -> "CleanPass":
-        """Return the same activations, position `order[i]` at place i."""
+        """Return the same activations with the positions in another order."""
         return self._map(lambda each: each[order.to(each.device)])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "CleanPass":
@@ -86,7 +86,7 @@ def compute_clean_pass_at(
     positions: Int[Tensor, "position"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Run prompts of any lengths, each as if alone, and take activations at `positions` of `prompts`.
+    """Run prompts of any lengths as if alone, and take activations at `positions` of `prompts`.
 
     Raises:
         HydrascopeError: a sublayer's output doesn't fit the residual stream, so the anatomy is wrong.
@@ -114,7 +114,7 @@ def compute_one_batch_at(
     positions: Int[Tensor, "position"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Do the same as `compute_clean_pass_at` with prompts that may share a batch, padded on the right.
+    """Do the same with prompts that may share a batch, padded on the right.
 
     Raises:
         HydrascopeError: besides, the prompts may not share a batch.

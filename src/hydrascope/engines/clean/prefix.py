@@ -1,4 +1,7 @@
-"""Compute the prefix that the rows of a batch share: its clean pass, and the keys and values before its suffixes."""
+"""Compute the prefix that the rows of a batch share.
+
+It consists of the clean pass at final positions, and of the keys and values before each prompt's suffix.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +62,10 @@ def compute_prefix(
     sites: Collection[Component],
     routines: Routines,
 ) -> SharedPrefix:
-    """Compute the prefix of prompts that are ablated at `positions`, with the clean activations at `sites`.
+    """Compute the prefix of prompts that are ablated at `positions`.
+
+    Args:
+        sites: the sites of the clean activations in it.
 
     Raises:
         HydrascopeError: the prompts may not share a batch.

@@ -1,4 +1,4 @@
-"""Keep the prefixes of batches until they are measured: in memory, then in a file, or not at all."""
+"""Keep the prefixes of batches until they are measured, in memory or in a file."""
 
 import shutil
 import time
@@ -47,7 +47,7 @@ class PrefixStore:
         return self._kept.keys()
 
     def put(self, prompts: Sequence[int], prefix: SharedPrefix, seconds: float) -> None:
-        """Keep the prefix of a batch, which took `seconds` to compute, if there is room and it is worth writing."""
+        """Keep the prefix of a batch, which took `seconds` to compute, if there is room."""
         if prefix.nbytes <= self._memory_room:
             self._memory_room -= prefix.nbytes
             self._kept[tuple(prompts)] = _Kept(prefix)
@@ -70,7 +70,7 @@ class PrefixStore:
         return self._load(self._kept.get(tuple(prompts)))
 
     def take(self, prompts: Sequence[int]) -> SharedPrefix | None:
-        """Return the prefix of a batch and keep it no longer; None if it is not kept or can't be read."""
+        """Return the prefix of a batch and forget it; None if it is not kept or can't be read."""
         return self._load(self._kept.pop(tuple(prompts), None))
 
     def _load(self, kept: _Kept | None) -> SharedPrefix | None:
@@ -92,7 +92,7 @@ class PrefixStore:
 
 
 def _open(folder: Path) -> tuple[SpillFile | None, int]:
-    """Open a file in `folder`, and count the bytes that it may take; no file where the disk refuses one."""
+    """Open a file and count the bytes that it may take; None and 0 if the disk refuses."""
     try:
         return SpillFile(folder), min(FILE_BYTES, shutil.disk_usage(folder).free // 2)
     except OSError:

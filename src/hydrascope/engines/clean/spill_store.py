@@ -81,7 +81,9 @@ class SpillFile:
         weakref.finalize(self, self._file.close)
 
     def append(self, tensors: Sequence[Tensor]) -> int:
-        """Write tensors without gaps in memory at the end of the file, and return the offset of the first.
+        """Write tensors at the end of the file, and return the offset of the first.
+
+        Tensors have no gaps in memory.
 
         Raises:
             OSError: the disk refuses.
@@ -93,7 +95,7 @@ class SpillFile:
         return start
 
     def read(self, start: int, like: Sequence[Tensor]) -> list[Tensor]:
-        """Read the tensors that were written from `start` on, with the shapes, strides and dtypes of `like`.
+        """Read tensors from offset `start` on, with the shapes, strides and dtypes of `like`.
 
         Raises:
             OSError: the file cannot be read, or ends too early.
@@ -112,7 +114,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def write_shard(folder: Path, start: int, shard: Shard) -> None:
-    """Write the shard of the chunk that begins at prompt `start`, for processes on any machine to read.
+    """Write the shard of the chunk that begins at prompt `start`, for other processes to read.
 
     Raises:
         OSError: the disk refuses.

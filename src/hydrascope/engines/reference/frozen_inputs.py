@@ -19,7 +19,7 @@ from hydrascope.utils.errors import HydrascopeError
 def freeze_head_inputs(
     model: LanguageModel, tokens: Sequence[int], frozen: Sequence[Sequence[Component]]
 ) -> Iterator[None]:
-    """Let forward passes of copies of a prompt, in here, freeze these inputs of heads in each copy.
+    """Freeze inputs of heads in forward passes of a prompt's copies: `frozen[i]` in copy i.
 
     Raises:
         HydrascopeError: something is to be frozen, and the model doesn't attend through transformers' interface.

@@ -1,7 +1,23 @@
-"""Runs that are read as branches: what one layer would write, in rows in which it is frozen.
+"""Read overrides in which one sublayer alone may react, from rows in which it is frozen.
 
-No row is made for such a run (`schedule`). At its layer, the rows of its source show what the layer writes in it,
-before that is overwritten; at the end it is its base, but for that.
+A branch needs no row. It equals its base, in which the sublayer is frozen too, except for the sublayer's output; and
+that output stands in the rows of its source before it is overwritten. In two sequential blocks, with one patch,
+`attn.0`, `attn.0|mlp.0+attn.1` and `attn.0|mlp.0+attn.1+mlp.1` make three rows and a branch, in which mlp.1 reacts:
+
+    row     override                   joins at  copies  overwritten
+    0       (clean)
+    1       attn.0                     attn.0    row 0   attn.0, by the patch
+    2       attn.0|mlp.0+attn.1+mlp.1  mlp.0     row 1   mlp.0, attn.1 and mlp.1, by their clean activations
+
+    branch  attn.0|mlp.0+attn.1        base 2, source 2, sublayer mlp.1
+
+mlp.1 reads the same residual stream in row 2 and in the branch. So its output in row 2, read before it is overwritten,
+is its output in the branch, and
+
+    final residual stream of the branch = that of row 2 + mlp.1's output there − its clean output.
+
+With `attn.0|attn.1+mlp.1` instead, in which mlp.0 reacts, the base is row 2 again, but row 2 joins only at mlp.0's
+output. Up to there it is row 1, which is the source.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +33,13 @@ from hydrascope.models.language_model import LanguageModel, wider
 
 @dataclass(frozen=True)
 class ReactingRows:
-    """What stands at a layer in its branches' rows, at the final position.
+    """A sublayer's activations at the final position in the rows of branches in which it reacts.
 
     Attributes:
-        rows: which of the branches' rows they are.
-        output: `[prompt, row, width]` what the layer writes.
-        values: `[prompt, row, columns]` what its units hand on; None where nobody asks.
-        projected: `[prompt, row, width]` what its projection gives, where a norm follows it.
+        rows: the rows, counted from the first branch's.
+        output: `[prompt, row, width]` the sublayer's output.
+        values: `[prompt, row, columns]` the activations of its units; None if nothing reads them.
+        projected: `[prompt, row, width]` the output of its projection, if a norm follows it.
     """
 
     rows: Tensor
@@ -33,52 +49,59 @@ class ReactingRows:
 
 
 class Branches:
-    """The rows of all branches, in the schedule's order, one a patch: where they are read, and what differs in them."""
+    """All branches of a schedule, in its order, each with one row a patch."""
 
     def __init__(self, model: LanguageModel, plan: Schedule, prompts: int, patches: int) -> None:
         self.model = model
         self.each = plan.branches
         self.patches = patches
-        #: The row that each is at the end but for its layer, and the one in which that layer shows.
+        #: [branch row] the row of the base, and that of the source.
         self.base = self._group_rows(lambda branch: branch.base)
         self.source = self._group_rows(lambda branch: branch.source)
-        #: [prompt, row, width] what the layer adds to the residual stream, other than in the clean run.
+        #: [prompt, branch row, width] the change of what the sublayer adds to the residual stream.
         self.change = torch.zeros(prompts, len(self.base), model.width, dtype=wider(model.dtype), device=model.device)
 
     def _group_rows(self, group: Callable[[Branch], int]) -> Tensor:
         return self._from([1 + (group(branch) - 1) * self.patches for branch in self.each])
 
     def _from(self, starts: Sequence[int]) -> Tensor:
-        """The rows of as many patches each from `starts` on."""
+        """Return the rows of all patches that begin at each of `starts`."""
         rows = torch.tensor(starts, dtype=torch.long)[:, None] + torch.arange(self.patches)
         return rows.flatten().to(self.model.device)
 
-    def _reacting(self, sublayer: Component, *, held: bool) -> list[int]:
-        """The branches in which `layer` reacts, all of it or with some of its units held."""
+    def _reacting(self, sublayer: Component, *, with_frozen_units: bool) -> list[int]:
+        """List the branches in which `sublayer` reacts: with some of its units frozen, or with none."""
         return [
-            n for n, branch in enumerate(self.each) if branch.sublayer == sublayer and bool(branch.frozen_units) == held
+            number
+            for number, branch in enumerate(self.each)
+            if branch.sublayer == sublayer and bool(branch.frozen_units) == with_frozen_units
         ]
 
     def frozen_units(self, sublayer: Component) -> tuple[Component, ...]:
-        """The units of `layer` that are frozen somewhere where it reacts."""
+        """List the units of `sublayer` that are frozen in a branch in which it reacts."""
         return tuple(unit for branch in self.each if branch.sublayer == sublayer for unit in branch.frozen_units)
 
     def react(
         self, sublayer: Component, output: Tensor, values: Tensor | None, projected: Tensor | None
     ) -> list[ReactingRows]:
-        """What stands in the rows that react at `layer`, from what stands in those of all groups; kept as change."""
+        """Find the activations of `sublayer` in its branches' rows, and keep its output's changes.
+
+        Args:
+            output, values, projected: as in `ReactingRows`, in the rows of all groups that have joined, before the
+                output is overwritten.
+        """
         found = []
-        if branches := self._reacting(sublayer, held=False):
+        if branches := self._reacting(sublayer, with_frozen_units=False):
             whole = self._from([number * self.patches for number in branches])
             source = self.source[whole]
             parts = (None if each is None else each[:, source] for each in (values, projected))
             found.append(ReactingRows(whole, output[:, source], *parts))
-        if branches := self._reacting(sublayer, held=True):
+        if branches := self._reacting(sublayer, with_frozen_units=True):
             assert values is not None
             partly = self._from([number * self.patches for number in branches])
             projection = self.model.projection(sublayer)
-            is_held = self._is_frozen(branches, values.shape[-1])
-            mixed = torch.where(is_held, values[:, :1], values[:, self.source[partly]])
+            is_frozen = self._is_frozen(branches, values.shape[-1])
+            mixed = torch.where(is_frozen, values[:, :1], values[:, self.source[partly]])
             through = projection.apply(mixed)
             found.append(
                 ReactingRows(partly, projection.apply_norm(through), mixed, None if projected is None else through)
@@ -89,9 +112,9 @@ class Branches:
         return found
 
     def _is_frozen(self, branches: Sequence[int], columns: int) -> Tensor:
-        """`[row, columns]` which columns of their layer's site are frozen in the rows of some branches."""
-        held = torch.zeros(len(branches), columns, dtype=torch.bool)
-        for place, number in enumerate(branches):
+        """Mark the frozen columns of a sublayer's site in the rows of branches, `[row, columns]`."""
+        frozen = torch.zeros(len(branches), columns, dtype=torch.bool)
+        for row, number in enumerate(branches):
             for unit in self.each[number].frozen_units:
-                held[place, self.model.columns(unit)] = True
-        return held.repeat_interleave(self.patches, 0).to(self.model.device)
+                frozen[row, self.model.columns(unit)] = True
+        return frozen.repeat_interleave(self.patches, 0).to(self.model.device)

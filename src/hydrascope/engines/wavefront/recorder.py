@@ -1,4 +1,22 @@
-"""What is read off the rows of a sweep, layer by layer, and what that makes at its end."""
+"""Read components off the rows of a sweep, and turn that into readings at its end.
+
+The engine's hooks call a `Recorder` in this order; lines in brackets are not called at every sublayer:
+
+    Recorder(…)                           reads the clean pass, for all rows until they join
+    for each block:
+        read_stream(block)                the residual stream that enters it
+        start_stage(stage)                rows that start here take over their parents' readings
+        for attention, then the MLP:
+            [start_stage(stage)]          before the MLP of a sequential block
+            [add_change(unit, group)]     each override of a unit: its change, as its patch replaces its activation
+            [keep_units(sublayer)]        the activations of units, overwritten
+            [keep_projected(sublayer)]    the projection's output, if a norm follows it
+            read_reactions(sublayer)      for branches: the output, before it is overwritten
+            [add_change(sublayer, group)] each override of the sublayer itself
+            read_sublayer(sublayer)       the output, overwritten, and the units that were kept
+    finish(residual)                      the final residual streams; branches end as their bases, but for one change
+    readings()                            effects, logits and metrics, by override
+"""
 
 from collections.abc import Sequence
 
@@ -17,9 +35,9 @@ from hydrascope.models.projection import Projection
 
 
 class Recorder:
-    """The readings of every row at the final position, by the row's place in the schedule.
+    """The readings of every row at the final position, in the schedule's order.
 
-    A row that hasn't joined yet reads what its parent does: the clean run, unless its group says otherwise.
+    A row that hasn't joined yet has its parent's readings: those of the clean row, if nothing else.
     """
 
     def __init__(self, model: LanguageModel, request: Request, plan: Schedule, clean: CleanPass) -> None:
@@ -33,7 +51,7 @@ class Recorder:
         units = {
             sublayer: [unit for unit in request.units if unit.sublayer == sublayer] for sublayer in model.sublayers
         }
-        #: Components in the order in which they are read, and where each is.
+        #: Components in the order in which they are read, and the index of each.
         self.order = [component for sublayer in model.sublayers for component in (sublayer, *units[sublayer])]
         self.column = {component: number for number, component in enumerate(self.order)}
         self.reads = {
@@ -49,33 +67,34 @@ class Recorder:
             values = clean.values[reads.site][:, None]
             projected = reads.projection.apply(values) if reads.projection.norm is not None else None
             self._store(reads.units, slice(None), reads.read(values, projected))
-        #: [prompt, row, width] δ, what a row's overrides change at the final position.
+        #: [prompt, row, width] δ, the change of what a row's ablated components write at the final position.
         self.delta = torch.zeros(prompts, rows, model.width, dtype=wide, device=model.device)
-        #: [prompt, row, readout] of residual streams inside the network, and of δ below them.
+        #: [prompt, row, readout] of residual streams inside the network, and of δ of the sublayers below them.
         self.inner = torch.zeros(prompts, rows, readouts, dtype=wide, device=model.device)
         self.inner_delta = torch.zeros_like(self.inner)
         self.final: Tensor | None = None
         self.branches = Branches(model, plan, prompts, request.patches)
-        #: What the branches' layers and their units read: components, the rows, and [prompt, row, component, readout].
+        #: Readings of reacting sublayers and their units: components, rows, and [prompt, row, component, readout].
         self.branch_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
-        #: At the layer that computes now: units' values, the projection's output, and what overrides change in it.
+        #: Of the sublayer that computes now: activations of units, the projection's output, and per group the change
+        #: by overridden units.
         self._values: Tensor | None = None
         self._projection_output: Tensor | None = None
         self._changes: dict[int, Tensor] = {}
 
     def first(self, group: int) -> int:
-        """The first row of a group or a branch; how many rows there are before it."""
+        """Return the first row of a group or branch, which is the number of rows before it."""
         return 0 if group == 0 else 1 + (group - 1) * self.request.patches
 
     def rows(self, groups: Sequence[int]) -> slice | Tensor:
-        """The rows of some groups."""
+        """Return the rows of some groups."""
         if list(groups) == list(range(groups[0], groups[0] + len(groups))):
             return slice(self.first(groups[0]), self.first(groups[-1] + 1))
         each = [torch.arange(self.first(group), self.first(group + 1)) for group in groups]
         return torch.cat(each).to(self.model.device)
 
     def parents(self, groups: Sequence[int]) -> Tensor | None:
-        """The row that each row of some groups branches off; None where all branch off the clean run."""
+        """Return the row that each row of some groups copies; None if all copy the clean row."""
         above = [self.plan.groups[group].parent for group in groups]
         if not any(above):
             return None
@@ -83,7 +102,7 @@ class Recorder:
         return torch.cat([patches + self.first(parent) if parent else 0 * patches for parent in above])
 
     def site(self, sublayer: Component) -> Component | None:
-        """Where the units of `layer` stand, if any is overridden or read."""
+        """Return the site of the units of `sublayer`, if any of them is overridden or read."""
         units = [
             c
             for c in (*self.plan.events[sublayer].writes, *self.order, *self.branches.frozen_units(sublayer))
@@ -92,7 +111,7 @@ class Recorder:
         return next((unit.site for unit in units if unit.sublayer == sublayer), None)
 
     def start_stage(self, stage: int) -> None:
-        """Before anything of a stage is read: the groups that start there take over what their parents have."""
+        """Let the groups that start at a stage take over their parents' readings so far."""
         starting = [number for number, group in enumerate(self.plan.groups) if group.start == stage]
         if not starting or (parents := self.parents(starting)) is None:
             return
@@ -103,23 +122,23 @@ class Recorder:
             each[:, rows] = each[:, parents]
 
     def read_stream(self, block: int, residual: Tensor) -> None:
-        """Read the residual streams that enter a block, where anything is read there."""
+        """Read the residual streams that enter a block, `[prompt, row, width]`."""
         for readout in self.request.readouts.read_before(block):
             read = residual.to(self.inner.dtype) @ self.request.readouts.directions[:, :, readout, None]
-            # Rows that haven't joined have their parents' streams; the clean run's where that is the parent.
+            # Rows that haven't joined begin with the clean row's; those of other parents take over theirs later.
             self.inner[:, residual.shape[1] :, readout] = read[:, :1, 0]
             self.inner[:, : residual.shape[1], readout] = read[..., 0]
 
     def keep_units(self, sublayer: Component, values: Tensor) -> None:
-        """Keep what all units of `layer` hand on, `[prompt, row, columns]`, until the layer is read."""
+        """Keep the activations of all units, `[prompt, row, columns]`, until `sublayer` is read."""
         self._values = values if sublayer in self.reads or self.branches.frozen_units(sublayer) else None
 
     def keep_projected(self, sublayer: Component, output: Tensor) -> None:
-        """Keep what the projection of `layer` gives, `[prompt, row, width]`, where a norm follows it."""
+        """Keep the projection's output, `[prompt, row, width]`, until `sublayer` is read."""
         self._projection_output = output
 
     def add_change(self, component: Component, group: int, change: Tensor) -> None:
-        """Add what a group's override changes at the final position, `[prompt, patch, columns]`, to its δ."""
+        """Add a component's change at the final position, `[prompt, patch, columns]`, to δ."""
         if not component.is_unit:
             self._add(component, group, change)
             return
@@ -133,30 +152,30 @@ class Recorder:
         if self.request.readouts.blocks:
             self.inner_delta[:, rows] += self._read(sublayer, change)
 
-    def read_reactions(self, sublayer: Component, flying: Tensor) -> None:
-        """Read what `layer` would write, `[prompt, row, width]`, before it is overwritten: for the branches."""
-        for found in self.branches.react(sublayer, flying, self._values, self._projection_output):
+    def read_reactions(self, sublayer: Component, output: Tensor) -> None:
+        """Read an output, `[prompt, row, width]`, before it is overwritten, for the branches."""
+        for found in self.branches.react(sublayer, output, self._values, self._projection_output):
             self.branch_reads.append(([sublayer], found.rows, self._read(sublayer, found.output)[:, :, None]))
             if (reads := self.reads.get(sublayer)) is not None:
                 assert found.values is not None
                 self.branch_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
 
-    def read_sublayer(self, sublayer: Component, flying: Tensor, fresh: Tensor) -> None:
-        """Read a layer, once it has written.
+    def read_sublayer(self, sublayer: Component, output: Tensor, starting: Tensor) -> None:
+        """Read a sublayer and its units, once its output is overwritten.
 
         Args:
-            flying: `[prompt, row, width]` its output in the rows that were on their way.
-            fresh: the same of those that start with an override of it or of its units.
+            output: `[prompt, row, width]` the output in the rows that had joined before.
+            starting: the same in the rows that start with an override of the sublayer or its units.
         """
         events = self.plan.events[sublayer]
-        count = flying.shape[1]
-        self._read_output(sublayer, slice(1, count), flying[:, 1:])
+        count = output.shape[1]
+        self._read_output(sublayer, slice(1, count), output[:, 1:])
         if events.starting:
-            self._read_output(sublayer, self.rows(events.starting), fresh)
+            self._read_output(sublayer, self.rows(events.starting), starting)
         if (reads := self.reads.get(sublayer)) is not None:
-            values, output = self._values, self._projection_output
+            values, projected = self._values, self._projection_output
             assert values is not None
-            read = reads.read(values[:, 1:], None if output is None else output[:, 1:])
+            read = reads.read(values[:, 1:], None if projected is None else projected[:, 1:])
             self._store(reads.units, slice(1, count), read[:, : count - 1])
             if events.at_units:
                 self._store(reads.units, self.rows(events.at_units), read[:, count - 1 :])
@@ -167,7 +186,7 @@ class Recorder:
         self._values = self._projection_output = None
 
     def _freeze_units(self, sublayer: Component) -> None:
-        """Where `layer` is frozen, so are its units, whatever they would hand on."""
+        """Give units their clean readings in rows in which `sublayer` is frozen."""
         frozen = [group for group, frozen in self.plan.events[sublayer].writes.get(sublayer, []) if frozen]
         if frozen and sublayer in self.reads:
             for unit in self.reads[sublayer].units:
@@ -175,7 +194,7 @@ class Recorder:
                 column[:, self.rows(frozen)] = column[:, :1].clone()
 
     def _add_unit_changes(self, sublayer: Component) -> None:
-        """Add to δ what overrides of units change in the output of `layer`, through the norm where there is one."""
+        """Add the changes by overridden units to δ, through the norm if there is one."""
         output = self._projection_output
         for group, change in self._changes.items():
             if output is not None:
@@ -185,14 +204,14 @@ class Recorder:
         self._changes = {}
 
     def _inherit(self, components: Sequence[Component], groups: Sequence[int]) -> None:
-        """Rows that don't pass through here have what their parents have."""
+        """Give rows that don't pass through these components their parents' readings."""
         if groups and (parents := self.parents(groups)) is not None:
             for component in components:
                 column = self.read[self.column[component]]
                 column[:, self.rows(groups)] = column[:, parents]
 
     def _read(self, sublayer: Component, output: Tensor) -> Tensor:
-        """`[prompt, row, readout]` what each readout sees of a layer's output."""
+        """Read a sublayer's output, `[prompt, row, width]`, as `[prompt, row, readout]`."""
         read = self.request.readouts.read(output) * self.model.residual_scale
         below = self.request.readouts.belongs(sublayer)
         return read if below is None else read * below
@@ -201,14 +220,14 @@ class Recorder:
         self.read[self.column[sublayer]][:, rows] = self._read(sublayer, output)
 
     def _store(self, units: Sequence[Component], rows: slice | Tensor, read: Tensor) -> None:
-        """Keep `[prompt, row, unit, readout]`."""
+        """Store the readings of units, `[prompt, row, unit, readout]`."""
         for number, unit in enumerate(units):
             self.read[self.column[unit]][:, rows] = read[:, :, number]
 
     def finish(self, residual: Tensor) -> None:
-        """Keep the final residual streams, `[prompt, row, width]`, and let the runs that are read as branches end.
+        """Keep the final residual streams, `[prompt, row, width]`, and add those of branches.
 
-        Each is its base but for what its layer writes.
+        A branch is its base except for one sublayer's output.
         """
         branches = self.branches
         if not branches.each:
@@ -228,7 +247,7 @@ class Recorder:
                     self.inner[:, residual.shape[1] + rows] += read[:, :, number] - column[:, :1]
 
     def readings(self) -> Readings:
-        """What was measured, the runs in the order of the request."""
+        """Return what was measured, in the order of the request's overrides."""
         assert self.final is not None
         request, readouts = self.request, self.request.readouts
         patches = torch.arange(request.patches, device=self.model.device)
@@ -237,14 +256,14 @@ class Recorder:
         scale, own_scale = final_scale(self.model, clean), final_scale(self.model, final)
 
         def logit(residual: Tensor, inner: Tensor) -> Tensor:
-            """`[prompt, row, readout]` of whole runs."""
+            """Return logits, `[prompt, row, readout]`; inside the network they are `inner`."""
             own = final_scale(self.model, residual)
             through = readouts.read(residual) / own[..., None] + readouts.constants[:, None]
             return torch.where(readouts.final, through, inner)
 
         clean_logit = logit(clean[:, None], self.inner[:, :1])
         logits = logit(final, self.inner)
-        # Where nothing changed, as before the last position, other rounding in a row of its own is no effect.
+        # If nothing changed, as before the last position, other rounding in a row of its own is no effect.
         still = ((self.delta == 0).all(-1) & (self.inner_delta == 0).all(-1))[..., None]
         direct = torch.where(
             still, clean_logit, logit(clean[:, None] + self.delta, self.inner[:, :1] + self.inner_delta)
@@ -253,26 +272,26 @@ class Recorder:
         order = [self.column[component] for component in (*self.model.sublayers, *request.units)]
         read = readouts.rescale(self.read[order], scale[:, None].expand(-1, self.read.shape[2]))
 
-        def by_run(values: Tensor) -> Tensor:
+        def by_override(values: Tensor) -> Tensor:
             return values[:, rows].movedim(-1, 0).unflatten(2, (-1, request.patches))
 
-        metrics, run_metrics = self._metrics(rows)
+        metrics, metrics_ablated = self._metrics(rows)
         return Readings(
             unembed=read[:, :, 0].permute(2, 1, 0),
             embed=readouts.rescale(readouts.read(self.clean.embed[:, None])[:, 0], scale).T,
             logit=clean_logit[:, 0].T,
             unembed_ablated=read[:, :, rows].permute(3, 1, 2, 0).unflatten(2, (-1, request.patches)),
-            logit_ablated=by_run(logits),
-            logit_direct=by_run(direct),
-            logit_indirect=by_run(indirect),
+            logit_ablated=by_override(logits),
+            logit_direct=by_override(direct),
+            logit_indirect=by_override(indirect),
             scale=(scale[:, None] / own_scale)[:, rows].unflatten(1, (-1, request.patches)),
             metrics=metrics,
-            metrics_ablated=run_metrics,
+            metrics_ablated=metrics_ablated,
             clean_error=(logits[:, :1] - clean_logit).abs().max(),
         )
 
     def _metrics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The metrics of the clean run `[metric, prompt]`, and of every run `[metric, prompt, run, patch]`."""
+        """Compute metrics: `[metric, prompt]` clean, and `[metric, prompt, override, patch]`."""
         assert self.final is not None
         request, shape = self.request, (len(self.request.overrides), self.request.patches)
         if not request.metrics:
@@ -286,7 +305,7 @@ class Recorder:
 
 
 class _UnitReads:
-    """The readings of some heads or neurons of one layer: an elementwise product, or a small one, and no projection."""
+    """Read some heads or neurons of one sublayer by one small product, without projecting them."""
 
     def __init__(
         self, model: LanguageModel, request: Request, projection: Projection, units: Sequence[Component]
@@ -298,7 +317,7 @@ class _UnitReads:
         below = request.readouts.belongs(units[0])
         directions = directions if below is None else directions * below
         pulled = projection.read_vector(directions.mT).mT
-        #: Which columns are read: those of the units, side by side, in the order in which the units are asked for.
+        #: The columns of the units, side by side, in the order in which the units are asked for.
         every = torch.arange(projection.units * projection.width)
         columns = torch.cat([every[projection.columns(u.unit)] for u in units])
         self.all_in_order = torch.equal(columns, every)
@@ -313,7 +332,12 @@ class _UnitReads:
             self.weights = blocks.flatten(3).flatten(1, 2)
 
     def read(self, values: Tensor, projected: Tensor | None) -> Tensor:
-        """`[prompt, row, unit, readout]` ⟨y, a⟩, from all units' values and, with a norm, the projection's output."""
+        """Return ⟨y, a⟩, `[prompt, row, unit, readout]`.
+
+        Args:
+            values: `[prompt, row, columns]` the activations of all units.
+            projected: `[prompt, row, width]` the projection's output, if a norm follows it.
+        """
         values = values.to(self.weights.dtype)
         if not self.all_in_order:
             values = values[..., self.columns]

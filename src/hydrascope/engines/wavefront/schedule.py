@@ -1,12 +1,29 @@
-"""When each run of a plan joins the wavefront, what it branches off, and what it writes where: no tensor of a model.
+"""Decide where the rows of overrides join the wavefront, and which rows they copy.
 
-Runs form a tree. A run is what it overrides, by stage; runs that begin alike share that beginning: (k ablated, d
-frozen) goes through the layers below d as (k ablated) does, so it branches off that run at d. RowGroup 0 is the clean
-run, which is never overridden; every other group is as many rows as there are patches.
+Overrides form a tree. An override is a path of steps, one for each stage at which it overrides components. Overrides
+that begin with the same steps share their rows so far: (k ablated, d frozen) goes through the sublayers below d as (k
+ablated) does, so its rows join at d, as copies of that group's rows. Group 0 is the clean row, which is never
+overridden; each other group has one row a patch. No tensor of a model is needed for any of it.
 
-A run in which one layer alone may react has a known end: it is the run in which that layer is frozen, too, but for what
-the layer writes; and what it would write shows in that run, before it is overwritten. So it is read *aside*, and no row
-is made for it: all runs (k ablated, everything after it frozen but d) cost together what one run of k does.
+Two sequential blocks, whose sublayers are stages 0 to 3, one patch, and the overrides `attn.0`, `attn.0|mlp.1` (attn.0
+ablated, mlp.1 frozen) and `mlp.0` make three groups of one row beside the clean row:
+
+    row  override      joins at  copies  overwritten
+    0    (clean)
+    1    attn.0        attn.0    row 0   attn.0, by the patch
+    2    mlp.0         mlp.0     row 0   mlp.0, by the patch
+    3    attn.0|mlp.1  mlp.1     row 1   mlp.1, by its clean activation
+
+           attn.0  mlp.0   attn.1  mlp.1
+    row 0  ●───────●───────●───────●────
+    row 1  ✕───────●───────●───────●────
+    row 2          ✕───────●───────●────
+    row 3                          ✕────
+
+`Schedule.groups` has them in this order, and `Schedule.index`, in the order asked, is (1, 3, 2).
+
+An override in which one sublayer alone may react needs no row (`branches`): all overrides (k ablated, everything after
+it frozen but d) together cost as much as one override of k.
 """
 
 from collections import Counter
@@ -17,19 +34,19 @@ from itertools import groupby
 from hydrascope.components.component import Component, Override
 from hydrascope.models.language_model import LanguageModel
 
-#: What a run overrides at one stage: components, and whether each is frozen.
+#: The components that are overridden at one stage, and whether each is frozen.
 Step = tuple[tuple[Component, bool], ...]
 Path = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A run, or a beginning that runs share.
+    """The rows of an override, or of a beginning that several overrides share.
 
     Attributes:
-        parent: the group that it is like until it starts.
-        start: the stage of the first override of its own.
-        own: its own overrides: components, and whether each is frozen.
+        parent: the group of which its rows are copies when they join.
+        start: the first stage at which they are overwritten otherwise than the parent's.
+        own: the components that are overwritten from there on, and whether each is frozen.
     """
 
     parent: int
@@ -39,12 +56,13 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Branch:
-    """A run that is another one but for what one layer writes, which is read on the way.
+    """An override that equals its base except for one sublayer's output.
 
     Attributes:
-        base: the group that it is like: all that may react is frozen there.
-        source: the group in whose rows the layer writes what it would: the base, or what the base branches off.
-        sublayer: the one that reacts.
+        base: the group in which that sublayer is frozen, too.
+        source: the group in whose rows the sublayer writes the branch's output: the base, or a group above it if the
+            base joins later than the sublayer's input.
+        sublayer: the sublayer that reacts.
         frozen_units: its heads or neurons that are frozen all the same.
     """
 
@@ -56,14 +74,14 @@ class Branch:
 
 @dataclass
 class SublayerEvents:
-    """What happens at one layer.
+    """The groups that join or are overwritten at one sublayer.
 
     Attributes:
         writes: per overridden component, the groups that override it, and whether they freeze it.
         at_inputs: the groups that start here with an input of a head: they join before the block.
-        at_units: the groups that start here with a head or neuron: they join where units' values stand.
-        at_output: the groups that start here with the whole layer: they join at its output.
-        elsewhere: the groups that start at this stage, but in the block's other layer.
+        at_units: the groups that start here with a head or neuron: they join at the activations of units.
+        at_output: the groups that start here with the sublayer itself: they join at its output.
+        elsewhere: the groups that start at this stage, but in the block's other sublayer.
     """
 
     writes: dict[Component, list[tuple[int, bool]]] = field(default_factory=dict)
@@ -74,19 +92,19 @@ class SublayerEvents:
 
     @property
     def starting(self) -> list[int]:
-        """All groups that join at or after what is overridden here, in their order."""
+        """List the groups that join at units or at the output, in their order."""
         return self.at_units + self.at_output
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The groups in the order in which they join.
+    """The groups and branches of a list of overrides.
 
     Attributes:
-        groups: parents before children; entry 0 is the clean run.
-        branches: runs that are read on the way of others, counted after the groups.
-        index: the group of each run of the plan, or its branch.
-        events: what happens at each layer.
+        groups: in the order in which they join, parents before children; entry 0 is the clean row.
+        branches: the overrides that need no rows; they are numbered after the groups.
+        index: the group or branch of each override.
+        events: per sublayer, the groups that join or are overwritten there.
     """
 
     groups: tuple[RowGroup, ...]
@@ -96,7 +114,7 @@ class Schedule:
 
 
 def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
-    """Order `runs`, and what they share, by where they start."""
+    """Arrange overrides, and the beginnings that they share, in the order in which they join."""
     reacting = _read_branches(model, overrides)
     paths = list(
         dict.fromkeys(
@@ -107,8 +125,8 @@ def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
 
-    def turn_of(path: Path) -> tuple[int, bool, int, bool]:
-        # Where it joins: before the block, or at its first layer, where units' values come before its output.
+    def joins_at(path: Path) -> tuple[int, bool, int, bool]:
+        # Before the block, or at its first overridden sublayer, where units come before the output.
         first = path[len(parents[path])]
         stage = model.stage(first[0][0])
         block = min(model.sublayers.index(component.sublayer) for component, _ in first)
@@ -116,19 +134,19 @@ def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
         inner = any(c.is_unit and model.sublayers.index(c.sublayer) == block for c, _ in first)
         return stage, not before, block, not inner
 
-    order = sorted(nodes, key=turn_of)
+    order = sorted(nodes, key=joins_at)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
     clean = RowGroup(0, -1, ())
-    groups = (clean, *(RowGroup(number[parents[path]], turn_of(path)[0], own[path]) for path in order))
+    groups = (clean, *(RowGroup(number[parents[path]], joins_at(path)[0], own[path]) for path in order))
     branches = tuple(_branch(model, groups, number[_path(model, each.base)], each) for each in reacting.values())
     place = {override: number[_path(model, override)] for override in overrides if override not in reacting}
     place |= {override: each for each, override in enumerate(reacting, start=len(groups))}
-    return Schedule(groups, branches, tuple(place[override] for override in overrides), _turns(model, groups))
+    return Schedule(groups, branches, tuple(place[override] for override in overrides), _events(model, groups))
 
 
 @dataclass(frozen=True)
 class _Reaction:
-    """A run in which one layer alone may react, as another run in which it is frozen."""
+    """An override in which one sublayer alone may react; in the base it is frozen, too."""
 
     base: Override
     sublayer: Component
@@ -136,7 +154,7 @@ class _Reaction:
 
 
 def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
-    """The runs that cost nothing beside others: their base is asked for itself, or shared."""
+    """Find the overrides that become branches: those whose base is asked for, too, or is shared."""
     found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, override))}
     wanted = Counter(_path(model, each.base) for each in found.values())
     wanted.update(_path(model, override) for override in dict.fromkeys(overrides) if override not in found)
@@ -144,6 +162,7 @@ def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[
 
 
 def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
+    """Return the only reaction that an override leaves free; None if there are none or several."""
     if not override.ablated:
         return None
     first = min(map(model.stage, override.ablated))
@@ -153,9 +172,9 @@ def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
     ]
     if len(free) != 1 or any(component.sublayer == free[0] for component in override.ablated):
         return None
-    held = tuple(component for component in override.frozen if component.sublayer == free[0] and component.is_unit)
-    others = tuple(component for component in override.frozen if component not in held)
-    return _Reaction(Override(override.ablated, (*others, free[0])), free[0], held)
+    units = tuple(component for component in override.frozen if component.sublayer == free[0] and component.is_unit)
+    others = tuple(component for component in override.frozen if component not in units)
+    return _Reaction(Override(override.ablated, (*others, free[0])), free[0], units)
 
 
 def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
@@ -166,7 +185,7 @@ def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reactio
 
 
 def _path(model: LanguageModel, override: Override) -> Path:
-    """The overrides of `run` by stage; what nothing ablated reaches is as it was anyway, and needs no freezing."""
+    """Cut an override into steps, without frozen components that no ablated one can reach."""
     if not override.ablated:
         return ()
     first = min(map(model.stage, override.ablated))
@@ -177,10 +196,10 @@ def _path(model: LanguageModel, override: Override) -> Path:
 
 
 def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
-    """Beginnings that are no runs of the plan, but which it pays to make once for all that begin so.
+    """Find beginnings that several overrides share and that are worth their own rows.
 
-    One costs its rows from its start to the top; each group that leaves it saves those up to its own start. The
-    longest are decided first: what leaves one that is made leaves no shorter one.
+    A beginning costs rows from its start to the top; each group that branches off it saves rows up to its own start.
+    The longest are decided first, since a group that branches off a longer beginning branches off no shorter one.
     """
     top, asked = model.stage(model.sublayers[-1]) + 1, set(paths)
     leaving: Counter[Path] = Counter()
@@ -202,7 +221,8 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
     return shared
 
 
-def _turns(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
+def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
+    """List what happens at each sublayer."""
     events = {sublayer: SublayerEvents() for sublayer in model.sublayers}
     for number, group in enumerate(groups):
         for component, frozen in group.own:
