@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from hydrascope.measures import (
+    Effects,
     compensation,
     compensation_regression,
     direct_effect,
@@ -27,13 +28,13 @@ from hydrascope.runs.sweep import sweep
 from training.lines import Line
 
 
-def effects(model: LanguageModel, lines: Sequence[Line], name: str) -> xr.Dataset:
+def effects(model: LanguageModel, lines: Sequence[Line], name: str) -> Effects:
     """The paper's protocol on `lines`, averaged over patches."""
     prompts = PromptSet.of([Prompt(line["prompt"], line["answer"]) for line in lines], name)
     return per_prompt(sweep(model, prompts))
 
 
-def curves(result: xr.Dataset) -> xr.Dataset:
+def curves(result: Effects) -> xr.Dataset:
     """Per ablated layer, [bound, ablated]: what docs/built-in-model.md shows.
 
     `slope` and `r2` of CE on DE; `slope_norm` and `r2_norm` of CE plus the norm's change on DE; the mean
@@ -57,7 +58,7 @@ def curves(result: xr.Dataset) -> xr.Dataset:
     )
 
 
-def shares_of_removed(result: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+def shares_of_removed(result: Effects, bootstrap: Bootstrap) -> xr.Dataset:
     """What becomes of what the ablated layer itself wrote less, read at the clean run's σ.
 
     `attention`, `mlp` and `norm` bring back, the rest is `lost`: shares of the mean that add up to 1, each
@@ -68,7 +69,7 @@ def shares_of_removed(result: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     return interval(lambda means: means[names] / means["removed"], samples, bootstrap)
 
 
-def late_erasure(result: xr.Dataset) -> xr.Dataset:
+def late_erasure(result: Effects) -> xr.Dataset:
     """The late MLPs' erasure, ablating the attention layer with the largest mean direct effect."""
     direct = direct_effect(result).mean("prompt")
     attention = [str(label) for label in direct["ablated"].values if str(label).startswith("attn")]

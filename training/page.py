@@ -101,7 +101,7 @@ def _measured(folder: Path, lines: list[Line], name: str) -> dict[str, Any]:
     result = measure.effects(load_model(str(folder)), lines, name)
     return {
         "prompts": result.sizes["prompt"],
-        "worst_imbalance": float(result.attrs["worst_imbalance"]),
+        "worst_imbalance": float(result.data.attrs["worst_imbalance"]),
         "curves": measure.as_data(measure.curves(result)),
         "erasure": measure.erasure_data(measure.late_erasure(result)),
     }

@@ -18,7 +18,8 @@ from hydrascope import Counterfactual, LogitDifference, Noise, load_model, load_
 from hydrascope.causal.figures import motifs
 from hydrascope.models import architectures
 from hydrascope.models.architectures import Anatomy
-from hydrascope.reports import figures
+from hydrascope.reports import kinds
+from hydrascope.reports.figures.draw import Drawn
 from hydrascope.utils import assets
 
 torch.set_num_threads(1)
@@ -168,11 +169,11 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
 ) -> None:
     asked: list[tuple] = []
 
-    def draw_all(results: xr.Dataset, folder: Path, *arguments: Any) -> figures.Drawn:
+    def draw_all(results: xr.Dataset, folder: Path, *arguments: Any) -> Drawn:
         asked.append((results.sizes["prompt"], folder, *arguments))
-        return figures.Drawn(folder, (tmp_path / "figure1.png",), ())
+        return Drawn(folder, (tmp_path / "figure1.png",), ())
 
-    monkeypatch.setattr(figures, "draw_all", draw_all)
+    monkeypatch.setattr(kinds, "draw_all", draw_all)
     command, choice = ("figures", folder / "r.zarr", "--out", tmp_path), ("--readout", "logit", "--norm", "own")
     assert (
         hydrascope("figures", folder / "r.zarr", "--out", tmp_path, "--prompt", 1, "--ablated", "mlp.0", *choice)[0]
@@ -220,7 +221,7 @@ def test_demo_runs_draws_and_tells(
     monkeypatch.setattr(assets, "MODELS", ("built-in", "built-in-dropout"))
     monkeypatch.setattr(assets, "model_path", lambda name: folder / "model" if name in assets.MODELS else None)
     monkeypatch.setattr(assets, "prompt_path", lambda name: tmp_path / "many.txt")
-    monkeypatch.setattr(figures, "draw_all", lambda results, out, *choices: figures.Drawn(out, (out,), ()))
+    monkeypatch.setattr(kinds, "draw_all", lambda results, out, *choices: Drawn(out, (out,), ()))
     for again in ((), (), ("--overwrite",)):
         code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
         assert code == 0

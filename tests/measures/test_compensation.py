@@ -5,7 +5,7 @@ import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydrascope.measures import compensable, compensation
+from hydrascope.measures import compensable, compensation, per_prompt
 
 
 @given(
@@ -28,7 +28,7 @@ def test_equation_33_term_by_term(
     results = synthetic.results(
         layers, prompts, patches, seed, parallel=parallel, heads=2, ablated=ablated, dtype="float64"
     )
-    ours = compensation(results)
+    ours = compensation(per_prompt(results))
     clean, after = results["unembed"].values[0], results["unembed_ablated_by_patch"].values[0]
     for p in range(prompts):
         for a, label in enumerate(ablated):
@@ -53,14 +53,14 @@ def test_equation_33_term_by_term(
 
 def test_the_top_of_the_network_cannot_be_compensated() -> None:
     sequential, parallel = synthetic.results(3, 2, 1), synthetic.results(3, 2, 1, parallel=True)
-    assert compensable(sequential).values.tolist() == [True] * 5 + [False]
-    assert compensable(parallel).values.tolist() == [True] * 4 + [False] * 2
-    assert (compensation(parallel)["compensation"][:, 4:] == 0).all()
+    assert compensable(per_prompt(sequential)).values.tolist() == [True] * 5 + [False]
+    assert compensable(per_prompt(parallel)).values.tolist() == [True] * 4 + [False] * 2
+    assert (compensation(per_prompt(parallel))["compensation"][:, 4:] == 0).all()
 
 
 def test_one_missing_value_is_missing_from_the_sum() -> None:
     results = synthetic.results(3, 3, 2)
     results["unembed_ablated"][0, 1, 0, 5] = np.nan
-    missing = compensation(results)["compensation"].isnull()
+    missing = compensation(per_prompt(results))["compensation"].isnull()
     assert missing[1, 0]
     assert missing.sum() == 1

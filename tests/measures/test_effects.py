@@ -27,7 +27,8 @@ from hydrascope.utils.errors import HydrascopeError
 @settings(max_examples=10, deadline=None)
 def test_effects_of_a_layer_are_looked_up_by_label(ablated: list[str]) -> None:
     results = synthetic.results(3, 4, 2, ablated=ablated)
-    direct, own, moved = direct_effect(results), own_change(results), change(results)
+    effects = per_prompt(results)
+    direct, own, moved = direct_effect(effects), own_change(effects), change(effects)
     for prompt in range(4):
         for a, label in enumerate(ablated):
             k = synthetic.labels(3).index(label)
@@ -41,11 +42,12 @@ def test_effects_of_a_layer_are_looked_up_by_label(ablated: list[str]) -> None:
 def test_effects_of_heads_and_of_joint_ablations() -> None:
     runs = ["head.1.0", "attn.0+mlp.2", "attn.1|mlp.1", "head.1.0+head.1.1"]
     results = synthetic.results(3, 4, 2, heads=2, ablated=runs)
+    effects = per_prompt(results)
     unembed = results["unembed"].isel(readout=0).astype(np.float64)
     for a, parts in enumerate((["head.1.0"], ["attn.0", "mlp.2"], ["attn.1"], ["head.1.0", "head.1.1"])):
         expected = sum(unembed.sel(component=part).values for part in parts)
-        np.testing.assert_array_equal(direct_effect(results)[:, a], expected)
-    own, moved = own_change(results), change(results)
+        np.testing.assert_array_equal(direct_effect(effects)[:, a], expected)
+    own, moved = own_change(effects), change(effects)
     np.testing.assert_allclose(own[:, 0], moved[:, 0].sel(component="attn.1"))
     np.testing.assert_allclose(own[:, 1], moved[:, 1].sel(component=["attn.0", "mlp.2"]).sum("component"))
     np.testing.assert_allclose(own[:, 2], moved[:, 2].sel(component="attn.1"))
@@ -53,9 +55,9 @@ def test_effects_of_heads_and_of_joint_ablations() -> None:
 
 def test_a_part_that_was_not_read_has_no_direct_effect() -> None:
     results = synthetic.results(2, 4, 2, heads=2, read_heads=False, ablated=["attn.0", "head.1.1", "head.0.0+mlp.1"])
-    with pytest.raises(HydrascopeError, match=r"what head\.1\.1 adds isn't known.*read it, too"):
-        direct_effect(results)
     effects = per_prompt(results)
+    with pytest.raises(HydrascopeError, match=r"what head\.1\.1 adds isn't known.*read it, too"):
+        direct_effect(effects)
     assert effects["ablated_read"].values.tolist() == [True, False, False]
     require_complete(effects)
     assert direct_effect(effects.isel(ablated=[0])).notnull().all()
@@ -66,7 +68,8 @@ def test_a_part_that_was_not_read_has_no_direct_effect() -> None:
 
 def test_heads_of_several_layers_have_no_change_of_their_own() -> None:
     results = synthetic.results(3, 4, 2, heads=2, ablated=["head.0.0+head.1.0", "head.0.0+head.0.1", "attn.0+mlp.0"])
-    for values in (own_change(results), compensation(results)["compensation"]):
+    effects = per_prompt(results)
+    for values in (own_change(effects), compensation(effects)["compensation"]):
         assert values.isnull().all("prompt").values.tolist() == [True, False, False]
 
 

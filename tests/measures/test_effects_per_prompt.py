@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from hydrascope.measures import (
     by_patch,
-    caption,
     change,
     compensation,
     effects_only,
     effects_per_prompt,
+    outcome,
     own_change,
     per_prompt,
     readings,
@@ -129,19 +129,20 @@ def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int,
     np.testing.assert_array_equal(effects["unembed"], at["unembed"])
     assert all(effects[name].dtype == np.float64 for name in ("unembed", "unembed_ablated", "total", "norm"))
     assert list(effects["text"].values) == list(results["text"].values)
-    assert effects.attrs == {**results.attrs, "readout": "other", "readout_before": -1, "sigma": "own"}
+    assert (effects.readout, effects.readout_before, effects.sigma) == ("other", -1, "own")
+    assert effects.data.attrs == {**results.attrs, "readout": "other", "readout_before": -1, "sigma": "own"}
 
 
 def test_a_reading_has_a_name() -> None:
     results = synthetic.results(2, 3, 1, readouts={"logit": -1, "probe": 1})
-    assert caption(per_prompt(results)) == "logit, at the clean run’s σ"
-    assert caption(per_prompt(results, sigma="own")) == "logit, at each run’s own σ"
-    assert caption(per_prompt(results, "probe", "own")) == "probe, before block 1, without a norm"
+    assert per_prompt(results).caption == "logit, at the clean run’s σ"
+    assert per_prompt(results, sigma="own").caption == "logit, at each run’s own σ"
+    assert per_prompt(results, "probe", "own").caption == "probe, before block 1, without a norm"
 
 
 def test_the_first_readout_at_the_clean_scale_is_the_default() -> None:
     results = synthetic.results(2, 3, 2, readouts={"difference": -1, "logit": -1})
-    xr.testing.assert_identical(per_prompt(results), per_prompt(results, "difference", "clean"))
+    xr.testing.assert_identical(per_prompt(results).data, per_prompt(results, "difference", "clean").data)
 
 
 def test_heads_are_no_part_of_the_sums() -> None:
@@ -155,15 +156,29 @@ def test_heads_are_no_part_of_the_sums() -> None:
         np.testing.assert_array_equal(compensation(effects)["mlp"], compensation(fewer)["mlp"])
 
 
-def test_what_was_read_before_is_left_as_it_is() -> None:
-    results = synthetic.results(2, 3, 2, readouts={"logit": -1, "other": -1})
-    effects = per_prompt(results, "other", "own")
-    assert per_prompt(effects) is effects
-    assert per_prompt(effects, "other", "own") is effects
-    with pytest.raises(HydrascopeError, match="read with sigma 'own', not 'clean'"):
-        per_prompt(effects, sigma="clean")
-    with pytest.raises(HydrascopeError, match="read with readout 'other', not 'logit'"):
-        per_prompt(effects, "logit")
+def test_results_and_effects_are_not_taken_for_each_other() -> None:
+    results = synthetic.results(2, 3, 2)
+    effects = per_prompt(results)
+    with pytest.raises(HydrascopeError, match="have been read already"):
+        per_prompt(effects)  # type: ignore[arg-type]
+    for measure in (compensation, outcome):
+        said = rf"^{measure.__name__} takes effects, not a Dataset: give measures\.per_prompt"
+        with pytest.raises(HydrascopeError, match=said):
+            measure(results)  # type: ignore[arg-type]
+        with pytest.raises(HydrascopeError, match="not a Dataset"):
+            measure(effects=effects.data)  # type: ignore[arg-type]
+    alone = effects_only(results)
+    np.testing.assert_array_equal(outcome(alone)["restored"], outcome(effects)["restored"])
+    with pytest.raises(HydrascopeError, match="these are effects alone"):
+        compensation(alone)  # type: ignore[arg-type]
+
+
+def test_some_of_the_effects_are_chosen_as_of_a_dataset() -> None:
+    effects = per_prompt(synthetic.results(2, 3, 2), sigma="own")
+    chosen = effects.isel(prompt=[2, 0]).sel(ablated=["mlp.0"])
+    assert (chosen.readout, chosen.readout_before, chosen.sigma) == ("logit", -1, "own")
+    assert (chosen.sizes["prompt"], chosen.sizes["ablated"]) == (2, 1)
+    np.testing.assert_array_equal(chosen["total"][:, 0], effects["total"].sel(ablated="mlp.0")[[2, 0]])
 
 
 def test_a_readout_inside_the_network_sees_what_is_below_it_and_no_norm() -> None:
@@ -206,7 +221,7 @@ def test_a_stored_result_is_never_loaded_whole(tmp_path: Path, chunk: int, monke
     assert all(size % chunk == 0 for size in sizes[:-1])
     assert not any(stored[name]._in_memory for name in (*big, "unembed_ablated_by_patch", "total"))
     monkeypatch.undo()
-    xr.testing.assert_identical(effects, per_prompt(results, "other", "own"))
+    xr.testing.assert_identical(effects.data, per_prompt(results, "other", "own").data)
 
 
 def test_what_is_no_result_is_refused() -> None:

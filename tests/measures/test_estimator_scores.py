@@ -8,7 +8,7 @@ from tiny import shared
 
 import hydrascope as hs
 from hydrascope.analyses.attribution import atp
-from hydrascope.measures import Bootstrap, scores
+from hydrascope.measures import Bootstrap, per_prompt, scores
 from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=200)
@@ -34,7 +34,7 @@ def guess(estimate: xr.Dataset, values: np.ndarray) -> xr.Dataset:
 def test_the_numbers_of_scipy(exact, estimate):
     # Ties, as parts above a readout inside the network have.
     tied = estimate["estimate"].values[0].round(1) * (np.arange(18) > 4)
-    found = scores(exact, {"atp": estimate, "tied": guess(estimate, tied)}, bootstrap=FEW)
+    found = scores(per_prompt(exact), {"atp": estimate, "tied": guess(estimate, tied)}, bootstrap=FEW)
     assert found["pearson"].dims == ("bound", "prompts", "estimator")
     total = exact["total"].mean(("patch", "prompt")).values[0]
     for name, values in (("atp", estimate["estimate"].values[0]), ("tied", tied)):
@@ -55,7 +55,7 @@ def test_the_numbers_of_scipy(exact, estimate):
 def test_the_exact_effects_agree_with_themselves(exact, estimate):
     same = guess(estimate, exact["total"].mean("patch").values[0])
     turned = same.isel(ablated=slice(None, None, -1))
-    found = scores(exact, {"exact": same, "in another order": turned}, bootstrap=FEW)
+    found = scores(per_prompt(exact), {"exact": same, "in another order": turned}, bootstrap=FEW)
     for score in ("pearson", "spearman", "top"):
         np.testing.assert_allclose(found[score].sel(prompts=["all", "little", "much"]), 1)
         np.testing.assert_allclose(found[score].sel(prompts="much − little"), 0, atol=1e-12)
@@ -74,7 +74,7 @@ def test_where_a_method_loses(exact, estimate):
     known = exact.assign({name: (dims, np.repeat(values[None, ..., None], 2, -1)) for name, values in made.items()})
     much = share > np.median(share)
     loses = np.where(much[:, None], generator.standard_normal(total.shape), total)
-    found = scores(known, {"loses": guess(estimate, loses), "keeps": guess(estimate, total)}, bootstrap=FEW)
+    found = scores(per_prompt(known), {"loses": guess(estimate, loses), "keeps": guess(estimate, total)}, bootstrap=FEW)
     np.testing.assert_allclose(found["repaired"], share)
     pearson = found["pearson"]
     np.testing.assert_allclose(pearson.sel(prompts="little"), 1)
@@ -86,14 +86,15 @@ def test_where_a_method_loses(exact, estimate):
 def test_where_nothing_is_removed_directly_there_are_no_halves(estimate):
     options = {**OPTIONS, "at": 0}
     exact, guessed = (method(shared("gpt2"), PROMPTS, hs.Resample(2), **options) for method in (hs.sweep, atp))
-    found = scores(exact, {"atp": guessed}, bootstrap=FEW)
+    found = scores(per_prompt(exact), {"atp": guessed}, bootstrap=FEW)
     assert np.isfinite(found["pearson"].sel(prompts="all")).all()
     assert found["pearson"].sel(prompts=["little", "much", "much − little"]).isnull().all()
 
 
 def test_what_is_of_something_else(exact, estimate):
+    effects = per_prompt(exact)
     with pytest.raises(HydrascopeError, match="nothing to score"):
-        scores(exact, {})
+        scores(effects, {})
     for options, said in (
         ({"ablation": hs.Resample(2, seed=1)}, "another seed, 1, than the results, 0"),
         ({"ablation": hs.Mean()}, "another ablation, mean"),
@@ -103,7 +104,7 @@ def test_what_is_of_something_else(exact, estimate):
     ):
         asked = {"ablation": hs.Resample(2), **OPTIONS, **options}
         with pytest.raises(HydrascopeError, match=said):
-            scores(exact, {"atp": atp(shared("gpt2"), PROMPTS, **asked)}, bootstrap=FEW)
+            scores(effects, {"atp": atp(shared("gpt2"), PROMPTS, **asked)}, bootstrap=FEW)
     other = atp(shared("gpt2"), PROMPTS[1:], hs.Resample(2), **OPTIONS)
     with pytest.raises(HydrascopeError, match="another prompts_hash"):
-        scores(exact, {"atp": other})
+        scores(effects, {"atp": other})

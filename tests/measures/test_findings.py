@@ -32,7 +32,7 @@ FEW = Bootstrap(resamples=40)
 @settings(max_examples=10, deadline=None)
 def test_agreement_is_pearsons_correlation_and_a_plain_count(seed: int, prompts: int) -> None:
     results = synthetic.results(3, prompts, 2, seed)
-    ours = agreement(results, FEW).sel(bound="estimate")
+    ours = agreement(per_prompt(results), FEW).sel(bound="estimate")
     lost = -results["total"].values[0].astype(np.float64).mean(-1)
     for a in range(6):
         direct = results["unembed"].values[0, :, a].astype(np.float64)
@@ -45,7 +45,7 @@ def test_agreement_is_pearsons_correlation_and_a_plain_count(seed: int, prompts:
 def test_agreement_counts_no_missing_prompt() -> None:
     results = synthetic.results(2, 5, 1)
     results["total"][0, 0, 1] = np.nan
-    ours = agreement(results, FEW)
+    ours = agreement(per_prompt(results), FEW)
     assert ours.isel(ablated=1).to_array().isnull().all()
     assert ours["share"].isel(ablated=0).notnull().all()
 
@@ -53,7 +53,7 @@ def test_agreement_counts_no_missing_prompt() -> None:
 @pytest.mark.parametrize("patch_noise", [0, 0.3])
 def test_restoration_without_noise_is_what_was_put_in(patch_noise: float) -> None:
     results = synthetic.results(4, 9, 3, heads=2, noise=0, patch_noise=patch_noise, norm_share=0.2, dtype="float64")
-    shares = restoration(results, FEW).sel(bound="estimate")
+    shares = restoration(per_prompt(results), FEW).sel(bound="estimate")
     known = synthetic.response(4) * synthetic.downstream(4)
     known = np.concatenate([known, np.repeat(known[0::2], 2, axis=0)])
     # A tenth of the effect, half of the norm's part, is missing from what is removed: the norm answers at once.
@@ -91,7 +91,7 @@ def test_the_norms_share_is_what_it_does_beyond_answering_to_the_ablated_layer()
     results["direct"][0] = lone * (intact + own) - intact
     norm = (results["scale"].values - 1) * (e[:, None, None] + after.sum(-1)) - (lone - 1) * (intact + own)
     expected = norm.mean((0, 2)) / -results["direct"].values[0].mean((0, 2))
-    np.testing.assert_allclose(restoration(results, FEW)["norm"].sel(bound="estimate"), expected, rtol=1e-9)
+    np.testing.assert_allclose(restoration(per_prompt(results), FEW)["norm"].sel(bound="estimate"), expected, rtol=1e-9)
 
 
 def test_what_is_restored_does_not_depend_on_the_scale_that_is_read_with() -> None:
@@ -106,7 +106,7 @@ def test_what_is_restored_does_not_depend_on_the_scale_that_is_read_with() -> No
 @settings(max_examples=10, deadline=None)
 def test_restored_is_a_ratio_of_means_and_a_plain_slope(seed: int) -> None:
     results = synthetic.results(3, 8, 2, seed)
-    shares = restoration(results, FEW).sel(bound="estimate")
+    shares = restoration(per_prompt(results), FEW).sel(bound="estimate")
     direct, total = (results[name].values[0].astype(np.float64).mean(-1) for name in ("direct", "total"))
     np.testing.assert_allclose(shares["restored"], 1 - total.mean(0) / direct.mean(0))
     for a in range(6):
@@ -116,13 +116,15 @@ def test_restored_is_a_ratio_of_means_and_a_plain_slope(seed: int) -> None:
 
 def test_the_compensated_share_is_a_ratio_of_means() -> None:
     results = synthetic.results(3, 8, 2)
-    ratio = compensation(results)["compensation"].mean("prompt") / direct_effect(results).mean("prompt")
-    np.testing.assert_allclose(restoration(results, FEW)["compensated"].sel(bound="estimate"), ratio)
+    effects = per_prompt(results)
+    ratio = compensation(effects)["compensation"].mean("prompt") / direct_effect(effects).mean("prompt")
+    np.testing.assert_allclose(restoration(effects, FEW)["compensated"].sel(bound="estimate"), ratio)
 
 
 def test_restoration_knows_unread_heads_by_what_is_removed() -> None:
     options = {"heads": 2, "ablated": ["attn.1", "head.1.0"]}
-    read, unread = (restoration(synthetic.results(3, 8, 2, read_heads=each, **options), FEW) for each in (True, False))
+    both = (synthetic.results(3, 8, 2, read_heads=each, **options) for each in (True, False))
+    read, unread = (restoration(per_prompt(results), FEW) for results in both)
     np.testing.assert_array_equal(unread["restored"], read["restored"])
     np.testing.assert_array_equal(unread["norm"], read["norm"])
     assert unread["compensated"].sel(bound="estimate").isnull().values.tolist() == [False, True]
@@ -132,14 +134,14 @@ def test_nothing_removed_has_no_shares() -> None:
     results = synthetic.results(2, 4, 1)
     for name in ("unembed", "unembed_ablated", "unembed_ablated_own", "total", "direct"):
         results[name][:] = 0
-    assert restoration(results, FEW).to_array().isnull().all()
+    assert restoration(per_prompt(results), FEW).to_array().isnull().all()
 
 
 @given(seed=st.integers(0, 99), share=st.floats(0, 2), parallel=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_localisation_is_a_plain_count(seed: int, share: float, parallel: bool) -> None:
     results = synthetic.results(4, 4, 2, seed, parallel=parallel)
-    ours = localisation(results, share)
+    ours = localisation(per_prompt(results), share)
     after = results["unembed_ablated"].values[0].astype(np.float64)
     clean = results["unembed"].values[0].astype(np.float64)
     for a, label in enumerate(synthetic.labels(4)):
@@ -154,7 +156,7 @@ def test_localisation_of_a_single_backup() -> None:
     shares = np.zeros((8, 8))
     shares[0, [2, 3, 5]] = 0.5  # attn.1, and two MLPs that don't count
     results = synthetic.results(4, 6, 2, shares=shares, noise=0, patch_noise=0)
-    changed = localisation(results)["changed"]
+    changed = localisation(per_prompt(results))["changed"]
     assert (changed.sel(ablated="attn.0") == 1).all()
     assert (changed.sel(ablated="attn.1") == 0).all()
 
@@ -162,14 +164,14 @@ def test_localisation_of_a_single_backup() -> None:
 def test_localisation_does_not_count_what_is_missing() -> None:
     results = synthetic.results(3, 3, 1)
     results["unembed_ablated"][0, 1, 0, 4] = np.nan
-    changed = localisation(results)["changed"]
+    changed = localisation(per_prompt(results))["changed"]
     assert np.isnan(changed[1, 0])
     assert changed.isnull().sum() == 1
 
 
 def test_the_strongest_layer_of_each_prompt() -> None:
     results = synthetic.results(3, 5, 1)
-    direct = of_kind(direct_effect(results), "ablated", "attn")
+    direct = of_kind(direct_effect(per_prompt(results)), "ablated", "attn")
     for p, label in enumerate(strongest(direct).values):
         assert results["unembed"].sel(component=label)[0, p] == results["unembed"][0, p, 0::2].max()
 
@@ -190,7 +192,7 @@ def erasing_results(attenuated: float) -> xr.Dataset:
 
 @pytest.mark.parametrize(("attenuated", "count"), [(0.4, 1), (-0.2, 0)])
 def test_erasure_of_known_mlps(attenuated: float, count: int) -> None:
-    found = erasure(erasing_results(attenuated), "attn.2", bootstrap=FEW)
+    found = erasure(per_prompt(erasing_results(attenuated)), "attn.2", bootstrap=FEW)
     assert list(found["component"].values) == ["mlp.3", "mlp.4", "mlp.5"]
     for bound in ("estimate", "low", "high"):
         at = found.sel(bound=bound)
@@ -203,19 +205,20 @@ def test_erasure_of_known_mlps(attenuated: float, count: int) -> None:
 
 def test_erasure_looks_downstream_only_and_as_late_as_asked() -> None:
     results = erasing_results(0.4)
-    assert list(erasure(results, "mlp.3", bootstrap=FEW)["component"].values) == ["mlp.4", "mlp.5"]
-    assert erasure(results, "attn.2", late=0.8, bootstrap=FEW)["component"].values == ["mlp.5"]
-    nothing = erasure(results, "mlp.5", bootstrap=FEW).sel(bound="estimate")
+    effects = per_prompt(results)
+    assert list(erasure(effects, "mlp.3", bootstrap=FEW)["component"].values) == ["mlp.4", "mlp.5"]
+    assert erasure(effects, "attn.2", late=0.8, bootstrap=FEW)["component"].values == ["mlp.5"]
+    nothing = erasure(effects, "mlp.5", bootstrap=FEW).sel(bound="estimate")
     assert nothing["erasing"] == 0
     assert np.isnan(nothing["attenuation"])
     with pytest.raises(HydrascopeError, match=r"attn\.9 isn't among"):
-        erasure(results, "attn.9")
+        erasure(effects, "attn.9")
 
 
 def test_erasure_is_missing_where_a_value_is() -> None:
     results = erasing_results(0.4)
     results["unembed"][0, 2, synthetic.labels(6).index("mlp.4")] = np.nan
-    found = erasure(results, "attn.2", bootstrap=FEW)
+    found = erasure(per_prompt(results), "attn.2", bootstrap=FEW)
     assert found[["erasing", "attenuated", "attenuation"]].to_array().isnull().all()
 
 
@@ -225,7 +228,7 @@ def test_the_shift_to_mlps_where_it_was_put() -> None:
     for block, mlp_share in enumerate([0.2, 0.9, 0.1, 0.4, 0.8]):
         shares[2 * block, 2 * block + 2], shares[2 * block, -1] = 1 - mlp_share, mlp_share
     results = synthetic.results(layers, 20, 2, shares=shares, noise=0)
-    found = response_shift(results, bootstrap=FEW)
+    found = response_shift(per_prompt(results), bootstrap=FEW)
     for bound in ("estimate", "low", "high"):
         np.testing.assert_allclose(found["mlp_share"].sel(bound=bound), [0.2, 0.9, 0.1, 0.4, 0.8], rtol=1e-3)
         assert found["layer"].sel(bound=bound) == 4
@@ -235,25 +238,18 @@ def test_the_shift_to_mlps_where_it_was_put() -> None:
 def test_no_shift_where_attention_answers_to_the_top() -> None:
     shares = np.zeros((8, 8))
     shares[[0, 2, 4], 6] = 0.5
-    found = response_shift(synthetic.results(4, 9, 2, shares=shares, noise=0), bootstrap=FEW)
+    found = response_shift(per_prompt(synthetic.results(4, 9, 2, shares=shares, noise=0)), bootstrap=FEW)
     assert (found["layer"] == 4).all()
 
 
 def test_no_shift_without_a_response() -> None:
-    found = response_shift(synthetic.results(4, 9, 2, shares=np.zeros((8, 8)), noise=0), bootstrap=FEW)
+    found = response_shift(per_prompt(synthetic.results(4, 9, 2, shares=np.zeros((8, 8)), noise=0)), bootstrap=FEW)
     assert found.to_array().isnull().all()
 
 
 def test_a_network_too_small_for_a_shift() -> None:
     with pytest.raises(HydrascopeError, match="no attn layer"):
-        response_shift(synthetic.results(1, 4, 1))
-
-
-def test_results_that_were_read_measure_the_same() -> None:
-    results = synthetic.results(3, 6, 3)
-    effects = per_prompt(results)
-    for measure in (agreement, restoration, localisation, compensation):
-        xr.testing.assert_identical(measure(results), measure(effects))
+        response_shift(per_prompt(synthetic.results(1, 4, 1)))
 
 
 def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
@@ -261,7 +257,7 @@ def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
     effect = np.array([1, -1, 1, -1, 1, -1, 1, -0.5])
     results["unembed"][0, :, 0] = effect
     results["direct"][0, :, 0, 0] = -effect
-    shares = restoration(results, FEW).sel(ablated="attn.0")
+    shares = restoration(per_prompt(results), FEW).sel(ablated="attn.0")
     assert shares["restored"].sel(bound="estimate").notnull()
     for name in ("restored", "compensated", "attention", "mlp", "norm", "lost"):
         assert shares[name].sel(bound=["low", "high"]).isnull().all()
@@ -270,25 +266,27 @@ def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
 def test_heads_are_measured_like_layers() -> None:
     """Each head of two that make up their layer, in a network that answers to both alike."""
     results = synthetic.results(4, 12, 2, heads=2, noise=0, patch_noise=0, dtype="float64")
-    fit = compensation_regression(results, FEW)["slope"].sel(bound="estimate")
+    effects = per_prompt(results)
+    fit = compensation_regression(effects, FEW)["slope"].sel(bound="estimate")
     for head in ("head.1.0", "head.1.1"):
         np.testing.assert_allclose(fit.sel(ablated=head), fit.sel(ablated="attn.1"), rtol=1e-9)
-    reached = localisation(results)
+    reached = localisation(effects)
     assert reached["available"].sel(ablated="head.1.0") == 2
     np.testing.assert_array_equal(reached["changed"].sel(ablated="head.1.0"), reached["changed"].sel(ablated="attn.1"))
-    found = erasure(results, "head.1.1", bootstrap=FEW)
+    found = erasure(effects, "head.1.1", bootstrap=FEW)
     assert list(found["component"].values) == ["mlp.2", "mlp.3"]
-    xr.testing.assert_allclose(agreement(results, FEW).sel(ablated="head.1.0", drop=True), plain(results, "head.1.0"))
+    xr.testing.assert_allclose(agreement(effects, FEW).sel(ablated="head.1.0", drop=True), plain(results, "head.1.0"))
 
 
 def plain(results: xr.Dataset, part: str) -> xr.Dataset:
     """The agreement of one part, alone."""
-    return agreement(results.sel(ablated=[part]), FEW).isel(ablated=0, drop=True)
+    return agreement(per_prompt(results.sel(ablated=[part])), FEW).isel(ablated=0, drop=True)
 
 
 @pytest.mark.parametrize("dtype", [object, str, np.dtypes.StringDType()])
 def test_labels_may_be_any_kind_of_string(dtype: object) -> None:
     results = synthetic.results(3, 6, 2)
+    effects = per_prompt(results)
     same = results.assign_coords(
         {
             name: (dim, np.array([str(label) for label in results[name].values], dtype))
@@ -296,10 +294,10 @@ def test_labels_may_be_any_kind_of_string(dtype: object) -> None:
             for name in (dim, f"{dim}_kind")
         }
     )
-    top = strongest(of_kind(direct_effect(same), "ablated", "attn"))
-    assert list(top.values) == list(strongest(of_kind(direct_effect(results), "ablated", "attn")).values)
-    np.testing.assert_array_equal(compensation(same)["mlp"], compensation(results)["mlp"])
-    np.testing.assert_array_equal(localisation(same)["changed"], localisation(results)["changed"])
-    assert erasure(same, "attn.1", bootstrap=FEW)["erasing"].equals(
-        erasure(results, "attn.1", bootstrap=FEW)["erasing"]
+    top = strongest(of_kind(direct_effect(per_prompt(same)), "ablated", "attn"))
+    assert list(top.values) == list(strongest(of_kind(direct_effect(effects), "ablated", "attn")).values)
+    np.testing.assert_array_equal(compensation(per_prompt(same))["mlp"], compensation(effects)["mlp"])
+    np.testing.assert_array_equal(localisation(per_prompt(same))["changed"], localisation(effects)["changed"])
+    assert erasure(per_prompt(same), "attn.1", bootstrap=FEW)["erasing"].equals(
+        erasure(effects, "attn.1", bootstrap=FEW)["erasing"]
     )

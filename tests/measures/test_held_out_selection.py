@@ -15,6 +15,7 @@ from hydrascope.measures import (
     held_out,
     interval,
     most_restored,
+    per_prompt,
     simultaneous,
 )
 from hydrascope.measures.held_out_selection import best_explained, halves
@@ -116,7 +117,7 @@ def test_what_removes_next_to_nothing_is_never_chosen() -> None:
     samples = samples.assign(removed=weak)
     np.testing.assert_array_equal(above_threshold(samples), [True, False])
     results = synthetic.results(6, 60, 2, noise=0.3)
-    chosen = set(map(str, candidates(results, "attn")["ablated"].values))
+    chosen = set(map(str, candidates(per_prompt(results), "attn")["ablated"].values))
     assert chosen
     for label in map(str, results["ablated"].values):
         if label.startswith("attn"):
@@ -156,12 +157,13 @@ def test_no_choice() -> None:
 
 def test_the_best_layer_of_results() -> None:
     results = synthetic.results(6, 60, 2, noise=0.3)
-    samples = candidates(results, "attn")
+    effects = per_prompt(results)
+    samples = candidates(effects, "attn")
     scores = best_explained(samples)
-    best = best_sublayer(results, "attn")
+    best = best_sublayer(effects, "attn")
     assert best is not None
     assert float(scores.sel(ablated=best)) == float(scores.max())
-    found = best_sublayer_held_out(results, "attn", FEW)
+    found = best_sublayer_held_out(effects, "attn", FEW)
     assert found is not None
     held, line = found
     x, y = held.samples["contribution"].values, held.samples["compensated"].values

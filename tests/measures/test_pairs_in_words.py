@@ -4,7 +4,7 @@ import numpy as np
 import synthetic
 from opened import FEW
 
-from hydrascope.reports.summary import summarise
+from hydrascope.reports.kinds import summarise
 from hydrascope.reports.summary.verdict_text import headlines, sentences
 
 PARTS = ["attn.0", "attn.1", "mlp.1", "head.2.1"]

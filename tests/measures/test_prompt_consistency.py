@@ -19,7 +19,7 @@ def results():
 def test_the_mean_correlation_of_pairs(results):
     effects = per_prompt(results)
     groups = ["a", "b", "c"] * 4
-    found = profile_agreement(results, "attn.1", groups, shuffles=20)["agreement"]
+    found = profile_agreement(effects, "attn.1", groups, shuffles=20)["agreement"]
     below = effects["downstream"].sel(ablated="attn.1").values
     profiles = change(effects).sel(ablated="attn.1").transpose("prompt", ...).values[:, below]
     pairs = {(i, j): stats.pearsonr(profiles[i], profiles[j]).statistic for i, j in combinations(range(12), 2)}
@@ -42,7 +42,7 @@ def test_agreement_that_is_known_stands_out_from_chance(results):
     generator = np.random.default_rng(0)
     groups, layers = [0, 1] * 6, int(results["downstream"].sel(ablated="attn.0").sum())
     profiles = generator.normal(size=(2, layers))[groups] + 0.1 * generator.normal(size=(12, layers))
-    found = profile_agreement(with_profiles(results, profiles), "attn.0", groups, shuffles=200)
+    found = profile_agreement(per_prompt(with_profiles(results, profiles)), "attn.0", groups, shuffles=200)
     assert float(found["agreement"].sel(pairs="within")) > 0.9
     more = found["agreement"] > found["chance"].sel(bound="high")
     assert bool(more.sel(pairs=["within", "within − between"]).all())
@@ -54,7 +54,7 @@ def test_where_there_is_none_chance_holds_it_as_often_as_it_says(results):
     inside = []
     for _ in range(40):
         noise = with_profiles(results, generator.normal(size=(12, layers)))
-        found = profile_agreement(noise, "attn.0", groups, shuffles=100)
+        found = profile_agreement(per_prompt(noise), "attn.0", groups, shuffles=100)
         low, high = (found["chance"].sel(bound=bound) for bound in ("low", "high"))
         inside.append(((low <= found["agreement"]) & (found["agreement"] <= high)).values)
     # 95% of 40 is 38; fewer than 32 would come once in a thousand times.
@@ -62,15 +62,16 @@ def test_where_there_is_none_chance_holds_it_as_often_as_it_says(results):
 
 
 def test_one_group_has_nothing_between(results):
-    found = profile_agreement(results, "attn.1", shuffles=5)["agreement"]
+    found = profile_agreement(per_prompt(results), "attn.1", shuffles=5)["agreement"]
     assert np.isfinite(found.sel(pairs="within"))
     assert np.isnan(found.sel(pairs="between"))
 
 
 def test_what_cannot_be_asked(results):
+    effects = per_prompt(results)
     with pytest.raises(HydrascopeError, match=r"attn\.9 wasn't ablated"):
-        profile_agreement(results, "attn.9")
+        profile_agreement(effects, "attn.9")
     with pytest.raises(HydrascopeError, match="3 groups are named of 12 prompts"):
-        profile_agreement(results, "attn.1", ["a", "b", "c"])
+        profile_agreement(effects, "attn.1", ["a", "b", "c"])
     with pytest.raises(HydrascopeError, match=r"0 layers respond to mlp\.3"):
-        profile_agreement(results, "mlp.3")
+        profile_agreement(effects, "mlp.3")

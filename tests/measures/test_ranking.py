@@ -26,7 +26,7 @@ def test_means_and_places():
     fair = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), parts="heads,mlp", orders=2, **OPTIONS)
     # In another order of parts.
     guess = hs.analyses.attribution.atp(model, PROMPTS, hs.Resample(2), ablate="mlp,heads", **OPTIONS)
-    found = hs.measures.rank(exact, fair, guess, readout="logit.9", bootstrap=FEW)
+    found = hs.measures.rank(hs.measures.per_prompt(exact, "logit.9"), fair, guess, bootstrap=FEW)
     assert list(found["measure"].values) == ["unembed", "removed", "lost", "shapley", "atp"]
     means = exact.isel(readout=1).mean(["prompt", "patch"])
     for part in ("head.1.2", "mlp.0"):
@@ -52,7 +52,7 @@ def test_on_the_phantom_ablation_hides_what_is_backed_up_and_shapley_does_not():
     parts = [phantom.SOURCE, phantom.UNWATCHED]
     exact = hs.sweep(model, prompts, hs.Zero(), ablate=parts)
     fair = hs.analyses.shapley(model, prompts, hs.Zero(), parts=[*parts, *phantom.BACKUPS], orders=8)
-    found = hs.measures.rank(exact, fair.sel(part=parts), bootstrap=FEW)
+    found = hs.measures.rank(hs.measures.per_prompt(exact), fair.sel(part=parts), bootstrap=FEW)
     place = found["place"].sel(part=phantom.SOURCE)
     assert {name: int(place.sel(measure=name)) for name in found["measure"].values} == {
         "unembed": 1,
@@ -65,25 +65,27 @@ def test_on_the_phantom_ablation_hides_what_is_backed_up_and_shapley_does_not():
 def test_what_cannot_be_ranked():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
+    effects = hs.measures.per_prompt(exact)
     # Heads that weren't read have no direct effect that is known, and so no place by it.
-    heads = hs.measures.rank(hs.sweep(model, PROMPTS, hs.Zero(), ablate="heads.1", target=7), bootstrap=FEW)
+    unread = hs.measures.per_prompt(hs.sweep(model, PROMPTS, hs.Zero(), ablate="heads.1", target=7))
+    heads = hs.measures.rank(unread, bootstrap=FEW)
     assert np.isnan(heads["place"].sel(measure="unembed")).all()
     other = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="mlp", target=7)
     with pytest.raises(HydrascopeError, match="'atp' is of other parts than the results"):
-        hs.measures.rank(exact, other)
+        hs.measures.rank(effects, other)
     same = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
     for chosen in ([0, 1], [*range(1, 12), 0]):
         with pytest.raises(
             HydrascopeError, match="'atp' is of other prompts than the results: choose the same of both"
         ):
-            hs.measures.rank(exact, same.isel(prompt=chosen))
-    some = hs.measures.rank(exact.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
+            hs.measures.rank(effects, same.isel(prompt=chosen))
+    some = hs.measures.rank(effects.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
     expected = -same["estimate"].isel(readout=0, prompt=[3, 1]).mean("prompt")
     np.testing.assert_allclose(some.sel(bound="estimate", measure="atp"), expected)
     with pytest.raises(HydrascopeError, match="atp is given twice"):
-        hs.measures.rank(exact, same, same)
+        hs.measures.rank(effects, same, same)
     with pytest.raises(HydrascopeError, match="neither of shapley nor of attribution"):
-        hs.measures.rank(exact, exact)
+        hs.measures.rank(effects, exact)
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from hydrascope.measures import (
     compensation,
     compensation_regression,
     direct_effect,
+    per_prompt,
     regression,
     repair_profile,
 )
@@ -30,7 +31,7 @@ def fitted(x: list[float] | np.ndarray, y: list[float] | np.ndarray) -> xr.Datas
 
 def test_without_noise_the_slope_is_the_sum_of_the_shares() -> None:
     results = synthetic.results(5, 12, 3, noise=0, patch_noise=0)
-    fit = compensation_regression(results, FEW)
+    fit = compensation_regression(per_prompt(results), FEW)
     expected = (synthetic.response(5) * synthetic.downstream(5)).sum(1)
     np.testing.assert_allclose(fit["slope"].sel(bound="estimate")[:-1], expected[:-1], atol=1e-5)
     np.testing.assert_allclose(fit["intercept"].sel(bound="estimate")[:-1], 0, atol=1e-5)
@@ -43,8 +44,9 @@ def test_without_noise_the_slope_is_the_sum_of_the_shares() -> None:
 @settings(max_examples=10, deadline=None)
 def test_every_layer_is_scipys_regression(layers: int, prompts: int, seed: int, parallel: bool) -> None:
     results = synthetic.results(layers, prompts, 2, seed, parallel=parallel)
-    fit = compensation_regression(results, FEW).sel(bound="estimate")
-    x, y = direct_effect(results), compensation(results)["compensation"]
+    effects = per_prompt(results)
+    fit = compensation_regression(effects, FEW).sel(bound="estimate")
+    x, y = direct_effect(effects), compensation(effects)["compensation"]
     for a in range(2 * layers):
         if results["downstream"][a].any():
             plain = scipy.stats.linregress(x[:, a], y[:, a])
@@ -114,11 +116,12 @@ def shares_with(slopes: dict[str, float], layers: int) -> np.ndarray:
 def test_the_profile_of_known_slopes() -> None:
     slopes = {"attn.0": 0.5, "attn.1": 1.4, "attn.2": -0.3, "attn.3": 0.8, "mlp.0": 2.0}
     results = synthetic.results(4, 30, 2, shares=shares_with(slopes, 4), noise=0, patch_noise=0)
-    profile = repair_profile(results, "attn", FEW)
+    effects = per_prompt(results)
+    profile = repair_profile(effects, "attn", FEW)
     for bound in ("estimate", "low", "high"):
         at = profile.sel(bound=bound)
         assert (at["partial"], at["partial_from"], at["repairing"], at["slopes"]) == (3, 2, 3, 4)
-    of_mlps = repair_profile(results, "mlp", FEW).sel(bound="estimate")
+    of_mlps = repair_profile(effects, "mlp", FEW).sel(bound="estimate")
     assert (of_mlps["partial"], of_mlps["partial_from"], of_mlps["slopes"]) == (2, 1, 3)
 
 
@@ -128,24 +131,25 @@ def test_the_best_layer_is_the_one_with_least_noise() -> None:
     # The same seed gives both the same intact network, so that one ablation's runs can be exchanged.
     np.testing.assert_array_equal(results["unembed"], quiet["unembed"])
     results["unembed_ablated"][:, :, 4] = quiet["unembed_ablated"][:, :, 4]
-    profile = repair_profile(results, "attn", FEW)
+    profile = repair_profile(per_prompt(results), "attn", FEW)
     assert profile["best"].values.tolist() == [2, 2, 2]
-    assert best_sublayer(results) == "attn.2"
+    assert best_sublayer(per_prompt(results)) == "attn.2"
 
 
 def test_the_profile_is_missing_where_a_value_is() -> None:
     results = synthetic.results(3, 10, 1)
     results["unembed_ablated"][0, 3, 0, 5] = np.nan
-    assert repair_profile(results, "attn", FEW).to_array().isnull().all()
+    assert repair_profile(per_prompt(results), "attn", FEW).to_array().isnull().all()
     # Which MLP is best isn't known: none may be compensated for.
-    assert repair_profile(results, "mlp", FEW).drop_vars("best").to_array().notnull().all()
+    assert repair_profile(per_prompt(results), "mlp", FEW).drop_vars("best").to_array().notnull().all()
 
 
 def test_no_layer_of_the_kind() -> None:
     results = synthetic.results(3, 10, 1, ablated=["attn.0", "attn.1", "mlp.2"])
-    assert best_sublayer(results, "mlp") is None
+    effects = per_prompt(results)
+    assert best_sublayer(effects, "mlp") is None
     with pytest.raises(HydrascopeError, match="no mlp layer"):
-        repair_profile(results, "mlp", FEW)
+        repair_profile(effects, "mlp", FEW)
 
 
 @given(holds=st.lists(st.booleans(), min_size=1, max_size=8))

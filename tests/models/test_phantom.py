@@ -13,7 +13,7 @@ from hydrascope import measures
 from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap
 from hydrascope.models import phantom
-from hydrascope.reports import summary
+from hydrascope.reports import summarise
 
 RESTORED = sum(phantom.BACKUPS.values())
 #: The norms' scale isn't quite constant.
@@ -61,7 +61,7 @@ def test_shares_are_read_back_on_every_prompt(engine, dtype, ablation):
 
 
 def test_the_verdict_reads_it_back(results):
-    found = summary.summarise(results)
+    found = summarise(results)
     attention, mlp = found.verdicts
     assert attention.answer == "yes"
     assert attention.part == phantom.SOURCE
@@ -84,7 +84,8 @@ def test_the_verdict_reads_it_back(results):
 
 
 def test_the_erasing_mlp_is_told_from_the_one_that_writes_more(results):
-    erased = measures.erasure(results, phantom.SOURCE, bootstrap=Bootstrap(100)).sel(bound="estimate")
+    effects = measures.per_prompt(results)
+    erased = measures.erasure(effects, phantom.SOURCE, bootstrap=Bootstrap(100)).sel(bound="estimate")
     unembed = erased["unembed"].to_pandas()
     assert unembed["mlp.5"] < 0 < unembed["mlp.3"]
     assert float(erased["attenuated"]) == 1
@@ -103,7 +104,7 @@ def test_its_own_values_change_nothing_and_nothing_is_restored():
 
     results = hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(40), Own())
     assert abs(results["total"]).max() < 1e-5
-    assert {verdict.answer for verdict in summary.summarise(results).verdicts} <= {"no"}
+    assert {verdict.answer for verdict in summarise(results).verdicts} <= {"no"}
 
 
 def test_from_the_command_line_to_the_verdict(tmp_path):

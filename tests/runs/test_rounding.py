@@ -15,7 +15,7 @@ from hydrascope.measures import Bootstrap
 from hydrascope.models import float64
 from hydrascope.models.float64 import Float64Mode, float64_copy
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.reports.summary import summarise
+from hydrascope.reports.kinds import summarise
 from hydrascope.runs import start
 
 torch.set_num_threads(1)

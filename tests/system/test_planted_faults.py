@@ -19,7 +19,7 @@ from hydrascope.engines.wavefront import recorder
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.projection import Projection
-from hydrascope.reports.summary import summarise
+from hydrascope.reports.kinds import summarise
 from hydrascope.runs import start
 from hydrascope.runs.batch_check import BatchCheck
 

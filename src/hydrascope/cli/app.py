@@ -140,23 +140,23 @@ def rank(
 ) -> None:
     """Whom to credit: the importance of parts by exact measures and by estimates, in one table."""
     from hydrascope.cli import parsing
+    from hydrascope.measures import per_prompt, scores
     from hydrascope.measures import rank as ranked
-    from hydrascope.measures import scores
     from hydrascope.reports.summary.ranking_table import importances, importances_as_csv
 
     if options["dry_run"]:
         raise HydrascopeError("--dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`")
     methods = parsing.methods(by, orders)
     model, prompts = measure_here(options, parts, f"layers,{parts}")
-    results, asked = open_selected(options["out"]), sweep_arguments(options)
+    effects, asked = per_prompt(open_selected(options["out"])), sweep_arguments(options)
     shared = {name: asked[name] for name in ("at", "readouts", "target")}
     found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}
-    table = ranked(results, *found.values())
+    table = ranked(effects, *found.values())
     if format_ == "csv":
         say(importances_as_csv(table).rstrip("\n"))
         return
     estimates = {name: each for name, each in found.items() if "estimate" in each}
-    show(importances(table, scores(results, estimates) if estimates else None))
+    show(importances(table, scores(effects, estimates) if estimates else None))
 
 
 app.command()(paths)
@@ -179,7 +179,7 @@ def figures(
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:
-    from hydrascope.reports.figures import draw_all
+    from hydrascope.reports.kinds import draw_all
 
     say(str(draw_all(results, out, *choices)))
 
@@ -197,8 +197,9 @@ def summary(
 ) -> None:
     """Say whether anything is restored, how much, how sure, and by whom."""
     from hydrascope.reports import summary as formats
+    from hydrascope.reports.kinds import summarise
 
-    found = formats.summarise(open_selected(results), readout=readout, sigma=norm)
+    found = summarise(open_selected(results), readout=readout, sigma=norm)
     if format_ == "text":
         show(formats.render(found, full=full))
     else:
@@ -314,7 +315,8 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     """A verdict a model, on the kind of layer of which most is restored; the comparison; the figures of the best."""
     from hydrascope.reports.figures.comparison import figure_comparison
     from hydrascope.reports.figures.style import save
-    from hydrascope.reports.summary import clearest_verdict, one_line, summarise
+    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.summary import clearest_verdict, one_line
     from hydrascope.reports.summary.comparison import compare as compared
 
     found = {name: clearest_verdict(summarise(results).verdicts) for name, results in measured.items()}

@@ -16,7 +16,7 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
-    from hydrascope.reports.html import report as write
+    from hydrascope.reports.kinds import report as write
 
     require_new(out, (".html",), overwrite=overwrite)
     written = write(open_selected(results), out, overwrite=overwrite)

@@ -9,7 +9,7 @@ A result knows its experiment: its attributes say what was asked, and `Network` 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hydrascope.components.component import INPUT_KINDS, Component, Override
 from hydrascope.components.selection import (
@@ -21,6 +21,28 @@ from hydrascope.components.selection import (
     select_overrides,
 )
 from hydrascope.utils.errors import HydrascopeError
+
+#: The kinds of results: of runs asked for one by one, or of an experiment.
+ResultKind = Literal["sweep", "mediation", "interactions"]
+
+#: How results of an experiment are made, in words.
+MADE_BY: dict[ResultKind, str] = {
+    "mediation": "hydrascope mediate, or Mediation",
+    "interactions": "hydrascope interact, or Interactions",
+}
+
+
+def result_kind(attributes: Mapping[Any, Any]) -> ResultKind:
+    """Return the kind of a result with these attributes.
+
+    Raises:
+        HydrascopeError: it is of an experiment that isn't known here.
+    """
+    name: Any = attributes.get("experiment") or "sweep"
+    if name not in get_args(ResultKind):
+        raise HydrascopeError(f"the result is of an unknown experiment, {name!r}: open it with a later hydrascope")
+    kind: ResultKind = name
+    return kind
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Override
 from hydrascope.components.selection import responding
-from hydrascope.measures import SIGMA_NAME, WRITTEN, Sigma, budget, change, kinds, per_prompt
+from hydrascope.measures import SIGMA_NAME, WRITTEN, Effects, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 
 #: How many of the most likely next tokens are told.
@@ -120,7 +120,7 @@ def _parts(model: LanguageModel, results: xr.Dataset, override: Override, sigma:
     ]
 
 
-def _balance(effects: xr.Dataset, results: xr.Dataset) -> dict[str, float]:
+def _balance(effects: Effects, results: xr.Dataset) -> dict[str, float]:
     moved, kind = change(effects).values, np.array(kinds(effects["component"]))
     below, own = effects["downstream"].values, effects["is_ablated"].values
     found = {

@@ -20,7 +20,7 @@ from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.reports.html import render
-from hydrascope.reports.html.report_data import page_data
+from hydrascope.reports.kinds import page_data
 from hydrascope.utils.errors import HydrascopeError
 
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.

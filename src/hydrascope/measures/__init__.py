@@ -1,8 +1,12 @@
 """What a run's results say: pure functions on the dataset, with confidence intervals over prompts.
 
-Every function takes the results as `hydrascope.open_results` gives them, and measures on their first readout with
-ablated runs read at the clean run's σ. For another reading, or where several measures are wanted, read the results
-once and hand that to each: `effects = per_prompt(results, "difference", "own")`.
+A measure takes the effects on one readout, which `per_prompt` reads once from results as `hydrascope.open_results`
+gives them: by default those on the first readout, with ablated runs read at the clean run's σ.
+
+    effects = per_prompt(results)                         # or per_prompt(results, "difference", "own")
+    restoration(effects), compensation_regression(effects)
+
+Of results themselves are what needs several readouts, or single runs: `mediation`, `interactions`, `self_repair`.
 """
 
 from hydrascope.components.component import SublayerKind
@@ -19,16 +23,8 @@ from hydrascope.measures.effects import (
     strength,
     with_direct_effect,
 )
-from hydrascope.measures.effects_per_prompt import (
-    SIGMA_NAME,
-    WRITTEN,
-    Sigma,
-    by_patch,
-    caption,
-    per_prompt,
-    readings,
-    select_readout,
-)
+from hydrascope.measures.effects_per_prompt import WRITTEN, by_patch, per_prompt, readings, select_readout
+from hydrascope.measures.effects_type import SIGMA_NAME, Effects, EffectsOnly, Sigma, takes_effects
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.estimator_scores import scores
 from hydrascope.measures.held_out_selection import (
@@ -53,7 +49,6 @@ from hydrascope.measures.labels import (
     single_ablations,
     sublayer_labels,
     unit_numbers,
-    without_frozen,
 )
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
@@ -72,6 +67,8 @@ __all__ = [
     "WRITTEN",
     "Bootstrap",
     "ComponentKind",
+    "Effects",
+    "EffectsOnly",
     "HeldOut",
     "Sigma",
     "SublayerKind",
@@ -84,7 +81,6 @@ __all__ = [
     "budget_shares",
     "by_patch",
     "candidates",
-    "caption",
     "change",
     "compensable",
     "compensation",
@@ -126,7 +122,7 @@ __all__ = [
     "strength",
     "strongest",
     "sublayer_labels",
+    "takes_effects",
     "unit_numbers",
     "with_direct_effect",
-    "without_frozen",
 ]

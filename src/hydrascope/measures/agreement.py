@@ -5,11 +5,12 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.regression import regression
 
 
-def agreement(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def agreement(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """Direct effect against what the ablation really costs, per ablated part (Figure 2d).
 
     Returns:
@@ -21,7 +22,6 @@ def agreement(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dat
         HydrascopeError: a part was ablated that wasn't read.
     """
     bootstrap = bootstrap or Bootstrap()
-    effects = per_prompt(results)
     direct, lost = direct_effect(effects), -effects["total"]
     # A comparison with NaN is False: it would count as a prompt that doesn't exceed.
     exceeds = (direct > lost).where((abs(direct) < np.inf) & (abs(lost) < np.inf))

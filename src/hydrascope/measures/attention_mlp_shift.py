@@ -6,13 +6,14 @@ import xarray as xr
 from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import block_numbers, depth, kinds, of_kind
 from hydrascope.measures.regression import holds_from
 from hydrascope.utils.errors import HydrascopeError
 
 
-def response_shift(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def response_shift(effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The MLPs' share of the response to each ablation, and the layer from which on it is the larger one.
 
     Only ablated layers that have both attention and MLPs downstream are compared: above them the answer is
@@ -30,7 +31,6 @@ def response_shift(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: 
     Raises:
         HydrascopeError: no ablated layer of this kind has both kinds downstream.
     """
-    effects = per_prompt(results)
     is_mlp = xr.DataArray(np.array(kinds(effects["component"])) == "mlp", dims="component")
     both = (effects["downstream"] & is_mlp).any("component") & (effects["downstream"] & ~is_mlp).any("component")
     response = of_kind(compensation(effects).isel(ablated=both.values), "ablated", kind)

@@ -4,11 +4,12 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.components.component import SublayerKind
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import kinds, separable
 
 
-def compensation(results: xr.Dataset) -> xr.Dataset:
+@takes_effects
+def compensation(effects: Effects) -> xr.Dataset:
     """CE: the change in direct effect, summed over all layers downstream of what is ablated (Eq. 33).
 
     Which layers those are is the result's own `downstream`. Positive where the network makes up for what
@@ -21,13 +22,12 @@ def compensation(results: xr.Dataset) -> xr.Dataset:
         `compensation`, and the parts of it due to `attention` and `mlp` layers, which add up to it, all
         [prompt, ablated], in logits, averaged over patches.
     """
-    effects = per_prompt(results)
     found = _downstream_change(effects, ("attn", "mlp"))
     attention, mlp = (found.isel(kind=place) for place in (0, 1))
     return xr.Dataset({"compensation": attention + mlp, "attention": attention, "mlp": mlp})
 
 
-def _downstream_change(effects: xr.Dataset, of: tuple[SublayerKind, ...]) -> xr.DataArray:
+def _downstream_change(effects: Effects, of: tuple[SublayerKind, ...]) -> xr.DataArray:
     """Σ of (`unembed_ablated` − `unembed`) over the layers of each kind that are downstream, in logits."""
     found = kinds(effects["component"])
     of_kind = xr.DataArray([[each == kind for each in found] for kind in of], dims=("kind", "component"))
@@ -38,6 +38,7 @@ def _downstream_change(effects: xr.Dataset, of: tuple[SublayerKind, ...]) -> xr.
     return (after - before).transpose("kind", "prompt", "ablated").where(separable(effects["ablated"]))
 
 
-def compensable(results: xr.Dataset) -> xr.DataArray:
+@takes_effects
+def compensable(effects: Effects) -> xr.DataArray:
     """`[ablated]` whether any layer is downstream of what is ablated, so that compensation is possible at all."""
-    return per_prompt(results)["downstream"].any("component").rename("compensable")
+    return effects["downstream"].any("component").rename("compensable")

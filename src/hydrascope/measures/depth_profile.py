@@ -7,14 +7,15 @@ from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.held_out_selection import MIN_SHARE
 from hydrascope.measures.labels import block_numbers, depth, of_kind
 from hydrascope.measures.regression import holds_from, least_squares
 from hydrascope.utils.errors import HydrascopeError
 
 
-def repair_profile(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def repair_profile(effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The regression of CE on DE over depth, in a few numbers with confidence intervals.
 
     Args:
@@ -30,7 +31,6 @@ def repair_profile(results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: 
     Raises:
         HydrascopeError: no such layer was ablated.
     """
-    effects = per_prompt(results)
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     if not chosen.sizes["ablated"]:
         raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")

@@ -3,14 +3,15 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import separable
 from hydrascope.utils.errors import HydrascopeError
 
 _MEASURED = ("unembed", "unembed_ablated", "total", "direct", "indirect", "scale", "norm", "embed", "logit")
 
 
-def require_complete(effects: xr.Dataset) -> None:
+@takes_effects
+def require_complete(effects: Effects) -> None:
     """Refuse effects in which a value is missing, rather than measure the rest as if it were all.
 
     Raises:
@@ -27,14 +28,15 @@ def require_complete(effects: xr.Dataset) -> None:
             )
 
 
-def with_direct_effect(results: xr.Dataset) -> xr.Dataset:
+@takes_effects
+def with_direct_effect(effects: Effects) -> Effects:
     """The effects of those ablated parts that were read, too, so that their direct effect is known."""
-    effects = per_prompt(results)
     read = effects["ablated_read"].values
     return effects if read.all() else effects.isel(ablated=read)
 
 
-def direct_effect(results: xr.Dataset) -> xr.DataArray:
+@takes_effects
+def direct_effect(effects: Effects) -> xr.DataArray:
     """DE: what each ablated part adds to the readout in the intact network, in logits.
 
     `[prompt, ablated]`, the clean run's Δ_unembed (Eq. 10) of the part that is ablated, summed over the parts of
@@ -44,7 +46,6 @@ def direct_effect(results: xr.Dataset) -> xr.DataArray:
     Raises:
         HydrascopeError: a part was ablated that wasn't read.
     """
-    effects = per_prompt(results)
     unread = effects["ablated"].values[~effects["ablated_read"].values]
     if len(unread):
         raise HydrascopeError(
@@ -53,32 +54,32 @@ def direct_effect(results: xr.Dataset) -> xr.DataArray:
     return effects["contribution"].rename("direct_effect")
 
 
-def strength(results: xr.Dataset) -> xr.DataArray:
+@takes_effects
+def strength(effects: Effects) -> xr.DataArray:
     """How much each ablated part does, [prompt, ablated], in logits, to choose parts by.
 
     DE where the part was read, else what its ablation removes, −`direct`, which every run knows.
     """
-    effects = per_prompt(results)
     return effects["contribution"].where(effects["ablated_read"], -effects["direct"]).rename("strength")
 
 
-def own_change(results: xr.Dataset) -> xr.DataArray:
+@takes_effects
+def own_change(effects: Effects) -> xr.DataArray:
     """By how much the ablated layers' own direct effect changes, in logits.
 
     `[prompt, ablated]`, u(ã)_i − u(a)_i (Eq. 28), averaged over patches: under zero ablation −DE. Of a head or a
     neuron it is the change of the layer that holds it. NaN where heads or neurons of several layers are ablated
     together: what the later layer answers can't be told from what is ablated of it.
     """
-    effects = per_prompt(results)
     moved = change(effects).where(effects["is_ablated"], 0).sum("component", skipna=False)
     return moved.where(separable(effects["ablated"])).rename("own_change")
 
 
-def change(results: xr.Dataset) -> xr.DataArray:
+@takes_effects
+def change(effects: Effects) -> xr.DataArray:
     """ΔDE: by how much each layer's direct effect changes when something is ablated, in logits.
 
     `[prompt, ablated, component]`, averaged over patches (Eq. 34): positive where a component pushes the
     target more, or holds it down less, than in the intact network.
     """
-    effects = per_prompt(results)
     return (effects["unembed_ablated"] - effects["unembed"]).rename("change")

@@ -1,25 +1,18 @@
 """From results to effects per prompt: one readout chosen, σ read in one of two ways, the patches averaged.
 
 Every measure starts here. `per_prompt` is the only function that reads the means over patches, and it reads them once:
-call it first where several measures are wanted, or hand any measure the results as they are. `by_patch` reads what was
-kept of single patches.
+measures take the `Effects` that it returns. `by_patch` reads what was kept of single patches.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
+from hydrascope.measures.effects_type import Effects, EffectsOnly, Sigma
 from hydrascope.measures.labels import ablated_labels, block_numbers, is_ablated, sublayer_labels
 from hydrascope.storage.schema import MEASURED_VARIABLES, STATIC_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
-
-#: At which σ an ablated run is read: the clean run's, or its own.
-Sigma = Literal["clean", "own"]
-
-#: The two readings of σ, in words.
-SIGMA_NAME: dict[Sigma, str] = {"clean": "at the clean run’s σ", "own": "at each run’s own σ"}
 
 #: What parts write in ablated runs, means over patches, under each reading.
 WRITTEN: dict[Sigma, str] = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
@@ -39,7 +32,7 @@ _PARTS = tuple(f"{dim}_{what}" for dim in ("ablated", "component") for what in (
 _BLOCK = 2**26
 
 
-def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> xr.Dataset:
+def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> Effects:
     """The effects on one readout, under one reading of σ, averaged over patches (Eq. 39); in memory, in float64.
 
     Effects are averaged, not patches. What is summed over components afterwards may be summed after the mean,
@@ -50,14 +43,15 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         compensation(effects)
 
     Args:
-        results: of a run, or what this function has returned, which comes back unchanged.
+        results: of a run.
         readout: its label; by default the run's first.
         sigma: `clean` (the default) reads ablated runs at the clean run's σ, as the text after Eq. 13 says; `own`
             at their own, "the unembedding that is actually carried out" (§2.3).
 
     Returns:
-        `unembed` [prompt, component], `unembed_ablated` [prompt, ablated, component], `total`, `direct`,
-        `indirect` and `norm` [prompt, ablated], `embed` and `logit` [prompt], all in logits; `contribution`
+        effects whose `data` are `unembed` [prompt, component], `unembed_ablated` [prompt, ablated, component],
+        `total`, `direct`, `indirect` and `norm` [prompt, ablated], `embed` and `logit` [prompt], all in logits;
+        `contribution`
         [prompt, ablated], the clean run's `unembed` of what is ablated, summed over the parts of a joint ablation,
         NaN where a part wasn't read; `scale` [prompt, ablated], without unit, 1 for a readout inside the network;
         `is_ablated` and `downstream` [ablated, component], which layers are ablated, in whole or in part, and which
@@ -71,11 +65,8 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
         inside the network adds nothing to it.
 
     Raises:
-        HydrascopeError: the dataset is no result of a run, lacks a dimension or a layer of one, or has no such readout;
-            or it has been read already, in another way.
+        HydrascopeError: the dataset is no result of a run, lacks a dimension or a layer of one, or has no such readout.
     """
-    if "contribution" in results:
-        return _as_read(results, readout, sigma)
     _refuse_strangers(results)
     _require_all_layers(results)
     chosen = select_readout(results, readout)
@@ -87,12 +78,14 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     ablated = is_ablated(chosen["ablated"], chosen["component"][over])
     downstream = _reachable(chosen, belongs)[:, over]
     blocks = [_read(block, sigma, over, belongs, ablated | downstream) for block in _blocks(chosen)]
-    effects = xr.concat(blocks, "prompt", data_vars="all", coords="minimal", compat="override", join="override")
-    effects = effects.assign(contribution=contribution(chosen), is_ablated=ablated, downstream=downstream & ~ablated)
+    data = xr.concat(blocks, "prompt", data_vars="all", coords="minimal", compat="override", join="override")
+    data = data.assign(contribution=contribution(chosen), is_ablated=ablated, downstream=downstream & ~ablated)
     kept = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]
     named = chosen.coords.to_dataset()[kept].drop_vars(("readout", "readout_before")).isel(component=over).load()
-    effects = effects.assign_coords(named.coords).assign_coords(ablated_read=_parts_read(chosen))
-    return effects.assign_attrs({**results.attrs, **_named_reading(chosen, sigma)})
+    data = data.assign_coords(named.coords).assign_coords(ablated_read=_parts_read(chosen))
+    name, before = str(chosen["readout"].values), int(chosen["readout_before"])
+    data = data.assign_attrs({**results.attrs, "readout": name, "readout_before": before, "sigma": sigma})
+    return Effects(readout=name, readout_before=before, data=data, sigma=sigma)
 
 
 def by_patch(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> xr.DataArray | None:
@@ -139,20 +132,6 @@ def _known(sigma: Sigma | None) -> Sigma:
     return sigma or "clean"
 
 
-def _named_reading(chosen: xr.Dataset, sigma: Sigma) -> dict[str, str | int]:
-    before = int(chosen["readout_before"])
-    return {"readout": str(chosen["readout"].values), "readout_before": before, "sigma": sigma}
-
-
-def caption(effects: xr.Dataset) -> str:
-    """How effects were read, in words for tables and figures: `logit, at the clean run’s σ`."""
-    name, before = effects.attrs["readout"], effects.attrs["readout_before"]
-    if before >= 0:
-        return f"{name}, before block {before}, without a norm"
-    # Of effects alone, which σ is read doesn't matter.
-    return f"{name}, {SIGMA_NAME[effects.attrs['sigma']]}" if "sigma" in effects.attrs else name
-
-
 def select_readout(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     """The results of one readout, not loaded; by default of the first.
 
@@ -175,6 +154,8 @@ def _refuse_strangers(results: xr.Dataset) -> None:
     Raises:
         HydrascopeError: it is.
     """
+    if isinstance(results, EffectsOnly):
+        raise HydrascopeError("these are effects, which have been read already: give them to measures as they are")
     if results.attrs.get("keep") == "effects":
         raise HydrascopeError("the result keeps effects only: measure again and keep means, too")
     require_variables(results, VARIABLES)
@@ -228,16 +209,6 @@ def _require_all_layers(results: xr.Dataset) -> None:
             f"{held} of the model's {every} layers are among the components, and sums need all: choose layers of what "
             "measures return"
         )
-
-
-def _as_read(effects: xr.Dataset, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
-    """Effects that have been read already; another reading would need the results themselves."""
-    for name, asked in (("readout", readout), ("sigma", sigma)):
-        if asked not in (None, effects.attrs[name]):
-            raise HydrascopeError(
-                f"these effects were read with {name} {effects.attrs[name]!r}, not {asked!r}: give the results"
-            )
-    return effects
 
 
 def _belongs(chosen: xr.Dataset) -> np.ndarray:
@@ -306,8 +277,3 @@ def _read(block: xr.Dataset, sigma: Sigma, over: list[int], belongs: np.ndarray,
     return means.assign(unembed=of_layers["unembed"], unembed_ablated=of_layers[WRITTEN[sigma]], norm=norm).transpose(
         "prompt", "ablated", "component"
     )
-
-
-def readout_unit(effects: xr.Dataset) -> str:
-    """What effects are in: logits, or the unit of a direction that is read."""
-    return str(effects.attrs.get("units", "logits")) if effects.attrs["readout"] != "logit" else "logits"

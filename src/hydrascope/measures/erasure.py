@@ -3,12 +3,13 @@
 import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import block_numbers, depth, of_kind
 from hydrascope.utils.errors import HydrascopeError
 
 
-def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def erasure(effects: Effects, ablated: str, late: float = 0.5, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The erasure of the late MLPs downstream of one ablated part, and what the ablation leaves of it.
 
     An MLP erases if its mean direct effect over prompts is negative. It is attenuated by the ablation if its
@@ -27,11 +28,10 @@ def erasure(results: xr.Dataset, ablated: str, late: float = 0.5, bootstrap: Boo
     Raises:
         HydrascopeError: `ablated` isn't ablated in these results.
     """
-    effects = per_prompt(results)
     if ablated not in effects["ablated"].values:
         raise HydrascopeError(f"{ablated} isn't among what this run ablated")
     first = late * depth(effects)
-    mlps = of_kind(effects[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
+    mlps = of_kind(effects.data[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
     chosen = [
         bool(below) and block >= first
         for block, below in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)

@@ -8,7 +8,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.measures.bootstrap import Bootstrap, difference, interval
-from hydrascope.measures.effects_per_prompt import per_prompt, select_readout
+from hydrascope.measures.effects_per_prompt import select_readout
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.utils.errors import HydrascopeError
 
 #: Whose overlap is `top`: this many of the parts with the largest mean effects, or all where there are fewer.
@@ -24,20 +25,20 @@ _ALIKE = (
 )
 
 
+@takes_effects
 def scores(
-    exact: xr.Dataset,
+    effects: Effects,
     estimates: Mapping[str, xr.Dataset],
-    readout: str | None = None,
     bootstrap: Bootstrap | None = None,
 ) -> xr.Dataset:
     """Estimates of total effects against the exact ones, over the ablated parts.
 
-        >>> scores(exact, {"atp": hs.analyses.attribution.atp(model, prompts, ablate="heads")})       # doctest: +SKIP
+        >>> effects = per_prompt(hs.sweep(model, prompts, ablate="heads"))                   # doctest: +SKIP
+        >>> scores(effects, {"atp": hs.analyses.attribution.atp(model, prompts, ablate="heads")})     # doctest: +SKIP
 
     Args:
-        exact: results of `sweep`, all parts ablated one by one.
+        effects: of results of `sweep`, all parts ablated one by one.
         estimates: by name, of `hydrascope.analyses.attribution`, with the same prompts, patches, readout and parts.
-        readout: its label; by default the exact results' first.
         bootstrap: over prompts.
 
     Returns:
@@ -56,7 +57,7 @@ def scores(
     """
     if not estimates:
         raise HydrascopeError("there is nothing to score: give an estimate by its name")
-    effects, bootstrap = per_prompt(exact, readout), bootstrap or Bootstrap()
+    bootstrap = bootstrap or Bootstrap()
     guesses = [of_the_same(effects, name, estimate) for name, estimate in estimates.items()]
     samples = xr.Dataset(
         {
@@ -82,21 +83,21 @@ def scores(
     )
 
 
-def of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndarray:
+def of_the_same(effects: Effects, name: str, estimate: xr.Dataset) -> np.ndarray:
     """`[prompt, ablated]` The estimate of what `effects` are the exact values of.
 
     Raises:
         HydrascopeError: it is of something else.
     """
     for key in _ALIKE:
-        one, other = effects.attrs.get(key), estimate.attrs.get(key)
+        one, other = effects.data.attrs.get(key), estimate.attrs.get(key)
         if one != other:
             raise HydrascopeError(f"the estimate {name!r} is of another {key}, {other}, than the results, {one}")
     # Of the same set some may have been chosen, or put in another order.
     one, other = (list(map(str, each["text"].values)) for each in (effects, estimate))
     if one != other:
         raise HydrascopeError(f"the estimate {name!r} is of other prompts than the results: choose the same of both")
-    read, parts = effects.attrs["readout"], [str(label) for label in effects["ablated"].values]
+    read, parts = effects.readout, [str(label) for label in effects["ablated"].values]
     at = select_readout(estimate, read)
     if sorted(parts) != sorted(str(label) for label in at["ablated"].values):
         raise HydrascopeError(f"the estimate {name!r} is of other parts than the results: select the same with ablate")
@@ -105,7 +106,7 @@ def of_the_same(effects: xr.Dataset, name: str, estimate: xr.Dataset) -> np.ndar
     return values[:, [place[part] for part in parts]]
 
 
-def _repaired(effects: xr.Dataset) -> Float[np.ndarray, "prompt"]:
+def _repaired(effects: Effects) -> Float[np.ndarray, "prompt"]:
     """What share of what is removed is restored on each prompt: the slope over parts, through 0."""
     total, direct = (effects[name].transpose("prompt", "ablated").values for name in ("total", "direct"))
     size = (direct**2).sum(1)

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from hydrascope.components.component import SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, simultaneous
 from hydrascope.measures.compensation import compensable
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import ComponentKind, of_kind
 from hydrascope.measures.regression import regression
 from hydrascope.measures.restoration import budget
@@ -60,19 +60,19 @@ class HeldOut:
         return on_second.where(xr.DataArray(self.first, dims="prompt"), on_first)
 
 
-def candidates(results: xr.Dataset, kind: ComponentKind) -> xr.Dataset:
+@takes_effects
+def candidates(effects: Effects, kind: ComponentKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream and are weighty.
 
     Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
     decided on halves, a part at the edge would be passed over by one of them.
     """
-    samples = _answered(results, kind)
+    samples = _answered(effects, kind)
     return samples.isel(ablated=above_threshold(samples).values)
 
 
-def _answered(results: xr.Dataset, kind: ComponentKind) -> xr.Dataset:
+def _answered(effects: Effects, kind: ComponentKind) -> xr.Dataset:
     """`amounts` of those ablated parts of one kind that have anything downstream, and the readout's `size`."""
-    effects = per_prompt(results)
     samples = budget(effects).assign(size=abs(effects["logit"]))
     return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
 
@@ -87,9 +87,10 @@ def _beyond(means: xr.Dataset) -> xr.Dataset:
     return means[["removed"]] - MIN_SHARE * means["size"]
 
 
-def none_above_threshold(results: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap) -> bool:
+@takes_effects
+def none_above_threshold(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -> bool:
     """Whether no part of one kind is weighty by bounds that hold for all of them at once, not by its mean alone."""
-    samples = _answered(results, kind)[["removed", "size"]]
+    samples = _answered(effects, kind)[["removed", "size"]]
     bounds = simultaneous(_beyond, samples, bootstrap, "ablated")["removed"]
     return bool((bounds.sel(bound="high") < 0).all())
 
@@ -112,24 +113,26 @@ def best_explained(samples: xr.Dataset) -> xr.DataArray:
     return (correlation**2).where(correlation > 0)
 
 
-def best_sublayer(results: xr.Dataset, kind: SublayerKind = "attn") -> str | None:
+@takes_effects
+def best_sublayer(effects: Effects, kind: SublayerKind = "attn") -> str | None:
     """The weighty layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
 
     Its R² on the same prompts is a little too high: `best_sublayer_held_out` measures it on others.
     """
-    samples = candidates(results, kind)
+    samples = candidates(effects, kind)
     scores = best_explained(samples) if samples.sizes["ablated"] else None
     return None if scores is None or scores.isnull().all() else _argmax(scores)
 
 
+@takes_effects
 def best_sublayer_held_out(
-    results: xr.Dataset, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None
+    effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None
 ) -> tuple[HeldOut, xr.Dataset] | None:
     """The best layer of one kind, chosen on either half of the prompts, and `regression` [bound] on the other.
 
     None if there is none. Where the halves choose two layers, the regression runs over the prompts of both.
     """
-    held = held_out(candidates(results, kind), best_explained)
+    held = held_out(candidates(effects, kind), best_explained)
     if held is None:
         return None
     samples = held.samples

@@ -12,11 +12,14 @@ import xarray as xr
 from jaxtyping import Bool
 
 from hydrascope.components.component import INPUT_KINDS, LOGITS, SUBLAYER_KINDS, Component, Override
+from hydrascope.components.experiments import result_kind
+from hydrascope.measures.effects_type import Effects, EffectsOnly
 from hydrascope.utils.errors import HydrascopeError
 
 ComponentKind = Literal["attn", "mlp", "head", "neuron", "joint"]
 
-Data = TypeVar("Data", xr.DataArray, xr.Dataset)
+#: What parts can be chosen of.
+Data = TypeVar("Data", xr.DataArray, xr.Dataset, Effects, EffectsOnly)
 
 
 def kinds(labels: xr.DataArray) -> list[str]:
@@ -34,7 +37,7 @@ def unit_numbers(labels: xr.DataArray) -> list[int]:
     return [int(unit) for unit in labels[f"{labels.dims[0]}_unit"].values]
 
 
-def depth(results: xr.Dataset) -> int:
+def depth(results: xr.Dataset | EffectsOnly) -> int:
     """How many layers the network has, all of which are among what is read."""
     return 1 + max(block_numbers(results["component"]))
 
@@ -52,17 +55,16 @@ def sublayer_labels(labels: xr.DataArray) -> list[int]:
     return [i for i, kind in enumerate(kinds(labels)) if kind in SUBLAYER_KINDS]
 
 
-def without_frozen(results: xr.Dataset) -> xr.Dataset:
-    """The runs of an experiment in which nothing is frozen, as a plain run would have made them."""
-    free = [place for place, label in enumerate(results["ablated"].values) if "|" not in str(label)]
-    return results.isel(ablated=free).assign_attrs(experiment="")
-
-
 def single_ablations(results: xr.Dataset) -> xr.Dataset:
-    """The runs of an experiment that show what becomes of each ablation: nothing frozen, and of pairs none."""
-    if results.attrs.get("experiment") != "interactions":
-        return without_frozen(results)
-    return results.isel(ablated=["+" not in str(label) for label in results["ablated"].values])
+    """The runs that show what becomes of each ablation: of an experiment those with nothing frozen, and no pairs.
+
+    They are as a plain run would have made them.
+    """
+    left_out = {"sweep": "", "mediation": "|", "interactions": "+"}[result_kind(results.attrs)]
+    if not left_out:
+        return results
+    chosen = [left_out not in str(label) for label in results["ablated"].values]
+    return results.isel(ablated=chosen).assign_attrs(experiment="")
 
 
 def ablated_labels(label: str) -> list[str]:

@@ -4,11 +4,12 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.labels import of_kind
 
 
-def localisation(results: xr.Dataset, share: float = 0.1) -> xr.Dataset:
+@takes_effects
+def localisation(effects: Effects, share: float = 0.1) -> xr.Dataset:
     """How many downstream attention layers change by more than a share of the ablated part's effect.
 
     A layer counts for a prompt where |ΔDE|, averaged over patches, is above `share` · |DE| of the ablated
@@ -22,7 +23,7 @@ def localisation(results: xr.Dataset, share: float = 0.1) -> xr.Dataset:
     Raises:
         HydrascopeError: a part was ablated that wasn't read.
     """
-    effects = of_kind(per_prompt(results), "component", "attn")
+    effects = of_kind(effects, "component", "attn")
     downstream, least = effects["downstream"], share * abs(direct_effect(effects))
     moved = abs(effects["unembed_ablated"] - effects["unembed"])
     counts = ((moved > least) & downstream).sum("component")

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from hydrascope.components.component import Component, Override
-from hydrascope.components.experiments import Mediated
+from hydrascope.components.experiments import MADE_BY, Mediated, ResultKind, result_kind
 from hydrascope.components.network import Network
 from hydrascope.measures.bootstrap import Bootstrap, mean_interval, simultaneous
 from hydrascope.measures.effects_per_prompt import require_dimensions, select_readout
@@ -122,15 +122,14 @@ def reactions(results: xr.Dataset, readout: str | None = None, bootstrap: Bootst
     return each.where(found["downstream"]).transpose("bound", *_PAIR[2:])
 
 
-def of_experiment(results: xr.Dataset, name: str) -> xr.Dataset:
+def of_experiment(results: xr.Dataset, name: ResultKind) -> xr.Dataset:
     """The results of an experiment; the readout is a dimension of them where one was taken, too.
 
     Raises:
         HydrascopeError: they are of another experiment, or lack a dimension.
     """
-    if results.attrs.get("experiment") != name:
-        made = {"mediation": "hydrascope mediate, or Mediation", "interactions": "hydrascope interact, or Interactions"}
-        raise HydrascopeError(f"these results tell nothing of {name}: measure with {made[name]}")
+    if result_kind(results.attrs) != name:
+        raise HydrascopeError(f"these results tell nothing of {name}: measure with {MADE_BY[name]}")
     require_dimensions(results, ("total", "direct"))
     return results if "readout" in results.dims else results.expand_dims("readout")
 

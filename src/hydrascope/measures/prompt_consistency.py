@@ -7,12 +7,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.measures.effects import change
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.utils.errors import HydrascopeError
 
 
+@takes_effects
 def profile_agreement(
-    results: xr.Dataset,
+    effects: Effects,
     ablated: str,
     groups: Sequence[str] | None = None,
     *,
@@ -22,13 +23,13 @@ def profile_agreement(
     """How alike prompts are in who responds to one ablation, against chance.
 
         >>> relations = [prompt.subject for prompt in prompts.prompts]                       # doctest: +SKIP
-        >>> profile_agreement(results, "attn.3", relations)["agreement"]                        # doctest: +SKIP
+        >>> profile_agreement(effects, "attn.3", relations)["agreement"]                        # doctest: +SKIP
 
     A prompt's *profile* is what each layer downstream writes more, ΔDE, over the layers. Two prompts agree as their
     profiles correlate (Pearson).
 
     Args:
-        results: of a run, or `per_prompt`'s.
+        effects: on one readout.
         ablated: the part whose ablation is responded to.
         groups: one name a prompt: its relation, or the set that it is of; by default all are of one.
         shuffles: how often chance is drawn.
@@ -45,7 +46,6 @@ def profile_agreement(
         HydrascopeError: the part wasn't ablated, fewer than two layers or prompts are there, or there are not as many
             names as prompts.
     """
-    effects = per_prompt(results)
     if ablated not in effects["ablated"].values:
         raise HydrascopeError(f"{ablated} wasn't ablated: name a part that was")
     one = change(effects).sel(ablated=ablated)

@@ -6,24 +6,23 @@ import numpy as np
 import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.estimator_scores import of_the_same
 from hydrascope.utils.errors import HydrascopeError
 
 
-def rank(
-    exact: xr.Dataset, *others: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None
-) -> xr.Dataset:
+@takes_effects
+def rank(effects: Effects, *others: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """How important each part is by each measure, larger where the readout needs it more, and its place by it.
 
-        >>> s = hs.analyses.shapley(model, prompts, hs.Mean(), parts="layers")                        # doctest: +SKIP
-        >>> a = hs.analyses.attribution.gim(model, prompts, hs.Mean(), ablate="layers")               # doctest: +SKIP
-        >>> hs.measures.rank(hs.sweep(model, prompts, hs.Mean()), s, a)["place"].to_pandas().T        # doctest: +SKIP
+        >>> s = hs.analyses.shapley(model, prompts, hs.Mean(), parts="layers")               # doctest: +SKIP
+        >>> a = hs.analyses.attribution.gim(model, prompts, hs.Mean(), ablate="layers")      # doctest: +SKIP
+        >>> effects = hs.measures.per_prompt(hs.sweep(model, prompts, hs.Mean()))            # doctest: +SKIP
+        >>> hs.measures.rank(effects, s, a)["place"].to_pandas().T                           # doctest: +SKIP
 
     Args:
-        exact: results of `sweep`, all parts ablated one by one.
+        effects: of results of `sweep`, all parts ablated one by one.
         others: of `shapley` or `hydrascope.analyses.attribution`, with the same prompts, patches and parts.
-        readout: its label; by default the exact results' first.
         bootstrap: over prompts.
 
     Returns:
@@ -41,7 +40,6 @@ def rank(
     Raises:
         HydrascopeError: a dataset is of other prompts, patches, parts or readouts, or is none of these.
     """
-    effects = per_prompt(exact, readout)
     columns = {
         "unembed": effects["contribution"].values,
         "removed": -effects["direct"].values,
@@ -61,14 +59,14 @@ def rank(
     order = (-estimate).values.argsort(-1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(1, order.shape[-1] + 1)[None], -1)
-    attributes = {key: effects.attrs[key] for key in ("model", "readout", "units") if key in effects.attrs}
+    attributes = {key: effects.data.attrs[key] for key in ("model", "readout", "units") if key in effects.data.attrs}
     return found.assign(
         place=(("measure", "part"), np.where(np.isnan(estimate), np.nan, place)),
         seconds=("measure", list(seconds.values()), {"units": "s"}),
     ).assign_attrs(attributes)
 
 
-def _found(effects: xr.Dataset, others: tuple[xr.Dataset, ...]) -> Iterator[tuple[str, np.ndarray, float]]:
+def _found(effects: Effects, others: tuple[xr.Dataset, ...]) -> Iterator[tuple[str, np.ndarray, float]]:
     """Name, importance `[prompt, part]` and seconds of each of the others."""
     for other in others:
         if "shapley" in other:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 
 #: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
 #: constant.
@@ -70,7 +70,8 @@ def _variance(square: Means, mean: Means) -> Means:
     return np.where(variance <= _ROUNDING * square, 0 * square, variance)
 
 
-def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def compensation_regression(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """The compensatory effect regressed on the direct effect, per ablated part (the paper's Figure 7d).
 
     As the paper does, x is DE(k) = `unembed` of the ablated component in the intact network (Eq. 34), and y
@@ -84,7 +85,6 @@ def compensation_regression(results: xr.Dataset, bootstrap: Bootstrap | None = N
     Raises:
         HydrascopeError: a part was ablated that wasn't read.
     """
-    effects = per_prompt(results)
     fit = regression(direct_effect(effects), compensation(effects)["compensation"], bootstrap)
     return fit.where(compensable(effects))
 

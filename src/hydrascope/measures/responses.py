@@ -4,19 +4,19 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, simultaneous
 from hydrascope.measures.effects import change
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, takes_effects
 
 
-def responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.DataArray:
+@takes_effects
+def responses(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.DataArray:
     """The mean over prompts of ΔDE, what each layer writes more for the readout once a part is ablated (Eq. 34).
 
-        >>> measures.responses(results).sel(bound="estimate", ablated="attn.3")  # doctest: +SKIP
+        >>> measures.responses(effects).sel(bound="estimate", ablated="attn.3")  # doctest: +SKIP
 
     Returns:
         `[bound, ablated, component]`, in logits, with bounds that hold for all responses at once (`simultaneous`); NaN
         of a layer that isn't downstream of what is ablated, and so can't respond.
     """
-    effects = per_prompt(results)
     samples = change(effects).where(effects["downstream"], 0).transpose("prompt", "ablated", "component")
     found = simultaneous(
         lambda means: means,

@@ -1,20 +1,25 @@
 """Where the effect that an ablation takes away goes: repaired by attention, by MLPs, by the norm, or lost."""
 
+from typing import TypeVar
+
 import numpy as np
 import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.compensation import compensation
 from hydrascope.measures.effects import own_change
-from hydrascope.measures.effects_per_prompt import per_prompt, require_dimensions, select_readout
-from hydrascope.measures.labels import Data
+from hydrascope.measures.effects_per_prompt import require_dimensions, select_readout
+from hydrascope.measures.effects_type import Effects, EffectsOnly, takes_effects
 from hydrascope.measures.regression import regression
+
+Ratio = TypeVar("Ratio", xr.DataArray, xr.Dataset)
 
 #: What `restored` is made of.
 PARTS = ("attention", "mlp", "norm")
 
 
-def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.Dataset:
+@takes_effects
+def restoration(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     """What becomes of the effect that an ablation takes away, per ablated part.
 
     *Removed* is −`direct`, what the ablation takes away where nothing answers to it; *lost* is −`total`, what is
@@ -24,7 +29,7 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
     do in answer to the ablated part alone, the rest of the network held. Read with σ own, what attention and MLPs
     bring holds the rescaling of what they write, which with σ clean is the norm's.
 
-        restoration(results)["restored"].sel(bound="estimate")
+        restoration(effects)["restored"].sel(bound="estimate")
 
     Returns:
         `restored` = 1 − lost/removed, and `attention`, `mlp` and `norm`, which add up to it: what downstream layers
@@ -36,10 +41,11 @@ def restoration(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> xr.D
         bounds, NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller
         1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see `compensation`.
     """
-    return budget_shares(budget(results), bootstrap or Bootstrap())
+    return budget_shares(budget(effects), bootstrap or Bootstrap())
 
 
-def outcome(effects: xr.Dataset) -> xr.Dataset:
+@takes_effects
+def outcome(effects: EffectsOnly) -> xr.Dataset:
     """What becomes of the effect of each ablated part on each prompt, whether or not it is known by whom.
 
     Returns:
@@ -54,14 +60,14 @@ def outcome(effects: xr.Dataset) -> xr.Dataset:
     )
 
 
-def budget(results: xr.Dataset) -> xr.Dataset:
+@takes_effects
+def budget(effects: Effects) -> xr.Dataset:
     """What becomes of the effect of each ablated part on each prompt, in logits: what `restoration` is the shares of.
 
     Returns:
         `removed`, `lost`, `restored` = removed − lost, of which `attention`, `mlp` and `norm` are the parts;
         `compensated` = CE and `contribution` = DE. Each [prompt, ablated].
     """
-    effects = per_prompt(results)
     found = compensation(effects).rename(compensation="compensated")
     norm = effects["norm"] - (effects["direct"] - own_change(effects))
     return found.assign(outcome(effects)).assign(norm=norm, contribution=effects["contribution"])
@@ -85,13 +91,13 @@ def budget_shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     )
 
 
-def drop_unbounded(ratio: Data, below: xr.DataArray) -> Data:
+def drop_unbounded(ratio: Ratio, below: xr.DataArray) -> Ratio:
     """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
     _, low, high = below.transpose("bound", ...)
     return ratio.where((low * high > 0) | (ratio["bound"] == "estimate"))
 
 
-def effects_only(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
+def effects_only(results: xr.Dataset, readout: str | None = None) -> EffectsOnly:
     """The effects on one readout, averaged over patches, of any result, whatever else was kept; in float64.
 
         effects_only(hs.open_results("pairs.zarr"))["total"]
@@ -101,9 +107,9 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
         readout: its label; by default the first.
 
     Returns:
-        `total` and `direct` [prompt, ablated] and `logit` [prompt], as `hydrascope.measures.per_prompt` gives them, to
-        which its other variables add what parts write; with the coordinates of `results`, and its attributes besides
-        `readout` and `readout_before`.
+        effects whose `data` are `total` and `direct` [prompt, ablated] and `logit` [prompt], as those of
+        `hydrascope.measures.per_prompt`, to which these add what parts write; with the coordinates of `results`, and
+        its attributes besides `readout` and `readout_before`.
 
     Raises:
         HydrascopeError: the dataset is no result of a run, lacks a dimension of one, or has no such readout.
@@ -111,13 +117,16 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> xr.Dataset:
     chosen = select_readout(results, readout)
     require_dimensions(chosen, ("total", "direct", "logit"))
     means = {name: chosen[name].mean("patch", dtype=np.float64, skipna=False) for name in ("total", "direct")}
-    effects = xr.Dataset({**means, "logit": chosen["logit"].astype(np.float64)}).transpose("prompt", "ablated")
+    data = xr.Dataset({**means, "logit": chosen["logit"].astype(np.float64)}).transpose("prompt", "ablated")
     named = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]
-    reading = {"readout": str(chosen["readout"].values), "readout_before": int(chosen["readout_before"])}
-    return effects.assign_coords(chosen.coords.to_dataset()[named].coords).assign_attrs({**results.attrs, **reading})
+    name, before = str(chosen["readout"].values), int(chosen["readout_before"])
+    data = data.assign_coords(chosen.coords.to_dataset()[named].coords)
+    data = data.assign_attrs({**results.attrs, "readout": name, "readout_before": before})
+    return EffectsOnly(readout=name, readout_before=before, data=data)
 
 
-def outcome_bounds(effects: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+@takes_effects
+def outcome_bounds(effects: EffectsOnly, bootstrap: Bootstrap) -> xr.Dataset:
     """The means of `outcome` over prompts, and `share`, the ratio of what is restored to what is removed.
 
     Returns:

@@ -25,7 +25,6 @@ from hydrascope.measures import (
     regression,
 )
 from hydrascope.reports.figures import (
-    draw_all,
     examples,
     figure1,
     figure2,
@@ -39,6 +38,7 @@ from hydrascope.reports.figures.figures_1_3 import why_chosen
 from hydrascope.reports.figures.heatmaps import name_columns
 from hydrascope.reports.figures.panels import printable
 from hydrascope.reports.figures.style import save
+from hydrascope.reports.kinds import draw_all
 from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=30)
@@ -84,7 +84,7 @@ def in_order(x: xr.DataArray, y: xr.DataArray) -> np.ndarray:
 @pytest.mark.parametrize("draw", [figure1, figure3])
 def test_a_trace_shows_before_after_and_every_patch(draw: object) -> None:
     results = synthetic.results(4, 5, 3)
-    figure = draw(results, 2, "attn.1")  # type: ignore[operator]
+    figure = draw(per_prompt(results), results, 2, "attn.1")  # type: ignore[operator]
     for title, start in (("Attention", 0), ("MLP", 1)):
         axes = panel(figure, title)
         clean = results["unembed"][0, 2, start::2]
@@ -102,7 +102,7 @@ def test_a_trace_shows_before_after_and_every_patch(draw: object) -> None:
 @pytest.mark.parametrize("draw", [figure1, figure3])
 def test_a_trace_of_another_reading(draw: object) -> None:
     results = synthetic.results(4, 5, 3, heads=2, readouts={"logit": -1, "placebo.0": -1, "probe": 3})
-    figure = draw(results, 2, "attn.1", "placebo.0", "own")  # type: ignore[operator]
+    figure = draw(per_prompt(results, "placebo.0", "own"), results, 2, "attn.1")  # type: ignore[operator]
     assert "Readout: placebo.0, at each run’s own σ" in written(figure)
     assert "Direct effect on placebo.0 (logits)" in written(figure)
     assert "target" not in written(figure)
@@ -113,7 +113,7 @@ def test_a_trace_of_another_reading(draw: object) -> None:
         faint = next(each for each in axes.collections if isinstance(each, LineCollection))
         np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
         assert curve(axes, after.mean(0))
-    inside = draw(results, 2, "head.1.1", "probe", "own")  # type: ignore[operator]
+    inside = draw(per_prompt(results, "probe", "own"), results, 2, "head.1.1")  # type: ignore[operator]
     assert "Readout: probe, before block 3, without a norm" in written(inside)
     assert "in place of head.1.1" in written(inside) or draw is figure3
     after = results["unembed_ablated_by_patch"].sel(readout="probe", ablated="head.1.1")[2, :, 0:8:2]
@@ -124,7 +124,7 @@ def test_a_trace_of_another_reading(draw: object) -> None:
 @pytest.mark.parametrize("draw", [figure1, figure3])
 def test_a_trace_without_patches_says_so(draw: object) -> None:
     results = synthetic.results(4, 5, 3, by_patch=False)
-    figure = draw(results, 2, "attn.1")  # type: ignore[operator]
+    figure = draw(per_prompt(results), results, 2, "attn.1")  # type: ignore[operator]
     axes = panel(figure, "Attention")
     assert curve(axes, results["unembed_ablated"][0, 2, 2, 0::2])
     assert not any(isinstance(each, LineCollection) for each in axes.collections)
@@ -133,13 +133,14 @@ def test_a_trace_without_patches_says_so(draw: object) -> None:
 
 def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored() -> None:
     results = synthetic.results(6, 31, 2)
-    samples = candidates(results, "attn")
+    effects = per_prompt(results)
+    samples = candidates(effects, "attn")
     best = str(samples["ablated"].values[int(most_restored(samples).argmax())])
     one = samples.sel(ablated=best)
     large = (one["removed"] > one["removed"].median()).values
     share = (one["restored"] / one["removed"]).values
     near = np.where(large, abs(share - np.median(share[large])), np.inf)
-    first, second = examples(results)
+    first, second = examples(effects)
     assert first == (near.argmin(), best)
     assert second == (np.argsort(near)[1], best)
 
@@ -147,9 +148,9 @@ def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored
 def test_where_nothing_removes_enough_the_examples_have_the_largest_direct_effects() -> None:
     results = synthetic.results(5, 12, 2)
     results["logit"] = results["logit"] + 1e6
-    direct = direct_effect(results).isel(ablated=slice(0, None, 2)).values
+    direct = direct_effect(per_prompt(results)).isel(ablated=slice(0, None, 2)).values
     best = np.unravel_index(direct.argmax(), direct.shape)
-    first, second = examples(results)
+    first, second = examples(per_prompt(results))
     assert first == (best[0], f"attn.{best[1]}")
     others = np.delete(np.arange(12), best[0])
     assert second[0] in others
@@ -158,26 +159,26 @@ def test_where_nothing_removes_enough_the_examples_have_the_largest_direct_effec
 
 def test_examples_are_of_a_kind_of_which_something_is_restored() -> None:
     results = synthetic.results(4, 31, 2)
-    assert examples(results)[0][1].startswith("attn")
+    assert examples(per_prompt(results))[0][1].startswith("attn")
     # Of what attention removes twice as much is lost, of what MLPs remove half.
     attention = results["ablated_kind"] == "attn"
     results["direct"] = results["direct"].where(attention, results["direct"] - 2)
     results["total"] = results["direct"] * xr.where(attention, 2, 0.5)
-    (_, first), (_, second) = examples(results)
+    (_, first), (_, second) = examples(per_prompt(results))
     assert first.startswith("mlp")
     assert second == first
-    assert why_chosen(results, first) == "chosen as a typical example of what is restored"
+    assert why_chosen(per_prompt(results), first) == "chosen as a typical example of what is restored"
 
 
 @pytest.mark.slow
 def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
     results = synthetic.results(4, 31, 2)
     results["total"] = 2 * results["direct"]
-    part = examples(results)[0][1]
-    assert why_chosen(results, part) == "chosen as a typical example; on average nothing is restored"
+    part = examples(per_prompt(results))[0][1]
+    assert why_chosen(per_prompt(results), part) == "chosen as a typical example; on average nothing is restored"
     results["logit"] = results["logit"] + 1e6
-    part = examples(results)[0][1]
-    assert why_chosen(results, part) == "chosen for its large direct effect"
+    part = examples(per_prompt(results))[0][1]
+    assert why_chosen(per_prompt(results), part) == "chosen for its large direct effect"
     draw_all(results, tmp_path)
     for name in ("figure1", "figure3"):
         assert "chosen for its large direct effect" in (tmp_path / f"{name}.svg").read_text()
@@ -188,39 +189,42 @@ def test_where_nothing_is_removed_directly_the_examples_are_those_that_lose_most
     results["direct"] = xr.zeros_like(results["direct"])
     lost = -results["total"].isel(readout=0).mean("patch").sel(ablated=[f"attn.{block}" for block in range(4)])
     prompt, part = np.unravel_index(lost.values.argmax(), lost.shape)
-    assert examples(results)[0] == (prompt, f"attn.{part}")
-    assert why_chosen(results, f"attn.{part}") == "chosen for how much is lost without it"
-    assert "Direct effect, Δ unembed" not in [axes.get_title() for axes in figure_heads(results).get_axes()]
+    assert examples(per_prompt(results))[0] == (prompt, f"attn.{part}")
+    assert why_chosen(per_prompt(results), f"attn.{part}") == "chosen for how much is lost without it"
+    assert "Direct effect, Δ unembed" not in [axes.get_title() for axes in figure_heads(per_prompt(results)).get_axes()]
 
 
 def test_what_is_named_is_kept_and_the_rest_differs() -> None:
     results = synthetic.results(4, 6, 2)
-    assert examples(results, 3, "mlp.2") == ((3, "mlp.2"), (3, "mlp.2"))
-    (p1, k1), (p2, k2) = examples(results, prompt=3)
+    effects = per_prompt(results)
+    assert examples(effects, 3, "mlp.2") == ((3, "mlp.2"), (3, "mlp.2"))
+    (p1, k1), (p2, k2) = examples(effects, prompt=3)
     assert p1 == p2 == 3
     assert k1 != k2
-    (p1, k1), (p2, k2) = examples(results, ablated="mlp.1")
+    (p1, k1), (p2, k2) = examples(effects, ablated="mlp.1")
     assert k1 == k2 == "mlp.1"
     assert p1 != p2
-    assert examples(results.isel(prompt=[0], ablated=[4])) == ((0, "attn.2"), (0, "attn.2"))
+    assert examples(per_prompt(results.isel(prompt=[0], ablated=[4]))) == ((0, "attn.2"), (0, "attn.2"))
 
 
 def test_a_part_with_nothing_downstream_can_be_named() -> None:
     results = synthetic.results(4, 6, 2)
-    (p1, k1), (p2, k2) = examples(results, ablated="mlp.3")
+    effects = per_prompt(results)
+    (p1, k1), (p2, k2) = examples(effects, ablated="mlp.3")
     assert k1 == k2 == "mlp.3"
-    strongest = abs(direct_effect(results).sel(ablated="mlp.3")).argsort()
+    strongest = abs(direct_effect(effects).sel(ablated="mlp.3")).argsort()
     assert [p1, p2] == strongest.values[::-1][:2].tolist()
 
 
 def test_an_unknown_prompt_or_component_is_refused() -> None:
     results = synthetic.results(4, 6, 2)
+    effects = per_prompt(results)
     with pytest.raises(HydrascopeError, match="prompts 0 to 5"):
-        examples(results, prompt=6)
+        examples(effects, prompt=6)
     with pytest.raises(HydrascopeError, match="prompts 0 to 5"):
-        examples(results, prompt=-1)
+        examples(effects, prompt=-1)
     with pytest.raises(HydrascopeError, match=r"attn\.9 isn't among"):
-        examples(results, ablated="attn.9")
+        examples(effects, ablated="attn.9")
 
 
 def test_names_along_a_matrix_stand_apart_whatever_the_kinds() -> None:
@@ -238,7 +242,7 @@ def test_names_along_a_matrix_stand_apart_whatever_the_kinds() -> None:
 def test_the_two_panels_of_figure_3_have_their_labels_in_line() -> None:
     results = synthetic.results(4, 6, 2)
     results["unembed"] = results["unembed"].where(results["component_kind"] == "attn", 1000 * results["unembed"])
-    figure = figure3(results)
+    figure = figure3(per_prompt(results), results)
     figure.draw_without_rendering()
     places = {round(axes.yaxis.label.get_window_extent().x0) for axes in figure.get_axes()}
     assert len(places) == 1
@@ -246,8 +250,9 @@ def test_the_two_panels_of_figure_3_have_their_labels_in_line() -> None:
 
 def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
     results = synthetic.results(4, 9, 2)
-    figure = figure2(results, FEW)
-    direct, lost = direct_effect(results), -per_prompt(results)["total"]
+    effects = per_prompt(results)
+    figure = figure2(effects, FEW)
+    direct, lost = direct_effect(effects), -effects["total"]
     axes = figure.get_axes()
     for values, first in ((direct, 0), (lost, 2)):
         for k in (0, 1):
@@ -266,15 +271,16 @@ def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
 
 def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
     results = synthetic.results(4, 15, 2)
-    figure = figure7(results, FEW)
-    direct, response = direct_effect(results), compensation(results)["compensation"]
+    effects = per_prompt(results)
+    figure = figure7(effects, FEW)
+    direct, response = direct_effect(effects), compensation(effects)["compensation"]
     np.testing.assert_allclose(points(panel(figure, "a")), in_order(direct[:, ::2], response[:, ::2]))
     # Nothing is downstream of the last MLP.
     np.testing.assert_allclose(points(panel(figure, "c")), in_order(direct[:, 1:-1:2], response[:, 1:-1:2]))
-    fit = compensation_regression(results, FEW).sel(bound="estimate")
+    fit = compensation_regression(effects, FEW).sel(bound="estimate")
     assert curve(panel(figure, "d"), fit["slope"][::2])
     assert curve(panel(figure, "d"), fit["r2"][::2])
-    best = best_sublayer(results)
+    best = best_sublayer(effects)
     assert best is not None
     b = panel(figure, "b")
     assert b.get_title().startswith(best)
@@ -283,8 +289,9 @@ def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
 
 def test_figure_8_shows_both_parts_of_the_response() -> None:
     results = synthetic.results(4, 15, 2)
-    figure = figure8(results, FEW)
-    direct, response = direct_effect(results), compensation(results)
+    effects = per_prompt(results)
+    figure = figure8(effects, FEW)
+    direct, response = direct_effect(effects), compensation(effects)
     for block in range(4):
         axes = panel(figure, f"attn.{block} ablated")
         x, both = direct[:, 2 * block], [response[name][:, 2 * block] for name in ("attention", "mlp")]
@@ -312,14 +319,18 @@ def test_every_size_is_drawn_without_a_warning(layers: int, prompts: int, patche
     results = synthetic.results(layers, prompts, patches, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for draw in (figure1, figure2, figure3, figure7, figure8):
-            draw(results).canvas.draw()
+        effects = per_prompt(results)
+        for draw in (figure2, figure7, figure8):
+            draw(effects).canvas.draw()
+        for trace in (figure1, figure3):
+            trace(effects, results).canvas.draw()
 
 
 def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) -> None:
     results = synthetic.results(6, 400, 2)
-    paths = save(figure7(results, FEW), tmp_path / "a", "figure7")
-    again = save(figure7(results, FEW), tmp_path / "b", "figure7")
+    effects = per_prompt(results)
+    paths = save(figure7(effects, FEW), tmp_path / "a", "figure7")
+    again = save(figure7(effects, FEW), tmp_path / "b", "figure7")
     assert [path.suffix for path in paths] == [".png", ".pdf", ".svg"]
     assert all(path.stat().st_size < 2_000_000 for path in paths)
     assert paths[0].read_bytes() == again[0].read_bytes()
@@ -361,21 +372,22 @@ def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     drawn = draw_all(results, tmp_path)
     assert {path.stem for path in drawn.paths} == {"responses"}
     assert [why.split(",")[0] for why in drawn.skipped] == ["figures 1 and 3", "figures 2"]
-    for draw in (figure1, figure3):
+    effects = per_prompt(results)
+    for trace in (figure1, figure3):
         with pytest.raises(HydrascopeError, match="the ablation of one part"):
-            draw(results)
+            trace(effects, results)
     for draw in (figure2, figure7, figure8):
         with pytest.raises(HydrascopeError, match="show ablated layers, and this run ablated none"):
-            draw(results)
+            draw(effects)
     with pytest.raises(HydrascopeError, match="this run ablated none: ablate heads"):
-        figure_heads(results)
+        figure_heads(effects)
 
 
 @pytest.mark.parametrize("read_heads", [True, False])
 def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
     ablated = ["attn.1", "head.0.0", "head.0.2", "head.2.1", "head.0.0+head.2.1"]
     results = synthetic.results(4, 6, 2, heads=3, ablated=ablated, read_heads=read_heads)
-    figure = figure_heads(results)
+    figure = figure_heads(per_prompt(results))
     images = [image.get_array() for axes in figure.get_axes() for image in axes.get_images()]
     assert len(images) == 1 + read_heads
     for image, name in zip(images, ("total", "unembed"), strict=False):
@@ -396,7 +408,7 @@ def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
 def test_responses_are_shown_where_they_stand() -> None:
     """Ablated parts from below, attention before MLPs; what can't respond is masked; what isn't sure is 0."""
     results = synthetic.results(3, 40, 2, noise=0.5)
-    figure = figure_responses(results, FEW)
+    figure = figure_responses(per_prompt(results), FEW)
     mean, sure = (image.get_array() for axes in figure.get_axes() for image in axes.get_images())
     names = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(3)]
     assert mean.shape == sure.shape == (6, 6)
@@ -421,7 +433,9 @@ def test_responses_are_shown_where_they_stand() -> None:
 def test_a_direction_s_unit_stands_at_the_axes() -> None:
     results = synthetic.results(3, 8, 2, readouts={"probe": -1})
     results.attrs["units"] = "unit of the readout"
-    for figure in (figure2(results, FEW), figure7(results, FEW), figure8(results, FEW), figure_responses(results, FEW)):
+    effects = per_prompt(results)
+    for draw in (figure2, figure7, figure8, figure_responses):
+        figure = draw(effects, FEW)
         assert "logits" not in written(figure)
         assert "(unit of the readout)" in written(figure)
 

@@ -8,7 +8,8 @@ from opened import FEW, rows_of, saved
 from report_page import PARTS, SIGMA, cell, drawn, layers, numbers
 
 from hydrascope import measures
-from hydrascope.reports.summary import sentences, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.summary import sentences
 
 
 def test_the_first_screen_says_the_verdict(opened, file, results):

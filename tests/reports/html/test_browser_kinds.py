@@ -9,7 +9,8 @@ from report_page import drawn, numbers
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.summary import sentences, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.summary import sentences
 
 
 def test_interactions_say_who_covers_for_whom(opened, pairs):

@@ -10,7 +10,8 @@ from report_page import SIGMA, drawn
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.summary import format_interval, sentences, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.summary import format_interval, sentences
 
 
 def test_another_readout_changes_all_views(opened, file, results):

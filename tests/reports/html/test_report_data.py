@@ -10,8 +10,8 @@ from tiny import tiny
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
-from hydrascope.reports.html.report_data import page_data
-from hydrascope.reports.summary import format_interval, sentences, summarise
+from hydrascope.reports.kinds import page_data, summarise
+from hydrascope.reports.summary import format_interval, sentences
 from hydrascope.utils.errors import HydrascopeError
 
 #: What layers write in ablated runs, under each reading of σ.

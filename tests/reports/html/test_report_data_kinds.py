@@ -6,8 +6,8 @@ from opened import FEW, decoded, lines, names
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.html.report_data import page_data
-from hydrascope.reports.summary import sentences, summarise
+from hydrascope.reports.kinds import page_data, summarise
+from hydrascope.reports.summary import sentences
 
 #: What layers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import hydrascope as hs
 from hydrascope.cli.app import app
-from hydrascope.measures import Bootstrap, candidates, held_out, most_restored
+from hydrascope.measures import Bootstrap, candidates, held_out, most_restored, per_prompt
 from hydrascope.reports.figures.comparison import figure_comparison
 from hydrascope.reports.summary.comparison import compare
 from hydrascope.reports.summary.terminal import side_by_side
@@ -22,7 +22,7 @@ FEW = Bootstrap(resamples=200)
 
 def held_share(results):
     """The share restored at the part that was chosen on the other half, by hand."""
-    held = held_out(candidates(results, "attn"), most_restored)
+    held = held_out(candidates(per_prompt(results), "attn"), most_restored)
     return float(held.samples["restored"].sum() / held.samples["removed"].sum())
 
 

@@ -10,8 +10,8 @@ import pytest
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.cli import app
-from hydrascope.reports.figures import draw_all
-from hydrascope.reports.summary import as_csv, as_markdown, summarise
+from hydrascope.reports.kinds import draw_all, summarise
+from hydrascope.reports.summary import as_csv, as_markdown
 
 
 @pytest.fixture(scope="module")

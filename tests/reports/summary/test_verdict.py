@@ -10,7 +10,8 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap, candidates, held_out, most_restored, per_prompt
 from hydrascope.measures.held_out_selection import halves
-from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, format_interval, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, format_interval
 from hydrascope.reports.summary.caveats import warnings_of
 from hydrascope.reports.summary.verdict_text import one_line, sentences
 
@@ -68,7 +69,7 @@ def test_why_no_part_can_be_chosen() -> None:
 
 def test_sums_are_off_by_a_share_of_the_size_of_what_is_removed() -> None:
     """Of a part that was chosen on one half and adds on the other it is below 0."""
-    effects = per_prompt(synthetic.results(3, 12, 1)).assign_attrs(worst_imbalance=1e-5)
+    effects = per_prompt(synthetic.results(3, 12, 1).assign_attrs(worst_imbalance=1e-5))
     found = verdict_of(synthetic.results(3, 12, 1))
     for removed, off in ((-0.1, False), (-1e-4, True), (0.1, False)):
         verdict = replace(found, part="attn.1", removed=Interval(removed, -1, 1))

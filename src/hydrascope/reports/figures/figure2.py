@@ -6,8 +6,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.measures import Bootstrap, SublayerKind, agreement, block_numbers, depth, direct_effect, of_kind
-from hydrascope.measures.effects_per_prompt import readout_unit
+from hydrascope.measures import (
+    Bootstrap,
+    Effects,
+    SublayerKind,
+    agreement,
+    block_numbers,
+    depth,
+    direct_effect,
+    of_kind,
+    takes_effects,
+)
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -29,7 +38,8 @@ from hydrascope.reports.figures.panels import (
 MARKER: dict[SublayerKind, str] = {"attn": "o", "mlp": "^"}
 
 
-def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+@takes_effects
+def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """Δ_unembed and Δ_ablate of every layer, against each other, and how well they agree.
 
     (a) `unembed` and (b) −`total`, what is lost, per layer: prompts grey, their mean in colour; (c) one against the
@@ -38,7 +48,7 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_blocks(results)
+    effects = ablated_blocks(effects)
     direct, lost = direct_effect(effects), -effects["total"]
     top = depth(effects)
     with style.style():
@@ -47,8 +57,8 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         name_reading(figure, effects)
         for row, (letter, values, dim, label) in enumerate(
             (
-                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({readout_unit(effects)})"),
-                ("b", lost, "ablated", f"Lost\n−Δ ablate ({readout_unit(effects)})"),
+                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({effects.unit})"),
+                ("b", lost, "ablated", f"Lost\n−Δ ablate ({effects.unit})"),
             )
         ):
             left = figure.add_subplot(grid[row, 0])
@@ -59,7 +69,7 @@ def figure2(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # Where attention wasn't ablated, its panel has no axis to put numbers on.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
-        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, readout_unit(effects))
+        _against(figure.add_subplot(grid[0, 2]), direct, lost, top, effects.unit)
         agrees = agreement(effects, bootstrap)
         _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation of both")
         _agreement(

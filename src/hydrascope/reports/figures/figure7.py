@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from hydrascope.measures import (
     Bootstrap,
+    Effects,
     SublayerKind,
     best_sublayer,
     best_sublayer_held_out,
@@ -18,8 +19,8 @@ from hydrascope.measures import (
     depth,
     direct_effect,
     of_kind,
+    takes_effects,
 )
-from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -41,7 +42,8 @@ from hydrascope.reports.figures.panels import (
 )
 
 
-def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+@takes_effects
+def figure7(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """Compensatory against direct effect.
 
     (a) attention and (c) MLP layers, coloured by depth, with each layer's regression line; (b) the layer whose
@@ -53,7 +55,7 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_blocks(results)
+    effects = ablated_blocks(effects)
     points = effects.isel(ablated=compensable(effects).values)
     direct, response = direct_effect(points), compensation(points)["compensation"]
     fit = compensation_regression(effects, bootstrap)
@@ -64,11 +66,11 @@ def figure7(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
         (a, b), (c, d) = figure.subplots(2, 2)
         scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
-            _all_layers(axes, direct, response, fit, each, scale, readout_unit(effects))
+            _all_layers(axes, direct, response, fit, each, scale, effects.unit)
             panel_letter(axes, letter, f"{NAME[each]} layers")
         best = best_sublayer(effects, kind)
         held = best_sublayer_held_out(effects, kind, bootstrap)
-        _one_layer(b, direct, response, fit, best, held and held[1], kind, readout_unit(effects))
+        _one_layer(b, direct, response, fit, best, held and held[1], kind, effects.unit)
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
         panel_letter(d, "d")

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from hydrascope.measures import (
     Bootstrap,
+    Effects,
     SublayerKind,
     block_numbers,
     compensable,
@@ -16,8 +17,8 @@ from hydrascope.measures import (
     direct_effect,
     of_kind,
     regression,
+    takes_effects,
 )
-from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import (
     COLOUR,
@@ -38,7 +39,8 @@ PARTS: tuple[tuple[str, SublayerKind], ...] = (("attention", "attn"), ("mlp", "m
 _PANELS = 8
 
 
-def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+@takes_effects
+def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """ΔDE of downstream attention and of downstream MLPs against the direct effect that was ablated.
 
     (a) A selection of ablated layers, evenly spaced in depth, one point a prompt, with regression lines; (b) the
@@ -48,7 +50,7 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
     Raises:
         HydrascopeError: no layer was ablated.
     """
-    effects = ablated_blocks(results)
+    effects = ablated_blocks(effects)
     kind = main_kind(effects)
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     with style.style():
@@ -72,8 +74,8 @@ def figure8(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
             # What stands above an empty place is at the bottom.
             grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
-        above.supxlabel(f"Direct effect of the ablated layer ({readout_unit(effects)})", fontsize=8)
-        above.supylabel(f"Change in direct effect, ΔDE ({readout_unit(effects)})", fontsize=8)
+        above.supxlabel(f"Direct effect of the ablated layer ({effects.unit})", fontsize=8)
+        above.supylabel(f"Change in direct effect, ΔDE ({effects.unit})", fontsize=8)
         above.legend(handles=_legend(), loc="outside upper center", ncols=2)
         slope, explained = below.subplots(1, 2)
         _over_depth(slope, explained, fits, kind, depth(effects))

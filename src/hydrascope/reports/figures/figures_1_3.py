@@ -1,5 +1,6 @@
 """Figures 1 and 3: one prompt, every layer's direct effect before and after the ablation of one part."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,17 @@ from matplotlib.lines import Line2D
 
 from hydrascope.measures import (
     ComponentKind,
-    Sigma,
+    Effects,
     block_numbers,
     by_patch,
     candidates,
-    caption,
     depth,
     kinds,
     most_restored,
     of_kind,
-    per_prompt,
     strength,
+    takes_effects,
 )
-from hydrascope.measures.effects_per_prompt import readout_unit
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.figure1_protocol import protocol
 from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, block_axis, faint_lines, printable, zero_line
@@ -35,8 +34,9 @@ TEXT_WIDTH: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle
 _PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
 
+@takes_effects
 def examples(
-    results: xr.Dataset, prompt: int | None = None, ablated: str | None = None, readout: str | None = None
+    effects: Effects, prompt: int | None = None, ablated: str | None = None
 ) -> tuple[tuple[int, str], tuple[int, str]]:
     """The prompt and the ablated part that Figures 1 and 3 show.
 
@@ -50,8 +50,8 @@ def examples(
     Raises:
         HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
     """
-    prompts, labels = results.sizes["prompt"], [str(label) for label in results["ablated"].values]
-    single = dict(zip(labels, kinds(results["ablated"]), strict=True))
+    prompts, labels = effects.sizes["prompt"], [str(label) for label in effects["ablated"].values]
+    single = dict(zip(labels, kinds(effects["ablated"]), strict=True))
     if prompt is not None and not 0 <= prompt < prompts:
         raise HydrascopeError(f"there is no prompt {prompt}: this result holds prompts 0 to {prompts - 1}")
     if ablated is not None and ablated not in labels:
@@ -60,7 +60,6 @@ def examples(
         raise HydrascopeError("figures 1 and 3 show the ablation of one part, and this run ablated several at once")
     if prompt is not None and ablated is not None:
         return (prompt, ablated), (prompt, ablated)
-    effects = per_prompt(results, readout)
     kind = (
         single[ablated]
         if ablated
@@ -87,9 +86,9 @@ def examples(
     return named(row, column), named(other_row, other_column)
 
 
-def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) -> str:
+@takes_effects
+def why_chosen(effects: Effects, ablated: str) -> str:
     """Why `examples` shows this part where none is named."""
-    effects = per_prompt(results, readout)
     kind = kinds(effects["ablated"].sel(ablated=[ablated]))[0]
     shares = _shares(effects, kind)  # type: ignore[arg-type]
     if ablated not in shares["ablated"].values or shares.sel(ablated=ablated).isnull():
@@ -99,23 +98,23 @@ def why_chosen(results: xr.Dataset, ablated: str, readout: str | None = None) ->
     return "chosen as a typical example; on average nothing is restored"
 
 
-def _first_restored_kind(effects: xr.Dataset, found: list[ComponentKind]) -> ComponentKind:
+def _first_restored_kind(effects: Effects, found: list[ComponentKind]) -> ComponentKind:
     """The first of the kinds that a run ablated of which anything is restored on average; else the first."""
     return next((kind for kind in found if (_shares(effects, kind) > 0).any()), found[0])
 
 
-def _shares(effects: xr.Dataset, kind: ComponentKind) -> xr.DataArray:
+def _shares(effects: Effects, kind: ComponentKind) -> xr.DataArray:
     """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
     samples = candidates(effects, kind)
     return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
 
 
-def _size(effects: xr.Dataset) -> xr.DataArray:
+def _size(effects: Effects) -> xr.DataArray:
     """`[prompt, ablated]` how much an ablation does, where no typical one can be chosen."""
     return strength(effects) if effects["direct"].any() else -effects["total"]
 
 
-def _typical(effects: xr.Dataset, kind: ComponentKind) -> xr.DataArray | None:
+def _typical(effects: Effects, kind: ComponentKind) -> xr.DataArray | None:
     """`[prompt, ablated]` how typical each ablation is of the part of which most is restored; None if there is none.
 
     Any ablation of a part of which more is restored on average is above all of one of which less is.
@@ -142,21 +141,26 @@ def _some(labels: list[str]) -> str:
     return ", ".join(labels) if len(labels) <= 6 else f"{labels[0]}, {labels[1]}, … {labels[-1]}"
 
 
+@takes_effects
 def figure1(
+    effects: Effects,
     results: xr.Dataset,
     prompt: int | None = None,
     ablated: str | None = None,
-    readout: str | None = None,
-    sigma: Sigma | None = None,
     why: str = "",
 ) -> Figure:
     """The protocol, and one prompt's direct effects before and after an ablation (the paper's Figure 1).
 
-    Every patch is drawn where the run kept them apart, else their mean alone. Defaults and errors as in `examples`,
-    of which this is the first, and as in `hydrascope.measures.per_prompt`. `why` says how the example was chosen.
+    Defaults and errors are those of `examples`, of which this is the first.
+
+    Args:
+        effects: of `results`.
+        results: of these every patch is drawn where the run kept them apart, else their mean alone.
+        prompt, ablated: as in `examples`.
+        why: how the example was chosen.
     """
-    prompt, ablated = examples(results, prompt, ablated, readout)[0]
-    shown = _one(results, prompt, ablated, readout, sigma)
+    prompt, ablated = examples(effects, prompt, ablated)[0]
+    shown = _one(effects, results, prompt, ablated)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 3.9), layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.5))[:, 0]
@@ -169,20 +173,20 @@ def figure1(
     return figure
 
 
+@takes_effects
 def figure3(
+    effects: Effects,
     results: xr.Dataset,
     prompt: int | None = None,
     ablated: str | None = None,
-    readout: str | None = None,
-    sigma: Sigma | None = None,
     why: str = "",
 ) -> Figure:
     """A second example, as large as the page (the paper's Figure 3).
 
     As `figure1`, but of the second of the `examples`.
     """
-    prompt, ablated = examples(results, prompt, ablated, readout)[1]
-    shown = _one(results, prompt, ablated, readout, sigma)
+    prompt, ablated = examples(effects, prompt, ablated)[1]
+    shown = _one(effects, results, prompt, ablated)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 4.6), layout="constrained")
         attention, mlp = figure.subplots(2, 1, sharex=True)
@@ -194,29 +198,29 @@ def figure3(
     return figure
 
 
-def _one(results: xr.Dataset, prompt: int, ablated: str, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+def _one(effects: Effects, results: xr.Dataset, prompt: int, ablated: str) -> Effects:
     """The effects of one ablation on one prompt, and `by_patch` [patch, component] where the run kept it."""
+    shown = effects.isel(prompt=[prompt]).sel(ablated=[ablated])
     one = results.isel(prompt=[prompt]).sel(ablated=[ablated])
-    effects = per_prompt(one, readout, sigma)
-    patches = by_patch(one, readout, sigma)
+    patches = by_patch(one, effects.readout, effects.sigma)
     if patches is not None:
-        effects = effects.assign(by_patch=patches.drop_vars(patches.coords))
-    return effects.isel(prompt=0, ablated=0)
+        shown = replace(shown, data=shown.data.assign(by_patch=patches.drop_vars(patches.coords)))
+    return shown.isel(prompt=0, ablated=0)
 
 
-def _title(shown: xr.Dataset, prompt: int, limit: int, why: str) -> str:
+def _title(shown: Effects, prompt: int, limit: int, why: str) -> str:
     """The prompt, the token that it is followed by, what is read, and how the example was chosen."""
     text, target = (str(shown[name].values) for name in ("text", "target_text"))
     first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
-    return f"{first}\nReadout: {printable(caption(shown))}{f'; {why}' if why else ''}"
+    return f"{first}\nReadout: {printable(shown.caption)}{f'; {why}' if why else ''}"
 
 
-def _outcome(shown: xr.Dataset, logit: str) -> str:
+def _outcome(shown: Effects, logit: str) -> str:
     """What is read: `logit`, in the words of the place that it stands in, or the name of another readout."""
-    return logit if shown.attrs["readout"] == "logit" else printable(shown.attrs["readout"], 18)
+    return logit if shown.readout == "logit" else printable(shown.readout, 18)
 
 
-def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
+def _both_kinds(shown: Effects, attention: Axes, mlp: Axes) -> None:
     """Direct effects of attention layers in one panel, of MLPs in the other."""
     top = depth(shown)
     size = float(np.clip(60 / top, 1, 3.5))
@@ -232,16 +236,16 @@ def _both_kinds(shown: xr.Dataset, attention: Axes, mlp: Axes) -> None:
         axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
         block_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
-        axes.set_ylabel(f"Direct effect on {outcome} ({readout_unit(shown)})")
+        axes.set_ylabel(f"Direct effect on {outcome} ({shown.unit})")
 
 
-def _legend(figure: Figure | SubFigure, shown: xr.Dataset, patches: int) -> None:
+def _legend(figure: Figure | SubFigure, shown: Effects, patches: int) -> None:
     """One legend for both panels: what is drawn in either kind's colour is shown in both."""
     faint, mean = (
         tuple(Line2D([], [], color=COLOUR[kind], **look) for kind in KINDS)
         for look in ({"linewidth": 0.6, "alpha": 0.6}, {"marker": "s"})
     )
-    kept = "by_patch" in shown
+    kept = "by_patch" in shown.data
     how = {False: "", True: f", mean of {patches} patches" + ("" if kept else " (only the mean was kept)")}[patches > 1]
     entries: dict[str, Any] = {
         "intact": Line2D([], [], color=style.BLACK, marker="o"),

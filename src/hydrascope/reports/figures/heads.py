@@ -5,26 +5,26 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import block_numbers, depth, of_kind, per_prompt, unit_numbers
-from hydrascope.measures.effects_per_prompt import readout_unit
+from hydrascope.measures import Effects, block_numbers, depth, of_kind, takes_effects, unit_numbers
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import COLOURS, GREY
 from hydrascope.reports.figures.panels import name_reading, panel_letter
 from hydrascope.utils.errors import HydrascopeError
 
 
-def figure_heads(results: xr.Dataset) -> Figure:
+@takes_effects
+def figure_heads(effects: Effects) -> Figure:
     """Means over prompts, a square a head: (a) −`total`, what its ablation costs; (b) DE, where heads were read.
 
     White is no effect, and both panels have one scale. A head that wasn't ablated is grey. Where only positions before
     the last are ablated there is no (b): DE is what a head writes at the last, which isn't ablated.
 
-        figure_heads(results).savefig("heads.png")
+        figure_heads(effects).savefig("heads.png")
 
     Raises:
         HydrascopeError: no head was ablated.
     """
-    effects = of_kind(per_prompt(results), "ablated", "head")
+    effects = of_kind(effects, "ablated", "head")
     if not effects.sizes["ablated"]:
         raise HydrascopeError("the figure of heads shows ablated heads, and this run ablated none: ablate heads, too")
     panels = [("Lost, −Δ ablate", -effects["total"])]
@@ -45,7 +45,7 @@ def figure_heads(results: xr.Dataset) -> Figure:
             axes.invert_yaxis()
             panel_letter(axes, letter if len(panels) > 1 else "", title)
         row[0].set_ylabel("Layer")
-        figure.colorbar(image, ax=row, label=f"Mean over prompts ({readout_unit(effects)})", aspect=25, pad=0.02)
+        figure.colorbar(image, ax=row, label=f"Mean over prompts ({effects.unit})", aspect=25, pad=0.02)
     return figure
 
 

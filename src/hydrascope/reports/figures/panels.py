@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import SublayerKind, block_numbers, caption, kinds, per_prompt, sublayer_labels
+from hydrascope.measures import Effects, SublayerKind, block_numbers, kinds, sublayer_labels
 from hydrascope.reports.figures import style
 from hydrascope.utils.errors import HydrascopeError
 
@@ -23,27 +23,26 @@ COLOUR: dict[SublayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
 NAME: dict[SublayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
 
 
-def ablated_blocks(results: xr.Dataset) -> xr.Dataset:
+def ablated_blocks(effects: Effects) -> Effects:
     """The effects of the layers that were ablated, heads and neurons and joint ablations left out.
 
     Raises:
         HydrascopeError: no layer was.
     """
-    effects = per_prompt(results)
     chosen = sublayer_labels(effects["ablated"])
     if not chosen:
         raise HydrascopeError("figures 2, 7 and 8 show ablated layers, and this run ablated none: ablate layers, too")
     return effects.isel(ablated=chosen)
 
 
-def main_kind(effects: xr.Dataset) -> SublayerKind:
+def main_kind(effects: Effects) -> SublayerKind:
     """The kind of layer that a figure with room for one shows: attention where any was ablated."""
     return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
 
 
-def name_reading(figure: Figure, effects: xr.Dataset) -> None:
+def name_reading(figure: Figure, effects: Effects) -> None:
     """Say above the panels which readout is shown, and how σ was read."""
-    figure.suptitle(f"Readout: {printable(caption(effects))}", fontsize=6.5, color=style.GREY)
+    figure.suptitle(f"Readout: {printable(effects.caption)}", fontsize=6.5, color=style.GREY)
 
 
 def printable(text: str, limit: int = 80) -> str:

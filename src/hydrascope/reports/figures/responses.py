@@ -1,12 +1,10 @@
 """Who answers to what: the mean response of every layer to every ablation, and where it is surely not 0."""
 
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hydrascope.measures import BOUNDS, Bootstrap, depth, per_prompt, responses
-from hydrascope.measures.effects_per_prompt import readout_unit
+from hydrascope.measures import BOUNDS, Bootstrap, Effects, depth, responses, takes_effects
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
@@ -14,15 +12,15 @@ from hydrascope.reports.figures.heatmaps import divide, draw_matrix, name_rows
 from hydrascope.reports.figures.panels import name_reading, panel_letter
 
 
-def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) -> Figure:
+@takes_effects
+def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """Ablated part × responding layer: (a) the mean response, ΔDE; (b) the same where it is surely not 0.
 
     Surely: with bounds that hold for all responses of the panel at once. A layer that isn't downstream of what is
     ablated, and so can't respond, is grey.
 
-        figure_responses(results).savefig("responses.png")
+        figure_responses(effects).savefig("responses.png")
     """
-    effects = per_prompt(results)
     ordered = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
     names = list(map(str, ordered["ablated"].values))
     bounds = responses(ordered, bootstrap)
@@ -42,12 +40,12 @@ def figure_responses(results: xr.Dataset, bootstrap: Bootstrap | None = None) ->
         left.set_ylabel("Ablated")
         panel_letter(left, "a", "Mean response")
         panel_letter(right, "b", "Surely not 0")
-        label = f"Mean change of direct effect, ΔDE ({readout_unit(effects)})"
+        label = f"Mean change of direct effect, ΔDE ({effects.unit})"
         figure.colorbar(images[0], ax=(left, right), label=label, aspect=30, pad=0.02, extend="both")
     return figure
 
 
-def _label(axes: Axes, effects: xr.Dataset) -> None:
+def _label(axes: Axes, effects: Effects) -> None:
     """Responding layers along the horizontal axis: attention, then MLPs."""
     top = depth(effects)
     step = max(1, -(-top // 6))

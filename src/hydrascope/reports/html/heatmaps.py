@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from hydrascope.measures import BOUNDS, Bootstrap, Sigma, caption, reactions, responses
+from hydrascope.measures import BOUNDS, Bootstrap, Effects, EffectsOnly, Sigma, reactions, responses
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.summary import Pair
 
@@ -39,40 +39,31 @@ class Picture:
     grey: str = "not downstream"
 
 
-def sigma_of(effects: xr.Dataset) -> Sigma | None:
-    """Under which reading of σ effects are; none of a readout inside the network, where there is no norm, nor where
-    effects alone were kept.
-    """
-    return effects.attrs.get("sigma") if effects.attrs["readout_before"] < 0 else None
-
-
-def response(effects: xr.Dataset, bootstrap: Bootstrap) -> Picture:
+def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
     """Who responds to what.
 
     Args:
-        effects: on one readout, as `hydrascope.measures.per_prompt` gives them, whose order rows and columns keep.
+        effects: on one readout; rows and columns keep their order.
     """
     return Picture(
         "Response",
         "By how much what a layer writes for the readout changes once a part is ablated (ΔDE).",
         "Responding layer",
         [str(name) for name in effects["component"].values],
-        caption(effects),
-        sigma_of(effects),
+        effects.caption,
+        effects.read_at,
         responses(effects, bootstrap).values,
     )
 
 
-def mediated(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Picture]:
-    """What each response is worth, of a mediation; of another run nothing.
+def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Iterator[Picture]:
+    """What each response is worth.
 
     Args:
-        results: of a run.
+        results: of a mediation.
         effects: of its ablations with nothing frozen on one readout, in whose order the rows are.
     """
-    if results.attrs.get("experiment") != "mediation":
-        return
-    rows, readout = [str(name) for name in effects["ablated"].values], effects.attrs["readout"]
+    rows, readout = [str(name) for name in effects["ablated"].values], effects.readout
     found = reactions(results, readout, bootstrap).sel(ablated=rows)
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
     columns = [str(name) for name in found["mediator"].values]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures import Bootstrap, Sigma, caption, compensable, compensation, regression
-from hydrascope.reports.html.heatmaps import sigma_of
+from hydrascope.measures import Bootstrap, Effects, Sigma, compensable, compensation, regression
 from hydrascope.reports.summary import Interval, format_interval
 
 
@@ -59,7 +58,7 @@ def restored_on_removed(amounts: xr.Dataset, readout: str, bootstrap: Bootstrap)
     )
 
 
-def de_and_ce(effects: xr.Dataset) -> xr.Dataset:
+def de_and_ce(effects: Effects) -> xr.Dataset:
     """DE (Eq. 34) and CE (Eq. 33), [prompt, ablated]; NaN where one isn't known.
 
     DE isn't of what wasn't read, nor CE where heads or neurons of several layers are ablated together.
@@ -67,15 +66,15 @@ def de_and_ce(effects: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"DE": effects["contribution"], "CE": compensation(effects)["compensation"]})
 
 
-def ce_on_de(amounts: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Scatter:
+def ce_on_de(amounts: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Scatter:
     """The compensatory effect on the direct effect, of `de_and_ce` of these effects."""
     return Scatter(
         "CE on DE",
         "CE on DE (Figure 7) of",
         ("DE", "CE"),
         "all compensated",
-        caption(effects),
-        sigma_of(effects),
+        effects.caption,
+        effects.read_at,
         _lines(amounts["DE"], amounts["CE"].where(compensable(effects)), bootstrap),
     )
 

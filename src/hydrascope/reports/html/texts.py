@@ -4,13 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from hydrascope._version import __version__
-from hydrascope.measures import SIGMA_NAME, Bootstrap, outcome
-from hydrascope.measures.effects_per_prompt import readout_unit
+from hydrascope.measures import SIGMA_NAME, Bootstrap, EffectsOnly, outcome
 from hydrascope.reports.html.array_encoding import STEPS
-from hydrascope.reports.html.heatmaps import sigma_of
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.verdict import Verdict
@@ -30,18 +27,18 @@ NOT_KEPT = (
 )
 
 
-def page_texts(found: Summary, effects: xr.Dataset) -> dict[str, Any]:
+def page_texts(found: Summary, effects: EffectsOnly) -> dict[str, Any]:
     """What the page says of one readout under one reading of σ."""
-    of_part, read = {each.ablated: each for each in found.parts}, sigma_of(effects)
+    of_part, read = {each.ablated: each for each in found.parts}, effects.read_at
     how = f", {SIGMA_NAME[read]}" if read else ""
     return {
         "verdicts": _told(found),
         "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
-        "parts": [_said(of_part[str(name)], readout_unit(effects), how) for name in effects["ablated"].values],
+        "parts": [_said(of_part[str(name)], effects.unit, how) for name in effects["ablated"].values],
     }
 
 
-def single_prompt_texts(effects: xr.Dataset) -> dict[str, Any]:
+def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
     """What it says of one prompt."""
     samples = outcome(effects).isel(prompt=0)
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
@@ -49,7 +46,7 @@ def single_prompt_texts(effects: xr.Dataset) -> dict[str, Any]:
         "verdicts": [ALONE],
         "warnings": [],
         "parts": [
-            [f"Ablating {part} removes {number(removed, 2)} {readout_unit(effects)} and loses {number(lost, 2)}."]
+            [f"Ablating {part} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]
             for part, removed, lost in lines
         ],
     }

@@ -1,21 +1,21 @@
 """The tokens of a page's prompts: what each reads as, and which are ablated and which the subject's."""
 
 import numpy as np
-import xarray as xr
 
+from hydrascope.measures import EffectsOnly
 from hydrascope.reports.html.array_encoding import Arrays
 
 #: What is marked at a token, in bits.
 ABLATED, SUBJECT = 1, 2
 
 
-def keep_tokens(effects: xr.Dataset, arrays: Arrays) -> list[str]:
+def keep_tokens(effects: EffectsOnly, arrays: Arrays) -> list[str]:
     """Keep as `tokens` [2, prompt, token] which of the texts each token is, and its marks; −1 and 0 after the last.
 
     Returns:
         what tokens read as, each text once; nothing where a result doesn't tell its tokens.
     """
-    if "token_id" not in effects.coords:
+    if "token_id" not in effects.data.coords:
         return []
     within = effects["token_id"].values >= 0
     texts, places = np.unique(effects["token_text"].values.astype(object), return_inverse=True)

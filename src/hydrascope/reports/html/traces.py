@@ -5,14 +5,14 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures import by_patch, readings, sublayer_labels
+from hydrascope.measures import Effects, EffectsOnly, by_patch, readings, sublayer_labels
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.html.array_encoding import Arrays
 
 #: Bytes that what layers write by each patch may take in a page, before they are compressed, two a number.
 PATCH_BYTES = 8_000_000
 
-Data = TypeVar("Data", xr.DataArray, xr.Dataset)
+Data = TypeVar("Data", xr.DataArray, Effects, EffectsOnly)
 
 
 def ordered(data: Data) -> Data:
@@ -35,14 +35,14 @@ def patched(results: xr.Dataset) -> int:
     return min(results.sizes["prompt"], PATCH_BYTES // one)
 
 
-def keep_intact(effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
+def keep_intact(effects: Effects, prefix: str, arrays: Arrays) -> None:
     """Keep what every layer writes in the intact runs."""
     intact = effects["unembed"]
     arrays.add(f"{prefix}intact", intact.transpose("prompt", "component").values)
     arrays.add(f"{prefix}intact.mean", intact.mean("prompt").values)
 
 
-def keep_ablated(effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
+def keep_ablated(effects: Effects, prefix: str, arrays: Arrays) -> None:
     """Keep what every layer writes in the ablated runs: means over prompts as they are, and each prompt's, rounded."""
     ablated = effects["unembed_ablated"].transpose("ablated", "prompt", "component")
     arrays.add(f"{prefix}ablated.mean", ablated.mean("prompt").values)
@@ -50,14 +50,14 @@ def keep_ablated(effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
         arrays.add_rounded(f"{prefix}ablated.{part}", values, columns)
 
 
-def keep_patches(results: xr.Dataset, effects: xr.Dataset, prefix: str, arrays: Arrays) -> None:
+def keep_patches(results: xr.Dataset, effects: Effects, prefix: str, arrays: Arrays) -> None:
     """Keep what every layer writes by each patch, rounded: of each ablated part a row a prompt and patch.
 
     Args:
         results: of the prompts that every patch is kept of; with none nothing is.
         effects: of these results, and maybe of more prompts, in the order of the page.
     """
-    found = by_patch(results, effects.attrs["readout"], effects.attrs["sigma"]) if results.sizes["prompt"] else None
+    found = by_patch(results, effects.readout, effects.sigma) if results.sizes["prompt"] else None
     if found is None:
         return
     values = ordered(found).transpose("ablated", "prompt", "patch", "component").values
@@ -65,10 +65,10 @@ def keep_patches(results: xr.Dataset, effects: xr.Dataset, prefix: str, arrays: 
         arrays.add_rounded(f"{prefix}patches.{part}", each.reshape(-1, each.shape[-1]), columns)
 
 
-def _moved(effects: xr.Dataset) -> list[list[int]]:
+def _moved(effects: Effects) -> list[list[int]]:
     """The components that don't write in the ablated runs what they write in the intact ones, of each ablated part.
 
     What isn't downstream stays as it is exactly; read at the run's own σ it is scaled, as all is.
     """
     moved = (effects["is_ablated"] | effects["downstream"]).transpose("ablated", "component").values
-    return [np.flatnonzero(each | (effects.attrs["sigma"] == "own")).tolist() for each in moved]
+    return [np.flatnonzero(each | (effects.sigma == "own")).tolist() for each in moved]

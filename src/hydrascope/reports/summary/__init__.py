@@ -13,7 +13,7 @@ from hydrascope.reports.summary.interval import (
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
 from hydrascope.reports.summary.path_table import PathPatchingRow, path_rows
 from hydrascope.reports.summary.serialize import as_csv, as_json, as_markdown
-from hydrascope.reports.summary.summarise import ComponentFindings, Summary, run_in_words, summarise
+from hydrascope.reports.summary.summarise import ComponentFindings, Summary, read_effects, run_in_words
 from hydrascope.reports.summary.terminal import PRINTED, render
 from hydrascope.reports.summary.verdict import Responder, Verdict
 from hydrascope.reports.summary.verdict_text import clearest_verdict, one_line, sentences
@@ -41,10 +41,10 @@ __all__ = [
     "one_line",
     "path_rows",
     "percent",
+    "read_effects",
     "render",
     "run_in_words",
     "sentences",
     "steps",
     "strongest_component",
-    "summarise",
 ]

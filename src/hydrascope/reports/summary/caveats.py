@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.measures import Bootstrap, block_numbers, compensable, kinds, of_kind, repair_profile
+from hydrascope.measures import Bootstrap, Effects, block_numbers, compensable, kinds, of_kind, repair_profile
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.utils.text import counted
 
@@ -22,7 +22,7 @@ EFFECTS_ALONE = (
 _NARROW = ("bfloat16", "float16")
 
 
-def warnings_of(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
+def warnings_of(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
     """What is to be said of these effects, a line each."""
     return tuple(_warnings(effects, verdicts, bootstrap))
 
@@ -40,9 +40,9 @@ def of_prompts(results: xr.Dataset) -> Iterator[str]:
         yield f"only {count}: from fewer than {FEW_PROMPTS} the intervals miss more often than they say"
 
 
-def _warnings(effects: xr.Dataset, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
-    attributes = effects.attrs
-    yield from of_prompts(effects)
+def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> Iterator[str]:
+    attributes = effects.data.attrs
+    yield from of_prompts(effects.data)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
     # What was chosen on one half may add on the other: how much is what counts.
     least = min((abs(each.removed.estimate) for each in verdicts if each.part), default=float("inf"))

@@ -9,6 +9,7 @@ import xarray as xr
 from hydrascope.measures import (
     Bootstrap,
     ComponentKind,
+    Effects,
     Sigma,
     block_numbers,
     budget_shares,
@@ -112,7 +113,7 @@ def compare(
     return Comparison(tuple(rows), paired, curves, tuple(_warnings(effects, paired)), bootstrap)
 
 
-def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> xr.Dataset:
+def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> Effects:
     """The effects of one of the results, which is named where they can't be read."""
     try:
         effects = per_prompt(results, readout, sigma)
@@ -124,7 +125,7 @@ def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | No
 
 def _rows(
     results: Mapping[str, xr.Dataset],
-    effects: Mapping[str, xr.Dataset],
+    effects: Mapping[str, Effects],
     paired: Mapping[str, bool],
     bootstrap: Bootstrap,
 ) -> Iterator[Compared]:
@@ -143,9 +144,7 @@ def _rows(
             yield Compared(name, found[name][kind], change)
 
 
-def _change(
-    first: xr.Dataset, second: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap, *, paired: bool
-) -> Interval:
+def _change(first: Effects, second: Effects, kind: ComponentKind, bootstrap: Bootstrap, *, paired: bool) -> Interval:
     before, after = (held_out(candidates(each, kind), most_restored) for each in (first, second))
     if before is None or after is None:
         return UNKNOWN
@@ -160,23 +159,23 @@ def _share(means: xr.Dataset) -> xr.Dataset:
     return means[["restored"]] / means["removed"].where(means["removed"] != 0)
 
 
-def _over_depth(effects: xr.Dataset, kind: ComponentKind, bootstrap: Bootstrap) -> xr.DataArray:
+def _over_depth(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -> xr.DataArray:
     samples = candidates(effects, kind)
     place = np.array(block_numbers(samples["ablated"])) / max(depth(effects) - 1, 1)
     return budget_shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
 
 
-def _removes(effects: xr.Dataset) -> bool:
+def _removes(effects: Effects) -> bool:
     """Whether anything is removed directly: not where only positions before the last are ablated."""
     return bool(effects["direct"].any())
 
 
-def _same_prompts(first: xr.Dataset, second: xr.Dataset) -> bool:
+def _same_prompts(first: Effects, second: Effects) -> bool:
     texts = [list(map(str, each["text"].values)) for each in (first, second)]
     return texts[0] == texts[1]
 
 
-def _warnings(effects: Mapping[str, xr.Dataset], paired: Mapping[str, bool]) -> Iterator[str]:
+def _warnings(effects: Mapping[str, Effects], paired: Mapping[str, bool]) -> Iterator[str]:
     first = next(iter(effects))
     for name, same in paired.items():
         if not same:
@@ -185,7 +184,7 @@ def _warnings(effects: Mapping[str, xr.Dataset], paired: Mapping[str, bool]) -> 
         if not _removes(each):
             yield f"{name} is left out: only positions before the last are ablated, and nothing is removed directly"
     for key, called in _ALIKE.items():
-        values = {name: str(each.attrs.get(key, "")) for name, each in effects.items()}
+        values = {name: str(each.data.attrs.get(key, "")) for name, each in effects.items()}
         if len(set(values.values())) > 1:
             yield f"the {called} differ: " + ", ".join(f"{name} {value}" for name, value in values.items())
     depths = {name: depth(each) for name, each in effects.items()}

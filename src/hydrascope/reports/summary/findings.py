@@ -9,6 +9,7 @@ from hydrascope.measures import (
     SIGMA_NAME,
     Bootstrap,
     ComponentKind,
+    Effects,
     HeldOut,
     Sigma,
     SublayerKind,
@@ -68,7 +69,7 @@ class Finding:
 
 
 def findings(
-    results: xr.Dataset, effects: xr.Dataset, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
+    results: xr.Dataset, effects: Effects, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
 ) -> Iterator[Finding]:
     """Every finding of the paper that a run can tell of.
 
@@ -87,7 +88,7 @@ def findings(
                 yield from _response(effects, bootstrap)
 
 
-def strongest_component(effects: xr.Dataset, kind: ComponentKind) -> str | None:
+def strongest_component(effects: Effects, kind: ComponentKind) -> str | None:
     """The ablated part of one kind with the largest mean direct effect, among those with anything downstream.
 
     By what is removed, where the direct effect wasn't read; None if there is no such part.
@@ -96,7 +97,7 @@ def strongest_component(effects: xr.Dataset, kind: ComponentKind) -> str | None:
     return str(strongest(strength(chosen).mean("prompt")).item()) if chosen.sizes["ablated"] else None
 
 
-def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
+def _restored(effects: Effects, shares: xr.Dataset) -> Iterator[Finding]:
     """How much of what an ablation removes is restored, and by what, at the strongest part of each kind."""
     for kind in PLURAL:
         strong = strongest_component(effects, kind)
@@ -111,7 +112,7 @@ def _restored(effects: xr.Dataset, shares: xr.Dataset) -> Iterator[Finding]:
             yield Finding(f"  of it by {by}", share, "share of what is removed")
 
 
-def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
+def _disagreement(read: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
     """How often ablation costs less than unembedding lets expect (Figure 2)."""
     groups: tuple[tuple[str, tuple[ComponentKind, ...]], ...] = (
         ("layers", ("attn", "mlp")),
@@ -129,7 +130,7 @@ def _disagreement(read: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
 
 def _repair(
     results: xr.Dataset,
-    effects: xr.Dataset,
+    effects: Effects,
     kind: SublayerKind,
     fit: xr.Dataset,
     shares: xr.Dataset,
@@ -165,18 +166,18 @@ def _repair(
     )
 
 
-def _other_reading(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, bootstrap: Bootstrap) -> Iterator[Finding]:
+def _other_reading(results: xr.Dataset, effects: Effects, held: HeldOut, bootstrap: Bootstrap) -> Iterator[Finding]:
     """The slope and R² of the best layer under the other reading of σ, which they depend on."""
-    if results is effects or effects.attrs["readout_before"] >= 0:
+    if effects.readout_before >= 0:
         return
-    sigma: Sigma = "own" if effects.attrs["sigma"] == "clean" else "clean"
-    other = budget(per_prompt(results.sel(ablated=list(dict.fromkeys(held.picks))), effects.attrs["readout"], sigma))
+    sigma: Sigma = "own" if effects.sigma == "clean" else "clean"
+    other = budget(per_prompt(results.sel(ablated=list(dict.fromkeys(held.picks))), effects.readout, sigma))
     again = regression(held.take(other["contribution"]), held.take(other["compensated"]), bootstrap)
     for name, title in (("r2", "R²"), ("slope", "slope of CE on DE")):
         yield Finding(f"{title}, read otherwise", Interval.of(again[name]), f"the same, {SIGMA_NAME[sigma]}")
 
 
-def _response(effects: xr.Dataset, bootstrap: Bootstrap) -> Iterator[Finding]:
+def _response(effects: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
     """What responds to the ablation of attention: how many layers, erasure, and the shift to MLPs."""
     attention = of_kind(effects, "ablated", "attn")
     reached = localisation(attention, LOCALISATION_SHARE)

@@ -51,7 +51,7 @@ class Pair:
     lost_after: Interval
 
 
-def reactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tuple[Reaction, ...]:
+def reactions(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Reaction, ...]:
     """Of each ablation and each mediator that is downstream of it; what restores most comes first."""
     found = measures.reactions(results, readout, bootstrap).transpose("ablated", "mediator", "bound")
     columns = [found[name].values for name in ("restored_by", "restored_alone", "response")]
@@ -64,7 +64,7 @@ def reactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) ->
     return tuple(sorted(rows, key=lambda row: -row.restored_by.estimate))
 
 
-def pairs(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> tuple[Pair, ...]:
+def pairs(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Pair, ...]:
     """Of every two parts; the most redundant first, the most synergistic last.
 
     Of a pair the one that is later in the network comes second: it is the one that may be the other's backup.

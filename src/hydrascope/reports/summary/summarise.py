@@ -9,9 +9,10 @@ import xarray as xr
 from hydrascope.measures import (
     BOUNDS,
     Bootstrap,
+    Effects,
+    EffectsOnly,
     Sigma,
     agreement,
-    caption,
     compensation_regression,
     direct_effect,
     effects_only,
@@ -22,11 +23,9 @@ from hydrascope.measures import (
     per_prompt,
     require_complete,
     restoration,
-    select_readout,
     simultaneous,
     single_ablations,
     with_direct_effect,
-    without_frozen,
 )
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_prompts, warnings_of
 from hydrascope.reports.summary.findings import PLURAL, Finding, findings
@@ -100,28 +99,32 @@ class Summary:
     pairs: tuple[Pair, ...] = ()
 
 
-def summarise(
-    results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
-) -> Summary:
-    """The verdict, and every finding of the paper that these results can tell of, with intervals over prompts.
-
-        summarise(hydrascope.open_results("results.zarr")).verdicts[0].answer
+def read_effects(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> EffectsOnly:
+    """Read the effects of single ablations, and what parts write where that was kept; of results of any kind.
 
     Args:
         readout, sigma: as in `hydrascope.measures.per_prompt`.
 
     Raises:
-        HydrascopeError: this is no result, or an unfinished one, or has no such readout.
+        HydrascopeError: this is no result, or has no such readout.
     """
-    bootstrap = bootstrap or Bootstrap()
-    if results.attrs.get("experiment") == "interactions":
-        return _of_interactions(results, readout, bootstrap)
-    if results.attrs.get("experiment") == "mediation":
-        plain = summarise(without_frozen(results), bootstrap, readout, sigma)
-        return replace(plain, reactions=reactions(results, readout, bootstrap))
-    if results.attrs.get("keep") == "effects":
-        return _of_effects(results, readout, bootstrap)
-    effects = per_prompt(results, readout, sigma)
+    alone = single_ablations(results)
+    keeps_written = results.attrs.get("keep") != "effects"
+    return per_prompt(alone, readout, sigma) if keeps_written else effects_only(alone, readout)
+
+
+def summarise_sweep(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """The verdict, and every finding of the paper that these results can tell of, with intervals over prompts.
+
+    Args:
+        results: of any kind.
+        effects: on one readout, as `read_effects` gives them.
+
+    Raises:
+        HydrascopeError: the results are unfinished.
+    """
+    if not isinstance(effects, Effects):
+        return _of_effects(results, effects, bootstrap)
     require_complete(effects)
     if not effects["direct"].any():
         return _of_losses(results, effects, bootstrap)
@@ -147,31 +150,35 @@ def summarise(
     )
 
 
-def _of_interactions(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
+def summarise_mediation(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Of a mediation what `summarise_sweep` says of its ablations, and who restores what."""
+    plain = summarise_sweep(results, effects, bootstrap)
+    return replace(plain, reactions=reactions(results, effects.readout, bootstrap))
+
+
+def summarise_interactions(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
     """Who covers for whom, and of single ablations what becomes of their effects."""
-    found = pairs(results, readout, bootstrap)
+    found = pairs(results, effects.readout, bootstrap)
     parts = len({name for pair in found for name in (pair.first, pair.second)})
-    unit, read = results.attrs.get("units", "logits"), str(select_readout(results, readout)["readout"].values)
-    run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", read)
-    told, alone = tuple(of_prompts(results)), effects_only(single_ablations(results), readout)
-    return Summary({**run, "unit": str(unit)}, (), told, (), _outcomes(alone, bootstrap), bootstrap, pairs=found)
+    run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", effects.readout)
+    told = tuple(of_prompts(results))
+    return Summary(run, (), told, (), _outcomes(effects, bootstrap), bootstrap, pairs=found)
 
 
-def _of_effects(results: xr.Dataset, readout: str | None, bootstrap: Bootstrap) -> Summary:
+def _of_effects(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
     """What can be said where effects alone were kept: how much is restored, not by whom."""
-    effects = effects_only(results, readout)
     told = (EFFECTS_ALONE, *of_prompts(results))
     return Summary(run_in_words(results, effects), (), told, (), _outcomes(effects, bootstrap), bootstrap)
 
 
-def _outcomes(effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[ComponentFindings, ...]:
+def _outcomes(effects: EffectsOnly, bootstrap: Bootstrap) -> tuple[ComponentFindings, ...]:
     found = outcome_bounds(effects, bootstrap)
     # Where only positions before the last are ablated nothing is known of what would have been removed.
     known = {"removed": "removed", "restored": "share"} if effects["direct"].any() else {}
     return tuple(_parts(effects, {name: found[of] for name, of in {"lost": "lost", **known}.items()}))
 
 
-def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> Summary:
+def _of_losses(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Summary:
     """What can be said where only positions before the last are ablated: nothing is removed directly, and nothing is
     known of what would have been."""
     lost = mean_interval(-effects["total"], bootstrap)
@@ -192,16 +199,16 @@ def _of_losses(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -
     return Summary(run_in_words(results, effects), (), told, tuple(most_lost), parts, bootstrap)
 
 
-def run_in_words(results: xr.Dataset, effects: xr.Dataset) -> dict[str, str]:
+def run_in_words(results: xr.Dataset, effects: EffectsOnly) -> dict[str, str]:
     """What was measured and how.
 
     Args:
-        effects: of `results`, as `hydrascope.measures.per_prompt` gives them.
+        effects: of `results`.
     """
-    return _run(results, _counted(effects), caption(effects))
+    return _run(results, _counted(effects), effects.caption)
 
 
-def _counted(effects: xr.Dataset) -> str:
+def _counted(effects: EffectsOnly) -> str:
     """How many parts of each kind were ablated, in words."""
     found = kinds(effects["ablated"])
     named = ((found.count(kind), several) for kind, several in PLURAL.items())
@@ -222,7 +229,7 @@ def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     }
 
 
-def _parts(effects: xr.Dataset, per_part: dict[str, xr.DataArray]) -> Iterator[ComponentFindings]:
+def _parts(effects: EffectsOnly, per_part: dict[str, xr.DataArray]) -> Iterator[ComponentFindings]:
     """Every ablated part's numbers."""
     values = {name: bounds.transpose("ablated", "bound").values for name, bounds in per_part.items()}
     rows = {name: {str(label): i for i, label in enumerate(b["ablated"].values)} for name, b in per_part.items()}

@@ -13,6 +13,7 @@ from hydrascope.measures import (
     WRITTEN,
     Bootstrap,
     ComponentKind,
+    Effects,
     HeldOut,
     budget_shares,
     candidates,
@@ -99,7 +100,7 @@ class Verdict:
     placebos: int = 0
 
 
-def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
+def verdicts(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
     """One for each kind of part that was ablated one by one, and has anything downstream.
 
     Args:
@@ -115,7 +116,7 @@ def verdicts(results: xr.Dataset, effects: xr.Dataset, bootstrap: Bootstrap) -> 
 
 def _verdict(
     results: xr.Dataset,
-    effects: xr.Dataset,
+    effects: Effects,
     kind: ComponentKind,
     samples: xr.Dataset,
     bootstrap: Bootstrap,
@@ -126,7 +127,7 @@ def _verdict(
     counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": bootstrap.confidence}
     if held is None:
         return Verdict(kind, *_without_choice(effects, kind, samples, bootstrap), **counts)
-    others = _placebos(results) if results is not effects else []
+    others = _placebos(results)
     found = budget_shares(held.samples, bootstrap)
     restored = Interval.of(found["restored"])
     means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
@@ -151,7 +152,7 @@ def _verdict(
 
 
 def _without_choice(
-    effects: xr.Dataset, kind: ComponentKind, samples: xr.Dataset, bootstrap: Bootstrap
+    effects: Effects, kind: ComponentKind, samples: xr.Dataset, bootstrap: Bootstrap
 ) -> tuple[Answer, str]:
     if samples.sizes["ablated"] and samples.sizes["prompt"] < FEWEST:
         return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
@@ -174,7 +175,7 @@ def _answer(restored: Interval, clear: int) -> tuple[Answer, str]:
     return "can't tell", f"the interval holds both 0 and more than {NEGLIGIBLE:.0%}"
 
 
-def _responders(results: xr.Dataset, effects: xr.Dataset, held: HeldOut, bootstrap: Bootstrap) -> list[Responder]:
+def _responders(results: xr.Dataset, effects: Effects, held: HeldOut, bootstrap: Bootstrap) -> list[Responder]:
     """Whose mean response is surely above 0, the largest first: layers, and the heads and neurons that were read."""
     found: list[Responder] = []
     for responses in _responses(results, effects, held):
@@ -189,18 +190,16 @@ def _share(means: xr.Dataset) -> xr.Dataset:
     return means[["response"]] / means["removed"].where(means["removed"] != 0)
 
 
-def _responses(results: xr.Dataset, effects: xr.Dataset, held: HeldOut) -> Iterator[xr.DataArray]:
+def _responses(results: xr.Dataset, effects: Effects, held: HeldOut) -> Iterator[xr.DataArray]:
     """`[prompt, component]` the response of everything downstream of the chosen part: of layers, then of units."""
     picks = list(dict.fromkeys(held.picks))
     downstream = effects["downstream"].sel(ablated=picks).any("ablated").values
     yield held.take(change(effects.isel(component=downstream)))
-    if results is effects:
-        return
-    read = select_readout(results, effects.attrs["readout"]).sel(ablated=picks)
+    read = select_readout(results, effects.readout).sel(ablated=picks)
     is_unit = np.isin(kinds(read["component"]), ("head", "neuron"))
     if (below := is_unit & read["downstream"].any("ablated").values).any():
         read = read.isel(component=below)
-        ablated = read[WRITTEN[effects.attrs["sigma"]]]
+        ablated = read[WRITTEN[effects.sigma]]
         yield held.take((ablated - read["unembed"]).astype(np.float64).compute())
 
 
