@@ -34,7 +34,7 @@ def centred(model, ids, at, write=None):
 
 
 def by_hand(model, ids, sender, receiver, at):
-    """`held` and `free` of one sender, zeroed, and one receiver, by three forward passes."""
+    """`frozen` and `free` of one sender, zeroed, and one receiver, by three forward passes."""
     rows = slice(None) if at == "all" else slice(-1, None)
     clean, seen = centred(model, ids, at)
     target = int(clean.argmax())
@@ -70,7 +70,7 @@ def test_three_forward_passes(case, at):
             for receiver in receivers:
                 one = found.sel(sender=sender, receiver=receiver).isel(prompt=prompt, readout=0)
                 expected = by_hand(model, ids, hs.Component.parse(sender), hs.Component.parse(receiver), at)
-                np.testing.assert_allclose([float(one["held"]), float(one["free"])], expected, atol=2e-6)
+                np.testing.assert_allclose([float(one["frozen"]), float(one["free"])], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gemma2", "gpt_oss"])
@@ -81,7 +81,7 @@ def test_both_engines_agree_by_every_input_of_a_head(case):
         hs.analyses.path_patching(model, PROMPTS, hs.Zero(), engine=engine, **asked)
         for engine in ("wavefront", "reference")
     )
-    for name in ("held", "free"):
+    for name in ("frozen", "free"):
         np.testing.assert_allclose(fast[name], plain[name], atol=1e-5)
         assert (abs(fast[name]).sum(["readout", "prompt", "sender"]) > 1e-4).all()
 
@@ -93,14 +93,14 @@ def test_identities():
     )
     plain = hs.sweep(model, PROMPTS, hs.Resample(1), ablate="layers", target=3)
     # What goes to the logits directly is the direct effect.
-    np.testing.assert_allclose(found["held"].sel(receiver="logits"), plain["direct"].mean("patch"), atol=1e-12)
+    np.testing.assert_allclose(found["frozen"].sel(receiver="logits"), plain["direct"].mean("patch"), atol=1e-12)
     # Nothing goes upstream, exactly.
-    for name in ("held", "free"):
+    for name in ("frozen", "free"):
         upstream = found[name].where(~found["downstream"], 0)
         assert not upstream.any()
     # What only the logits read has no other way on.
     last = found.sel(receiver="mlp.2")
-    np.testing.assert_allclose(last["held"], last["free"], atol=1e-12)
+    np.testing.assert_allclose(last["frozen"], last["free"], atol=1e-12)
 
 
 def test_on_the_phantom_the_repair_goes_by_the_value():

@@ -83,9 +83,9 @@ def test_on_the_phantom_two_who_know_share_the_responsibility(engine):
     other = (named != blind["metric_clean"].isel(metric=0)).values
     assert 0 < other.sum() < 30
     for part in knowing:
-        np.testing.assert_array_equal(found["responsibility"].sel(part=part), other / 2)
+        np.testing.assert_array_equal(found["responsibility"].sel(component=part), other / 2)
     # The backup gives nothing away that the colours differ in.
-    assert not found["responsibility"].sel(part=["mlp.3", "attn.5"]).any()
+    assert not found["responsibility"].sel(component=["mlp.3", "attn.5"]).any()
 
 
 def test_what_cannot_be_asked():

@@ -128,18 +128,18 @@ def test_nothing_is_left_over(case):
     parts = "attn.0,heads.1,mlp.2"
     options = {"at": [-2, -1], "readouts": [hs.Logit(), hs.Logit(7)]}
     found = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), parts=parts, orders=4, **options)
-    together = "+".join(found["part"].values)
+    together = "+".join(found["component"].values)
     whole = hs.sweep(model, PROMPTS, hs.Resample(2), ablate=together, engine="reference", **options)
     expected = whole["total"].isel(ablated=0).mean("patch")
     np.testing.assert_allclose(found["everything"], expected, atol=1e-5)
-    np.testing.assert_allclose(found["shapley"].sum("part"), found["everything"], atol=1e-12)
+    np.testing.assert_allclose(found["shapley"].sum("component"), found["everything"], atol=1e-12)
 
 
 def test_one_part_is_worth_its_total_effect():
     model = tiny("gpt2")
     found = hs.analyses.shapley(model, PROMPTS, hs.Zero(), parts="mlp.1", orders=2)
     alone = hs.sweep(model, PROMPTS, hs.Zero(), ablate="mlp.1")["total"].isel(ablated=0, patch=0)
-    np.testing.assert_allclose(found["shapley"].isel(part=0), alone, atol=1e-12)
+    np.testing.assert_allclose(found["shapley"].isel(component=0), alone, atol=1e-12)
     # One pair of orders tells nothing of others.
     assert np.isnan(found["standard_error"]).all()
 
@@ -167,12 +167,12 @@ def test_on_the_phantom_credit_is_shared_with_the_backups():
     tolerance = 4e-3 * float(removed.max())
     for name, share in shares.items():
         expected = -alone["unembed"].sel(component=name) - share / 2 * removed
-        assert float(abs(values.sel(part=name) - expected).max()) < tolerance
+        assert float(abs(values.sel(component=name) - expected).max()) < tolerance
     expected = -removed * (1 - sum(shares.values()) / 2)
-    assert float(abs(values.sel(part=phantom.SOURCE) - expected).max()) < tolerance
+    assert float(abs(values.sel(component=phantom.SOURCE) - expected).max()) < tolerance
     expected = alone["direct"].sel(ablated=phantom.UNWATCHED)
-    assert float(abs(values.sel(part=phantom.UNWATCHED) - expected).max()) < tolerance
-    assert float(abs(values.sel(part=["head.2.0", "attn.5"])).max()) < 1e-6 * float(removed.max())
+    assert float(abs(values.sel(component=phantom.UNWATCHED) - expected).max()) < tolerance
+    assert float(abs(values.sel(component=["head.2.0", "attn.5"])).max()) < 1e-6 * float(removed.max())
 
 
 def test_what_cannot_be_asked():

@@ -50,7 +50,7 @@ def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -
     assert {row["receiver"] for row in rows[1:]} == others
     for row in rows:
         one = found.isel(readout=0).sel(sender=row["sender"], receiver=row["receiver"])
-        for name in ("held", "free"):
+        for name in ("frozen", "free"):
             estimate, low, high = number(row, name)
             assert estimate == pytest.approx(float(one[name].mean()), abs=1e-6)
             assert low <= estimate <= high
@@ -82,7 +82,7 @@ def test_circuits_are_those_of_faithfulness(hydrascope: Run, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circuit.csv", "circuit.png"]
     rows = read(out)
     assert [row["readout"] for row in rows] == 4 * ["difference"] + 4 * ["logit"]
-    assert [(row["kept"], row["part"]) for row in rows[:4]] == [
+    assert [(row["kept"], row["component"]) for row in rows[:4]] == [
         *(("0", "none"), ("1", phantom.SOURCE), ("2", phantom.UNWATCHED), ("5", "all"))
     ]
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
@@ -139,7 +139,7 @@ def test_figures_show_the_means() -> None:
     axes = figure_paths(found).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"]
     drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
-    held = found["held"].isel(readout=0).mean("prompt").where(found["downstream"])
+    held = found["frozen"].isel(readout=0).mean("prompt").where(found["downstream"])
     expected = held.sel(sender=["attn.0", "mlp.1"], receiver=["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"])
     np.testing.assert_allclose(drawn, expected)
     faithful = hs.analyses.faithfulness(model, prompts, hs.Zero(), order="layers", shares=(0, 0.5, 1))

@@ -231,7 +231,7 @@ def test_the_shift_to_mlps_where_it_was_put() -> None:
     found = response_shift(per_prompt(results), bootstrap=FEW)
     for bound in ("estimate", "low", "high"):
         np.testing.assert_allclose(found["mlp_share"].sel(bound=bound), [0.2, 0.9, 0.1, 0.4, 0.8], rtol=1e-3)
-        assert found["layer"].sel(bound=bound) == 4
+        assert found["block"].sel(bound=bound) == 4
     assert list(found["ablated"].values) == [f"attn.{block}" for block in range(5)]  # none above attn.5
 
 
@@ -239,7 +239,7 @@ def test_no_shift_where_attention_answers_to_the_top() -> None:
     shares = np.zeros((8, 8))
     shares[[0, 2, 4], 6] = 0.5
     found = response_shift(per_prompt(synthetic.results(4, 9, 2, shares=shares, noise=0)), bootstrap=FEW)
-    assert (found["layer"] == 4).all()
+    assert (found["block"] == 4).all()
 
 
 def test_no_shift_without_a_response() -> None:

@@ -43,7 +43,7 @@ def test_means_and_places():
             estimates = found["importance"].sel(measure=measure, bound="estimate").values
             assert int(one["place"]) == 1 + int((estimates > float(one["importance"].sel(bound="estimate"))).sum())
     rows = list(csv.DictReader(io.StringIO(importances_as_csv(found))))
-    assert [row["part"] for row in rows] == list(found["part"].values)
+    assert [row["component"] for row in rows] == list(found["component"].values)
     assert float(rows[3]["atp_low"]) == float(found["importance"].sel(bound="low", measure="atp")[3])
 
 

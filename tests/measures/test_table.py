@@ -38,7 +38,7 @@ def test_every_row_by_plain_loops(ablated: list[str], prompts: int, patches: int
                 assert row["text"] == results["text"].values[p]
                 assert row["target_text"] == results["target_text"].values[p]
                 assert row["kind"] == results["ablated_kind"].values[a]
-                assert (row["layer"], row["unit"]) == (results["ablated_layer"][a], results["ablated_unit"][a])
+                assert (row["block"], row["unit"]) == (results["ablated_block"][a], results["ablated_unit"][a])
                 for name in ("direct", "total", "indirect"):
                     mean = sum(float(x) for x in results[name].values[r, p, a]) / patches
                     np.testing.assert_allclose(row[name], mean, rtol=1e-12, atol=1e-15)
@@ -66,7 +66,7 @@ def test_the_columns_and_their_order() -> None:
         "log_prob_clean log_prob_ablated top_clean top_kept"
     )
     assert (table.dtypes[["unembed", "scale", "lost"]] == np.float64).all()
-    assert (table.dtypes[["prompt", "layer", "unit"]] == np.int64).all()
+    assert (table.dtypes[["prompt", "block", "unit"]] == np.int64).all()
 
 
 def test_one_readout_can_be_chosen_before() -> None:

@@ -64,7 +64,7 @@ def test_the_verdict_reads_it_back(results):
     found = summarise(results)
     attention, mlp = found.verdicts
     assert attention.answer == "yes"
-    assert attention.part == phantom.SOURCE
+    assert attention.component == phantom.SOURCE
     for value, share in (
         (attention.restored, RESTORED),
         (attention.slope, RESTORED),

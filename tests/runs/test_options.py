@@ -39,7 +39,7 @@ def test_attributes_say_how_it_was_made(model: LanguageModel) -> None:
         model, prompts, Noise(2, 1.5, 7), ablate=["attn", Component(1, "mlp")], read="heads.1", at=[-1], batch_size=4
     )
     expected = {
-        "format": 2,
+        "format": 3,
         "model": "llama",
         "revision": fingerprint.hash_parameters(model.hf),
         "config_hash": fingerprint.hash_config(model.config),

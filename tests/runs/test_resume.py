@@ -179,7 +179,7 @@ def test_a_smaller_batch_may_go_on(model: LanguageModel, whole: Path, begun: Pat
     """Where the system kills for memory there is no error to catch: a smaller batch must be able to finish."""
     run_to_disk(model, TEXTS, Resample(3), out=begun, resume=True, batch_size=1)
     found, expected = open_results(begun), open_results(whole)
-    assert (found.attrs["batch_size"], found.attrs["block_size"]) == (1, 8)
+    assert (found.attrs["batch_size"], found.attrs["chunk_size"]) == (1, 8)
     np.testing.assert_allclose(found["total"], expected["total"], atol=1e-5)
 
 

@@ -64,7 +64,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
     engine(monkeypatch, measure)
     results = sweep(model, TEXTS, Zero(), batch_size=8)
     assert sizes == [8, 4, 2, 2, 2, 2]
-    assert (results.attrs["batch_size"], results.attrs["block_size"], results.attrs["runs_at_once"]) == (2, 32, 6)
+    assert (results.attrs["batch_size"], results.attrs["chunk_size"], results.attrs["overrides_at_once"]) == (2, 32, 6)
     close(results, expected)
 
 
@@ -85,7 +85,7 @@ def test_then_the_runs_of_one_prompt_are_halved(
     run_to_disk(model, TEXTS, Resample(3), out=tmp_path / "r.zarr", batch_size=4)
     assert tried == [(4, 6), (2, 6), (1, 6), (1, 3), *[(1, 1)] * 6 * len(TEXTS)]
     results = open_results(tmp_path / "r.zarr")
-    assert (results.attrs["batch_size"], results.attrs["block_size"], results.attrs["runs_at_once"]) == (1, 16, 1)
+    assert (results.attrs["batch_size"], results.attrs["chunk_size"], results.attrs["overrides_at_once"]) == (1, 16, 1)
     close(results, expected)
 
 
@@ -96,7 +96,7 @@ def test_a_metric_that_runs_out_of_memory_is_taken_for_that(model: LanguageModel
         return logits[:, target]
 
     results = sweep(model, TEXTS, Resample(3), metrics=[hungry])
-    assert results.attrs["runs_at_once"] == 1
+    assert results.attrs["overrides_at_once"] == 1
     assert results["metric"].values == ["hungry"]
 
 

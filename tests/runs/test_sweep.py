@@ -220,7 +220,7 @@ def test_batches_and_engines_change_nothing(case: str, ablation: Ablation, monke
         # A run's own memory is too much for all runs of one prompt: they are made a few at a time.
         patch.setattr("hydrascope.models.memory.CPU_BYTES", 1)
         split = sweep(model, TWINS, ablation, **OPTIONS)
-    assert (split.attrs["batch_size"], split.attrs["runs_at_once"]) == (1, 1)
+    assert (split.attrs["batch_size"], split.attrs["overrides_at_once"]) == (1, 1)
     close(split, results)
     assert results.attrs["worst_imbalance"] == results["imbalance"].max() < 1e-10
     assert results.attrs["engine"] == "wavefront"

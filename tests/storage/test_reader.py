@@ -92,7 +92,7 @@ def test_everything_says_what_it_is_in_which_unit(whole: Path) -> None:
             assert variable.attrs.keys() == {"long_name", "units"}, name
             assert all(variable.attrs.values()), name
     assert opened["total"].attrs["units"] == "logits"
-    assert set(opened.attrs) == {*known(1).attrs, "format", "measured", "block_size", "worst_imbalance"}
+    assert set(opened.attrs) == {*known(1).attrs, "format", "measured", "chunk_size", "worst_imbalance"}
 
 
 def test_only_what_is_looked_at_is_read(tmp_path: Path) -> None:
@@ -292,7 +292,8 @@ def test_what_is_no_result_is_refused_and_left_alone(tmp_path: Path) -> None:
     ("version", "message"),
     [
         ("hydrascope results 1", "holds a result of format 1, which is no longer read: measure again"),
-        (3, "holds format 3, and this hydrascope reads 2: use a newer one"),
+        (2, "holds a result of format 2, which is no longer read: measure again"),
+        (4, "holds format 4, and this hydrascope reads 3: use a newer one"),
     ],
 )
 def test_another_format_is_refused(path: Path, version: Any, message: str) -> None:

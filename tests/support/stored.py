@@ -33,7 +33,7 @@ def known(prompts: int) -> xr.Dataset:
             "ablated": np.array(LABELS, TEXT),
             "component": np.array(LABELS, TEXT),
             **{f"{dim}_kind": (dim, kinds) for dim in ("ablated", "component")},
-            **{f"{dim}_layer": (dim, layers) for dim in ("ablated", "component")},
+            **{f"{dim}_block": (dim, layers) for dim in ("ablated", "component")},
             **{f"{dim}_unit": (dim, np.full(4, -1)) for dim in ("ablated", "component")},
             "readout": np.array(["logit", "naïve"], TEXT),
             "readout_before": ("readout", np.array([-1, 1])),
@@ -74,7 +74,7 @@ def create_for(path: Path, everything: xr.Dataset, known: xr.Dataset, block: int
 
 def write(writer: Writer, everything: xr.Dataset, *starts: int) -> None:
     """Write the blocks that begin at `starts`; all that are left where none are given."""
-    size = writer.attributes["block_size"]
+    size = writer.attributes["chunk_size"]
     for start in starts or (chunk.start for chunk in writer.chunks()):
         block = everything.isel(prompt=slice(start, start + size))
         writer.write(start, block, {"worst_imbalance": 0.5})
@@ -93,7 +93,7 @@ def expected(everything: xr.Dataset, block: int = 3) -> xr.Dataset:
     prompts = everything.sizes["prompt"]
     whole = add_units(known(prompts).merge(everything), "logits")
     return whole.assign_attrs(
-        known(prompts).attrs, format=FORMAT, measured=prompts, block_size=block, worst_imbalance=0.5
+        known(prompts).attrs, format=FORMAT, measured=prompts, chunk_size=block, worst_imbalance=0.5
     )
 
 

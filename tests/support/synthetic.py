@@ -70,7 +70,7 @@ def coordinates(dim: str, names: Sequence[str]) -> dict[str, tuple[str, np.ndarr
     return {
         dim: (dim, np.array(names, STRING)),
         f"{dim}_kind": (dim, np.array([kind for kind, _, _ in split], STRING)),
-        f"{dim}_layer": (dim, np.array([int(layer) for _, layer, _ in split])),
+        f"{dim}_block": (dim, np.array([int(layer) for _, layer, _ in split])),
         f"{dim}_unit": (dim, np.array([int(unit) for _, _, unit in split])),
     }
 
@@ -298,7 +298,7 @@ def results(
             **tokens(text),
         },
         attrs={
-            "format": 2,
+            "format": 3,
             "model": "synthetic",
             "ablation": "resample",
             "positions": "last",

@@ -39,7 +39,7 @@ def faithfulness(
     """How faithful circuits are that keep the first parts of an order of importance and ablate the rest.
 
         >>> s = hs.analyses.shapley(model, prompts, hs.Mean())["shapley"][0].mean("prompt")  # doctest: +SKIP
-        >>> order = s.sortby(s)["part"].values.tolist()  # doctest: +SKIP
+        >>> order = s.sortby(s)["component"].values.tolist()  # doctest: +SKIP
         >>> hs.analyses.faithfulness(model, prompts, hs.Mean(), order=order)["cpr"]  # doctest: +SKIP
 
     As the MIB benchmark defines it (Mueller et al. 2025, arXiv 2504.13151), with parts as the nodes:

@@ -54,7 +54,7 @@ def path_patching(
     Returns:
         two definitions in use, each [readout, prompt, sender, receiver], means over patches, in the readouts' units:
 
-        - `held`: π̂ of the clean run with d writing what it would, everything else held at clean, less π̂. What k does
+        - `frozen`: π̂ of the clean run with d writing what it would, everything else held at clean, less π̂. What k does
           through d on the one path k → d → logits.
         - `free`: the same with everything downstream of d recomputed (as Wang et al. do for IOI): what goes from k
           to d, and from there wherever it goes.
@@ -81,11 +81,11 @@ def path_patching(
     if to_logits:
         found = sweep(model, prompts, ablation, ablate=sending, at=at, keep="effects", **options)
         direct = found["direct"].mean("patch", dtype=np.float64).rename(ablated="sender")
-        pieces[LOGITS] = xr.Dataset({"held": direct, "free": direct})
+        pieces[LOGITS] = xr.Dataset({"frozen": direct, "free": direct})
     reached = np.array([[*downstream(model, Override((each,)), components), *[True] * to_logits] for each in sending])
     effects = {
         name: np.stack([pieces[label][name].transpose(*_DIMS[:3]).values for label in names], -1)
-        for name in ("held", "free")
+        for name in ("frozen", "free")
     }
     return xr.Dataset(
         {
@@ -110,9 +110,9 @@ def _receivers(model: LanguageModel, receivers: Selection) -> tuple[tuple[Compon
 
 
 def _by_sender(found: xr.Dataset, senders: int) -> xr.Dataset:
-    """`held` and `free` [readout, prompt, sender] of one receiver, whose patches are every sender's in turn."""
+    """`frozen` and `free` [readout, prompt, sender] of one receiver, whose patches are every sender's in turn."""
     means = {}
-    for name, effect in (("held", "direct"), ("free", "total")):
+    for name, effect in (("frozen", "direct"), ("free", "total")):
         values = found[effect].transpose("readout", "prompt", "patch").values.astype(np.float64)
         means[name] = (_DIMS[:3], values.reshape(*values.shape[:2], senders, -1).mean(-1))
     return xr.Dataset(means)

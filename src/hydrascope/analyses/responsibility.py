@@ -48,9 +48,9 @@ def responsibility(
         options: of `sweep`: at, engine, batch_size, progress.
 
     Returns:
-        - `responsibility` [prompt, part], without unit, the mean over patches; a patch with which no set of up to
+        - `responsibility` [prompt, component], without unit, the mean over patches; a patch with which no set of up to
           `most` others is found counts 0.
-        - `contingency` [prompt, patch, part] m, −1 where there is none.
+        - `contingency` [prompt, patch, component] m, −1 where there is none.
 
     Raises:
         HydrascopeError: as `sweep`; or there are too many combinations to run them all.
@@ -70,12 +70,12 @@ def responsibility(
     sizes_found = contingencies(top != results["metric_clean"].isel(metric=0).values[:, None, None], sets, len(chosen))
     degree = np.where(sizes_found < 0, 0.0, 1 / (1.0 + sizes_found.clip(0)))
     found = {
-        "responsibility": (("prompt", "part"), degree.mean(1)),
-        "contingency": (("prompt", "patch", "part"), sizes_found),
+        "responsibility": (("prompt", "component"), degree.mean(1)),
+        "contingency": (("prompt", "patch", "component"), sizes_found),
     }
     names = np.array([str(component) for component in chosen], object)
     kept = {name: results[name] for name in ("text", "target_text")}
-    return xr.Dataset(found, {"part": names, **kept}, {**results.attrs, "most": most})
+    return xr.Dataset(found, {"component": names, **kept}, {**results.attrs, "most": most})
 
 
 def contingencies(

@@ -58,11 +58,11 @@ def shapley(
     Returns:
         in the readouts' units, negative where the part helps, as `total` is:
 
-        - `shapley` [readout, prompt, part] φ_c.
+        - `shapley` [readout, prompt, component] φ_c.
         - `standard_error` (likewise) of φ_c, over the pairs of orders: how far it may be from the mean over all orders,
           of this prompt with these patches. NaN of a single pair. Few orders may miss the company in which a part
           matters, and its error with it.
-        - `mean_standard_error` [readout, part] the same of the mean of φ_c over prompts. Not to be had from
+        - `mean_standard_error` [readout, component] the same of the mean of φ_c over prompts. Not to be had from
           `standard_error`: all prompts share their orders, and with them much of the error. What other prompts would
           give is not in it: see `hydrascope.measures.mean_interval`.
         - `everything` [readout, prompt] v(all).
@@ -81,14 +81,14 @@ def shapley(
     effects = results["total"].mean("patch", dtype=np.float64).transpose("readout", "prompt", "ablated").values
     pairs = marginal_effects(effects, drawn, place)
     found = {
-        "shapley": (("readout", "prompt", "part"), pairs.mean(2)),
-        "standard_error": (("readout", "prompt", "part"), standard_error(pairs)),
-        "mean_standard_error": (("readout", "part"), standard_error(pairs.mean(1))),
+        "shapley": (("readout", "prompt", "component"), pairs.mean(2)),
+        "standard_error": (("readout", "prompt", "component"), standard_error(pairs)),
+        "mean_standard_error": (("readout", "component"), standard_error(pairs.mean(1))),
         "everything": (("readout", "prompt"), effects[..., place[0, -1]]),
     }
     kept = {name: results[name] for name in ("readout", "text", "target_text")}
     names = np.array([str(component) for component in chosen], object)
-    return xr.Dataset(found, {"part": names, **kept}, {**results.attrs, "orders": orders, "orders_seed": seed})
+    return xr.Dataset(found, {"component": names, **kept}, {**results.attrs, "orders": orders, "orders_seed": seed})
 
 
 def require_pairs(orders: int) -> None:

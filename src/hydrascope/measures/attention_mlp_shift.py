@@ -43,6 +43,6 @@ def response_shift(effects: Effects, kind: SublayerKind = "attn", bootstrap: Boo
         total = means["attention"] + means["mlp"]
         share = means["mlp"] / total.where(total > 0)
         layer = holds_from(share > 0.5, positions, depth(effects)).where(share.notnull().all("ablated"))
-        return xr.Dataset({"mlp_share": share, "layer": layer})
+        return xr.Dataset({"mlp_share": share, "block": layer})
 
     return interval(measure, samples, bootstrap or Bootstrap())

@@ -26,7 +26,7 @@ _PER_PATCH = ("total", "direct", "indirect", "scale")
 VARIABLES = ("unembed", *WRITTEN.values(), *_PER_PATCH, "logit", "embed", "downstream")
 
 #: Of what is ablated and of what is read.
-_PARTS = tuple(f"{dim}_{what}" for dim in ("ablated", "component") for what in ("kind", "layer", "unit"))
+_PARTS = tuple(f"{dim}_{what}" for dim in ("ablated", "component") for what in ("kind", "block", "unit"))
 
 #: Bytes of the results that are held at a time while they are read.
 _BLOCK = 2**26

@@ -53,7 +53,7 @@ def interactions(results: xr.Dataset) -> xr.Dataset:
         {
             "first": names,
             "second": names,
-            "first_layer": ("first", [component.block for component in found]),
+            "first_block": ("first", [component.block for component in found]),
             **{name: results[name] for name in ("readout", "text", "target_text")},
         },
         results.attrs,

@@ -29,7 +29,7 @@ def kinds(labels: xr.DataArray) -> list[str]:
 
 def block_numbers(labels: xr.DataArray) -> list[int]:
     """The layer of each part, counted from 0."""
-    return [int(layer) for layer in labels[f"{labels.dims[0]}_layer"].values]
+    return [int(layer) for layer in labels[f"{labels.dims[0]}_block"].values]
 
 
 def unit_numbers(labels: xr.DataArray) -> list[int]:

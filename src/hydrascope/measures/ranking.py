@@ -26,7 +26,7 @@ def rank(effects: Effects, *others: xr.Dataset, bootstrap: Bootstrap | None = No
         bootstrap: over prompts.
 
     Returns:
-        - `importance` [bound, measure, part], means over prompts in the readout's unit, of
+        - `importance` [bound, measure, component], means over prompts in the readout's unit, of
 
           - `unembed`: the clean run's direct effect (Eq. 10); NaN where the part wasn't read;
           - `removed`: −`direct`, what ablating it takes away where nothing answers;
@@ -34,7 +34,7 @@ def rank(effects: Effects, *others: xr.Dataset, bootstrap: Bootstrap | None = No
           - `shapley`: −φ, with whoever stands in for it gone in half of the orders;
           - a method's name: minus its estimate of `total`. That of `gim` has a size of its own: it ranks.
 
-        - `place` [measure, part]: 1 for the most important part by each measure.
+        - `place` [measure, component]: 1 for the most important part by each measure.
         - `seconds` [measure] that an estimate took; NaN for others.
 
     Raises:
@@ -51,23 +51,23 @@ def rank(effects: Effects, *others: xr.Dataset, bootstrap: Bootstrap | None = No
             raise HydrascopeError(f"{name} is given twice: leave one out")
         columns[name], seconds[name] = values, took
     samples = xr.Dataset(
-        {"importance": (("measure", "prompt", "part"), np.stack(list(columns.values())))},
-        {"measure": list(columns), "part": np.array(list(map(str, effects["ablated"].values)), object)},
+        {"importance": (("measure", "prompt", "component"), np.stack(list(columns.values())))},
+        {"measure": list(columns), "component": np.array(list(map(str, effects["ablated"].values)), object)},
     )
-    found = interval(lambda means: means, samples, bootstrap or Bootstrap()).transpose("bound", "measure", "part")
+    found = interval(lambda means: means, samples, bootstrap or Bootstrap()).transpose("bound", "measure", "component")
     estimate = found["importance"].sel(bound="estimate")
     order = (-estimate).values.argsort(-1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(1, order.shape[-1] + 1)[None], -1)
     attributes = {key: effects.data.attrs[key] for key in ("model", "readout", "units") if key in effects.data.attrs}
     return found.assign(
-        place=(("measure", "part"), np.where(np.isnan(estimate), np.nan, place)),
+        place=(("measure", "component"), np.where(np.isnan(estimate), np.nan, place)),
         seconds=("measure", list(seconds.values()), {"units": "s"}),
     ).assign_attrs(attributes)
 
 
 def _found(effects: Effects, others: tuple[xr.Dataset, ...]) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Name, importance `[prompt, part]` and seconds of each of the others."""
+    """Name, importance `[prompt, component]` and seconds of each of the others."""
     for other in others:
         if "shapley" in other:
             renamed = other.rename(part="ablated", shapley="estimate")

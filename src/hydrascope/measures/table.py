@@ -10,7 +10,7 @@ from hydrascope.measures.effects_per_prompt import contribution, require_variabl
 
 _ROWS = ("readout", "prompt", "ablated")
 _MEANS = ("direct", "total", "indirect", "scale")
-_LABELS = {"ablated_kind": "kind", "ablated_layer": "layer", "ablated_unit": "unit"}
+_LABELS = {"ablated_kind": "kind", "ablated_block": "block", "ablated_unit": "unit"}
 
 
 def tidy(results: xr.Dataset) -> pd.DataFrame:

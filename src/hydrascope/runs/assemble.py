@@ -57,7 +57,7 @@ def chunk_attributes(plan: Plan, size: int, chunk: MeasuredChunk) -> dict[str, A
 
 def batch_attributes(size: int, batch: Batch) -> dict[str, int]:
     """Return how many prompts a chunk has, and how many prompts and overrides are measured at a time."""
-    return {"block_size": size, "batch_size": batch.prompts, "runs_at_once": batch.overrides}
+    return {"chunk_size": size, "batch_size": batch.prompts, "overrides_at_once": batch.overrides}
 
 
 def stored_dtype(plan: Plan, variable: str) -> str:
@@ -78,11 +78,11 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
         {
             "component": _text(map(str, plan.components)),
             "component_kind": ("component", _text(component.kind for component in plan.components)),
-            "component_layer": ("component", np.array([component.block for component in plan.components])),
+            "component_block": ("component", np.array([component.block for component in plan.components])),
             "component_unit": ("component", np.array([component.unit for component in plan.components])),
             "ablated": _text(map(str, plan.overrides)),
             "ablated_kind": ("ablated", _text("joint" if component is None else component.kind for component in alone)),
-            "ablated_layer": (
+            "ablated_block": (
                 "ablated",
                 np.array([min(c.block for c in override.ablated) for override in plan.overrides]),
             ),

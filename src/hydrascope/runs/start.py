@@ -128,13 +128,13 @@ def join(output: Output, plan: Plan, batch_size: BatchSize, workers: Workers) ->
     alone = measure_alone(plan, clean, most_mixed(plan, chunks, together.prompts))
     with workers.exclusive():
         if not out.exists():
-            how = batch_attributes(before["block_size"], together)
+            how = batch_attributes(before["chunk_size"], together)
             return RunSession(plan, _create(output, plan, clean, alone, how, workers), clean, batch, alone)
         result = writer.resume(out, workers)
     try:
         # Until now nothing kept others from it.
         _refuse_differences(out, result.attributes, plan)
-        if any(result.attributes[name] != before.get(name, result.attributes[name]) for name in ("run", "block_size")):
+        if any(result.attributes[name] != before.get(name, result.attributes[name]) for name in ("run", "chunk_size")):
             raise HydrascopeError(f"another run has made {out} meanwhile: this one ends, and may join that")
     except BaseException:
         result.close()
@@ -164,7 +164,7 @@ def _create(
     empty = {name: (dims, stored_dtype(plan, name)) for name, dims in plan.measured_variables.items()}
     overwrite = output.overwrite and workers is None
     return writer.create(
-        output.path, initial, empty, plan.sizes, how["block_size"], overwrite=overwrite, workers=workers
+        output.path, initial, empty, plan.sizes, how["chunk_size"], overwrite=overwrite, workers=workers
     )
 
 
@@ -180,9 +180,9 @@ def _is_complete(result: writer.Writer) -> bool:
 
 def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple[Batch, Batch]:
     """How much is run clean at a time, which decides the bits, and how much is measured."""
-    given = Batch(before["batch_size"], before["runs_at_once"])
+    given = Batch(before["batch_size"], before["overrides_at_once"])
     batch = given if batch_size == "auto" else plan.batch(batch_size)
-    return Batch(before["block_size"] // BATCHES_PER_CHUNK, batch.overrides), batch
+    return Batch(before["chunk_size"] // BATCHES_PER_CHUNK, batch.overrides), batch
 
 
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:

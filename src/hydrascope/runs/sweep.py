@@ -190,7 +190,7 @@ def _measure_to_disk(plan: Plan, output: Output, batch_size: BatchSize, progress
             return
         plan, result = session.plan, session.result
         stack.enter_context(result)
-        size, count = result.attributes["block_size"], len(plan.tokens)
+        size, count = result.attributes["chunk_size"], len(plan.tokens)
         with show_progress(count, count - sum(map(len, result.unmeasured)), progress) as advance:
             # Prompts whose clean pass was made here are measured first: their prefixes are kept.
             chunks = result.chunks(advance, {prompts[0] for prompts in session.clean.prefixes.prompts})

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, StorePath
 
 from hydrascope.storage import checksums
 from hydrascope.storage.paths import resolve_path
-from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, texts_from_disk
+from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, OLD_FORMATS, texts_from_disk
 from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 
@@ -55,8 +55,9 @@ def read_root(path: Path) -> dict[str, Any]:
                 f"{path} is no hydrascope result, or its {checksums.ROOT} is damaged: give a folder that hydrascope "
                 "run made"
             ) from error
-    if version == "hydrascope results 1":
-        raise UnreadableError(f"{path} holds a result of format 1, which is no longer read: measure again")
+    if version in OLD_FORMATS:
+        old = OLD_FORMATS[version]
+        raise UnreadableError(f"{path} holds a result of format {old}, which is no longer read: measure again")
     if version != FORMAT:
         raise HydrascopeError(f"{path} holds format {version!r}, and this hydrascope reads {FORMAT}: use a newer one")
     try:
@@ -122,7 +123,7 @@ def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
 
 def chunks(attributes: dict[str, Any]) -> list[range]:
     """The blocks of prompts in which a result is measured."""
-    return split_range(attributes["prompt_count"], attributes["block_size"])
+    return split_range(attributes["prompt_count"], attributes["chunk_size"])
 
 
 def split_range(prompts: int, size: int) -> list[range]:
@@ -134,7 +135,7 @@ def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
     files: dict[str, str] = {}
     try:
-        for chunk in split_range(attributes["measured"], attributes["block_size"]):
+        for chunk in split_range(attributes["measured"], attributes["chunk_size"]):
             files |= checksums.read_listing(path, checksums.listing_of(chunk.start), attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
         raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error

@@ -1,11 +1,23 @@
-"""Result format 2: which variables a result holds, their dimensions, names and units."""
+"""Result format 3: the variables of a result, their dimensions, names and units.
+
+Format 3 renamed what contradicted the vocabulary; a result of format 2 is refused, with a line that says so:
+
+| format 2 | format 3 |
+|---|---|
+| coordinates `component_layer`, `ablated_layer` | `component_block`, `ablated_block` |
+| unit `layer` of these and of `readout_before` | `block` |
+| attributes `block_size`, `runs_at_once` | `chunk_size`, `overrides_at_once` |
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-FORMAT = 2
+FORMAT = 3
+
+#: Formats that are no longer read, by what they wrote, and their numbers.
+OLD_FORMATS = {"hydrascope results 1": 1, 2: 2}
 
 #: Texts on disk. In memory they are Python's own, which numpy and xarray can do more with: `astype(str)`, `idxmax`.
 _TEXT = np.dtypes.StringDType()
@@ -52,15 +64,15 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "downstream": Variable(("ablated", "component"), "whether the component is downstream of what is ablated"),
     "component": Variable(("component",), "what is read"),
     "component_kind": Variable(("component",), "kind of part that is read"),
-    "component_layer": Variable(("component",), "layer of what is read", "layer"),
+    "component_block": Variable(("component",), "block of the component", "block"),
     "component_unit": Variable(("component",), "head or neuron that is read, -1 for a layer", "index"),
     "ablated": Variable(("ablated",), "what is ablated, or frozen after |"),
     "ablated_kind": Variable(("ablated",), "kind of part that is ablated"),
-    "ablated_layer": Variable(("ablated",), "first layer that is ablated", "layer"),
+    "ablated_block": Variable(("ablated",), "first block that is ablated", "block"),
     "ablated_unit": Variable(("ablated",), "head or neuron that is ablated, -1 for a layer", "index"),
     "readout": Variable(("readout",), "what is read off the residual stream"),
     "readout_before": Variable(
-        ("readout",), "block before which it is read, -1 for the final residual stream", "layer"
+        ("readout",), "block before which it is read, -1 for the final residual stream", "block"
     ),
     "metric": Variable(("metric",), "function of the logits"),
     "metric_units": Variable(("metric",), "unit of the metric, empty where it is not known"),

@@ -107,7 +107,7 @@ class Writer:
                 write_empty_chunks=True,
                 consolidated=False,
             )
-            number = start // self.attributes["block_size"]
+            number = start // self.attributes["chunk_size"]
             files = [_chunk(name, variable.dims, number) for name, variable in block.data_vars.items()]
             checksums.write_listing(self.path, checksums.listing_of(start), self.attributes["run"], files, how)
         self.update_measured([start])
@@ -232,7 +232,7 @@ def create(
     }
     checked = (ZstdCodec(level=1, checksum=True),)
     run = uuid.uuid4().hex
-    attributes = {**known.attrs, "format": FORMAT, "run": run, "block_size": block, "measured": 0}
+    attributes = {**known.attrs, "format": FORMAT, "run": run, "chunk_size": block, "measured": 0}
     # Nobody writes to what is overwritten, until its successor stands.
     replaced = lock(path, checksums.KNOWN_FILES) or nullcontext()
     with (

@@ -40,7 +40,7 @@ def test_by_definition_from_passes_without_each_block(case):
         # A patch at a time: absolute values are taken of each. Zero is one patch alone.
         one = atp(hs.models.LanguageModel(model.hf), PROMPTS, hs.Zero(), **options)["estimate"]
         # What the block itself adds is held, whichever of its parts is ablated.
-        passes.append(one.where(one["ablated_layer"] != block, 0).values)
+        passes.append(one.where(one["ablated_block"] != block, 0).values)
         for handle in handles:
             handle.remove()
     found = atp_star(model, PROMPTS, hs.Zero(), **options)
@@ -63,10 +63,10 @@ def test_what_acts_directly_alone_keeps_the_estimate_of_atp(case):
     plain, star = (method(shared(case), PROMPTS, hs.Zero(), **parts) for method in (atp, atp_star))
     for readout, own in (("logit", 2), ("direction", 1)):
         one, other = (each.sel(readout=readout) for each in (plain, star))
-        one, other = (each.sel(ablated=each["ablated_layer"] == own) for each in (one, other))
+        one, other = (each.sel(ablated=each["ablated_block"] == own) for each in (one, other))
         np.testing.assert_allclose(other["estimate"], one["estimate"], atol=1e-9)
         np.testing.assert_allclose(other["magnitude"], abs(one["estimate"]), atol=1e-9)
-    earlier = plain["ablated_layer"] == 0
+    earlier = plain["ablated_block"] == 0
     assert float(abs(plain["estimate"] - star["estimate"]).sel(ablated=earlier).max()) > 0.01
 
 

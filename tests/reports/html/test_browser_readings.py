@@ -55,7 +55,7 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     assert [key for key in after if after[key] != before[key]] == ["verdict", "said", "read", "matrix", "layers"]
     found = summarise(results, FEW, "logit", sigma)
     assert after["verdict"] == sentences(found)
-    (part,) = (each for each in found.parts if each.ablated == "attn.2")
+    (part,) = (each for each in found.components if each.ablated == "attn.2")
     shares = (
         f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
         f"{format_interval(part.norm, 2)}"

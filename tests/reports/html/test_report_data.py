@@ -176,7 +176,7 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
         found, told = summarise(results, FEW, readout["name"], sigma), readout["readings"][place]
         assert ["".join(each) for each in told["verdicts"]] == sentences(found)
         assert told["warnings"] == list(found.warnings)
-        for part in found.parts:
+        for part in found.components:
             said = " ".join(told["parts"][names(page, "parts").index(part.ablated)])
             assert format_interval(part.removed, 2) in said
             assert format_interval(part.lost, 2) in said
@@ -199,7 +199,7 @@ def test_what_is_undone_of_an_increase_is_called_that():
     results = synthetic.results(4, 40, 1, ablated=["attn.0", "attn.1"])
     results["direct"].loc[{"ablated": "attn.1"}] = (2 + np.linspace(-0.5, 0.5, 40))[:, None]
     results["total"].loc[{"ablated": "attn.1"}] = -1
-    part = summarise(results, FEW).parts[1]
+    part = summarise(results, FEW).components[1]
     removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
     assert "instead" not in removes
     share = format_interval(part.restored, 2)
@@ -240,7 +240,7 @@ def test_ce_on_de(results, page, readout, sigma):
 
 def test_it_opens_at_the_part_of_the_verdict(results, page):
     verdicts = summarise(results, FEW).verdicts
-    assert any(names(page, "parts")[page[0]["start"]] in verdict.part for verdict in verdicts)
+    assert any(names(page, "parts")[page[0]["start"]] in verdict.component for verdict in verdicts)
 
 
 def test_what_cannot_be_shown():

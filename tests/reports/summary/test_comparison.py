@@ -79,7 +79,7 @@ def test_a_share_of_what_may_be_nothing_has_no_difference():
         unsure[name] = (sure[name].dims, share * removed[None, :, None, None])
     found = compare({"a": sure, "b": unsure}, FEW)
     row = next(row for row in found.rows if row.name == "b")
-    assert row.verdict.part == "attn.1"
+    assert row.verdict.component == "attn.1"
     assert np.isnan(row.verdict.restored.low)
     assert np.isnan(row.restored.estimate)
     line = next(line for line in told(found).splitlines() if line.startswith("│b"))
@@ -100,7 +100,7 @@ def test_depth_is_relative():
     found = compare({"a": synthetic.results(4, 40, 2), "b": synthetic.results(5, 40, 2)}, FEW)
     for (name, kind), shares in found.over_depth.items():
         top = {"a": 3, "b": 4}[name]
-        expected = [int(layer) / top for layer in shares["ablated_layer"].values]
+        expected = [int(layer) / top for layer in shares["ablated_block"].values]
         np.testing.assert_allclose(shares["relative_depth"], expected, err_msg=f"{name} {kind}")
     figure = figure_comparison(found)
     figure.draw_without_rendering()

@@ -86,7 +86,7 @@ def test_of_effects_alone_it_is_said_how_much_is_restored_and_not_by_whom() -> N
         found, whole = summarise(alone, FEW, readout), summarise(results, FEW, readout)
         assert found.verdicts == found.findings == ()
         assert "measure again and keep means" in found.warnings[0]
-        for one, other in zip(found.parts, whole.parts, strict=True):
+        for one, other in zip(found.components, whole.components, strict=True):
             assert (one.ablated, one.kind) == (other.ablated, other.kind)
             for name in ("removed", "lost", "restored"):
                 bounds = [[getattr(each, name).estimate, getattr(each, name).low] for each in (one, other)]
@@ -118,7 +118,7 @@ def test_findings_of_a_known_network() -> None:
     # The headline comes first, and what it is made of.
     first = [each.value.estimate for each in summary.findings[:5]]
     np.testing.assert_allclose(first, np.array([0.75, 0.75, 0.5, 0.2, 0.05]) / 0.95, rtol=1e-6)
-    attn_3 = next(part for part in summary.parts if part.ablated == "attn.3")
+    attn_3 = next(part for part in summary.components if part.ablated == "attn.3")
     np.testing.assert_allclose([attn_3.direct.estimate, attn_3.removed.estimate], [22, 0.95 * 22])
     np.testing.assert_allclose(attn_3.lost.estimate, 4.4)
     np.testing.assert_allclose([attn_3.slope.estimate, attn_3.r2.estimate], [0.7, 1], rtol=1e-6)
@@ -138,7 +138,7 @@ def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: s
     summary = summarise(results, FEW, "placebo.0", sigma)
     effects = per_prompt(results, "placebo.0", sigma)
     fit = compensation_regression(effects, FEW)
-    for part in summary.parts:
+    for part in summary.components:
         np.testing.assert_equal(astuple(part.slope), fit["slope"].sel(ablated=part.ablated).values)
     text = printed(summary)
     assert f"Readout: placebo.0, {words}." in text
@@ -158,7 +158,7 @@ def test_only_the_strongest_heads_are_printed() -> None:
     results = synthetic.results(2, 5, 1, heads=PRINTED, read_heads=False)
     summary = summarise(results, FEW)
     text = printed(summary)
-    heads = [part for part in summary.parts if part.kind == "head"]
+    heads = [part for part in summary.components if part.kind == "head"]
     assert len(heads) == 2 * PRINTED
     in_order = sorted(heads, key=lambda part: part.removed.estimate, reverse=True)
     rows = text[text.index("Ablated parts") :].splitlines()
@@ -173,8 +173,8 @@ def test_every_layer_has_the_measures_own_numbers() -> None:
     effects = per_prompt(results)
     summary = summarise(results, FEW)
     fit, shares = compensation_regression(effects, FEW), restoration(effects, FEW)
-    assert [layer.ablated for layer in summary.parts] == synthetic.labels(3)
-    for layer in summary.parts:
+    assert [layer.ablated for layer in summary.components] == synthetic.labels(3)
+    for layer in summary.components:
         np.testing.assert_equal(astuple(layer.slope), fit["slope"].sel(ablated=layer.ablated).values)
         np.testing.assert_equal(astuple(layer.norm), shares["norm"].sel(ablated=layer.ablated).values)
         mean = direct_effect(effects).sel(ablated=layer.ablated).mean()
@@ -309,12 +309,12 @@ def test_formats() -> None:
     summary = summarise(results, FEW)
     found = json.loads(as_json(summary))
     assert found["verdicts"][0]["restored"]["estimate"] == summary.verdicts[0].restored.estimate
-    assert found["parts"][0]["ablated"] == "attn.0"
+    assert found["components"][0]["ablated"] == "attn.0"
     assert "NaN" not in as_json(summary)
     table = pd.read_csv(io.StringIO(as_csv(summary)))
-    np.testing.assert_allclose(table["restored_low"], [part.restored.low for part in summary.parts])
+    np.testing.assert_allclose(table["restored_low"], [part.restored.low for part in summary.components])
     markdown = as_markdown(summary)
-    assert all(f"| {part.ablated} |" in markdown for part in summary.parts)
+    assert all(f"| {part.ablated} |" in markdown for part in summary.components)
     assert markdown.startswith("Is what ablating attention removes restored?")
 
 
@@ -335,15 +335,15 @@ def test_a_share_of_an_increase_is_marked() -> None:
         increased(),
         "† adds instead of removing: restored is then the share of the increase that is undone.",
     )
-    assert [part.adds for part in summary.parts] == [False, True, False]
-    assert summary.parts[1].restored.estimate == pytest.approx(1.5, abs=0.05)
+    assert [part.adds for part in summary.components] == [False, True, False]
+    assert summary.components[1].restored.estimate == pytest.approx(1.5, abs=0.05)
     text, markdown = printed(summary), as_markdown(summary)
     for told in (text, markdown):
         assert told.count(note) == 1
         assert told.count("†") == 2
     assert any("attn.1" in line and "1.50†" in line for line in text.splitlines())
     (row,) = (line for line in markdown.splitlines() if line.startswith("| attn.1 |"))
-    assert f"| {format_interval(summary.parts[1].restored, 2)}† |" in row
+    assert f"| {format_interval(summary.components[1].restored, 2)}† |" in row
     assert note not in printed(summary, full=False)
 
 
@@ -353,7 +353,7 @@ def test_nothing_is_marked_where_nothing_adds() -> None:
 
 
 def test_a_share_of_what_may_be_nothing_is_in_no_table() -> None:
-    part = increased().parts[2]
+    part = increased().components[2]
     assert np.isfinite(part.restored.estimate)
     (row,) = (line for line in as_markdown(increased()).splitlines() if line.startswith("| attn.2 |"))
     assert row.split(" | ")[4:8] == ["–"] * 4

@@ -19,9 +19,9 @@ FEW = Bootstrap(resamples=40)
 
 
 def test_a_share_without_bounds_is_not_the_clearest() -> None:
-    each = {"answer": "can't tell", "why": "", "clear": 0, "weighty": 1, "confidence": 0.95}
-    nothing = Verdict("attn", **each, part="attn.0", restored=Interval(30, np.nan, np.nan))
-    little = Verdict("mlp", **each, part="mlp.0", restored=Interval(0.1, -0.1, 0.3))
+    each = {"answer": "can't tell", "why": "", "clear": 0, "above_threshold": 1, "confidence": 0.95}
+    nothing = Verdict("attn", **each, component="attn.0", restored=Interval(30, np.nan, np.nan))
+    little = Verdict("mlp", **each, component="mlp.0", restored=Interval(0.1, -0.1, 0.3))
     none = Verdict("head", **each)
     for verdicts in permutations([nothing, little, none]):
         assert clearest_verdict(verdicts) is little
@@ -89,9 +89,9 @@ def scattered(mean: float, prompts: int = 10) -> xr.Dataset:
 def test_that_nothing_is_removed_must_be_sure() -> None:
     """A mean below the least that can be chosen is no proof, where its interval holds several times as much."""
     unsure, sure = verdict_of(scattered(0.005)), verdict_of(scattered(-0.2))
-    assert (unsure.answer, unsure.part) == ("can't tell", "")
+    assert (unsure.answer, unsure.component) == ("can't tell", "")
     assert unsure.why == "on average none removes more than 1% of the readout, but that isn't sure"
-    assert (sure.answer, sure.part) == ("no", "")
+    assert (sure.answer, sure.component) == ("no", "")
 
 
 def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
@@ -113,7 +113,7 @@ def test_responders_are_those_that_respond_the_most_first() -> None:
     shares[index("attn.3"), index("mlp.3")], shares[index("attn.3"), index("attn.4")] = 0.2, 0.5
     results = synthetic.results(5, 60, 2, shares=shares, noise=0.01, norm_share=0)
     found = verdict_of(results)
-    assert found.part == "attn.3"
+    assert found.component == "attn.3"
     assert [each.name for each in found.responders] == ["attn.4", "mlp.3"]
     removed = -results["direct"].sel(ablated="attn.3").mean()
     for each in found.responders:
@@ -125,11 +125,11 @@ def test_responders_are_those_that_respond_the_most_first() -> None:
 def test_the_placebo_is_what_the_same_ablations_restore_of_other_tokens() -> None:
     results = synthetic.results(5, 60, 2, readouts={"logit": -1, "placebo.0": -1, "placebo.1": -1})
     found = verdict_of(results)
-    assert len(set(found.part.split(" or "))) == 1
-    at = results.sel(ablated=found.part, readout=["placebo.0", "placebo.1"])
+    assert len(set(found.component.split(" or "))) == 1
+    at = results.sel(ablated=found.component, readout=["placebo.0", "placebo.1"])
     assert found.placebo.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
     assert "of other tokens (placebo, 2 a prompt) " in " ".join(sentences(summarise(results, FEW)))
-    at = results.sel(ablated=found.part, readout="logit")
+    at = results.sel(ablated=found.component, readout="logit")
     assert found.restored_amount.estimate == pytest.approx(float((at["total"] - at["direct"]).mean()), rel=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
     # Now attn.3 removes hardly more than 1% of the readout.
     results["logit"] = 0 * results["logit"] + 99 * float(removed)
     found = verdict_of(results)
-    assert "attn.3" in found.part
+    assert "attn.3" in found.component
     assert found.answer == "yes"
     assert found.clear >= 1
 
@@ -163,7 +163,7 @@ def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -
     assert len(set(held.picks)) == 2
     summary = summarise(results, FEW)
     found = verdict_of(results)
-    assert (found.answer, found.part, found.pooled) == ("yes", " or ".join(held.picks), True)
+    assert (found.answer, found.component, found.pooled) == ("yes", " or ".join(held.picks), True)
     pooled = float(held.samples["restored"].sum() / held.samples["removed"].sum())
     assert found.restored.estimate == pytest.approx(pooled)
     neither = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
@@ -186,6 +186,6 @@ def test_of_one_part_nothing_is_pooled() -> None:
 def test_what_is_restored_at_none_is_not_surely_restored_there() -> None:
     """One part chosen on other prompts may be above 0 where bounds that hold for all parts are not."""
     summary = summarise(synthetic.results(4, 40, 2), FEW)
-    told = " ".join(sentences(replace(summary, verdicts=(replace(summary.verdicts[0], clear=0, weighty=8),))))
+    told = " ".join(sentences(replace(summary, verdicts=(replace(summary.verdicts[0], clear=0, above_threshold=8),))))
     assert "Yes. " in told
     assert "something is surely restored at none of the 8 that remove more than 1% of the readout." in told

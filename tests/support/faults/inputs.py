@@ -59,7 +59,7 @@ def given(folder: Path) -> Path:
     os.mkfifo(folder / "pipe.txt")
     np.save(folder / "probe.npy", np.ones(32))
     np.save(folder / "two.npy", np.zeros((2, 2, 2)))
-    xr.Dataset({"x": ("y", np.arange(3))}, attrs={"format": 3}).to_zarr(folder / "other.zarr", consolidated=False)
+    xr.Dataset({"x": ("y", np.arange(3))}, attrs={"format": 4}).to_zarr(folder / "other.zarr", consolidated=False)
     model, prompts = hs.load_model(folder / "model"), hs.load_prompts(folder / "prompts.txt")
     hs.sweep(model, prompts, hs.Resample(2), out=folder / "r.zarr")
     heads = {"ablate": "heads", "read": "heads", "readouts": hs.Placebo(2)}

@@ -28,7 +28,7 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
     `outcome` names what is read.
     """
     cut = results[["downstream"]].sel(ablated=ablated)
-    block, in_attention = int(cut["ablated_layer"]), str(cut["ablated_kind"].values) in ("attn", "head")
+    block, in_attention = int(cut["ablated_block"]), str(cut["ablated_kind"].values) in ("attn", "head")
     at, other_kind = (2, "mlp") if in_attention else (3, "attn")
     same_layer = bool(cut["downstream"].sel(component=f"{other_kind}.{block}"))
     top = block == depth(results) - 1

@@ -153,7 +153,7 @@ def _over_depth(axes: Axes, fit: xr.Dataset, kind: SublayerKind, best: str | Non
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     if best is not None:
-        place = int(fit["ablated_layer"].sel(ablated=best))
+        place = int(fit["ablated_block"].sel(ablated=best))
         axes.axvline(place, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
     for name, colour, line, label in (("r2", COLOUR[kind], "-", "R²"), ("slope", style.BLACK, "--", "slope")):
         band(axes, x, fit[name], colour)

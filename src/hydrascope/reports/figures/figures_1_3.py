@@ -229,7 +229,7 @@ def _both_kinds(shown: Effects, attention: Axes, mlp: Axes) -> None:
         part = of_kind(shown, "component", kind)
         x = block_numbers(part["component"])
         zero_line(axes)
-        axes.axvline(int(shown["ablated_layer"]), **TEXT_WIDTH)
+        axes.axvline(int(shown["ablated_block"]), **TEXT_WIDTH)
         if part.sizes.get("patch", 1) > 1:
             faint_lines(axes, x, part["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
         axes.plot(x, part["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)

@@ -87,7 +87,7 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
 def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     """Sender × receiver, what of the one's effect goes by way of the other, means over prompts on one scale.
 
-    (a) everything else held at clean; (b) everything downstream of the receiver free. Grey: not downstream.
+    (a) everything else frozen at clean; (b) everything downstream of the receiver free. Grey: not downstream.
 
         figure_paths(hydrascope.analyses.path_patching(model, prompts)).savefig("paths.png")
 
@@ -97,7 +97,7 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     found = select_readout(found, readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("sender", "receiver")})
     rows, columns = (list(map(str, found[dim].values)) for dim in ("sender", "receiver"))
-    panels = {"All else held at clean": found["held"], "All else free": found["free"]}
+    panels = {"All else frozen at clean": found["frozen"], "All else free": found["free"]}
     matrices = [each.mean("prompt").where(found["downstream"]).values for each in panels.values()]
     most = scale_of(*matrices)
     with style.style():

@@ -240,7 +240,7 @@ def _start(found: Summary, effects: EffectsOnly) -> int:
     """
     names = [str(name) for name in effects["ablated"].values]
     covering = found.pairs[0].first if found.pairs else ""
-    part = clearest_verdict(found.verdicts).part.split(" or ")[0] if found.verdicts else covering
+    part = clearest_verdict(found.verdicts).component.split(" or ")[0] if found.verdicts else covering
     return names.index(part) if part in names else int(effects["direct"].mean("prompt").values.argmin())
 
 

@@ -29,7 +29,7 @@ NOT_KEPT = (
 
 def page_texts(found: Summary, effects: EffectsOnly) -> dict[str, Any]:
     """What the page says of one readout under one reading of σ."""
-    of_part, read = {each.ablated: each for each in found.parts}, effects.read_at
+    of_part, read = {each.ablated: each for each in found.components}, effects.read_at
     how = f", {SIGMA_NAME[read]}" if read else ""
     return {
         "verdicts": _told(found),

@@ -45,7 +45,7 @@ def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstra
     yield from of_prompts(effects.data)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
     # What was chosen on one half may add on the other: how much is what counts.
-    least = min((abs(each.removed.estimate) for each in verdicts if each.part), default=float("inf"))
+    least = min((abs(each.removed.estimate) for each in verdicts if each.component), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:
         removed = f", where {least:.2g} are removed" if least < float("inf") else ""
         yield (
@@ -83,11 +83,11 @@ def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Ite
         for amount, effect in (("removed", "direct"), ("lost", "total")):
             value = getattr(each, amount)
             mean, worst = errors.get(effect, (0.0, 0.0))
-            if each.part and mean > ROUNDED * (value.high - value.low):
+            if each.component and mean > ROUNDED * (value.high - value.low):
                 yield (
                     f"rounding in {attributes.get('dtype', 'its dtype')} puts {effect} effects off by {mean:.2g} "
                     f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {found['against']}), "
-                    f"and what ablating {each.part} {'removes' if amount == 'removed' else 'loses'} is known to "
+                    f"and what ablating {each.component} {'removes' if amount == 'removed' else 'loses'} is known to "
                     f"{value.high - value.low:.2g}: take a wider dtype"
                 )
                 return

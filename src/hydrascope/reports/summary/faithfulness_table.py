@@ -21,14 +21,14 @@ class Step:
     Attributes:
         readout: of which one.
         kept: how many parts it keeps.
-        part: the last of them; `none` of the first circuit, `all` of the whole model.
+        component: the last of them; `none` of the first circuit, `all` of the whole model.
         faithfulness: f, without unit: 0 with all parts ablated, 1 in the whole model.
         lost: the mean over prompts of what is lost without the others, in the readout's unit.
     """
 
     readout: str
     kept: int
-    part: str
+    component: str
     faithfulness: Interval
     lost: Interval
 
@@ -70,7 +70,7 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
     table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
     shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
     for row in rows if shown is None else [rows[place] for place in shown]:
-        table.add_row(f"{row.kept:,}", row.part, format_interval(row.faithfulness, 2), format_interval(row.lost, 2))
+        table.add_row(f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2))
     bootstrap = bootstrap or Bootstrap()
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}

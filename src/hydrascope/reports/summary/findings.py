@@ -202,7 +202,7 @@ def _response(effects: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
         share = f"share by which all of it together shrinks when {strong} is ablated"
         yield Finding("  erasure that is taken back", Interval.of(erased["attenuation"]), share)
     if reached.sizes["ablated"]:
-        shift = Interval.of(response_shift(effects, "attn", bootstrap)["layer"])
+        shift = Interval.of(response_shift(effects, "attn", bootstrap)["block"])
         meaning = "from this ablated layer on MLPs answer more than attention"
         yield Finding(
             "response passes to MLPs at layer", shift, meaning, "by 22 of 32", whole=True, nowhere=depth(effects)

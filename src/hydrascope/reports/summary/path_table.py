@@ -23,14 +23,14 @@ class PathPatchingRow:
         readout: of which one.
         sender: what is ablated.
         receiver: what then writes what it would; `logits` for the direct path.
-        held: what that does on the one path from sender to receiver to the readout, everything else held at clean.
+        frozen: what that does on the one path from sender to receiver to the readout, everything else held at clean.
         free: the same with everything downstream of the receiver free.
     """
 
     readout: str
     sender: str
     receiver: str
-    held: Interval
+    frozen: Interval
     free: Interval
 
 
@@ -48,7 +48,7 @@ def path_rows(
     """
     found = select_readout(found, readout)
     senders, receivers = np.nonzero(found["downstream"].values)
-    names = ("held", "free")
+    names = ("frozen", "free")
     samples = {name: (("prompt", "way"), found[name].values[:, senders, receivers]) for name in names}
     bounds = simultaneous(lambda means: means, xr.Dataset(samples), bootstrap or Bootstrap(), "way")
     columns = [bounds[name].transpose("way", "bound").values for name in names]
@@ -66,9 +66,9 @@ def path_rows(
 
 def paths_in_text(found: xr.Dataset, rows: Sequence[PathPatchingRow], bootstrap: Bootstrap | None = None) -> Group:
     """The ways of one readout by which most goes, for a terminal."""
-    table = numbers_table("By which way", ("from", "to"), ("all else held", "all else free"))
+    table = numbers_table("By which way", ("from", "to"), ("all else frozen", "all else free"))
     for row in rows[:PRINTED]:
-        table.add_row(row.sender, row.receiver, format_significant(row.held), format_significant(row.free))
+        table.add_row(row.sender, row.receiver, format_significant(row.frozen), format_significant(row.free))
     bootstrap = bootstrap or Bootstrap()
     cut = f" {PRINTED} of {len(rows):,} are shown; all: --format csv." if len(rows) > PRINTED else ""
     notes = (

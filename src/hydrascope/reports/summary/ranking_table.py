@@ -27,14 +27,14 @@ def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
     """
     estimate = ranked["importance"].sel(bound="estimate")
     table = Table(title="Whom to credit", title_justify="left", padding=(0, 0), pad_edge=False)
-    table.add_column("part", overflow="fold")
+    table.add_column("component", overflow="fold")
     for measure in map(str, ranked["measure"].values):
         table.add_column(_HEADINGS.get(measure, measure), justify="right")
     order = np.argsort(-estimate.sel(measure="lost").values, kind="stable")
     for place in order[:PRINTED]:
-        values, at = estimate.isel(part=place).values, ranked["place"].isel(part=place).values
+        values, at = estimate.isel(component=place).values, ranked["place"].isel(component=place).values
         cells = [_cell(*each) for each in zip(values, at, strict=True)]
-        table.add_row(Text(str(ranked["part"].values[place])), *cells)
+        table.add_row(Text(str(ranked["component"].values[place])), *cells)
     left_out = len(order) - PRINTED
     cut = f" The {PRINTED} that lose most are shown; {left_out:,} are left out: --format csv." if left_out > 0 else ""
     notes = (
@@ -69,11 +69,11 @@ def importances_as_csv(ranked: xr.Dataset) -> str:
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
     measures = list(map(str, ranked["measure"].values))
-    rows.writerow(["part", *(name + end for name in measures for end in ("", "_low", "_high", "_place"))])
-    for place, part in enumerate(map(str, ranked["part"].values)):
+    rows.writerow(["component", *(name + end for name in measures for end in ("", "_low", "_high", "_place"))])
+    for place, part in enumerate(map(str, ranked["component"].values)):
         cells: list[float | str] = []
         for name in measures:
-            one = ranked.isel(part=place).sel(measure=name)
+            one = ranked.isel(component=place).sel(measure=name)
             values = [*(float(one["importance"].sel(bound=bound)) for bound in ("estimate", "low", "high"))]
             cells += [value if np.isfinite(value) else "" for value in (*values, float(one["place"]))]
         rows.writerow([part, *cells])

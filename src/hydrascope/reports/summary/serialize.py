@@ -30,7 +30,7 @@ def as_csv(summary: Summary) -> str:
 
     Each number comes with its bounds, as `NAME`, `NAME_low`, `NAME_high`.
     """
-    return rows_as_csv(summary.reactions or summary.pairs or summary.parts)
+    return rows_as_csv(summary.reactions or summary.pairs or summary.components)
 
 
 def rows_as_csv(rows: Sequence[Any]) -> str:
@@ -62,8 +62,8 @@ def as_markdown(summary: Summary) -> str:
         *sentences(summary),
         *(f"Note: {warning}." for warning in summary.warnings),
         *([_table(["finding", "this run", "how", "Chinchilla 7B"], findings)] if findings else []),
-        *(_of_rows(rows) for rows in (summary.parts, summary.reactions, summary.pairs) if rows),
-        *of_increase(summary.parts),
+        *(_of_rows(rows) for rows in (summary.components, summary.reactions, summary.pairs) if rows),
+        *of_increase(summary.components),
     ]
     return "\n\n".join(blocks) + "\n"
 

@@ -93,7 +93,7 @@ class Summary:
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
-    parts: tuple[ComponentFindings, ...]
+    components: tuple[ComponentFindings, ...]
     bootstrap: Bootstrap
     reactions: tuple[Reaction, ...] = ()
     pairs: tuple[Pair, ...] = ()

@@ -57,7 +57,7 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
     full = full or not (told or summary.pairs)
     more = [_findings(summary)] if full and summary.findings else []
-    more += [_parts(summary)] if full and summary.parts else []
+    more += [_parts(summary)] if full and summary.components else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")
@@ -99,7 +99,7 @@ def value_of(finding: Finding) -> str:
 
 def _parts(summary: Summary) -> Table:
     table = Table(title="Ablated parts", title_justify="left", padding=(0, 0), pad_edge=False)
-    shown = printed(summary.parts)
+    shown = printed(summary.components)
     # What no part has is left out.
     known = [name for name in _HEADINGS if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
     table.add_column("ablated", overflow="fold")
@@ -196,8 +196,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             "defined."
         )
     if full:
-        yield from of_increase(printed(summary.parts))
-    left_out = len(summary.parts) - len(printed(summary.parts))
+        yield from of_increase(printed(summary.components))
+    left_out = len(summary.components) - len(printed(summary.components))
     if full and left_out:
         do = "remove" if _any_known(summary, "removed") else "lose"
         yield f"Of heads and neurons the {PRINTED} that {do} most are listed; {left_out:,} are left out."
@@ -211,7 +211,7 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
 
 def _any_known(summary: Summary, name: str) -> bool:
     """Whether this number is known of any part."""
-    return any(np.isfinite(getattr(part, name).estimate) for part in summary.parts)
+    return any(np.isfinite(getattr(part, name).estimate) for part in summary.components)
 
 
 def _cut(rows: Sequence[object], *, full: bool) -> str:
@@ -230,7 +230,7 @@ def side_by_side(comparison: "Comparison") -> Group:
             Text(row.name),
             ASKED_NAME[each.kind],
             each.answer,
-            each.part,
+            each.component,
             format_interval(each.restored.if_bounded, 2),
             format_interval(row.restored, 2),
         )

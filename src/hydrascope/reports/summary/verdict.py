@@ -75,7 +75,7 @@ class Verdict:
         placebo: the same of the same ablations at other tokens, where they were read, the mean of them.
         placebos: how many tokens that is of, a prompt.
         clear: how many parts have a mean total − direct above 0, with bounds that hold for all at once.
-        weighty: of how many, those that remove more than `MIN_SHARE` of the readout.
+        above_threshold: of how many, those that remove more than `MIN_SHARE` of the readout.
         confidence: of all its intervals: what is left for each of the kinds that are asked about.
     """
 
@@ -83,9 +83,9 @@ class Verdict:
     answer: Answer
     why: str
     clear: int
-    weighty: int
+    above_threshold: int
     confidence: float
-    part: str = ""
+    component: str = ""
     pooled: bool = False
     removed: Interval = UNKNOWN
     lost: Interval = UNKNOWN
@@ -124,7 +124,11 @@ def _verdict(
     held = held_out(samples, most_restored)
     bounds = simultaneous(lambda means: means, samples[["restored"]], bootstrap, "ablated")["restored"]
     clear = int((bounds.sel(bound="low") > 0).sum())
-    counts: dict[str, Any] = {"clear": clear, "weighty": samples.sizes["ablated"], "confidence": bootstrap.confidence}
+    counts: dict[str, Any] = {
+        "clear": clear,
+        "above_threshold": samples.sizes["ablated"],
+        "confidence": bootstrap.confidence,
+    }
     if held is None:
         return Verdict(kind, *_without_choice(effects, kind, samples, bootstrap), **counts)
     others = _placebos(results)
@@ -135,7 +139,7 @@ def _verdict(
         kind,
         *_answer(restored, clear),
         **counts,
-        part=held.named,
+        component=held.named,
         pooled=held.pooled,
         removed=Interval.of(means["removed"]),
         lost=Interval.of(means["lost"]),

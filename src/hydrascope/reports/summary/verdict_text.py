@@ -49,14 +49,14 @@ def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
 
 def one_line(verdict: Verdict, unit: str = "logits") -> str:
     """A verdict in a sentence."""
-    if not verdict.part:
+    if not verdict.component:
         return f"{headline(verdict)}: {verdict.why}."
     if not np.isfinite(verdict.restored.low):
         return f"{verdict.answer}: {verdict.why}."
     most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
     return (
-        f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.part} removes, a "
-        f"share of {format_interval(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
+        f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.component} removes, "
+        f"a share of {format_interval(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
     )
 
 
@@ -68,13 +68,13 @@ def headline(verdict: Verdict) -> str:
 
 def _of(verdict: Verdict, unit: str) -> Iterator[str]:
     yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
-    if not verdict.part:
+    if not verdict.component:
         return
     if verdict.pooled:
         which = ": they show that something is restored, not at which of them" if verdict.answer == "yes" else ""
         yield f"{POOLED}{which}."
     done = (
-        f"Ablating {verdict.part} removes {format_interval(verdict.removed, 2)} {unit} and loses "
+        f"Ablating {verdict.component} removes {format_interval(verdict.removed, 2)} {unit} and loses "
         f"{format_interval(verdict.lost, 2)}"
     )
     if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
@@ -97,7 +97,7 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
         )
     yield (
         f"By bounds that hold for all of them at once, something is surely restored at {verdict.clear or 'none'} of "
-        f"the {verdict.weighty} that remove more than {MIN_SHARE:.0%} of the readout."
+        f"the {verdict.above_threshold} that remove more than {MIN_SHARE:.0%} of the readout."
     )
 
 
@@ -108,7 +108,7 @@ def _covering(summary: Summary) -> list[Pair]:
 
 def _that_count(summary: Summary) -> list[Pair]:
     """The pairs that do something to each other, beside what parts lose alone."""
-    most = max(abs(part.lost.estimate) for part in summary.parts)
+    most = max(abs(part.lost.estimate) for part in summary.components)
     return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > MIN_SHARE * most]
 
 
