@@ -34,7 +34,7 @@ def test_means_and_places():
             "unembed": means["unembed"].sel(component=part),
             "removed": -means["direct"].sel(ablated=part),
             "lost": -means["total"].sel(ablated=part),
-            "shapley": -fair["shapley"].isel(readout=1).sel(part=part).mean(),
+            "shapley": -fair["shapley"].isel(readout=1).sel(component=part).mean(),
             "atp": -guess["estimate"].isel(readout=1).sel(ablated=part).mean(),
         }
         for measure, value in expected.items():
@@ -52,8 +52,8 @@ def test_on_the_phantom_ablation_hides_what_is_backed_up_and_shapley_does_not():
     parts = [phantom.SOURCE, phantom.UNWATCHED]
     exact = hs.sweep(model, prompts, hs.Zero(), ablate=parts)
     fair = hs.analyses.shapley(model, prompts, hs.Zero(), parts=[*parts, *phantom.BACKUPS], orders=8)
-    found = hs.measures.rank(hs.measures.per_prompt(exact), fair.sel(part=parts), bootstrap=FEW)
-    place = found["place"].sel(part=phantom.SOURCE)
+    found = hs.measures.rank(hs.measures.per_prompt(exact), fair.sel(component=parts), bootstrap=FEW)
+    place = found["place"].sel(component=phantom.SOURCE)
     assert {name: int(place.sel(measure=name)) for name in found["measure"].values} == {
         "unembed": 1,
         "removed": 1,
