@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of models: errors, text, progress, files, shipped assets."""
+"""Small helpers without models: errors, text, progress, files, shipped assets."""

@@ -1,6 +1,6 @@
-"""What hydrascope brings along: three small models that recall facts, and the prompts to measure them on.
+"""Shipped files: three small models that recall facts, and prompt sets for them.
 
-How they were made is in `training/`; what they show, in `docs/built-in-model.md`.
+`training/` makes them; `docs/built-in-model.md` describes them.
 """
 
 from pathlib import Path
@@ -9,24 +9,25 @@ from hydrascope.utils.errors import HydrascopeError
 
 _HERE = Path(__file__).parents[1] / "assets"
 
-#: A model; its twin, which differs in dropout while it was trained; the first trained on while its sublayers failed.
+#: The built-in model; its twin, trained with dropout; the first, trained on while its sublayers failed.
 MODELS = ("built-in", "built-in-dropout", "built-in-depth")
 
-#: A model set by formula, and prompts for it, made by code: see `hydrascope.models.phantom`.
+#: The name of a model with weights set by formula, and of its prompts: see `hydrascope.models.phantom`.
 PHANTOM = "phantom"
 
-#: 1,209 prompts of the next two sets; all facts, each in a wording kept from training; held-out running text, cut
-#: where the model predicts the next word; the same, cut at random.
+#: `demo`: 1,209 prompts of the next two sets. `world-facts`: all facts, each in a wording held out of training.
+#: `contexts`: held-out running text, cut before a word that the model predicts. `passages`: held-out prose, cut before
+#: a word drawn at random.
 PROMPT_SETS = ("demo", "world-facts", "contexts", "passages")
 
 
 def model_path(name: str) -> Path | None:
-    """The folder of a model that is shipped; None if `name` is none of `MODELS`."""
+    """Return the folder of a shipped model; None if `name` is not in `MODELS`."""
     return _HERE / "models" / name if name in MODELS else None
 
 
 def prompt_path(name: str) -> Path:
-    """The JSONL file of a prompt set that is shipped.
+    """Return the JSONL file of a shipped prompt set.
 
     Raises:
         HydrascopeError: no set has this name.

@@ -1,6 +1,6 @@
-"""What must be on the disk before something else happens: files, and the folders that hold their names.
+"""Flush files, and the folders that list them, to the disk.
 
-A file whose content was synced is lost all the same when power fails, if the folder that holds its name was not.
+After a power failure a synced file is still lost if the folder that lists it was not synced.
 """
 
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def sync_folder(folder: Path) -> None:
-    """See to it that which files a folder holds is on the disk, and no more than that."""
+    """Flush the list of files in a folder to the disk, but not their contents."""
     if os.name == "nt":
         return  # Windows opens no folders.
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
     except OSError as error:
-        # Some network file systems have no such thing.
+        # Some network file systems don't support this.
         if error.errno != EINVAL:
             raise
     finally:
@@ -25,20 +25,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_names(folder: Path, names: Iterable[str]) -> None:
-    """See to it that files, by their paths in `folder`, can be found from there: all folders on the way to them."""
-    for way in sorted({way for name in names for way in Path(name).parents}):
-        sync_folder(folder / way)
+    """Flush all folders between `folder` and some files, given by their paths in `folder`."""
+    for parent in sorted({parent for name in names for parent in Path(name).parents}):
+        sync_folder(folder / parent)
 
 
 def sync_file(path: Path) -> None:
-    """See to it that a file's content is on the disk."""
+    """Flush the content of a file to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those above it that aren't there, on the disk."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    """Make a folder and its missing parents, and flush them to the disk."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        sync_folder(each.parent)
+    for path in missing:
+        sync_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Public names of packages, imported when they are first asked for: PyTorch takes seconds to import."""
+"""Import public names of packages at their first use, since PyTorch takes seconds to import."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -6,13 +6,16 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of `package` that imports public names from the modules that define them.
+    """Return a `__getattr__` that imports the public names of `package` from their modules.
 
-        >>> __getattr__ = lazy_names(__name__, {"runs.sweep": ("sweep",)})       # doctest: +SKIP
+        >>> get = lazy_names("hydrascope", {"runs.sweep": ("sweep",)})
+        >>> get("sweep").__name__
+        'sweep'
 
     Args:
-        homes: from a module's name, relative to the package, to the names that it defines; none for the module itself.
-            No name may be that of a module of the package: importing that would replace it.
+        package: the full name of the package.
+        homes: module names, relative to the package, with the names that each module defines; no names stand for the
+            module itself. A name must not equal that of a module in the package: importing the module would replace it.
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar with rate and time left on a terminal, a line every half a minute elsewhere."""
+"""Progress of a run: a bar with rate and time left on a terminal, lines in a log."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-#: Seconds between lines.
+#: Seconds between lines in a log.
 EVERY = 30.0
 
 Advance = Callable[[int], None]
@@ -22,7 +22,13 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def show_progress(total: int, done: int, show: bool) -> Iterator[Advance]:
-    """Show on standard error that `done` of `total` prompts are measured; gives what to call with each number more."""
+    """Show progress on standard error; yield a function to call with each number of prompts measured.
+
+    Args:
+        total: the number of prompts of the run.
+        done: the number of prompts measured before.
+        show: whether anything is shown.
+    """
     console = Console(stderr=True)
     if not show:
         yield lambda count: None
@@ -35,12 +41,12 @@ def show_progress(total: int, done: int, show: bool) -> Iterator[Advance]:
 
 
 def _bar(console: Console) -> Progress:
-    counted = (MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(TextColumn("measuring"), BarColumn(), *counted, console=console, speed_estimate_period=300)
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, speed_estimate_period=300)
 
 
 def _lines(total: int, done: int) -> Advance:
-    """A line where none was written for so long: what a log can keep."""
+    """Print a line for a log, at most one every `EVERY` seconds."""
     start = last = time.monotonic()
     measured = 0
 
@@ -51,7 +57,7 @@ def _lines(total: int, done: int) -> Advance:
         if now - last < EVERY:
             return
         last = now
-        # Nothing may be measured yet, where others measure and one only looks.
+        # Nothing is measured yet while this process only waits for others.
         left = f", {(total - done - measured) * (now - start) / measured:,.0f} s left" if measured else ""
         print(f"{done + measured:,} of {total:,} prompts measured{left}", file=sys.stderr, flush=True)
 

@@ -1,8 +1,8 @@
-"""How many there are of something, in words."""
+"""Counts with their nouns."""
 
 
 def counted(count: int | str, one: str, more: str) -> str:
-    """A count with its noun; a count that is written already stays as it is.
+    """Return a count with its noun; a count given as text is kept.
 
     >>> counted(1, "patch", "patches")
     '1 patch'
@@ -11,5 +11,5 @@ def counted(count: int | str, one: str, more: str) -> str:
     >>> counted("averaged", "patch", "patches")
     'averaged patches'
     """
-    said = count if isinstance(count, str) else f"{count:,}"
-    return f"{said} {one if said == '1' else more}"
+    text = count if isinstance(count, str) else f"{count:,}"
+    return f"{text} {one if text == '1' else more}"
