@@ -100,7 +100,7 @@ def test_only_effects_are_kept(tmp_path):
 
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
-    with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two parts"):
+    with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two components"):
         hs.analyses.interactions(model, PROMPTS, parts="attn.0")
     with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
         measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))

@@ -136,7 +136,7 @@ def test_what_cannot_be_asked():
         hs.analyses.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
     with pytest.raises(HydrascopeError, match="tell nothing of mediation: measure with hydrascope mediate"):
         measures.mediation(hs.sweep(model, PROMPTS, hs.Zero()))
-    with pytest.raises(HydrascopeError, match=r"ablates neuron.1.3 with other layers"):
+    with pytest.raises(HydrascopeError, match=r"ablates neuron.1.3 and another sublayer"):
         hs.analyses.mediation(model, PROMPTS, ablate="attn.0+neuron.1.3")
     with pytest.raises(HydrascopeError, match=r"query\.1\.3 can only be frozen, as in attn\.0\|query\.1\.3"):
         hs.analyses.mediation(model, PROMPTS, ablate="query.1.3")

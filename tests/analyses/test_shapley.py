@@ -182,7 +182,7 @@ def test_what_cannot_be_asked():
             hs.analyses.shapley(model, PROMPTS, orders=orders)
     with pytest.raises(HydrascopeError, match="-1 is no seed"):
         hs.analyses.shapley(model, PROMPTS, seed=-1)
-    with pytest.raises(HydrascopeError, match=r"the whole of attn\.1"):
+    with pytest.raises(HydrascopeError, match=r"all of attn\.1"):
         hs.analyses.shapley(model, PROMPTS, parts="attn.1,head.1.0", orders=2)
     with pytest.raises(HydrascopeError, match=r"takes 24,385 runs a prompt.*take fewer orders than 64, or fewer parts"):
         hs.analyses.shapley(

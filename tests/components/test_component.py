@@ -49,13 +49,15 @@ def test_labels_as_they_are_written():
     ],
 )
 def test_what_is_no_component(label):
-    with pytest.raises(HydrascopeError, match=r"is no part of a model: write attn\.L, mlp\.L, head\.L\.H or neuron"):
+    with pytest.raises(
+        HydrascopeError, match=r"is no component of a model: write attn\.L, mlp\.L, head\.L\.H or neuron"
+    ):
         Component.parse(label)
 
 
 @pytest.mark.parametrize("label", ["", "attn.1+", "+attn.1", "attn.1|", "|attn.1", "attn.1||mlp.1", "attn.1|+mlp.1"])
 def test_what_is_no_run(label):
-    with pytest.raises(HydrascopeError, match="'' is no part of a model"):
+    with pytest.raises(HydrascopeError, match="'' is no component of a model"):
         Override.parse(label)
 
 
@@ -92,31 +94,31 @@ def test_selections_in_python_are_those_in_words():
 
 
 def test_what_is_read_are_single_parts():
-    with pytest.raises(HydrascopeError, match=r"attn\.0\+mlp\.1 is a run of several parts: name the parts one by one"):
+    with pytest.raises(HydrascopeError, match=r"attn\.0\+mlp\.1 overrides several components: name them one by one"):
         select_components(shared("llama"), "attn.0+mlp.1")
-    with pytest.raises(HydrascopeError, match=r"attn\.0\|mlp\.1 is a run of several parts"):
+    with pytest.raises(HydrascopeError, match=r"attn\.0\|mlp\.1 overrides several components"):
         select_components(shared("llama"), "attn.0|mlp.1")
 
 
 @pytest.mark.parametrize(
     ("case", "selection", "message"),
     [
-        ("llama", "", "'' is no part of a model: write layers, attn, mlp, heads, neurons.L, or attn.L"),
-        ("llama", [], "nothing is selected: name at least one part"),
-        ("llama", "attn.0,,mlp.1", "'' is no part"),
-        ("llama", "everything", "'everything' is no part of a model: write layers"),
-        ("llama", "layers.1", "'layers.1' is no part"),
-        ("llama", "attns", "'attns' is no part"),
-        ("llama", "heads.x", "'heads.x' is no part"),
-        ("llama", "heads.", "'heads.' is no part"),
-        ("llama", "heads.1.2", "'heads.1.2' is no part"),
-        ("llama", "head.1", "'head.1' is no part"),
-        ("llama", "attn.0 mlp.1", "'attn.0 mlp.1' is no part"),
-        ("llama", "attn.3", "llama has no attn.3: its layers are 0 to 2"),
-        ("llama", Component(-1, "mlp"), "llama has no mlp.-1: its layers are 0 to 2"),
-        ("llama", "head.99.0", "llama has no head.99.0: its layers are 0 to 2"),
-        ("llama", "heads.99", "llama has no attn.99: its layers are 0 to 2"),
-        ("llama", "neurons.3", "llama has no mlp.3: its layers are 0 to 2"),
+        ("llama", "", "'' is no component of a model: write layers, attn, mlp, heads, neurons.L, or attn.L"),
+        ("llama", [], "nothing is selected: name at least one component"),
+        ("llama", "attn.0,,mlp.1", "'' is no component"),
+        ("llama", "everything", "'everything' is no component of a model: write layers"),
+        ("llama", "layers.1", "'layers.1' is no component"),
+        ("llama", "attns", "'attns' is no component"),
+        ("llama", "heads.x", "'heads.x' is no component"),
+        ("llama", "heads.", "'heads.' is no component"),
+        ("llama", "heads.1.2", "'heads.1.2' is no component"),
+        ("llama", "head.1", "'head.1' is no component"),
+        ("llama", "attn.0 mlp.1", "'attn.0 mlp.1' is no component"),
+        ("llama", "attn.3", "llama has no attn.3: its blocks are 0 to 2"),
+        ("llama", Component(-1, "mlp"), "llama has no mlp.-1: its blocks are 0 to 2"),
+        ("llama", "head.99.0", "llama has no head.99.0: its blocks are 0 to 2"),
+        ("llama", "heads.99", "llama has no attn.99: its blocks are 0 to 2"),
+        ("llama", "neurons.3", "llama has no mlp.3: its blocks are 0 to 2"),
         ("llama", "head.0.99", "llama has no head.0.99: attn.0 has head.0.0 to head.0.3"),
         ("llama", "neuron.0.48", "llama has no neuron.0.48: mlp.0 has neuron.0.0 to neuron.0.47"),
         ("llama", Component(0, "attn", 1), "llama has no attn.0.1"),
@@ -126,14 +128,18 @@ def test_what_is_read_are_single_parts():
         ("qwen3_moe", "neurons.0", "mlp.0 of qwen3_moe is no dense MLP"),
         ("llama", "attn.0+attn.0", "attn.0+attn.0 overrides attn.0 twice: name it once"),
         ("llama", "attn.0+mlp.1|mlp.1", "overrides mlp.1 twice"),
-        ("llama", "head.0.1+attn.0", "overrides head.0.1 and the whole of attn.0: choose one of them"),
-        ("llama", "attn.0+mlp.1|neuron.1.3", "overrides neuron.1.3 and the whole of mlp.1"),
-        ("llama", "attn.1|mlp.0", "attn.1|mlp.0 freezes mlp.0, which nothing that it ablates reaches: leave it out"),
-        ("llama", "head.1.0|head.1.1", "freezes head.1.1, which nothing that it ablates reaches"),
-        ("gpt_neox", "attn.1|mlp.1", "freezes mlp.1, which nothing that it ablates reaches"),
-        ("llama", "attn.0|", "'' is no part"),
-        ("llama", Override(()), "a run ablates nothing: name at least one part"),
-        ("llama", Override((), (Component(1, "mlp"),)), "a run ablates nothing: name at least one part"),
+        ("llama", "head.0.1+attn.0", "overrides head.0.1 and all of attn.0: choose one of them"),
+        ("llama", "attn.0+mlp.1|neuron.1.3", "overrides neuron.1.3 and all of mlp.1"),
+        (
+            "llama",
+            "attn.1|mlp.0",
+            "attn.1|mlp.0 freezes mlp.0, which isn't downstream of what is ablated: leave it out",
+        ),
+        ("llama", "head.1.0|head.1.1", "freezes head.1.1, which isn't downstream of what is ablated"),
+        ("gpt_neox", "attn.1|mlp.1", "freezes mlp.1, which isn't downstream of what is ablated"),
+        ("llama", "attn.0|", "'' is no component"),
+        ("llama", Override(()), "an override ablates nothing: name at least one component"),
+        ("llama", Override((), (Component(1, "mlp"),)), "an override ablates nothing: name at least one component"),
     ],
 )
 def test_every_mistake_gets_one_line(case, selection, message):

@@ -284,9 +284,9 @@ def test_heads_are_read_where_asked(session):
 @pytest.mark.parametrize(
     ("question", "said"),
     [
-        (Question(TYPED, "attn.9"), "has no attn.9: its layers are 0 to 2"),
+        (Question(TYPED, "attn.9"), "has no attn.9: its blocks are 0 to 2"),
         (Question(TYPED, "attn"), "are 3 runs: write one"),
-        (Question(TYPED, "mlp.2|attn.0"), "which nothing that it ablates reaches"),
+        (Question(TYPED, "mlp.2|attn.0"), "which isn't downstream of what is ablated"),
         (Question(TYPED, "attn.0", patches=15), "15 resample patches need 15 other prompts"),
         (Question("a" * 100, "attn.0"), "tokens long, the context of gpt2 holds 64"),
         (Question("no", "attn.0", at="-3"), "has no position -3: it is 2 tokens long"),

@@ -1,1 +1,1 @@
-"""Components of a model, selections of them, and experiments over them: names only, no tensors."""
+"""Components of a model, selections of them, and experiments over them, without tensors."""

@@ -1,9 +1,9 @@
-"""What can be ablated and read: the parts of a transformer that add to its residual stream, and runs that ablate them.
+"""Components of a transformer, which add to its residual stream, and overrides of them.
 
-Selections are written alike in Python and on the command line: `layers`, `attn`, `mlp`, `heads`, `heads.9`,
-`heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. Ablated may also be several parts
-at once: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean value). Frozen, but not ablated
-or read, can also be what a head attends by: `query.9.6`, `key.9.6`, `value.9.6`.
+Selections are written alike in Python and on the command line: `layers` (all sublayers), `attn`, `mlp`, `heads`,
+`heads.9`, `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. An override may name
+several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation). The
+inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from typing import Literal, cast, get_args
 
 from hydrascope.utils.errors import HydrascopeError
 
-#: The kinds of layers, in their order within a block.
+#: The kinds of sublayers, in their order within a block.
 SublayerKind = Literal["attn", "mlp"]
-#: The parts of a layer: an attention layer's heads, an MLP's neurons.
+#: The units of a sublayer: the heads of attention, the neurons of an MLP.
 UnitKind = Literal["head", "neuron"]
-#: What a head attends by, at the positions from which on a run differs from the clean one.
+#: The inputs of a head. A frozen input is frozen from the first ablated position on.
 InputKind = Literal["query", "key", "value"]
 Kind = Literal["attn", "mlp", "head", "neuron", "query", "key", "value"]
 
 SUBLAYER_KINDS: tuple[SublayerKind, ...] = get_args(SublayerKind)
-#: Which kind of layer a unit is part of, and the other way round.
+#: The kind of sublayer that holds a kind of unit, and the other way round.
 SUBLAYER_OF: dict[UnitKind, SublayerKind] = {"head": "attn", "neuron": "mlp"}
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
-UNIT_OF: dict[SublayerKind, UnitKind] = {layer: unit for unit, layer in SUBLAYER_OF.items()}
+UNIT_OF: dict[SublayerKind, UnitKind] = {sublayer: unit for unit, sublayer in SUBLAYER_OF.items()}
 
-#: The receiver of a path that isn't a part: what goes to it goes to no other.
+#: The receiver of a causal path that goes straight to the logits, and is no component.
 LOGITS = "logits"
 
 _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
@@ -33,15 +33,17 @@ _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 @dataclass(frozen=True)
 class Component:
-    """One part: an attention layer, an MLP, a query head, a neuron, or an input of a head; `str()` is its label.
+    """A sublayer (attention or MLP), a query head, a neuron, or an input of a head.
 
-        >>> str(Component(9, "head", 6)), Component.parse("mlp.3")
+    `str()` returns its label.
+
+        >>> str(hs.Component(9, "head", 6)), hs.Component.parse("mlp.3")
         ('head.9.6', Component(block=3, kind='mlp', unit=-1))
 
     Attributes:
-        block: counted from 0.
-        kind: of part.
-        unit: which head (or whose input), or which neuron of the layer, counted from 0; −1 for a whole layer.
+        block: the index of its block, counted from 0.
+        kind: `attn`, `mlp`, `head`, `neuron`, `query`, `key` or `value`.
+        unit: the index of the head or neuron in the sublayer, counted from 0; −1 for a sublayer.
     """
 
     block: int
@@ -53,59 +55,65 @@ class Component:
 
     @property
     def is_unit(self) -> bool:
-        """Whether it is a head or a neuron: a part of a layer that writes on its own."""
+        """Whether it is a head or a neuron."""
         return self.kind in SUBLAYER_OF
 
     @property
     def is_input(self) -> bool:
-        """Whether it is what a head attends by."""
+        """Whether it is an input of a head: its query, key or value."""
         return self.kind in INPUT_KINDS
 
     @property
     def head(self) -> "Component":
-        """The head whose input it is."""
+        """The head that the input belongs to."""
         return Component(self.block, "head", self.unit)
 
     @property
     def sublayer(self) -> "Component":
-        """The layer that it is, or is a part of."""
+        """The sublayer that it is or belongs to."""
         kind = "attn" if self.is_input else SUBLAYER_OF.get(cast(UnitKind, self.kind))
         return self if kind is None else Component(self.block, kind)
 
     @property
     def site(self) -> "Component":
-        """Where its value stands: itself for a layer; for a unit, all units of its layer side by side (`head.9`).
+        """The site of its activation: a sublayer itself, or all units of a sublayer side by side (`head.9`).
 
-        An input stands nowhere: attention itself holds it.
+        Inputs of heads have no site, since attention itself holds them.
         """
         return Component(self.block, self.kind)
 
     @classmethod
     def parse(cls, label: str) -> "Component":
-        """The component that `label` names.
+        """Return the component with a label.
+
+            >>> hs.Component.parse("head.9.6").sublayer
+            Component(block=9, kind='attn', unit=-1)
+
+        Args:
+            label: `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, `key.L.H` or `value.L.H`; L is the block.
 
         Raises:
-            HydrascopeError: the label is none of `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, ….
+            HydrascopeError: the label has another form.
         """
         kind, *numbers = label.split(".")
-        wanted = 1 if kind in SUBLAYER_KINDS else 2 if kind in (*SUBLAYER_OF, *INPUT_KINDS) else None
-        if wanted != len(numbers) or not all(map(is_number, numbers)):
-            raise HydrascopeError(f"{label!r} is no part of a model: write {_SYNTAX}")
-        return cls(int(numbers[0]), cast(Kind, kind), int(numbers[1]) if wanted == 2 else -1)
+        count = 1 if kind in SUBLAYER_KINDS else 2 if kind in (*SUBLAYER_OF, *INPUT_KINDS) else None
+        if count != len(numbers) or not all(map(is_number, numbers)):
+            raise HydrascopeError(f"{label!r} is no component of a model: write {_SYNTAX}")
+        return cls(int(numbers[0]), cast(Kind, kind), int(numbers[1]) if count == 2 else -1)
 
 
 @dataclass(frozen=True)
 class Override:
-    """One way to run a model: some components ablated together, others frozen at their clean values.
+    """The components that are ablated together in one row, and those that are frozen in it.
 
-    `str()` is its label in results, and `Run.parse` reads it:
+    `str()` returns its label in results, and `Override.parse` reads it:
 
-        >>> str(Override((Component(3, "attn"),), (Component(5, "mlp"),)))
+        >>> str(hs.Override((hs.Component(3, "attn"),), (hs.Component(5, "mlp"),)))
         'attn.3|mlp.5'
 
     Attributes:
-        ablated: what writes a patch, the same patch of all in one run.
-        frozen: what writes what it does in the clean run, at every position.
+        ablated: the components that write a patch. All patches in one row come from the same source.
+        frozen: the components that write their clean activation at every position.
     """
 
     ablated: tuple[Component, ...]
@@ -116,30 +124,37 @@ class Override:
 
     @property
     def overridden(self) -> tuple[Component, ...]:
-        """Everything that doesn't write what it would."""
+        """All ablated and frozen components."""
         return self.ablated + self.frozen
 
     @classmethod
     def parse(cls, label: str) -> "Override":
-        """The run that `label` names.
+        """Return the override with a label.
+
+            >>> hs.Override.parse("attn.3+mlp.5|head.9.6").frozen
+            (Component(block=9, kind='head', unit=6),)
+
+        Args:
+            label: labels of ablated components joined by `+`, then those of frozen ones, each after `|`.
 
         Raises:
-            HydrascopeError: it names something that is no component.
+            HydrascopeError: the label names something that is no component.
         """
         ablated, *frozen = label.split("|")
-        kept = [part for each in frozen for part in each.split("+")]
-        return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, kept)))
+        frozen_labels = [part for group in frozen for part in group.split("+")]
+        return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, frozen_labels)))
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a whole number that something may have as many of."""
+    """Whether `text` is a whole number of at most 18 digits."""
     return text.isdecimal() and len(text) < 19
 
 
 def stage(component: Component, *, parallel: bool) -> int:
-    """When `component` computes: one is downstream of another if its stage is later (Eq. 33).
+    """Return the stage of a component; a component is downstream of all earlier stages (Eq. 33).
 
-    2·layer, and one more for the MLP where it reads what attention of its block wrote; `layer` in parallel blocks.
+    The stage is 2·block for attention and 2·block + 1 for the MLP. In parallel blocks, where both read the same
+    residual stream, it is the block for both.
     """
     return (
         component.block

@@ -1,9 +1,9 @@
-"""Experiments: lists of runs that answer a question together, once they are subtracted (`hydrascope.measures`).
+"""Experiments: lists of overrides that answer one question together (`hydrascope.measures`).
 
     hs.sweep(model, prompts, ablate=hs.Mediation("attn", mediators="layers"))
     hs.sweep(model, prompts, ablate=hs.Interactions("heads"), out="pairs.zarr")
 
-A result knows its experiment: its attributes say what was asked, and `Network` is what they need of the model.
+The attributes of a result describe its experiment. With `Network` they give its overrides again, without the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,14 +47,14 @@ def result_kind(attributes: Mapping[Any, Any]) -> ResultKind:
 
 @dataclass(frozen=True)
 class Mediated:
-    """The runs that tell of one ablation who of its mediators restores what.
+    """The overrides that show how much each mediator of one ablation restores.
 
     Attributes:
-        override: the ablation, all else free.
-        all_frozen: everything downstream of it frozen.
-        mediators_frozen: all mediators frozen.
-        one_frozen: of each mediator that is downstream, the run in which it is frozen, all else free.
-        one_free: of each, the run in which it is free, all else downstream frozen.
+        override: the ablation, with nothing frozen.
+        all_frozen: the ablation with everything downstream frozen.
+        mediators_frozen: the ablation with all mediators frozen.
+        one_frozen: for each downstream mediator, the ablation with only this mediator frozen.
+        one_free: for each downstream mediator, the ablation with everything downstream frozen but this mediator.
     """
 
     override: Override
@@ -65,10 +65,10 @@ class Mediated:
 
     @classmethod
     def of(cls, model: ModelShape, override: Override, mediators: Sequence[Component]) -> "Mediated":
-        """The runs of one ablation."""
+        """Return the overrides of one ablation."""
 
-        def frozen(chosen: Sequence[Component]) -> Override:
-            return Override(override.ablated, tuple(chosen))
+        def frozen(frozen_components: Sequence[Component]) -> Override:
+            return Override(override.ablated, tuple(frozen_components))
 
         components, every = responding(model, override, mediators), _can_react(model, override)
         whole = [
@@ -86,7 +86,7 @@ class Mediated:
 
     @property
     def overrides(self) -> tuple[Override, ...]:
-        """All of them."""
+        """All overrides; some may be equal."""
         return (
             self.override,
             self.all_frozen,
@@ -97,20 +97,22 @@ class Mediated:
 
 
 def _can_react(model: ModelShape, override: Override) -> list[Component]:
-    """All that can react: the layers downstream, and the other heads of those that hold an ablated one."""
+    """Return all that can react: downstream sublayers, and free heads beside later ablated ones."""
     first = min(map(model.stage, override.ablated))
-    holding = {component.sublayer for component in override.ablated if model.stage(component) > first} - {
-        *override.ablated
-    }
+    later_sublayers = {component.sublayer for component in override.ablated if model.stage(component) > first}
+    partly_ablated = later_sublayers - {*override.ablated}
     sublayers = responding(model, override, model.sublayers)
     return [
         *sublayers,
-        *(head for sublayer in holding for head in model.units(sublayer) if head not in override.ablated),
+        *(head for sublayer in partly_ablated for head in model.units(sublayer) if head not in override.ablated),
     ]
 
 
 def _others(model: ModelShape, component: Component, every: Sequence[Component]) -> list[Component]:
-    """All of `every` but what `part` writes: of its own layer the other heads, of its own head the other inputs."""
+    """Return what to freeze so that only `component` reacts, out of `every` component that can react.
+
+    The sublayer of a head is replaced by its other heads, the head of an input by its other inputs.
+    """
     if component.sublayer == component:
         return [each for each in every if each != component]
     head = component.head
@@ -125,84 +127,94 @@ def _others(model: ModelShape, component: Component, every: Sequence[Component])
 
 @dataclass(frozen=True)
 class Mediation:
-    """Who repairs: each ablation again with mediators frozen, one by one, all together, and all else but one.
+    """Mediators of repair: each ablation again with mediators frozen in turn.
 
-    Read by `hydrascope.measures.mediation`.
+    Mediators are frozen one by one, all together, and all but one. `hydrascope.measures.mediation` reads the result.
+
+        >>> experiment = hs.Mediation("attn.3", mediators="head.4.1,mlp.5")
+        >>> hs.sweep(model, prompts, hs.Zero(), ablate=experiment).attrs["experiment"]
+        'mediation'
 
     Attributes:
-        ablate: what is ablated, one by one or together, nothing frozen.
-        mediators: the layers, heads and inputs of heads (`query.9.6`, `keys.9`) whose reactions are asked for.
+        ablate: the components to ablate, one by one or together, with nothing frozen.
+        mediators: the sublayers, heads and inputs of heads (`query.9.6`, `keys.9`) to freeze.
     """
 
     ablate: Selection = "attn"
     mediators: Selection = "layers"
 
     def each(self, model: ModelShape) -> list[Mediated]:
-        """The runs, by what they ablate.
+        """Return the overrides of each ablation.
 
         Raises:
-            HydrascopeError: a selection names what isn't there, freezes something, or names neurons as mediators.
+            HydrascopeError: a selection names a missing component, freezes something, or names neurons as mediators.
         """
         overrides, components = select_overrides(model, self.ablate), select_mediators(model, self.mediators)
         for override in overrides:
             if override.frozen:
                 raise HydrascopeError(
-                    f"{override} freezes {override.frozen[0]}: name what is ablated only, mediators are frozen here"
+                    f"{override} freezes {override.frozen[0]}: name only what is ablated; this experiment freezes the "
+                    "mediators"
                 )
             neurons = [component for component in override.ablated if component.kind == "neuron"]
             if len({component.sublayer for component in override.ablated}) > 1 and neurons:
                 raise HydrascopeError(
-                    f"{override} ablates {neurons[0]} with other layers: its MLP can't be frozen in part"
+                    f"{override} ablates {neurons[0]} and another sublayer: the other neurons of its MLP can't be "
+                    "frozen; ablate them one by one"
                 )
         return [Mediated.of(model, override, components) for override in overrides]
 
     def overrides(self, model: ModelShape) -> tuple[Override, ...]:
-        """All runs, each once."""
-        return tuple(dict.fromkeys(override for one in self.each(model) for override in one.overrides))
+        """Return all overrides, each once."""
+        return tuple(dict.fromkeys(override for mediated in self.each(model) for override in mediated.overrides))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
-        """The heads whose responses are read besides all layers'."""
+        """Return the heads that are read besides all sublayers."""
         return tuple(component for component in select_mediators(model, self.mediators) if component.is_unit)
 
     def settings(self, model: ModelShape) -> dict[str, Any]:
-        """What a result says of it."""
+        """Return the attributes that describe the experiment in a result."""
         return {
             "experiment": "mediation",
-            "ablate": ",".join(str(one.override) for one in self.each(model)),
+            "ablate": ",".join(str(mediated.override) for mediated in self.each(model)),
             "mediators": ",".join(map(str, select_mediators(model, self.mediators))),
         }
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who covers for whom: some parts ablated one by one and in pairs.
+    """Pairwise interactions: some components ablated one by one and in pairs.
 
-    Read by `hydrascope.measures.interactions`.
+    `hydrascope.measures.interactions` reads the result.
+
+        >>> results = hs.sweep(model, prompts, hs.Zero(), ablate=hs.Interactions("attn.3,head.4.1"))
+        >>> results["ablated"].values.tolist()
+        ['attn.3', 'head.4.1', 'attn.3+head.4.1']
 
     Attributes:
-        components: of which all pairs are ablated, but a layer together with a part of it.
+        components: the components to ablate. A sublayer is not paired with its own units.
     """
 
     components: Selection = "layers"
 
     def overrides(self, model: ModelShape) -> tuple[Override, ...]:
-        """Each part, and each pair.
+        """Return an override for each component and for each pair.
 
         Raises:
-            HydrascopeError: the selection names what isn't there, or fewer than two parts.
+            HydrascopeError: the selection names a missing component, or fewer than two components.
         """
         components = select_components(model, self.components)
         if len(components) < 2:
-            raise HydrascopeError(f"{components[0]} alone can't interact: name at least two parts")
+            raise HydrascopeError(f"{components[0]} alone can't interact: name at least two components")
         pairs = [(u, v) for u, v in combinations(components, 2) if u.sublayer != v and v.sublayer != u]
         return (*(Override((component,)) for component in components), *map(Override, pairs))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
-        """Nothing besides all layers: interactions are of effects."""
+        """Return no component besides all sublayers."""
         return ()
 
     def settings(self, model: ModelShape) -> dict[str, Any]:
-        """What a result says of it."""
+        """Return the attributes that describe the experiment in a result."""
         return {"experiment": "interactions", "ablate": ",".join(map(str, select_components(model, self.components)))}
 
 

@@ -1,4 +1,4 @@
-"""The size of a network that an experiment is about."""
+"""The sublayers and heads of a measured model, read from a result."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,14 @@ from hydrascope.utils.errors import HydrascopeError
 
 @dataclass(frozen=True)
 class Network:
-    """The parts of a model that a result is of: its layers and heads, in their order; without the model itself."""
+    """The sublayers and heads of the model that a result was measured on.
+
+    Attributes:
+        name: the name of the model.
+        depth: the number of blocks.
+        heads: the number of heads in a block.
+        parallel: whether the attention and the MLP of a block read the same residual stream.
+    """
 
     name: str
     depth: int
@@ -19,25 +26,25 @@ class Network:
 
     @classmethod
     def of(cls, results: xr.Dataset) -> "Network":
-        """The network that a result is of, from its attributes."""
-        told = results.attrs
-        return cls(told["model"], told["depth"], told["heads"], bool(told["parallel"]))
+        """Return the network of a result, from its attributes."""
+        attrs = results.attrs
+        return cls(attrs["model"], attrs["depth"], attrs["heads"], bool(attrs["parallel"]))
 
     @property
     def sublayers(self) -> tuple[Component, ...]:
-        """Its layers."""
+        """All sublayers, in their order."""
         return tuple(Component(block, kind) for block in range(self.depth) for kind in SUBLAYER_KINDS)
 
     def units(self, sublayer: Component) -> tuple[Component, ...]:
-        """The heads of an attention layer.
+        """Return the heads of an attention sublayer.
 
         Raises:
-            HydrascopeError: it is an MLP, whose neurons a result doesn't count.
+            HydrascopeError: the sublayer is an MLP; a result doesn't count its neurons.
         """
         if sublayer.kind != "attn":
-            raise HydrascopeError(f"a result doesn't say how many neurons {sublayer} has")
+            raise HydrascopeError(f"a result doesn't say how many neurons {sublayer} has: name sublayers or heads")
         return tuple(Component(sublayer.block, "head", head) for head in range(self.heads))
 
     def stage(self, component: Component) -> int:
-        """As `LanguageModel.stage`."""
+        """Return the stage of a component, as `LanguageModel.stage` does."""
         return stage(component, parallel=self.parallel)

@@ -1,4 +1,4 @@
-"""Selections of components: from labels to the overrides that are measured."""
+"""Turn selections of components, such as "heads.9,mlp", into overrides."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 class ModelShape(Protocol):
-    """What of a model selections need to know."""
+    """The facts of a model that selections need."""
 
     @property
     def name(self) -> str: ...
@@ -33,17 +33,18 @@ class ModelShape(Protocol):
     def stage(self, component: Component) -> int: ...
 
 
-#: One selection or several: labels, components, runs.
+#: One selection or several: labels, components, overrides.
 Selection = str | Component | Override | Iterable[str | Component | Override]
 
 
 def select_components(model: ModelShape, selection: Selection) -> tuple[Component, ...]:
-    """The single components that `selection` names, each once, in the order given.
+    """Return the single components that `selection` names, each once, in the order given.
 
-        >>> selected(model, "heads.9,mlp")                                   # doctest: +SKIP
+        >>> [str(component) for component in select_components(model, "head.1.3,attn.0")]
+        ['head.1.3', 'attn.0']
 
     Raises:
-        HydrascopeError: something in it is unknown, not in the model, or joins several components.
+        HydrascopeError: the selection names something unknown or missing in the model, or joins several components.
     """
     return tuple(
         component for override in select_overrides(model, selection) for component in _single(override).ablated
@@ -51,36 +52,40 @@ def select_components(model: ModelShape, selection: Selection) -> tuple[Componen
 
 
 def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component, ...]:
-    """The layers, heads and inputs of heads that `selection` names: what can be frozen to see what it brings.
+    """Return the sublayers, heads and inputs of heads that `selection` names as mediators.
 
-        >>> selected_mediators(model, "layers,head.9.6,query.9.6,values.9")  # doctest: +SKIP
+        >>> [str(component) for component in select_mediators(model, "attn.3,head.4.1,query.4.1")]
+        ['attn.3', 'head.4.1', 'query.4.1']
 
     Raises:
-        HydrascopeError: as `selected`; or it names neurons.
+        HydrascopeError: as `select_components`; or the selection names neurons.
     """
     components = tuple(
         component for override in _parse_selection(model, selection) for component in _single(override).ablated
     )
     for component in components:
         if component.kind == "neuron":
-            raise HydrascopeError(f"{component} can't be a mediator: give layers, heads, or inputs of heads")
+            raise HydrascopeError(f"{component} can't be a mediator: give sublayers, heads, or inputs of heads")
     return components
 
 
 def _single(override: Override) -> Override:
     if len(override.overridden) > 1:
-        raise HydrascopeError(f"{override} is a run of several parts: name the parts one by one")
+        raise HydrascopeError(f"{override} overrides several components: name them one by one")
     return override
 
 
 def select_overrides(model: ModelShape, selection: Selection) -> tuple[Override, ...]:
-    """The runs that `selection` names: each component ablated alone, and joint runs as written; each once.
+    """Return the overrides that `selection` names, each once.
 
-        >>> selected_runs(model, ["heads", "attn.5+mlp.7", "head.9.6|mlp.10"])   # doctest: +SKIP
+    A single component is ablated alone. Joint overrides are taken as written.
+
+        >>> [str(override) for override in select_overrides(model, ["attn.5", "attn.3+mlp.5", "head.3.1|mlp.4"])]
+        ['attn.5', 'attn.3+mlp.5', 'head.3.1|mlp.4']
 
     Raises:
-        HydrascopeError: something in it is unknown, not in the model, overridden twice, or frozen where nothing that
-            is ablated reaches it; or it is an input of a head, which can only be frozen.
+        HydrascopeError: the selection names something unknown or missing in the model, overrides it twice, freezes it
+            where nothing ablated reaches it, or ablates an input of a head.
     """
     overrides = _parse_selection(model, selection)
     for override in overrides:
@@ -93,17 +98,18 @@ def select_overrides(model: ModelShape, selection: Selection) -> tuple[Override,
 
 
 def _parse_selection(model: ModelShape, selection: Selection) -> tuple[Override, ...]:
-    given = list(selection) if isinstance(selection, Iterable) and not isinstance(selection, str) else [selection]
-    overrides = dict.fromkeys(chain.from_iterable(_parse_item(model, each) for each in given))
+    items = list(selection) if isinstance(selection, Iterable) and not isinstance(selection, str) else [selection]
+    overrides = dict.fromkeys(chain.from_iterable(_parse_item(model, item) for item in items))
     if not overrides:
-        raise HydrascopeError("nothing is selected: name at least one part, as layers, heads or attn.3")
+        raise HydrascopeError("nothing is selected: name at least one component, as layers, heads or attn.3")
     return tuple(overrides)
 
 
 def _parse_item(model: ModelShape, selection: Any) -> list[Override]:
     if not isinstance(selection, str | Component | Override):
         raise HydrascopeError(
-            f"{selection!r} is no part of a model: give labels such as 'heads' or 'attn.3', hs.Component or hs.Override"
+            f"{selection!r} is no component of a model: give labels such as 'heads' or 'attn.3', hs.Component or "
+            "hs.Override"
         )
     if isinstance(selection, Override):
         return [_require_consistent(model, selection)]
@@ -113,14 +119,14 @@ def _parse_item(model: ModelShape, selection: Any) -> list[Override]:
 
 
 def _parse_word(model: ModelShape, word: str) -> list[Override]:
-    """The runs that one word of a selection names."""
+    """Return the overrides that one word of a selection names."""
     groups = {"layers": SUBLAYER_KINDS, "attn": ("attn",), "mlp": ("mlp",)}
     if word in groups:
         return [Override((sublayer,)) for sublayer in model.sublayers if sublayer.kind in groups[word]]
     plural, dot, number = word.partition(".")
     start, dash, stop = number.partition("-")
     if dash and is_number(start) and is_number(stop) and int(start) <= int(stop):
-        # The last first: a range that goes too far is refused before it is made.
+        # Check the last block first, so that a range that goes too far is refused before it is made.
         _parse_word(model, f"{plural}.{int(stop)}")
         return [
             override
@@ -145,13 +151,19 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
         ]
     if plural in (*SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS):
         return [_require_consistent(model, Override.parse(word))]
-    raise HydrascopeError(f"{word!r} is no part of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}")
+    raise HydrascopeError(
+        f"{word!r} is no component of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}"
+    )
 
 
 def _require_consistent(model: ModelShape, override: Override) -> Override:
-    """`run`, if the model can be run so."""
+    """Return `override` if the model can be run with it.
+
+    Raises:
+        HydrascopeError: it ablates nothing, overrides a component twice, or freezes one that can't change.
+    """
     if not override.ablated:
-        raise HydrascopeError("a run ablates nothing: name at least one part that it ablates")
+        raise HydrascopeError("an override ablates nothing: name at least one component to ablate")
     times = Counter(override.overridden)
     for component in override.overridden:
         _require_component(model, component)
@@ -159,45 +171,45 @@ def _require_consistent(model: ModelShape, override: Override) -> Override:
             raise HydrascopeError(f"{override} overrides {component} twice: name it once")
         if component.sublayer != component and component.sublayer in times:
             raise HydrascopeError(
-                f"{override} overrides {component} and the whole of {component.sublayer}: choose one of them"
+                f"{override} overrides {component} and all of {component.sublayer}: choose one of them"
             )
     first = min(map(model.stage, override.ablated))
     for component in override.frozen:
         if model.stage(component) <= first:
             raise HydrascopeError(
-                f"{override} freezes {component}, which nothing that it ablates reaches: leave it out"
+                f"{override} freezes {component}, which isn't downstream of what is ablated: leave it out"
             )
     return override
 
 
 def _require_component(model: ModelShape, component: Component) -> None:
-    """Refuse what the model doesn't have."""
+    """Refuse a component that the model doesn't have."""
     if component.sublayer not in model.sublayers:
         last = model.sublayers[-1].block
-        raise HydrascopeError(f"{model.name} has no {component}: its layers are 0 to {last}")
-    part = component.head if component.is_input else component
-    if part.sublayer != part and part not in (units := model.units(part.sublayer)):
+        raise HydrascopeError(f"{model.name} has no {component}: its blocks are 0 to {last}")
+    unit = component.head if component.is_input else component
+    if unit.sublayer != unit and unit not in (units := model.units(unit.sublayer)):
         raise HydrascopeError(f"{model.name} has no {component}: {component.sublayer} has {units[0]} to {units[-1]}")
 
 
 def responding(model: ModelShape, override: Override, components: Sequence[Component]) -> tuple[Component, ...]:
-    """Those of `components` that are `downstream` of what `run` ablates, and can respond to it."""
-    return tuple(
-        component for component, yes in zip(components, downstream(model, override, components), strict=True) if yes
-    )
+    """Return the `components` that can respond to an override (`downstream`)."""
+    responds = downstream(model, override, components)
+    return tuple(component for component, yes in zip(components, responds, strict=True) if yes)
 
 
 def downstream(model: ModelShape, override: Override, components: Sequence[Component]) -> list[bool]:
-    """Which of `components` are causally downstream of what `run` ablates, and can respond to it (Eq. 33).
+    """Return whether each component is downstream of an ablation and can respond (Eq. 33), `[component]`.
 
-    What the run itself overrides doesn't respond, nor does a layer count of which it ablates a part.
+    An overridden component can't respond, and neither does a sublayer that holds an ablated unit.
     """
     first = min(map(model.stage, override.ablated))
-    changed, held = {component.sublayer for component in override.ablated}, set(override.overridden)
+    ablated_sublayers = {component.sublayer for component in override.ablated}
+    overridden = set(override.overridden)
 
     def responds(component: Component) -> bool:
         own = {component, component.sublayer, component.head if component.is_input else component}
-        overridden = not held.isdisjoint(own)
-        return model.stage(component) > first and not overridden and component not in changed
+        free = overridden.isdisjoint(own) and component not in ablated_sublayers
+        return model.stage(component) > first and free
 
     return [responds(component) for component in components]
