@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(site: type[Site], tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "404"), (FACTS[:-1], "cannot download"), (b"x" * len(FACTS), "another SHA-256")],
+    [(None, "404"), (FACTS[:-1], "cannot download"), (b"x" * len(FACTS), "its SHA-256 is another")],
 )
 def test_a_failed_download_says_which_file_to_pass(
     site: type[Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, message: str

@@ -97,7 +97,7 @@ def test_fitted_prompts_and_their_twins_are_as_long_place_by_place(model: Langua
         assert subject_span(model, number, prompt) == (places[-1], places[-1] + 1)
         assert model.decode(foil).strip() == prompt.foil
         assert model.decode(answer).strip() == prompt.answer
-    assert said.endswith("200 prompts are made of them")
+    assert said.endswith("200 prompts use them")
 
 
 def test_names_of_several_tokens_are_left_out(model: LanguageModel) -> None:
@@ -113,12 +113,12 @@ def test_few_names_give_what_prompts_they_can() -> None:
     model = speaking(byte_level([f" {name}" for name in ioi.NAMES[:5]] * 3 + ["Then"], 500))
     fitted, said = load_prompts("ioi").fit_to(model)
     assert len(fitted.prompts) == 2 * len(ioi.TEMPLATES) * 5 * 4
-    assert said == "ioi: 5 of 100 names are one token for toy: 480 prompts are made of them"
+    assert said == "ioi: 5 of 100 names are one token for toy: 480 prompts use them"
 
 
 def test_a_model_without_such_names_is_refused() -> None:
     words = Tokenizer(models.WordLevel({"<unk>": 0, "Mary": 1, "John": 2}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     for tokenizer, count in ((tiny_tokenizer(), 0), (PreTrainedTokenizerFast(tokenizer_object=words), 2)):
-        with pytest.raises(HydrascopeError, match=rf"ioi needs 5 names .* toy has {count}: take another"):
+        with pytest.raises(HydrascopeError, match=rf"ioi needs 5 names .* toy has {count}: choose another"):
             load_prompts("ioi").fit_to(speaking(tokenizer))

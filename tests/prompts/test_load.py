@@ -46,7 +46,7 @@ def test_json_and_jsonl_carry_all_fields(tmp_path: Path) -> None:
         ("p.json", "[]", "holds no prompts"),
         ("p.txt", b"fine\n\xff\xfe\n", "line 2: not UTF-8"),
         ("p.json", '[{"prompt": "a"},\n {"prompt": }]', "line 2, column 13: not JSON"),
-        ("p.json", "[" * 100_000, "not JSON that can be read"),
+        ("p.json", "[" * 100_000, "JSON that can't be read"),
         ("p.json", '{"prompt": "a"}', "not a list"),
         ("p.json", '[{"prompt": "a"}, "b"]', "entry 2: not an object"),
         ("p.json", '[{"prompt": "a"}, {"prompt": " "}]', 'entry 2: "prompt" is missing or blank'),

@@ -172,7 +172,7 @@ TOWER = "The tower is in"
         (Prompt(TOWER, " "), "has no answer"),
         (Prompt(TOWER + " ", "Paris", foil="France"), 'prompt 2 .* and its answer "Paris" share a token'),
         (Prompt(TOWER, 601), "the answer of prompt 2 .* has token 601"),
-        (Prompt(tokens=(1, 2), answer="Paris"), r"prompt 2 \(token ids 1 2\) is given as token ids: give the id of"),
+        (Prompt(tokens=(1, 2), answer="Paris"), r"prompt 2 \(token ids 1 2\) is given as token ids: give the first"),
     ],
 )
 def test_answers_that_cannot_be_read_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
@@ -189,7 +189,7 @@ def test_answers_that_cannot_be_read_are_refused(model: LanguageModel, prompt: P
         (Prompt(TOWER, "Paris", foil="Paris France"), "prompt 2 .* begin with the same token"),
         (Prompt(TOWER, "in Paris", foil="in France"), "begin with the same token"),
         (Prompt(tokens=(1, 2), answer=3, foil=3), "begin with the same token"),
-        (Prompt(tokens=(1, 2), answer=3, foil="Paris"), "its foil's first token"),
+        (Prompt(tokens=(1, 2), answer=3, foil="Paris"), "the first token of its foil"),
         (Prompt(TOWER, 3, foil=-2), "the foil of prompt 2 .* has token -2"),
     ],
 )

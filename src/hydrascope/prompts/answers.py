@@ -1,4 +1,4 @@
-"""The tokens of answers and foils: each is read by its first token, as it continues the prompt."""
+"""Tokens of answers and foils: the first token of each, as it continues the prompt."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,23 +7,27 @@ from dataclasses import replace
 from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label, quote, require_known
 from hydrascope.utils.errors import HydrascopeError
 
-#: Scripts that are written without spaces, by how Unicode's names of their letters and signs begin.
+#: Scripts that are written without spaces, by the beginnings of the Unicode names of their letters and signs.
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def after_spaces(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> tuple[list[Prompt], int]:
-    """Return prompts that end with the space that begins their answer, where that is a token, and how many these are.
+    """Move the space before each answer to the end of its prompt if it is a token.
 
-    In many tokenizers " 5" is two tokens, a bare space and "5": the first tells no answer apart, so the prompt is read
-    after it. A twin gets the same space.
-
-    Args:
-        in_pairs: whether answers are held against foils alone: one that begins with another token stays as it is.
+    In many tokenizers " 5" is two tokens, a bare space and "5". The first is common to all answers, so the prompt is
+    read after it. A twin gets the same space.
 
         after_spaces(model, [Prompt("2 and 3 is", "5")])  # [Prompt("2 and 3 is ", "5")], 1
+
+    Args:
+        in_pairs: whether answers are compared with foils only. A prompt with a foil that begins with another token is
+            then kept as it is.
+
+    Returns:
+        The prompts, and the number of those that were changed.
     """
-    found = [_after_space(model, prompt, in_pairs) for prompt in prompts]
-    return found, sum(new is not old for new, old in zip(found, prompts, strict=True))
+    moved = [_after_space(model, prompt, in_pairs) for prompt in prompts]
+    return moved, sum(new is not old for new, old in zip(moved, prompts, strict=True))
 
 
 def _after_space(model: Tokenizes, prompt: Prompt, in_pairs: bool) -> Prompt:
@@ -43,22 +47,22 @@ def _after_space(model: Tokenizes, prompt: Prompt, in_pairs: bool) -> Prompt:
 
 
 def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> list[int]:
-    """Return the first token of each prompt's answer, as it continues the prompt.
+    """Return the first token id of each prompt's answer, as it continues the prompt.
 
-    The answer is set after the prompt and tokenized together with it; its first token is the first after the prompt's
-    own. There is a space between them unless one of the two brings white space there, or both are written in a script
-    without spaces. An answer given as a token id is that token.
+    The prompt and the answer are tokenized together; the first token after the prompt's own is returned. A space is put
+    between them unless one of them has white space there, or both are written in a script without spaces. An answer
+    given as a token id is that token.
 
-        answer_tokens(model, [Prompt("The capital of France is", "Paris")])  # the id of " Paris"
+        >>> answer_tokens(model, [Prompt("the fox in the garden is", "red")])
+        [5]
 
     Args:
-        in_pairs: whether answers are held against foils alone: one of the two may then be a bare space.
+        in_pairs: whether answers are compared with foils only. One of the two may then begin with a bare space.
 
     Raises:
-        HydrascopeError: a prompt has no answer; or it is given as token ids and its answer as text; or the two
-            together don't begin with the prompt's tokens (the prompt ends inside a token, often with a space); or the
-            answer's first token is a bare space, which all answers share; or the tokenizer doesn't know the answer,
-            and has one token for all that it doesn't.
+        HydrascopeError: a prompt has no answer; its answer is a text but the prompt is token ids; prompt and answer
+            share a token (the prompt ends inside a token, often with a space); the answer's first token is a bare
+            space, which all answers share; or the tokenizer doesn't know the answer's first word.
     """
     return [
         _first_token(model, prompt, prompt.answer, "answer", prompt_label(number, prompt), in_pairs)
@@ -67,13 +71,14 @@ def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool
 
 
 def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool = False) -> list[int]:
-    """Return the first token of each prompt's foil, by the rule of `answer_tokens`.
+    """Return the first token id of each prompt's foil, by the rules of `answer_tokens`.
 
-        foil_tokens(model, [Prompt("The capital of France is", "Paris", foil="Madrid")])  # the id of " Madrid"
+        >>> foil_tokens(model, [Prompt("the fox in the garden is", "red", foil="green")])
+        [6]
 
     Raises:
-        HydrascopeError: as `answer_tokens`, of foil or answer; or the two begin with the same token: later tokens are
-            not looked at, so their difference would be 0.
+        HydrascopeError: as `answer_tokens`, for the answer or the foil; or both begin with the same token, so that
+            their difference would be 0.
     """
     answers = answer_tokens(model, prompts, in_pairs=in_pairs)
     foils = [
@@ -83,8 +88,8 @@ def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool =
     for number, (prompt, answer, foil) in enumerate(zip(prompts, answers, foils, strict=True), start=1):
         if answer == foil:
             raise HydrascopeError(
-                f"{prompt_label(number, prompt)}: its answer and its foil begin with the same token, which leaves no "
-                "difference to read: give another foil"
+                f"{prompt_label(number, prompt)}: its answer and its foil begin with the same token, so their "
+                "difference is 0: give another foil"
             )
     return foils
 
@@ -92,14 +97,14 @@ def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool =
 def _first_token(
     model: Tokenizes, prompt: Prompt, continuation: str | int | None, field: str, where: str, blank: bool
 ) -> int:
-    """Return the first token of `continuation`, the prompt's answer or foil; `blank` allows a space."""
+    """Return the first token id of an answer or foil; `blank` allows a bare space."""
     if isinstance(continuation, int):
         require_known(model, continuation, f"the {field} of {where}")
         return continuation
     if continuation is None or not continuation.strip():
-        raise HydrascopeError(f"{where} has no {field}: give every prompt one, or read something else")
+        raise HydrascopeError(f"{where} has no {field}: give every prompt one, or choose another readout")
     if prompt.tokens is not None:
-        raise HydrascopeError(f"{where} is given as token ids: give the id of its {field}'s first token, too")
+        raise HydrascopeError(f"{where} is given as token ids: give the first token of its {field} as an id, too")
     before = model.encode(prompt.text)
     together = model.encode(prompt.text + _between(prompt.text, continuation) + continuation)
     if len(together) <= len(before) or together[: len(before)] != before:
@@ -109,14 +114,13 @@ def _first_token(
     first = together[len(before)]
     if first == getattr(model.tokenizer, "unk_token_id", None):
         raise HydrascopeError(
-            f"the {field} {quote(continuation)} of {where} is unknown to the tokenizer of {model.name}, which has one "
-            "token for all that is: give another"
+            f"the {field} {quote(continuation)} of {where} is unknown to the tokenizer of {model.name}: give another"
         )
     require_known(model, first, f"the {field} of {where}")
     if not blank and _is_blank(model, first):
         raise HydrascopeError(
-            f"the {field} {quote(continuation)} of {where} begins with a token that is a bare space, as others do: end "
-            f"the prompt with that space, or give the id of the token that tells the {field} apart"
+            f"the {field} {quote(continuation)} of {where} begins with a bare space, which is a token of its own: end "
+            f"the prompt with that space, or give the id of the next token as the {field}"
         )
     return first
 
@@ -136,5 +140,5 @@ def _is_unspaced(letter: str) -> bool:
 
 
 def _is_blank(model: Tokenizes, token: int) -> bool:
-    """Whether a token stands for white space alone."""
+    """Whether a token is white space only."""
     return not str(model.tokenizer.decode([token])).strip() and token not in model.tokenizer.all_special_ids

@@ -1,6 +1,6 @@
-"""The 1,209 known facts of ROME (Meng et al. 2022), the paper's contexts, fetched from their authors' site.
+"""Download the 1,209 known facts of ROME (Meng et al. 2022), the paper's contexts.
 
-They are kept in the cache folder: `$XDG_CACHE_HOME/hydrascope`, or `~/.cache/hydrascope`.
+The file is cached in `$XDG_CACHE_HOME/hydrascope`, or `~/.cache/hydrascope`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydrascope.utils.errors import HydrascopeError
 
-#: The file's name says 1000; it holds 1,209 entries. One prompt is there twice: 1,208 are measured.
+#: The file has 1,209 entries, despite its name. One prompt occurs twice: 1,208 are measured.
 URL = "https://rome.baulab.info/data/dsets/known_1000.json"
 SHA256 = "61daca55318bb5260c1e62e133debef9102c7b278bbc7b19dd2ac655543f333a"
 
@@ -22,10 +22,10 @@ _OTHERWISE = "get the file known_1000.json elsewhere and pass it as --prompts kn
 
 
 def known_facts() -> bytes:
-    """The file known_1000.json, verified: from the cache, or from its authors' site and then cached.
+    """Return the verified file known_1000.json from the cache, or download and cache it.
 
     Raises:
-        HydrascopeError: it is not in the cache and cannot be had from the site.
+        HydrascopeError: the file is not in the cache and can't be downloaded.
     """
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hydrascope/known_1000.json"
     with contextlib.suppress(OSError):
@@ -34,8 +34,8 @@ def known_facts() -> bytes:
             return data
     data = _download()
     if not _verified(data):
-        raise HydrascopeError(f"what {URL} holds is not what it was (another SHA-256): {_OTHERWISE}")
-    # Where nothing can be cached, the prompts are still there for this run.
+        raise HydrascopeError(f"{URL} has changed (its SHA-256 is another): {_OTHERWISE}")
+    # The prompts can be used even if they can't be cached.
     with contextlib.suppress(OSError):
         _write_whole(cached, data)
     return data
@@ -54,7 +54,7 @@ def _download() -> bytes:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` never holds part of it, whatever happens on the way."""
+    """Write `data` to `path` at once, so that the file is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

@@ -1,17 +1,17 @@
-"""Indirect object identification: who was given something, told by who gave it (Wang et al. 2022, arXiv 2211.00593).
+"""Prompts for indirect object identification (Wang et al. 2022, arXiv 2211.00593).
 
     When Mary and John left the harbour, John sold a small boat to → Mary
 
-Two names stand in a sentence, one of them comes again: the next name is the other. Its *order* is `ABBA` where the
-answer stands first of the two, as here, and `BABA` where it stands second. A prompt's fields:
+A sentence names two people, then one of them again; the next name is the other one. The *order* is `ABBA` if the answer
+is the first of the two names, as here, and `BABA` if it is the second. The fields of a prompt:
 
-- `answer`: the name that stands once, the indirect object;
-- `foil`: the name that stands twice, the subject of the sentence;
-- `subject`: that same name; its last mention is where `hydrascope.prompts.subjects` finds it: S2 in the paper's terms;
-- `counterfactual`: the paper's ABC prompt: the same sentence with three other names, no two alike.
+- `answer`: the name that occurs once, the indirect object;
+- `foil`: the name that occurs twice, the subject of the sentence;
+- `subject`: the same name as the foil; `hydrascope.prompts.subjects` finds its last mention, S2 in the paper's terms;
+- `counterfactual`: the paper's ABC prompt, the same sentence with three other, different names.
 
-The sentences and the list of names are the project's own. With names of one token each a prompt and its twin are as
-long and differ in the names alone, so all other names are left out when the set is fitted to a model.
+The sentences and the list of names are the project's own. Only names of one token are used for a model, so that a
+prompt and its twin have the same length.
 """
 
 import random
@@ -22,7 +22,7 @@ from itertools import islice, permutations
 from hydrascope.prompts.prompt import Prompt, PromptSet, Tokenizes
 from hydrascope.utils.errors import HydrascopeError
 
-#: No name begins a text: every name has a space before it, and so the same token wherever it stands.
+#: Every name has a space before it, and so the same token in all positions.
 TEMPLATES = (
     "When {first} and {second} left the harbour, {giver} sold a small boat to",
     "While {first} and {second} waited for the train, {giver} read a poem to",
@@ -50,21 +50,19 @@ _NAMES = """
 #: A hundred common English first names.
 NAMES = tuple(_NAMES.split())
 
-#: Two for a prompt and three for its twin.
+#: The least number of names: two for a prompt and three for its twin.
 _FEWEST = 5
 
 
 def prompts(names: Sequence[str] = NAMES, seed: int = 0) -> Iterator[Prompt]:
-    """All prompts that `names` allow, each once, one after another as they are asked for.
+    """Generate all prompts that `names` allow, each once.
 
-        next(prompts())
-
-    Names are drawn at random, and so are twins. Every 24 prompts in a row hold each of the 12 templates once in each
-    order, shuffled; so the first n are balanced for any n.
+    Names and twins are drawn at random. Each 24 successive prompts hold each of the 12 templates once in each order,
+    shuffled, so that any number of first prompts is balanced.
 
     Args:
-        names: five at least.
-        seed: of every draw.
+        names: five names at least.
+        seed: the seed of all draws.
     """
     rng = random.Random(seed)
     kinds = [(template, order) for template in TEMPLATES for order in ("ABBA", "BABA")]
@@ -83,41 +81,41 @@ def prompts(names: Sequence[str] = NAMES, seed: int = 0) -> Iterator[Prompt]:
 
 
 def prompt_set(count: int = 1000) -> PromptSet:
-    """`count` prompts of all names; fitted to a model, as many of the names that are one token for it.
+    """Return a set of `count` prompts, to be fitted to a model with `PromptSet.fit_to`.
 
-        prompts, said = prompt_set().limit(200).fitted(model)
+    Fitting fails with a HydrascopeError if the model has a single token for too few names.
 
-    Raises:
-        HydrascopeError: when fitted, the model has one token for too few names.
+        >>> prompt_set(2).prompts[0].text
+        'All morning Alex and Fred sorted old letters, and then Fred described the stamps to'
     """
     return PromptSet("ioi", tuple(islice(prompts(), count)), fit=fit)
 
 
 def fit(model: Tokenizes, count: int) -> tuple[list[Prompt], str]:
-    """At most `count` prompts of the names that are one token for `model`, and a line that says how many these are.
+    """Return at most `count` prompts with one-token names, and a note on the number of names.
 
     Raises:
-        HydrascopeError: they are fewer than five.
+        HydrascopeError: fewer than five names are one token.
     """
     names = one_token_names(model)
     if len(names) < _FEWEST:
         raise HydrascopeError(
-            f"the prompt set ioi needs {_FEWEST} names that are one token each, {model.name} has {len(names)}: take "
+            f"the prompt set ioi needs {_FEWEST} names of one token each, {model.name} has {len(names)}: choose "
             "another prompt set or model"
         )
     made = list(islice(prompts(names), count))
     known = f"{len(names)} of {len(NAMES)} names are one token for {model.name}"
-    return made, f"ioi: {known}: {len(made):,} prompts are made of them"
+    return made, f"ioi: {known}: {len(made):,} prompts use them"
 
 
 def one_token_names(model: Tokenizes) -> list[str]:
-    """The `NAMES` that the model has one token for after a space, a token that stands for no other of them."""
+    """Return the `NAMES` that are a single, distinct token after a space."""
     before = model.encode("Then")
-    found = {}
+    token_of = {}
     for name in NAMES:
         together = model.encode(f"Then {name}")
         if together[:-1] == before:
-            found[name] = together[-1]
-    # A tokenizer of words has one token for all that it doesn't know.
-    same = Counter(found.values())
-    return [name for name, token in found.items() if same[token] == 1]
+            token_of[name] = together[-1]
+    # A word-level tokenizer has one token for all unknown words.
+    uses = Counter(token_of.values())
+    return [name for name, token in token_of.items() if uses[token] == 1]

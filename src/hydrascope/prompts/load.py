@@ -1,9 +1,9 @@
-"""Where prompts come from: sets by name, and a user's files.
+"""Load prompt sets by name, or from a user's files.
 
-A `.txt` file is a prompt a line; blank lines separate and are skipped. A `.json` file is a list of objects, a `.jsonl`
-file an object a line; each has a `prompt` and may have an `answer` (or `attribute`, as CounterFact calls it), a `foil`,
-a `subject` and a `counterfactual`, all of them texts. Other keys are ignored. Files are UTF-8. A blank prompt in a JSON
-file is an error.
+A `.txt` file has one prompt per line; blank lines are skipped. A `.json` file is a list of objects, a `.jsonl` file has
+one object per line. Each object has a `prompt` and may have an `answer` (or `attribute`, as in CounterFact), a `foil`,
+a `subject` and a `counterfactual`, all texts. Other keys are ignored. A blank prompt in a JSON file is an error. Files
+are UTF-8.
 """
 
 import json
@@ -17,22 +17,29 @@ from hydrascope.prompts.prompt import Prompt, PromptSet
 from hydrascope.utils import assets, input_files
 from hydrascope.utils.errors import HydrascopeError
 
-#: What `load_prompts` knows by name: what is downloaded, shipped, made.
+#: The names that `load_prompts` takes: a downloaded set, shipped sets, generated sets.
 NAMES = ("counterfact", *assets.PROMPT_SETS, "ioi", assets.PHANTOM)
 
-#: How the names of files of prompts end.
+#: The suffixes of prompt files.
 SUFFIXES = (".txt", ".json", ".jsonl")
 _FILES = "that ends in .txt, .json or .jsonl"
 
 
 def load_prompts(source: str | Path) -> PromptSet:
-    """The prompts of a set by its name (`NAMES`), or of a file (`.txt`, `.json`, `.jsonl`).
+    """Load a prompt set by its name, or from a file.
 
-        load_prompts("world-facts").limit(200)
-        load_prompts("my-prompts.jsonl")
+        >>> hs.load_prompts("world-facts").prompts[0].answer
+        'Texas'
+
+    Args:
+        source: `counterfact` (downloaded, then cached), `demo`, `world-facts`, `contexts`, `passages`, `ioi`,
+            `phantom`, or a path that ends in `.txt`, `.json` or `.jsonl`.
+
+    Returns:
+        The prompts, each once; `limit` takes the first of them.
 
     Raises:
-        HydrascopeError: there is no such set or file, or the file breaks a rule of this module.
+        HydrascopeError: there is no such set or file, or the file has an error; the message names the line.
     """
     path = Path(source)
     if path.suffix in SUFFIXES:
@@ -96,9 +103,9 @@ def _json(text: str, where: str, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         at = f"line {line + error.lineno - 1}, column {error.colno}"
-        raise HydrascopeError(f"{where}, {at}: not JSON ({error.msg}): mend it there") from error
+        raise HydrascopeError(f"{where}, {at}: not JSON ({error.msg}): correct it there") from error
     except (RecursionError, ValueError) as error:
-        raise HydrascopeError(f"{where}, line {line}: not JSON that can be read ({error})") from error
+        raise HydrascopeError(f"{where}, line {line}: JSON that can't be read ({error}): correct it") from error
 
 
 def _prompt(entry: Any, where: str) -> Prompt:
@@ -124,5 +131,5 @@ def _field(entry: dict[str, Any], key: str, where: str) -> str | None:
     try:
         (value or "").encode()
     except UnicodeEncodeError as error:
-        raise HydrascopeError(f'{where}: "{key}" holds half a surrogate pair: mend it') from error
+        raise HydrascopeError(f'{where}: "{key}" holds half a surrogate pair: correct it') from error
     return value

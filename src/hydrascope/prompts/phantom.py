@@ -1,4 +1,4 @@
-"""The phantom's prompts, and the words that it knows."""
+"""Prompts and vocabulary of the phantom model."""
 
 import random
 from itertools import product
@@ -8,7 +8,7 @@ from hydrascope.prompts.prompt import Prompt, PromptSet
 COLOURS = ("red", "green", "blue", "white")
 
 
-#: Of each colour, from the one that is known least well to the best known.
+#: The things of each colour, from the least known to the best known.
 THINGS = {
     "red": ("fox", "brick", "poppy", "cherry", "tomato", "ruby"),
     "green": ("frog", "cactus", "lime", "pea", "leek", "emerald"),
@@ -21,15 +21,15 @@ PLACES = ("garden", "picture", "story", "village", "window")
 
 
 def prompts() -> PromptSet:
-    """Every thing at every place, with and without doubt, each once: 240 prompts in a random order.
+    """Return 240 prompts in a random order: each thing in each place, with and without doubt.
 
-    Each has its colour as `answer`, another as `foil`, the thing as `subject`, and as `counterfactual` the same of a
-    thing of another colour.
+    The `answer` is the thing's colour, the `foil` another colour, the `subject` the thing. The `counterfactual` names a
+    thing of the foil's colour.
     """
     rng = random.Random(0)
     made = []
     for colour, number, place, doubt in product(COLOURS, range(6), PLACES, ("", "perhaps ")):
-        other = rng.choice([each for each in COLOURS if each != colour])
+        other = rng.choice([name for name in COLOURS if name != colour])
         text = f"{doubt}the {{}} in the {place} is"
         thing, twin = THINGS[colour][number], rng.choice(THINGS[other])
         made.append(Prompt(text.format(thing), colour, foil=other, subject=thing, counterfactual=text.format(twin)))

@@ -1,8 +1,8 @@
-"""At which of a prompt's positions its components are ablated, and which places of other prompts correspond to them.
+"""Resolve the positions of each prompt at which components are ablated.
 
-`last` (the paper's), `all`, `subject` (all tokens of the prompt's subject), `subject-last`, a number (-1 is the last
-position, 0 the first), or a list of numbers. Places in two prompts correspond if they are as far from the prompt's
-end, or, where the subject is ablated, from the subject's.
+Positions are `last` (the paper's), `all`, `subject` (all tokens of the prompt's subject), `subject-last`, a number (-1
+is the last position, 0 the first), or a list of numbers. Positions of two prompts correspond if their distance from the
+prompt's end is the same, or, for positions of the subject, their distance from the subject's end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,19 +15,19 @@ from hydrascope.utils.errors import HydrascopeError
 #: `last`, `all`, `subject`, `subject-last`, a position, or several; as text, numbers are joined by commas.
 At = str | int | Sequence[int]
 
-#: Positions that have a name; those of the subject need one.
+#: The names of positions. Those in `SUBJECT` need prompts with a subject.
 SUBJECT = ("subject", "subject-last")
 NAMES = ("last", "all", *SUBJECT)
 
 
 @dataclass(frozen=True)
 class AblationPositions:
-    """Where one prompt is ablated.
+    """The positions at which one prompt is ablated.
 
     Attributes:
-        positions: ascending, counted from the prompt's start.
-        end: what they are counted back from: the end of the prompt, or of its subject.
-        start: before here nothing corresponds to them: the start of the prompt, or of its subject.
+        positions: ascending indices, counted from the prompt's start.
+        end: the end of the prompt or of its subject, from which corresponding positions are counted back.
+        start: the start of the prompt or of its subject; no earlier position corresponds to another prompt's.
     """
 
     positions: tuple[int, ...]
@@ -36,22 +36,28 @@ class AblationPositions:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """How far each is from `end`; 1 is the position right before it."""
+        """The distance of each position from `end`; 1 is the position right before it."""
         return tuple(self.end - position for position in self.positions)
 
     def has(self, offsets: Sequence[int]) -> bool:
-        """Whether this prompt is long enough to have a place as far from its end as each of `offsets`."""
+        """Whether the prompt has a position at each of these distances from `end`."""
         return max(offsets) <= self.end - self.start
 
 
 def resolve_positions(
     model: Locates, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], at: At
 ) -> tuple[AblationPositions, ...]:
-    """Where each prompt is ablated.
+    """Return the ablated positions of each prompt.
+
+        >>> resolve_positions(model, [Prompt("the fox is")], [[2, 7, 4]], "last")
+        (AblationPositions(positions=(2,), end=3, start=0),)
+
+    Args:
+        tokens: the token ids of each prompt.
+        at: the positions, as this module describes them.
 
     Raises:
-        HydrascopeError: `at` is none of `At`, a prompt is too short for a position, or has no subject where it is
-            asked for.
+        HydrascopeError: `at` is no position, a prompt is too short for it, or lacks a subject that it needs.
     """
     name = format_positions(at)
     if name in SUBJECT:
@@ -59,18 +65,21 @@ def resolve_positions(
     if name == "all":
         return tuple(AblationPositions(tuple(range(len(ids))), len(ids)) for ids in tokens)
     numbers = [-1] if name == "last" else [int(number) for number in name.split(",")]
-    each = enumerate(zip(prompts, tokens, strict=True), start=1)
-    return tuple(_numbered(prompt_label(number, prompt), len(ids), numbers) for number, (prompt, ids) in each)
+    numbered = enumerate(zip(prompts, tokens, strict=True), start=1)
+    return tuple(_numbered(prompt_label(number, prompt), len(ids), numbers) for number, (prompt, ids) in numbered)
 
 
 def format_positions(at: At) -> str:
-    """`at` as text, as results record it.
+    """Return positions as text, as results record them.
+
+        >>> format_positions([-1, 3])
+        '-1,3'
 
     Raises:
-        HydrascopeError: it is none of `At`.
+        HydrascopeError: `at` is no position.
     """
-    several = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
-    text = ",".join(map(str, several)).strip()
+    items = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+    text = ",".join(map(str, items)).strip()
     if text in NAMES:
         return text
     words = text.split(",")

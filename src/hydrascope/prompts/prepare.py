@@ -1,4 +1,4 @@
-"""The prompts of a run as its model is measured on them: fitted, tokenized, each sequence of tokens once."""
+"""Prepare prompts for a model: fit and tokenize them, and leave out duplicates."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,12 +13,12 @@ from hydrascope.utils.text import counted
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt set that suits a model.
+    """A prompt set that is ready to be measured on a model.
 
     Attributes:
         prompts: the set.
-        tokens: each prompt's token ids.
-        notes: what to tell the user of it.
+        tokens: the token ids of each prompt.
+        notes: lines for the user on changes to the set.
     """
 
     prompts: PromptSet
@@ -27,18 +27,19 @@ class Prepared:
 
 
 def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "alone", "in pairs"] = "no") -> Prepared:
-    """Return `prompts` as `model` is measured on them.
+    """Return the prompts in the form in which `model` is measured on them.
 
-        prepare(model, ["The capital of France is"]).tokens  # [[0, 306, 490, …]]
+        >>> prepare(model, ["the fox is", "the fox  is"]).notes
+        ('1 prompt left out: the same tokens as an earlier one',)
 
     Args:
-        answered: whether their answers are read, and if so whether against foils alone.
+        answered: `no` if answers are not read, `in pairs` if they are compared with foils only, `alone` otherwise.
 
     Raises:
-        HydrascopeError: they are no prompts, or the model can't take one of them.
+        HydrascopeError: `prompts` are no prompts, or one of them doesn't suit the model.
     """
     if isinstance(prompts, str) and (prompts in NAMES or prompts.endswith(SUFFIXES)):
-        raise HydrascopeError(f"{prompts!r} is a text, which would be one prompt: give load_prompts({prompts!r})")
+        raise HydrascopeError(f"{prompts!r} would be measured as one prompt: give load_prompts({prompts!r})")
     fitted, note = PromptSet.of(prompts).fit_to(model)
     fitted, padded = _without_padding(model, fitted)
     spaced = 0
@@ -64,20 +65,20 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
 
 
 def _without_padding(model: Tokenizes, prompts: PromptSet) -> tuple[PromptSet, int]:
-    """Return the set without padding, and how many of its prompts had some."""
-    places = [place for place, prompt in enumerate(prompts.prompts) if prompt.tokens is not None]
-    given = [prompts.prompts[place].tokens or () for place in places]
-    names = [prompt_label(place + 1, prompts.prompts[place]) for place in places]
-    found = [_without_appended(model, ids) for ids in unpadded(model.tokenizer, given, names)]
-    changed = {place: new for place, old, new in zip(places, given, found, strict=True) if old != new}
+    """Return the set without padding, and the number of prompts that had some."""
+    indices = [index for index, prompt in enumerate(prompts.prompts) if prompt.tokens is not None]
+    given = [prompts.prompts[index].tokens or () for index in indices]
+    names = [prompt_label(index + 1, prompts.prompts[index]) for index in indices]
+    stripped = [_without_appended(model, ids) for ids in unpadded(model.tokenizer, given, names)]
+    changed = {index: new for index, old, new in zip(indices, given, stripped, strict=True) if old != new}
     if not changed:
         return prompts, 0
-    each = [replace(prompt, tokens=changed.get(place, prompt.tokens)) for place, prompt in enumerate(prompts.prompts)]
-    return replace(prompts, prompts=tuple(each)), len(changed)
+    new = [replace(prompt, tokens=changed.get(index, prompt.tokens)) for index, prompt in enumerate(prompts.prompts)]
+    return replace(prompts, prompts=tuple(new)), len(changed)
 
 
 def _without_appended(model: Tokenizes, ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `ids` without what the tokenizer appends to every text."""
+    """Return `ids` without the tokens that the tokenizer appends to every text."""
     appended = model.appended
     return ids[: -len(appended)] if appended and ids[-len(appended) :] == appended and len(ids) > len(appended) else ids
 

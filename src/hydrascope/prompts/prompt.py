@@ -1,16 +1,15 @@
-"""Prompts: what a model is asked, sets of them, and the tokens that they come to.
+"""Prompts, sets of prompts, and their token ids.
 
-The rules, wherever prompts come from:
+Rules for all prompts:
 
-- A prompt is used as it is: no space is stripped, no token added but those of the model's tokenizer, and to token ids
-  none at all.
-- Of prompts with the same text, or the same token ids, the first is kept: a prompt must never be patched with its own
-  activation. Texts that a model's tokenizer takes for the same are found when they are measured on it.
-- A prompt is read at its own last token: padding of token ids, and what the tokenizer appends, is taken away.
-- An answer is read by its *first token* as it continues the prompt, and a foil likewise: never by a later token. Where
-  only a later one tells the two apart, the foil is refused.
-- No prompt at all, a blank one, or one that the model's context does not hold is an error, which names the prompt by
-  its number in the set, from 1.
+- A prompt is used as it is. No space is stripped. The tokenizer adds its special tokens to a text; token ids get none.
+- Of prompts with the same text or the same token ids only the first is kept, since a prompt must never be patched with
+  its own activation. Texts with the same tokens are found when a model is measured on them.
+- A prompt is read at its last token. Padding of token ids, and tokens that the tokenizer appends, are removed.
+- An answer or a foil is read by its *first token* as it continues the prompt. A foil with the same first token as the
+  answer is refused.
+- An empty set, a blank prompt, or a prompt that is longer than the model's context is an error. Messages number the
+  prompts of a set from 1.
 """
 
 import hashlib
@@ -28,19 +27,19 @@ from hydrascope.utils.errors import HydrascopeError
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is to continue, and what is known of it.
+    """A text or token ids for a model to continue, with an answer, a subject and a twin.
 
-        Prompt("The capital of France is", "Paris", foil="Madrid", subject="France",
-               counterfactual="The capital of Spain is")
-        Prompt(tokens=(0, 306, 490, 266, 1433, 277), answer=1956)
+        >>> capital = hs.Prompt("The capital of France is", "Paris", foil="Madrid", subject="France",
+        ...                     counterfactual="The capital of Spain is")
+        >>> by_tokens = hs.Prompt(tokens=(0, 306, 490, 266, 1433, 277), answer=1956)
 
     Attributes:
-        text: the prompt; empty where it is given as `tokens`.
-        answer: its right continuation, or the id of that continuation's first token.
-        foil: a wrong continuation to compare the answer with, or its first token's id.
+        text: the text; empty if `tokens` are given.
+        answer: the right continuation, or the id of its first token.
+        foil: a wrong continuation to compare the answer with, or the id of its first token.
         subject: the words of `text` that the prompt is about.
-        counterfactual: its twin, which differs in what decides the answer: a text, or token ids.
-        tokens: the prompt as token ids, special tokens included, instead of a text.
+        counterfactual: the twin, a text or token ids; it differs from the prompt in what decides the answer.
+        tokens: token ids, special tokens included, instead of a text.
     """
 
     text: str = ""
@@ -53,7 +52,7 @@ class Prompt:
 
 
 class Tokenizes(Protocol):
-    """What prompts need of a language model."""
+    """The properties of a language model that prompts need."""
 
     name: str
     tokenizer: Any
@@ -72,13 +71,16 @@ class Tokenizes(Protocol):
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts of one source, each once.
+    """The prompts of one source, each once.
+
+        >>> len(hs.load_prompts("phantom").prompts)
+        240
 
     Attributes:
-        name: the built-in set's name or the file's.
-        prompts: in the order of the source.
-        duplicates: how many were left out because the same had come before.
-        fit: how a set that depends on the tokenizer is made for a model: see `fitted`.
+        name: the name of the set or of the file.
+        prompts: the prompts, in the order of the source.
+        duplicates: the number of prompts that were left out because an earlier one is the same.
+        fit: a function that makes the set for a model's tokenizer (`fit_to`); None if the set suits all models.
     """
 
     name: str
@@ -88,60 +90,68 @@ class PromptSet:
 
     @classmethod
     def of(cls, prompts: "AnyPrompts", name: str = "prompts") -> "PromptSet":
-        """The set of `prompts`: a set as it is, one prompt, or any number of prompts of any kind.
+        """Make a set of prompts; return a `PromptSet` unchanged.
 
-            PromptSet.of("The capital of France is")
-            PromptSet.of(["The capital of France is", Prompt("Iron is", "Fe"), [306, 490, 266]])
+            >>> several = ["The capital of France is", hs.Prompt("Iron is", "Fe"), [306, 490, 266]]
+            >>> len(hs.prompts.PromptSet.of(several).prompts)
+            3
 
         Args:
-            prompts: a `PromptSet`, a text, a `Prompt`, or an iterable of texts, `Prompt`s and sequences of token ids.
-            name: what to call the set.
+            prompts: a `PromptSet`, a text, a `Prompt`, an iterable of texts, `Prompt`s and sequences of token ids, or a
+                table with a column `prompt`.
+            name: the name of the set.
 
         Raises:
-            HydrascopeError: there are none, or one is blank or no prompt.
+            HydrascopeError: there are no prompts, or one is blank or no prompt.
         """
         if isinstance(prompts, PromptSet):
             return prompts
         several = [prompts] if isinstance(prompts, str | Prompt) else _listed(prompts, name)
-        everyone = [_prompt(item, f"{name}: prompt {number}") for number, item in enumerate(several, start=1)]
-        if not everyone:
+        all_prompts = [_prompt(item, f"{name}: prompt {number}") for number, item in enumerate(several, start=1)]
+        if not all_prompts:
             raise HydrascopeError(f"{name} holds no prompts: give at least one")
         distinct: dict[str | tuple[int, ...], Prompt] = {}
-        for prompt in everyone:
+        for prompt in all_prompts:
             distinct.setdefault(prompt.tokens or prompt.text, prompt)
-        return cls(name, tuple(distinct.values()), len(everyone) - len(distinct))
+        return cls(name, tuple(distinct.values()), len(all_prompts) - len(distinct))
 
     def limit(self, count: int) -> "PromptSet":
-        """The first `count` prompts, or all if there are fewer."""
+        """Return the first `count` prompts, or all if there are fewer.
+
+            >>> first = hs.load_prompts("world-facts").limit(200)
+
+        Raises:
+            HydrascopeError: `count` is below 1.
+        """
         if count < 1:
             raise HydrascopeError(f"cannot take {count} prompts of {self.name}: take at least 1")
         return replace(self, prompts=self.prompts[:count])
 
     def fit_to(self, model: Tokenizes) -> tuple["PromptSet", str]:
-        """The set as `model` is to be measured on it, and what to tell the user of that; most sets stay as they are.
+        """Return the set made for a model's tokenizer, and a note for the user.
 
-        A set with a `fit` gets as many prompts as it has now, made for the model's tokenizer.
+        A set without `fit` is returned as it is, with an empty note.
 
         Raises:
-            HydrascopeError: none can be made for this model.
+            HydrascopeError: no prompts can be made for this model.
         """
         if self.fit is None:
             return self, ""
-        prompts, said = self.fit(model, len(self.prompts))
-        return replace(self, prompts=tuple(prompts), fit=None), said
+        prompts, note = self.fit(model, len(self.prompts))
+        return replace(self, prompts=tuple(prompts), fit=None), note
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all fields of all prompts, in order: two sets with the same hash ask the same questions."""
+        """The SHA-256 of all fields of all prompts, in their order."""
         content = json.dumps([astuple(prompt) for prompt in self.prompts])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-#: What is taken for prompts: a set, a text, a prompt, or several texts, prompts and sequences of token ids.
+#: Anything that is accepted as prompts: a set, a text, a prompt, or several texts, prompts and sequences of token ids.
 AnyPrompts = PromptSet | Prompt | str | Iterable[Prompt | str | Sequence[int]]
 
 
-#: Iterables whose items aren't prompts, or come in no order.
+#: Iterables that are refused: their items aren't prompts, or have no order.
 _NO_PROMPTS = (bytes, bytearray, Mapping, type, Set, IOBase, PathLike)
 
 
@@ -158,18 +168,18 @@ def _listed(prompts: AnyPrompts, name: str) -> list[Any]:
 
 
 def _prompt(item: Any, where: str) -> Prompt:
-    """Return `item` as a prompt whose token ids are of int, in tuples, whatever they came as."""
+    """Return `item` as a prompt, with all token ids as tuples of int."""
     if isinstance(item, str):
         item = Prompt(item)
     elif isinstance(item, Mapping):
         fields = fields_of(item, where)
         if not isinstance(fields.get("text", ""), str) or not fields.keys() & {"text", "tokens"}:
-            raise HydrascopeError(f"{where} has no prompt that is a text: write one or remove it")
+            raise HydrascopeError(f"{where} has no text: write one or remove it")
         item = Prompt(**fields)
     elif not isinstance(item, Prompt):
         item = Prompt(tokens=item)
     try:
-        prompt = replace(
+        prompt: Prompt = replace(
             item,
             answer=_text_or(_index, item.answer),
             foil=_text_or(_index, item.foil),
@@ -202,12 +212,13 @@ def _index(value: Any) -> int:
 
 
 def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Each prompt's token ids: as given, or as the model's tokenizer makes them by default, special tokens included.
+    """Return the token ids of each prompt, special tokens of the model's tokenizer included.
 
-        tokenize(model, [Prompt("The capital of France is")])  # [[0, 306, 490, …]]
+        >>> tokenize(model, [Prompt("the fox is"), Prompt(tokens=(2, 14))])
+        [[2, 14, 4], [2, 14]]
 
     Raises:
-        HydrascopeError: a prompt has no tokens, one that the model doesn't have, or more than its context holds.
+        HydrascopeError: a prompt has no tokens, an unknown token, or more tokens than the model's context.
     """
     return [
         _fitting(model, prompt.tokens or prompt.text, prompt_label(number, prompt))
@@ -216,12 +227,13 @@ def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def counterfactual_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The token ids of each prompt's twin, by the rules of `tokenize`.
+    """Return the token ids of each prompt's twin, by the rules of `tokenize`.
 
-        counterfactual_tokens(model, [Prompt("The capital of France is", counterfactual="The capital of Spain is")])
+        >>> counterfactual_tokens(model, [Prompt("the fox is", counterfactual="the frog is")])
+        [[2, 20, 4]]
 
     Raises:
-        HydrascopeError: a prompt has no twin or is its own, or a twin breaks a rule of `tokenize`.
+        HydrascopeError: a prompt has no twin, or a twin with the same tokens; or a twin breaks a rule of `tokenize`.
     """
     twins = []
     for number, prompt in enumerate(prompts, start=1):
@@ -238,27 +250,28 @@ def counterfactual_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[l
 def require_same_length(
     prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], twins: Sequence[Sequence[int]]
 ) -> None:
-    """Make sure that every prompt has as many tokens as its twin: needed at any position but the last.
+    """Make sure that each prompt has as many tokens as its twin.
 
-        require_same_length(prompts, tokenize(model, prompts), counterfactual_tokens(model, prompts))
+    Ablations before the last position need it.
 
     Raises:
-        HydrascopeError: one hasn't; the message gives both lengths.
+        HydrascopeError: a prompt and its twin differ in length; the message gives both lengths.
     """
     for number, (prompt, own, twin) in enumerate(zip(prompts, tokens, twins, strict=True), start=1):
         if len(own) != len(twin):
             raise HydrascopeError(
                 f"{prompt_label(number, prompt)} is {len(own):,} tokens long and its counterfactual {len(twin):,}: at "
-                "positions other than the last both must be as long; change one of them"
+                "positions other than the last both must have the same length; change one of them"
             )
 
 
 def texts(model: Tokenizes, prompts: Sequence[Prompt]) -> list[str]:
-    """What to show of each prompt: its text, or what its token ids decode to.
+    """Return the text of each prompt; token ids are decoded.
 
-        texts(model, [Prompt("Iron is"), Prompt(tokens=(306, 490))])  # ["Iron is", " The capital"]
+    A model without a tokenizer shows the ids themselves.
 
-    Where the model has no tokenizer, the ids themselves are shown.
+        >>> texts(model, [Prompt("the fox is"), Prompt(tokens=(2, 14))])
+        ['the fox is', 'the fox']
     """
 
     def decoded(tokens: Sequence[int]) -> str:
@@ -268,14 +281,18 @@ def texts(model: Tokenizes, prompts: Sequence[Prompt]) -> list[str]:
 
 
 def prompt_label(number: int, prompt: Prompt) -> str:
-    """How a message calls the prompt with this number in its set, from 1: `prompt 7 ("The capital of …")`."""
+    """Return the name of a prompt in messages; prompts of a set are numbered from 1.
+
+    >>> prompt_label(7, Prompt("The capital of France is"))
+    'prompt 7 ("The capital of France is")'
+    """
     if prompt.tokens is None:
         return f"prompt {number} ({quote(prompt.text)})"
     return f"prompt {number} (token ids {_spaced(prompt.tokens[:8])}{' …' if len(prompt.tokens) > 8 else ''})"
 
 
 def quote(text: str) -> str:
-    """`text` short and on one line."""
+    """Return `text` in quotes, on one line, cut after 40 characters."""
     return json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)
 
 
@@ -288,14 +305,14 @@ def _ids(model: Tokenizes, prompt: str | tuple[int, ...]) -> list[int]:
 
 
 def _fitting(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> list[int]:
-    """The token ids of `prompt`, which the model can take."""
+    """Return the token ids of `prompt`, checked against the model's vocabulary and context."""
     ids = _ids(model, prompt)
     if not ids:
         raise HydrascopeError(f"{where} has no tokens: remove it")
     if model.context_length is not None and len(ids) > model.context_length:
         raise HydrascopeError(
             f"{where} is {len(ids):,} tokens long, the context of {model.name} holds {model.context_length:,}: shorten "
-            "or remove it"
+            "it or remove it"
         )
     for token in ids:
         require_known(model, token, where)
@@ -303,10 +320,13 @@ def _fitting(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> lis
 
 
 def require_known(model: Tokenizes, token: int, where: str) -> None:
-    """Refuse a token id that the model doesn't have.
+    """Make sure that the model has a token id.
+
+    Args:
+        where: the name of the prompt or of its field in messages.
 
     Raises:
-        HydrascopeError: it hasn't; the message says `where` it is.
+        HydrascopeError: the model doesn't have the token.
     """
     if not 0 <= token < model.known_tokens:
         raise HydrascopeError(

@@ -1,11 +1,11 @@
-"""Prompts from tables and tokenizers: rows of named fields, and token ids with their attention mask."""
+"""Read prompts from tables, and token ids from a tokenizer's output."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydrascope.utils.errors import HydrascopeError
 
-#: The field of `Prompt` that a column is taken for; other columns are ignored.
+#: The field of `Prompt` for each column; other columns are ignored.
 COLUMNS = {
     "prompt": "text",
     "text": "text",
@@ -20,13 +20,16 @@ COLUMNS = {
 
 
 def rows_of(source: Any, name: str) -> list[Any] | None:
-    """Return the rows of a table, or the prompts of an encoding, as lists of ids; None for anything else.
+    """Return the rows of a table or the token ids of an encoding; None for other sources.
 
-    A table is a DataFrame of pandas or polars, a Table of pyarrow, or a Dataset of datasets. An encoding is what a
-    tokenizer returns: a mapping with `input_ids`, and often `attention_mask`.
+    A table is a DataFrame of pandas or polars, a Table of pyarrow, or a Dataset of datasets. An encoding is the output
+    of a tokenizer: a mapping with `input_ids`, and often `attention_mask`.
+
+        >>> rows_of({"input_ids": [[5, 7, 0]], "attention_mask": [[1, 1, 0]]}, "prompts")
+        [(5, 7)]
 
     Raises:
-        HydrascopeError: a table has no column of prompts, or an encoding's mask doesn't fit its ids.
+        HydrascopeError: a table has no column of prompts, or the mask of an encoding doesn't fit its ids.
     """
     if isinstance(source, Mapping):
         return _unmasked(source, name) if "input_ids" in source else None
@@ -36,7 +39,7 @@ def rows_of(source: Any, name: str) -> list[Any] | None:
     columns = [str(column) for column in columns]
     if not {"text", "tokens"} & {COLUMNS.get(column) for column in columns}:
         raise HydrascopeError(
-            f'{name}: a table without a column of prompts: call one "prompt" (there are {", ".join(columns[:8])})'
+            f'{name}: a table without a column of prompts: call one "prompt" (its columns: {", ".join(columns[:8])})'
         )
     for method, arguments in (("to_dicts", ()), ("to_pylist", ()), ("to_dict", ("records",))):
         if hasattr(source, method) and (method != "to_dict" or not hasattr(source, "column_names")):
@@ -45,36 +48,39 @@ def rows_of(source: Any, name: str) -> list[Any] | None:
 
 
 def fields_of(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Return the fields of `Prompt` that a row gives.
+    """Return the fields of `Prompt` in a row.
+
+        >>> fields_of({"prompt": "Iron is", "answer": "Fe", "id": 3}, "row 1")
+        {'text': 'Iron is', 'answer': 'Fe'}
 
     Raises:
-        HydrascopeError: two columns give the same field, or a text's answer is a number, which may be text or an id.
+        HydrascopeError: two columns give the same field, or a row with a text has a field that is no text.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for column, value in row.items():
         field = COLUMNS.get(str(column))
         if field is None or _is_missing(value):
             continue
-        if field in found and column != "attribute":
+        if field in fields and column != "attribute":
             raise HydrascopeError(f"{where} gives {field} in two columns: remove one of them")
-        found.setdefault(field, value)
+        fields.setdefault(field, value)
     for field in ("answer", "foil", "subject", "counterfactual"):
-        if "text" in found and field in found and not isinstance(found[field], str):
+        if "text" in fields and field in fields and not isinstance(fields[field], str):
             raise HydrascopeError(
-                f"{where}: {field} is {found[field]!r}, which is no text: write it as text, or give Prompts with ids"
+                f"{where}: {field} is {fields[field]!r}, which is no text: write it as text, or give Prompts with ids"
             )
-    return found
+    return fields
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, or one of the values by which tables say so, none of which equals itself."""
+    """Whether a cell is empty: None, pandas' NA, or a NaN."""
     if value is None or type(value).__name__ == "NAType":
         return True
     return isinstance(value, float) and value != value
 
 
 def _unmasked(encoding: Mapping[str, Any], name: str) -> list[tuple[int, ...]]:
-    """Return the token ids that the mask of an encoding leaves, by prompt."""
+    """Return the token ids of each prompt of an encoding, without masked ones."""
     prompts = _lists(encoding["input_ids"])
     if prompts and not isinstance(prompts[0], Sequence):
         prompts = [prompts]
@@ -84,19 +90,19 @@ def _unmasked(encoding: Mapping[str, Any], name: str) -> list[tuple[int, ...]]:
     if masks is None:
         return [tuple(ids) for ids in prompts]
     if [len(ids) for ids in prompts] != [len(mask) for mask in masks]:
-        raise HydrascopeError(f"{name}: attention_mask and input_ids differ in shape: give those that belong together")
-    found = []
+        raise HydrascopeError(f"{name}: attention_mask and input_ids differ in shape: give both of the same encoding")
+    unmasked = []
     for number, (ids, mask) in enumerate(zip(prompts, masks, strict=True), start=1):
-        seen = [place for place, each in enumerate(mask) if each]
-        if not seen:
-            raise HydrascopeError(f"{name}: attention_mask leaves nothing of prompt {number}: remove it")
-        if seen != list(range(seen[0], seen[-1] + 1)):
-            raise HydrascopeError(f"{name}: attention_mask has gaps in prompt {number}: only its ends may be left out")
-        found.append(tuple(ids[seen[0] : seen[-1] + 1]))
-    return found
+        attended = [position for position, value in enumerate(mask) if value]
+        if not attended:
+            raise HydrascopeError(f"{name}: attention_mask masks all of prompt {number}: remove it")
+        if attended != list(range(attended[0], attended[-1] + 1)):
+            raise HydrascopeError(f"{name}: attention_mask has gaps in prompt {number}: mask only its ends")
+        unmasked.append(tuple(ids[attended[0] : attended[-1] + 1]))
+    return unmasked
 
 
 def _lists(values: Iterable[Any]) -> list[Any]:
     """Return arrays and tensors as lists."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [each.tolist() if hasattr(each, "tolist") else each for each in listed]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in listed]

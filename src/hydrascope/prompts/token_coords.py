@@ -1,4 +1,4 @@
-"""Each prompt's tokens as a result tells them: which they are, which are ablated, and which are the subject's."""
+"""Coordinates of a result for its prompts' tokens: ids, texts, ablated, subjects."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.prompts.subjects import Locates, found_subject
 
-#: Where a prompt has no subject, or none that can be found.
+#: The span of a prompt without a subject, or with one that can't be found.
 NOWHERE = (-1, -1)
 
 
@@ -21,21 +21,25 @@ def coordinates(
     positions: Sequence[AblationPositions],
     decode: Callable[[int], str],
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """What a result tells of its prompts' tokens, by the names and with the dimensions of `hydrascope.storage.schema`.
+    """Return the token coordinates of a result, by their names in `hydrascope.storage.schema`.
 
-    As xarray has it, a rectangle as wide as the longest prompt: what is beyond a shorter one's end compresses to
-    nothing. Tokens are told twice. Their ids are exact. Their texts are for readers, each decoded alone, so that it
-    stands beside its number: of byte-level BPE a token that is a part of a character reads as �, and texts in a row
-    needn't come to the prompt's text again.
+    Arrays are `[prompt, token]`, as wide as the longest prompt. Ids are exact. Texts are for readers: each token is
+    decoded alone, so that a byte-level token that is a part of a character reads as �, and the texts of a prompt
+    needn't join to its text.
 
     Args:
-        decode: the text of one token.
+        tokens: the token ids of each prompt.
+        positions: the ablated positions of each prompt.
+        decode: a function from a token id to its text.
+
+    Returns:
+        The dimensions and the values of each coordinate.
     """
     ids = np.full((len(tokens), max(map(len, tokens))), -1, np.int64)
     ablated = np.zeros(ids.shape, bool)
-    for row, (own, place) in enumerate(zip(tokens, positions, strict=True)):
+    for row, (own, at) in enumerate(zip(tokens, positions, strict=True)):
         ids[row, : len(own)] = own
-        ablated[row, list(place.positions)] = True
+        ablated[row, list(at.positions)] = True
     spans = [found_subject(model, prompt) for prompt in prompts]
     subjects = [prompt.subject if span else "" for prompt, span in zip(prompts, spans, strict=True)]
     ends = np.array([span or NOWHERE for span in spans], np.int64)
@@ -50,7 +54,7 @@ def coordinates(
 
 
 def _texts(ids: Int[np.ndarray, "prompt token"], decode: Callable[[int], str]) -> Shaped[np.ndarray, "prompt token"]:
-    """What each token reads as; each is decoded once."""
-    distinct, places = np.unique(ids, return_inverse=True)
+    """Return the text of each token; decode each distinct token once."""
+    distinct, indices = np.unique(ids, return_inverse=True)
     texts: Any = ["" if token < 0 else decode(token) for token in distinct.tolist()]
-    return np.array(texts, object)[places.reshape(ids.shape)]
+    return np.array(texts, object)[indices.reshape(ids.shape)]
