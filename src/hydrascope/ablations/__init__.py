@@ -1,4 +1,4 @@
-"""Ablations: what an ablated component writes instead."""
+"""Ablations: the values that an ablated component writes instead of its own."""
 
 from typing import TYPE_CHECKING
 

@@ -1,26 +1,27 @@
-"""What ablated components write instead: zero, mean, noise, resample, counterfactual (Appendix A, Eq. 35–39).
+"""Zero, mean, noise, resample and counterfactual ablation (Appendix A, Eq. 35–39).
 
-An ablation says which runs its patches come from, and what of them a component writes: one method, `draw`. Anyone can
-write another. This one takes a direction out of what the ablated layers write:
+An ablation has one method, `draw`, which returns the patches of some prompts. You can write your own. This one removes
+a direction from the outputs of the ablated sublayers:
 
-    @dataclasses.dataclass(frozen=True)
-    class ProjectOut:
-        direction: torch.Tensor                                     # [width], of length 1
-        patches: int = 1
+    >>> import dataclasses, torch
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class ProjectOut:
+    ...     direction: torch.Tensor  # [width], of length 1
+    ...     patches: int = 1
+    ...
+    ...     def draw(self, clean, prompts):
+    ...         own = np.array(prompts)[:, None]  # each prompt is its own source
+    ...
+    ...         def values(component):
+    ...             value = clean.activations_of(component, own, prompts)  # [prompt, patch, slot, width]
+    ...             return value - (value @ self.direction)[..., None] * self.direction
+    ...
+    ...         return hs.ablations.Patches(own, values)
+    >>> direction = torch.eye(model.width)[0]
+    >>> projected = hs.sweep(model, prompts, ProjectOut(direction), ablate="layers")
 
-        def draw(self, clean, prompts):
-            own = np.array(prompts)[:, None]                        # each prompt is its own source
-
-            def values(component):
-                value = clean.take(component, own, prompts)         # [prompt, patch, slot, width]
-                return value - (value @ self.direction)[..., None] * self.direction
-
-            return hs.ablations.Patches(own, values)
-
-    hs.sweep(model, prompts, ProjectOut(direction), ablate="layers")
-
-Every draw depends on the seed and on the prompt's place in its set alone: batch size, order and number of workers
-change nothing.
+A draw depends only on the seed and on the prompt's index in its set. Batch size, order and number of workers change
+nothing.
 """
 
 import numbers
@@ -39,17 +40,19 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.prompts.prompt import prompt_label, quote
 from hydrascope.utils.errors import HydrascopeError
 
-#: From a component to `[prompt, patch, slot, columns]`, what it writes at each of the prompt's ablated positions.
+#: A function from a component to the values that it writes at each prompt's ablated positions. A slot is the index of
+#: an ablated position.
 Values = Callable[[Component], Float[Tensor, "prompt patch slot columns"]]
 
 
 @dataclass(frozen=True)
 class Patches:
-    """What the ablated components of a batch of prompts write.
+    """The patches of a batch of prompts.
 
     Attributes:
-        sources: `[prompt, patch]` the prompt that each patch comes from, −1 where it comes from none.
-        values: what each component writes; asked for when it is needed.
+        sources: the index of the prompt that each patch comes from, −1 for none, `[prompt, patch]`.
+        values: a function from a component to the values that it writes, `[prompt, patch, slot, columns]`; a slot is
+            the index of an ablated position. It is called when a component is patched.
     """
 
     sources: Int[np.ndarray, "prompt patch"]
@@ -57,38 +60,41 @@ class Patches:
 
 
 class Ablation(Protocol):
-    """How ablated components are patched.
+    """The interface of ablations.
 
-    One that draws from other components' values than those that it patches says where these stand: `sites`.
+    An ablation that reads other components than those that it patches lists their sites in an attribute `sites`.
 
     Attributes:
-        patches: how many patches each prompt gets.
+        patches: the number of patches of each prompt.
     """
 
     @property
     def patches(self) -> int: ...
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """The patches of some prompts, by their places in the set.
+        """Return the patches of some prompts.
 
-        It is called once for all prompts before anything is measured, to find what cannot be drawn, and then a batch at
-        a time.
+        It is called once for all prompts before anything is measured, to find errors early, and then for each batch.
+
+        Args:
+            clean: the clean activations of all prompts.
+            prompts: indices of prompts in the set.
         """
         ...
 
 
 def require_ablation(ablation: Any) -> None:
-    """Make sure that `ablation` is one, with numbers that can be drawn from.
+    """Make sure that `ablation` is an ablation with valid settings.
 
     Raises:
-        HydrascopeError: it is a class or a name, has no `draw`, or its patches, seed or scale are wrong.
+        HydrascopeError: it is a class or a name, has no `draw`, or its patches, seed or scale are invalid.
     """
     if isinstance(ablation, type) and hasattr(ablation, "draw"):
         raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
     if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
         raise HydrascopeError(
             f"{quote(str(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
-            "hs.Counterfactual(), or an object of yours with patches and draw"
+            "hs.Counterfactual(), or an object of your own with patches and draw"
         )
     _require_whole(ablation.patches, 1, "patches", "ask for at least one")
     if isinstance(ablation, Noise | Resample):
@@ -98,15 +104,15 @@ def require_ablation(ablation: Any) -> None:
 
 
 def require_drawable(ablation: Ablation, clean: CleanActivations) -> None:
-    """Find out before anything is run whether patches can be drawn, as far as the places of prompts tell.
+    """Check before any forward pass that patches can be drawn.
 
-    Of ablations of the user's own, and of targets that must differ, only the runs themselves do.
+    Ablations of the user's own, and resampling with different targets, can't be checked without clean activations.
 
     Args:
-        clean: nothing of it needs to have been run.
+        clean: the prompts and their positions; activations aren't needed.
 
     Raises:
-        HydrascopeError: some can't.
+        HydrascopeError: some patches can't be drawn.
     """
     if type(ablation) is Counterfactual or (type(ablation) is Resample and not ablation.different_target):
         ablation.draw(clean, range(len(clean.tokens)))
@@ -120,72 +126,81 @@ def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
 
 
 def draw_patches(ablation: Ablation, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-    """What `ablation` draws for some prompts; that its values have the shape of `Patches` is seen to.
+    """Draw the patches of some prompts, and check types and shapes.
 
     Raises:
-        HydrascopeError: patches can't be drawn, or, in an ablation of the user's own, have another shape.
+        HydrascopeError: patches can't be drawn, or an ablation of the user's own draws another type or shape.
     """
     patches = ablation.draw(clean, prompts)
-    _require_made(ablation, "patches", patches, Patches)
+    _require_type(ablation, "patches", patches, Patches)
     shape = (len(prompts), ablation.patches)
     _require_shape(ablation, "sources", np.shape(patches.sources), shape)
 
     def values(component: Component) -> Tensor:
-        found = patches.values(component)
-        _require_made(ablation, f"values of {component}", found, Tensor)
+        drawn = patches.values(component)
+        _require_type(ablation, f"values of {component}", drawn, Tensor)
         like = clean.own_activations(component, prompts).shape
-        _require_shape(ablation, f"values of {component}", found.shape, (*shape, *like[2:]))
-        return found
+        _require_shape(ablation, f"values of {component}", drawn.shape, (*shape, *like[2:]))
+        return drawn
 
     return Patches(patches.sources, values)
 
 
-def _require_made(ablation: Ablation, what: str, found: Any, wanted: type) -> None:
-    if not isinstance(found, wanted):
+def _require_type(ablation: Ablation, name: str, drawn: Any, expected: type) -> None:
+    if not isinstance(drawn, expected):
         raise HydrascopeError(
-            f"the ablation {type(ablation).__name__} draws {what} as a {type(found).__name__}: give a {wanted.__name__}"
+            f"the ablation {type(ablation).__name__} draws {name} as a {type(drawn).__name__}: give a "
+            f"{expected.__name__}"
         )
 
 
-def _require_shape(ablation: Ablation, what: str, found: Sequence[int], wanted: Sequence[int]) -> None:
-    if tuple(found) != tuple(wanted):
+def _require_shape(ablation: Ablation, name: str, drawn: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(drawn) != tuple(expected):
         raise HydrascopeError(
-            f"the ablation {type(ablation).__name__} draws {what} of shape {list(found)}: give {list(wanted)}"
+            f"the ablation {type(ablation).__name__} draws {name} of shape {list(drawn)}: give {list(expected)}"
         )
 
 
 @dataclass(frozen=True)
 class Zero:
-    """Write zeros (Eq. 35)."""
+    """Write zeros (Eq. 35).
+
+    >>> results = hs.sweep(model, prompts, hs.Zero())
+    """
 
     patches: ClassVar[int] = 1
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """Zeros, from no prompt."""
+        """Return a patch of zeros for each prompt."""
         return Patches(
-            _nobody(prompts, 1), lambda component: torch.zeros_like(clean.own_activations(component, prompts))
+            _no_sources(prompts, 1), lambda component: torch.zeros_like(clean.own_activations(component, prompts))
         )
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Write the component's mean over the prompt set, at the corresponding places (Eq. 36)."""
+    """Write the component's mean over the prompt set at corresponding positions (Eq. 36).
+
+    >>> results = hs.sweep(model, prompts, hs.Mean())
+    """
 
     patches: ClassVar[int] = 1
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """The means, from no prompt in particular."""
-        return Patches(_nobody(prompts, 1), lambda component: clean.mean_activations(component, prompts))
+        """Return a patch of mean activations for each prompt."""
+        return Patches(_no_sources(prompts, 1), lambda component: clean.mean_activations(component, prompts))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Write what the component writes when Gaussian noise is added to the prompt's token embeddings (Eq. 37).
+    """Write the component's activation after Gaussian noise on the token embeddings (Eq. 37).
+
+    >>> results = hs.sweep(model, prompts, hs.Noise(patches=2))
 
     Attributes:
-        patches: how many draws of noise.
-        scale: the noise's standard deviation, in units of the token embeddings' standard deviation.
-        seed: of the draws.
+        patches: the number of draws of noise for each prompt.
+        scale: the standard deviation of the noise, in units of the standard deviation of the token embeddings.
+        seed: the seed of the draws.
     """
 
     patches: int = 15
@@ -193,7 +208,7 @@ class Noise:
     seed: int = 0
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """What noised copies of each prompt write.
+        """Return patches from noised copies of each prompt.
 
         Raises:
             HydrascopeError: the noise is so small that it is lost in the rounding of the embeddings.
@@ -205,18 +220,20 @@ class Noise:
                 f"noise of scale {self.scale:g} is lost in the rounding of {kind} embeddings: give at least {least:.1g}"
             )
         return Patches(
-            _nobody(prompts, self.patches), noisy_values(clean, prompts, self.patches, self.scale, self.seed)
+            _no_sources(prompts, self.patches), noisy_values(clean, prompts, self.patches, self.scale, self.seed)
         )
 
 
 @dataclass(frozen=True)
 class Resample:
-    """Write what the component writes at the corresponding places of other prompts of the set (Eq. 38).
+    """Write the component's activation at corresponding positions of other prompts (Eq. 38).
+
+    >>> results = hs.sweep(model, prompts, hs.Resample(patches=3))
 
     Attributes:
-        patches: how many prompts, all distinct, never the prompt itself.
-        seed: of the draws.
-        different_target: take only prompts whose target differs, so that no patch pushes the same token.
+        patches: the number of source prompts for each prompt, all distinct, never the prompt itself.
+        seed: the seed of the draws.
+        different_target: draw only prompts with another target, so that no patch favours the prompt's own target.
     """
 
     patches: int = 15
@@ -224,10 +241,10 @@ class Resample:
     different_target: bool = False
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """Patches from other prompts.
+        """Return patches from other prompts.
 
         Raises:
-            HydrascopeError: a prompt has fewer others to draw from than it needs patches.
+            HydrascopeError: a prompt has too few other prompts to draw from.
         """
         targets = np.asarray(clean.targets)
         sources = np.stack([self._others(clean, targets, index) for index in prompts])
@@ -236,19 +253,19 @@ class Resample:
     def _others(
         self, clean: CleanActivations, targets: Int[np.ndarray, "prompt"], index: int
     ) -> Int[np.ndarray, "patch"]:
-        """The prompts that the patches of the prompt at `index` come from."""
-        fitting = clean.donors(index)
-        allowed = fitting & (targets != targets[index]) if self.different_target else fitting.copy()
+        """Return the source prompts for the prompt at `index`."""
+        donors = clean.donors(index)
+        allowed = donors & (targets != targets[index]) if self.different_target else donors.copy()
         allowed[index] = False
         others = np.flatnonzero(allowed)
         if len(others) < self.patches:
-            short = len(targets) - fitting.sum()
+            short = len(targets) - donors.sum()
             reasons, otherwise = "", "add prompts or ask for fewer patches"
-            if short and _counted_from_subject(clean, index):
+            if short and _is_at_subject(clean, index):
                 reasons = (
                     f" (the subjects of {short} have fewer tokens than its {len(clean.positions[index].positions)})"
                 )
-                otherwise = f"ablate at subject-last, leave it out, {otherwise}"
+                otherwise = f"ablate at subject-last, leave the prompt out, {otherwise}"
             elif short:
                 reasons = f" ({short} are too short for its positions)"
             kind = "with another target " if self.different_target else ""
@@ -259,30 +276,34 @@ class Resample:
         return np.random.default_rng([self.seed, index]).choice(others, self.patches, replace=False)
 
 
-def _counted_from_subject(clean: CleanActivations, index: int) -> bool:
-    """Whether the positions of the prompt at `index` are of its subject; not seen where that is the whole prompt."""
+def _is_at_subject(clean: CleanActivations, index: int) -> bool:
+    """Whether a prompt is ablated at its subject; False if the subject is the whole prompt."""
     positions = clean.positions[index]
     return (positions.start, positions.end) != (0, len(clean.tokens[index]))
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Write what the component writes on the prompt's own twin, its `counterfactual` text, as far from its end.
+    """Write the component's activation on the prompt's twin, its `counterfactual`.
 
-    Where another position than the last is ablated, both must have as many tokens.
+    Positions correspond by their distance from the end. If another position than the last is ablated, both texts must
+    have the same number of tokens.
+
+    >>> results = hs.sweep(model, prompts, hs.Counterfactual())
     """
 
     patches: ClassVar[int] = 1
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """The twins' values.
+        """Return patches from the twins.
 
         Raises:
-            HydrascopeError: a prompt has no twin, or one of another length where that matters.
+            HydrascopeError: a prompt has no twin, or one of another length at a position other than the last.
         """
         twins = [clean.twins[index] for index in prompts]
-        return Patches(_nobody(prompts, 1), clean.activations_of_texts(prompts, twins))
+        return Patches(_no_sources(prompts, 1), clean.activations_of_texts(prompts, twins))
 
 
-def _nobody(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
+def _no_sources(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
+    """Return sources of patches that come from no prompt."""
     return np.full((len(prompts), patches), -1)

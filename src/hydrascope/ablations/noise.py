@@ -1,4 +1,4 @@
-"""Runs of a prompt with Gaussian noise on its token embeddings (Eq. 37)."""
+"""Activations with Gaussian noise on the token embeddings (Eq. 37)."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,47 +16,48 @@ from hydrascope.models.language_model import LanguageModel
 def noisy_values(
     clean: CleanActivations, prompts: Sequence[int], patches: int, scale: float, seed: int
 ) -> Callable[[Component], Float[Tensor, "prompt patch slot columns"]]:
-    """What components write in noised copies of `prompts`, where they are ablated.
+    """Return a function from a component to its activations in noised copies of `prompts`.
 
-    The runs are made when the first component is asked for.
+    Activations are those at the ablated positions. The forward passes are made when the function is first called.
 
     Args:
-        scale: the noise's standard deviation, in units of the token embeddings' standard deviation.
+        patches: the number of noised copies of each prompt.
+        scale: the standard deviation of the noise, in units of the standard deviation of the token embeddings.
     """
-    kept: dict[Component, Tensor] = {}
+    activations: dict[Component, Tensor] = {}
 
     def values(component: Component) -> Tensor:
-        if not kept:
-            spread = embedding_std(clean.model) * scale
+        if not activations:
+            noise_std = embedding_std(clean.model) * scale
             positions = clean.padded_positions(prompts)
-            runs = [
-                _noisy(clean, index, np.repeat(at[None], patches, 0), spread, seed)
+            by_prompt = [
+                _noisy(clean, index, np.repeat(at[None], patches, 0), noise_std, seed)
                 for index, at in zip(prompts, positions, strict=True)
             ]
-            kept.update({site: torch.stack([run[site] for run in runs]) for site in clean.sites})
-        return kept[component.site][..., clean.model.columns(component)]
+            activations.update({site: torch.stack([noisy[site] for noisy in by_prompt]) for site in clean.sites})
+        return activations[component.site][..., clean.model.columns(component)]
 
     return values
 
 
 def _noisy(
-    clean: CleanActivations, index: int, positions: np.ndarray, spread: float, seed: int
+    clean: CleanActivations, index: int, positions: np.ndarray, noise_std: float, seed: int
 ) -> dict[Component, Float[Tensor, "patch slot columns"]]:
-    """What stands at the ablated sites in noised copies of one prompt."""
+    """Return the activations at the ablated sites in noised copies of one prompt."""
     model, tokens = clean.model, clean.tokens[index]
     generator = np.random.default_rng([seed, index])
     embedding = model.hf.get_input_embeddings()
     shape = (len(positions), len(tokens), embedding.weight.shape[1])
-    noise = torch.from_numpy(generator.standard_normal(shape)).to(model.device, model.dtype) * spread
+    noise = torch.from_numpy(generator.standard_normal(shape)).to(model.device, model.dtype) * noise_std
     with hooked([on_output(embedding, lambda embedded: embedded + noise)]):
         return activations_at(model, [tokens] * len(positions), positions, clean.sites)
 
 
 @torch.no_grad()
 def embedding_std(model: LanguageModel) -> float:
-    """The standard deviation of the token embeddings, over the vocabulary and their width.
+    """Return the standard deviation of all numbers in the token embeddings.
 
-    Of what the embedding module gives, so that a scale inside it counts.
+    It is taken over the outputs of the embedding module, so that a scale inside it counts.
     """
     embedding = model.hf.get_input_embeddings()
     total = square = count = 0.0

@@ -1,4 +1,4 @@
-"""Ablations by their names on the command line and on the page."""
+"""Make ablations from their names on the command line and on the page."""
 
 from dataclasses import replace
 
@@ -7,7 +7,17 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def ablation(name: str, patches: int | None, noise_scale: float | None, seed: int, different_target: bool) -> Ablation:
-    """The ablation that the options of `hydrascope run` describe.
+    """Return the ablation that the options of `hydrascope run` describe.
+
+        >>> ablation("noise", 3, None, 0, False)
+        Noise(patches=3, scale=3.0, seed=0)
+
+    Args:
+        name: `zero`, `mean`, `noise`, `resample` or `counterfactual`.
+        patches: the number of patches of `noise` and `resample`; None for the default.
+        noise_scale: the scale of `noise`; None for the default.
+        seed: the seed of `noise` and `resample`.
+        different_target: whether `resample` draws only prompts with another target.
 
     Raises:
         HydrascopeError: an option belongs to another ablation.
