@@ -11,7 +11,6 @@ import pytest
 
 import hydrascope as hs
 
-
 PACKAGES = [hs, hs.ablations, hs.analyses, hs.causal, hs.measures, hs.models, hs.prompts, hs.reports]
 
 
