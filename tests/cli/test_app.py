@@ -198,7 +198,7 @@ def test_help_names_options_in_full(hydrascope: Run, command: str) -> None:
 def test_check_shows_identity_by_identity(hydrascope: Run, folder: Path) -> None:
     code, out, err = hydrascope("check", folder / "model")
     assert (code, err) == (0, "")
-    assert "total effects balance with their parts" in out
+    assert "total effects balance with their terms" in out
     assert all(line.startswith("holds  off by ") for line in out.splitlines())
 
 

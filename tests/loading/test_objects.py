@@ -111,9 +111,9 @@ def test_a_hook_inside_a_part_is_measured_as_part_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("module", "identity"),
     [
-        (lambda given: given.model.layers[1], "the parts sum to the final residual stream"),
-        (lambda given: given.model.layers[1].mlp, "heads and neurons sum to their layers"),
-        (lambda given: given.model.layers[1].self_attn.o_proj, "heads and neurons sum to their layers"),
+        (lambda given: given.model.layers[1], "the components sum to the final residual stream"),
+        (lambda given: given.model.layers[1].mlp, "heads and neurons sum to their sublayers"),
+        (lambda given: given.model.layers[1].self_attn.o_proj, "heads and neurons sum to their sublayers"),
         (lambda given: given.model.norm, "reading the residual stream gives the centred logit"),
         (lambda given: given.lm_head, "reading the residual stream gives the centred logit"),
     ],
@@ -143,9 +143,9 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Wrapped(hf()),), "a Wrapped is no model of transformers: give a name, a folder or a PreTrainedModel"),
-        ((None,), "a NoneType is no model of transformers"),
-        (("somewhere", tiny_tokenizer()), "the tokenizer of somewhere is read with it: leave yours out"),
+        ((Wrapped(hf()),), "a Wrapped is no transformers model: give a name, a folder or a PreTrainedModel"),
+        ((None,), "a NoneType is no transformers model"),
+        (("somewhere", tiny_tokenizer()), "the tokenizer of somewhere comes with it: leave yours out"),
     ],
 )
 def test_what_is_no_model_is_refused(arguments: Any, message: str) -> None:

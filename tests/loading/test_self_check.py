@@ -34,7 +34,7 @@ def test_the_reference_engine_s_models_are_checked_without_the_wavefront():
     assert any("wavefront" in identity.name for identity in self_check.check(tiny("gpt2")))
 
 
-UNITS = "heads and neurons sum to their layers"
+UNITS = "heads and neurons sum to their sublayers"
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ UNITS = "heads and neurons sum to their layers"
         ("gemma", {"norm_offset": 0.0}, "reading the residual stream"),
         ("gpt2", {"norm_kind": "rms"}, "reading the residual stream"),
         ("llama", {"norm_kind": "layer"}, "reading the residual stream"),
-        ("gpt_neox", {"parallel": lambda config: False}, "MLP reads what attention"),
-        ("gpt2", {"parallel": lambda config: True}, "not downstream never changes"),
-        ("granite", {"residual_scale": lambda config: 1.0}, "parts sum"),
+        ("gpt_neox", {"parallel": lambda config: False}, "MLP reads the output"),
+        ("gpt2", {"parallel": lambda config: True}, "not downstream never change"),
+        ("granite", {"residual_scale": lambda config: 1.0}, "components sum"),
         ("granite", {"logit_scale": lambda config: 1.0}, "model's own logits"),
-        ("gemma2", {"attention_out": "self_attn"}, "parts sum"),
-        ("olmo2", {"mlp_out": "mlp"}, "parts sum"),
-        ("bloom", {"attention_out": "self_attention"}, "parts sum"),
+        ("gemma2", {"attention_out": "self_attn"}, "components sum"),
+        ("olmo2", {"mlp_out": "mlp"}, "components sum"),
+        ("bloom", {"attention_out": "self_attention"}, "components sum"),
         # Heads and neurons: other projections, of the same shape and of others.
         ("llama", {"heads_out": "self_attn.q_proj"}, UNITS),
         ("llama", {"heads_out": "self_attn.k_proj"}, r"'self_attn\.k_proj' of llama is no projection to 32 numbers"),
@@ -85,7 +85,7 @@ def test_the_number_of_heads_is_the_configuration_s_word():
     self_check.require_valid(wrong)
 
 
-FOLLOWS = "an MLP reads what attention of its block writes"
+FOLLOWS = "an MLP reads the output of its block's attention"
 
 
 def deep(case, pruned, kind="attn", layers=5, parallel=False):

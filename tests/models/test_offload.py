@@ -260,16 +260,16 @@ WHOLE = PLACES[-1]["device_map"]
     [
         (
             {**WHOLE, "model.layers.1.mlp": "cpu"},
-            r"splits model\.layers\.1 between cpu and disk: give each block one place",
+            r"splits model\.layers\.1 between cpu and disk: keep each block in one place",
         ),
-        ({**WHOLE, "model.layers.7": "cpu"}, r"names model\.layers\.7, which .* has not: name its modules"),
-        ({name: WHOLE[name] for name in WHOLE if name != "lm_head"}, r"says nothing of lm_head\.weight of .*name it"),
-        ({name: WHOLE[name] for name in WHOLE if name != "model.rotary_emb"}, r"says nothing of model\.rotary_emb\."),
-        ({**WHOLE, "lm_head.weight": "cpu"}, r"names lm_head\.weight, which .* has not: name its modules"),
+        ({**WHOLE, "model.layers.7": "cpu"}, r"names model\.layers\.7, but .* has no such module: name its modules"),
+        ({name: WHOLE[name] for name in WHOLE if name != "lm_head"}, r"leaves out lm_head\.weight of .*add it"),
+        ({name: WHOLE[name] for name in WHOLE if name != "model.rotary_emb"}, r"leaves out model\.rotary_emb\."),
+        ({**WHOLE, "lm_head.weight": "cpu"}, r"names lm_head\.weight, but .* has no such module: name its modules"),
         ({"": "abacus"}, "device 'abacus' cannot be used"),
         ({"": 99}, "device 'cuda:99' cannot be used"),
-        ({"": None}, "puts '' at None: give a CUDA number, a device, or disk"),
-        ({}, "says nothing"),
+        ({"": None}, "puts '' on None: give a CUDA index, a device, or disk"),
+        ({}, "is empty or no mapping"),
         ("no-such.json", r"cannot read the device map from no-such\.json: No such file"),
     ],
     ids=str,
@@ -280,16 +280,16 @@ def test_maps_that_do_not_fit(folder, spread, match):
 
 def test_a_map_that_is_no_json(folder, tmp_path):
     (tmp_path / "map.json").write_text("{")
-    refused(folder / "model", "is no JSON", device_map=str(tmp_path / "map.json"))
+    refused(folder / "model", "is not valid JSON", device_map=str(tmp_path / "map.json"))
     (tmp_path / "map.json").write_text("[1]")
-    refused(folder / "model", "says nothing", device_map=tmp_path / "map.json")
+    refused(folder / "model", "is empty or no mapping", device_map=tmp_path / "map.json")
 
 
 def test_what_excludes_each_other(folder):
     refused(folder / "model", "unknown offload 'ram': choose cpu or disk", offload="ram")
     refused(folder / "model", "device_map and offload exclude each other", offload="cpu", device_map="auto")
     refused(folder / "model", "device_map and device exclude each other", device="cpu", device_map="auto")
-    refused("phantom", "is made, not read, .* leave device_map out", device_map="auto")
+    refused("phantom", "is built in memory .* leave device_map out", device_map="auto")
     own = tiny("llama").hf
     refused(own, "has its own offload: leave offload out", offload="cpu")
     refused(own, "has its own device_map: leave device_map out", device_map="auto")
@@ -362,6 +362,6 @@ def test_no_room_for_weights_that_must_be_written_again(hydrascope, tmp_path, mo
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
     assert code == 2, err
     assert err.count("\n") == 1
-    assert "set TMPDIR to a place with room" in err
+    assert "set TMPDIR to a folder with room" in err
     gc.collect()
     assert not folders()

@@ -124,9 +124,9 @@ def test_models_that_can_not_be_measured() -> None:
         hs.load_model(LlamaModel(config))
     with pytest.raises(HydrascopeError, match="a LlamaForSequenceClassification predicts no tokens"):
         hs.load_model(LlamaForSequenceClassification(config))
-    with pytest.raises(HydrascopeError, match="a str is no tokenizer: give one of transformers"):
+    with pytest.raises(HydrascopeError, match="a str is no tokenizer: give a transformers tokenizer"):
         hs.load_model(loaded().hf, "gpt2")
-    with pytest.raises(HydrascopeError, match="a NoneType is no model of transformers"):
+    with pytest.raises(HydrascopeError, match="a NoneType is no transformers model"):
         hs.load_model(None)  # type: ignore[arg-type]
     with pytest.raises(HydrascopeError, match=r"unknown dtype torch\.float32: choose"):
         hs.load_model("built-in", dtype=torch.float32)  # type: ignore[arg-type]

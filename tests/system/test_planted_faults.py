@@ -85,7 +85,7 @@ def test_a_soft_cap_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("gemma2", torch.float64)
     self_check.require_valid(model)
     monkeypatch.setattr(attention, "capped", lambda scores, softcap: scores)
-    with pytest.raises(hs.HydrascopeError, match="the wavefront gives what plain forward passes give"):
+    with pytest.raises(hs.HydrascopeError, match="the wavefront agrees with plain forward passes"):
         self_check.require_valid(model)
 
 
@@ -98,7 +98,7 @@ def test_a_bias_that_is_given_to_a_head(monkeypatch: pytest.MonkeyPatch) -> None
     model = tiny("llama-bias")
     self_check.require_valid(model)
     monkeypatch.setattr(Projection, "written", with_bias)
-    with pytest.raises(hs.HydrascopeError, match="heads and neurons sum to their layers"):
+    with pytest.raises(hs.HydrascopeError, match="heads and neurons sum to their sublayers"):
         self_check.require_valid(model)
 
 

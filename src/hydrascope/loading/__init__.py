@@ -1,1 +1,1 @@
-"""Loading a model, and proving that its anatomy is right."""
+"""Load language models and prove that their anatomy is right."""

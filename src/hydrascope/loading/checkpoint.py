@@ -1,4 +1,4 @@
-"""A model's folder, looked over before anything is built from it: its configuration, and where its weights are."""
+"""Check a model's configuration and weight files before the model is built."""
 
 import json
 import os
@@ -12,27 +12,28 @@ from safetensors import safe_open
 from hydrascope.utils import input_files
 from hydrascope.utils.errors import HydrascopeError
 
-#: Sizes that every tensor of a model is made of. None of them is more than the numbers in its weights.
+#: Sizes in the configuration. No model has a size above the count of numbers in its weights.
 _SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "intermediate_size"),
 )
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
-#: A square of ones and zeros, and the number that stood for minus infinity.
+#: Causal masks, and the number that replaced minus infinity, in older files.
 _MASK = re.compile(r"\.(attn|attention)\.(masked_)?bias$")
 _INDEX = "model.safetensors.index.json"
 
 
 def require_possible(name: str, config: Any, tensors: int, numbers: int) -> None:
-    """Refuse a configuration that no model can have, or none with as few weights.
+    """Refuse a configuration that is impossible, or too large for the model's weights.
 
     Args:
-        config: of a text model.
-        tensors: how many there are in its weights.
-        numbers: how many they hold.
+        name: the model's name, for messages.
+        config: the configuration of a text model.
+        tensors: the number of tensors in the model's weights.
+        numbers: the number of values in all tensors together.
 
     Raises:
-        HydrascopeError: a size is no number, or beyond what the weights can be; the message names it.
+        HydrascopeError: a size is no positive whole number, or larger than the weights allow.
     """
     for key in (*_SIZES, *_CONTEXT):
         value = getattr(config, key, None)
@@ -41,8 +42,8 @@ def require_possible(name: str, config: Any, tensors: int, numbers: int) -> None
     for key in _SIZES:
         value, most = getattr(config, key, None), tensors if key == "num_hidden_layers" else numbers
         if value is not None and value > most:
-            held = f"{tensors:,} tensors" if key == "num_hidden_layers" else f"{numbers:,} numbers"
-            raise HydrascopeError(f"the configuration of {name} is wrong: {key} is {value}, its weights are {held}")
+            limit = f"{tensors:,} tensors" if key == "num_hidden_layers" else f"{numbers:,} numbers"
+            raise HydrascopeError(f"the configuration of {name} is wrong: {key} is {value}, its weights are {limit}")
     if config.vocab_size * config.hidden_size > numbers:
         raise HydrascopeError(
             f"the configuration of {name} is wrong: {config.vocab_size} tokens (vocab_size) of {config.hidden_size} "
@@ -51,10 +52,10 @@ def require_possible(name: str, config: Any, tensors: int, numbers: int) -> None
 
 
 def weight_files(name: str, folder: Path) -> list[Path]:
-    """The files in `folder` that its weights are read from, in order.
+    """Return the weight files of a model's folder, in order.
 
     Raises:
-        HydrascopeError: there are none, one can't be read, or the index names one that is elsewhere.
+        HydrascopeError: there are none, one can't be read, or the index names a file outside the folder.
     """
     index = folder / _INDEX
     names = {path.name for path in folder.glob("*.safetensors")}
@@ -62,12 +63,12 @@ def weight_files(name: str, folder: Path) -> list[Path]:
         try:
             names |= set(json.loads(input_files.read(index, "the list of weights"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise HydrascopeError(f"cannot load the model {name}: {index} lists no weights: get it again") from error
+            raise HydrascopeError(f"cannot load the model {name}: {index} lists no weights: fetch it again") from error
     if not names:
         raise HydrascopeError(
             f"cannot load the model {name}: it has no safetensors weights; other formats can run code and are not read"
         )
-    paths = [folder / str(each) for each in sorted(names, key=str)]
+    paths = [folder / str(file_name) for file_name in sorted(names, key=str)]
     for path in paths:
         if not _is_inside(path, folder):
             raise HydrascopeError(
@@ -79,30 +80,30 @@ def weight_files(name: str, folder: Path) -> list[Path]:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is a file of `folder`; in the hub's cache, these are links to its `blobs`."""
+    """Whether `path` lies in `folder`, or is a link to the `blobs` of the hub's cache."""
     if ".." in path.relative_to(folder).parts if path.is_relative_to(folder) else True:
         return False
     here = folder.resolve()
     homes = [here, here.parents[1] / "blobs"] if here.parent.name == "snapshots" else [here]
-    # Unlike Path.resolve, where links lead to each other, too: they can't be read, which is said later.
+    # Unlike Path.resolve, realpath accepts links that form a loop; reading them fails later with its own message.
     return any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes)
 
 
 def shapes(paths: list[Path]) -> dict[str, list[int]]:
-    """The shape of each tensor in safetensors files, from their heads alone.
+    """Return the shape of each tensor in safetensors files, read from the files' headers.
 
     Raises:
         SafetensorError: a file is damaged.
     """
-    found: dict[str, list[int]] = {}
+    shapes_by_name: dict[str, list[int]] = {}
     for path in paths:
         with safe_open(path, "pt") as weights:
-            found |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
-    return found
+            shapes_by_name |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    return shapes_by_name
 
 
 def unused(keys: Iterable[str], shapes: Mapping[str, list[int]]) -> list[str]:
-    """Which of the weights that a model has no place for are weights: older files keep causal masks among them.
+    """Return the unused tensors that are weights, leaving out the causal masks of older files.
 
     >>> unused(["h.0.attn.bias", "h.2.mlp.bias"], {"h.0.attn.bias": [1, 1, 64, 64], "h.2.mlp.bias": [64]})
     ['h.2.mlp.bias']

@@ -1,4 +1,4 @@
-"""Where a model's weights are put when it is loaded: on one device, elsewhere until they are needed, or on several."""
+"""Place a model's weights: on one device, on several, or in memory or on disk until needed."""
 
 import json
 import weakref
@@ -19,22 +19,22 @@ from hydrascope.utils import input_files
 from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError, cause
 
-#: Where weights wait until their module runs.
+#: The stores that weights can wait in until their module runs.
 Offload = Literal["cpu", "disk"]
-#: Devices by the names of modules: an index of CUDA, a device of torch, or "disk".
+#: A device for each module name: a CUDA index, a torch device, or "disk".
 DeviceMap = Mapping[str, int | str]
 
-_ROOM = "make room, or set TMPDIR to a place that has it"
+_ROOM = "make room, or set TMPDIR to a folder with room"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights are, and what computes.
+    """The devices of a model's weights and computation.
 
     Attributes:
-        device: what computes, where that is one device.
-        offload: where weights wait until their module runs; None where they are on the device.
-        spread: which module is where, or "auto": what fits on the GPUs, then in memory, then on disk; None where one
+        device: the computing device, unless `spread` names several.
+        offload: the store that weights wait in until their module runs; None if they stay on the device.
+        spread: the device of each module; or "auto": fill the GPUs first, then memory, then the disk; None if one
             device computes.
     """
 
@@ -44,116 +44,122 @@ class Placement:
 
     @classmethod
     def of(cls, device: str | None, offload: str | None, device_map: str | Path | DeviceMap | None) -> "Placement":
-        """What these arguments of `load_model` say.
+        """Return the placement that these arguments of `load_model` ask for.
 
         Raises:
-            HydrascopeError: one is unknown or can't be read, or they exclude each other.
+            HydrascopeError: an argument is unknown or can't be read, or two exclude each other.
         """
         if offload is not None and offload not in get_args(Offload):
             raise HydrascopeError(f"unknown offload {offload!r}: choose {' or '.join(get_args(Offload))}")
         for name, value in (("device", None if device == "auto" else device), ("offload", offload)):
             if device_map is not None and value is not None:
-                raise HydrascopeError(f"device_map and {name} exclude each other, as a map says both: leave one out")
-        return cls(resolve_device(device or "auto"), offload, _read(device_map))  # type: ignore[arg-type]
+                raise HydrascopeError(f"device_map and {name} exclude each other: the map sets both; leave one out")
+        return cls(resolve_device(device or "auto"), offload, _read_map(device_map))  # type: ignore[arg-type]
 
     def fit_to(self, name: str, config: PretrainedConfig) -> "Placement":
-        """The same for the model called `name`, before any weight of it is read.
+        """Return this placement for the model `name`, checked before any weight is read.
 
         Raises:
-            HydrascopeError: a map names a module that isn't there, leaves one out, or splits a block.
+            HydrascopeError: the map names a missing module, leaves one out, or splits a block.
         """
         if not isinstance(self.spread, Mapping):
             return self
+        model_class: Any = AutoModelForCausalLM
         with init_empty_weights():
-            hf = AutoModelForCausalLM.from_config(config)
-        known = {path for path, _ in hf.named_modules()}
+            hf = model_class.from_config(config)
+        module_paths = {path for path, _ in hf.named_modules()}
         for path in self.spread:
-            if path not in known:
-                raise HydrascopeError(f"the device map names {path}, which {name} has not: name its modules")
+            if path not in module_paths:
+                raise HydrascopeError(f"the device map names {path}, but {name} has no such module: name its modules")
         for path, _ in [*hf.named_parameters(), *hf.named_buffers()]:
-            if _place(path, self.spread) is None:
-                raise HydrascopeError(f'the device map says nothing of {path} of {name}: name it, or all else by ""')
+            if _device_of(path, self.spread) is None:
+                raise HydrascopeError(f'the device map leaves out {path} of {name}: add it, or map all others by ""')
         require_whole_blocks(name, hf, self.spread)
-        return replace(self, spread=dict(_apart(hf, self.spread)))
+        return replace(self, spread=dict(_flatten(hf, self.spread)))
 
     @cached_property
-    def _folder(self) -> TemporaryDirectory:
-        """For weights that are not on disk as the model computes with them; it goes with the model."""
+    def _folder(self) -> TemporaryDirectory[str]:
+        """A temporary folder for offloaded weights, removed with the model."""
         with disk("cannot make a folder for weights", _ROOM):
             return TemporaryDirectory(prefix="hydrascope-")
 
     @property
     def from_pretrained_args(self) -> dict[str, Any]:
-        """What `from_pretrained` is told of it."""
+        """The keyword arguments that pass this placement to `from_pretrained`."""
         if self.spread is None and self.offload != "disk":
             return {}
         return {"device_map": self.spread or {"": "disk"}, "offload_folder": self._folder.name}
 
     def place(self, name: str, hf: PreTrainedModel) -> PreTrainedModel:
-        """A model that was read as `reading` says, or made, with its weights where they are to be.
+        """Move a loaded model's weights to their devices and return the model.
+
+        The model was read with `from_pretrained_args`, or built in memory.
 
         Raises:
-            HydrascopeError: there is no room on disk; a block came to be on several devices.
+            HydrascopeError: there is no room on disk, or a block lies on several devices.
         """
         if self.offload == "disk" or self.spread is not None:
             weakref.finalize(hf, self._folder.cleanup)
         if self.spread is not None:
             require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
             return hf
-        if self.offload == "cpu":
-            return cpu_offload(hf, self.device)
         if self.offload == "disk":
             return self._on_disk(hf)
-        return hf.to(self.device)  # type: ignore[arg-type]
+        placed: PreTrainedModel
+        placed = cpu_offload(hf, self.device) if self.offload == "cpu" else hf.to(self.device)  # type: ignore[arg-type]
+        return placed
 
     def _on_disk(self, hf: PreTrainedModel) -> PreTrainedModel:
+        placed: PreTrainedModel
         index = _index(hf)
         if index is None:
             with disk(f"cannot put weights into {self._folder.name}", _ROOM):
-                return disk_offload(hf, self._folder.name, self.device)
-        # As it was read, it computes on the CPU.
+                placed = disk_offload(hf, self._folder.name, self.device)
+            return placed
+        # from_pretrained has set it to compute on the CPU.
         remove_hook_from_submodules(hf)
         skipped = hf._skip_keys_device_placement
-        return dispatch_model(hf, {"": "disk"}, str(self.device), offload_index=index, skip_keys=skipped)
+        placed = dispatch_model(hf, {"": "disk"}, str(self.device), offload_index=index, skip_keys=skipped)
+        return placed
 
 
 def require_whole_blocks(name: str, hf: Any, spread: DeviceMap) -> None:
-    """Refuse a map by which the parts of a block are in several places: its rows are on one device.
+    """Refuse a device map that splits a block: the rows of a pass stay on one device in a block.
 
     Raises:
-        HydrascopeError: the message says which block, and where its parts are.
+        HydrascopeError: a block is split; the message names it and its devices.
     """
     if not spread:
         return
     path = anatomy_of(hf.config.get_text_config().model_type).blocks
     for number, block in enumerate(hf.get_submodule(path)):
         block_path = f"{path}.{number}"
-        places = {str(_place(f"{block_path}.{part}", spread)) for part, _ in block.named_parameters()}
-        if len(places) > 1:
+        devices = {str(_device_of(f"{block_path}.{weight}", spread)) for weight, _ in block.named_parameters()}
+        if len(devices) > 1:
             raise HydrascopeError(
-                f"the device map of {name} splits {block_path} between {' and '.join(sorted(places))}: give each block "
-                "one place"
+                f"the device map of {name} splits {block_path} between {' and '.join(sorted(devices))}: keep "
+                "each block in one place"
             )
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of this name, or of "auto" CUDA where there is one.
+    """Return the torch device of this name; for "auto", CUDA if there is one, else the CPU.
 
     Raises:
-        HydrascopeError: it isn't there, or holds no numbers.
+        HydrascopeError: the device isn't there, or stores no numbers.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        # A device may be known and not there, or, as meta, hold no numbers.
+        # torch knows devices that are not there, and meta, which stores no numbers.
         torch.zeros(1, device=device).add(1).cpu()
-    except Exception as error:  # each kind of device has its own
+    except Exception as error:  # each kind of device raises its own
         raise HydrascopeError(f"the device {name!r} cannot be used: {cause(error)}") from None
     return device
 
 
-def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
+def _read_map(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
     if given is None or given == "auto":
         return given
     spread: Any = given
@@ -161,37 +167,37 @@ def _read(given: str | Path | DeviceMap | None) -> DeviceMap | str | None:
         try:
             spread = json.loads(input_files.read(Path(given), "the device map"))
         except (ValueError, RecursionError) as error:
-            raise HydrascopeError(f"the device map {given} is no JSON: {cause(error)}") from error
+            raise HydrascopeError(f"the device map {given} is not valid JSON: {cause(error)}") from error
     if not isinstance(spread, Mapping) or not spread:
-        raise HydrascopeError("the device map says nothing: give auto, or the place of each module by its name")
-    for path, place in spread.items():
-        if not isinstance(path, str) or isinstance(place, bool) or not isinstance(place, int | str):
-            raise HydrascopeError(f"the device map puts {path!r} at {place!r}: give a CUDA number, a device, or disk")
-        if place != "disk":
-            resolve_device(f"cuda:{place}" if isinstance(place, int) else place)
+        raise HydrascopeError("the device map is empty or no mapping: give auto, or a device for each module")
+    for path, device in spread.items():
+        if not isinstance(path, str) or isinstance(device, bool) or not isinstance(device, int | str):
+            raise HydrascopeError(f"the device map puts {path!r} on {device!r}: give a CUDA index, a device, or disk")
+        if device != "disk":
+            resolve_device(f"cuda:{device}" if isinstance(device, int) else device)
     return dict(spread)
 
 
-def _place(path: str, spread: DeviceMap) -> int | str | None:
-    """Where a map puts what is at `path`: as the nearest module above it that it names."""
+def _device_of(path: str, spread: DeviceMap) -> int | str | None:
+    """Return the device of a module or weight: that of the nearest mapped module above it."""
     while path not in spread and path:
         path = path.rpartition(".")[0]
     return spread.get(path)
 
 
-def _apart(hf: Any, spread: DeviceMap, path: str = "") -> Iterator[tuple[str, int | str]]:
-    """The same map without a module in another: accelerate's hooks know of none."""
+def _flatten(hf: Any, spread: DeviceMap, path: str = "") -> Iterator[tuple[str, int | str]]:
+    """Return an equal map without nested modules, which accelerate's hooks don't support."""
     inside = f"{path}." if path else ""
     if not any(other != path and other.startswith(inside) for other in spread):
-        place = _place(path, spread)
-        if place is not None:
-            yield path, place
+        device = _device_of(path, spread)
+        if device is not None:
+            yield path, device
         return
     for name, _ in hf.get_submodule(path).named_children():
-        yield from _apart(hf, spread, f"{inside}{name}")
+        yield from _flatten(hf, spread, f"{inside}{name}")
 
 
 def _index(hf: PreTrainedModel) -> dict[str, Any] | None:
-    """Where accelerate finds the weights of a model that is read from disk; None of one that is in memory."""
+    """Return accelerate's index of a model's weights on disk; None if the model is in memory."""
     maps = (getattr(getattr(module, "_hf_hook", None), "weights_map", None) for module in hf.modules())
-    return next((found.dataset.index for found in maps if found is not None), None)
+    return next((weights.dataset.index for weights in maps if weights is not None), None)

@@ -1,6 +1,6 @@
-"""The self-check: what must hold for any model if its anatomy is right. Nothing is believed.
+"""The self-check: identities that hold for every model if its anatomy is right.
 
-Every identity is tested on short prompts of the model's own tokens, when a model is loaded and by `hydrascope check`.
+They are tested on short prompts of the model's own tokens, at every load and by `hydrascope check`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from hydrascope.models.float64 import float64_copy
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
-#: How far an identity may be off, as a share of the quantities' size, for rounding in the model's own dtype. Many
-#: models compute norms in float32 even in float64.
+#: The largest relative error that rounding explains, by the model's dtype. Many models compute norms in float32 even
+#: in float64.
 TOLERANCE = {
     torch.float64: 1e-5,
     torch.float32: 1e-3,
@@ -32,12 +32,12 @@ TOLERANCE = {
 
 @dataclass(frozen=True)
 class Identity:
-    """One identity, and how far the model is from it.
+    """One identity of the self-check, with the model's deviation from it.
 
     Attributes:
-        name: what must hold, in words.
-        error: the largest deviation, as a share of the size of what is compared.
-        tolerance: the largest share that rounding explains.
+        name: the identity in words.
+        error: the largest deviation, relative to the largest of the compared values.
+        tolerance: the largest relative deviation that rounding explains.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Identity:
 
     @property
     def passed(self) -> bool:
-        """Whether the identity holds up to rounding; a NaN doesn't."""
+        """Whether the identity holds up to rounding; False for NaN."""
         return self.error <= self.tolerance
 
 
@@ -54,7 +54,7 @@ def require_valid(model: LanguageModel) -> None:
     """Refuse `model` unless every identity holds.
 
     Raises:
-        HydrascopeError: one doesn't; the message names it and says by how much.
+        HydrascopeError: an identity doesn't hold; the message names it and gives its error.
     """
     for identity in identities(model):
         if not identity.passed:
@@ -65,10 +65,10 @@ def require_valid(model: LanguageModel) -> None:
 
 
 def revalidate_if_changed(model: LanguageModel) -> None:
-    """Find `model` again, prove it, and hash it anew, if its weights or hooks were changed since it was found.
+    """Repeat the self-check, and hash the weights again, if weights or hooks have changed.
 
     Raises:
-        HydrascopeError: as `require_valid`.
+        HydrascopeError: as for `require_valid`.
     """
     weights, hooks = model.verified_state
     now = model.weights_state()
@@ -76,7 +76,7 @@ def revalidate_if_changed(model: LanguageModel) -> None:
         return
     revision = model.revision
     model.reattach()
-    model.revision, model.verified_state = revision, (weights, None)  # until it is proven
+    model.revision, model.verified_state = revision, (weights, None)  # until the check passes
     require_valid(model)
     if now[0] != weights:
         model.revision = fingerprint.hash_parameters(model.hf)
@@ -84,19 +84,19 @@ def revalidate_if_changed(model: LanguageModel) -> None:
 
 
 def revision(model: LanguageModel) -> str:
-    """What `model` was loaded from; of one that was made by hand the hash of its weights, computed once.
+    """Return the revision of `model`: the hub's commit or a hash of its files or weights.
 
-    `revalidate_if_changed` is what finds them changed.
+    The hash of a model built in memory is computed once; `revalidate_if_changed` renews it.
     """
     model.revision = model.revision or fingerprint.hash_parameters(model.hf)
     return model.revision
 
 
 def explain_failure(model: LanguageModel) -> str:
-    """Why `model` fails the self-check: it may be its dtype alone."""
+    """Return why `model` fails the self-check: its dtype, its declared anatomy, or a hook."""
     dtype, exact = str(model.dtype).removeprefix("torch."), float64_copy(model)
     if exact is not None and all(identity.passed for identity in identities(exact)):
-        return f"in float64 it does, so numbers in {dtype} are too coarse for this model: take a wider dtype"
+        return f"it holds in float64, so {dtype} is too coarse for this model: take a wider dtype"
     coarse = "" if model.dtype == torch.float64 or exact is not None else f", or {dtype} is too coarse for it"
     return (
         f"its anatomy ({model.config.model_type}) is declared wrongly, or the model is broken or changed by a hook"
@@ -105,29 +105,29 @@ def explain_failure(model: LanguageModel) -> str:
 
 
 def check(model: LanguageModel) -> list[Identity]:
-    """Every identity of the self-check, in the order in which they build on each other."""
+    """Run the self-check and return every identity; later ones build on earlier ones."""
     return list(identities(model))
 
 
 def identities(model: LanguageModel) -> Iterator[Identity]:
-    """The identities one by one, each tested when it is asked for."""
+    """Yield the identities, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
-    whole = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or model.is_dense(sublayer)]
-    clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, whole)]))
+    dense = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or model.is_dense(sublayer)]
+    clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, dense)]))
     alive = _alive(model, clean)
     blocks = {0, len(model.blocks) // 2, len(model.blocks) - 1, *alive[:1]}
-    sublayers, whole = (
-        [sublayer for sublayer in each if sublayer.block in blocks] for each in (model.sublayers, whole)
+    sublayers, dense = (
+        [sublayer for sublayer in group if sublayer.block in blocks] for group in (model.sublayers, dense)
     )
     total = clean.embed.to(wide) + clean.written(model).to(wide).sum(1)
-    yield Identity("the parts sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
-    yield Identity("heads and neurons sum to their layers", _units_error(model, clean, whole), tolerance)
+    yield Identity("the components sum to the final residual stream", _error(total, clean.final.to(wide)), tolerance)
+    yield Identity("heads and neurons sum to their sublayers", _units_error(model, clean, dense), tolerance)
 
     with torch.no_grad():
         logits = clean.logits(model)
-    own, given = _own(model, tokens), _capped(model, logits)
-    yield Identity("the parts give the model's own logits", _error(given, own), tolerance)
+    own, computed = _own_logits(model, tokens), _capped(model, logits)
+    yield Identity("the components give the model's own logits", _error(computed, own), tolerance)
 
     targets = logits.argmax(-1)
     readouts = Readouts.of(model, [Logit()], Tokens(targets.tolist()), range(len(tokens)))
@@ -140,40 +140,40 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     request = _request(model, tokens, last, clean.values, sublayers, readouts, targets)
     readings = reference.measure(model, request)
     yield Identity("an ablation with its own clean value changes nothing", _own_value(readings), tolerance)
-    yield Identity("what is not downstream never changes", _upstream(model, request, readings), tolerance)
-    # Nothing follows what never changes, and what never changes follows nothing: pruned layers write zeros.
+    yield Identity("components that are not downstream never change", _upstream(model, request, readings), tolerance)
+    # In a pruned block, a sublayer writes only zeros and so never changes.
     if not model.parallel and alive:
-        still = 0.0 if _mlp_follows(model, request, readings) else 1.0
-        yield Identity("an MLP reads what attention of its block writes", still, tolerance)
-    yield Identity("heads sum to their layers in ablated runs", _heads_error(model, request, readings), tolerance)
-    alike = _all_heads_error(request, readings)
-    yield Identity("ablating all heads of a layer is ablating the layer", alike, tolerance)
+        error = 0.0 if _mlp_follows(model, request, readings) else 1.0
+        yield Identity("an MLP reads the output of its block's attention", error, tolerance)
+    yield Identity("heads sum to their sublayers when ablated", _heads_error(model, request, readings), tolerance)
+    error = _all_heads_error(request, readings)
+    yield Identity("ablating all heads of a sublayer is ablating the sublayer", error, tolerance)
     changing = may_change(model, request.overrides).to(readings.scale.device)
-    off = float(imbalance(readings, changing, readouts.final).max()) / _scale(readings)
-    yield Identity("total effects balance with their parts", off, tolerance)
+    error = float(imbalance(readings, changing, readouts.final).max()) / _scale(readings)
+    yield Identity("total effects balance with their terms", error, tolerance)
     if model.anatomy.supports_wavefront:
         fast = wavefront.measure(model, request)
-        off = float(fast.clean_error) / _size(fast.logit)
-        yield Identity("row 0 of the wavefront is the clean run", off, tolerance)
-        yield Identity("the wavefront gives what plain forward passes give", _difference(fast, readings), tolerance)
+        error = float(fast.clean_error) / _size(fast.logit)
+        yield Identity("row 0 of the wavefront is the clean pass", error, tolerance)
+        yield Identity("the wavefront agrees with plain forward passes", _difference(fast, readings), tolerance)
         earlier = replace(request, positions=last // 2)
-        far = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
-        yield Identity("the same at an earlier position", far, tolerance)
+        error = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
+        yield Identity("both engines agree at an earlier position", error, tolerance)
 
 
 def _prompts(model: LanguageModel) -> list[list[int]]:
-    """Four short prompts of different lengths, of tokens drawn from the whole vocabulary."""
+    """Return four short prompts of different lengths, with tokens drawn from the vocabulary."""
     generator = torch.Generator().manual_seed(0)
     longest = min(7, model.context_length or 7)
     size = model.known_tokens
     lengths = [longest, max(longest - 3, 1), longest, max(longest - 5, 1)]
-    # Of one batch, whatever decides how a batch is computed.
+    # All four must be computed in one batch.
     lengths = [length if model.batch_key(length) == model.batch_key(longest) else longest for length in lengths]
     return [torch.randint(size, (length,), generator=generator).tolist() for length in lengths]
 
 
 def _alive(model: LanguageModel, clean: CleanPass) -> list[int]:
-    """The blocks whose attention and MLP both write something else on another prompt."""
+    """Return the blocks in which attention and MLP both depend on the prompt."""
 
     def differs(component: Component) -> bool:
         values = clean.values[component]
@@ -186,22 +186,22 @@ def _alive(model: LanguageModel, clean: CleanPass) -> list[int]:
 
 @torch.no_grad()
 def _units_error(model: LanguageModel, clean: CleanPass, sublayers: Sequence[Component]) -> float:
-    """How far units and bias are from the output of their layer."""
+    """Return the largest error of the sum of units and bias against the sublayer's output."""
     worst = 0.0
     for sublayer in sublayers:
         projection, values = model.projection(sublayer), clean.values[_units_site(sublayer)]
-        output, bias = (projection.apply(each) for each in (values, torch.zeros_like(values)))
+        output, bias = (projection.apply(inputs) for inputs in (values, torch.zeros_like(values)))
         if sublayer.kind == "attn":
             written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
         else:
-            # What thousands of neurons write is one product.
+            # One product sums over thousands of neurons.
             written = projection.scaled(output - bias, output)
         worst = max(worst, _error(written + projection.scaled(bias, output), clean.values[sublayer]))
     return worst
 
 
 def _units_site(sublayer: Component) -> Component:
-    """Where the heads or neurons of `layer` stand."""
+    """Return the site of the heads or neurons of `sublayer`."""
     return Component(sublayer.block, UNIT_OF["attn" if sublayer.kind == "attn" else "mlp"])
 
 
@@ -214,9 +214,9 @@ def _request(
     readouts: Readouts,
     targets: Tensor,
 ) -> Request:
-    """Every one of `layers` ablated, all heads of each attention layer together, a neuron, two parts, and one frozen.
+    """Return a request that ablates sublayers, all heads of an attention, neurons and pairs.
 
-    The first patch is the next prompt's value, the second the prompt's own.
+    One override also freezes a component. The first patch is the next prompt's activation, the second the prompt's own.
     """
     heads = [model.units(sublayer) for sublayer in sublayers if sublayer.kind == "attn"]
     neurons = [
@@ -224,7 +224,7 @@ def _request(
     ]
     overrides = [*(Override((component,)) for component in [*sublayers, *neurons]), *map(Override, heads)]
     overrides += [Override((sublayers[0], sublayers[-1])), Override((sublayers[0],), (sublayers[-1],))]
-    units = tuple(head for each in heads for head in each) + tuple(neurons)
+    units = tuple(head for group in heads for head in group) + tuple(neurons)
 
     def patches(component: Component) -> Tensor:
         own = values[component.site][:, model.columns(component)]
@@ -234,11 +234,12 @@ def _request(
 
 
 @torch.no_grad()
-def _own(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
-    """The logits that the model itself gives at the final position."""
+def _own_logits(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
+    """Return the logits `[prompt, vocabulary]` of a plain forward pass at the final position."""
     ids, last = padded(model, tokens)
     with model.measuring():
-        return model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(tokens)), last]
+        logits: Tensor = model.hf(input_ids=ids, use_cache=False).logits
+        return logits[torch.arange(len(tokens)), last]
 
 
 def _capped(model: LanguageModel, logits: Tensor) -> Tensor:
@@ -251,39 +252,39 @@ def _size(values: Tensor) -> float:
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
-    """The largest deviation, as a share of the largest value; NaN where there is one."""
+    """Return the largest deviation relative to the largest expected value; NaN if there is one."""
     return float((found - expected).abs().max()) / _size(expected)
 
 
 def _scale(readings: Readings) -> float:
-    """The size of the largest contribution to the logit, which rounding is a share of."""
+    """Return the size of the largest contribution to the logit, to scale rounding errors."""
     return max(map(_size, (readings.unembed, readings.unembed_ablated, readings.embed, readings.logit)))
 
 
 def _own_value(readings: Readings) -> float:
-    """How far runs with the second patch, the prompt's own value, are from the clean run."""
+    """Return the error of ablations with the prompt's own activation against the clean pass."""
     changed = (readings.unembed_ablated[:, :, :, 1] - readings.unembed[:, :, None]).abs().max()
     total = (readings.logit_ablated[:, :, :, 1] - readings.logit[:, :, None]).abs().max()
     return float(torch.maximum(changed, total)) / _scale(readings)
 
 
 def _changes(readings: Readings) -> Tensor:
-    """`[run, component]` the largest change of each component's readings in each run.
+    """Return the largest change of each component under each override, `[ablated, component]`.
 
-    Against the second patch, which changes nothing: it ran in the same batch, so rounding is alike.
+    It is taken against the second patch, which changes nothing, since both are rounded alike in one batch.
     """
     return (readings.unembed_ablated[:, :, :, 0] - readings.unembed_ablated[:, :, :, 1]).abs().amax((0, 1))
 
 
 def _upstream(model: LanguageModel, request: Request, readings: Readings) -> float:
-    """How much anything changes that a run neither overrides nor reaches."""
+    """Return the largest change of a component that an override neither covers nor reaches."""
     still = ~may_change(model, request.overrides)
     changes = _changes(readings)[:, : len(model.sublayers)]
     return float((changes * still.to(changes)).max()) / _scale(readings)
 
 
 def _mlp_follows(model: LanguageModel, request: Request, readings: Readings) -> bool:
-    """Whether ablating attention moves the MLP of the same block, anywhere, by more than rounding."""
+    """Whether ablating attention changes an MLP of the same block by more than rounding."""
     rounding = 4 * torch.finfo(model.dtype).eps * _scale(readings)
     changes = _changes(readings)
     return any(
@@ -294,28 +295,28 @@ def _mlp_follows(model: LanguageModel, request: Request, readings: Readings) -> 
 
 
 def _heads_error(model: LanguageModel, request: Request, readings: Readings) -> float:
-    """How far changes of heads are from the changes of their layers: a bias doesn't change."""
+    """Return the largest error of the summed changes of heads against their sublayer's change."""
     changes, worst = readings.unembed_ablated - readings.unembed[:, :, None, None], 0.0
     components = (*model.sublayers, *request.units)
     for number, sublayer in enumerate(model.sublayers):
-        heads = [place for place, unit in enumerate(components) if unit.kind == "head" and unit.sublayer == sublayer]
+        heads = [index for index, unit in enumerate(components) if unit.kind == "head" and unit.sublayer == sublayer]
         biased = heads and getattr(model.projection(sublayer).module, "bias", None) is not None
         if not heads or (biased and model.projection(sublayer).norm is not None):
             continue
-        # Where the layer itself is overridden, its heads have no say.
-        free = [place for place, override in enumerate(request.overrides) if sublayer not in override.overridden]
+        # An override of the sublayer itself makes its heads irrelevant.
+        free = [index for index, override in enumerate(request.overrides) if sublayer not in override.overridden]
         difference = changes[:, :, free][..., heads].sum(-1) - changes[:, :, free][..., number]
         worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
 
 
 def _all_heads_error(request: Request, readings: Readings) -> float:
-    """How far runs that ablate all heads of a layer are from those that ablate the layer."""
+    """Return the largest logit difference between ablating all heads and the sublayer."""
     worst = 0.0
     for number, override in enumerate(request.overrides):
         if override.ablated[0].kind == "head":
-            block = request.overrides.index(Override((override.ablated[0].sublayer,)))
-            difference = readings.logit_ablated[:, :, number] - readings.logit_ablated[:, :, block]
+            whole = request.overrides.index(Override((override.ablated[0].sublayer,)))
+            difference = readings.logit_ablated[:, :, number] - readings.logit_ablated[:, :, whole]
             worst = max(worst, float(difference.abs().max()))
     return worst / _scale(readings)
 
