@@ -240,7 +240,7 @@ def test_resampling_draws_from_the_given_prompts():
     ("prompt", "message"),
     [
         ([], "no tokens"),
-        ([1] * 65, "65 tokens, and the model takes 64"),
+        ([1] * 65, "65 tokens: the model takes at most 64"),
         ([0.5, 1.0], "a prompt is a text"),
         (torch.zeros(2, 3, 4), "a prompt is a text"),
         ("hello", "without a tokenizer"),
@@ -253,7 +253,7 @@ def test_prompts_that_are_none(prompt, message):
 
 def test_errors_name_the_thing():
     model = tiny("llama")
-    with pytest.raises(HydrascopeError, match="has 3 tokens, and this causal model is of 2"):
+    with pytest.raises(HydrascopeError, match="has 3 tokens: this causal model takes 2"):
         every_position_scm(model, 2).value("logits", {"prompt": [1, 2, 3]})
     with pytest.raises(HydrascopeError, match="at least one token"):
         every_position_scm(model, 0)

@@ -1,6 +1,7 @@
-"""Structural causal models, interventions and effects by definition: section 3 of the paper, executable.
+"""Structural causal models, interventions and effects, by definition.
 
-Nothing here knows of transformers: a model is a few named variables and plain functions between them.
+They follow section 3 of the paper. A model is a few named variables with plain functions between them; nothing here
+depends on transformers.
 
     >>> from hydrascope.causal import CausalModel, Endogenous, Exogenous, effects
     >>> model = CausalModel(

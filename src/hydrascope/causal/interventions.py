@@ -1,4 +1,4 @@
-"""What can Z be set to, besides a constant? Appendix A: Eq. 35–39."""
+"""Interventions that set a variable to more than a constant (Appendix A, Eq. 35–39)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,26 +20,59 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def value_in(context: Context, model: CausalModel | None = None) -> Intervention:
-    """do(Z = Z(u′)): the value that Z has in another context (Eq. 11), or in another model, if one is given.
+    """Set a variable to its value in another context, do(Z = Z(u′)) (Eq. 11).
 
-    `model.do(m=value_in(u, model.do(x=0)))` sets m to what it would be had x been 0: a nested counterfactual.
+    With `model`, the value is taken from that model: `scm.do(m=value_in(u, scm.do(x=0)))` sets m to its value had x
+    been 0, a nested counterfactual.
+
+        >>> from hydrascope.causal.motifs import erasure
+        >>> erasure().do(x=value_in({"u": 5})).value("x", {"u": 1})
+        5
+
+    Args:
+        context: the other context u′.
+        model: the model to take the value from; by default the model that is intervened on.
+
+    Returns:
+        An intervention for `CausalModel.do`.
     """
     return Intervention(lambda own, name: constant((model or own).value(name, context)).replace(own, name))
 
 
 def mean(draws: int = 1000, *, seed: int = 0) -> Intervention:
-    """do(Z = E[Z(u)]), mean ablation (Eq. 36), the mean taken over `draws` contexts from P(u)."""
+    """Set a variable to its mean over contexts, do(Z = E[Z(u)]): mean ablation (Eq. 36).
+
+        >>> from hydrascope.causal.motifs import erasure
+        >>> ablated = erasure().do(x=mean(draws=100))
+
+    Args:
+        draws: the number of contexts drawn from P(u).
+        seed: the seed of the draws.
+
+    Returns:
+        An intervention for `CausalModel.do`.
+    """
     return Intervention(
         lambda model, name: constant(model.expectation(name, draws=draws, seed=seed)).replace(model, name)
     )
 
 
 def resample(contexts: Sequence[Context] | None = None) -> Intervention:
-    """do(Z = Z(ũ)), ũ ~ P(u), resample ablation (Eq. 38); or ũ uniform over the given contexts.
+    """Set a variable to its value in a random context, do(Z = Z(ũ)): resample ablation (Eq. 38).
 
-    The new model has one more exogenous variable, `do(Z)`, whose distribution is that of Z(ũ): fix it in the
-    context for one patch, or take the `expectation` for the average of Eq. 39. Variables resampled together
-    are drawn independently of each other; to take them from one context, set each to `value_in` it.
+    The new model has one more exogenous variable, `do(Z)`, with the distribution of Z(ũ). Fix it in the context for
+    one patch, or take the `expectation` for the average of Eq. 39. Variables resampled together are drawn
+    independently; to take them from one context, set each to `value_in` that context.
+
+        >>> from hydrascope.causal.motifs import erasure
+        >>> erasure().do(x=resample([{"u": 5}])).expectation("x", {"u": 1}, draws=3)
+        5.0
+
+    Args:
+        contexts: the contexts that ũ is drawn from, uniformly; by default ũ is drawn from P(u).
+
+    Returns:
+        An intervention for `CausalModel.do`.
 
     Raises:
         HydrascopeError: `contexts` is empty.
@@ -60,22 +93,33 @@ def resample(contexts: Sequence[Context] | None = None) -> Intervention:
 
 
 def noise(scale: float, *variables: str) -> Intervention:
-    """do(Z = Z(u + ε)), ε ~ N(0, scale²), noise ablation (Eq. 37).
+    """Set a variable to its value under noisy inputs, do(Z = Z(u + ε)): noise ablation (Eq. 37).
 
-    The noise is added to the named exogenous variables, by default to all that aren't themselves the draw of
-    an intervention; they must be numeric. The new model has one more exogenous variable, `do(Z)`, the seed of
-    ε; Z becomes a function of u and of that alone.
+    ε ~ N(0, scale²). The new model has one more exogenous variable, `do(Z)`, the seed of ε; Z becomes a function of
+    u and this seed.
+
+        >>> from hydrascope.causal.motifs import erasure
+        >>> noisy = erasure().do(x=noise(0.1))
+
+    Args:
+        scale: the standard deviation of ε.
+        variables: the numeric exogenous variables that noise is added to; by default all except those that an
+            intervention has added.
+
+    Returns:
+        An intervention for `CausalModel.do`.
 
     Raises:
-        HydrascopeError: the model has no such exogenous variable, it isn't numeric, or Z is random already.
+        HydrascopeError: in `do`, a variable isn't exogenous or Z is random already; on evaluation, a variable isn't
+            numeric.
     """
 
     def replace(model: CausalModel, name: str) -> tuple[Variable, ...]:
         source = randomness(name)
         if source in model.exogenous:
             raise HydrascopeError(f"{name!r} is random already: intervene on the model before that")
-        drawn = {randomness(v) for v in model.endogenous}
-        noisy = variables or tuple(v for v in model.exogenous if v not in drawn)
+        added = {randomness(v) for v in model.endogenous}
+        noisy = variables or tuple(v for v in model.exogenous if v not in added)
         if unknown := [v for v in noisy if v not in model.exogenous]:
             raise HydrascopeError(
                 f"noise needs exogenous variables, and {unknown[0]!r} is none; there are {', '.join(model.exogenous)}"

@@ -1,4 +1,4 @@
-"""What is a causal model, and what is `do`? Definition 3.1 and the interventions of section 3."""
+"""Structural causal models and the `do` operator (Def. 3.1 and section 3 of the paper)."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 
 from hydrascope.utils.errors import HydrascopeError
 
-#: A number, a numpy array or a torch tensor (an exogenous variable may be anything, a prompt for instance).
+#: A number, a numpy array or a torch tensor. An exogenous variable may have any value, such as a prompt.
 Value = Any
 
 #: A context u: the values of the exogenous variables, by name.
@@ -21,14 +21,16 @@ Context = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Exogenous:
-    """A variable of U: nothing in the model determines it but P(u).
+    """A variable of U, determined by P(u) alone.
 
-    Exogenous variables are drawn independently of each other; those that belong together are one variable
-    whose value is a tuple or an array.
+    Exogenous variables are drawn independently of each other. Values that belong together form one variable with a
+    tuple or an array as its value.
+
+        >>> u = Exogenous("u", lambda rng: rng.normal())
 
     Attributes:
-        name: its name.
-        sample: draws a value from its distribution; without it every context must give the value.
+        name: the variable's name.
+        sample: a function that draws a value; without it, every context must give the value.
     """
 
     name: str
@@ -39,12 +41,15 @@ class Exogenous:
 class Endogenous:
     """A variable of V: v = f(pa), a deterministic function of its parents.
 
+        >>> y = Endogenous("y", lambda x, f: x + f)
+        >>> y.parents
+        ('x', 'f')
+
     Attributes:
-        name: its name.
-        function: from the parents' values, in the order of `parents`, to the variable's value. It must not
+        name: the variable's name.
+        function: a function from the parents' values, in the order of `parents`, to the variable's value. It must not
             change them in place.
-        parents: the names of the variables that it reads; by default the function's own parameter names,
-            those with a default value left out.
+        parents: the names of the parents; by default the names of the function's parameters without a default value.
 
     Raises:
         HydrascopeError: the parents are neither given nor readable from the function.
@@ -52,7 +57,7 @@ class Endogenous:
 
     name: str
     function: Callable[..., Value]
-    parents: tuple[str, ...] = None  # type: ignore[assignment]  # never None once made
+    parents: tuple[str, ...] = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         parents = _parameter_names(self) if self.parents is None else tuple(self.parents)
@@ -66,29 +71,34 @@ Variable = Exogenous | Endogenous
 
 @dataclass(frozen=True)
 class Intervention:
-    """What `do` puts in the place of a variable's function, when it is more than a constant.
+    """A replacement for a variable's function that is more than a constant.
 
     Attributes:
-        replace: from the model before the intervention and the variable's name to the variables that replace
-            it: an `Endogenous` of the same name and, where the intervention is random, the `Exogenous`
-            `do(name)` that it reads.
+        replace: a function from the model before the intervention and the variable's name to the new variables: an
+            `Endogenous` of the same name and, for a random intervention, its `Exogenous` parent `do(name)`.
     """
 
     replace: Callable[["CausalModel", str], tuple[Variable, ...]]
 
 
 def constant(value: Value) -> Intervention:
-    """do(Z = z′): the function becomes a constant, so Z loses its parents."""
+    """Set a variable to a constant, do(Z = z′), so that it loses its parents."""
     return Intervention(lambda model, name: (Endogenous(name, lambda: value, ()),))
 
 
 class CausalModel:
-    """A structural causal model M = ⟨U, V, F, P(u)⟩ (Def. 3.1). It never changes: `do` gives another model.
+    """A structural causal model M = ⟨U, V, F, P(u)⟩ (Def. 3.1).
+
+    A model never changes; `do` returns a new one.
+
+        >>> scm = CausalModel(Exogenous("u"), Endogenous("x", lambda u: 2 * u), Endogenous("y", lambda x: x + 1))
+        >>> scm.value("y", {"u": 3}), scm.do(x=0).value("y", {"u": 3})
+        (7, 1)
 
     Attributes:
-        exogenous: U, by name.
-        endogenous: V, by name, every variable after its parents.
-        intervened: the names of those whose function an intervention has replaced.
+        exogenous: the variables U, by name.
+        endogenous: the variables V, by name, parents before their children.
+        intervened: the names of the variables with a function replaced by an intervention.
 
     Raises:
         HydrascopeError: two variables have one name, a parent doesn't exist, or the variables form a cycle.
@@ -134,7 +144,7 @@ class CausalModel:
 
     @cached_property
     def graph(self) -> "nx.DiGraph[str]":
-        """The causal graph, read-only: an edge from every parent to its child.
+        """The causal graph, read-only, with an edge from every parent to its child.
 
         Each node's attribute `kind` is "exogenous", "endogenous" or "intervened".
         """
@@ -148,41 +158,56 @@ class CausalModel:
         return nx.freeze(graph)
 
     def ancestors(self, name: str) -> frozenset[str]:
-        """The variables with a directed path to `name`, which isn't one of them."""
-        return frozenset(nx.ancestors(self.graph, self._known(name)))
+        """Return the variables with a directed path to `name`, without `name` itself."""
+        return frozenset(nx.ancestors(self.graph, self._require(name)))
 
     def descendants(self, name: str) -> frozenset[str]:
-        """The variables with a directed path from `name`, which isn't one of them."""
-        return frozenset(nx.descendants(self.graph, self._known(name)))
+        """Return the variables with a directed path from `name`, without `name` itself."""
+        return frozenset(nx.descendants(self.graph, self._require(name)))
 
     # Values
 
     def evaluate(self, context: Context) -> dict[str, Value]:
-        """V(u): the value of every endogenous variable in the context u.
+        """Return the value of every endogenous variable in a context, V(u).
+
+        Args:
+            context: the value of each exogenous variable.
 
         Raises:
-            HydrascopeError: the context lacks an exogenous variable, or names another.
+            HydrascopeError: the context lacks an exogenous variable, or names any other.
         """
         return self._solve(frozenset(self.endogenous), context)
 
     def value(self, name: str, context: Context) -> Value:
-        """Y(u): the value of one variable; only it and its ancestors are computed.
+        """Return the value of one variable in a context, Y(u).
+
+        Only the variable and its ancestors are computed.
+
+        Args:
+            name: the variable's name.
+            context: the value of each exogenous variable that it depends on.
 
         Raises:
-            HydrascopeError: no such variable, or the context lacks an exogenous variable or names another.
+            HydrascopeError: there is no such variable; or the context lacks an exogenous variable, or names any
+                other.
         """
-        wanted = self.ancestors(name) | {name}
-        values = self._solve(wanted & set(self.endogenous), context)
+        needed = self.ancestors(name) | {name}
+        values = self._solve(needed & set(self.endogenous), context)
         return values[name] if name in values else self._given(name, context)
 
     def sample(self, given: Context | None = None, *, seed: int = 0, draw: int = 0) -> dict[str, Value]:
-        """A context u drawn from P(u), the variables in `given` fixed to their values there.
+        """Draw a context u from P(u).
 
-        Each variable has its own stream of random numbers, so a model and its intervened versions draw the
-        same u from the same `seed` and `draw`.
+        Each variable has its own stream of random numbers, so a model and its intervened versions draw the same u from
+        the same `seed` and `draw`.
+
+        Args:
+            given: values that some exogenous variables are fixed to.
+            seed: the seed of the draws.
+            draw: the number of the draw.
 
         Raises:
-            HydrascopeError: a variable that isn't given has no distribution.
+            HydrascopeError: a variable is neither given nor has a distribution.
         """
         context = dict(given or {})
         self._check(context)
@@ -195,13 +220,20 @@ class CausalModel:
         return context
 
     def expectation(self, name: str, given: Context | None = None, *, draws: int, seed: int = 0) -> Value:
-        """The mean of a variable over P(u), the exogenous variables in `given` fixed: a Monte-Carlo average.
+        """Return the Monte-Carlo mean of a variable over P(u).
 
-        With nothing given it is E[Z(u)] (Eq. 36). With a whole context given, in a model with a random
-        intervention, it is the average over the interventions of Eq. 39.
+        Without `given` it is E[Z(u)] (Eq. 36). With a whole context given, in a model with a random intervention, it
+        is the average over interventions of Eq. 39.
+
+        Args:
+            name: the variable's name.
+            given: values that some exogenous variables are fixed to.
+            draws: the number of draws.
+            seed: the seed of the draws.
 
         Raises:
-            HydrascopeError: no such variable, no draws, or a variable without a distribution isn't given.
+            HydrascopeError: there is no such variable, `draws` is below 1, or a variable is neither given nor has a
+                distribution.
         """
         if draws < 1:
             raise HydrascopeError(f"an expectation needs at least one draw, not {draws}")
@@ -211,27 +243,35 @@ class CausalModel:
     # Interventions
 
     def do(self, interventions: Mapping[str, Any] | None = None, /, **by_name: Any) -> "CausalModel":
-        """M_Z: this model with Z's function replaced (Eq. 11, 14); this model itself stays as it is.
+        """Return a new model M_Z with the functions of some variables replaced (Eq. 11, 14).
 
-        `model.do(x=0)` sets x to 0, which is also zero ablation (Eq. 35); names that are no Python names go in
-        a mapping: `model.do({"attn.3": patch})`. Any value is set as it is; an `Intervention` is one of
-        `value_in`, `mean`, `noise`, `resample` or your own. Several variables are intervened on at once: what
-        an intervention reads of the model is the model before all of them.
+        `scm.do(x=0)` sets x to 0, as zero ablation does (Eq. 35). `scm.do({"attn.3": patch})` sets a variable with a
+        name that is no Python name. Several interventions apply at once; each reads the model before all of them.
+
+            >>> scm = CausalModel(Exogenous("u"), Endogenous("x", lambda u: 2 * u))
+            >>> scm.do(x=0).value("x", {"u": 3})
+            0
+
+        Args:
+            interventions: a value, or an `Intervention`, for each variable: `value_in`, `mean`, `noise`, `resample` or
+                your own.
+            by_name: the same as keywords.
 
         Raises:
             HydrascopeError: a name is unknown, exogenous, or given twice.
         """
-        chosen = {**(interventions or {}), **by_name}
+        requested = {**(interventions or {}), **by_name}
         if twice := set(interventions or {}) & set(by_name):
-            raise HydrascopeError(f"do sets {min(twice)!r} twice")
+            raise HydrascopeError(f"do() sets {min(twice)!r} twice: set it once")
         replaced: dict[str, tuple[Variable, ...]] = {}
-        for name, what in chosen.items():
+        for name, new_value in requested.items():
             if name in self.exogenous:
                 raise HydrascopeError(f"{name!r} is exogenous: do() cannot set it; set it in the context")
-            self._known(name)
-            replaced[name] = (what if isinstance(what, Intervention) else constant(what)).replace(self, name)
+            self._require(name)
+            intervention = new_value if isinstance(new_value, Intervention) else constant(new_value)
+            replaced[name] = intervention.replace(self, name)
         new = [variable for variables in replaced.values() for variable in variables]
-        # A second intervention on Z takes the first one's random variable away, unless it still reads it.
+        # A second intervention on Z drops the random variable of the first, unless it still reads it.
         read = {parent for variable in new if isinstance(variable, Endogenous) for parent in variable.parents}
         dropped = {variable.name for variable in new} | (set(map(randomness, replaced)) - read)
         kept = [variable for name, variable in self.exogenous.items() if name not in dropped]
@@ -240,11 +280,11 @@ class CausalModel:
 
     # Checks
 
-    def _solve(self, wanted: frozenset[str] | set[str], context: Context) -> dict[str, Value]:
+    def _solve(self, needed: frozenset[str] | set[str], context: Context) -> dict[str, Value]:
         self._check(context)
         values: dict[str, Value] = {}
         for name, variable in self.endogenous.items():
-            if name in wanted:
+            if name in needed:
                 arguments = [
                     values[parent] if parent in self.endogenous else self._given(parent, context)
                     for parent in variable.parents
@@ -252,17 +292,17 @@ class CausalModel:
                 values[name] = variable.function(*arguments)
         return values
 
-    def _known(self, name: str) -> str:
+    def _require(self, name: str) -> str:
         if name not in self.endogenous and name not in self.exogenous:
-            known = ", ".join([*self.exogenous, *self.endogenous])
-            raise HydrascopeError(f"the model has no variable {name!r}; there are {known}")
+            names = ", ".join([*self.exogenous, *self.endogenous])
+            raise HydrascopeError(f"the model has no variable {name!r}; there are {names}")
         return name
 
     def _check(self, context: Context) -> None:
         for name in context:
             if name in self.endogenous:
                 raise HydrascopeError(f"{name!r} is endogenous: a context cannot set it; use do()")
-            self._known(name)
+            self._require(name)
 
     def _given(self, name: str, context: Context) -> Value:
         if name not in context:
@@ -276,7 +316,7 @@ class CausalModel:
 
 
 def randomness(name: str) -> str:
-    """The name of the exogenous variable that a random intervention on `name` adds to the model."""
+    """Return the name of the exogenous variable that a random intervention on `name` adds."""
     return f"do({name})"
 
 

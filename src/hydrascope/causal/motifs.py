@@ -1,17 +1,21 @@
-"""How can ablating x leave y as it was? The toy models of the paper, Fig. 5 and 6, as causal models.
+"""The toy models of the paper (Fig. 5 and 6) as causal models.
 
-In each, y = x + f(x, u) (Eq. 30): x reaches y directly, and f answers for the rest. Set x to 0 and total and
-direct effect disagree, for two different reasons.
+In both motifs y = x + f(x, u) (Eq. 30): x reaches y directly and through f. If x is set to 0, the total and the direct
+effect disagree, for two different reasons.
 """
 
 from hydrascope.causal.model import CausalModel, Endogenous, Exogenous
 
-# Away from 0, where ablating x to 0 would change nothing.
+# Its range leaves out 0, where setting x to 0 changes nothing.
 _U = Exogenous("u", lambda rng: float(rng.uniform(0.5, 2.5)))
 
 
 def erasure() -> CausalModel:
-    """f = −x (Eq. 31): whatever x writes, f takes back. y is 0 with x and without it."""
+    """Return the erasure motif, f = −x (Eq. 31): f removes the output of x, so y is always 0.
+
+    >>> erasure().do(x=0).value("y", {"u": 1})
+    0
+    """
     return CausalModel(
         _U,
         Endogenous("x", lambda u: u),
@@ -21,8 +25,13 @@ def erasure() -> CausalModel:
 
 
 def self_repair() -> CausalModel:
-    """f = 0 if x = u, else u (Eq. 32): f steps in when x is not what it should be. y is u with x ablated to 0 and
-    without."""
+    """Return the self-repair motif, f = 0 if x = u, else u (Eq. 32): f replaces a missing x.
+
+    y is u, with x set to 0 or not.
+
+    >>> self_repair().do(x=0).value("y", {"u": 1})
+    1
+    """
     return CausalModel(
         _U,
         Endogenous("x", lambda u: u),
@@ -32,9 +41,12 @@ def self_repair() -> CausalModel:
 
 
 def two_layer_residual_network() -> CausalModel:
-    """Fig. 5: an embedding e and two layers, each reading the residual stream before it and adding to it.
+    """Return the network of Fig. 5: an embedding e and two layers that add to the stream.
 
-    a₁ = 2e, a₂ = max(0, 3 − (e + a₁))/2, y = e + a₁ + a₂: the second layer makes up for half of what is missing.
+    a₁ = 2e, a₂ = max(0, 3 − (e + a₁))/2, y = e + a₁ + a₂. The second layer restores half of a missing a₁.
+
+    >>> two_layer_residual_network().value("y", {"u": 1})
+    3.0
     """
     return CausalModel(
         Exogenous("u", lambda rng: float(rng.uniform(0.5, 1.5))),

@@ -1,27 +1,29 @@
-"""What is a transformer as a causal model? Section 3 of the paper, for a loaded language model.
+"""A loaded language model as a causal model (section 3 of the paper).
 
-The exogenous variable is the prompt; the endogenous ones are what each component writes to the residual stream, the
-final residual stream and the centred logits. Effects on it are computed by the definitions of `hydrascope.causal`,
-slowly and beyond doubt: each variable's function is a plain forward pass of the model in which everything that the
-variable reads has been set to its parents' values. The engines give the same numbers, fast.
+The exogenous variable is the prompt. The endogenous variables are the outputs of sublayers, the final residual stream
+and the centred logits. Each variable's function is a plain forward pass in which everything that the variable reads is
+set to its parents' values. Effects follow from the definitions of `hydrascope.causal`. They agree with the engines'
+numbers, but take much longer.
 
-The residual stream between layers is no variable. It is written out as the sum that it is, the unrolled view of
-Eq. 21: each component reads the embedding and every component before it. Were the stream a variable, the direct
-effect of Def. 3.3 would hold it fixed, and no component would have any.
+The residual stream between sublayers is no variable. It is written out as a sum (Eq. 21): each sublayer reads the
+embedding and every sublayer before it. If the stream were a variable, the direct effect of Def. 3.3 would freeze it,
+and no sublayer would have a direct effect.
 
-The variables, their names and values (width: of the residual stream):
+The variables and their values (`width` is that of the residual stream):
 
-- `prompt` (exogenous): a text, token ids, or the token embeddings themselves `[position, width]` (to which noise
-  can be added);
-- `embed`: e, the residual stream before the first layer, `[width]`;
-- `attn.0`, `mlp.0`, `attn.1`, …: y_c, what the component adds to the residual stream, `[width]`;
+- `prompt` (exogenous): a text, token ids, or token embeddings `[position, width]`, to which noise can be added;
+- `embed`: e, the residual stream before the first block, `[width]`;
+- `attn.0`, `mlp.0`, `attn.1`, …: y_c, the sublayer's addition to the residual stream, `[width]`;
 - `residual`: z, the final residual stream before the final norm, `[width]`;
 - `logits`: π̂, the model's logits centred over the vocabulary (Eq. 9), before any soft-cap, `[vocabulary]`;
-- `scale`, where asked for: σ of the final norm (Eq. 8), a number.
+- `scale`, added by `with_scale`: σ of the final norm (Eq. 8), a number.
 
-    >>> scm = final_position_scm(model)                                      # doctest: +SKIP
-    >>> u = {"prompt": "The capital of France is"}                           # doctest: +SKIP
-    >>> total_effect(scm, {"attn.3": value_in(other)}, "logits", u)[target]  # doctest: +SKIP
+    >>> from hydrascope.causal import total_effect, value_in
+    >>> scm = final_position_scm(model)
+    >>> context, other = ({"prompt": prompt.text} for prompt in prompts.prompts[:2])
+    >>> effect = total_effect(scm, {"attn.3": value_in(other)}, "logits", context)
+    >>> effect.shape == (model.vocabulary,)
+    True
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,24 +44,29 @@ from hydrascope.utils.errors import HydrascopeError
 #: A text, token ids, or token embeddings `[position, width]`.
 Prompt = str | Sequence[int] | Tensor
 
-#: What a forward pass is set to and read at: a part of the model and a position.
-_Place = tuple[str, int]
+#: A variable in a forward pass: its name and a token position.
+_Site = tuple[str, int]
 
-#: Any token does where every value that is read has been set.
+#: The token of a pass in which every value that is read has been set; any token will do.
 _ANY_TOKEN = 0
 
 
 def final_position_scm(model: LanguageModel, prompts: Sequence[Prompt] = ()) -> CausalModel:
-    """The causal model of what happens at a prompt's final position; earlier positions are a function of the prompt.
+    """Return the causal model of a prompt's final position.
 
-    Attention reads the prompt (its keys and values) and the final position; MLPs read the final position alone.
+    Attention reads the prompt, through earlier keys and values, and the final position. MLPs read the final position
+    alone.
+
+        >>> final_position_scm(model).endogenous["mlp.0"].parents
+        ('embed', 'attn.0')
 
     Args:
         model: the language model.
-        prompts: P(u) is uniform over them; without them, contexts cannot be sampled.
+        prompts: the support of P(u), which is uniform over it. Without prompts, contexts can't be sampled.
 
-    Raises (when it is evaluated):
-        HydrascopeError: the prompt is empty, longer than the model's context, or of no known form.
+    Returns:
+        The causal model. Its evaluation raises a `HydrascopeError` if the prompt is empty, longer than the model's
+        context, or neither a text, token ids nor embeddings.
     """
     last = -1
     variables: list[Exogenous | Endogenous] = [
@@ -68,30 +75,37 @@ def final_position_scm(model: LanguageModel, prompts: Sequence[Prompt] = ()) -> 
     ]
     for component in model.sublayers:
         read = {name: (name, last) for name in ["embed", *_upstream(model, component)]}
-        place = (str(component), last)
+        site = (str(component), last)
         if component.kind == "attn":
-            variables.append(Endogenous(str(component), _reads_prompt(model, read, place), ("prompt", *read)))
+            variables.append(Endogenous(str(component), _function_of_prompt(model, read, site), ("prompt", *read)))
         else:
-            variables.append(Endogenous(str(component), _reads(model, read, place), tuple(read)))
+            variables.append(Endogenous(str(component), _function(model, read, site), tuple(read)))
     read = {name: (name, last) for name in ["embed", *map(str, model.sublayers)]}
-    variables.append(Endogenous("residual", _reads(model, read, ("residual", last)), tuple(read)))
-    variables.append(Endogenous("logits", _reads(model, read, ("logits", last)), tuple(read)))
+    variables.append(Endogenous("residual", _function(model, read, ("residual", last)), tuple(read)))
+    variables.append(Endogenous("logits", _function(model, read, ("logits", last)), tuple(read)))
     return CausalModel(*variables)
 
 
 def every_position_scm(model: LanguageModel, length: int, prompts: Sequence[Prompt] = ()) -> CausalModel:
-    """The causal model of all positions of prompts of `length` tokens: `embed@0`, `attn.0@0`, …, counting from 0.
+    """Return the causal model of all positions of prompts with `length` tokens.
 
-    Attention at a position reads that position and all before it; `residual` and `logits` are the final position's.
-    The edges grow with the square of layers × positions: it is for small models and short prompts.
+    Its variables are `embed@0`, `attn.0@0`, …, with positions counted from 0; `residual` and `logits` are those of the
+    final position. Attention at a position reads that position and all before it. The number of edges grows with the
+    square of sublayers × positions, so the model must be small and the prompts short.
+
+        >>> every_position_scm(model, 2).endogenous["mlp.0@1"].parents
+        ('embed@1', 'attn.0@1')
 
     Args:
         model: the language model.
-        length: of the prompts, in tokens.
-        prompts: P(u) is uniform over them; without them, contexts cannot be sampled.
+        length: the length of the prompts, in tokens.
+        prompts: the support of P(u), which is uniform over it. Without prompts, contexts can't be sampled.
+
+    Returns:
+        The causal model. Its evaluation raises a `HydrascopeError` if the prompt has another length.
 
     Raises:
-        HydrascopeError: the length isn't positive; or, when it is evaluated, the prompt isn't of that length.
+        HydrascopeError: `length` isn't positive.
     """
     if length < 1:
         raise HydrascopeError(f"a prompt has at least one token, not {length}")
@@ -101,55 +115,69 @@ def every_position_scm(model: LanguageModel, length: int, prompts: Sequence[Prom
     for component in model.sublayers:
         upstream = ["embed", *_upstream(model, component)]
         for i in range(length):
-            seen = range(i + 1) if component.kind == "attn" else [i]
-            read = {f"{name}@{j}": (name, j) for j in seen for name in upstream}
-            function = _reads(model, read, (str(component), i))
+            positions = range(i + 1) if component.kind == "attn" else [i]
+            read = {f"{name}@{j}": (name, j) for j in positions for name in upstream}
+            function = _function(model, read, (str(component), i))
             variables.append(Endogenous(f"{component}@{i}", function, tuple(read)))
     last = length - 1
     read = {f"{name}@{last}": (name, last) for name in ["embed", *map(str, model.sublayers)]}
-    variables.append(Endogenous("residual", _reads(model, read, ("residual", last)), tuple(read)))
-    variables.append(Endogenous("logits", _reads(model, read, ("logits", last)), tuple(read)))
+    variables.append(Endogenous("residual", _function(model, read, ("residual", last)), tuple(read)))
+    variables.append(Endogenous("logits", _function(model, read, ("logits", last)), tuple(read)))
     return CausalModel(*variables)
 
 
 def with_scale(model: LanguageModel, scm: CausalModel) -> CausalModel:
-    """`scm` with one more variable, `scale`: σ of the final norm, which `logits` then reads too.
+    """Return `scm` with one more variable, `scale`: σ of the final norm, a parent of `logits`.
 
-    A direct effect holds every other variable, so here it holds σ too: what is left is linear, and the contribution
-    of a component (`hydrascope.causal.contribution`) is its unembedding ⟨y_c, r(σ)⟩ (Eq. 10, 25–28). Where `scale` is
-    no variable the final norm is recomputed. Total effects are the same.
+    A direct effect freezes every other variable, and so σ too. It is then linear, and the contribution of a component
+    (`hydrascope.causal.contribution`) is its unembedding ⟨y_c, r(σ)⟩ (Eq. 10, 25–28). Without `scale`, the final norm
+    is recomputed. Total effects are the same.
+
+        >>> scm = with_scale(model, final_position_scm(model))
+        >>> scm.endogenous["logits"].parents[-1]
+        'scale'
+
+    Args:
+        model: the language model.
+        scm: the model's causal model, from `final_position_scm` or `every_position_scm`.
 
     Raises:
         HydrascopeError: `scm` has no variable `logits`, or has `scale` already.
     """
     if "logits" not in scm.endogenous or "scale" in scm.endogenous:
         raise HydrascopeError("with_scale takes the causal model of a language model, without a variable 'scale' yet")
-    parts = scm.endogenous["logits"].parents
+    components = scm.endogenous["logits"].parents
 
     def residual(values: Sequence[Value]) -> Tensor:
-        places = {(name.partition("@")[0], 0): value for name, value in zip(parts, values, strict=True)}
-        return _run(model, [_ANY_TOKEN], places, ("residual", 0))
+        set_values = {(name.partition("@")[0], 0): value for name, value in zip(components, values, strict=True)}
+        return _run(model, [_ANY_TOKEN], set_values, ("residual", 0))
 
     def scale(*values: Value) -> Tensor:
         return _sigma(model, residual(values))
 
     def logits(*values: Value) -> Tensor:
-        *parts, sigma = values
-        return _logits_at_scale(model, residual(parts), sigma)
+        *outputs, sigma = values
+        return _logits_at_scale(model, residual(outputs), sigma)
 
     kept = [variable for name, variable in scm.endogenous.items() if name != "logits"]
     return CausalModel(
         *scm.exogenous.values(),
         *kept,
-        Endogenous("scale", scale, parts),
-        Endogenous("logits", logits, (*parts, "scale")),
+        Endogenous("scale", scale, components),
+        Endogenous("logits", logits, (*components, "scale")),
         intervened=scm.intervened,
     )
 
 
 def token_embeddings(model: LanguageModel, prompt: Prompt) -> Float[Tensor, "position width"]:
-    """The embeddings of a prompt's tokens: a value of `prompt` to which noise can be added (Eq. 37)."""
-    return model.hf.get_input_embeddings()(_inputs(model, prompt)["input_ids"])[0].detach()
+    """Return the embeddings of a prompt's tokens `[position, width]`.
+
+    As the value of `prompt`, they are numeric, so noise can be added to them (Eq. 37).
+
+    >>> context = {"prompt": token_embeddings(model, prompts.prompts[0].text)}
+    """
+    embeddings: Tensor = model.hf.get_input_embeddings()(_inputs(model, prompt)["input_ids"])
+    return embeddings[0].detach()
 
 
 def _prompt(prompts: Sequence[Prompt]) -> Exogenous:
@@ -162,21 +190,21 @@ def _upstream(model: LanguageModel, component: Component) -> list[str]:
     return [str(other) for other in model.sublayers if model.stage(other) < model.stage(component)]
 
 
-def _reads(model: LanguageModel, read: Mapping[str, _Place], place: _Place) -> Callable[..., Tensor]:
-    """The function of a variable that reads nothing but `read`: the prompt's tokens don't matter to it."""
+def _function(model: LanguageModel, read: Mapping[str, _Site], site: _Site) -> Callable[..., Tensor]:
+    """Return the function of a variable that depends on `read` but not on the prompt."""
     length = 1 + max(position for _, position in read.values())
 
     def function(*values: Value) -> Tensor:
-        return _run(model, [_ANY_TOKEN] * max(length, 1), dict(zip(read.values(), values, strict=True)), place)
+        return _run(model, [_ANY_TOKEN] * max(length, 1), dict(zip(read.values(), values, strict=True)), site)
 
     return function
 
 
-def _reads_prompt(model: LanguageModel, read: Mapping[str, _Place], place: _Place) -> Callable[..., Tensor]:
-    """The function of a variable that reads the prompt's earlier positions too."""
+def _function_of_prompt(model: LanguageModel, read: Mapping[str, _Site], site: _Site) -> Callable[..., Tensor]:
+    """Return the function of a variable that depends on `read` and on the prompt."""
 
     def function(prompt: Prompt, *values: Value) -> Tensor:
-        return _run(model, prompt, dict(zip(read.values(), values, strict=True)), place)
+        return _run(model, prompt, dict(zip(read.values(), values, strict=True)), site)
 
     return function
 
@@ -184,23 +212,23 @@ def _reads_prompt(model: LanguageModel, read: Mapping[str, _Place], place: _Plac
 def _embed_at(model: LanguageModel, length: int, position: int, prompt: Prompt) -> Tensor:
     inputs = next(iter(_inputs(model, prompt).values()))
     if inputs.shape[1] != length:
-        raise HydrascopeError(f"the prompt has {inputs.shape[1]} tokens, and this causal model is of {length}")
+        raise HydrascopeError(f"the prompt has {inputs.shape[1]} tokens: this causal model takes {length}")
     return _run(model, prompt, {}, ("embed", position))
 
 
 @torch.no_grad()
-def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], place: _Place) -> Tensor:
-    """One forward pass: every place in `values` is set, and what then stands at `place` is returned."""
+def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Site, Value], site: _Site) -> Tensor:
+    """Return the value at `site` in a forward pass in which all sites in `values` are set."""
     inputs = _inputs(model, prompt)
 
     def visit(name: str, multiplier: float, hidden: Tensor) -> Tensor:
         changed = hidden.clone()
         stream = by_prompt(changed, 1)[0]
-        for (part, position), value in values.items():
-            if part == name:
+        for (component, position), value in values.items():
+            if component == name:
                 stream[position] = torch.as_tensor(value, dtype=stream.dtype, device=stream.device) / multiplier
-        if name == place[0]:
-            raise _Reached(stream[place[1]] * multiplier)
+        if name == site[0]:
+            raise _Reached(stream[site[1]] * multiplier)
         return changed
 
     scale = model.residual_scale
@@ -216,25 +244,25 @@ def _run(model: LanguageModel, prompt: Prompt, values: Mapping[_Place, Value], p
         with model.measuring(), hooked(hooks()):
             model.hf(**inputs, use_cache=False)
     except _Reached as reached:
-        return _centred(model, reached.value) if place[0] == "logits" else reached.value
-    raise AssertionError(f"the forward pass of {model.name} does not come by {place[0]}")
+        return _centred(model, reached.value) if site[0] == "logits" else reached.value
+    raise AssertionError(f"the forward pass of {model.name} does not reach {site[0]}")
 
 
 class _Reached(Exception):
-    """Ends a forward pass at the place that is read: nothing after it matters."""
+    """The signal that ends a forward pass once the value to return is reached."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
 
 
 def _centred(model: LanguageModel, logits: Tensor) -> Tensor:
-    """π̂ (Eq. 9), from what the unembedding gives."""
+    """Return the centred logits π̂ (Eq. 9) from the unembedding's output."""
     logits = logits.to(wider(logits.dtype)) * model.logit_scale
     return logits - logits.mean(-1, keepdim=True)
 
 
 def _sigma(model: LanguageModel, residual: Tensor) -> Tensor:
-    """σ(z) (Eq. 8), or for LayerNorm the standard deviation."""
+    """Return σ(z) (Eq. 8); for LayerNorm, the standard deviation."""
     residual = residual.to(wider(residual.dtype))
     if model.anatomy.norm_kind == "layer":
         residual = residual - residual.mean()
@@ -243,9 +271,9 @@ def _sigma(model: LanguageModel, residual: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _logits_at_scale(model: LanguageModel, residual: Tensor, sigma: Value) -> Tensor:
-    """π̂ of a residual stream, the final norm dividing by `sigma` where it would by σ(z).
+    """Return π̂ of a residual stream with `sigma` in place of σ(z) in the final norm.
 
-    A norm is its bias, which is what it makes of 0, plus something divided by σ(z): that part alone is rescaled.
+    A norm's output is its bias (its output for 0) plus a term divided by σ(z). Only that term is rescaled.
     """
     bias = model.final_norm(torch.zeros_like(residual))
     normed = bias + (model.final_norm(residual) - bias) * (_sigma(model, residual) / sigma).to(residual.dtype)
@@ -253,14 +281,14 @@ def _logits_at_scale(model: LanguageModel, residual: Tensor, sigma: Value) -> Te
 
 
 def _inputs(model: LanguageModel, prompt: Any) -> dict[str, Tensor]:
-    """The model's arguments for one prompt, of any of the three kinds."""
+    """Return the model's arguments for one prompt: a text, token ids or token embeddings."""
     if isinstance(prompt, str):
         prompt = model.encode(prompt)
     values = torch.as_tensor(np.asarray(prompt) if not isinstance(prompt, Tensor) else prompt, device=model.device)
     if not len(values):
         raise HydrascopeError("the prompt has no tokens: give at least one")
     if model.context_length is not None and len(values) > model.context_length:
-        raise HydrascopeError(f"the prompt has {len(values)} tokens, and the model takes {model.context_length}")
+        raise HydrascopeError(f"the prompt has {len(values)} tokens: the model takes at most {model.context_length}")
     if values.ndim == 2 and values.is_floating_point():
         return {"inputs_embeds": values.to(model.dtype)[None]}
     if values.ndim == 1 and not values.is_floating_point():

@@ -1,6 +1,6 @@
-"""Figures 4 and 5: a transformer as a causal graph, and which of its paths each kind of effect takes.
+"""Draw causal graphs, among them Figures 4 and 5 of the paper.
 
-`draw` draws any causal model, `figure4` a language model's, `figure5` the three effects on a two-layer network.
+`draw` draws any causal model, `figure4` a language model, `figure5` the three effects on a two-layer network.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,23 +23,23 @@ _EXOGENOUS = {"node_shape": "o", "node_color": "white", "edgecolors": GREY}
 _ENDOGENOUS = {"node_shape": "o", "node_color": "white", "edgecolors": BLACK}
 _INTERVENED = {"node_shape": "s", "node_color": VERMILION, "edgecolors": BLACK}
 _SOURCE = {"node_shape": "o", "node_color": "#CFE5F4", "edgecolors": BLUE}
-_HELD = {"node_shape": "s", "node_color": SKY, "edgecolors": BLACK}
+_FROZEN = {"node_shape": "s", "node_color": SKY, "edgecolors": BLACK}
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What to point out in a causal graph.
+    """The edges and variables to mark in a causal graph.
 
     Attributes:
         carrying: edges that carry the effect; see `effect_edges`.
-        held: variables held at the value they had.
+        frozen: variables frozen at the value they had.
         removed: edges that an intervention has cut; see `removed_edges`.
-        inhibiting: edges whose parent lowers the child; they end in a bar (Fig. 6).
-        source: the variable whose effect is shown, if no intervention shows it.
+        inhibiting: edges from a parent that lowers its child; they end in a bar (Fig. 6).
+        source: the changed variable, if no intervention shows it.
     """
 
     carrying: Collection[Edge] = ()
-    held: Collection[str] = ()
+    frozen: Collection[str] = ()
     removed: Collection[Edge] = ()
     inhibiting: Collection[Edge] = ()
     source: str | None = None
@@ -49,18 +49,18 @@ NOTHING = Marks()
 
 
 def effect_edges(model: CausalModel, changed: str, outcome: str) -> set[Edge]:
-    """The edges of all directed paths from `changed` to `outcome`: those that carry its total effect."""
+    """Return the edges that carry the total effect: all on paths from `changed` to `outcome`."""
     after, before = model.descendants(changed) | {changed}, model.ancestors(outcome) | {outcome}
     return {(parent, child) for parent, child in model.graph.edges if parent in after and child in before}
 
 
 def removed_edges(original: CausalModel, intervened: CausalModel) -> set[Edge]:
-    """The in-edges that interventions have cut."""
+    """Return the edges of `original` that interventions have cut in `intervened`."""
     return set(original.graph.edges) - set(intervened.graph.edges)
 
 
 def layout(model: CausalModel) -> dict[str, tuple[float, float]]:
-    """Places for a model's variables: every variable above its parents, in its generation's row, in [0, 1]²."""
+    """Return x and y in [0, 1] for each variable, with every variable above its parents."""
     rows = list(nx.topological_generations(model.graph))
     return {
         name: ((i + 1) / (len(row) + 1), y / max(len(rows) - 1, 1))
@@ -80,13 +80,19 @@ def draw(
 ) -> Axes:
     """Draw a causal model: exogenous variables in grey, intervened ones as red squares.
 
+        >>> from hydrascope.causal.motifs import erasure
+        >>> axes = draw(erasure(), labels={"f": "$-x$"})
+
     Args:
-        model: it, after any interventions.
-        axes: where; by default on a new figure.
+        model: the causal model, after any interventions.
+        axes: the axes to draw on; by default those of a new figure.
         places: x and y of every variable; by default those of `layout`.
-        labels: what to write in place of a variable's name; $…$ is a formula.
-        marks: what to point out.
-        node_size: of a node, in square points.
+        labels: labels that replace the names of variables; $…$ is a formula.
+        marks: the edges and variables to mark.
+        node_size: the area of a node, in square points.
+
+    Returns:
+        The axes.
     """
     places = dict(places or layout(model))
     labels = {name: (labels or {}).get(name, name) for name in model.graph}
@@ -99,7 +105,7 @@ def draw(
         for look, names in _looks(model, marks):
             nx.draw_networkx_nodes(graph, places, names, node_size=node_size, linewidths=0.8, ax=axes, **look)
         for name, text in labels.items():
-            colour = "white" if name in model.intervened and name not in marks.held else BLACK
+            colour = "white" if name in model.intervened and name not in marks.frozen else BLACK
             label = axes.annotate(text, places[name], ha="center", va="center", fontsize=7, color=colour, zorder=5)
             label.set_parse_math(True)
         axes.set_axis_off()
@@ -113,15 +119,15 @@ def _size(places: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
     return 1.0 + 0.8 * widest, 0.4 + 0.6 * len(rows)
 
 
-def _looks(model: CausalModel, marks: Marks) -> list[tuple[dict, list[str]]]:
-    held = set(marks.held)
-    intervened = model.intervened - held
+def _looks(model: CausalModel, marks: Marks) -> list[tuple[dict[str, str], list[str]]]:
+    frozen = set(marks.frozen)
+    intervened = model.intervened - frozen
     source = {marks.source} if marks.source else set()
     return [
         (_EXOGENOUS, list(model.exogenous)),
-        (_ENDOGENOUS, [name for name in model.endogenous if name not in intervened | held | source]),
+        (_ENDOGENOUS, [name for name in model.endogenous if name not in intervened | frozen | source]),
         (_INTERVENED, sorted(intervened)),
-        (_HELD, sorted(held)),
+        (_FROZEN, sorted(frozen)),
         (_SOURCE, sorted(source)),
     ]
 
@@ -141,7 +147,7 @@ def _draw_edge(
         look = {"edge_color": BLUE, "style": "solid", "width": 2.0}
     else:
         look = {"edge_color": GREY, "style": "solid", "width": 0.7}
-    # A bar at the child's very edge would hide behind it.
+    # The margin keeps the bar from being hidden behind the child.
     bar = {"arrowstyle": "|-|,widthA=0,widthB=0.6", "min_target_margin": node_size**0.5 / 2 + 2.5}
     head = bar if edge in marks.inhibiting else {"arrowstyle": "-|>"}
     nx.draw_networkx_edges(
@@ -158,7 +164,7 @@ def _draw_edge(
 
 
 def _bend(places: Mapping[str, tuple[float, float]], edge: Edge) -> float:
-    """How much to curve an edge: enough to pass by the nodes that lie on its straight line."""
+    """Return the curvature of an edge: 0.3 if a node lies on its straight line, else 0."""
     (x0, y0), (x1, y1) = places[edge[0]], places[edge[1]]
     for name, (x, y) in places.items():
         along = (x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)
@@ -170,14 +176,15 @@ def _bend(places: Mapping[str, tuple[float, float]], edge: Edge) -> float:
 
 
 def figure4(every_position: CausalModel, final_position: CausalModel, changed: str) -> Figure:
-    """Fig. 4: a transformer as a causal model, at every position (a) and with the final position alone unfolded (b).
+    """Draw Fig. 4: a transformer as a causal model, at all positions and at the final one.
 
-    The paths that carry the effect of the component `changed`, at the final position, are marked. The final residual
-    stream, which no other variable reads, is left out.
+    The paths that carry the effect of the component `changed` at the final position are marked. The final residual
+    stream is left out, since no other variable reads it.
 
     Args:
-        every_position: from `hydrascope.causal.transformer.every_position_scm`, of a small model and a short prompt.
-        final_position: from `final_position_scm`, of the same model.
+        every_position: the model of `hydrascope.causal.transformer.every_position_scm`, for a small language model and
+            a short prompt.
+        final_position: the model of `final_position_scm`, for the same language model.
         changed: a component's label, such as `attn.0`.
     """
     last = every_position.endogenous["logits"].parents[0].partition("@")[2]
@@ -202,40 +209,40 @@ def _without(model: CausalModel, name: str) -> CausalModel:
 
 
 def _transformer_places(model: CausalModel) -> dict[str, tuple[float, float]]:
-    """Positions from left to right; the prompt below, then the embeddings, each layer's attention and MLP, the logits.
+    """Return x and y of each variable: token positions along x, depth along y.
 
-    MLPs stand to the right of the attention layers.
+    MLPs stand to the right of the attention sublayers.
     """
     positions = [int(name.partition("@")[2]) for name in model.endogenous if "@" in name] or [0]
     blocks = [int(name.partition("@")[0].partition(".")[2]) for name in model.endogenous if "." in name]
     places = {"prompt": (max(positions) / 2, -1.0), "logits": (float(max(positions)), 2.0 * max(blocks) + 3.4)}
     for name in model.endogenous:
-        part, _, position = name.partition("@")
-        kind, _, layer = part.partition(".")
+        component, _, position = name.partition("@")
+        kind, _, block = component.partition(".")
         column = float(position or 0)
         if kind == "embed":
             places[name] = (column, 0.0)
         elif kind in ("attn", "mlp"):
             shift, rise = (-0.22, 1.0) if kind == "attn" else (0.22, 1.9)
-            places[name] = (column + shift, rise + 2.0 * int(layer))
+            places[name] = (column + shift, rise + 2.0 * int(block))
     return places
 
 
 def _transformer_labels(model: CausalModel) -> dict[str, str]:
-    """The paper's letters: x the prompt, e the embedding, a and m the layers, π̂ the logits."""
+    """Return the paper's letters: x prompt, e embedding, a and m sublayers, π̂ logits."""
     letters = {"prompt": "x", "embed": "e", "attn": "a", "mlp": "m", "logits": r"\hat{\pi}"}
     labels = {}
     for name in model.graph:
-        part, _, position = name.partition("@")
-        kind, _, layer = part.partition(".")
-        labels[name] = f"${letters[kind]}^{{{layer}}}_{{{position}}}$"
+        component, _, position = name.partition("@")
+        kind, _, block = component.partition(".")
+        labels[name] = f"${letters[kind]}^{{{block}}}_{{{position}}}$"
     return labels
 
 
 def figure5() -> Figure:
-    """Fig. 5: the total, direct and indirect effect of setting a₁ to 0 in the two-layer residual network.
+    """Draw Fig. 5: total, direct and indirect effect of setting a₁ to 0 in a small network.
 
-    Each panel is the model that the definition evaluates, with every variable's value in the context u = 1.
+    Each panel shows the model that the definition evaluates, with every variable's value in the context u = 1.
     """
     model, u = two_layer_residual_network(), {"u": 1.0}
     answer = effects(model, {"a1": 0.0}, "y", u)
@@ -249,15 +256,15 @@ def figure5() -> Figure:
         (f"total effect: {_signed(answer.total)}", "do(a₁ = 0)", ablated, Marks(paths)),
         (
             f"direct effect: {_signed(answer.direct)}",
-            "do(a₁ = 0), the rest held",
+            "do(a₁ = 0), the rest frozen",
             direct,
-            Marks({("a1", "y")}, held={"e", "a2"}),
+            Marks({("a1", "y")}, frozen={"e", "a2"}),
         ),
         (
             f"indirect effect: {_signed(answer.indirect)}",
-            "do(a₂ = ã₂), the rest held",
+            "do(a₂ = ã₂), the rest frozen",
             indirect,
-            Marks({("a2", "y")}, held={"e", "a1"}),
+            Marks({("a2", "y")}, frozen={"e", "a1"}),
         ),
     ]
     places = {"u": (0.0, 0.0), "e": (0.0, 0.3), "a1": (0.55, 0.5), "a2": (0.55, 0.8), "y": (0.0, 1.0)}
@@ -281,7 +288,7 @@ def figure5() -> Figure:
         handles = [
             _node(_EXOGENOUS, "exogenous"),
             _node(_INTERVENED, "set by do()"),
-            _node(_HELD, "held at its clean value"),
+            _node(_FROZEN, "frozen at its clean value"),
             _CARRYING,
             _CUT,
         ]
@@ -293,7 +300,7 @@ def _signed(number: float) -> str:
     return f"{number:+g}".replace("-", "−")
 
 
-def _node(look: dict, label: str) -> Line2D:
+def _node(look: dict[str, str], label: str) -> Line2D:
     return Line2D(
         [],
         [],

@@ -1,4 +1,4 @@
-"""Figure 6: erasure and self-repair, the two motifs that part total from direct effect, and the effects they give."""
+"""Draw Figure 6 of the paper: the motifs erasure and self-repair, and their effects."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +17,21 @@ from hydrascope.causal.transformer import every_position_scm, final_position_scm
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.reports.figures.style import BLACK, BLUE, GREY, PAGE, VERMILION, save, style
 
-#: How many contexts are drawn from P(u).
+#: The number of contexts drawn from P(u).
 CONTEXTS = 20
 
-#: One context to look at closely.
+#: The context of the middle panels.
 _U = {"u": 1.0}
 _ABLATED = {"x": 0.0}
 _PLACES = {"u": (0.5, 0.0), "x": (0.0, 0.5), "f": (0.8, 0.8), "y": (0.0, 1.2)}
 
 
 def figure6() -> Figure:
-    """Fig. 6: the motifs as causal graphs, with what setting x to 0 does in them.
+    """Draw Fig. 6: the motifs as causal graphs, and the effects of setting x to 0.
 
-    Left, the graphs; an edge ends in a bar where the parent lowers the child. In the middle what x and f contribute
-    to y, before and after, in one context: the two ways to leave y as it is. On the right the effects in contexts
-    drawn from P(u): the total effect is 0 whatever the direct effect is, the compensatory effect making up for it.
+    On the left are the graphs; an edge ends in a bar if the parent lowers the child. In the middle are the
+    contributions of x and f to y in one context, before and after. On the right are the effects in contexts drawn from
+    P(u): the compensatory effect cancels the direct effect, so the total effect is 0.
     """
     motifs = [
         ("erasure", erasure(), "$f = -x$"),
@@ -95,9 +95,9 @@ def _effects(axes: Axes, model: CausalModel) -> None:
 
 
 def draw_all(folder: Path) -> list[Path]:
-    """Write Fig. 4, 5 and 6 to `folder`, each as PNG, PDF and SVG; the paths written.
+    """Write Fig. 4, 5 and 6 to `folder`, each as PNG, PDF and SVG, and return the paths.
 
-    Fig. 4 shows a transformer of two layers, three positions and no particular weights.
+    Fig. 4 shows a transformer with two blocks and random weights, at three positions.
 
     Raises:
         HydrascopeError: the folder cannot be written.
@@ -115,6 +115,6 @@ def draw_all(folder: Path) -> list[Path]:
 
 
 def small_transformer() -> LanguageModel:
-    """Two layers with random weights: enough to have a graph."""
+    """Return a transformer with two blocks and random weights, enough for a causal graph."""
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=1)
     return LanguageModel(LlamaForCausalLM(config))
