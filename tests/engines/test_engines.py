@@ -221,7 +221,7 @@ def test_choose():
     assert choose_engine(shared("mpt")).name == "reference"
     assert "AttentionInterface" in choose_engine(shared("mpt")).reason
     assert choose_engine(shared("llama"), "reference").measure is reference.measure
-    with pytest.raises(HydrascopeError, match="cannot carry"):
+    with pytest.raises(HydrascopeError, match="does not support this model"):
         choose_engine(shared("mpt"), "wavefront")
     with pytest.raises(HydrascopeError, match="unknown engine 'warp': choose auto, wavefront or reference"):
         choose_engine(shared("llama"), "warp")

@@ -161,8 +161,8 @@ def text(logits: Tensor, clean: Tensor, target: int) -> str:
     ("function", "message"),
     [
         (fails, "the metric fails fails: no such luck"),
-        (one_number, r"the metric one_number gives \[\] for \d+ runs: give a number a run"),
-        (a_row_a_run, r"the metric a_row_a_run gives \[\d+, 61\] for \d+ runs: give a number a run"),
+        (one_number, r"the metric one_number gives \[\] for \d+ rows: give a number a row"),
+        (a_row_a_run, r"the metric a_row_a_run gives \[\d+, 61\] for \d+ rows: give a number a row"),
         (text, "the metric text fails"),
     ],
 )

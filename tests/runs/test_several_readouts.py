@@ -173,7 +173,7 @@ def one_number(logits: torch.Tensor, clean: torch.Tensor, target: int) -> torch.
         ({"readouts": [hs.Logit("best")]}, "'best'.*: give target, answer, foil, or a token's id"),
         ({"metrics": ["kl", "kl"]}, "two metrics are called 'kl'"),
         ({"metrics": [failing]}, "the metric failing fails: no such thing"),
-        ({"metrics": [one_number]}, r"the metric one_number gives \[\] for \d+ runs: give a number a run"),
+        ({"metrics": [one_number]}, r"the metric one_number gives \[\] for \d+ rows: give a number a row"),
     ],
 )
 def test_what_cannot_be_read_is_refused(model: LanguageModel, arguments: dict[str, Any], message: str) -> None:

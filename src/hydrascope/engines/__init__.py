@@ -1,6 +1,6 @@
-"""The engines: `reference` (plain forward passes) and `wavefront` (one sweep over the layers), one answer.
+"""The engines: `reference`, plain forward passes, and `wavefront`, one pass over the blocks.
 
-Both take a `Request` and give `Readings`; `choose` picks one for a model and says why.
+Both take a `Request` and return the same `Readings`; `choose_engine` picks one for a model.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,13 @@ __all__ = ["ENGINES", "Engine", "Readings", "Request", "choose_engine"]
 
 @dataclass(frozen=True)
 class Engine:
-    """A way to measure, and why it was chosen."""
+    """An engine, with the reason for its choice.
+
+    Attributes:
+        name: `wavefront` or `reference`.
+        measure: the function that answers a request.
+        reason: the reason in words.
+    """
 
     name: str
     measure: Callable[[LanguageModel, Request], Readings]
@@ -28,10 +34,14 @@ class Engine:
 
     def activations_before_override(
         self, model: LanguageModel, request: Request, sites: Sequence[Component]
-    ) -> dict[Component, Float[Tensor, "prompt run patch slot columns"]]:
-        """What stands at `sites` in each run of `request`, at its positions, before it is overwritten there.
+    ) -> dict[Component, Float[Tensor, "prompt ablated patch slot columns"]]:
+        """Return the activations at `sites` under each override, before they are overwritten.
 
-        Sites are downstream of what every run ablates first.
+        They are taken at the request's positions. All sites must be downstream of every override's first ablated
+        component.
+
+        Returns:
+            `[prompt, ablated, patch, slot, columns]` for each site.
         """
         return _BEFORE_OVERRIDE[self.name](model, request, sites)
 
@@ -44,19 +54,19 @@ _BEFORE_OVERRIDE = {
 
 
 def choose_engine(model: LanguageModel, name: str = "auto") -> Engine:
-    """The engine called `name`, or with "auto" the fastest that can carry `model`.
+    """Return the engine called `name`; for "auto", the fastest that supports `model`.
 
     Raises:
-        HydrascopeError: there is no such engine, or the wavefront engine is asked for and can't carry the model.
+        HydrascopeError: there is no such engine, or the wavefront engine doesn't support the model.
     """
     if name not in ("auto", *ENGINES):
         raise HydrascopeError(f"unknown engine {name!r}: choose auto, {' or '.join(ENGINES)}")
     fast = model.anatomy.supports_wavefront
     why_not = f"{model.config.model_type} does not attend through transformers' AttentionInterface"
     if name == "wavefront" and not fast:
-        raise HydrascopeError(f"the wavefront engine cannot carry this model: {why_not}; use the reference engine")
+        raise HydrascopeError(f"the wavefront engine does not support this model: {why_not}; use the reference engine")
     if name == "auto":
-        chosen = "wavefront" if fast else "reference"
-        reason = "the fastest that carries this model" if fast else f"the only one that can: {why_not}"
-        return Engine(chosen, ENGINES[chosen], reason)
+        best = "wavefront" if fast else "reference"
+        reason = "the fastest for this model" if fast else f"the only one for this model: {why_not}"
+        return Engine(best, ENGINES[best], reason)
     return Engine(name, ENGINES[name], "asked for")

@@ -1,11 +1,11 @@
-"""From what an engine read to the quantities of the paper, and the proof that they balance.
+"""Turn an engine's readings into the quantities of the paper, and check that they balance.
 
-For every prompt, run k, patch and readout, whatever the model and the ablation, up to rounding:
+For every prompt, override k, patch and readout, for every model and ablation, and up to rounding:
 
     total = Σ_c (unembed_ablated − unembed) + norm,    norm = (s − 1)(e + Σ_c unembed_ablated)
 
-over the layers that k overrides and those downstream (Eq. 33, 34), with s = σ/σ^k; 1 where a readout is read inside the
-network, without a norm.
+The sum runs over the sublayers that k overrides and those downstream (Eq. 33, 34). s = σ/σ^k; for a readout inside the
+network, without a norm, s = 1.
 """
 
 from collections.abc import Sequence
@@ -21,32 +21,33 @@ from hydrascope.engines.interface import Readings
 from hydrascope.engines.readouts import Readouts, final_scale
 from hydrascope.models.language_model import LanguageModel
 
-#: How far the balance may be off, as a share of the size of its terms. In float32 it is 64 roundings, of which a
-#: model of 12 layers shows up to 6; some models compute in float32 even where they are asked for float64. Narrower
-#: models are read in float32, so that only the rounding of their residual stream counts: 4, where models show 1.
+#: The largest imbalance, relative to the size of the balance's terms, by the model's dtype. In float32 it is 64
+#: roundings, where a model of 12 blocks shows up to 6; float64 has the same, since some models compute in float32 even
+#: then. Narrower models are read in float32, so only their residual stream counts: 4 roundings, where models show 1.
 TOLERANCE = {
     torch.float64: 64 * torch.finfo(torch.float32).eps,
     torch.float32: 64 * torch.finfo(torch.float32).eps,
     torch.float16: 4 * torch.finfo(torch.float16).eps,
     torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
 }
-#: The same as a share of the terms inside layers, of which there are many more: 4 roundings in float32.
+#: The tolerance for terms inside sublayers, of which there are many more, relative to `TOLERANCE`: 4 roundings.
 ROUNDINGS = 1 / 16
 
 
 def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, Tensor]:
-    """The variables of a result, by the names and with the dimensions of the specification.
+    """Return the variables of a result by name.
 
     Args:
-        readings: as an engine gave them; their runs become `ablated`.
-        final: which readouts are read through the final norm.
+        readings: the readings of an engine.
+        final: `[readout]` whether each readout is read through the final norm.
 
     Returns:
         `unembed` (Eq. 10) `[readout, prompt, component]`; `unembed_ablated` (Eq. 13) and `unembed_ablated_own`, the
-        means over patches of u^k and of s·u^k `[readout, prompt, ablated, component]`; `unembed_ablated_by_patch`,
-        before the mean; `total` (Eq. 12), `direct` (Def. 3.3) and `indirect` (Def. 3.4) `[readout, prompt, ablated,
-        patch]`; `scale` `[prompt, ablated, patch]`; `logit` and `embed` `[readout, prompt]`; `metric_clean` and
-        `metric_ablated`.
+        means over patches of u^k and of s·u^k `[readout, prompt, ablated, component]`; `unembed_ablated_by_patch`, u^k
+        before the mean `[readout, prompt, ablated, patch, component]`; `total` (Eq. 12), `direct` (Def. 3.3) and
+        `indirect` (Def. 3.4) `[readout, prompt, ablated, patch]`; `scale` `[prompt, ablated, patch]`; `logit` and
+        `embed` `[readout, prompt]`; `metric_clean` `[metric, prompt]` and `metric_ablated` `[metric, prompt, ablated,
+        patch]`.
     """
     clean = readings.logit[..., None, None]
     return {
@@ -65,12 +66,12 @@ def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, 
     }
 
 
-def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt run patch"]:
+def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt ablated patch"]:
     return torch.where(final[:, None, None, None], readings.scale, 1.0)
 
 
-def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tensor, "run layer"]:
-    """Which layers each run overrides, in whole or in part, or has downstream: those that may change."""
+def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tensor, "ablated sublayer"]:
+    """Return the sublayers that each override may change: overridden, even in part, or below."""
     below = [downstream(model, override, model.sublayers) for override in overrides]
     own = [{component.sublayer for component in override.overridden} for override in overrides]
     sublayers = model.sublayers
@@ -83,11 +84,17 @@ def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tens
 
 
 def imbalance(
-    readings: Readings, changing: Bool[Tensor, "run layer"], final: Bool[Tensor, "readout"]
-) -> Float[Tensor, "readout prompt run patch"]:
-    """How far the balance is off, in the unit of the readout."""
-    layers = changing.shape[1]
-    after, before = readings.unembed_ablated[..., :layers], readings.unembed[:, :, None, None, :layers]
+    readings: Readings, changing: Bool[Tensor, "ablated sublayer"], final: Bool[Tensor, "readout"]
+) -> Float[Tensor, "readout prompt ablated patch"]:
+    """Return the absolute imbalance, in the readout's unit.
+
+    Args:
+        readings: the readings of an engine.
+        changing: `[ablated, sublayer]` whether a sublayer may change; see `may_change`.
+        final: `[readout]` whether each readout is read through the final norm.
+    """
+    sublayers = changing.shape[1]
+    after, before = readings.unembed_ablated[..., :sublayers], readings.unembed[:, :, None, None, :sublayers]
     changes = ((after - before) * changing[:, None].to(after)).sum(-1)
     norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1))
     total = readings.logit_ablated - readings.logit[..., None, None]
@@ -95,17 +102,22 @@ def imbalance(
 
 
 def balance_size(
-    readings: Readings, layers: int, final: Bool[Tensor, "readout"]
-) -> Float[Tensor, "readout prompt run patch"]:
-    """The sum of what the balance adds up, without signs: what rounding errors are a share of.
+    readings: Readings, sublayers: int, final: Bool[Tensor, "readout"]
+) -> Float[Tensor, "readout prompt ablated patch"]:
+    """Return the sum of the balance's absolute terms, to scale the rounding tolerance.
 
-    What a run takes out of the residual stream was in it, and left its rounding there: so a part counts with the larger
-    of what it writes in the two runs, and at the larger of their scales. Where an ablation removes what the final
-    norm's scale came from, that is many times what is left.
+    A component counts with the larger of its clean and ablated contributions, at the larger of the two scales. A
+    removed contribution leaves its rounding error in the residual stream, and can be many times the size of the rest.
+
+    Args:
+        readings: the readings of an engine.
+        sublayers: the number of the model's sublayers.
+        final: `[readout]` whether each readout is read through the final norm.
     """
-    after, before = readings.unembed_ablated[..., :layers].abs(), readings.unembed[:, :, None, None, :layers].abs()
-    parts = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs()
-    terms = parts * _scales(readings, final).clamp_min(1) + readings.logit[..., None, None].abs()
+    after = readings.unembed_ablated[..., :sublayers].abs()
+    before = readings.unembed[:, :, None, None, :sublayers].abs()
+    contributions = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs()
+    terms = contributions * _scales(readings, final).clamp_min(1) + readings.logit[..., None, None].abs()
     return terms.clamp_min(torch.finfo(torch.float32).tiny)
 
 
@@ -113,10 +125,10 @@ def balance_size(
 def product_size(
     model: LanguageModel, tokens: Sequence[Sequence[int]], readouts: Readouts
 ) -> Float[Tensor, "readout prompt 1 1"]:
-    """The sum of the terms of the products that each layer of the clean run ends with, without signs.
+    """Return the summed absolute terms of each sublayer's last product in the clean pass.
 
-    Where they cancel, a layer's output is rounded by much more than its own size says, and not alike in batches of
-    different shapes: so two runs differ there where nothing was changed.
+    If the terms cancel, the sublayer's output has rounding errors far above its own size, and they differ between
+    batches of different shapes. Two passes may then differ although nothing was changed.
     """
     sublayers = [sublayer for sublayer in model.sublayers if model.is_dense(sublayer)]
     sites = {sublayer: model.units(sublayer)[0].site for sublayer in sublayers}
@@ -124,8 +136,8 @@ def product_size(
     terms = torch.zeros((), device=model.device)
     for sublayer, site in sites.items():
         projection, values = model.projection(sublayer), clean.values[site]
-        added = values.abs() @ projection.weight(values).abs().T
-        terms = terms + projection.scaled(added, projection.apply(values)).abs()
+        products = values.abs() @ projection.weight(values).abs().T
+        terms = terms + projection.scaled(products, projection.apply(values)).abs()
     sizes = readouts.directions.abs() * terms.to(readouts.directions.dtype)[..., None]
     read = readouts.rescale(sizes.sum(1) * abs(model.residual_scale), final_scale(model, clean.final))
     return read.T[..., None, None]

@@ -1,8 +1,9 @@
-"""Metrics: any function of the logits, one number a run. They have total effects only: nothing of them adds up.
+"""Metrics: functions of the logits that give one number for each row.
 
-A metric is called with what the model itself gives at the final position, soft-cap included:
+Metrics have total effects only, since they don't add up over components. A metric is called with the logits at the
+final position, soft-cap included:
 
-    def surprise(logits, clean, target):    # [run, vocabulary], [vocabulary], a token's id
+    def surprise(logits, clean, target):    # [row, vocabulary], [vocabulary], a token's id
         return -logits.log_softmax(-1)[:, target]
 
     hs.sweep(model, prompts, metrics=["kl", surprise])
@@ -19,37 +20,39 @@ from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import is_out_of_memory
 from hydrascope.utils.errors import HydrascopeError
 
-MetricFunction = Callable[[Float[Tensor, "run vocabulary"], Float[Tensor, "vocabulary"], int], Float[Tensor, "run"]]
+#: A function of the logits of some rows, the clean logits and the target, with one number for each row.
+MetricFunction = Callable[[Float[Tensor, "row vocabulary"], Float[Tensor, "vocabulary"], int], Float[Tensor, "row"]]
 
-#: Logits that stand in memory at a time, in numbers.
+#: The largest count of logits in memory at a time.
 POSITIONS_AT_ONCE = 2**24
 
 
 def log_prob(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` The logarithm of the target's probability, in nats."""
+    """Return the logarithm of the target's probability, in nats, `[row]`."""
     return logits[:, target] - logits.logsumexp(-1)
 
 
 def prob(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` The target's probability."""
+    """Return the target's probability, `[row]`."""
     return log_prob(logits, clean, target).exp()
 
 
 def rank(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` How many tokens are more likely than the target: 0 is best."""
+    """Return the number of tokens more likely than the target, `[row]`; 0 is best."""
     return (logits > logits[:, target, None]).sum(-1)
 
 
 def kl(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` Σ p_clean log(p_clean / p_ablated) over the vocabulary, in nats; never below 0."""
+    """Return Σ p_clean log(p_clean / p_ablated) over the vocabulary, in nats, `[row]`."""
     log_clean = clean.log_softmax(-1)
     return ((log_clean - logits.log_softmax(-1)) @ log_clean.exp()).clamp_min(0)
 
 
 def fisher(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` Σ p_clean (δ − Σ p_clean δ)², δ = logits − clean, in logits²: to second order in δ twice the `kl`.
+    """Return the variance of δ = logits − clean under p_clean, in logits², `[row]`.
 
-    The energy ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation (CoAx, arXiv 2607.01940).
+    To second order in δ it is twice the `kl`. It is the energy
+    ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation (CoAx, arXiv 2607.01940).
     """
     weight = clean.softmax(-1)
     change = logits - clean
@@ -57,28 +60,29 @@ def fisher(logits: Tensor, clean: Tensor, target: int) -> Tensor:
 
 
 def top(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """`[run]` The most likely token's id."""
+    """Return the most likely token's id, `[row]`."""
     return logits.argmax(-1)
 
 
-METRICS: dict[str, MetricFunction] = {each.__name__: each for each in (log_prob, prob, rank, kl, fisher, top)}
-#: What each is measured in.
+#: The built-in metrics by name.
+METRICS: dict[str, MetricFunction] = {metric.__name__: metric for metric in (log_prob, prob, rank, kl, fisher, top)}
+#: The unit of each built-in metric.
 UNITS = {"log_prob": "nats", "prob": "1", "rank": "tokens", "kl": "nats", "fisher": "logits²", "top": "token id"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of the logits, and what it is called."""
+    """A metric: a function of the logits, with its name."""
 
     name: str
     function: MetricFunction
 
 
 def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ...]:
-    """The metrics of these names, or functions of the user's, called by their own names.
+    """Return the metrics given by name or as functions; a function keeps its own name.
 
     Raises:
-        HydrascopeError: a name is unknown, or stands for two.
+        HydrascopeError: a name is unknown or used twice.
     """
     found = []
     for metric in metrics:
@@ -95,19 +99,26 @@ def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ..
 def evaluate(
     model: LanguageModel,
     metrics: Sequence[Metric],
-    residual: Float[Tensor, "run width"],
+    residual: Float[Tensor, "row width"],
     clean: Float[Tensor, "width"],
     target: int,
-) -> Float[Tensor, "metric run"]:
-    """Each metric of each of one prompt's runs, from their final residual streams and the clean run's.
+) -> Float[Tensor, "metric row"]:
+    """Compute metrics from final residual streams, `[metric, row]`.
 
-    The logits are made and forgotten a piece at a time.
+    Only a piece of the logits is in memory at a time.
+
+    Args:
+        model: the language model.
+        metrics: the metrics.
+        residual: `[row, width]` the final residual streams of one prompt's rows.
+        clean: `[width]` the final residual stream of the clean pass.
+        target: the target token's id.
 
     Raises:
-        HydrascopeError: a user's function fails, or gives no number a run.
+        HydrascopeError: a user's function fails, or returns anything but a number for each row.
     """
     clean_logits = logits_of(model, clean[None])[0]
-    pieces = residual.split(max(POSITIONS_AT_ONCE // len(clean_logits), 1))
+    pieces = torch.split(residual, max(POSITIONS_AT_ONCE // len(clean_logits), 1))
     return torch.cat([_piece(metrics, logits_of(model, piece), clean_logits, target) for piece in pieces], -1)
 
 
@@ -122,13 +133,13 @@ def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, target: int
             raise HydrascopeError(f"the metric {metric.name} fails: {error}") from error
         if values.shape != logits.shape[:1]:
             shape = list(values.shape)
-            raise HydrascopeError(f"the metric {metric.name} gives {shape} for {len(logits)} runs: give a number a run")
+            raise HydrascopeError(f"the metric {metric.name} gives {shape} for {len(logits)} rows: give a number a row")
         found.append(values)
     return torch.stack(found)
 
 
-def logits_of(model: LanguageModel, residual: Float[Tensor, "run width"]) -> Float[Tensor, "run vocabulary"]:
-    """The logits that the model makes of final residual streams, soft-cap included, in float32 or wider."""
+def logits_of(model: LanguageModel, residual: Float[Tensor, "row width"]) -> Float[Tensor, "row vocabulary"]:
+    """Return the logits of final residual streams, soft-cap included, in float32 or wider."""
     logits = model.unembedded(model.final_norm(residual.to(model.dtype))).to(residual.device)
     logits = logits.to(wider(logits.dtype))
     cap = getattr(model.config, "final_logit_softcapping", None)

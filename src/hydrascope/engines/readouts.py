@@ -1,14 +1,15 @@
-"""What is read off a residual stream: a target's logit, a logit difference, any direction, or a placebo's logit.
+"""Readouts of a residual stream: logits, logit differences, directions, placebo logits.
 
 For a target token i, ŵ = W_U[:, i] − mean_j W_U[:, j] is its centred unembedding (Eq. 9). With the final norm's gain
 G, bias β and scale σ (Eq. 8), and the unembedding's own bias b, the centred logit of a residual stream z is
 
     π̂(z) = ⟨z, a⟩ / σ(z) + c,   a = s·G ŵ (for LayerNorm with its mean removed),   c = s·(⟨β, ŵ⟩ + b_i − mean b)
 
-where s is the model's logit multiplier. ⟨v, a⟩ / σ is what a vector v contributes when the scale is frozen at σ (Eq. 7,
-8, 10): one dot product a component, no product with the whole unembedding. Every readout has this form, so components
-add up: a logit difference reads ŵ_answer − ŵ_foil, a direction any vector in ŵ's place. A direction before block l is
-read as it is, ⟨z, a⟩: no norm stands there, and only what is below l belongs to it.
+where s is the model's logit multiplier. ⟨v, a⟩ / σ is the contribution of a vector v with the scale frozen at σ (Eq. 7,
+8, 10). It takes one dot product for each component, instead of a product with the whole unembedding. Every readout has
+this form, so the contributions of components add up. A logit difference reads ŵ_answer − ŵ_foil; a direction reads any
+vector in place of ŵ. A direction before block l is read as ⟨z, a⟩, without a norm, and only components below l
+contribute to it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from hydrascope.models.offload import fetch
 from hydrascope.prompts.prompt import quote
 from hydrascope.utils.errors import HydrascopeError
 
-#: Readouts at the final residual stream, in `Linear.before`.
+#: The value of `Linear.before` for readouts at the final residual stream.
 FINAL = -1
 
 
@@ -36,10 +37,10 @@ class Linear:
     """One readout of a batch of prompts: a direction and a constant.
 
     Attributes:
-        direction: `[prompt, width]` a.
-        constant: `[prompt]` c.
-        before: the block that it is read before; `FINAL` (−1) for the final residual stream.
-        tokens: `[prompt]` whose logit it is, and whose is subtracted; None where it is no token's.
+        direction: `[prompt, width]` the vector a.
+        constant: `[prompt]` the constant c.
+        before: the block before which it is read; `FINAL` (−1) for the final residual stream.
+        tokens: `[prompt]` the tokens of the logit and of the subtracted logit; None for a direction.
     """
 
     direction: Float[Tensor, "prompt width"]
@@ -50,7 +51,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of each prompt of a set that readouts speak of: its target, and answer and foil where asked for."""
+    """The tokens of each prompt of a set that readouts refer to.
+
+    Attributes:
+        target: the target token of each prompt.
+        answer: the answer's first token of each prompt; empty if no readout needs it.
+        foil: the foil's first token of each prompt; empty if no readout needs it.
+    """
 
     target: Sequence[int]
     answer: Sequence[int] = ()
@@ -58,11 +65,11 @@ class Tokens:
 
 
 class Readout(Protocol):
-    """What is to be read, as a user declares it.
+    """A readout as a user declares it.
 
     Attributes:
-        needs: which of a prompt's `answer` and `foil` must be known.
-        labels: what its readings are called in results.
+        needs: the fields of a prompt that must be known: none, `answer`, `foil` or both.
+        labels: the labels of its readings in results.
     """
 
     @property
@@ -72,23 +79,29 @@ class Readout(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """A `Linear` a label, for the prompts of these places in the set."""
+        """Return a `Linear` for each label.
+
+        Args:
+            model: the language model.
+            tokens: the tokens of all prompts of the set.
+            prompts: the indices of the prompts to read, in the set.
+        """
         ...
 
 
 def require_readouts(readouts: Any) -> "list[Readout]":
-    """`readouts`, one or several, as a list.
+    """Return one or several readouts as a list.
 
     Raises:
-        HydrascopeError: there are none, or one is a name, a class, or something else.
+        HydrascopeError: there are none, or one is a name, a class, or another object.
     """
     several = list(readouts) if isinstance(readouts, Sequence) and not isinstance(readouts, str) else [readouts]
-    for each in several:
-        if isinstance(each, type) and hasattr(each, "linear"):
-            raise HydrascopeError(f"{each.__name__} is a class: give one of its objects, {each.__name__}(…)")
-        if not (hasattr(each, "linear") and hasattr(each, "needs")):
+    for readout in several:
+        if isinstance(readout, type) and hasattr(readout, "linear"):
+            raise HydrascopeError(f"{readout.__name__} is a class: give one of its objects, {readout.__name__}(…)")
+        if not (hasattr(readout, "linear") and hasattr(readout, "needs")):
             raise HydrascopeError(
-                f"{quote(str(each))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
+                f"{quote(str(readout))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
                 "hs.Direction(vector)"
             )
     if not several:
@@ -100,7 +113,9 @@ def require_readouts(readouts: Any) -> "list[Readout]":
 class Logit:
     """The centred logit π̂ of a token (Eq. 9), before any final soft-cap.
 
-        >>> hs.sweep(model, prompts, readouts=[hs.Logit(), hs.Logit("answer")])  # doctest: +SKIP
+        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Logit(), hs.Logit(42)])
+        >>> results["readout"].values.tolist()
+        ['logit', 'logit.42']
 
     Attributes:
         token: the run's `target`, the prompt's `answer` or `foil`, or a token's id.
@@ -110,16 +125,16 @@ class Logit:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The field of the prompts that it reads."""
+        """The field of the prompts that it needs, if any."""
         return (self.token,) if self.token in ("answer", "foil") else ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """`logit`, or `logit.answer`, `logit.42`."""
+        """The label in results: `logit`, or such as `logit.answer` or `logit.42`."""
         return ("logit" if self.token == "target" else f"logit.{self.token}",)
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """One readout.
+        """Return one readout; see `Readout.linear`.
 
         Raises:
             HydrascopeError: there is no such token.
@@ -130,23 +145,26 @@ class Logit:
             return [_logit(model, [self.token] * len(prompts))]
         if self.token not in ("target", "answer", "foil"):
             raise HydrascopeError(f"Logit({self.token!r}): give target, answer, foil, or a token's id")
-        known = getattr(tokens, self.token)
-        return [_logit(model, [known[index] for index in prompts])]
+        ids = getattr(tokens, self.token)
+        return [_logit(model, [ids[index] for index in prompts])]
 
 
 @dataclass(frozen=True)
 class LogitDifference:
-    """The answer's logit minus the foil's: whatever moves all logits alike leaves it as it is.
+    """The answer's logit minus the foil's; a change of all logits alike doesn't change it.
 
-    >>> hs.sweep(model, hs.load_prompts("ioi"), readouts=[hs.LogitDifference()])  # doctest: +SKIP
+    The prompts must have an answer and a foil.
+
+    >>> pair = [hs.Prompt(prompts.prompts[0].text, answer=40, foil=41)]
+    >>> results = hs.sweep(model, pair, hs.Zero(), readouts=[hs.LogitDifference()])
     """
 
     needs: ClassVar[tuple[str, ...]] = ("answer", "foil")
     labels: ClassVar[tuple[str, ...]] = ("difference",)
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """One readout."""
-        answers, foils = ([known[index] for index in prompts] for known in (tokens.answer, tokens.foil))
+        """Return one readout; see `Readout.linear`."""
+        answers, foils = ([ids[index] for index in prompts] for ids in (tokens.answer, tokens.foil))
         return [_logit(model, answers, foils)]
 
 
@@ -154,12 +172,14 @@ class LogitDifference:
 class Direction:
     """Any vector: a probe's weights, a feature of a sparse autoencoder, a difference of means.
 
-        >>> hs.sweep(model, prompts, readouts=[hs.Direction(probe, before=8)])  # doctest: +SKIP
+        >>> probe = np.ones(model.width)
+        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Direction(probe, before=4)])
 
     Attributes:
-        vector: `[width]`, or `[prompt, width]` with one for each prompt of the set.
-        before: read the residual stream that enters this block, as it is; None: the final one, through the final norm.
-        name: its label in results.
+        vector: `[width]`, or `[prompt, width]` with a vector for each prompt of the set.
+        before: the block to read before, without a norm; by default, the final residual stream is read through the
+            final norm.
+        name: the label in results.
     """
 
     vector: Any
@@ -170,12 +190,12 @@ class Direction:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its name."""
+        """The label in results: its name."""
         return (self.name,)
 
     @property
     def numbers(self) -> Tensor:
-        """The vector in float64 on the CPU: a tensor of any dtype, on any device, with gradients or without."""
+        """The vector in float64 on the CPU, without gradients."""
         if isinstance(self.vector, Tensor):
             return self.vector.detach().to("cpu", torch.float64)
         try:
@@ -184,11 +204,10 @@ class Direction:
             raise HydrascopeError(f"the direction {self.name!r} is no vector of numbers: {error}") from error
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """One readout.
+        """Return one readout; see `Readout.linear`.
 
         Raises:
-            HydrascopeError: the vector has another width, isn't finite, or isn't there for each prompt; there is no
-                such block.
+            HydrascopeError: the vector has a wrong shape or isn't finite, or there is no such block.
         """
         count, depth = len(tokens.target), len(model.blocks)
         vector = self.numbers.to(wider(model.dtype))
@@ -198,7 +217,7 @@ class Direction:
                 f"of as many for each of the {count} prompts"
             )
         if not vector.isfinite().all():
-            raise HydrascopeError(f"the direction {self.name!r} holds a number that is not finite: mend it")
+            raise HydrascopeError(f"the direction {self.name!r} holds a number that is not finite: give finite numbers")
         if self.before is not None and not (isinstance(self.before, int) and 0 <= self.before < depth):
             raise HydrascopeError(f"{model.name} has no block {self.before!r} to read before: it has 0 to {depth - 1}")
         rows = vector.expand(count, -1)[list(prompts)].to(model.device)
@@ -209,13 +228,15 @@ class Direction:
 
 @dataclass(frozen=True)
 class Placebo:
-    """The logit of other tokens, drawn for each prompt, never its target: the control that a claim about it needs.
+    """The logits of drawn tokens, never the target: a control for claims about the target.
 
-        >>> hs.sweep(model, prompts, readouts=[hs.Logit(), hs.Placebo(4)])  # doctest: +SKIP
+        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Logit(), hs.Placebo(2)])
+        >>> results["readout"].values.tolist()
+        ['logit', 'placebo.0', 'placebo.1']
 
     Attributes:
-        tokens: how many.
-        seed: of the draws, which depend on the prompt's place in its set alone.
+        tokens: the number of tokens for each prompt.
+        seed: the seed of the draws, which otherwise depend only on the prompt's index in its set.
     """
 
     tokens: int = 4
@@ -225,28 +246,31 @@ class Placebo:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """`placebo.0`, `placebo.1`, …"""
+        """The labels in results: `placebo.0`, `placebo.1` and so on."""
         return tuple(f"placebo.{number}" for number in range(self.tokens))
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """A readout a token.
+        """Return a readout for each token; see `Readout.linear`.
 
         Raises:
-            HydrascopeError: none is asked for, or more than the vocabulary has.
+            HydrascopeError: the number of tokens isn't positive, or too large for the vocabulary.
         """
         vocabulary = model.vocabulary
         if not (isinstance(self.tokens, int) and 1 <= self.tokens < vocabulary):
             raise HydrascopeError(f"{self.tokens!r} placebo tokens: ask for 1 to {vocabulary - 1}")
-        drawn = np.stack([self._drawn(vocabulary, tokens.target[index], index) for index in prompts])
-        return [_logit(model, column.tolist()) for column in drawn.T]
+        ids = np.stack([self._draw(vocabulary, tokens.target[index], index) for index in prompts])
+        return [_logit(model, column.tolist()) for column in ids.T]
 
-    def _drawn(self, vocabulary: int, target: int, index: int) -> Int[np.ndarray, "token"]:
+    def _draw(self, vocabulary: int, target: int, index: int) -> Int[np.ndarray, "token"]:
         others = np.random.default_rng([self.seed, index]).choice(vocabulary - 1, self.tokens, replace=False)
         return others + (others >= target)
 
 
 def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | None = None) -> Linear:
-    """The centred logit of `plus`, less that of `minus`, a token a prompt (Eq. 9, 10)."""
+    """Return the readout of the logit of `plus` minus that of `minus` (Eq. 9, 10).
+
+    Both give a token for each prompt. Without `minus`, it is the centred logit of `plus`.
+    """
     added = torch.tensor(plus, device=model.device)
     subtracted = None if minus is None else torch.tensor(minus, device=model.device)
     wide = wider(model.dtype)
@@ -261,12 +285,17 @@ def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | Non
 
 
 def _rows(weight: Tensor, tokens: Tensor) -> Tensor:
-    """The rows of some tokens, wherever the whole is."""
+    """Return the rows of some tokens, on the tokens' device."""
     return weight[tokens.to(weight.device)].to(tokens.device)
 
 
 def _through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """The direction and the constant with which `vectors` `[prompt, width]` read the final norm's output."""
+    """Return the direction and constant that make `vectors` read the final norm's output.
+
+    Args:
+        model: the language model.
+        vectors: `[prompt, width]` the vectors.
+    """
     gain, bias = fetch(model.final_norm), fetch(model.final_norm, "bias")
     assert gain is not None
     direction = vectors * (gain.to(vectors) + model.anatomy.norm_offset)
@@ -276,20 +305,27 @@ def _through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor
 
 
 def final_scale(model: LanguageModel, residual: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
-    """σ of the final norm at each residual stream (Eq. 8), or for LayerNorm the standard deviation."""
+    """Return σ of the final norm at each residual stream (Eq. 8).
+
+    For LayerNorm it is the standard deviation.
+    """
     residual = residual.to(wider(residual.dtype))
     if model.anatomy.norm_kind == "layer":
-        # The statistics of LayerNorm itself: one fused pass, where `var` takes several times as long.
+        # The statistics of LayerNorm come from one fused operation; `var` takes several times as long.
         moments = torch.native_layer_norm(residual, residual.shape[-1:], None, None, model.norm_eps)
         return moments[2][..., 0].reciprocal()
-    # The norm of a vector is one fused pass where squares and their mean would be three.
-    square = torch.linalg.vector_norm(residual, dim=-1).square() / residual.shape[-1]
+    # The norm of a vector is one fused operation; squares and their mean would be three.
+    square: Tensor = torch.linalg.vector_norm(residual, dim=-1).square() / residual.shape[-1]
     return (square + model.norm_eps).sqrt()
 
 
 @dataclass(frozen=True)
 class Readouts:
-    """All readouts of a batch of prompts, read together."""
+    """All readouts of a batch of prompts, read together.
+
+    Attributes:
+        rows: the readouts, in the order of their labels.
+    """
 
     rows: tuple[Linear, ...]
 
@@ -298,7 +334,13 @@ class Readouts:
     def of(
         cls, model: LanguageModel, declared: Sequence[Readout], tokens: Tokens, prompts: Sequence[int]
     ) -> "Readouts":
-        """What is `declared`, for the prompts of these places in the set.
+        """Return the declared readouts of some prompts.
+
+        Args:
+            model: the language model.
+            declared: the readouts as declared by the user.
+            tokens: the tokens of all prompts of the set.
+            prompts: the indices of the prompts to read, in the set.
 
         Raises:
             HydrascopeError: a readout doesn't fit the model or the prompts.
@@ -307,37 +349,37 @@ class Readouts:
 
     @cached_property
     def directions(self) -> Float[Tensor, "prompt width readout"]:
-        """a of each."""
+        """The vector a of each readout."""
         return torch.stack([readout.direction for readout in self.rows], -1)
 
     @cached_property
     def constants(self) -> Float[Tensor, "prompt readout"]:
-        """c of each, in its unit."""
+        """The constant c of each readout, in its unit."""
         return torch.stack([readout.constant for readout in self.rows], -1)
 
     @cached_property
     def final(self) -> Tensor:
-        """`[readout]` Whether it is read through the final norm."""
+        """Whether each readout is read through the final norm, `[readout]`."""
         return torch.tensor([readout.before == FINAL for readout in self.rows], device=self.constants.device)
 
     @property
     def blocks(self) -> set[int]:
-        """Before which blocks something is read."""
+        """The blocks before which there is a readout."""
         return {readout.before for readout in self.rows} - {FINAL}
 
     def read_before(self, block: int) -> list[int]:
-        """The readouts that are read before `block`."""
+        """Return the indices of the readouts before `block`."""
         return [number for number, readout in enumerate(self.rows) if readout.before == block]
 
     def belongs(self, component: Component) -> Tensor | None:
-        """`[readout]` Whether `component` is below each readout; None if it is below all."""
+        """Return whether `component` is below each readout, `[readout]`; None if it is below all."""
         below = [readout.before == FINAL or component.block < readout.before for readout in self.rows]
         return None if all(below) else torch.tensor(below, device=self.constants.device)
 
     def read(self, vectors: Float[Tensor, "prompt rows width"]) -> Float[Tensor, "prompt rows readout"]:
-        """⟨v, a⟩ of each vector: what it contributes, times σ."""
+        """Return ⟨v, a⟩ of each vector: its contribution times σ."""
         return torch.matmul(vectors.to(self.directions.dtype), self.directions)
 
     def rescale(self, values: Tensor, scale: Tensor) -> Tensor:
-        """`values` […, readout] over σ […], where a norm is read through."""
+        """Divide `values` […, readout] by σ […] for readouts through the final norm."""
         return values / torch.where(self.final, scale[..., None], 1.0)

@@ -1,4 +1,4 @@
-"""The machine that computes: what it is, and how fast it multiplies matrices."""
+"""Describe the computing machine and measure its speed of matrix products."""
 
 import os
 import platform
@@ -15,18 +15,18 @@ from hydrascope.engines.kernels.patching import fastest_routines, is_choice, pro
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.text import counted
 
-#: Rows and columns of a large product, and of one that is fast enough in any dtype.
+#: The sizes of a large product, and of one that is quick in any dtype.
 LARGE, _SMALL = 2048, 256
 
-#: Instructions that decide how fast products are, as Linux names them.
+#: The instructions that decide the speed of products, by Linux's names.
 _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16", "i8mm")
 
 
 def kind(device: torch.device) -> str:
-    """What decides the last digits of numbers besides the software: the processor and its threads, or the GPU.
+    """Return the hardware that decides the rounding: processor and threads, or the GPU.
 
-    >>> hs.machine.kind(torch.device("cpu"))        # doctest: +SKIP
-    'AMD EPYC (family 25, model 17; avx2, avx512f), 2 threads'
+    >>> print(kind(torch.device("cpu")))
+    ... threads
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -34,18 +34,18 @@ def kind(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """The processor's model, family and vector instructions, as far as the system tells them."""
+    """Return the processor's model, family and vector instructions, as far as they are known."""
     facts = _facts()
     flags = facts.get("flags", facts.get("Features", "")).split()
     details = [f"{word} {facts[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in facts]
     vectors = [name for name in _VECTORS if name in flags]
-    known = "; ".join(part for part in (", ".join(details), ", ".join(vectors)) if part)
+    suffix = "; ".join(words for words in (", ".join(details), ", ".join(vectors)) if words)
     name = facts.get("model name") or platform.processor() or platform.machine()
-    return f"{name} ({known})" if known else name
+    return f"{name} ({suffix})" if suffix else name
 
 
 def _facts() -> dict[str, str]:
-    """What Linux says of the first core; nothing on other systems."""
+    """Return Linux's facts on the first core; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -55,12 +55,12 @@ def _facts() -> dict[str, str]:
 
 
 def memory() -> float:
-    """The machine's memory, in GiB."""
+    """Return the machine's memory in GiB."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def sustained(work: Callable[[], object], seconds: float) -> float:
-    """How often `work` is done in a second, over at least `seconds` of doing nothing else."""
+    """Return how often `work` runs in a second, measured over at least `seconds`."""
     work()
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds or not done:
@@ -70,12 +70,13 @@ def sustained(work: Callable[[], object], seconds: float) -> float:
 
 
 def describe(model: LanguageModel | None = None, seconds: float = 0.5) -> list[str]:
-    """What the machine is, how fast it multiplies by every routine in every dtype, and which are chosen for `model`.
+    """Return lines on the machine, on its rates of matrix products, and on the model's routines.
 
-        print("\n".join(hs.machine.page(hs.load_model("built-in"))))         # doctest: +SKIP
+    >>> lines = describe(seconds=0.001)
 
     Args:
-        seconds: how long each rate is measured.
+        model: the model to list the routines of; without it they are left out.
+        seconds: the time to measure each rate for.
     """
     threads = torch.get_num_threads()
     many = f"{counted(os.cpu_count() or 1, 'core', 'cores')}, {counted(threads, 'thread', 'threads')}"
@@ -83,7 +84,7 @@ def describe(model: LanguageModel | None = None, seconds: float = 0.5) -> list[s
     if torch.cuda.is_available():
         lines[:1] += [torch.cuda.get_device_name()]
     for dtype in (torch.float32, torch.bfloat16):
-        # On a processor without instructions for it a product in bfloat16 may take minutes.
+        # Without instructions for bfloat16, a large product in it may take minutes.
         size = LARGE if dtype == torch.float32 or is_choice(dtype) else LARGE // 8
         for name in ("matmul", "onednn") if is_choice(dtype) else ("matmul",):
             flops = rate(name, size, dtype, seconds)
@@ -94,19 +95,20 @@ def describe(model: LanguageModel | None = None, seconds: float = 0.5) -> list[s
     routines = fastest_routines(model)
     for product in sorted(products(model), key=str):
         found = time_routines(product, model.dtype, threads)
-        each = (f"{name} {flops / 1e9:,.0f}{'*' * (name == routines[str(product)])}" for name, flops in found.items())
-        lines.append(f"  {product}: {', '.join(each)} GFLOP/s")
+        rates = (f"{name} {flops / 1e9:,.0f}{'*' * (name == routines[str(product)])}" for name, flops in found.items())
+        lines.append(f"  {product}: {', '.join(rates)} GFLOP/s")
     if not routines:
-        lines.append("  there is no choice: PyTorch has one library for these")
+        lines.append("  PyTorch has only one library for these products")
     if forced := os.environ.get(FORCE):
         lines.append(f"  {FORCE}={forced} forces one routine")
     return lines
 
 
 def slower_than_float32(dtype: torch.dtype, seconds: float = 0.02) -> float | None:
-    """How many times as long products in a narrower `dtype` take on this processor as in float32; None if no longer.
+    """Return how many times slower products in `dtype` are than in float32, if they are.
 
-    A processor without instructions for a dtype converts number by number.
+    A processor without instructions for a dtype converts number by number. The result is None if the dtype isn't
+    narrower than float32, or not slower.
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -120,7 +122,10 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def rate(routine: str, size: int, dtype: torch.dtype, seconds: float) -> float:
-    """The FLOP/s of products of two `size` × `size` matrices by one of `ROUTINES`, a multiply-add being two."""
+    """Measure a routine's FLOP/s for products of two `size` × `size` matrices.
+
+    A multiply-add counts as two.
+    """
     left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
     multiply: Callable[[], Tensor] = partial(ROUTINES[routine], left, right.T, None, "")
     return 2 * size**3 * sustained(multiply, seconds)

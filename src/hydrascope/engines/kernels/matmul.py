@@ -1,6 +1,6 @@
-"""Which library multiplies: found by timing those there are on the shapes that a model has.
+"""Choose the library for matrix products by timing each on a model's shapes.
 
-No library is the fastest everywhere: it depends on the processor, the shape, and the order in which a weight is stored.
+No library is always the fastest: it depends on the processor, the shape and the order in which a weight is stored.
 """
 
 import functools
@@ -15,27 +15,29 @@ from torch.nn.functional import linear as multiplied
 
 from hydrascope.utils.errors import HydrascopeError
 
-#: By the name of a product's shape, the name of the routine that computes it.
+#: The name of the routine for each product, by the product's name.
 Routines = Mapping[str, str]
+#: A function of rows, a weight, a bias and the form of GELU.
 Routine = Callable[[Tensor, Tensor, Tensor | None, str], Tensor]
 
-#: The environment's variable that forces one routine wherever it can compute what is asked.
+#: The environment variable that forces one routine for all products with a choice.
 FORCE = "HYDRASCOPE_KERNELS"
 
-#: With how many rows each is timed: so many that more are hardly faster. Where there are fewer, little is spent.
+#: The number of rows to time with; more rows are hardly faster.
 _ROWS = 384
-#: Sides longer than this are timed as if they were no longer: what is faster stays so.
+#: The longest side to time; beyond it the fastest routine stays the same.
 _LONGEST = 3072
 
 
 @dataclass(frozen=True)
 class Product:
-    """Products of rows with weights of one shape, with a GELU after it or not.
+    """A product of rows with a weight of one shape, with or without a GELU after it.
 
     Attributes:
-        inputs, outputs: the length of a row before and after.
-        transposed: whether the weight is stored `[in, out]`, as GPT-2's are, instead of `[out, in]`.
-        gelu: the form of GELU that follows, as PyTorch names it: `none` or `tanh`; empty where none does.
+        inputs: the length of a row before the product.
+        outputs: the length of a row after the product.
+        transposed: whether the weight is stored as `[in, out]`, as in GPT-2, instead of `[out, in]`.
+        gelu: PyTorch's name for the form of the GELU that follows, `none` or `tanh`; empty without a GELU.
     """
 
     inputs: int
@@ -44,7 +46,7 @@ class Product:
     gelu: str
 
     def __str__(self) -> str:
-        """What the shape is called in a result: `768 to 3072, transposed, gelu tanh`."""
+        """The name in a result, such as `768 to 3072, transposed, gelu tanh`."""
         stored = ", transposed" if self.transposed else ""
         return f"{self.inputs} to {self.outputs}{stored}" + (f", gelu {self.gelu}" if self.gelu else "")
 
@@ -55,26 +57,27 @@ def _matmul(rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: str) -> Ten
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: str) -> Tensor:
-    out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return torch.ops.aten.gelu_(out, approximate=gelu) if gelu else out
 
 
 def _fused(rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: str) -> Tensor:
-    """GELU before anything is written to memory."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "gelu" if gelu else "none", [], gelu)
+    """Apply GELU before the product is written to memory."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "gelu" if gelu else "none", [], gelu)
+    return out
 
 
-#: `rows · weightᵀ + bias`, and GELU after it; the weight `[out, in]`, in whichever order it is stored.
+#: Routines for `rows · weightᵀ + bias`, with GELU after it; the weight is `[out, in]`, stored in either order.
 ROUTINES: dict[str, Routine] = {"matmul": _matmul, "onednn": _onednn, "onednn+gelu": _fused}
 
 
 def choose_routines(products: Iterable[Product], dtype: torch.dtype) -> dict[str, str]:
-    """The fastest routine for each of `products`, on this machine's processor with the threads there are now.
+    """Return the fastest routine for each product, on this processor with the current threads.
 
-    What is fastest is measured once in a process, in a few hundredths of a second a shape.
+    Rates are measured once in a process, in a few hundredths of a second a shape.
 
     Raises:
-        HydrascopeError: the environment asks for a routine that isn't there.
+        HydrascopeError: the environment names an unknown routine.
     """
     forced = os.environ.get(FORCE)
     if forced and forced not in ROUTINES:
@@ -87,18 +90,18 @@ def choose_routines(products: Iterable[Product], dtype: torch.dtype) -> dict[str
 
 
 def fastest(rates: Mapping[str, float]) -> str:
-    """The routine with the highest rate."""
+    """Return the routine with the highest rate."""
     return max(rates, key=lambda name: rates[name])
 
 
 @functools.cache
 def time_routines(product: Product, dtype: torch.dtype, threads: int) -> dict[str, float]:
-    """By routine, the FLOP/s that it reaches at the shape of `product` with the `threads` that there are."""
+    """Measure each routine's FLOP/s for a product; `threads` is the current number of threads."""
     inputs, outputs = min(product.inputs, _LONGEST), min(product.outputs, _LONGEST)
-    # Not zeros: some libraries are faster with them. Not random: drawing takes longer than multiplying.
-    rows = torch.linspace(-1, 1, _ROWS * inputs, dtype=dtype).unflatten(0, (_ROWS, inputs))
+    # Zeros would be faster in some libraries, and random numbers would take longer to draw than to multiply.
+    rows = torch.linspace(-1, 1, _ROWS * inputs, dtype=dtype).view(_ROWS, inputs)
     weight = torch.linspace(-1, 1, inputs * outputs, dtype=dtype)
-    weight = weight.unflatten(0, (inputs, outputs)).T if product.transposed else weight.unflatten(0, (outputs, inputs))
+    weight = weight.view(inputs, outputs).T if product.transposed else weight.view(outputs, inputs)
     bias = torch.ones(outputs, dtype=dtype)
 
     def rate(routine: Routine) -> float:
@@ -106,15 +109,15 @@ def time_routines(product: Product, dtype: torch.dtype, threads: int) -> dict[st
         routine(rows, weight, bias, product.gelu)
         return 2 * _ROWS * inputs * outputs / (time.perf_counter() - start)
 
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for name, routine in ROUTINES.items():
         if name == "onednn+gelu" and not product.gelu:
             continue
-        # Some compile something in the first call.
+        # The first call of some routines compiles code.
         routine(rows[:8], weight, bias, product.gelu)
-        found[name] = rate(routine)
-    # Where it is close, once more.
-    close = [name for name in found if found[name] > 0.75 * max(found.values())]
+        rates[name] = rate(routine)
+    # Close rates are measured once more.
+    close = [name for name in rates if rates[name] > 0.75 * max(rates.values())]
     if len(close) > 1:
-        found |= {name: max(found[name], rate(ROUTINES[name])) for name in close}
-    return found
+        rates |= {name: max(rates[name], rate(ROUTINES[name])) for name in close}
+    return rates

@@ -1,10 +1,11 @@
-"""The same functions by faster kernels: what a sweep's many rows make worth while, up to rounding."""
+"""Replace a model's products and GELUs by faster kernels that are equal up to rounding."""
 
 import ctypes
 import functools
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ Forward = Callable[[Tensor], Tensor]
 
 _CPU = torch.device("cpu")
 
-#: The form of GELU that each of transformers' modules computes, by PyTorch's name for it. Some are written as several
-#: tensor operations there.
+#: PyTorch's name for the form of GELU that each module of transformers computes. Some of these modules use several
+#: tensor operations.
 _GELU_FORMS: dict[type[nn.Module], str] = {
     NewGELUActivation: "tanh",
     FastGELUActivation: "tanh",
@@ -32,20 +33,21 @@ _GELU_FORMS: dict[type[nn.Module], str] = {
 
 @contextmanager
 def fast_kernels(model: LanguageModel, routines: Routines) -> Iterator[None]:
-    """Let `model` multiply by `routines`, and compute GELU with the product before it or in one operation.
+    """Let `model` multiply by `routines`, and compute GELU in one operation or with its product.
 
     Args:
-        routines: one for each of `products(model)`; none where no product is.
+        model: the language model.
+        routines: a routine for each of `products(model)`.
     """
     keep_freed_memory()
     forwards: dict[nn.Module, Forward] = {}
-    for linear, (product, gelu) in _multiplying(model).items():
+    for linear, (product, gelu) in _products_by_module(model).items():
         forwards[linear] = _product(linear, product, routines)
         if gelu is not None:
             forwards[gelu] = nn.Identity().forward
     for module in model.hf.modules():
-        if module not in forwards and _computing(module) and (form := _GELU_FORMS.get(type(module))):
-            # In place: the input is the output of the projection before, which nothing else reads.
+        if module not in forwards and _forward_attribute(module) and (form := _GELU_FORMS.get(type(module))):
+            # In place, since nothing else reads the input, the output of the projection before.
             forwards[module] = functools.partial(torch.ops.aten.gelu_, approximate=form)
     with ExitStack() as stack:
         for module, forward in forwards.items():
@@ -56,7 +58,7 @@ def fast_kernels(model: LanguageModel, routines: Routines) -> Iterator[None]:
 @contextmanager
 def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
     """Let `module` compute by `forward`."""
-    name = _computing(module)
+    name = _forward_attribute(module)
     assert name is not None
     before = vars(module).get(name)
     setattr(module, name, forward)
@@ -69,45 +71,48 @@ def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
             setattr(module, name, before)
 
 
-def _computing(module: nn.Module) -> str | None:
-    """The attribute by which `module` computes as its class does; None where it is somebody's own code, which stays."""
+def _forward_attribute(module: nn.Module) -> str | None:
+    """Return the attribute to replace in `module`, or None if its `forward` was customised."""
     if "forward" not in vars(module):
         return "forward"
-    # accelerate's own fetches the weights and calls what it found.
-    found = vars(module).get("_old_forward")
-    return "_old_forward" if getattr(found, "__func__", None) is type(module).forward else None
+    # accelerate's `forward` fetches the weights and calls `_old_forward`.
+    wrapped = vars(module).get("_old_forward")
+    return "_old_forward" if getattr(wrapped, "__func__", None) is type(module).forward else None
 
 
 def fastest_routines(model: LanguageModel) -> dict[str, str]:
-    """The fastest routine for each of the model's products that have a choice, measured once in a process.
+    """Return the fastest routine for each of the model's products, measured once in a process.
 
     Raises:
-        HydrascopeError: the environment asks for a routine that isn't there.
+        HydrascopeError: the environment names an unknown routine.
     """
     keep_freed_memory()
     return choose_routines(products(model), model.dtype)
 
 
 def products(model: LanguageModel) -> set[Product]:
-    """The products of `model` that there is a choice for: none where PyTorch knows of one library only."""
-    return {product for product, _ in _multiplying(model).values()}
+    """Return the products of `model` that PyTorch has more than one library for."""
+    return {product for product, _ in _products_by_module(model).values()}
 
 
-def _multiplying(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
-    """The modules that multiply by a weight, what they multiply, and the GELU that is computed with it."""
-    free = [module for module in model.hf.modules() if _computing(module)]
+def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
+    """Return the product of each module that multiplies, with the GELU to fuse with it, if any."""
+    free = [module for module in model.hf.modules() if _forward_attribute(module)]
     linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, compute_device(m))]
-    pairs = dict(pair for module in free if (pair := _widening_and_gelu(module)))
-    found: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
+    pairs = dict(pair for module in free if (pair := _projection_and_gelu(module)))
+    by_module: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
     for linear in linears:
         (outputs, inputs), gelu = weight_of(linear).shape, pairs.get(linear)
         form = "" if gelu is None else _GELU_FORMS[type(gelu)]
-        found[linear] = Product(inputs, outputs, not weight_of(linear).is_contiguous(), form), gelu
-    return found
+        by_module[linear] = Product(inputs, outputs, not weight_of(linear).is_contiguous(), form), gelu
+    return by_module
 
 
-def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """The projection of a plain MLP that GELU follows: the one of its own that widens. Gated MLPs have two."""
+def _projection_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """Return the widening projection of a plain MLP and the GELU after it.
+
+    It is None for other modules. A gated MLP has two widening projections.
+    """
     children = list(module.children())
     gelus = [child for child in children if type(child) in _GELU_FORMS]
     linears = [child for child in children if type(child) in (nn.Linear, Conv1D)]
@@ -119,26 +124,27 @@ def _widening_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody's own code sees what the module is given or gives: it must compute that, and nothing else."""
-    return _computing(module) is None or bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether custom code or a hook sees the module's input or output, so it can't be fused."""
+    return _forward_attribute(module) is None or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_choice(dtype: torch.dtype, device: torch.device = _CPU) -> bool:
     """Whether PyTorch has two libraries that can multiply numbers of `dtype` on `device`."""
-    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and device.type == "cpu" and dtype in _dtypes()
+    mkldnn: Any = torch.backends.mkldnn
+    has_onednn = mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_onednn and device.type == "cpu" and dtype in _dtypes()
 
 
 @functools.cache
 def _dtypes() -> tuple[torch.dtype, ...]:
-    """What oneDNN computes in on this processor: bfloat16 needs instructions that not all have."""
+    """Return the dtypes of oneDNN on this processor; not every processor supports bfloat16."""
     return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 def _product(linear: nn.Module, product: Product, routines: Routines) -> Forward:
-    """`linear`, and the GELU after it, by the routine chosen for it."""
+    """Return a forward function of `linear`, and of the GELU fused with it, by its routine."""
     routine = ROUTINES[routines[str(product)]]
-    # Looked up in each call: weights may be there no longer than that.
+    # The weight is looked up in each call, since offloaded weights exist only during a call.
     return lambda hidden: routine(hidden, weight_of(linear), linear.bias, product.gelu)  # type: ignore[arg-type]
 
 
@@ -146,8 +152,8 @@ def _product(linear: nn.Module, product: Product, routines: Routines) -> Forward
 def keep_freed_memory() -> None:
     """Ask glibc to reuse the memory of freed tensors instead of returning it to the system.
 
-    Every layer allocates tensors of tens of megabytes. By default glibc maps each one afresh and unmaps it when it
-    is freed, and the system then clears every page of the next, which costs a sweep dearly.
+    Every sublayer allocates tensors of tens of megabytes. By default glibc maps and unmaps each one, and the system
+    then clears every page of the next one, which takes much of a sweep's time.
     """
     if platform.libc_ver()[0] != "glibc":
         return

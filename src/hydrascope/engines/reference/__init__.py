@@ -1,4 +1,4 @@
-"""The reference engine: every run is a plain forward pass of the whole prompt, with hooks."""
+"""The reference engine: plain forward passes of whole prompts, with hooks."""
 
 from hydrascope.engines.reference.engine import activations_before_override, measure
 

@@ -1,8 +1,9 @@
-"""The reference engine: every run is a plain forward pass of the whole prompt, with hooks.
+"""The reference engine: plain forward passes of whole prompts, with hooks.
 
-Slow, for any model, and obviously right: the oracle that the wavefront engine is tested against, and the fallback
-for models that it can't carry. Each prompt is run alone, without padding; logits are read off the model's own, over
-the whole vocabulary, and not through the readout direction; what a head or neuron writes is written out.
+It is slow and simple, and works for every model. The wavefront engine is tested against it, and models that the
+wavefront engine doesn't support are measured with it. Each prompt runs alone, without padding. Logits are the model's
+own, over the whole vocabulary, instead of dot products with a readout's direction. The output of each head and neuron
+is computed in full.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,53 +22,60 @@ from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
 
-#: Runs in one forward pass.
+#: The number of rows in one forward pass.
 ROWS = 16
 
-#: A run of the request, and the patch that its ablated components write.
+#: One row: an override, and the number of the patch of its ablated components.
 Row = tuple[Override, int]
 
 
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
-    """Make the runs of `request` on each of its prompts by plain forward passes; see `Readings`."""
+    """Measure all overrides and patches of `request` by plain forward passes."""
     with model.measuring():
-        each = [_Prompt.of(model, request, prompt).readings() for prompt in range(len(request.tokens))]
-    # The prompt follows the readout or metric where there is one.
-    place = {"scale": 0}
+        per_prompt = [_Prompt.of(model, request, prompt).readings() for prompt in range(len(request.tokens))]
+    # The prompt dimension follows that of the readout or metric, which `scale` doesn't have.
+    prompt_dims = {"scale": 0}
     stacked = {
-        field.name: torch.stack([getattr(readings, field.name) for readings in each], place.get(field.name, 1))
+        field.name: torch.stack(
+            [getattr(readings, field.name) for readings in per_prompt], prompt_dims.get(field.name, 1)
+        )
         for field in fields(Readings)
         if field.name != "clean_error"
     }
-    return Readings(**stacked, clean_error=torch.stack([readings.clean_error for readings in each]).max())
+    return Readings(**stacked, clean_error=torch.stack([readings.clean_error for readings in per_prompt]).max())
 
 
 @torch.no_grad()
 def activations_before_override(
     model: LanguageModel, request: Request, sites: Sequence[Component]
 ) -> dict[Component, Tensor]:
-    """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`."""
+    """Return the activations at `sites` under each override, before they are overwritten.
+
+    Returns:
+        `[prompt, ablated, patch, slot, columns]` for each site.
+    """
     rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
-    found: dict[Component, list[Tensor]] = {site: [] for site in sites}
+    activations: dict[Component, list[Tensor]] = {site: [] for site in sites}
     with model.measuring():
         for index in range(len(request.tokens)):
             prompt = _Prompt.of(model, request, index, sites)
-            seen = [prompt.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
-            for site, each in found.items():
-                each.append(torch.cat([one.before[site] for one in seen]).unflatten(0, (-1, request.patches)))
-    return {site: torch.stack(each) for site, each in found.items()}
+            passes = [prompt.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+            for site, per_prompt in activations.items():
+                before = torch.cat([pass_.before[site] for pass_ in passes])
+                per_prompt.append(torch.unflatten(before, 0, (-1, request.patches)))
+    return {site: torch.stack(per_prompt) for site, per_prompt in activations.items()}
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What forward passes of one prompt show at its final position, a row each.
+    """The values of one prompt's rows in a forward pass, at the final position.
 
     Attributes:
-        values: what stands at each site.
-        before: what would stand there, at the ablated positions.
-        streams: the residual stream before each block that is read, and the final one.
-        logits: the centred logits, before any soft-cap.
+        values: `[row, columns]` the activations at each site.
+        before: `[row, slot, columns]` the activations before the override, at the ablated positions.
+        streams: `[row, width]` the residual stream before each block with a readout, and the final one.
+        logits: `[row, vocabulary]` the logits, before any soft-cap.
     """
 
     values: dict[Component, Tensor]
@@ -78,7 +86,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """One prompt of a request: its clean values at every position, and the patches for it."""
+    """One prompt of a request, with its clean activations at every position and its patches."""
 
     model: LanguageModel
     request: Request
@@ -98,21 +106,21 @@ class _Prompt:
         sites = tuple(dict.fromkeys((*model.sublayers, *units, *watch)))
         length = len(request.tokens[index])
         everywhere = torch.arange(length)
-        run = compute_clean_pass_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
+        clean = compute_clean_pass_at(model, [request.tokens[index]], torch.zeros_like(everywhere), everywhere, sites)
         patches = {component: request.values(component)[index].to(model.device) for component in ablated}
-        return cls(model, request, index, sites, run.values, run.embed[-1], patches)
+        return cls(model, request, index, sites, clean.values, clean.embed[-1], patches)
 
     @property
     def readouts(self) -> list[Linear]:
         return list(self.request.readouts.rows)
 
     def readings(self) -> Readings:
-        """What `Readings` says, without the prompt dimension."""
+        """Return the prompt's `Readings`, without the prompt dimension."""
         model, request = self.model, self.request
         rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
         clean = self.run_rows([(Override(()), 0)])
-        seen = [self.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
-        final, z = clean.streams[FINAL], torch.cat([each.streams[FINAL] for each in seen])
+        ablated = [self.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+        final, z = clean.streams[FINAL], torch.cat([pass_.streams[FINAL] for pass_ in ablated])
         sigma, own_sigma = final_scale(model, final), final_scale(model, z)
         delta = torch.stack([self.delta(row) for row in rows], 1)
         shape = (len(request.overrides), request.patches)
@@ -122,24 +130,24 @@ class _Prompt:
         def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
 
-        def written(readout: Linear, seen: Sequence[_Pass]) -> Tensor:
-            values = torch.cat([self.written(each) for each in seen])
+        def written(readout: Linear, passes: Sequence[_Pass]) -> Tensor:
+            values = torch.cat([self.written(pass_) for pass_ in passes])
             below = torch.tensor([readout.before == FINAL or c.block < readout.before for c in self.components])
             return self.dot(readout, values) * below / (sigma if readout.before == FINAL else 1)
 
-        def logit(readout: Linear, seen: Sequence[_Pass]) -> Tensor:
+        def logit(readout: Linear, passes: Sequence[_Pass]) -> Tensor:
             if readout.tokens is None:
-                return self.read_logit(readout, torch.cat([each.streams[readout.before] for each in seen]))
+                return self.read_logit(readout, torch.cat([pass_.streams[readout.before] for pass_ in passes]))
             plus, minus = (None if tokens is None else int(tokens[self.index]) for tokens in readout.tokens)
-            logits = torch.cat([each.logits for each in seen])
+            logits = torch.cat([pass_.logits for pass_ in passes])
             return logits[:, plus] - (logits[:, minus] if minus is not None else logits.mean(-1))
 
-        def shifted(readout: Linear, seen: Sequence[_Pass], sign: int) -> Tensor:
+        def shifted(readout: Linear, passes: Sequence[_Pass], sign: int) -> Tensor:
             below = delta[: 2 * readout.before].sum(0) if readout.before != FINAL else delta.sum(0)
-            streams = torch.cat([each.streams[readout.before] for each in seen])
+            streams = torch.cat([pass_.streams[readout.before] for pass_ in passes])
             read = self.read_logit(readout, streams.to(below.dtype) + sign * below)
-            # Where nothing changed, rounding is no effect.
-            return torch.where((below == 0).all(-1), logit(readout, seen), read).view(shape)
+            # Without a change, the difference would be rounding alone.
+            return torch.where((below == 0).all(-1), logit(readout, passes), read).view(shape)
 
         unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
         logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
@@ -150,10 +158,10 @@ class _Prompt:
                 lambda _, readout: self.dot(readout, self.embed) / (sigma[0] if readout.before == FINAL else 1)
             ),
             logit=logits,
-            unembed_ablated=per_readout(lambda _, readout: written(readout, seen).view(*shape, -1)),
-            logit_ablated=per_readout(lambda _, readout: logit(readout, seen).view(shape)),
+            unembed_ablated=per_readout(lambda _, readout: written(readout, ablated).view(*shape, -1)),
+            logit_ablated=per_readout(lambda _, readout: logit(readout, ablated).view(shape)),
             logit_direct=per_readout(lambda _, readout: shifted(readout, [clean], 1)),
-            logit_indirect=per_readout(lambda _, readout: shifted(readout, seen, -1)),
+            logit_indirect=per_readout(lambda _, readout: shifted(readout, ablated, -1)),
             scale=(sigma / own_sigma).view(shape),
             metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
             metrics_ablated=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
@@ -168,27 +176,27 @@ class _Prompt:
         return vectors.to(readout.direction.dtype) @ readout.direction[self.index]
 
     def read_logit(self, readout: Linear, stream: Tensor) -> Tensor:
-        """The readout of whole residual streams."""
+        """Return the readout of whole residual streams, `[row]`."""
         read = self.dot(readout, stream)
         return (
             read if readout.before != FINAL else read / final_scale(self.model, stream) + readout.constant[self.index]
         )
 
-    def written(self, seen: _Pass) -> Tensor:
-        """`[row, component, width]` what each component adds to the residual stream."""
+    def written(self, pass_: _Pass) -> Tensor:
+        """Return each component's addition to the residual stream, `[row, component, width]`."""
         wide = wider(self.model.dtype)
-        each = []
+        outputs = []
         for component in self.components:
-            values = seen.values[component.site]
+            values = pass_.values[component.site]
             if component.is_unit:
                 values = self.model.projection(component.sublayer).written(values, component.unit)
-            each.append(values.to(wide) * self.model.residual_scale)
-        return torch.stack(each, 1)
+            outputs.append(values.to(wide) * self.model.residual_scale)
+        return torch.stack(outputs, 1)
 
     def delta(self, row: Row) -> Tensor:
-        """`[layer, width]` what the overrides of one row change in what each layer writes at the final position.
+        """Return the change of each sublayer's output by a row's override, `[sublayer, width]`.
 
-        As if nothing else had changed.
+        It is the change at the final position with everything else clean.
         """
         override, patch = row
         model, wide = self.model, wider(self.model.dtype)
@@ -212,7 +220,7 @@ class _Prompt:
         return change * model.residual_scale
 
     def run_rows(self, rows: Sequence[Row]) -> _Pass:
-        """Copies of the prompt, each with the overrides of a row."""
+        """Run copies of the prompt in one forward pass, each with the override of a row."""
         model, request = self.model, self.request
         values: dict[Component, Tensor] = {}
         before: dict[Component, Tensor] = {}
@@ -236,11 +244,10 @@ class _Prompt:
                         at[number, :, columns] = self.clean[site][:, columns]
                     else:
                         at[number, positions, columns] = self.patches[component][patch].to(at.device)
-            # A copy, on whichever device.
             values[site] = at[:, -1].clone().to(model.device)
             for number, (override, _) in enumerate(rows):
                 if site.sublayer in override.frozen:
-                    values[site][number] = self.clean[site][-1]  # a layer that is frozen, and all of its units
+                    values[site][number] = self.clean[site][-1]  # a frozen sublayer freezes its units too
             return changed
 
         def keep(block: int, hidden: Tensor) -> None:
@@ -255,8 +262,8 @@ class _Prompt:
                 yield on_site(model, site, partial(visit, site))
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
-        held = [[component for component in override.frozen if component.is_input] for override, _ in rows]
-        with freeze_head_inputs(model, request.tokens[self.index], held), hooked(hooks()):
+        inputs = [[component for component in override.frozen if component.is_input] for override, _ in rows]
+        with freeze_head_inputs(model, request.tokens[self.index], inputs), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         return _Pass(values, before, streams, logits)

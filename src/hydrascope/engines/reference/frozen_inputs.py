@@ -1,4 +1,4 @@
-"""Freeze inputs of heads in plain forward passes, for the reference engine.
+"""Freeze queries, keys and values of heads in the reference engine's forward passes.
 
 Attention is written out once more here, with soft-cap and sinks, so that the two engines check each other.
 """
@@ -19,10 +19,15 @@ from hydrascope.utils.errors import HydrascopeError
 def freeze_head_inputs(
     model: LanguageModel, tokens: Sequence[int], frozen: Sequence[Sequence[Component]]
 ) -> Iterator[None]:
-    """Freeze inputs of heads in forward passes of a prompt's copies: `frozen[i]` in copy i.
+    """Freeze inputs of heads at their clean activations in forward passes inside this context.
+
+    Args:
+        model: the language model.
+        tokens: the prompt's token ids; the passes run a batch of its copies.
+        frozen: the queries, keys and values to freeze in each row of the batch.
 
     Raises:
-        HydrascopeError: something is to be frozen, and the model doesn't attend through transformers' interface.
+        HydrascopeError: an input is to be frozen, but the model doesn't attend through transformers' interface.
     """
     if not any(frozen):
         yield
@@ -40,13 +45,16 @@ def freeze_head_inputs(
 
 
 def _attend_frozen(clean: dict[int, dict[str, Tensor]], frozen: Sequence[Sequence[Component]]) -> Attend:
-    """Attend and keep the inputs in `clean`; with rows of `frozen` inputs, take those from it."""
+    """Return attention written out, which takes the frozen inputs of heads from the clean pass.
+
+    The first pass is the clean one: it fills `clean` with the queries, keys and values of each block.
+    """
 
     def attend(inputs: AttentionInputs) -> Tensor:
         block, heads = inputs.block, inputs.query.shape[1]
         own = {
-            name: each.repeat_interleave(heads // each.shape[1], 1)
-            for name, each in (("query", inputs.query), ("key", inputs.key), ("value", inputs.value))
+            name: values.repeat_interleave(heads // values.shape[1], 1)
+            for name, values in (("query", inputs.query), ("key", inputs.key), ("value", inputs.value))
         }
         if block not in clean:
             clean[block] = own
