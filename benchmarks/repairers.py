@@ -149,7 +149,7 @@ def of_head_pairs(shape: Shape, prompts: int) -> Asked:
     """All pairs of heads, set to zero."""
     model, texts = _prepared(shape, prompts)
     start = time.perf_counter()
-    hs.analyses.interactions(model, texts, hs.Zero(), parts="heads")
+    hs.analyses.interactions(model, texts, hs.Zero(), components="heads")
     heads = shape.layers * shape.heads
     return Asked(heads * (heads + 1) // 2, 1, prompts, (time.perf_counter() - start) / prompts)
 
@@ -158,7 +158,7 @@ def of_shapley(shape: Shape, prompts: int, orders: int) -> Asked:
     """Shapley values of all layers, with `PATCHES` patches."""
     model, texts = _prepared(shape, prompts)
     start = time.perf_counter()
-    found = hs.analyses.shapley(model, texts, hs.Resample(PATCHES), parts="layers", orders=orders)
+    found = hs.analyses.shapley(model, texts, hs.Resample(PATCHES), components="layers", orders=orders)
     seconds = (time.perf_counter() - start) / prompts
     error = float(found["mean_standard_error"].max() / abs(found["shapley"].mean("prompt")).max())
     return Asked(orders, PATCHES, prompts, seconds, error)

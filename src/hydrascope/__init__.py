@@ -1,4 +1,4 @@
-"""hydrascope: the instrument that shows how a language model repairs itself."""
+"""hydrascope measures how a language model repairs itself after an ablation."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hydrascope.models.architectures import declare
     from hydrascope.prompts.load import load_prompts
     from hydrascope.prompts.prompt import Prompt
-    from hydrascope.reports.kinds import report
+    from hydrascope.reports.html import report
     from hydrascope.runs.cost import cost
     from hydrascope.runs.sweep import sweep
     from hydrascope.storage.reader import open_results
@@ -77,7 +77,7 @@ __getattr__ = lazy_names(
         "prompts.load": ("load_prompts",),
         "prompts.prompt": ("Prompt",),
         "reports": (),
-        "reports.kinds": ("report",),
+        "reports.html": ("report",),
         "runs.cost": ("cost",),
         "runs.sweep": ("sweep",),
         "storage.reader": ("open_results",),

@@ -1,4 +1,7 @@
-"""Where the command line begins: so thin that Ctrl-C is answered from the first instant, while all else is imported."""
+"""Entry point of the command line.
+
+It imports nothing heavy, so that Ctrl-C is answered while the rest is imported.
+"""
 
 import sys
 

@@ -219,7 +219,7 @@ class ProjectOut:
     direction: torch.Tensor
     patches: int = 1
 
-    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.ablations.Patches:
         own = np.array(prompts)[:, None]
 
         def values(component: Component) -> torch.Tensor:
@@ -270,7 +270,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
     class Own:
         patches = 1
 
-        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
+        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.ablations.Patches:
             own = np.array(prompts)[:, None]
             return hs.ablations.Patches(
                 own, lambda c: torch.zeros(shape) if shape else clean.activations_of(c, own, prompts)[:, :, 0]
@@ -281,7 +281,7 @@ def test_values_of_another_shape_are_refused(model: LanguageModel, shape: tuple[
     assert message in str(caught.value)
 
     class Short(Own):
-        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.Patches:
+        def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> hs.ablations.Patches:
             return hs.ablations.Patches(np.zeros(len(prompts), int), super().draw(clean, prompts).values)
 
     with pytest.raises(HydrascopeError, match=r"the ablation Short draws sources of shape \[5\]: give \[5, 1\]"):

@@ -102,5 +102,5 @@ def test_without_an_effect_there_is_nothing_to_be_faithful_to():
 
 @pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.2), (-0.1, 1), (0.5, 1.5), (0.5, 0.5), (float("nan"), 1)])
 def test_what_cannot_be_asked(shares):
-    with pytest.raises(HydrascopeError, match="are no shares to keep"):
+    with pytest.raises(HydrascopeError, match="invalid shares"):
         hs.analyses.faithfulness(tiny("gpt2"), PROMPTS, order="layers", shares=shares)

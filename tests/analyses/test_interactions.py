@@ -20,7 +20,7 @@ from hydrascope.utils.errors import HydrascopeError
 @pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
 def test_differences_of_runs_made_one_by_one(case):
     model = tiny(case)
-    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2, 3), parts="attn,head.1.2")
+    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2, 3), components="attn,head.1.2")
     for u, v in (("attn.0", "attn.2"), ("attn.0", "head.1.2")):
         expected = total(model, f"{u}+{v}") - total(model, u) - total(model, v)
         one = found["interaction"].sel(first=u, second=v)
@@ -37,7 +37,7 @@ def test_pairs_of_heads_by_plain_forward_passes(case):
     """Both heads overwritten by hooks of the test's own: of one layer, and of layers that follow each other."""
     model, ablation = exactly_normed(loaded(case)), hs.Resample(2, 3)
     heads = ["head.0.1", "head.1.2", "head.1.3", "head.2.0"]
-    found = hs.analyses.interactions(model, PROMPTS, ablation, parts=heads)
+    found = hs.analyses.interactions(model, PROMPTS, ablation, components=heads)
     sources = hs.sweep(model, PROMPTS, ablation, ablate=heads[0])["patch_prompt"].values
 
     def effect(clean: Plain, ablated: Plain) -> float:
@@ -56,7 +56,7 @@ def test_what_does_not_meet_does_not_interact():
     """The two layers of a parallel block, read right after it without a norm: their effects add up."""
     model = tiny("gpt_neox")
     probe = hs.Direction(torch.randn(model.width, dtype=torch.float64), before=2)
-    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2), parts="attn.1,mlp.1,attn.0", readouts=probe)
+    found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2), components="attn.1,mlp.1,attn.0", readouts=probe)
     pair = found["interaction"].sel(first="attn.1", second="mlp.1")
     size = float(abs(found["total"]).max())
     assert float(abs(pair).max()) < 1e-12 * size
@@ -67,7 +67,7 @@ def test_on_the_phantom_each_backup_covers_for_what_it_watches():
     """A backup that is ablated, too, brings nothing: the pair costs that in addition."""
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     found = hs.analyses.interactions(
-        model, prompts, hs.Zero(), parts=[phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS]
+        model, prompts, hs.Zero(), components=[phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS]
     )
     mediated = hs.analyses.mediation(model, prompts, hs.Zero(), ablate=phantom.SOURCE, mediators=[*phantom.BACKUPS])
     size = float(abs(found["total"].sel(first=phantom.SOURCE)).max())
@@ -101,7 +101,7 @@ def test_only_effects_are_kept(tmp_path):
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two components"):
-        hs.analyses.interactions(model, PROMPTS, parts="attn.0")
+        hs.analyses.interactions(model, PROMPTS, components="attn.0")
     with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
         measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))
 

@@ -120,7 +120,7 @@ def test_on_the_phantom_the_repair_goes_by_the_value():
 
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
-    with pytest.raises(HydrascopeError, match="path patching at 'subject': ask for last or all"):
+    with pytest.raises(HydrascopeError, match="path patching can't be at 'subject': give last or all"):
         hs.analyses.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="mlp", at="subject")
     with pytest.raises(HydrascopeError, match=r"neuron\.1\.3 can't be a mediator"):
         hs.analyses.path_patching(model, PROMPTS, hs.Zero(), senders="attn", receivers="neuron.1.3")

@@ -62,7 +62,7 @@ def plainly():
 @pytest.mark.parametrize("most", [0, 1, 2, 9])
 def test_against_plain_forward_passes(plainly, most):
     model, ablation, changed = plainly
-    found = hs.analyses.responsibility(model, PROMPTS, ablation, parts=PARTS, most=most)
+    found = hs.analyses.responsibility(model, PROMPTS, ablation, components=PARTS, most=most)
     shape = (len(PROMPTS), 2, len(PARTS))
     sizes = np.array([smallest(changed, at[2], most, at[:2]) for at in np.ndindex(shape)]).reshape(shape)
     np.testing.assert_array_equal(found["contingency"], sizes)
@@ -76,7 +76,9 @@ def test_on_the_phantom_two_who_know_share_the_responsibility(engine):
     """Either alone still gives the colour. Without both all colours are alike, and one is named whatever the thing."""
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
     knowing = [phantom.SOURCE, phantom.UNWATCHED]
-    found = hs.analyses.responsibility(model, prompts, hs.Zero(), parts=[*knowing, "mlp.3", "attn.5"], engine=engine)
+    found = hs.analyses.responsibility(
+        model, prompts, hs.Zero(), components=[*knowing, "mlp.3", "attn.5"], engine=engine
+    )
     blind = hs.sweep(model, prompts, hs.Zero(), ablate="+".join(knowing), metrics="top")
     named = blind["metric_ablated"].isel(metric=0, ablated=0, patch=0)
     assert len(np.unique(named)) == 1
@@ -90,8 +92,8 @@ def test_on_the_phantom_two_who_know_share_the_responsibility(engine):
 
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
-    with pytest.raises(HydrascopeError, match="sets of up to -1 other parts"):
-        hs.analyses.responsibility(model, PROMPTS, parts="layers", most=-1)
-    message = r"takes 59,711 runs a prompt, and 20,000 is the most: name fewer than 71 parts, or look for sets of fewer"
+    with pytest.raises(HydrascopeError, match="invalid most -1: give 0 or more"):
+        hs.analyses.responsibility(model, PROMPTS, components="layers", most=-1)
+    message = r"needs 59,711 overrides a prompt, more than the limit of 20,000: give fewer than 71 components"
     with pytest.raises(HydrascopeError, match=message):
-        hs.analyses.responsibility(model, PROMPTS, parts=[f"neuron.0.{number}" for number in range(71)], most=2)
+        hs.analyses.responsibility(model, PROMPTS, components=[f"neuron.0.{number}" for number in range(71)], most=2)

@@ -96,7 +96,7 @@ def test_against_plain_forward_passes():
     """The very orders that were drawn, walked one by one over plain runs, every patch."""
     model, ablation, parts = loaded("gpt2"), hs.Resample(2, seed=3), EIGHT[1:5]
     worth = plain_worth(model, PROMPTS, ablation, parts)
-    found = hs.analyses.shapley(model, PROMPTS, ablation, parts=parts, orders=6, seed=1)
+    found = hs.analyses.shapley(model, PROMPTS, ablation, components=parts, orders=6, seed=1)
     pairs = np.zeros((3, len(PROMPTS), len(parts)))
     for number, order in enumerate(antithetic(len(parts), 6, seed=1)):
         gone: frozenset[int] = frozenset()
@@ -113,7 +113,7 @@ def test_random_orders_come_close_to_all_combinations():
     """Of eight parts, by plain forward passes: all 256."""
     model, ablation, prompts = loaded("gpt2"), hs.Resample(1), PROMPTS[:2]
     exact = shapley_values(plain_worth(model, prompts, ablation, EIGHT), 8)
-    found = hs.analyses.shapley(model, prompts, ablation, parts=EIGHT, orders=64).isel(readout=0)
+    found = hs.analyses.shapley(model, prompts, ablation, components=EIGHT, orders=64).isel(readout=0)
     off, error = found["shapley"].values - exact, found["standard_error"].values
     assert (abs(off) <= 4 * error + 1e-9).all()
     assert (abs(off.mean(0)) <= 4 * found["mean_standard_error"].values + 1e-9).all()
@@ -127,7 +127,7 @@ def test_nothing_is_left_over(case):
     model = tiny(case)
     parts = "attn.0,heads.1,mlp.2"
     options = {"at": [-2, -1], "readouts": [hs.Logit(), hs.Logit(7)]}
-    found = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), parts=parts, orders=4, **options)
+    found = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), components=parts, orders=4, **options)
     together = "+".join(found["component"].values)
     whole = hs.sweep(model, PROMPTS, hs.Resample(2), ablate=together, engine="reference", **options)
     expected = whole["total"].isel(ablated=0).mean("patch")
@@ -137,7 +137,7 @@ def test_nothing_is_left_over(case):
 
 def test_one_part_is_worth_its_total_effect():
     model = tiny("gpt2")
-    found = hs.analyses.shapley(model, PROMPTS, hs.Zero(), parts="mlp.1", orders=2)
+    found = hs.analyses.shapley(model, PROMPTS, hs.Zero(), components="mlp.1", orders=2)
     alone = hs.sweep(model, PROMPTS, hs.Zero(), ablate="mlp.1")["total"].isel(ablated=0, patch=0)
     np.testing.assert_allclose(found["shapley"].isel(component=0), alone, atol=1e-12)
     # One pair of orders tells nothing of others.
@@ -146,10 +146,10 @@ def test_one_part_is_worth_its_total_effect():
 
 def test_prompts_share_their_orders():
     model = tiny("gpt2")
-    both = hs.analyses.shapley(model, PROMPTS, hs.Zero(), parts="attn,mlp", orders=4)
-    one = hs.analyses.shapley(model, PROMPTS[1:2], hs.Zero(), parts="attn,mlp", orders=4)
+    both = hs.analyses.shapley(model, PROMPTS, hs.Zero(), components="attn,mlp", orders=4)
+    one = hs.analyses.shapley(model, PROMPTS[1:2], hs.Zero(), components="attn,mlp", orders=4)
     np.testing.assert_allclose(both["shapley"].isel(prompt=[1]), one["shapley"], atol=1e-12)
-    other = hs.analyses.shapley(model, PROMPTS, hs.Zero(), parts="attn,mlp", orders=4, seed=1)
+    other = hs.analyses.shapley(model, PROMPTS, hs.Zero(), components="attn,mlp", orders=4, seed=1)
     assert float(abs(both["shapley"] - other["shapley"]).max()) > 1e-6
 
 
@@ -157,7 +157,7 @@ def test_on_the_phantom_credit_is_shared_with_the_backups():
     """What a backup restores is credited half to it and half to what it backs up; what does nothing gets nothing."""
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     parts = [phantom.SOURCE, phantom.UNWATCHED, *phantom.BACKUPS, "head.2.0", "attn.5"]
-    found = hs.analyses.shapley(model, prompts, hs.Zero(), parts=parts, orders=4).isel(readout=0)
+    found = hs.analyses.shapley(model, prompts, hs.Zero(), components=parts, orders=4).isel(readout=0)
     alone = hs.sweep(model, prompts, hs.Zero(), ablate=parts, read="heads").isel(readout=0, patch=0)
     values, removed = found["shapley"], -alone["direct"].sel(ablated=phantom.SOURCE)
     doubt = found["text"].str.startswith("perhaps").values
@@ -178,13 +178,15 @@ def test_on_the_phantom_credit_is_shared_with_the_backups():
 def test_what_cannot_be_asked():
     model = tiny("gpt2")
     for orders in (0, 3, -2):
-        with pytest.raises(HydrascopeError, match=f"{orders} orders don't pair"):
+        with pytest.raises(HydrascopeError, match=f"{orders} orders can't be paired"):
             hs.analyses.shapley(model, PROMPTS, orders=orders)
-    with pytest.raises(HydrascopeError, match="-1 is no seed"):
+    with pytest.raises(HydrascopeError, match="invalid seed -1"):
         hs.analyses.shapley(model, PROMPTS, seed=-1)
     with pytest.raises(HydrascopeError, match=r"all of attn\.1"):
-        hs.analyses.shapley(model, PROMPTS, parts="attn.1,head.1.0", orders=2)
-    with pytest.raises(HydrascopeError, match=r"takes 24,385 runs a prompt.*take fewer orders than 64, or fewer parts"):
+        hs.analyses.shapley(model, PROMPTS, components="attn.1,head.1.0", orders=2)
+    with pytest.raises(
+        HydrascopeError, match=r"needs 24,385 overrides a prompt.*give fewer orders than 64, or fewer components"
+    ):
         hs.analyses.shapley(
-            model, PROMPTS, parts=[f"neuron.{block}.{n}" for block in range(3) for n in range(128)][:382]
+            model, PROMPTS, components=[f"neuron.{block}.{n}" for block in range(3) for n in range(128)][:382]
         )

@@ -127,7 +127,7 @@ def test_an_order_grows_from_none_to_all() -> None:
     assert [str(component) for component in order] == ["mlp.1", "attn.0", "mlp.0", "attn.1", "attn.2", "mlp.2"]
     assert shares == [0, 1 / 6, 2 / 6, 1]
     assert growing_sets(model, "layers", "layers")[1] == [place / 6 for place in range(7)]
-    with pytest.raises(HydrascopeError, match=r"head\.0\.1 can't be kept, since it is not among the parts"):
+    with pytest.raises(HydrascopeError, match=r"head\.0\.1 can't be kept: it is not among the ablated components"):
         growing_sets(model, "attn.0,head.0.1", "layers")
 
 

@@ -110,7 +110,7 @@ def test_one_that_was_not_changed_is_not_proven_again(model: LanguageModel, monk
         model.hf(torch.tensor([[1, 2, 3]]))
     with JobMonitor(lambda *_: None).attach(model):
         hs.sweep(model, TEXTS, hs.Zero(), ablate="attn")
-    hs.analyses.shapley(model, TEXTS, hs.Zero(), parts="attn", orders=2)
+    hs.analyses.shapley(model, TEXTS, hs.Zero(), components="attn", orders=2)
 
 
 def test_a_model_made_by_hand_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ OPTIONS = {"readouts": [hs.Logit(7), hs.Logit(9)]}
 def test_means_and_places():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Resample(2), ablate="heads,mlp", read="heads", **OPTIONS)
-    fair = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), parts="heads,mlp", orders=2, **OPTIONS)
+    fair = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), components="heads,mlp", orders=2, **OPTIONS)
     # In another order of parts.
     guess = hs.analyses.attribution.atp(model, PROMPTS, hs.Resample(2), ablate="mlp,heads", **OPTIONS)
     found = hs.measures.rank(hs.measures.per_prompt(exact, "logit.9"), fair, guess, bootstrap=FEW)
@@ -51,7 +51,7 @@ def test_on_the_phantom_ablation_hides_what_is_backed_up_and_shapley_does_not():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     parts = [phantom.SOURCE, phantom.UNWATCHED]
     exact = hs.sweep(model, prompts, hs.Zero(), ablate=parts)
-    fair = hs.analyses.shapley(model, prompts, hs.Zero(), parts=[*parts, *phantom.BACKUPS], orders=8)
+    fair = hs.analyses.shapley(model, prompts, hs.Zero(), components=[*parts, *phantom.BACKUPS], orders=8)
     found = hs.measures.rank(hs.measures.per_prompt(exact), fair.sel(component=parts), bootstrap=FEW)
     place = found["place"].sel(component=phantom.SOURCE)
     assert {name: int(place.sel(measure=name)) for name in found["measure"].values} == {

@@ -50,7 +50,7 @@ class Shift:
     by: Any
     patches: int = 1
 
-    def draw(self, clean: hs.ablations.CleanActivations, prompts: Any) -> hs.Patches:
+    def draw(self, clean: hs.ablations.CleanActivations, prompts: Any) -> hs.ablations.Patches:
         own = np.array(prompts)[:, None]
         return hs.ablations.Patches(own, lambda component: clean.activations_of(component, own, prompts) + self.by)
 

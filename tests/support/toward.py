@@ -16,14 +16,14 @@ PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16], [17, 18, 19]]
 class Toward:
     """Write clean value + step · (patch − clean value)."""
 
-    whole: hs.Ablation
+    whole: hs.ablations.Ablation
     step: float
 
     @property
     def patches(self) -> int:
         return self.whole.patches
 
-    def draw(self, clean: hs.ablations.CleanActivations, prompts: Sequence[int]) -> hs.Patches:
+    def draw(self, clean: hs.ablations.CleanActivations, prompts: Sequence[int]) -> hs.ablations.Patches:
         whole = self.whole.draw(clean, prompts)
 
         def values(component: hs.Component) -> Tensor:

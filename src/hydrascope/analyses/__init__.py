@@ -1,6 +1,6 @@
-"""Analyses of many runs: mediation, interactions, importance, path patching, circuits, attribution."""
+"""Analyses of many overrides: who repairs, importance, paths, circuits, attribution."""
 
-# Imported at once: a function that shares its module's name would otherwise change its meaning at the second access.
+# Imported eagerly: with a lazy import, a function that shares its module's name would turn into the module.
 from hydrascope.analyses import attribution
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.mediation import interactions, mediation

@@ -1,8 +1,7 @@
-"""Circuits: how much of a readout the most important parts give without the rest.
+"""Faithfulness of circuits: how much of a readout the most important components give alone.
 
-An order of importance is a claim, and this is its test: a circuit of the first parts of a good order does what the
-whole model does. Self-repair misleads orders that are made by ablating one part at a time, which passes over what is
-backed up.
+This tests an order of importance: a circuit of the first components of a good order does what the whole model does.
+Orders made by ablating one component at a time miss components that have a backup.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
-#: The shares of parts that the MIB benchmark keeps.
+#: The shares of components that the MIB benchmark keeps.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -36,50 +35,53 @@ def faithfulness(
     bootstrap: Bootstrap | None = None,
     **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
-    """How faithful circuits are that keep the first parts of an order of importance and ablate the rest.
+    """Measure circuits that keep the first components of an order and ablate the rest.
 
-        >>> s = hs.analyses.shapley(model, prompts, hs.Mean())["shapley"][0].mean("prompt")  # doctest: +SKIP
-        >>> order = s.sortby(s)["component"].values.tolist()  # doctest: +SKIP
-        >>> hs.analyses.faithfulness(model, prompts, hs.Mean(), order=order)["cpr"]  # doctest: +SKIP
+        >>> f = hs.analyses.faithfulness(model, prompts, hs.Zero(), order="mlp.3,attn.3,mlp.5", shares=(0, 0.5, 1))
+        >>> cpr = f["cpr"].sel(bound="estimate")
 
-    As the MIB benchmark defines it (Mueller et al. 2025, arXiv 2504.13151), with parts as the nodes:
+    The definition is that of the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151), with components as the nodes:
 
         f(k) = (m(C_k) − m(∅)) / (m(M) − m(∅)),
 
-    m the mean of π̂ over prompts and patches, M the whole model, C_k the model with only the first ⌊k · parts⌋ parts of
-    `order` kept and its other parts ablated together, by the same patch, and ∅ the model with all of them ablated. What
-    isn't in `order` is never ablated. CPR, the circuit performance ratio, is the area under f (higher is better); CMD,
-    the circuit-model distance, the area under |1 − f| (0 is best), both by the trapezoidal rule over `shares`, as they
-    are, not their logarithms. So with the benchmark's shares f = 1 everywhere makes a CPR of 0.999.
+    where m is the mean of π̂ over prompts and patches and M is the whole model. C_k keeps the first ⌊k · n⌋ of the n
+    components of `order`; the others are ablated together, by the same patch. ∅ has all n ablated. A component that
+    isn't in `order` is never ablated. CPR, the circuit performance ratio, is the area under f (higher is better). CMD,
+    the circuit-model distance, is the area under |1 − f| (0 is best). Both use the trapezoidal rule over `shares` (not
+    over their logarithms), so f = 1 everywhere gives a CPR of 0.999 with the benchmark's shares.
 
     Args:
-        ablation: as for `sweep`; by default `Resample()`. The benchmark's is `Counterfactual()`, with at="all".
-        order: parts, the most important first.
-        shares: of the parts that are kept, at least two, ascending, from 0 to 1.
-        bootstrap: of the intervals, over prompts. They take the order as given: where it was found on the same prompts,
-            it fits these better than it does others.
-        options: of `sweep`: readouts, at, target, engine, batch_size, progress.
+        model: the model to measure.
+        prompts: the prompts to measure.
+        ablation: as for `sweep`; by default `Resample()`. The benchmark uses `Counterfactual()` with at="all".
+        order: components, the most important first.
+        shares: the shares of components to keep: at least two, ascending, from 0 to 1.
+        bootstrap: settings of the intervals, which are over prompts. They take the order as given, so they are too
+            favourable if the order was found on the same prompts.
+        options: options of `sweep`: readouts, at, target, engine, batch_size, progress.
 
     Returns:
+        a dataset with
+
         - `faithfulness` f [bound, readout, share], and `cpr`, `cmd` [bound, readout], without unit: ratios of means
-          over prompts, not means of ratios. Without bounds, NaN, where the interval of m(M) − m(∅) holds 0.
-        - `kept` [share] how many parts are.
-        - `effect` [readout, prompt, share] the total effect of ablating the rest, mean over patches, in the readout's
-          unit, and `everything` [readout, prompt] that of ablating all: f = 1 − mean effect / mean everything.
+          over prompts, not means of ratios. Their bounds are NaN where the interval of m(M) − m(∅) contains 0.
+        - `kept` [share]: the number of components kept.
+        - `effect` [readout, prompt, share]: the total effect of ablating the rest, mean over patches, in the readout's
+          unit, and `everything` [readout, prompt]: that of ablating all. f = 1 − mean effect / mean everything.
 
     Raises:
-        HydrascopeError: as `sweep`; or the shares are no such list.
+        HydrascopeError: as `sweep`; or the shares are not ascending numbers from 0 to 1.
     """
     if len(shares) < 2 or not (shares[0] >= 0 and shares[-1] <= 1 and (np.diff(shares) > 0).all()):
-        raise HydrascopeError(f"{list(shares)} are no shares to keep: give at least two, ascending from 0 to 1")
+        raise HydrascopeError(f"invalid shares {list(shares)}: give at least two, ascending from 0 to 1")
     chosen = select_components(model, order)
-    # A share of the parts that is a whole number shall not be rounded below it.
+    # The small term keeps a whole number of components from being rounded down.
     kept = np.floor(np.array(shares) * len(chosen) + 1e-9).astype(int)
     circuits = np.unique(np.append(kept[kept < len(chosen)], 0))
     ablated = np.arange(len(chosen)) >= circuits[:, None]
     results = joint_effects(model, prompts, ablation, chosen, ablated, **options)
     effects = results["total"].mean("patch", dtype=np.float64).transpose("readout", "prompt", "ablated").values
-    # The whole model, last, lacks nothing.
+    # The last circuit is the whole model: its effect is 0.
     effects = np.append(effects, np.zeros((*effects.shape[:2], 1)), -1)
     samples = xr.Dataset(
         {
@@ -88,39 +90,40 @@ def faithfulness(
         },
         {"share": list(shares), "readout": results["readout"]},
     )
-    found = interval(_areas, samples, bootstrap or Bootstrap())
-    ratios = xr.Dataset(
-        {name: drop_unbounded(found[name], found["everything"]) for name in ("faithfulness", "cpr", "cmd")}
+    ratios = interval(_areas, samples, bootstrap or Bootstrap())
+    bounded = xr.Dataset(
+        {name: drop_unbounded(ratios[name], ratios["everything"]) for name in ("faithfulness", "cpr", "cmd")}
     )
     texts = {name: results[name] for name in ("text", "target_text")}
-    return ratios.merge(samples).assign(kept=("share", kept)).assign_coords(texts).assign_attrs(results.attrs)
+    return bounded.merge(samples).assign(kept=("share", kept)).assign_coords(texts).assign_attrs(results.attrs)
 
 
 def growing_sets(model: ModelShape, keep: Selection, of: Selection) -> tuple[list[Component], list[float]]:
-    """The order and the shares for `faithfulness` that keep none of some parts, the first, the first two, … and all.
+    """Return the order and shares for `faithfulness` that keep 0, 1, 2, … given components.
 
-        >>> growing(model, "attn.3,mlp.5", "layers")  # doctest: +SKIP
+    The last share keeps all components, which is the whole model.
+
+        >>> order, shares = growing_sets(model, "attn.3,mlp.5", "layers")
 
     Args:
-        keep: parts, the most important first.
-        of: all parts, those among them; the others are ablated, but in the last circuit, which is the whole model.
+        model: the model.
+        keep: components to keep, the most important first.
+        of: all components, those in `keep` included.
 
     Raises:
-        HydrascopeError: a part to keep isn't among the others, or there are too many.
+        HydrascopeError: a component to keep isn't in `of`, or there are too many.
     """
     first, every = select_components(model, keep), select_components(model, of)
     if strangers := [component for component in first if component not in every]:
-        raise HydrascopeError(
-            f"{strangers[0]} can't be kept, since it is not among the parts that are ablated: have it among these"
-        )
-    require_affordable(len(first) + 1, "keep fewer parts")
+        raise HydrascopeError(f"{strangers[0]} can't be kept: it is not among the ablated components; add it to them")
+    require_affordable(len(first) + 1, "keep fewer components")
     rest = [component for component in every if component not in first]
     kept = [*range(len(first) + 1), *([len(every)] if rest else [])]
     return [*first, *rest], [number / len(every) for number in kept]
 
 
 def _areas(means: xr.Dataset) -> xr.Dataset:
-    """f and the areas, from the means over prompts."""
+    """Return f and the areas from the means over prompts."""
     everything = means["everything"].where(means["everything"] != 0)
     f = 1 - means["effect"] / everything
     return xr.Dataset(

@@ -1,4 +1,4 @@
-"""Parts of a model ablated together, in as many combinations as asked for: a row says what a run ablates."""
+"""Joint ablations: combinations of components ablated together, one row for each."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -15,8 +15,8 @@ from hydrascope.runs.config import ExperimentOptions
 from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
-#: The most runs that are made for one answer. With more, planning them alone takes longer than anybody waits.
-MOST_RUNS = 20_000
+#: The most overrides of one analysis; planning more would take too long.
+MOST_OVERRIDES = 20_000
 
 
 def joint_effects(
@@ -24,17 +24,22 @@ def joint_effects(
     prompts: AnyPrompts,
     ablation: Ablation | None,
     components: Sequence[Component],
-    ablated: Bool[ndarray, "run part"],
+    ablated: Bool[ndarray, "override component"],
     **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
-    """As `sweep`, each run ablating those of `parts` that its row names, all by the same patch.
+    """Measure the effects of joint ablations; a row of `ablated` selects among `components`.
 
     Args:
-        ablated: rows that differ, each with a part in it.
-        options: of `sweep`.
+        model: the model to measure.
+        prompts: the prompts to measure.
+        ablation: as for `sweep`. All components of an override write the same patch.
+        components: the components that the columns of `ablated` stand for.
+        ablated: distinct rows, each with at least one component.
+        options: options of `sweep`.
 
     Returns:
-        as `sweep`, `ablated` in the order of the rows; of the attributes, `ablate` names the parts, not every run.
+        the result of `sweep`, with `ablated` in the order of the rows. Its attribute `ablate` names the components, not
+        every override.
     """
     overrides = [
         Override(tuple(component for component, yes in zip(components, row, strict=True) if yes)) for row in ablated
@@ -43,11 +48,17 @@ def joint_effects(
     return results.assign_attrs(ablate=",".join(map(str, components)))
 
 
-def require_affordable(runs: int, remedy: str) -> None:
-    """Refuse more runs than `MOST_RUNS`.
+def require_affordable(overrides: int, remedy: str) -> None:
+    """Refuse more overrides than `MOST_OVERRIDES`.
+
+    Args:
+        overrides: the number of overrides a prompt.
+        remedy: advice for the error message.
 
     Raises:
-        HydrascopeError: there are more; `remedy` says what to ask for instead.
+        HydrascopeError: there are more.
     """
-    if runs > MOST_RUNS:
-        raise HydrascopeError(f"this takes {runs:,} runs a prompt, and {MOST_RUNS:,} is the most: {remedy}")
+    if overrides > MOST_OVERRIDES:
+        raise HydrascopeError(
+            f"this needs {overrides:,} overrides a prompt, more than the limit of {MOST_OVERRIDES:,}: {remedy}"
+        )

@@ -1,4 +1,4 @@
-"""Who repairs, in one call each: an experiment measured in memory, and what its runs say once they are subtracted."""
+"""Mediation and interactions: an experiment measured in memory and evaluated, in one call."""
 
 from typing import Unpack
 
@@ -23,24 +23,28 @@ def mediation(
     mediators: Selection = "layers",
     **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
-    """What the reaction of each mediator to each ablation is worth, as necessary and as sufficient.
+    """Measure how much each mediator restores after each ablation.
 
-        >>> m = hs.analyses.mediation(model, prompts, hs.Zero(), ablate="attn.3", mediators="layers")  # doctest: +SKIP
-        >>> m["restored_by"].mean("prompt")  # doctest: +SKIP
+        >>> m = hs.analyses.mediation(model, prompts, hs.Zero(), ablate="attn.3", mediators="mlp")
+        >>> restored_by = m["restored_by"].mean("prompt")
 
     Args:
+        model: the model to measure.
+        prompts: the prompts to measure.
         ablation: as for `sweep`; by default `Resample()`.
-        ablate, mediators: as in `Mediation`.
-        options: of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
+        ablate: the components to ablate, as in `Mediation`.
+        mediators: the components whose reaction is measured, as in `Mediation`.
+        options: options of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
 
     Returns:
-        as `hydrascope.measures.mediation`.
+        the dataset of `hydrascope.measures.mediation`: among others `restored_by` (necessary) and `restored_alone`
+        (sufficient) [readout, prompt, ablated, mediator], in the readouts' units.
 
     Raises:
-        HydrascopeError: as `sweep`; a mediator is a neuron, or something is frozen already.
+        HydrascopeError: as `sweep`; a mediator is a neuron, or an override to ablate freezes a component already.
     """
-    asked = Mediation(ablate, mediators)
-    return measures.mediation(sweep(model, prompts, ablation, ablate=asked, keep="means", **options))
+    experiment = Mediation(ablate, mediators)
+    return measures.mediation(sweep(model, prompts, ablation, ablate=experiment, keep="means", **options))
 
 
 def interactions(
@@ -48,23 +52,26 @@ def interactions(
     prompts: AnyPrompts,
     ablation: Ablation | None = None,
     *,
-    parts: Selection = "layers",
+    components: Selection = "layers",
     **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
-    """How the effects of ablating two parts differ from their sum, of all pairs of `parts`.
+    """Measure how the effect of ablating two components differs from the sum of their effects.
 
-        >>> i = hs.analyses.interactions(model, prompts, hs.Zero(), parts="heads.8,heads.9")  # doctest: +SKIP
-        >>> i["interaction"].mean("prompt")  # doctest: +SKIP
+        >>> i = hs.analyses.interactions(model, prompts, hs.Zero(), components="attn.3,mlp.3,mlp.5")
+        >>> interaction = i["interaction"].mean("prompt")
 
     Args:
+        model: the model to measure.
+        prompts: the prompts to measure.
         ablation: as for `sweep`; by default `Resample()`.
-        parts: as in `Interactions`.
-        options: of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
+        components: the components whose pairs are measured, as in `Interactions`.
+        options: options of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
 
     Returns:
-        as `hydrascope.measures.interactions`.
+        the dataset of `hydrascope.measures.interactions`.
 
     Raises:
-        HydrascopeError: as `sweep`; there is one part only.
+        HydrascopeError: as `sweep`; or there is only one component.
     """
-    return measures.interactions(sweep(model, prompts, ablation, ablate=Interactions(parts), keep="effects", **options))
+    experiment = Interactions(components)
+    return measures.interactions(sweep(model, prompts, ablation, ablate=experiment, keep="effects", **options))

@@ -1,7 +1,7 @@
-"""Path patching: what of a part's effect goes through another part, and nowhere else.
+"""Path patching: the effect of a component that goes through another component alone.
 
-Sender k, receiver d. What d would write if k were ablated and all else were as it is in the clean run is carried over
-into another run: there d writes it, and k is clean. What that changes has gone from k to d and on.
+The sender k is ablated while everything else stays as in the clean pass; this gives the activation that the receiver d
+would write. In another pass d writes this activation and k is clean. The change went from k to d and on.
 """
 
 from collections.abc import Sequence
@@ -39,34 +39,38 @@ def path_patching(
     at: str = "last",
     **options: Unpack[PathOptions],
 ) -> xr.Dataset:
-    """The effect of each sender by way of each receiver (Wang et al. 2022; Goldowsky-Dill et al. 2023).
+    """Measure the effect of each sender that goes through each receiver.
 
-        >>> p = hs.analyses.path_patching(model, prompts, senders="heads.8", receivers="query.10.0")  # doctest: +SKIP
-        >>> p["free"].mean("prompt")  # doctest: +SKIP
+    Sources: Wang et al. 2022; Goldowsky-Dill et al. 2023.
+
+        >>> p = hs.analyses.path_patching(model, prompts, hs.Resample(3), senders="heads.3", receivers="mlp.4,logits")
+        >>> free = p["free"].mean("prompt")
 
     Args:
-        ablation: what senders write instead, as for `sweep`; by default `Resample()`.
-        senders: layers, heads or neurons, one by one.
-        receivers: layers, heads, what heads attend by (`query.9.6`, …), and `logits`: the direct path.
-        at: `last` or `all`: at which positions senders are ablated, and receivers written.
-        options: of `sweep`: readouts, target, engine, batch_size, progress.
+        model: the model to measure.
+        prompts: the prompts to measure.
+        ablation: the ablation of the senders, as for `sweep`; by default `Resample()`.
+        senders: sublayers, heads or neurons, one by one.
+        receivers: sublayers, heads, inputs of heads (`query.9.6`, …), and `logits` for the direct path.
+        at: the positions at which senders are ablated and receivers written: `last` or `all`.
+        options: options of `sweep`: readouts, target, engine, batch_size, progress.
 
     Returns:
         two definitions in use, each [readout, prompt, sender, receiver], means over patches, in the readouts' units:
 
-        - `frozen`: π̂ of the clean run with d writing what it would, everything else held at clean, less π̂. What k does
-          through d on the one path k → d → logits.
-        - `free`: the same with everything downstream of d recomputed (as Wang et al. do for IOI): what goes from k
-          to d, and from there wherever it goes.
+        - `frozen`: the change in π̂ when d writes what it would and everything else is frozen: the effect of k on the
+          one path k → d → logits.
+        - `free`: the same with everything downstream of d recomputed, as Wang et al. do for IOI: the effect from k to
+          d, and from there on any path.
 
-        Both are the direct effect of k for `logits`, and 0 where d isn't downstream of k: see `downstream` [sender,
-        receiver].
+        For `logits` both are the direct effect of k. Both are 0 where d isn't downstream of k, see `downstream`
+        [sender, receiver].
 
     Raises:
-        HydrascopeError: as `sweep`; or another position is asked for.
+        HydrascopeError: as `sweep`; or `at` is another position.
     """
     if at not in ("last", "all"):
-        raise HydrascopeError(f"path patching at {at!r}: ask for last or all, where what is carried over stands")
+        raise HydrascopeError(f"path patching can't be at {at!r}: give last or all")
     ablation = Resample() if ablation is None else ablation
     sending, (components, to_logits) = select_components(model, senders), _receivers(model, receivers)
     names = [*map(str, components), *([LOGITS] if to_logits else [])]
@@ -102,15 +106,18 @@ def path_patching(
 
 
 def _receivers(model: LanguageModel, receivers: Selection) -> tuple[tuple[Component, ...], bool]:
-    """The parts among the receivers, and whether the logits are."""
-    given: Sequence[Any] = receivers.split(",") if isinstance(receivers, str) else list(receivers)  # type: ignore[arg-type]
-    words = [each.strip() if isinstance(each, str) else each for each in given]
-    parts = [each for each in words if each != LOGITS]
-    return (select_mediators(model, parts) if parts else ()), LOGITS in words
+    """Return the components among the receivers, and whether the logits are among them."""
+    items: Sequence[Any] = receivers.split(",") if isinstance(receivers, str) else list(receivers)  # type: ignore[arg-type]
+    words = [each.strip() if isinstance(each, str) else each for each in items]
+    components = [each for each in words if each != LOGITS]
+    return (select_mediators(model, components) if components else ()), LOGITS in words
 
 
 def _by_sender(found: xr.Dataset, senders: int) -> xr.Dataset:
-    """`frozen` and `free` [readout, prompt, sender] of one receiver, whose patches are every sender's in turn."""
+    """Return `frozen` and `free` [readout, prompt, sender] of one receiver.
+
+    The patches of the receiver are those of all senders, one sender after another.
+    """
     means = {}
     for name, effect in (("frozen", "direct"), ("free", "total")):
         values = found[effect].transpose("readout", "prompt", "patch").values.astype(np.float64)
@@ -120,14 +127,14 @@ def _by_sender(found: xr.Dataset, senders: int) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class PathPatch:
-    """An ablation: a part writes what it would if one sender were ablated, and all else were clean.
+    """An ablation that writes what a component would write if one sender were ablated.
 
     Attributes:
-        ablation: what senders write instead.
-        senders: whose patches follow each other.
-        receivers: the layers and heads that are to be ablated so.
-        head_input: of heads the one input that differs: the others are frozen; None: all do.
-        engine: which one tells what would be written.
+        ablation: the ablation of the senders.
+        senders: the senders; their patches follow each other.
+        receivers: the sublayers and heads that are ablated so.
+        head_input: the one input of heads that differs, the others being frozen; None if all may differ.
+        engine: the engine that computes what receivers would write.
     """
 
     ablation: Ablation
@@ -138,16 +145,16 @@ class PathPatch:
 
     @property
     def patches(self) -> int:
-        """One for each sender and each of its patches."""
+        """Return the number of patches: those of the ablation for each sender."""
         return len(self.senders) * self.ablation.patches
 
     @property
     def sites(self) -> tuple[Component, ...]:
-        """Where the clean values of senders stand, which their patches are drawn from."""
+        """Return the sites whose clean activations the patches of senders are drawn from."""
         return tuple(dict.fromkeys(sender.site for sender in self.senders))
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
-        """What receivers would write: for each prompt of all senders, of all of its patches."""
+        """Return what receivers would write, for each prompt and each patch of each sender."""
         base = draw_patches(self.ablation, clean, prompts)
         found: dict[Component, Tensor] = {}
 
@@ -166,7 +173,7 @@ class PathPatch:
         request = Request(
             [clean.tokens[index] for index in prompts],
             torch.from_numpy(clean.padded_positions(prompts)),
-            tuple(self._held(model, sender) for sender in self.senders),
+            tuple(self._freezing_downstream(model, sender) for sender in self.senders),
             self.ablation.patches,
             base.values,
             (),
@@ -178,8 +185,8 @@ class PathPatch:
         found = choose_engine(model, self.engine).activations_before_override(model, request, sites)
         return {site: values.flatten(1, 2) for site, values in found.items()}
 
-    def _held(self, model: LanguageModel, sender: Component) -> Override:
-        """The run in which a sender is ablated, and everything downstream of it is clean."""
+    def _freezing_downstream(self, model: LanguageModel, sender: Component) -> Override:
+        """Return the override that ablates a sender and freezes everything downstream of it."""
         override = Override((sender,))
         below = responding(model, override, model.sublayers)
         inputs = [

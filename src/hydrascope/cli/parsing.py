@@ -112,7 +112,7 @@ def methods(text: str, orders: int) -> dict[str, Method]:
 
 def _shapley(orders: int) -> Method:
     return lambda model, prompts, drawn, parts, shared: shapley(
-        model, prompts, drawn, parts=parts, orders=orders, progress=True, **shared
+        model, prompts, drawn, components=parts, orders=orders, progress=True, **shared
     )
 
 

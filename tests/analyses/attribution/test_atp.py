@@ -131,7 +131,7 @@ def test_where_no_gradient_goes_through(part, lost):
 
 def test_options_that_are_wrong():
     with pytest.raises(HydrascopeError, match="a batch of 0"):
-        atp(shared("gpt2"), PROMPTS, batch_size=0)
+        atp(shared("gpt2"), PROMPTS, hs.Zero(), batch_size=0)
     with pytest.raises(TypeError, match="metrics"):
         atp(shared("gpt2"), PROMPTS, metrics=["kl"])
 

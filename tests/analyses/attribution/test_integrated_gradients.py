@@ -52,5 +52,5 @@ def test_one_step_is_the_slope_in_the_middle():
 
 
 def test_no_steps():
-    with pytest.raises(HydrascopeError, match="0 steps"):
+    with pytest.raises(HydrascopeError, match="invalid steps 0"):
         integrated_gradients(shared("gpt2"), PROMPTS, steps=0)

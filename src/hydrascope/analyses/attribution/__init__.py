@@ -1,11 +1,11 @@
-"""Attribution methods: what gradients say of the total effects that `hydrascope.sweep` measures exactly.
+"""Attribution methods: estimates, from gradients, of the effects that `sweep` measures.
 
-Every method takes the arguments of `sweep`, draws the very same patches, and gives `estimate` [readout, prompt,
-ablated], the mean over patches of what it takes `total` to be, so that the two can be set side by side:
+Every method takes the arguments of `sweep`, draws the same patches, and returns `estimate` [readout, prompt, ablated],
+its estimate of `total`, mean over patches. So the two can be compared:
 
-    exact = hs.sweep(model, prompts, hs.Resample(5), ablate="heads")
-    guess = hs.analyses.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")
-    hs.measures.scores(exact, {"atp": guess})
+    >>> exact = hs.sweep(model, prompts, hs.Resample(2), ablate="mlp")
+    >>> guess = hs.analyses.attribution.atp(model, prompts, hs.Resample(2), ablate="mlp")
+    >>> scores = hs.measures.scores(exact, {"atp": guess})
 """
 
 from hydrascope.analyses.attribution.atp import atp

@@ -17,26 +17,35 @@ from hydrascope.runs.config import EstimatorOptions
 def atp(
     model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
 ) -> xr.Dataset:
-    """Attribution patching (Nanda 2023; Syed et al. 2023; Kramár et al. 2024, Eq. 4).
+    """Estimate total effects by attribution patching, to first order.
 
-        ⟨patch − clean value, ∂π̂/∂value⟩, summed over the ablated positions
+    Sources: Nanda 2023; Syed et al. 2023; Kramár et al. 2024, Eq. 4.
 
-    the gradient taken in the clean run, at the component's site. Exact where π̂ is linear in the value. Costs one
-    forward pass of the prompts and one backward pass a readout, however many components and patches there are.
+        >>> a = hs.analyses.attribution.atp(model, prompts, hs.Resample(2), ablate="heads")
+        >>> estimate = a["estimate"].mean("prompt")
 
-        >>> hs.analyses.attribution.atp(model, prompts, hs.Resample(5), ablate="heads")["estimate"]   # doctest: +SKIP
+    The estimate is
+
+        ⟨patch − clean activation, ∂π̂/∂activation⟩, summed over the ablated positions,
+
+    with the gradient taken in the clean pass, at the component's site. It is exact where π̂ is linear in the
+    activation. It costs one forward pass of the prompts and one backward pass a readout, for any number of components
+    and patches.
 
     Args:
-        model, prompts, ablation: as for `sweep`, which draws the same patches.
-        options: `ablate` (parts one by one), `at`, `readouts`, `target` and `progress` of `sweep`; `batch_size`, how
-            many rows a forward pass has, here prompts.
+        model: as for `sweep`.
+        prompts: as for `sweep`.
+        ablation: as for `sweep`, which draws the same patches.
+        options: options of `sweep`: `ablate` (single components), `at`, `readouts`, `target`, `progress`; and
+            `batch_size`, the number of prompts in a forward pass.
 
     Returns:
-        `estimate` [readout, prompt, ablated] of the mean over patches of `total`, in its unit, with the coordinates of
-        `sweep`; attributes are its settings, `method` and the `seconds` that it took, clean runs included.
+        a dataset with `estimate` [readout, prompt, ablated], the estimate of `total`, mean over patches, in its unit.
+        The coordinates are those of `sweep`; the attributes are the settings, `method` and `seconds`, the time it took,
+        clean passes included.
 
     Raises:
-        HydrascopeError: as `sweep`; several parts are ablated together; or no gradient goes through some layer.
+        HydrascopeError: as `sweep`; several components are ablated together; or no gradient goes through a sublayer.
     """
     return run_estimator("atp", _first_order, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 

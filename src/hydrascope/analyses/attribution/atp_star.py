@@ -1,4 +1,4 @@
-"""AtP*: attribution patching that cancellation between paths can't hide."""
+"""AtP*: attribution patching in which paths can't cancel each other unseen."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,32 +23,38 @@ from hydrascope.utils.errors import HydrascopeError
 def atp_star(
     model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
 ) -> xr.Dataset:
-    """Attribution patching with GradDrop (Kramár et al. 2024, §3.1.2).
+    """Estimate total effects by attribution patching with GradDrop.
 
-    With L blocks, and I_l the estimate of `atp` from a backward pass that drops the gradient of all that block l, its
-    attention and its MLP, adds to the residual stream,
+    Source: Kramár et al. 2024, §3.1.2.
+
+        >>> a = hs.analyses.attribution.atp_star(model, prompts, hs.Resample(2), ablate="mlp")
+        >>> magnitude = a["magnitude"].mean("prompt")
+
+    With L blocks, and I_l the estimate of `atp` from a backward pass that drops the gradient of everything that block
+    l, its attention and its MLP, adds to the residual stream,
 
         estimate = Σ_l I_l / (L − 1)        magnitude = Σ_l |I_l| / (L − 1)
 
     The paper has `magnitude` alone (Eq. 11, 12), which it averages over prompts: a size without sign, never below
-    |estimate|. The sign is ours: in `estimate` a path through m blocks above the component's own counts 1 − m/(L − 1)
-    times, so that a component which acts directly alone keeps the estimate of `atp`. The QK fix, the other half of
-    AtP*, is for queries and keys, which are no components here. Costs one forward pass of the prompts, and L backward
-    passes a readout.
-
-        >>> hs.analyses.attribution.atp_star(model, prompts, ablate="heads")["magnitude"]             # doctest: +SKIP
+    |estimate|. The signed `estimate` is ours: in it a path through m blocks above the component's own counts
+    1 − m/(L − 1) times, so a component that only acts directly keeps the estimate of `atp`. The QK fix, the other half
+    of AtP*, is for queries and keys, which can't be ablated here. The method costs one forward pass of the prompts, and
+    L backward passes a readout.
 
     Args:
-        model, prompts, ablation, options: as for `atp`.
+        model: as for `atp`.
+        prompts: as for `atp`.
+        ablation: as for `atp`.
+        options: as for `atp`.
 
     Returns:
-        as `atp`, with `magnitude` [readout, prompt, ablated] besides, the mean over patches, likewise.
+        the dataset of `atp`, and `magnitude` [readout, prompt, ablated], mean over patches, in the same unit.
 
     Raises:
-        HydrascopeError: as `atp`; or the model has one block, which leaves nothing to drop.
+        HydrascopeError: as `atp`; or the model has a single block, which leaves nothing to drop.
     """
     if len(model.blocks) < 2:
-        raise HydrascopeError(f"{model.name} has one block: GradDrop needs two or more; take atp")
+        raise HydrascopeError(f"{model.name} has one block: GradDrop needs two or more; use atp")
     return run_estimator("atp_star", _dropped, lambda rows: Batch(rows, 1), model, prompts, ablation, {}, **options)
 
 
@@ -56,23 +62,23 @@ def _dropped(batch: PromptBatch) -> dict[str, Tensor]:
     drop = _Drop(batch.model)
     with hooked(drop.hooks()):
         graph = record_graph(batch.model, batch.tokens, batch.readouts(batch.indices), batch.plan.sites)
-    each = []
+    by_block = []
     for block in range(len(batch.model.blocks)):
         drop.block = block
-        # What is ablated in the block itself adds to the residual stream in no other way.
-        each.append({site: slope * (site.block != block) for site, slope in batch.slopes(graph).items()})
-    slopes = {site: torch.stack([dropped[site] for dropped in each]) for site in graph.values}
+        # Components of the dropped block reach the residual stream through that block only: their slope is 0.
+        by_block.append({site: slope * (site.block != block) for site, slope in batch.slopes(graph).items()})
+    slopes = {site: torch.stack([dropped[site] for dropped in by_block]) for site in graph.values}
     # [block, readout, prompt, patch, ablated]
     products = batch.products(slopes)
-    others = len(each) - 1
+    others = len(by_block) - 1
     return {"estimate": products.sum(0).mean(-2) / others, "magnitude": products.abs().sum(0).mean(-2) / others}
 
 
 class _Drop:
-    """Lets no gradient through what one block adds to the residual stream, in backward passes after a forward pass.
+    """Drops the gradient of what one block adds to the residual stream, in backward passes.
 
     Attributes:
-        block: which.
+        block: the block.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -80,11 +86,13 @@ class _Drop:
         self.block = 0
 
     def hooks(self) -> Iterator[Handle]:
-        """The hooks of the forward pass."""
+        """Return the hooks of the forward pass."""
         for sublayer in self.model.sublayers:
-            yield on_output(self.model.output(sublayer), partial(self._watched, sublayer))
+            yield on_output(self.model.output(sublayer), partial(self._copy_with_hook, sublayer))
 
-    def _watched(self, sublayer: Component, hidden: Tensor) -> Tensor:
+    def _copy_with_hook(self, sublayer: Component, hidden: Tensor) -> Tensor:
         copy = hidden.clone()
-        copy.register_hook(lambda slope: torch.zeros_like(slope) if sublayer.block == self.block else slope)
+        copy.register_hook(  # type: ignore[no-untyped-call, unused-ignore]
+            lambda slope: torch.zeros_like(slope) if sublayer.block == self.block else slope
+        )
         return copy

@@ -1,6 +1,6 @@
-"""Backward rules that leave what a model computes as it is, and change what autograd makes of it (Edin et al. 2025).
+"""Backward rules that change a model's gradients but not its outputs (Edin et al. 2025).
 
-Each is one line: the value of one thing with the slope of another.
+Each rule returns the value of one expression with the gradient of another.
 """
 
 from collections.abc import Iterator
@@ -20,18 +20,20 @@ from hydrascope.models.offload import fetch
 from hydrascope.models.projection import weight_of
 from hydrascope.utils.errors import HydrascopeError
 
-#: How far a norm's output may be from what its formula gives, as a share of its largest number: narrow dtypes round.
+#: Largest deviation of a norm's output from its formula, relative to the largest output; narrow dtypes round.
 _TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which of GIM's three rules apply; `Rules(1.0, False, False)` is plain backpropagation.
+    """A choice among GIM's three rules; `Rules(1.0, False, False)` is plain backpropagation.
+
+        >>> rules = hs.analyses.attribution.Rules(temperature=1.0)
 
     Attributes:
-        temperature: T of the softmax whose Jacobian stands in for attention's own; 1 is its own.
-        freeze_norms: whether the scale of norms counts as a constant.
-        divide: whether a product of two things gives each of them half of its gradient.
+        temperature: T of the softmax whose Jacobian replaces that of attention's softmax; 1 keeps its own.
+        freeze_norms: whether the scale of norms is a constant.
+        divide: whether both factors of a product get half of the gradient.
     """
 
     temperature: float = 2.0
@@ -40,40 +42,44 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise HydrascopeError(f"a temperature of {self.temperature:g}: give a number above 0")
+            raise HydrascopeError(f"invalid temperature {self.temperature:g}: give a number above 0")
 
 
 def straight_through(value: Tensor, like: Tensor) -> Tensor:
-    """`value`, which autograd takes for `like`."""
+    """Return `value` with the gradient of `like`."""
     return value.detach() + (like - like.detach())
 
 
 def half_gradient(factor: Tensor) -> Tensor:
-    """A factor of a product of two, which gets half of its gradient."""
+    """Return a factor of a product that gets half of its gradient."""
     return straight_through(factor, factor / 2)
 
 
 def tempered_softmax(scores: Tensor, temperature: float, sinks: Tensor | None = None) -> Tensor:
-    """softmax(s), with the gradient p ⊙ (g − ⟨g, p⟩), p = softmax(s/T), of what comes from above, g.
+    """Return softmax(s) with the gradient of a flatter softmax.
 
-    That is the Jacobian of softmax at s/T: the factor 1/T, which the chain rule would add, is left out.
+    For a gradient g from above it is p ⊙ (g − ⟨g, p⟩) with p = softmax(s/T). That is the Jacobian of softmax at s/T
+    without the factor 1/T of the chain rule.
     """
     flatter = softmax(scores / temperature, None if sinks is None else sinks / temperature)
     return straight_through(softmax(scores, sinks), temperature * flatter)
 
 
 def frozen_norm(x: Tensor, gain: Tensor | float, eps: float, *, centred: bool) -> Tensor:
-    """G x/σ, or of LayerNorm G (x − mean x)/σ, without its bias, σ a constant."""
+    """Return a norm without its bias, whose scale σ is a constant to autograd.
+
+    RMSNorm is G x/σ; LayerNorm (`centred`) is G (x − mean x)/σ.
+    """
     x = x - x.mean(-1, keepdim=True) if centred else x
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt().detach() * gain
 
 
 @contextmanager
 def apply_rules(model: LanguageModel, rules: Rules) -> Iterator[None]:
-    """Let autograd follow `rules` through whatever `model` computes in here.
+    """Make autograd follow `rules` in passes of `model` within this context.
 
     Raises:
-        HydrascopeError: the model attends or multiplies in a way that the rules say nothing of.
+        HydrascopeError: the rules don't cover the model's attention or MLPs.
     """
     gated = require_supported(model)
 
@@ -83,7 +89,7 @@ def apply_rules(model: LanguageModel, rules: Rules) -> Iterator[None]:
                 yield norm.register_forward_hook(partial(_freeze, model))
         if rules.divide:
             for sublayer in gated:
-                # What the neurons hand on is the product; halving its gradient is halving that of both factors.
+                # The neurons' output is the product: half of its gradient is half of that of both factors.
                 yield on_input(model.projection(sublayer).module, half_gradient)
 
     with attending(model, ruled_attention(rules)), hooked(hooks()):
@@ -91,15 +97,15 @@ def apply_rules(model: LanguageModel, rules: Rules) -> Iterator[None]:
 
 
 def require_supported(model: LanguageModel) -> list[Component]:
-    """The MLPs whose neurons are products of two projections, a gate and a value.
+    """Return the gated MLPs, whose neurons are products of two projections.
 
     Raises:
-        HydrascopeError: the model attends or multiplies in a way that the rules say nothing of.
+        HydrascopeError: the rules don't cover the model's attention or MLPs.
     """
     if not model.anatomy.supports_wavefront:
         raise HydrascopeError(
-            f"gim can't follow {model.config.model_type}, which does not attend through transformers' "
-            "AttentionInterface: take atp"
+            f"gim doesn't support {model.config.model_type}: its attention does not go through transformers' "
+            "AttentionInterface; use atp"
         )
     return [sublayer for sublayer in model.sublayers if sublayer.kind == "mlp" and _is_gated(model, sublayer)]
 
@@ -109,19 +115,19 @@ def _is_gated(model: LanguageModel, sublayer: Component) -> bool:
         projection = model.projection(sublayer)
     except HydrascopeError:
         raise HydrascopeError(
-            f"gim has no rule for {sublayer} of {model.name}, a mixture of experts: take atp"
+            f"gim has no rule for {sublayer} of {model.name}, a mixture of experts: use atp"
         ) from None
     path = model.anatomy.neurons_out.rpartition(".")[0]
     siblings = model.blocks[sublayer.block].get_submodule(path).children()
     others = [each for each in siblings if each is not projection.module and getattr(each, "weight", None) is not None]
     rows = sum(weight_of(each).shape[0] for each in others if weight_of(each).ndim == 2)
     if rows not in (projection.units, 2 * projection.units):
-        raise HydrascopeError(f"gim can't tell whether {sublayer} of {model.name} is gated: take atp")
+        raise HydrascopeError(f"gim can't tell whether {sublayer} of {model.name} is gated: use atp")
     return rows == 2 * projection.units
 
 
 def ruled_attention(rules: Rules) -> Attend:
-    """Attend as the model does, to be differentiated by `rules`."""
+    """Return the attention function that the model computes, differentiated by `rules`."""
     factor = half_gradient if rules.divide else lambda each: each
 
     def attend(inputs: AttentionInputs) -> Tensor:
@@ -134,18 +140,18 @@ def ruled_attention(rules: Rules) -> Attend:
 
 
 def _norms(model: LanguageModel) -> list[Any]:
-    """Every norm of the model, those of queries and keys included."""
+    """Return all norms of the model, those of queries and keys included."""
     return [each for each in model.hf.modules() if "Norm" in type(each).__name__ and not list(each.children())]
 
 
-def _freeze(model: LanguageModel, norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    """What `norm` gives, its scale a constant to autograd."""
+def _freeze(model: LanguageModel, norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Return a norm's output, its scale a constant to autograd."""
     wide = wider(output.dtype)
     weight, bias = fetch(norm), fetch(norm, "bias")
     gain = 1.0 if weight is None else weight.to(wide) + model.anatomy.norm_offset
     like = frozen_norm(args[0].to(wide), gain, model.eps_of(norm), centred="LayerNorm" in type(norm).__name__)
     expected = output.detach().to(wide) - (0 if bias is None else bias.to(wide))
-    # A NaN says nothing of the norm; it ends the run later.
+    # A NaN passes here: it says nothing about the norm, and estimates with NaN are refused later.
     if bool((expected - like).abs().max() > _TOLERANCE * expected.abs().max()):
-        raise HydrascopeError(f"gim has no rule for the norm {type(norm).__name__} of {model.name}: take atp")
+        raise HydrascopeError(f"gim has no rule for the norm {type(norm).__name__} of {model.name}: use atp")
     return straight_through(output, like.to(output.dtype))

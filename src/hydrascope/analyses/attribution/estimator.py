@@ -1,4 +1,4 @@
-"""What all attribution methods share: the plan and the patches of `hydrascope.sweep`, batches, and one dataset."""
+"""Common steps of all attribution methods: plan, patches, batches and one dataset."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +31,8 @@ from hydrascope.storage.schema import add_units
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
 
-#: What a plan says of how exact effects are measured, and estimates know nothing of.
-_OF_ENGINES = ("engine", "read", "metrics", "keep")
+#: Settings of a plan that concern exact measurements only.
+_ENGINE_SETTINGS = ("engine", "read", "metrics", "keep")
 
 _LONG_NAMES = {
     "estimate": "estimated total effect of the ablation, mean over patches",
@@ -42,11 +42,13 @@ _LONG_NAMES = {
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Some prompts of a plan, with their patches.
+    """Some prompts of a plan with their patches.
 
     Attributes:
-        indices: their places in the set.
-        rows: how many copies of one prompt may be run at a time.
+        plan: the plan.
+        clean: the clean activations of the plan's prompts.
+        indices: the numbers of the prompts in the plan.
+        rows: the number of copies of one prompt in a forward pass.
     """
 
     plan: Plan
@@ -60,17 +62,17 @@ class PromptBatch:
 
     @property
     def tokens(self) -> list[list[int]]:
-        """The token ids of each prompt."""
+        """Return the token ids of each prompt."""
         return [self.plan.tokens[index] for index in self.indices]
 
     @property
     def components(self) -> list[Component]:
-        """What is ablated, one by one."""
+        """Return the ablated components."""
         return [override.ablated[0] for override in self.plan.overrides]
 
     @cached_property
     def positions(self) -> Int[Tensor, "prompt slot"]:
-        """Where they are ablated; the last position repeated where a prompt has fewer than another."""
+        """Return the ablated positions; shorter lists repeat their last one."""
         return torch.from_numpy(self.clean.padded_positions(self.indices)).to(self.model.device)
 
     @cached_property
@@ -78,47 +80,47 @@ class PromptBatch:
         return draw_patches(self.plan.ablation, self.clean, self.indices)
 
     @cached_property
-    def _counted(self) -> Bool[Tensor, "prompt slot"]:
-        """Which slots aren't repeated."""
+    def _unrepeated(self) -> Bool[Tensor, "prompt slot"]:
+        """Return a mask of the slots that aren't repeated."""
         counts = torch.tensor([len(self.plan.positions[index].positions) for index in self.indices])
         return torch.arange(self.positions.shape[1]) < counts[:, None]
 
     def readouts(self, indices: Sequence[int]) -> Readouts:
-        """What is read of the prompts at `indices`."""
+        """Return the readouts of the prompts at `indices`."""
         return Readouts.of(self.model, self.plan.readouts, self.plan.tokens_of(self.clean), indices)
 
-    def own(self, component: Component) -> Float[Tensor, "prompt 1 slot columns"]:
-        """What `component` writes in the clean runs."""
+    def clean_activations(self, component: Component) -> Float[Tensor, "prompt 1 slot columns"]:
+        """Return the clean activations of a component."""
         own = self.clean.own_activations(component, self.indices)
         return own.to(self.model.device, wider(own.dtype))
 
     def change(self, component: Component) -> Float[Tensor, "prompt patch slot columns"]:
-        """Patch less clean value; 0 in repeated slots."""
+        """Return patch minus clean activation; 0 in repeated slots."""
         patch = self._patches.values(component).to(self.model.device, wider(self.model.dtype))
-        return (patch - self.own(component)) * self._counted[:, None, :, None].to(patch)
+        return (patch - self.clean_activations(component)) * self._unrepeated[:, None, :, None].to(patch)
 
     def slopes(self, graph: Graph) -> dict[Component, Float[Tensor, "readout prompt slot columns"]]:
-        """∂π̂/∂value of each readout at every site, where the prompts are ablated."""
+        """Return ∂π̂/∂activation of each readout at every site, at the ablated positions."""
         prompts = torch.arange(len(self.indices), device=self.model.device)[:, None]
-        each = [
+        by_readout = [
             {site: slope[prompts, self.positions] for site, slope in graph.slopes(number).items()}
             for number in range(len(graph.readouts.rows))
         ]
-        return {site: torch.stack([slopes[site] for slopes in each]) for site in graph.values}
+        return {site: torch.stack([slopes[site] for slopes in by_readout]) for site in graph.values}
 
     def products(
         self, slopes: Mapping[Component, Float[Tensor, "*more prompt slot columns"]]
     ) -> Float[Tensor, "*more prompt patch ablated"]:
-        """⟨patch − clean value, slope⟩ of each ablated component, summed over its positions."""
-        each = []
+        """Return ⟨patch − clean activation, slope⟩ of each component, summed over positions."""
+        products = []
         for component in self.components:
             change = self.change(component)
             slope = slopes[component.site][..., self.model.columns(component)].to(change.dtype)
-            each.append(torch.einsum("...psc,pksc->...pk", slope, change))
-        return torch.stack(each, -1)
+            products.append(torch.einsum("...psc,pksc->...pk", slope, change))
+        return torch.stack(products, -1)
 
 
-#: From some prompts to variables `[readout, prompt, ablated]`.
+#: A method: it returns variables `[readout, prompt, ablated]` for some prompts.
 Estimator = Callable[[PromptBatch], dict[str, Tensor]]
 
 
@@ -135,19 +137,25 @@ def run_estimator(
     progress: bool = False,
     **options: Unpack[EstimateOptions],
 ) -> xr.Dataset:
-    """The estimates of `method`, with the coordinates and the settings that the results of `sweep` have.
+    """Return a method's estimates, with the coordinates and settings of a result of `sweep`.
 
     Args:
-        batch: from how many rows a forward pass may have to how they are divided among prompts and copies of one.
-        settings: of the method, kept as attributes.
-        options: `ablate`, `at`, `readouts`, `target`, `progress` as for `sweep`; `batch_size`, the rows of a forward
-            pass: `auto` takes what memory allows. Halved when memory runs out.
+        name: the method's name.
+        method: the method.
+        batch: a function that divides a number of rows into prompts and copies of a prompt.
+        model: as for `sweep`.
+        prompts: as for `sweep`.
+        ablation: as for `sweep`.
+        settings: settings of the method, kept as attributes.
+        batch_size: the number of rows in a forward pass; `auto` takes what memory allows. Halved when memory runs out.
+        progress: whether to show the progress.
+        options: options of `sweep`: `ablate`, `at`, `readouts`, `target`.
 
     Raises:
-        HydrascopeError: as `sweep`; several parts are ablated together; no gradient goes through some layer; or an
+        HydrascopeError: as `sweep`; several components are ablated together; no gradient goes through a sublayer; or an
             estimate isn't finite.
     """
-    select_components(model, options.get("ablate", "layers"))  # refuses what isn't ablated one by one
+    select_components(model, options.get("ablate", "layers"))  # refuses joint ablations
     config = SweepConfig(**options, keep="means", engine="reference")
     plan = make_plan(model, prompts, ablation, config)
     at_once = plan.batch(batch_size)
@@ -155,11 +163,11 @@ def run_estimator(
     require_gradients(model, min(plan.tokens, key=len))
     clean = compute_clean_activations(plan, at_once, [range(len(plan.tokens))])
     rows = graph_rows(model, max(map(len, plan.tokens)), plan.bank_bytes) if batch_size == "auto" else batch_size
-    pieces = list(_pieces(plan, clean, method, batch(rows), progress))
+    pieces = list(_estimate_batches(plan, clean, method, batch(rows), progress))
     order = np.argsort([index for indices, _ in pieces for index in indices])
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}
     base = initial_dataset(plan, clean).drop_dims("component")
-    attributes = {key: value for key, value in settings_of(plan).items() if key not in _OF_ENGINES}
+    attributes = {key: value for key, value in settings_of(plan).items() if key not in _ENGINE_SETTINGS}
     result = add_units(base, attributes["units"]).assign(
         {
             key: (
@@ -174,13 +182,13 @@ def run_estimator(
     return result
 
 
-def _pieces(
+def _estimate_batches(
     plan: Plan, clean: CleanActivations, method: Estimator, batch: Batch, progress: bool
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
-    """The estimates of some prompts after others, the shortest first so that little is padded."""
+    """Yield estimates for some prompts at a time, the shortest first to save padding."""
     remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
 
-    def measured(remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
+    def estimate(remaining: Sequence[int], batch: Batch) -> dict[str, np.ndarray]:
         indices = remaining[: batch.prompts]
         found = method(PromptBatch(plan, clean, indices, batch.overrides))
         for values in found.values():
@@ -188,14 +196,14 @@ def _pieces(
             if len(bad):
                 prompt = plan.prompt_label(indices[int(bad[0])])
                 raise HydrascopeError(
-                    f"the gradients of {prompt} aren't finite: the model overflows; take a wider dtype"
+                    f"the gradients of {prompt} aren't finite: the model overflows; use a wider dtype"
                 )
         return {key: values.detach().cpu().numpy().astype(plan.dtype) for key, values in found.items()}
 
     with show_progress(len(remaining), 0, progress) as advance:
         while remaining:
             count = len(first_batch(plan.model, plan.tokens, remaining, batch.prompts))
-            found, fitted = within_memory(partial(measured, remaining), Batch(count, batch.overrides))
+            found, fitted = within_memory(partial(estimate, remaining), Batch(count, batch.overrides))
             batch = batch if fitted.prompts == count else fitted
             done, remaining = remaining[: fitted.prompts], remaining[fitted.prompts :]
             yield done, found

@@ -1,4 +1,4 @@
-"""GIM: attribution patching with gradients that attention's own self-repair doesn't quench."""
+"""GIM: attribution patching with gradients that attention's self-repair doesn't reduce."""
 
 from functools import partial
 from typing import Unpack
@@ -27,32 +27,39 @@ def gim(
     rules: Rules = _GIM,
     **options: Unpack[EstimatorOptions],
 ) -> xr.Dataset:
-    """Gradient interaction modifications (Edin et al. 2025, arXiv 2505.17630).
+    """Estimate effects by gradient interaction modifications (GIM).
 
-    `atp` with another gradient. The clean run is what it is; on the way back
+    Source: Edin et al. 2025, arXiv 2505.17630.
 
-    - *temperature*: of a gradient g attention's softmax passes on p ⊙ (g − ⟨g, p⟩) with p = softmax(s/T), T = 2, for
-      the p of T = 1. A saturated softmax has next to no gradient, since other positions take over what one loses;
-    - *frozen norms*: the scale of every norm, of queries, of keys and the final one too, is a constant; what LayerNorm
-      takes off, the mean, is not;
+        >>> g = hs.analyses.attribution.gim(model, prompts, hs.Resample(2), ablate="heads")
+        >>> estimate = g["estimate"].mean("prompt")
+
+    This is `atp` with another gradient. The clean pass is unchanged; three rules change the backward pass:
+
+    - *temperature*: attention's softmax passes a gradient g on as p ⊙ (g − ⟨g, p⟩) with p = softmax(s/T), T = 2, in
+      place of the p of T = 1. A saturated softmax has almost no gradient, since other positions take over what one
+      loses.
+    - *frozen norms*: the scale of every norm, of queries, of keys and the final one too, is a constant. The mean that
+      LayerNorm subtracts is not.
     - *division*: each factor of a product of two gets half of the gradient: attention weights and values, queries and
       keys (values ½ in all, queries and keys ¼), and gate and value of gated MLPs.
 
-    Without the factor 1/T of the chain rule, as in the authors' code. It ranks components: divided as it is, its size
-    is not to be compared with that of `total`. Costs about what `atp` costs.
-
-        >>> hs.analyses.attribution.gim(model, prompts, ablate="heads")["estimate"]  # doctest: +SKIP
+    The factor 1/T of the chain rule is left out, as in the authors' code. The method ranks components; because of the
+    division, its size can't be compared with `total`. It costs about as much as `atp`.
 
     Args:
-        model, prompts, ablation, options: as for `atp`.
-        rules: the three rules, to leave some out.
+        model: as for `atp`.
+        prompts: as for `atp`.
+        ablation: as for `atp`.
+        rules: the rules to apply; by default all three.
+        options: as for `atp`.
 
     Returns:
-        as `atp`, with the attributes `temperature`, `freeze_norms` and `divide` besides.
+        the dataset of `atp`, with the attributes `temperature`, `freeze_norms` and `divide` added.
 
     Raises:
-        HydrascopeError: as `atp`; or the model doesn't attend through transformers' AttentionInterface, is a mixture of
-            experts, of which the method says nothing, or has a norm of another kind.
+        HydrascopeError: as `atp`; or the model is a mixture of experts, has an unknown norm, or its attention doesn't
+            go through transformers' AttentionInterface.
     """
     require_supported(model)
     method = partial(_estimate, rules)

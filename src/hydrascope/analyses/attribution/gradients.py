@@ -1,4 +1,4 @@
-"""The gradients of readouts with respect to what stands at sites, by autograd on the model itself."""
+"""Gradients of readouts with respect to activations, by autograd on the model itself."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_inpu
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
-#: σ of the final norm at each residual stream.
+#: A function that returns σ of the final norm at each residual stream.
 Scale = Callable[[LanguageModel, Float[Tensor, "row width"]], Float[Tensor, "row"]]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Runs of which autograd remembers how they were computed.
+    """Passes with the graph that autograd needs to differentiate them.
 
     Attributes:
-        values: per site `[row, position, columns]`, what stands there.
-        read: `[row, readout]` π̂.
-        readouts: of the same rows.
+        values: the activations of each site, `[row, position, columns]`.
+        read: π̂ `[row, readout]`.
+        readouts: the readouts of the same rows.
     """
 
     values: dict[Component, Float[Tensor, "row position columns"]]
@@ -35,30 +35,36 @@ class Graph:
     readouts: Readouts
 
     def slopes(self, number: int) -> dict[Component, Float[Tensor, "row position columns"]]:
-        """∂π̂/∂value of the readout of this number, at every site; 0 at sites above it.
+        """Return ∂π̂/∂activation at every site for one readout; 0 at sites above the readout.
+
+        Args:
+            number: the number of the readout.
 
         Raises:
-            HydrascopeError: a site is below it, and yet no gradient comes back to it.
+            HydrascopeError: a site is below the readout, and yet no gradient reaches it.
         """
-        found: Sequence[Tensor | None] = [None] * len(self.values)
+        gradients: Sequence[Tensor | None] = [None] * len(self.values)
         if self.read.requires_grad:
-            # A row depends on its own values alone, so the gradient of the sum over rows holds each row's own.
+            # Rows are independent, so the gradient of the sum over rows is the gradient of each row.
             above = torch.zeros_like(self.read)
             above[:, number] = 1
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 self.read, list(self.values.values()), above, retain_graph=True, allow_unused=True
             )
         slopes = {}
-        for (site, value), slope in zip(self.values.items(), found, strict=True):
+        for (site, value), slope in zip(self.values.items(), gradients, strict=True):
             before = self.readouts.rows[number].before
             if slope is None and (before == FINAL or site.block < before):
-                raise _detach(site)
+                raise _no_gradient(site)
             slopes[site] = torch.zeros_like(value) if slope is None else slope
         return slopes
 
 
 def differentiable_scale(model: LanguageModel, residual: Float[Tensor, "row width"]) -> Float[Tensor, "row"]:
-    """σ of the final norm (Eq. 8), written out: the fused kernels of `final_scale` let no gradient through."""
+    """Return σ of the final norm (Eq. 8), differentiably.
+
+    The fused kernels of `final_scale` pass no gradient.
+    """
     if model.anatomy.norm_kind == "layer":
         residual = residual - residual.mean(-1, keepdim=True)
     return (residual.square().mean(-1) + model.norm_eps).sqrt()
@@ -72,12 +78,15 @@ def record_graph(
     write: Callable[[Tensor], Tensor] | None = None,
     scale: Scale = differentiable_scale,
 ) -> Graph:
-    """Run prompts of any lengths, and remember how the readouts follow from what stands at `sites`.
+    """Run prompts of any lengths; record how readouts depend on the activations at sites.
 
     Args:
-        readouts: of the same prompts.
-        write: from what stands at a site, `[row, position, columns]`, to what stands there instead: the computation is
-            then remembered from there on only, else from the residual stream before block 0 on.
+        model: the model.
+        tokens: the token ids of each prompt.
+        readouts: the readouts of the same prompts.
+        sites: the sites.
+        write: maps the activations of a site, `[row, position, columns]`, to those that replace them. Then the graph
+            starts at the sites, else at the residual stream before block 0.
         scale: σ of the final norm.
     """
     ids, last = padded(model, tokens)
@@ -88,7 +97,7 @@ def record_graph(
     def visit(site: Component, hidden: Tensor) -> Tensor:
         value = by_prompt(hidden, len(tokens))
         values[site] = value if write is None else _start_graph(write(value))
-        # A copy goes on: some blocks write into the tensors they have read.
+        # Return a copy: some blocks write into their input.
         return as_given(values[site].clone(), hidden)
 
     def keep(block: int, hidden: Tensor) -> None:
@@ -103,17 +112,17 @@ def record_graph(
         for site in sites:
             yield on_site(model, site, partial(visit, site))
 
-    with _remembering(model), hooked(hooks()):
+    with _with_gradients(model), hooked(hooks()):
         model.hf.base_model(input_ids=ids, use_cache=False)
         return Graph(values, _read(model, readouts, streams, scale), readouts)
 
 
 def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
-    """Refuse a model in which no gradient goes through some layer, on one prompt.
+    """Refuse a model in which no gradient goes through a sublayer, by a pass on one prompt.
 
     Raises:
-        HydrascopeError: the gradient of what a layer writes, with respect to what enters its block, isn't there; or
-            blocks are on several devices.
+        HydrascopeError: a sublayer's output has no gradient with respect to its block's input; or the blocks are on
+            several devices.
     """
     if len(model.devices) > 1:
         devices = " and ".join(sorted(map(str, model.devices)))
@@ -133,17 +142,19 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
         for sublayer in model.sublayers:
             yield on_output(model.output(sublayer), partial(_keep, written, sublayer))
 
-    with _remembering(model), hooked(hooks()):
+    with _with_gradients(model), hooked(hooks()):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
-        for layer, output in written.items():
+        for sublayer, output in written.items():
             if not output.requires_grad:
-                raise _detach(layer)
+                raise _no_gradient(sublayer)
             try:
-                found = torch.autograd.grad(output.sum(), entering[layer.block], retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad(
+                    output.sum(), entering[sublayer.block], retain_graph=True, allow_unused=True
+                )
             except RuntimeError as error:
-                raise _detach(layer, f" ({error})") from error
+                raise _no_gradient(sublayer, f" ({error})") from error
             if found[0] is None:
-                raise _detach(layer)
+                raise _no_gradient(sublayer)
 
 
 def _keep(written: dict[Component, Tensor], sublayer: Component, hidden: Tensor) -> Tensor:
@@ -152,11 +163,11 @@ def _keep(written: dict[Component, Tensor], sublayer: Component, hidden: Tensor)
 
 
 def _start_graph(hidden: Tensor) -> Tensor:
-    """`hidden`, as what a graph starts from."""
+    """Return `hidden` as the start of a graph."""
     return hidden.detach().requires_grad_()
 
 
-def _detach(component: Component, why: str = "") -> HydrascopeError:
+def _no_gradient(component: Component, why: str = "") -> HydrascopeError:
     return HydrascopeError(
         f"no gradient goes through {component}{why}: attribution needs modules that PyTorch can differentiate; measure "
         "its effects with sweep"
@@ -164,9 +175,9 @@ def _detach(component: Component, why: str = "") -> HydrascopeError:
 
 
 @contextmanager
-def _remembering(model: LanguageModel) -> Iterator[None]:
-    """As `model.measuring`, with gradients: of activations, never of weights."""
-    # By name: what is fetched when its module runs is another object afterwards.
+def _with_gradients(model: LanguageModel) -> Iterator[None]:
+    """Run the model as in `model.measuring`, with gradients of activations but not of weights."""
+    # By name: an offloaded weight is another object after its module has run.
     trained = [name for name, parameter in model.hf.named_parameters() if parameter.requires_grad]
     try:
         for name in trained:
@@ -181,9 +192,9 @@ def _remembering(model: LanguageModel) -> Iterator[None]:
 def _read(
     model: LanguageModel, readouts: Readouts, streams: dict[int, Float[Tensor, "row width"]], scale: Scale
 ) -> Float[Tensor, "row readout"]:
-    each = []
+    columns = []
     for readout in readouts.rows:
         stream = streams[readout.before].to(readout.direction.dtype)
         read = (stream * readout.direction).sum(-1)
-        each.append(read if readout.before != FINAL else read / scale(model, stream) + readout.constant)
-    return torch.stack(each, -1)
+        columns.append(read if readout.before != FINAL else read / scale(model, stream) + readout.constant)
+    return torch.stack(columns, -1)

@@ -26,30 +26,38 @@ def integrated_gradients(
     steps: int = 16,
     **options: Unpack[EstimatorOptions],
 ) -> xr.Dataset:
-    """Integrated gradients from a component's clean value to its patch (Sundararajan et al. 2017; Marks et al. 2024).
+    """Estimate total effects by integrated gradients from the clean activation to the patch.
 
-        ⟨patch − clean value, mean over α of ∂π̂/∂value at clean value + α(patch − clean value)⟩
+    Sources: Sundararajan et al. 2017; Marks et al. 2024.
 
-    that component alone replaced, at all of its positions, everything downstream recomputed; α = (j + ½)/steps, the
-    midpoint rule. By completeness it becomes `total` itself as `steps` grow: what the quadrature leaves is of the order
-    of 1/steps², 1/steps where activations have kinks (ReLU), and never goes where the model jumps (which experts of a
-    mixture are chosen). Dear: a forward pass of a copy of the prompt for each component, patch and step, and a backward
-    pass for every readout, down to the component. `sweep` gets `total` for much less.
+        >>> i = hs.analyses.attribution.integrated_gradients(model, prompts, hs.Zero(), ablate="mlp.3", steps=4)
+        >>> estimate = i["estimate"].mean("prompt")
 
-        >>> hs.analyses.attribution.integrated_gradients(model, prompts, hs.Mean(), ablate="mlp")     # doctest: +SKIP
+    The estimate is
+
+        ⟨patch − clean activation, mean over α of ∂π̂/∂activation at clean activation + α(patch − clean activation)⟩,
+
+    with that component alone replaced, at all of its positions, and everything downstream recomputed. α = (j + ½)/steps
+    is the midpoint rule. By completeness the estimate tends to `total` as `steps` grows. The quadrature error is of the
+    order of 1/steps², or 1/steps where activation functions have kinks (ReLU); it stays where the model jumps (the
+    choice of experts in a mixture). The method is expensive: a forward pass of a copy of the prompt for each component,
+    patch and step, and a backward pass for each readout, down to the component. `sweep` measures `total` for much less.
 
     Args:
-        model, prompts, ablation, options: as for `atp`; `batch_size` counts copies of a prompt here.
-        steps: how many values of α.
+        model: as for `atp`.
+        prompts: as for `atp`.
+        ablation: as for `atp`.
+        steps: the number of values of α.
+        options: as for `atp`; `batch_size` counts copies of a prompt.
 
     Returns:
-        as `atp`, with the attribute `steps` besides.
+        the dataset of `atp`, with the attribute `steps` added.
 
     Raises:
-        HydrascopeError: as `atp`; or there is no step.
+        HydrascopeError: as `atp`; or `steps` is below 1.
     """
     if steps < 1:
-        raise HydrascopeError(f"{steps} steps: integrate over at least one")
+        raise HydrascopeError(f"invalid steps {steps}: give 1 or more")
     method = partial(_integrated, steps)
     settings = {"steps": steps}
     return run_estimator(
@@ -58,48 +66,50 @@ def integrated_gradients(
 
 
 def _integrated(steps: int, batch: PromptBatch) -> dict[str, Tensor]:
-    return {"estimate": torch.stack([_one_prompt(steps, batch, place) for place in range(len(batch.indices))], 1)}
+    return {"estimate": torch.stack([_one_prompt(steps, batch, row) for row in range(len(batch.indices))], 1)}
 
 
-def _one_prompt(steps: int, batch: PromptBatch, place: int) -> Tensor:
-    """`[readout, ablated]` The estimates for one prompt."""
-    found: dict[Component, Tensor] = {}
+def _one_prompt(steps: int, batch: PromptBatch, row: int) -> Tensor:
+    """Return the estimates `[readout, ablated]` for one prompt."""
+    estimates: dict[Component, Tensor] = {}
     for site in batch.plan.sites:
-        found |= _one_site(steps, batch, place, [component for component in batch.components if component.site == site])
-    return torch.stack([found[component] for component in batch.components], -1)
+        estimates |= _one_site(
+            steps, batch, row, [component for component in batch.components if component.site == site]
+        )
+    return torch.stack([estimates[component] for component in batch.components], -1)
 
 
-def _one_site(steps: int, batch: PromptBatch, place: int, components: list[Component]) -> dict[Component, Tensor]:
-    """`[readout]` The estimates for one prompt, of components whose values stand at one site."""
-    index, site = batch.indices[place], components[0].site
+def _one_site(steps: int, batch: PromptBatch, row: int, components: list[Component]) -> dict[Component, Tensor]:
+    """Return the estimates `[readout]` for one prompt, of components at one site."""
+    index, site = batch.indices[row], components[0].site
     slots = len(batch.plan.positions[index].positions)
-    positions = batch.positions[place, :slots]
-    own = torch.stack([batch.own(component)[place, 0, :slots] for component in components])
-    change = torch.stack([batch.change(component)[place, :, :slots] for component in components])
+    positions = batch.positions[row, :slots]
+    clean = torch.stack([batch.clean_activations(component)[row, 0, :slots] for component in components])
+    change = torch.stack([batch.change(component)[row, :, :slots] for component in components])
     columns = torch.stack([_columns(batch.model, component) for component in components]).to(positions.device)
-    part, patch, step = (
+    component, patch, step = (
         each.flatten().to(positions.device)
         for each in torch.meshgrid(*map(torch.arange, (*change.shape[:2], steps)), indexing="ij")
     )
     # [readout, component]
     total = change.new_zeros(len(batch.plan.labels), len(components))
-    for rows in torch.arange(len(part), device=part.device).split(batch.rows):
-        along = change[part[rows], patch[rows]]
-        values = own[part[rows]] + (step[rows, None, None] + 0.5) / steps * along
+    for rows in torch.split(torch.arange(len(component), device=component.device), batch.rows):
+        along = change[component[rows], patch[rows]]
+        values = clean[component[rows]] + (step[rows, None, None] + 0.5) / steps * along
         where = (
             torch.arange(len(rows), device=rows.device)[:, None, None],
             positions[:, None],
-            columns[part[rows], None],
+            columns[component[rows], None],
         )
 
-        def write(hidden: Tensor, where: tuple = where, values: Tensor = values) -> Tensor:
+        def write(hidden: Tensor, where: tuple[Tensor, ...] = where, values: Tensor = values) -> Tensor:
             return hidden.detach().index_put(where, values.to(hidden.dtype))
 
         readouts = batch.readouts([index] * len(rows))
         graph = record_graph(batch.model, [batch.plan.tokens[index]] * len(rows), readouts, [site], write)
         for number in range(len(readouts.rows)):
             slope = graph.slopes(number)[site][where].to(along.dtype)
-            total[number].index_add_(0, part[rows], (slope * along).sum((1, 2)))
+            total[number].index_add_(0, component[rows], (slope * along).sum((1, 2)))
     return dict(zip(components, (total / (steps * change.shape[1])).unbind(1), strict=True))
 
 
