@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hydrascope.models.architectures import declare
     from hydrascope.prompts.load import load_prompts
     from hydrascope.prompts.prompt import Prompt
-    from hydrascope.reports.html import report
+    from hydrascope.reports.kinds import report
     from hydrascope.runs.cost import cost
     from hydrascope.runs.sweep import sweep
     from hydrascope.storage.reader import open_results
@@ -77,7 +77,7 @@ __getattr__ = lazy_names(
         "prompts.load": ("load_prompts",),
         "prompts.prompt": ("Prompt",),
         "reports": (),
-        "reports.html": ("report",),
+        "reports.kinds": ("report",),
         "runs.cost": ("cost",),
         "runs.sweep": ("sweep",),
         "storage.reader": ("open_results",),

@@ -95,7 +95,7 @@ def test_the_result_has_what_the_exact_one_has(method):
 
 def test_joint_runs_are_refused():
     for label in ("attn.0+mlp.1", "attn.0|mlp.1"):
-        with pytest.raises(HydrascopeError, match="name the parts one by one"):
+        with pytest.raises(HydrascopeError, match="name them one by one"):
             atp(shared("gpt2"), PROMPTS, ablate=[label])
 
 
@@ -133,7 +133,7 @@ def test_options_that_are_wrong():
     with pytest.raises(HydrascopeError, match="a batch of 0"):
         atp(shared("gpt2"), PROMPTS, hs.Zero(), batch_size=0)
     with pytest.raises(TypeError, match="metrics"):
-        atp(shared("gpt2"), PROMPTS, metrics=["kl"])
+        atp(shared("gpt2"), PROMPTS, hs.Zero(), metrics=["kl"])
 
 
 @pytest.mark.parametrize("method", [atp, integrated_gradients])

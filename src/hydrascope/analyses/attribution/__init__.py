@@ -3,7 +3,7 @@
 Every method takes the arguments of `sweep`, draws the same patches, and returns `estimate` [readout, prompt, ablated],
 its estimate of `total`, mean over patches. So the two can be compared:
 
-    >>> exact = hs.sweep(model, prompts, hs.Resample(2), ablate="mlp")
+    >>> exact = hs.measures.per_prompt(hs.sweep(model, prompts, hs.Resample(2), ablate="mlp"))
     >>> guess = hs.analyses.attribution.atp(model, prompts, hs.Resample(2), ablate="mlp")
     >>> scores = hs.measures.scores(exact, {"atp": guess})
 """

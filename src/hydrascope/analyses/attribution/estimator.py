@@ -156,7 +156,7 @@ def run_estimator(
             estimate isn't finite.
     """
     select_components(model, options.get("ablate", "layers"))  # refuses joint ablations
-    config = SweepConfig(**options, keep="means", engine="reference")
+    config = SweepConfig(**options, metrics=(), keep="means", engine="reference")
     plan = make_plan(model, prompts, ablation, config)
     at_once = plan.batch(batch_size)
     start = time.perf_counter()
