@@ -70,7 +70,9 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
     table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
     shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
     for row in rows if shown is None else [rows[place] for place in shown]:
-        table.add_row(f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2))
+        table.add_row(
+            f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2)
+        )
     bootstrap = bootstrap or Bootstrap()
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
