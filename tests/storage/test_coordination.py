@@ -254,7 +254,7 @@ def test_joining_and_overwriting_exclude_each_other(model: LanguageModel, tmp_pa
 
 def test_without_locks_nothing_is_shared(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordination, "fcntl", None)
-    with pytest.raises(HydrascopeError, match="workers share a result by locks on files, which this system has not"):
+    with pytest.raises(HydrascopeError, match="workers share a result by file locks, which this system has not"):
         run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
     assert not list(tmp_path.iterdir())
 

@@ -186,11 +186,15 @@ def test_a_piece_in_the_place_of_another_is_named(path: Path, tmp_path: Path) ->
     for source, target, message in (
         ("r.zarr/total/c/0/0/0/0", "total/c/0/1/0/0", "total/c/0/1/0/0 is not what was written"),
         ("r.zarr/direct/c/0/0/0/0", "total/c/0/0/0/0", "total/c/0/0/0/0 is not what was written"),
-        ("r.zarr/checksums/3/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or block"),
-        ("twin.zarr/checksums/0/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json is of another run or"),
-        ("twin.zarr/checksums/zarr.json", "checksums/zarr.json", "checksums/zarr.json is of another run or block"),
-        ("r.zarr/zarr.json", "checksums/3/zarr.json", "checksums/3/zarr.json is of another run or block"),
-        ("twin.zarr/zarr.json", "zarr.json", "checksums/zarr.json is of another run or block"),
+        (
+            "r.zarr/checksums/3/zarr.json",
+            "checksums/0/zarr.json",
+            "checksums/0/zarr.json belongs to another run or chunk",
+        ),
+        ("twin.zarr/checksums/0/zarr.json", "checksums/0/zarr.json", "checksums/0/zarr.json belongs to another run or"),
+        ("twin.zarr/checksums/zarr.json", "checksums/zarr.json", "checksums/zarr.json belongs to another run or chunk"),
+        ("r.zarr/zarr.json", "checksums/3/zarr.json", "checksums/3/zarr.json belongs to another run or chunk"),
+        ("twin.zarr/zarr.json", "zarr.json", "checksums/zarr.json belongs to another run or chunk"),
     ):
         damaged = tmp_path / "damaged.zarr"
         shutil.copytree(path, damaged)

@@ -29,7 +29,7 @@ def test_home_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_no_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(HydrascopeError, match=r"cannot use .*: choose another place"):
+    with pytest.raises(HydrascopeError, match=r"cannot use .*: choose another path"):
         resolve_path(path)
 
 
@@ -39,7 +39,7 @@ def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", closed)
-        with pytest.raises(HydrascopeError, match=r"cannot use .* \(Permission denied\): choose another place"):
+        with pytest.raises(HydrascopeError, match=r"cannot use .* \(Permission denied\): choose another path"):
             resolve_path(tmp_path / "r.zarr")
 
 
@@ -70,7 +70,9 @@ def test_a_result_that_holds_more_is_not_overwritten(tmp_path: Path, name: str) 
     require_only_ours(tmp_path / "r.zarr")
     (tmp_path / "r.zarr" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "r.zarr" / name).write_text("precious")
-    with pytest.raises(HydrascopeError, match=rf"it holds what hydrascope did not write \({name}\): move that away"):
+    with pytest.raises(
+        HydrascopeError, match=rf"it holds files that hydrascope did not write \({name}\): move them away"
+    ):
         create(tmp_path / "r.zarr", overwrite=True)
     assert (tmp_path / "r.zarr" / name).read_text() == "precious"
     assert open_results(tmp_path / "r.zarr").sizes["prompt"] == 7

@@ -1,1 +1,1 @@
-"""Results on disk: schema, reading, writing, checksums, and processes that share one result."""
+"""Results on disk: schema, reading, writing, checksums, and several writing processes."""

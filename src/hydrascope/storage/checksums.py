@@ -1,10 +1,9 @@
-"""What a result's files must be: a checksum of each and its place, so that nothing altered, moved or foreign is read.
+"""Checksums of a result's files, so that no altered, moved or foreign file is read.
 
-Attributes are *sealed*: they hold a checksum over themselves and all else in their file. Every other file is in a
-*listing*, sealed in turn: that of all that was known before anything was measured, in the attributes of the result's
-subgroup `checksums`, and one of each measured block, in `checksums/<its first prompt>`, which says how it was measured,
-too. A listing names the run and the block that it is of, so that it can't stand in for another. To zarr these are
-groups like any other.
+A zarr.json holds a checksum over its content in its attributes. All other files are in *listings*, which are attributes
+of subgroups with a checksum themselves. The listing in `checksums` covers the files that were written before anything
+was measured. The listing in `checksums/<first prompt>` covers a measured chunk, and records how it was measured. A
+listing names its run and its path, so that it can't replace another. To zarr these are ordinary groups.
 """
 
 import asyncio
@@ -26,25 +25,25 @@ from hydrascope.utils.fsync import sync_names
 ROOT = "zarr.json"
 CHECKSUMS = "checksums"
 
-#: The listing of what was known before anything was measured. It never changes, so a writer can lock it.
+#: The listing of the files that were written before anything was measured. It never changes, so a writer can lock it.
 KNOWN_FILES = f"{CHECKSUMS}/{ROOT}"
 
 
 class DamageError(ValueError):
-    """A file is gone, or isn't what was written at its place."""
+    """An error for a file that is missing, or isn't what was written there."""
 
 
 def add_checksum(document: Mapping[str, Any]) -> bytes:
-    """A zarr.json whose attribute `checksum` is of everything in it."""
+    """Return the bytes of a zarr.json with an attribute `checksum` over its content."""
     attributes = {**document["attributes"], "checksum": _checksum(document)}
     return json.dumps({**document, "attributes": attributes}, indent=2).encode()
 
 
 def parse_root(content: bytes) -> dict[str, Any]:
-    """A zarr.json, whatever is in its attributes.
+    """Return the document in a zarr.json; its attributes aren't checked.
 
     Raises:
-        DamageError: it isn't one.
+        DamageError: it is no JSON, or has no attributes.
     """
     try:
         document = json.loads(content)
@@ -56,10 +55,10 @@ def parse_root(content: bytes) -> dict[str, Any]:
 
 
 def check_attributes(document: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a zarr.json, without their checksum.
+    """Return the attributes of a zarr.json without their checksum.
 
     Raises:
-        DamageError: they, or something else in it, aren't what was sealed.
+        DamageError: the content doesn't have the checksum.
     """
     attributes = dict(document["attributes"])
     if attributes.pop("checksum", None) != _checksum(document):
@@ -69,14 +68,14 @@ def check_attributes(document: dict[str, Any]) -> dict[str, Any]:
 
 def _checksum(document: Mapping[str, Any]) -> str:
     attributes = {name: value for name, value in document["attributes"].items() if name != "checksum"}
-    # Of what it says, however that is spelled.
+    # Over a canonical form, so that spaces and the order of keys don't matter.
     content = json.dumps({**document, "attributes": attributes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Write a file of a result so that whatever happens the old one or the new one is there, on the disk."""
-    # Among the checksums, where zarr doesn't wonder at it.
+    """Replace a file of a result atomically: a crash leaves the old or the new one."""
+    # In the folder of checksums, where zarr ignores the partial file.
     partial = folder / CHECKSUMS / f"zarr.{uuid.uuid4().hex}.partial"
     partial.parent.mkdir(exist_ok=True)
     try:
@@ -93,32 +92,37 @@ def replace(folder: Path, name: str, content: bytes) -> None:
 
 
 def read(folder: Path, name: str) -> bytes:
-    """The content of one of the files.
+    """Return the content of a file of a result.
 
     Raises:
-        DamageError: it isn't there, or is no file.
+        DamageError: it is missing, or no regular file.
     """
-    # Who reads a FIFO waits for ever.
+    # Reading a FIFO would wait for ever.
     if not (folder / name).is_file():
         raise DamageError(f"{name} is missing")
     return (folder / name).read_bytes()
 
 
 def listing_of(start: int) -> str:
-    """Where the listing of the block of prompts from `start` on is."""
+    """Return the path of the listing of the chunk that begins with prompt `start`."""
     return f"{CHECKSUMS}/{start}/{ROOT}"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What some files of a result are: the checksum of each, by its path, and how what is in them was measured."""
+    """The files of a chunk, and how it was measured.
+
+    Attributes:
+        files: the checksum of each file, by its path in the result.
+        how: attributes that describe the measurement of the chunk.
+    """
 
     files: Mapping[str, str]
     how: Mapping[str, Any]
 
 
 def write_listing(folder: Path, name: str, run: str, files: Iterable[str], how: Mapping[str, Any]) -> None:
-    """List `files`, as they are now, and see to it that all of it is on the disk."""
+    """Write the listing of `files` as they are now; flush them and the listing to the disk."""
     checksums = {}
     for file in sorted(files):
         with (folder / file).open("rb") as opened:
@@ -130,10 +134,10 @@ def write_listing(folder: Path, name: str, run: str, files: Iterable[str], how: 
 
 
 def read_listing(folder: Path, name: str, run: str) -> Listing:
-    """What some files are, as it was written.
+    """Read a listing.
 
     Raises:
-        DamageError: it is gone, was altered, or is of another block or run.
+        DamageError: it is missing, was altered, or belongs to another chunk or run.
     """
     content = read(folder, name)
     try:
@@ -141,15 +145,15 @@ def read_listing(folder: Path, name: str, run: str) -> Listing:
     except DamageError as error:
         raise DamageError(f"{name} is not what was written") from error
     if (attributes.get("run"), attributes.get("of")) != (run, name):
-        raise DamageError(f"{name} is of another run or block")
+        raise DamageError(f"{name} belongs to another run or chunk")
     return Listing(attributes["files"], attributes["how"])
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Read all of `files`.
+    """Compare all `files` with their checksums.
 
     Raises:
-        DamageError: one isn't what its checksum says.
+        DamageError: a file is missing or has another checksum.
     """
     for name, checksum in files.items():
         _require(name, read(folder, name), checksum)
@@ -161,7 +165,11 @@ def _require(name: str, content: bytes | memoryview, checksum: str) -> None:
 
 
 class CheckedStore(WrapperStore[LocalStore]):
-    """A result's files for zarr to read: those that are listed, and only if they are what they were."""
+    """A zarr store that reads only the listed files of a result, and checks each of them.
+
+    Attributes:
+        files: the checksum of each file, by its path in the result.
+    """
 
     def __init__(self, store: LocalStore, files: Mapping[str, str]) -> None:
         super().__init__(store)
@@ -173,9 +181,9 @@ class CheckedStore(WrapperStore[LocalStore]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if key not in self.files:
             return None
-        # Only shards are read in parts.
+        # Only shards are read in parts, and results have none.
         assert byte_range is None
-        # Who reads a device never ends.
+        # Reading a device would never end.
         is_file = await asyncio.to_thread((self._store.root / key).is_file)
         content = await self._store.get(key, prototype) if is_file else None
         if content is None:

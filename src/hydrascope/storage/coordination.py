@@ -1,8 +1,8 @@
-"""Several processes on one result: which of them measures which block, and what they share while any of them lives.
+"""Let several processes measure one result, each its own chunks.
 
-Beside the result stands their room, a folder with a file to lock for each thing that only one of them does at a time.
-The locks are the operating system's: whatever a worker held that died is free for the others. The last one to leave
-removes the room; where all were killed, the next run at the place does.
+The workers share a folder beside the result, their *room*. It has a file to lock for each task that only one worker may
+do at a time. The locks are the operating system's, so that a worker's locks are free once it dies. The last worker to
+leave removes the room; if all were killed, the next run at that path does.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hydrascope.storage.paths import name_of
-from hydrascope.storage.staging import OF, ROOM, clear
+from hydrascope.storage.staging import OWNER_FILE, STAGING_PREFIX, clear
 from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_folder
@@ -26,17 +26,17 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: How long to wait, in seconds, before looking again whether a block is done, or free.
-_PATIENCE = 0.5
+#: Seconds to wait before checking again whether another worker's chunk is done or free.
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers on a result, to one of them.
+    """The workers on one result, as seen by one of them.
 
     Attributes:
-        path: the result's.
-        room: their folder.
+        path: the path of the result.
+        room: the folder that the workers share.
     """
 
     path: Path
@@ -44,30 +44,36 @@ class Workers:
 
     @property
     def clean(self) -> Path:
-        """The folder of the clean values that each leaves for all."""
+        """The folder of clean activations that workers share."""
         return self.room / "clean"
 
     def agree_on(self, mine: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """What the first of the workers, in its turn, has said that all do: of that one, what is `mine`."""
+        """Return the settings of the first worker, which all others adopt.
+
+        It must be called within `exclusive`.
+
+        Args:
+            mine: a function that returns this worker's settings; it is called only by the first worker.
+        """
         file = self.room / "agreed"
         with disk(f"cannot work together with others on {self.path}"):
             if not file.exists():
                 partial = self.room / "agreeing"
-                # Numbers of NumPy, too, which are settings where users give them.
+                # Users may give NumPy numbers as settings.
                 partial.write_text(json.dumps(mine(), default=lambda value: value.item()))
                 partial.rename(file)
             return dict(json.loads(file.read_text()))
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Be the only one of the workers in here; others are waited for."""
+        """Wait until no other worker is in this context, then be the only one."""
         with self._file("turn") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Whether what is named so is this worker's, in here; another's is not waited for."""
+        """Try to claim a task within the context; yield whether no other worker has it."""
         with self._file(name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,25 +83,27 @@ class Workers:
                 yield True
 
     def share(self, chunks: Iterable[range], is_done: Callable[[range], bool], work: str = "") -> Iterator[range]:
-        """Those of `blocks` that this worker is to do, each its own until the next is asked for.
+        """Yield the chunks that this worker must do.
 
-        What another does is waited for, and taken over if that one dies.
+        A chunk is claimed until the next one is asked for. Chunks of other workers are waited for, and taken over if
+        their worker dies.
 
         Args:
-            is_done: whether a block needs no doing any more.
-            work: what is done with them, where there are several things to do.
+            chunks: the chunks that aren't done.
+            is_done: a function that tells whether a chunk has been done meanwhile.
+            work: a prefix for the names of claims, if the same chunks are shared for several tasks.
         """
-        left = list(chunks)
-        while left:
-            before = len(left)
-            for chunk in list(left):
-                with self.claim(f"{work}{chunk.start}") as ours:
-                    if ours:
-                        left.remove(chunk)
+        remaining = list(chunks)
+        while remaining:
+            count = len(remaining)
+            for chunk in list(remaining):
+                with self.claim(f"{work}{chunk.start}") as claimed:
+                    if claimed:
+                        remaining.remove(chunk)
                         if not is_done(chunk):
                             yield chunk
-            if len(left) == before:
-                time.sleep(_PATIENCE)
+            if len(remaining) == count:
+                time.sleep(_POLL_SECONDS)
 
     def _file(self, name: str) -> IO[bytes]:
         with disk(f"cannot work together with others on {self.path}"):
@@ -104,49 +112,51 @@ class Workers:
 
 @contextmanager
 def join_workers(path: Path) -> Iterator[Workers]:
-    """Be one of the workers on the result at `path`, whether it is there already or not.
+    """Join the workers on the result at `path`, which needn't exist yet.
+
+    Leaving the context leaves the workers.
 
     Raises:
-        HydrascopeError: there are no locks, by which to share the work, or no folder can be made beside the result.
+        HydrascopeError: this system has no file locks, or no folder can be made beside the result.
     """
     with disk(f"cannot work together with others on {path}"):
         make_folders(path.parent)
-        # Of a length that any name leaves room for.
-        room = path.parent / f"{ROOM}{hashlib.sha256(name_of(path)).hexdigest()[:16]}"
-        held = lock_room(room, path)
+        # A hash, since a longer name might exceed the limit of the file system.
+        room = path.parent / f"{STAGING_PREFIX}{hashlib.sha256(name_of(path)).hexdigest()[:16]}"
+        owner = lock_room(room, path)
     try:
         yield Workers(path, room)
     finally:
-        with held, suppress(OSError):
-            # Refused while another is there.
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with owner, suppress(OSError):
+            # An OSError while another worker holds the lock.
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             clear(room, path)
 
 
 def lock_room(room: Path, path: Path) -> IO[bytes]:
-    """A lock, shared by all workers, on the room that stands while any of them holds it."""
+    """Make the workers' room if needed, and return a lock on it that all workers share."""
     if fcntl is None:
-        raise HydrascopeError("workers share a result by locks on files, which this system has not: use one process")
+        raise HydrascopeError("workers share a result by file locks, which this system has not: use one process")
     while True:
         with suppress(FileExistsError):
             room.mkdir()
         try:
-            held = os.fdopen(os.open(room / OF, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
+            owner = os.fdopen(os.open(room / OWNER_FILE, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
         except FileNotFoundError:
-            continue  # The last one has left, and the room with it.
+            continue  # The last worker has just removed the room.
         try:
-            fcntl.flock(held, fcntl.LOCK_SH)
-            if os.path.samestat(os.fstat(held.fileno()), (room / OF).stat()):
-                if held.read() != name_of(path):
-                    os.pwrite(held.fileno(), name_of(path), 0)
-                    # Whose the room is, and where it is, before there is anything in it.
-                    os.fsync(held.fileno())
+            fcntl.flock(owner, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(owner.fileno()), (room / OWNER_FILE).stat()):
+                if owner.read() != name_of(path):
+                    os.pwrite(owner.fileno(), name_of(path), 0)
+                    # The owner must be on the disk before anything else is in the room.
+                    os.fsync(owner.fileno())
                     sync_folder(room)
                     sync_folder(room.parent)
-                return held
+                return owner
         except FileNotFoundError:
             pass
         except BaseException:
-            held.close()
+            owner.close()
             raise
-        held.close()
+        owner.close()

@@ -1,4 +1,4 @@
-"""Paths of results, as users give them."""
+"""Resolve and check paths of results."""
 
 import os
 from pathlib import Path
@@ -8,32 +8,32 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def resolve_path(path: str | Path) -> Path:
-    """`path` as it is meant: `~` is the user's home, and a symbolic link stands for what it points to.
+    """Return an absolute path; expand `~` and follow symbolic links.
 
     Raises:
-        HydrascopeError: it can't be a path here, or what it leads through may not be entered.
+        HydrascopeError: the path is invalid, or a folder on it may not be entered.
     """
     try:
-        found = Path(path).expanduser().resolve()
-        found.exists()
+        resolved = Path(path).expanduser().resolve()
+        resolved.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise HydrascopeError(f"cannot use {path} ({reason(error)}): choose another place") from error
-    return found
+        raise HydrascopeError(f"cannot use {path} ({reason(error)}): choose another path") from error
+    return resolved
 
 
 def require_room(path: Path) -> None:
-    """Find out before anything is computed whether a folder can be made at `path`.
+    """Check before anything is computed that a folder can be made at `path`.
 
     Raises:
-        HydrascopeError: its nearest parent that exists is no folder, or may not be written to.
+        HydrascopeError: the nearest existing parent is no folder, or may not be written to.
     """
     parent = next(parent for parent in path.parents if parent.exists())
     if not parent.is_dir():
-        raise HydrascopeError(f"cannot create {path} ({parent} is no folder): choose another place")
+        raise HydrascopeError(f"cannot create {path} ({parent} is no folder): choose another path")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise HydrascopeError(f"cannot create {path} ({parent} may not be written to): choose another place")
+        raise HydrascopeError(f"cannot create {path} ({parent} may not be written to): choose another path")
 
 
 def name_of(path: Path) -> bytes:
-    """What `OF` holds."""
+    """Return the content of a result's `staging.OWNER_FILE`: its name."""
     return os.fsencode(path.name)

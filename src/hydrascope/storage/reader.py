@@ -1,6 +1,6 @@
-"""Results on disk, as they are read: one Zarr group a run, each variable when it is looked at, nothing that is damaged.
+"""Read results from disk: one Zarr group per run, variables read lazily, damage refused.
 
-The group opens with `xarray.open_zarr`, too, which doesn't compare checksums (`manifest.py`) as `open_results` does.
+`xarray.open_zarr` opens the group, too, but doesn't compare checksums (`checksums.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,27 +22,27 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 class NoResultError(HydrascopeError):
-    """What is there is something else than a result."""
+    """An error for a path that holds something other than a result."""
 
 
 class UnreadableError(HydrascopeError):
-    """A result that is damaged, or of a format that is no longer read: it can only be made again."""
+    """An error for a damaged result, or one of an old format, which must be measured again."""
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of the result at `path`.
+    """Return the attributes of the result at `path`.
 
     Raises:
-        HydrascopeError: there is none, or it is damaged.
+        HydrascopeError: there is no result, or it is damaged.
     """
     return checksums.check_attributes(read_root(path))
 
 
 def read_root(path: Path) -> dict[str, Any]:
-    """The zarr.json of the result at `path`, with its attributes.
+    """Return the zarr.json of the result at `path`, with its attributes.
 
     Raises:
-        HydrascopeError: there is none, or it is damaged.
+        HydrascopeError: there is no result, or it is damaged.
     """
     with disk(f"cannot read {path}", "give a folder that you may read"):
         if not path.exists():
@@ -64,18 +64,25 @@ def read_root(path: Path) -> dict[str, Any]:
         checksums.check_attributes(root)
     except checksums.DamageError as error:
         raise UnreadableError(
-            f"{path} is damaged, its attributes in {checksums.ROOT} are not what was written: measure again"
+            f"{path} is damaged, its attributes in {checksums.ROOT} are not what was written: measure it again"
         ) from error
     return root
 
 
 def open_results(path: str | Path) -> xr.Dataset:
-    """The result at `path`: all prompts that have been measured, each variable read when it is looked at.
+    """Open the result at `path`; each variable is read when it is first used.
 
-    Of a run that was interrupted these are the first `attrs["measured"]` of its prompts. What is damaged is said to be
-    so when it is opened or, at the latest, read: every file must be what was written at its place.
+    The result of an interrupted run has the first `attrs["measured"]` of its prompts. Each file is compared with its
+    checksum when it is read; damage is an error, at the latest then.
 
-        >>> hs.open_results("gpt2.zarr")["total"].mean(["prompt", "patch"])      # doctest: +SKIP
+        >>> results = hs.sweep(model, prompts, hs.Zero(), out="results.zarr")
+        >>> total = hs.open_results("results.zarr")["total"]  # [readout, prompt, ablated, patch]
+
+    Args:
+        path: the folder that `sweep(out=)` or `hydrascope run` made.
+
+    Returns:
+        All measured prompts; `hydrascope.storage.schema` lists the variables with their dimensions and units.
 
     Raises:
         HydrascopeError: there is no result, nothing of it is measured yet, or it is damaged.
@@ -94,7 +101,7 @@ def open_results(path: str | Path) -> xr.Dataset:
             array: Any = zarr.open_array(StorePath(store, name), mode="r", zarr_format=3)
             dims = array.metadata.dimension_names
             data = LazilyIndexedArray(_Array(array, path, name))
-            # What xarray writes besides is for its own reading.
+            # The other attributes are xarray's own.
             attrs = {key: value for key, value in array.attrs.items() if key in ("long_name", "units")}
             variable = xr.Variable(dims, data, attrs, {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))})
         if name in MEASURED_VARIABLES:
@@ -103,58 +110,65 @@ def open_results(path: str | Path) -> xr.Dataset:
             variables[name] = variable.load()
         else:
             coordinates[name] = texts_from_disk(variable.load())
-    # Of the folder, not of what was measured.
+    # These attributes describe the folder, not the measurement.
     for name in ("coordinates", "run"):
         attributes.pop(name, None)
     return xr.Dataset(variables, coordinates, attributes).isel(prompt=slice(measured))
 
 
 def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
-    """The checksums of what was known before anything was measured.
+    """Return the checksums of the files that were written before anything was measured.
 
     Raises:
-        UnreadableError: they are damaged.
+        UnreadableError: their listing is damaged.
     """
     try:
         return checksums.read_listing(path, checksums.KNOWN_FILES, attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
-        raise UnreadableError(f"{path} is damaged ({reason(error)}): measure again") from error
+        raise UnreadableError(f"{path} is damaged ({reason(error)}): measure it again") from error
 
 
 def chunks(attributes: dict[str, Any]) -> list[range]:
-    """The blocks of prompts in which a result is measured."""
+    """Return the chunks of prompts of a result."""
     return split_range(attributes["prompt_count"], attributes["chunk_size"])
 
 
 def split_range(prompts: int, size: int) -> list[range]:
-    """The blocks of so many prompts, `size` each."""
+    """Split a number of prompts into chunks of `size`.
+
+    >>> split_range(5, 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
     return [range(start, min(start + size, prompts)) for start in range(0, prompts, size)]
 
 
 def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
-    """The checksums of all measured blocks, whose files are there: zarr reads a missing one as if never written."""
+    """Return the checksums of all files of measured chunks, and make sure that the files exist.
+
+    Zarr reads a missing file as if it had never been written.
+    """
     files: dict[str, str] = {}
     try:
         for chunk in split_range(attributes["measured"], attributes["chunk_size"]):
             files |= checksums.read_listing(path, checksums.listing_of(chunk.start), attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
-        raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
+        raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_REMEDY}") from error
     for file in files:
         if not (path / file).is_file():
             raise _damaged(path, file.split("/")[0], checksums.DamageError(f"{file} is missing"))
     return files
 
 
-_MEND = "resume its run, which measures that again"
+_REMEDY = "resume its run, which measures that again"
 
 
 def _damaged(path: Path, name: str, error: Exception) -> HydrascopeError:
-    mend = _MEND if name in MEASURED_VARIABLES else "measure again"
-    return HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason(error)}): {mend}")
+    remedy = _REMEDY if name in MEASURED_VARIABLES else "measure it again"
+    return HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason(error)}): {remedy}")
 
 
 class _Array(BackendArray):
-    """An array on disk that says what is damaged when it is read."""
+    """An array on disk that reports damage when it is read."""
 
     def __init__(self, array: Any, path: Path, name: str) -> None:
         self.array, self.path, self.name = array, path, name
@@ -163,7 +177,7 @@ class _Array(BackendArray):
     def __getitem__(self, key: ExplicitIndexer) -> Any:
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
 
-    def _read(self, key: tuple) -> Any:
+    def _read(self, key: tuple[Any, ...]) -> Any:
         with _reading(self.path, self.name):
             return self.array.oindex[key]
 

@@ -1,6 +1,6 @@
 """Result format 3: the variables of a result, their dimensions, names and units.
 
-Format 3 renamed what contradicted the vocabulary; a result of format 2 is refused, with a line that says so:
+Format 3 renamed coordinates and attributes by the vocabulary. A result of format 2 is refused with one line:
 
 | format 2 | format 3 |
 |---|---|
@@ -16,10 +16,10 @@ import xarray as xr
 
 FORMAT = 3
 
-#: Formats that are no longer read, by what they wrote, and their numbers.
+#: The numbers of formats that are no longer read, by their attribute `format`.
 OLD_FORMATS = {"hydrascope results 1": 1, 2: 2}
 
-#: Texts on disk. In memory they are Python's own, which numpy and xarray can do more with: `astype(str)`, `idxmax`.
+#: The dtype of texts on disk. In memory they are Python strings, for which numpy and xarray have more methods.
 _TEXT = np.dtypes.StringDType()
 
 _LOGITS = "unit of the readout"
@@ -27,7 +27,7 @@ _LOGITS = "unit of the readout"
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of a result."""
+    """The dimensions, name and units of a variable."""
 
     dims: tuple[str, ...]
     long_name: str
@@ -38,7 +38,7 @@ _CLEAN = ("readout", "prompt", "component")
 _MEAN = ("readout", "prompt", "ablated", "component")
 _RUN = ("prompt", "ablated", "patch")
 
-#: What is measured prompt by prompt.
+#: Variables that are measured prompt by prompt.
 MEASURED_VARIABLES: dict[str, Variable] = {
     "unembed": Variable(_CLEAN, "direct effect of each component, clean run", _LOGITS),
     "unembed_ablated": Variable(_MEAN, "direct effect after the ablation, at the clean run's scale", _LOGITS),
@@ -58,7 +58,7 @@ MEASURED_VARIABLES: dict[str, Variable] = {
     "imbalance": Variable(("prompt",), "how far total and the sum of its parts are apart at worst", _LOGITS),
 }
 
-#: What is known before anything is measured.
+#: Variables that are written before anything is measured.
 STATIC_VARIABLES: dict[str, Variable] = {
     "target": Variable(("prompt",), "target token", "token id"),
     "downstream": Variable(("ablated", "component"), "whether the component is downstream of what is ablated"),
@@ -88,21 +88,21 @@ STATIC_VARIABLES: dict[str, Variable] = {
 
 
 def texts_to_disk(variables: xr.Dataset) -> xr.Dataset:
-    """`variables`, their texts as they are stored: that they are texts is seen where there are none, too."""
-    texts = {name: each.astype(_TEXT) for name, each in variables.variables.items() if each.dtype == object}
+    """Return `variables` with texts in their dtype on disk, which marks empty ones, too."""
+    texts = {name: value.astype(_TEXT) for name, value in variables.variables.items() if value.dtype == object}
     return variables.assign_coords(texts)
 
 
 def texts_from_disk(variable: xr.Variable) -> xr.Variable:
-    """`variable`, its texts as they are in memory."""
+    """Return `variable` with texts as Python strings."""
     return variable.astype(object) if variable.dtype == _TEXT else variable
 
 
 def add_units(results: xr.Dataset, unit: str) -> xr.Dataset:
-    """`results`, every variable with its `long_name` and `units`.
+    """Return `results` with the `long_name` and `units` of every variable.
 
     Args:
-        unit: of what the readouts read.
+        unit: the unit of the readouts.
     """
     named = results.copy()
     for name, variable in (MEASURED_VARIABLES | STATIC_VARIABLES).items():

@@ -1,7 +1,7 @@
-"""Where results stand: paths made plain once, results made whole beside their place, and one writer at a time.
+"""Make results in staging folders, move them to their path, and lock them for writing.
 
-What isn't ours is never removed: folders that are made for a while have names that nobody else took, an overwritten
-result must hold nothing but what hydrascope writes, and it goes only when its successor stands, on the disk.
+Foreign files are never removed. Staging folders have unique names. A result is overwritten only if hydrascope wrote all
+of its files, and it is deleted only after its replacement is complete and on the disk.
 """
 
 import os
@@ -24,160 +24,167 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: What folders that are made for a while begin with, and the file in each that holds the name of the result that it is
-#: made for; who lives and needs the folder locks that.
-ROOM, OF = ".hydrascope-", "of"
-#: In those of a result that is being made: that, and the one that it replaces.
+#: The beginning of the names of staging folders. The owner file in each holds the name of its result; a process that
+#: needs the folder locks this file.
+STAGING_PREFIX, OWNER_FILE = ".hydrascope-", "of"
+#: The new result in a staging folder, and the old one that it replaces.
 _NEW, _OLD = "new", "old"
-#: All that is ever in one besides: those two, and what workers on a result share (`workers.py`).
+#: All other names in a staging folder: the two results, and the files that workers share (`coordination.py`).
 _INSIDE = re.compile(rf"{_NEW}|{_OLD}|agreed|agreeing|clean|turn|(clean-)?\d+")
 
-#: Everything that a run writes, by its path in the result; zarr writes each file under a name ending in `partial`.
+#: All files of a result, by their paths in it; zarr first writes each file under a name that ends in `partial`.
 _NAMES = "|".join(sorted(MEASURED_VARIABLES | STATIC_VARIABLES))
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"
 _OURS = re.compile(rf"((checksums|checksums/\d+|{_NAMES})/)?zarr(\.json|{_PARTIAL})|({_NAMES})/c(/\d+)+({_PARTIAL})?")
 
 
 def require_only_ours(path: Path) -> None:
-    """Refuse to delete what hydrascope didn't write.
+    """Make sure that hydrascope wrote all files at `path`, before they are deleted.
 
     Raises:
-        HydrascopeError: the result at `path` holds other files or links.
+        HydrascopeError: the folder holds other files or links.
     """
     with disk(f"cannot overwrite {path}"):
         others = [name for name in _inside(path) if not _OURS.fullmatch(name)]
     if others:
         more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
         raise HydrascopeError(
-            f"cannot overwrite {path}: it holds what hydrascope did not write ({', '.join(others[:3])}{more}): move "
-            "that away, or choose another place"
+            f"cannot overwrite {path}: it holds files that hydrascope did not write ({', '.join(others[:3])}{more}): "
+            "move them away, or choose another path"
         )
 
 
 def _inside(folder: Path) -> list[str]:
-    """All files and links in a folder, by their paths in it."""
+    """Return all files and links in a folder, by their paths in it."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    found = []
+    paths = []
     for parent, folders, files in os.walk(folder, onerror=fail):
         links = [name for name in folders if Path(parent, name).is_symlink()]
-        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
-    return sorted(found)
+        paths += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(paths)
 
 
 def lock(path: Path, file: str, *, shared: bool = False) -> IO[bytes] | None:
-    """Become the one writer of `path`, until what is returned is closed or the process ends, however it does.
-
-    None where there are no locks (Windows, some network file systems), or no such file that can be written to.
+    """Lock `path` for one writer until the returned file is closed or the process ends.
 
     Args:
-        file: what is locked, inside of `path`.
-        shared: become one of the writers instead, who have all asked for this.
+        path: the folder of the result.
+        file: the file to lock, by its path in the folder.
+        shared: whether to share the lock with other writers that ask for the same.
+
+    Returns:
+        The locked file. None if the system has no locks (Windows, some network file systems), or the file is missing or
+        may not be written to.
 
     Raises:
-        HydrascopeError: another run is the writer.
+        HydrascopeError: another run has the lock.
     """
     if fcntl is None:
         return None
     try:
-        held: IO[bytes] = (path / file).open("rb+")
+        opened: IO[bytes] = (path / file).open("rb+")
     except OSError:
         return None
     try:
-        fcntl.flock(held, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        # What was locked may have been replaced meanwhile.
-        ours = os.path.samestat(os.fstat(held.fileno()), (path / file).stat())
+        fcntl.flock(opened, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        # The file may have been replaced before it was locked.
+        locked = os.path.samestat(os.fstat(opened.fileno()), (path / file).stat())
     except (BlockingIOError, FileNotFoundError):
-        ours = False
+        locked = False
     except OSError:
-        held.close()
+        opened.close()
         return None
-    if not ours:
-        held.close()
-        raise HydrascopeError(f"another run writes to {path}: let it end, or choose another place")
-    return held
+    if not locked:
+        opened.close()
+        raise HydrascopeError(f"another run writes to {path}: let it end, or choose another path")
+    return opened
 
 
 @contextmanager
 def replace_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to be made, and synced, that is moved to `path` when it has been; only then is the result there deleted.
+    """Yield a path for a new folder, then move the folder to `path` and delete the old one.
+
+    The caller makes the new folder and flushes it to the disk.
 
     Raises:
-        HydrascopeError: something is at `path`, and isn't to be overwritten, or not only ours.
-        OSError: the disk refuses. What stands at `path` stays, and nothing else.
+        HydrascopeError: something is at `path` that is not to be overwritten, or that holds foreign files.
+        OSError: the disk refuses. Whatever was at `path` stays, and the staging folder is removed.
     """
     make_folders(path.parent)
-    room = Path(tempfile.mkdtemp(prefix=ROOM, dir=path.parent))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=path.parent))
     try:
-        (room / OF).write_bytes(name_of(path))
-        # Whose the room is, and where it is, before there is anything in it.
-        sync_file(room / OF)
-        sync_folder(room)
+        (staging / OWNER_FILE).write_bytes(name_of(path))
+        # The owner must be on the disk before anything else is in the folder.
+        sync_file(staging / OWNER_FILE)
+        sync_folder(staging)
         sync_folder(path.parent)
-        with lock(room, OF) or nullcontext():
-            yield room / _NEW
+        with lock(staging, OWNER_FILE) or nullcontext():
+            yield staging / _NEW
             if path.exists():
                 if not overwrite:
-                    raise HydrascopeError(f"{path} exists: choose another place")
+                    raise HydrascopeError(f"{path} exists: choose another path")
                 require_only_ours(path)
             try:
                 if path.exists():
-                    path.rename(room / _OLD)
-                (room / _NEW).rename(path)
+                    path.rename(staging / _OLD)
+                (staging / _NEW).rename(path)
                 try:
-                    # Before the old one goes.
+                    # The new result must be on the disk before the old one is deleted.
                     sync_folder(path.parent)
                 except OSError:
-                    path.rename(room / _NEW)
+                    path.rename(staging / _NEW)
                     raise
             finally:
-                _put_back(room, path)
+                _put_back(staging, path)
     finally:
         with suppress(OSError):
-            clear(room, path)
+            clear(staging, path)
 
 
-def clear(room: Path, path: Path) -> None:
-    """Remove a folder that was made for the result at `path` for a while.
+def clear(staging: Path, path: Path) -> None:
+    """Remove a staging folder of the result at `path`.
 
     Raises:
         OSError: the disk refuses.
     """
-    if (room / _OLD).exists() and not path.exists():
-        return  # The old result could not be put back, and is all there is.
-    for inside in filter(lambda inside: _INSIDE.fullmatch(inside.name), sorted(room.iterdir())):
+    if (staging / _OLD).exists() and not path.exists():
+        return  # The old result could not be put back, and is the only one.
+    for inside in filter(lambda inside: _INSIDE.fullmatch(inside.name), sorted(staging.iterdir())):
         if inside.is_dir():
             shutil.rmtree(inside)
         else:
             inside.unlink()
-    # Last, so that whose the rest is stays known if this is cut short.
-    sync_folder(room)
-    (room / OF).unlink(missing_ok=True)
-    room.rmdir()
+    # The owner file goes last, so that a crash leaves no folder without it.
+    sync_folder(staging)
+    (staging / OWNER_FILE).unlink(missing_ok=True)
+    staging.rmdir()
 
 
-def _put_back(room: Path, path: Path) -> None:
-    if (room / _OLD).exists() and not path.exists():
-        (room / _OLD).rename(path)
+def _put_back(staging: Path, path: Path) -> None:
+    if (staging / _OLD).exists() and not path.exists():
+        (staging / _OLD).rename(path)
         sync_folder(path.parent)
 
 
 def recover_staging(path: Path) -> None:
-    """Clear what runs that were killed while they made a result at `path` left beside it.
+    """Remove the staging folders that killed runs left beside `path`.
 
-    Where one was killed between moving the old result away and the new one in, the old one comes back. Where there are
-    no locks to tell a killed run by, all is left as it is.
+    If a run was killed after it moved the old result away, the old result is put back. If the system has no locks,
+    which tell a killed run from a live one, everything stays.
     """
     with suppress(OSError):
-        for room in path.parent.glob(f"{ROOM}*"):
-            # Not ours, or of a run that lives.
+        for staging in path.parent.glob(f"{STAGING_PREFIX}*"):
+            # The folder may be foreign, or belong to a live run.
             with suppress(OSError, HydrascopeError):
-                if not (room / OF).exists():
-                    room.rmdir()
-                # Empty, or zeros after a power failure: ended before anything was made.
-                elif (room / OF).read_bytes().strip(b"\0") in (b"", name_of(path)) and (held := lock(room, OF)):
-                    with held:
-                        _put_back(room, path)
-                        clear(room, path)
+                if not (staging / OWNER_FILE).exists():
+                    staging.rmdir()
+                    continue
+                owner = (staging / OWNER_FILE).read_bytes().strip(b"\0")
+                # An empty owner, or zeros after a power failure: the run ended before anything was made.
+                if owner in (b"", name_of(path)) and (locked := lock(staging, OWNER_FILE)):
+                    with locked:
+                        _put_back(staging, path)
+                        clear(staging, path)

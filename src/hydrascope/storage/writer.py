@@ -1,11 +1,11 @@
-"""Results on disk, as they are written: a block of prompts at a time, by one run, whole at every instant.
+"""Write results to disk, one chunk of prompts at a time, so that they are always intact.
 
-The attribute `measured` counts the first prompts whose blocks are complete. It is raised, by replacing one file, only
-after everything of a block and its checksums have been written: whatever ends a run, what counts as measured is whole.
+The attribute `measured` is the number of first prompts with complete chunks. It is raised, by replacing one file, only
+after a chunk and its checksums have been written. So the measured prompts are intact, however a run ends.
 
-A result knows its run, by an id that was drawn when it was made. Every write looks first whether the result still is
-that run's; and a run that lives holds a lock, so that a second one is refused at once. Several processes write to one
-result where all of them ask for that (`workers.py`): they measure its blocks in any order.
+A result stores the id of its run. Each write checks that the result still belongs to the run. A live run holds a lock,
+so that a second run is refused at once. Several processes may write to one result if all of them ask for it
+(`coordination.py`); they measure its chunks in any order.
 """
 
 import uuid
@@ -33,12 +33,13 @@ from hydrascope.utils.progress import Advance
 
 @dataclass
 class Writer:
-    """A run that writes to the result at `path`, the one or one of several; a context that ends with its being that.
+    """Write one result, alone or with other workers; leaving the context releases the lock.
 
     Attributes:
-        attributes: of the result, `run` among them.
-        lock: its lock, where there are locks.
-        workers: those that write here, too, where there are others.
+        path: the path of the result.
+        attributes: the attributes of the result; `run` is the id of its run.
+        lock: the lock on the result; None if the system has no locks.
+        workers: the workers on the result; None for a single process.
     """
 
     path: Path
@@ -53,26 +54,26 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock, so that other runs can write."""
         if self.lock:
             self.lock.close()
 
     @cached_property
     def unmeasured(self) -> list[range]:
-        """The blocks of prompts that aren't measured, or not any more what was written, when this is first asked for.
+        """The chunks that aren't measured or are damaged, as of the first access.
 
-        All that is written is read for it, and compared with its checksums.
+        All written files are read and compared with their checksums.
         """
         return [chunk for chunk in chunks(self.attributes) if not self._is_whole(chunk.start)]
 
     def chunks(self, advance: Advance = lambda count: None, first: Collection[int] = ()) -> Iterator[range]:
-        """What is left to measure, block by block: each this run's own until the next is asked for.
+        """Yield the chunks to measure; each is claimed until the next one is asked for.
 
-        What another worker measures is waited for, to be taken over if that one dies.
+        Chunks of other workers are waited for, and taken over if their worker dies.
 
         Args:
-            advance: is told how many prompts others have measured.
-            first: prompts whose blocks a worker measures before others.
+            advance: a function to call with the number of prompts that others have measured.
+            first: prompts that should be measured first; chunks with these prompts come before others.
         """
         if self.workers is None:
             yield from self.unmeasured
@@ -80,24 +81,26 @@ class Writer:
             damaged = [chunk for chunk in self.unmeasured if self._is_listed(chunk.start)]
 
             def is_measured(chunk: range) -> bool:
-                # Reading all that others have written would take each of many workers long.
+                # Reading all files of all other workers would take too long.
                 done = self._is_whole(chunk.start) if chunk in damaged else self._is_listed(chunk.start)
                 advance(len(chunk) if done else 0)
                 return done
 
-            left = sorted(self.unmeasured, key=lambda chunk: not any(prompt in chunk for prompt in first))
-            yield from self.workers.share(left, is_measured)
+            ordered = sorted(self.unmeasured, key=lambda chunk: not any(prompt in chunk for prompt in first))
+            yield from self.workers.share(ordered, is_measured)
         self.update_measured()
 
     def write(self, start: int, block: xr.Dataset, how: Mapping[str, Any]) -> None:
-        """Write the measured variables of the prompts from `start` on, then count them as measured.
+        """Write the measured variables of a chunk, then count its prompts as measured.
 
         Args:
-            how: they were measured, for the attributes of the result: the last block's stand there, of
-                `worst_imbalance` the largest, of `machines` all.
+            start: the first prompt of the chunk.
+            block: the measured variables of the chunk.
+            how: attributes that describe the measurement. The result gets those of the last chunk, the largest
+                `worst_imbalance`, and all `machines`.
 
         Raises:
-            HydrascopeError: the disk refuses, or another run writes here; what was measured before stays.
+            HydrascopeError: the disk refuses, or another run writes here. Earlier chunks stay.
         """
         with self._disk():
             self._root()
@@ -113,10 +116,10 @@ class Writer:
         self.update_measured([start])
 
     def update_measured(self, again: Sequence[int] = ()) -> None:
-        """Let `measured` say how many of the first prompts are written, whoever wrote them, and how they were measured.
+        """Update `measured` and the attributes of the measurement for all written chunks.
 
         Args:
-            again: the first prompts of blocks that may have been counted before they were measured now.
+            again: the first prompts of chunks that may have been counted before and are now measured again.
 
         Raises:
             HydrascopeError: as `write`.
@@ -149,24 +152,24 @@ class Writer:
             self._replace({**root["attributes"], **attributes}, root)
 
     def _replace(self, after: dict[str, Any], root: dict[str, Any]) -> None:
-        """Let the attributes of the result be `after`, where they were those of `root`."""
+        """Replace the attributes of `root` by `after` on the disk, if they differ."""
         if after != root["attributes"]:
             checksums.replace(self.path, checksums.ROOT, checksums.add_checksum({**root, "attributes": after}))
         self.attributes = after
 
     def _disk(self) -> AbstractContextManager[None]:
-        kept = f"{self.attributes['measured']:,} prompts are kept: make room and resume"
-        return disk(f"cannot write to {self.path}", kept)
+        advice = f"{self.attributes['measured']:,} prompts are kept: make room and resume"
+        return disk(f"cannot write to {self.path}", advice)
 
     def _root(self) -> dict[str, Any]:
-        """The result's zarr.json, which must be as this run left it, or one of its workers."""
+        """Return the result's zarr.json; refuse it if another run has changed it."""
         try:
             root = read_root(self.path)
         except HydrascopeError as error:
-            raise HydrascopeError(f"this run ends, since what it writes to changed: {error}") from error
+            raise HydrascopeError(f"this run ends, since its result was changed: {error}") from error
         same = ("run",) if self.workers else ("run", "measured")
         if any(root["attributes"][name] != self.attributes[name] for name in same):
-            raise HydrascopeError(f"another run writes to {self.path}: this one ends and leaves all to that")
+            raise HydrascopeError(f"another run writes to {self.path}: this one ends and leaves the result to it")
         return root
 
     def _listing(self, start: int) -> checksums.Listing | None:
@@ -188,10 +191,11 @@ class Writer:
 
 
 def _with(before: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a result with a block more, measured so."""
+    """Return the attributes of a result after one more chunk."""
     after = {**before, **how, "worst_imbalance": max(before.get("worst_imbalance", 0.0), how["worst_imbalance"])}
     if "machines" in how:
-        after["machines"] = [*(each for each in before["machines"] if each not in how["machines"]), *how["machines"]]
+        others = [machine for machine in before["machines"] if machine not in how["machines"]]
+        after["machines"] = [*others, *how["machines"]]
     return after
 
 
@@ -209,20 +213,22 @@ def create(
     overwrite: bool = False,
     workers: Workers | None = None,
 ) -> Writer:
-    """Make an empty result at `path`, with what is `known` before anything is measured.
+    """Make a result at `path` in which nothing is measured yet.
 
     Args:
-        known: coordinates, attributes, and the variables that are known.
-        empty: the dimensions and dtype of the variables that will be measured.
+        path: the path of the result.
+        known: coordinates, attributes and static variables.
+        empty: the dimensions and dtype of each variable to be measured.
         sizes: the lengths of the dimensions.
-        block: how many prompts are written at a time; the length of a chunk.
-        overwrite: delete the result that is there, once its successor has been made.
-        workers: those that will write to it, where there are several.
+        block: the number of prompts in a chunk.
+        overwrite: delete the result at `path` once the new one has been made.
+        workers: the workers on the result; None for a single process.
 
     Raises:
-        HydrascopeError: something is there already, another run writes to it, or the disk refuses.
+        HydrascopeError: something is at `path` that is not to be overwritten, another run writes to it, or the disk
+            refuses.
     """
-    # Views of one number: the shapes without the memory.
+    # Views of one number, so that the shapes take no memory.
     shapes = {name: [sizes[dim] for dim in dims] for name, (dims, _) in empty.items()}
     variables = {
         name: (dims, np.broadcast_to(_unmeasured(dtype), shapes[name])) for name, (dims, dtype) in empty.items()
@@ -233,7 +239,7 @@ def create(
     checked = (ZstdCodec(level=1, checksum=True),)
     run = uuid.uuid4().hex
     attributes = {**known.attrs, "format": FORMAT, "run": run, "chunk_size": block, "measured": 0}
-    # Nobody writes to what is overwritten, until its successor stands.
+    # Nobody may write to the old result until the new one is complete.
     replaced = lock(path, checksums.KNOWN_FILES) or nullcontext()
     with (
         replaced,
@@ -241,7 +247,7 @@ def create(
         replace_atomically(path, overwrite=overwrite) as folder,
         warnings.catch_warnings(),
     ):
-        # Consolidated metadata is what xarray.open_zarr looks for first; zarr notes that it is an extension.
+        # xarray.open_zarr looks for consolidated metadata first; zarr warns that it is an extension.
         warnings.filterwarnings("ignore", "Consolidated metadata")
         add_units(xr.Dataset(variables), known.attrs["units"]).to_zarr(
             folder,
@@ -263,28 +269,30 @@ def create(
     return Writer(path, root["attributes"], lock(path, checksums.KNOWN_FILES, shared=workers is not None), workers)
 
 
-def _unmeasured(dtype: str) -> np.generic:
+def _unmeasured(dtype: str) -> Any:
+    """Return the fill value of unmeasured numbers: 0 for integers, else NaN."""
     kind = np.dtype(dtype)
     return kind.type(0 if kind.kind == "i" else np.nan)
 
 
 def resume(path: Path, workers: Workers | None = None) -> Writer:
-    """Go on with the result at `path`.
+    """Resume writing to the result at `path`.
 
     Args:
-        workers: those that write to it, where there are several.
+        path: the path of the result.
+        workers: the workers on the result; None for a single process.
 
     Raises:
-        HydrascopeError: another run writes to it, or what was known before anything was measured is damaged.
+        HydrascopeError: another run writes to it, or its static variables are damaged.
     """
-    held = lock(path, checksums.KNOWN_FILES, shared=workers is not None)
+    writer_lock = lock(path, checksums.KNOWN_FILES, shared=workers is not None)
     try:
         attributes = read_attributes(path)
         _require_known(path, known_files(path, attributes))
-        return Writer(path, attributes, held, workers)
+        return Writer(path, attributes, writer_lock, workers)
     except BaseException:
-        if held:
-            held.close()
+        if writer_lock:
+            writer_lock.close()
         raise
 
 
