@@ -112,7 +112,7 @@ def test_what_counts_as_running_out_of_memory() -> None:
     def none_left(batch: Batch) -> None:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
 
-    with pytest.raises(HydrascopeError, match="memory runs out with one run of one prompt at a time"):
+    with pytest.raises(HydrascopeError, match="memory runs out with one override of one prompt"):
         within_memory(none_left, Batch(4, 4))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))

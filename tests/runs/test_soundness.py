@@ -105,7 +105,7 @@ def test_what_does_not_fit_at_all_is_said(model: LanguageModel, monkeypatch: pyt
         raise MemoryError
 
     engine(monkeypatch, measure)
-    with pytest.raises(HydrascopeError, match="memory runs out with one run of one prompt at a time"):
+    with pytest.raises(HydrascopeError, match="memory runs out with one override of one prompt"):
         sweep(model, TEXTS, Zero())
 
 

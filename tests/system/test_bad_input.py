@@ -71,7 +71,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     ("options", "message"),
     [
         (f"--batch-size {DIGITS}", "is no number of prompts"),
-        ("--ablation noise --patches 100000000", "100,000,000 patches of one run need about"),
+        ("--ablation noise --patches 100000000", "100,000,000 patches of one override need about"),
         ("--ablation noise --patches 2 --noise-scale 1e-300", "noise of scale 1e-300 is lost in the rounding"),
         ("--ablation noise --patches 2 --noise-scale inf", "inf is no scale of noise"),
         (f"--target {HUGE}", "--target"),

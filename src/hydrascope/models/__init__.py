@@ -1,4 +1,4 @@
-"""Models of transformers as the engines see them, and what declares a new architecture."""
+"""Language models as the engines see them, and declarations of architectures."""
 
 from typing import TYPE_CHECKING
 

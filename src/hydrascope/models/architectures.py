@@ -1,12 +1,11 @@
-"""Where each architecture keeps its parts: declared here, proven by `hydrascope.loading.self_check`.
+"""Module names of architectures; `hydrascope.loading.self_check` proves them.
 
-An architecture of transformers that is missing here can be declared from Python in a few lines:
+An architecture of transformers that is missing here can be declared from Python:
 
-    import hydrascope as hs
-
-    hs.declare("my_model_type", hs.models.Anatomy(layers="model.layers", attention="self_attn", mlp_out="mlp",
-                                           heads_out="self_attn.o_proj", neurons_out="mlp.down_proj",
-                                           norm="model.norm", norm_kind="rms"))
+    >>> anatomy = hs.models.Anatomy(blocks="model.layers", attention="self_attn", mlp_out="mlp",
+    ...                             heads_out="self_attn.o_proj", neurons_out="mlp.down_proj",
+    ...                             norm="model.norm", norm_kind="rms")
+    >>> hs.declare("my_model_type", anatomy)
 """
 
 from collections.abc import Callable
@@ -26,25 +25,28 @@ def _one(config: Any) -> float:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where a decoder-only transformer keeps its parts. Paths are dotted module names.
+    """The module names of a decoder-only transformer, as dotted paths.
+
+        >>> anatomy = hs.models.Anatomy(norm_kind="layer", neurons_out="mlp.c_proj")
 
     Attributes:
         blocks: the list of blocks, in the model.
-        attention: the module, in a block, that reads other positions.
-        attention_out: the module, in a block, whose output attention adds to the residual stream: attention
-            itself (None), or the norm after it.
-        mlp_out: the same for the MLP.
-        heads_out: the projection, in a block, whose input holds the heads' outputs side by side.
-        neurons_out: the projection, in a block, whose input holds the neurons of a dense MLP; blocks without it, such
-            as mixtures of experts, have no neurons.
+        attention: the module of a block that reads other positions.
+        attention_out: the module of a block that writes attention's output to the residual stream: attention itself
+            (None), or the norm after it.
+        mlp_out: the module of a block that writes the MLP's output to the residual stream.
+        heads_out: the projection of a block that reads the outputs of all heads side by side.
+        neurons_out: the projection of a block that reads the neurons of a dense MLP. Blocks without it, such as
+            mixtures of experts, have no neurons.
         norm: the final norm, in the model.
-        norm_kind: whether the final norm centres ("layer") or not ("rms").
-        norm_offset: what norms add to their stored weight to get the gain.
-        parallel: whether a block's MLP reads the same residual stream as its attention, so that `mlp.l` is not
-            downstream of `attn.l`.
-        residual_scale: what a block multiplies its outputs by when it adds them.
-        logit_scale: what the model multiplies its logits by.
-        supports_wavefront: whether attention goes through transformers' AttentionInterface, as that engine needs.
+        norm_kind: "layer" if the final norm centres, "rms" if not.
+        norm_offset: the number that norms add to their stored weight to get the gain.
+        parallel: a function from the configuration to whether the MLP of a block reads the same residual stream as its
+            attention, so that `mlp.L` is not downstream of `attn.L`.
+        residual_scale: a function from the configuration to the factor of all outputs added to the residual stream.
+        logit_scale: a function from the configuration to the factor of all logits.
+        supports_wavefront: whether attention goes through transformers' AttentionInterface, which the wavefront engine
+            needs.
     """
 
     blocks: str = "model.layers"
@@ -160,7 +162,7 @@ _ANATOMIES: dict[str, Anatomy] = {
         parallel=lambda config: bool(config.new_decoder_architecture or config.parallel_attn),
         supports_wavefront=False,
     ),
-    # Bloom and MPT add the residual stream inside attention and MLP, so their last projections are what is added.
+    # Bloom and MPT add the residual stream inside attention and MLP, so the outputs are those of the last projections.
     "bloom": Anatomy(
         blocks="transformer.h",
         attention="self_attention",
@@ -186,30 +188,34 @@ _ANATOMIES: dict[str, Anatomy] = {
 
 
 def declare(model_type: str, anatomy: Anatomy) -> None:
-    """Say where the architecture `model_type` (its config's name in transformers) keeps its parts.
+    """Declare the anatomy of an architecture; it is proven when a model of that type is loaded.
 
-    The declaration is proven when a model of that type is loaded.
+        >>> hs.declare("my_model_type", hs.models.Anatomy(norm_kind="layer"))
+
+    Args:
+        model_type: the `model_type` of the configuration in transformers.
+        anatomy: the module names.
     """
     _ANATOMIES[model_type] = anatomy
 
 
 def declared() -> list[str]:
-    """The architectures that have been declared."""
+    """Return the names of all declared architectures."""
     return sorted(_ANATOMIES)
 
 
 def anatomy_of(model_type: str) -> Anatomy:
-    """The anatomy declared for `model_type`.
+    """Return the anatomy that is declared for `model_type`.
 
     Raises:
-        HydrascopeError: none is; the message shows how to declare one.
+        HydrascopeError: there is none; the message shows how to declare it.
     """
     try:
         return _ANATOMIES[model_type]
     except KeyError:
         raise HydrascopeError(
             f"the architecture {model_type!r} is not known (known: {', '.join(declared())}); declare it from Python: "
-            f"hydrascope.declare({model_type!r}, hydrascope.models.Anatomy(layers='model.layers', "
+            f"hydrascope.declare({model_type!r}, hydrascope.models.Anatomy(blocks='model.layers', "
             "attention='self_attn', mlp_out='mlp', heads_out='self_attn.o_proj', "
             "neurons_out='mlp.down_proj', norm='model.norm', norm_kind='rms')), "
             "with its own module names; the self-check proves it at load"

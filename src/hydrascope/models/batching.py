@@ -1,4 +1,4 @@
-"""Batches of prompts: which may share one, and how they are padded."""
+"""Group prompts into batches, and pad them."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -15,14 +15,15 @@ def first_batch(
 ) -> Sequence[int]:
     """Return the first prompts of `order` that may share a batch, at most `most`.
 
-    first_batch(model, tokens, [4, 0, 2], 2)  # [4, 0]
+    >>> first_batch(model, [[2, 4]] * 5, [4, 0, 2], 2)
+    [4, 0]
     """
     keys = [model.batch_key(len(tokens[index])) for index in order[:most]]
     return order[: sum(1 for _ in takewhile(lambda key: key == keys[0], keys))]
 
 
 def batchable(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the indices of the prompts that may share a batch, group by group."""
+    """Return groups of prompts that may share a batch, by their indices."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(tokens):
         groups.setdefault(model.batch_key(len(prompt)), []).append(index)
@@ -30,9 +31,16 @@ def batchable(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> list[lis
 
 
 def padded(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return prompts as `[prompt, position]` token ids, padded on the right, and each one's last position.
+    """Pad prompts on the right, and return their last positions.
 
-    Attention is causal, so no position of a prompt ever reads what is on its right: the padding needs no mask.
+    Attention is causal: no position reads a later one, so the padding needs no mask.
+
+        >>> padded(model, [[2, 14, 4], [2, 14]])
+        (tensor([[ 2, 14,  4],
+                [ 2, 14,  0]]), tensor([2, 1]))
+
+    Returns:
+        The token ids, `[prompt, position]`, and the last positions, `[prompt]`.
 
     Raises:
         HydrascopeError: the prompts may not share a batch (`batchable`).

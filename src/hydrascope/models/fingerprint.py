@@ -1,6 +1,6 @@
-"""What decides the numbers of a run, as hashes: two runs with the same ones measure the same.
+"""Hashes of a run's inputs: runs with the same hashes measure the same numbers.
 
-A result keeps them, and is gone on with only where they are still the same.
+A result stores them, and is resumed only if they are still the same.
 """
 
 import functools
@@ -21,8 +21,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hydrascope.models.offload import named_tensors
 
-#: What of a configuration decides nothing: where it is from, and what labels are called. Its dtype may be the file's;
-#: that of the model is an attribute of its own.
+#: Entries of a configuration that change no number: its origin and its labels. Its dtype may be the file's; the model's
+#: dtype is hashed on its own.
 _NAMES = {
     *("_name_or_path", "_commit_hash", "transformers_version", "architectures", "dtype", "torch_dtype"),
     *("id2label", "label2id"),
@@ -30,21 +30,21 @@ _NAMES = {
 
 
 def hash_json(value: Any) -> str:
-    """`sha256:` over anything that JSON can hold."""
+    """Return `sha256:` and the hash of a value that JSON can represent."""
     return f"sha256:{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}"
 
 
 def hash_config(config: PretrainedConfig) -> str:
-    """Of every value of a configuration that may decide a number, and of how attention is computed."""
+    """Hash all entries of a configuration that may change a number, and the attention function."""
     values = json.loads(config.to_json_string(use_diff=False))
     kept = {key: value for key, value in values.items() if key not in _NAMES}
     return hash_json({**kept, "attention": getattr(config, "_attn_implementation", None)})
 
 
 def hash_parameters(hf: PreTrainedModel) -> str:
-    """Of the configuration and all parameters and buffers of a model, names included: about 1 GB a second.
+    """Hash the configuration, parameters and buffers of a model, names included.
 
-    Not of where it was read from: the same model has the same hash.
+    The same model has the same hash wherever it was read from. It takes about 1 s for 1 GB.
     """
     total = hashlib.sha256(hash_config(hf.config).encode())
     for name, value in named_tensors(hf):
@@ -54,21 +54,21 @@ def hash_parameters(hf: PreTrainedModel) -> str:
 
 
 def weight_sums(weight: Tensor) -> str:
-    """Of what the bits of a weight add up to, as whole numbers, in stretches of 256 bytes: a tenth of a hash's time.
+    """Hash the sums of a weight's bits, as integers, over stretches of 256 bytes.
 
-    Any change shows but one that leaves the sum of each stretch as it was.
+    It takes a tenth of the time of a full hash, and misses only changes that keep all sums.
     """
     flat = weight.detach().contiguous().flatten().view(torch.uint8)
     whole = len(flat) // 256 * 256
     words = flat[:whole] if flat.storage_offset() % 8 == 0 else flat[:whole].clone()
     total = hashlib.sha256()
-    for each in (words.view(torch.int64).unflatten(0, (-1, 32)).sum(1), flat[whole:]):
-        total.update(each.cpu().numpy().data)
+    for numbers in (words.view(torch.int64).view(-1, 32).sum(1), flat[whole:]):
+        total.update(numbers.cpu().numpy().data)
     return total.hexdigest()
 
 
 def hash_folder(folder: Path, weights: Iterable[Path]) -> str:
-    """Of the configuration and the weight files of a local folder, names included."""
+    """Hash the configuration and the weight files of a local folder, names included."""
     total = hashlib.sha256()
     for path in (folder / "config.json", *weights):
         total.update(json.dumps(path.name).encode())
@@ -78,23 +78,26 @@ def hash_folder(folder: Path, weights: Iterable[Path]) -> str:
 
 
 def hash_declared(values: Mapping[str, Any]) -> str:
-    """Of what an ablation or a metric is declared with: numbers, texts, tensors, arrays, functions, and collections."""
+    """Hash the settings of an ablation or a metric.
+
+    Settings may be numbers, texts, tensors, arrays, functions, and collections of them.
+    """
     return hash_json(_to_json(values))
 
 
 def _to_json(value: Any) -> Any:
-    """`value` as JSON can hold it, tensors and arrays as the hash of their numbers."""
+    """Return `value` as JSON, with tensors and arrays as hashes of their numbers."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray | np.generic):
-        # Of objects there is nothing but what they say of themselves.
+        # Objects have no bytes to hash, only their representation.
         return (
             repr(value) if value.dtype.hasobject else [*_described(value), hashlib.sha256(value.tobytes()).hexdigest()]
         )
     if isinstance(value, Tensor):
         return [*_described(value), hashlib.sha256(_bytes(value)).hexdigest()]
     if isinstance(value, Mapping):
-        return [[_to_json(key), _to_json(each)] for key, each in value.items()]
+        return [[_to_json(key), _to_json(item)] for key, item in value.items()]
     if isinstance(value, list | tuple):
         return list(map(_to_json, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -107,21 +110,21 @@ def _to_json(value: Any) -> Any:
 
 
 def _function(function: FunctionType) -> list[Any]:
-    """What a function says of what it computes: its source, or its code where that isn't kept, and what it holds."""
+    """Return the name, source (or else byte code) and bound values of a function as JSON."""
     code = function.__code__
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
         text = f"{code.co_code.hex()} {code.co_names} {[each for each in code.co_consts if not inspect.iscode(each)]}"
-    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    bound = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     for cell in function.__closure__ or ():
-        with suppress(ValueError):  # an empty one
-            held.append(cell.cell_contents)
-    # Of functions that it calls the names: they may call it.
+        with suppress(ValueError):  # an empty cell
+            bound.append(cell.cell_contents)
+    # Bound functions count by name only, since they may refer back to this one.
     return [
         function.__qualname__,
         text,
-        [each.__qualname__ if isinstance(each, FunctionType) else _to_json(each) for each in held],
+        [value.__qualname__ if isinstance(value, FunctionType) else _to_json(value) for value in bound],
     ]
 
 
@@ -131,5 +134,5 @@ def _described(value: Tensor | np.ndarray | np.generic) -> list[Any]:
 
 def _bytes(value: Tensor) -> memoryview:
     flat = value.detach().cpu().contiguous()
-    # Whatever its strides say of dimensions that have one place or none.
+    # The strides of dimensions of length 0 or 1 may be arbitrary.
     return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().data

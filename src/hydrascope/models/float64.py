@@ -1,4 +1,4 @@
-"""A model in numbers of twice the width: what its own are held against."""
+"""A model in float64, to measure how exact its own dtype is."""
 
 import copy
 from typing import Any
@@ -9,39 +9,45 @@ from torch.overrides import TorchFunctionMode
 
 from hydrascope.models.language_model import LanguageModel
 
-#: A copy that takes more is not made.
+#: The largest copy that is made, in bytes.
 COPY_BYTES = 4 * 2**30
 
 
 def float64_copy(model: LanguageModel) -> LanguageModel | None:
-    """A copy of the model in float64, hooks included, if it is in another dtype and there is room for it."""
+    """Return a copy of the model in float64, hooks included.
+
+    None if the model is in float64 already, is spread over devices, or there isn't enough memory.
+    """
     parameters = list(model.hf.parameters())
     needed = 8 * sum(map(Tensor.numel, parameters))
     room = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else COPY_BYTES
-    plain = all(each.is_floating_point() and each.device == model.device for each in parameters)
+    plain = all(parameter.is_floating_point() and parameter.device == model.device for parameter in parameters)
     if model.dtype == torch.float64 or not plain or needed > min(room, COPY_BYTES):
         return None
-    # What is copied for each parameter and buffer is given beforehand, so that none is copied as it is, too.
-    wide = {id(each): nn.Parameter(each.double(), requires_grad=False) for each in parameters}
-    wide |= {id(each): each.double() for each in model.hf.buffers() if each.is_floating_point()}
+    # The copies of parameters and buffers are given beforehand, so that deepcopy copies none in the old dtype.
+    wide = {id(parameter): nn.Parameter(parameter.double(), requires_grad=False) for parameter in parameters}
+    wide |= {id(buffer): buffer.double() for buffer in model.hf.buffers() if buffer.is_floating_point()}
     hf = copy.deepcopy(model.hf, wide)
     return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
 
 
 class Float64Mode(TorchFunctionMode):
-    """Within it, what would be turned into float32, as by most norms and softmax, is turned into float64.
+    """A context in which conversions to float32, as in most norms and softmax, become float64.
 
-    >>> with Float64Mode():                                                   # doctest: +SKIP
-    ...     model.hf(ids)
+    >>> with Float64Mode():
+    ...     torch.ones(2).float().dtype
+    torch.float64
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """Call `func` with float64 in place of float32."""
 
         def wide(value: Any) -> Any:
             return torch.float64 if value is torch.float32 else value
 
         if func is Tensor.view:
-            return func(*args, **(kwargs or {}))  # bytes that are read as numbers, as of weights from a file
+            return func(*args, **(kwargs or {}))  # reads bytes as numbers, for example weights from a file
         function = Tensor.double if func is Tensor.float else func
         return function(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})

@@ -1,4 +1,4 @@
-"""Hooks that are always taken off again, and the few shapes that modules of transformers answer in."""
+"""Hooks on a model's modules that are always removed again."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,10 @@ Handle = Any
 
 @contextmanager
 def hooked(handles: Iterable[Handle]) -> Iterator[None]:
-    """Keep the hooks of `handles` for the length of the context; they may be made as it is entered, one by one."""
+    """Keep hooks for the length of the context.
+
+    `handles` may be a generator, which registers its hooks as the context is entered.
+    """
     with ExitStack() as stack:
         for handle in handles:
             stack.callback(handle.remove)
@@ -22,9 +25,9 @@ def hooked(handles: Iterable[Handle]) -> Iterator[None]:
 
 
 def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Call `change` with the values at `site`: a layer's output, or what all its heads or neurons hand on.
+    """Call `change` with the activations at `site`; a returned tensor replaces them.
 
-    What it returns, if anything, replaces them.
+    They are the output of a sublayer, or the values of all its heads or neurons.
     """
     if site.sublayer == site:
         return on_output(model.output(site), change)
@@ -32,9 +35,11 @@ def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Te
 
 
 def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Call `change` with the hidden states that `module` is given; what it returns, if anything, replaces them."""
+    """Call `change` with the input of `module`; a returned tensor replaces it."""
 
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if args:
             changed = change(args[0])
             return None if changed is None else ((changed, *args[1:]), kwargs)
@@ -45,9 +50,9 @@ def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Ha
 
 
 def on_output(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Call `change` with the hidden states that `module` gives; what it returns, if anything, replaces them."""
+    """Call `change` with the output of `module`; a returned tensor replaces it."""
 
-    def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
         changed = change(hidden)
         if changed is None:
@@ -58,10 +63,10 @@ def on_output(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> H
 
 
 def by_prompt(hidden: Tensor, prompts: int) -> Tensor:
-    """Hidden states as `[prompt, position, width]`; OPT's MLPs flatten the first two."""
+    """Return hidden states as `[prompt, position, width]`; OPT's MLPs flatten the first two."""
     return hidden if hidden.ndim == 3 else hidden.view(prompts, -1, hidden.shape[-1])
 
 
 def as_given(changed: Tensor, hidden: Tensor) -> Tensor:
-    """`changed`, `[prompt, position, width]`, flattened where `hidden` is."""
+    """Return `changed`, `[prompt, position, width]`, flattened if `hidden` is."""
     return changed if hidden.ndim == 3 else changed.flatten(0, 1)

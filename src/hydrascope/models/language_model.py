@@ -1,4 +1,4 @@
-"""A loaded language model: the weights, the tokenizer and the anatomy, as the engines need them."""
+"""A loaded language model: its weights, tokenizer and anatomy."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,18 +20,24 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 class LanguageModel:
-    """A causal language model of transformers, with its parts found; `hydrascope.load_model` is the way to one.
+    """A causal language model of transformers with its components.
+
+    `hydrascope.load_model` makes one.
+
+        >>> model = hs.load_model("phantom")
+        >>> [str(head) for head in model.units(model.sublayers[0])]
+        ['head.0.0', 'head.0.1', 'head.0.2', 'head.0.3']
 
     Attributes:
-        hf: the model of transformers, which stays as it is.
-        tokenizer: its tokenizer; None where prompts are given as token ids.
-        anatomy: where its parts are.
-        name: what it was loaded as.
-        revision: the hub's commit, or `sha256:…` of a local folder's weights.
-        sublayers: its layers, attention and MLP in turn.
+        hf: the model of transformers, which is never changed.
+        tokenizer: its tokenizer; None if prompts are given as token ids.
+        anatomy: its module names.
+        name: the name that it was loaded by.
+        revision: the hub's commit, or `sha256:…` of the weights in a local folder.
+        sublayers: its sublayers, attention and MLP of each block in turn.
         blocks, final_norm, unembedding: the modules.
-        parallel: whether a block's MLP reads the same residual stream as its attention.
-        verified_state: how it stood when it was found, or last proven (`weights_state`).
+        parallel: whether the MLP of a block reads the same residual stream as its attention.
+        verified_state: the `weights_state` when the model was made or last proven.
     """
 
     def __init__(
@@ -43,10 +49,17 @@ class LanguageModel:
         name: str = "",
         revision: str = "",
     ) -> None:
-        """Find the parts of `hf`.
+        """Find the modules of `hf`.
+
+        Args:
+            hf: the model of transformers.
+            tokenizer: its tokenizer.
+            anatomy: its module names; None for those declared for its architecture.
+            name: a name for messages and results; by default the architecture.
+            revision: the version of the weights.
 
         Raises:
-            HydrascopeError: the architecture is unknown, or a part isn't where its anatomy says.
+            HydrascopeError: the architecture is unknown, or the anatomy names a module that doesn't exist.
         """
         self.hf: Any = hf
         self.tokenizer = tokenizer
@@ -54,9 +67,10 @@ class LanguageModel:
         self.anatomy = anatomy or anatomy_of(self.config.model_type)
         self.name = name or self.config.model_type
         self.revision = revision
-        self.blocks = list(self._part(hf, self.anatomy.blocks).children())
-        self.final_norm: Any = self._part(hf, self.anatomy.norm)
-        self.unembedding: Any = hf.get_output_embeddings()
+        self.blocks = list(self._module(hf, self.anatomy.blocks).children())
+        self.final_norm: Any = self._module(hf, self.anatomy.norm)
+        get_unembedding: Any = hf.get_output_embeddings
+        self.unembedding: Any = get_unembedding()
         if self.unembedding is None:
             raise HydrascopeError(
                 f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
@@ -66,7 +80,7 @@ class LanguageModel:
         self.residual_scale = self.anatomy.residual_scale(self.config)
         self.logit_scale = self.anatomy.logit_scale(self.config)
         self.norm_eps = self.eps_of(self.final_norm)
-        self._attention = [self._part(layer, self.anatomy.attention) for layer in self.blocks]
+        self._attention = [self._module(block, self.anatomy.attention) for block in self.blocks]
         self._outputs = {component: self._output(component) for component in self.sublayers}
         self._projections = {component: self._projection(component) for component in self.sublayers}
         self.verified_state = self.weights_state()
@@ -75,52 +89,56 @@ class LanguageModel:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} blocks, {self.dtype}, {self.device})"
 
     def reattach(self) -> None:
-        """Find the parts of `hf` again, once it was changed, and forget what was computed from its weights.
+        """Find the modules of `hf` again after a change, and forget all cached numbers.
 
         Raises:
-            HydrascopeError: as when it was found first.
+            HydrascopeError: the anatomy doesn't fit the changed model.
         """
         hf, tokenizer, anatomy, name = self.hf, self.tokenizer, self.anatomy, self.name
         vars(self).clear()
         LanguageModel.__init__(self, hf, tokenizer, anatomy=anatomy, name=name)
 
     def weights_state(self) -> tuple[Any, Any]:
-        """What differs once a weight is changed, however, or replaced or moved; what does once a hook comes or goes.
+        """Return fingerprints of weights and hooks, to detect changes.
 
-        Weights that are fetched for each pass (`offload`) are a file's.
+        Offloaded weights, which are fetched for each pass (`offload`), are left out: a file holds them.
         """
-        weights = [each for each in self.hf.parameters() if not each.is_meta]
+        weights = [weight for weight in self.hf.parameters() if not weight.is_meta]
         hooks = {
-            number: (*_foreign(each._forward_hooks), *_foreign(each._forward_pre_hooks), vars(each).get("forward"))
-            for number, each in enumerate(self.hf.modules())
+            number: (
+                *_foreign(module._forward_hooks),
+                *_foreign(module._forward_pre_hooks),
+                vars(module).get("forward"),
+            )
+            for number, module in enumerate(self.hf.modules())
         }
         return (
-            [(each.data_ptr(), each.dtype, fingerprint.weight_sums(each)) for each in weights],
-            {number: each for number, each in hooks.items() if each != (None,)},
+            [(weight.data_ptr(), weight.dtype, fingerprint.weight_sums(weight)) for weight in weights],
+            {number: hook for number, hook in hooks.items() if hook != (None,)},
         )
 
     @staticmethod
-    def _part(parent: nn.Module, path: str) -> nn.Module:
+    def _module(parent: nn.Module, path: str) -> nn.Module:
         try:
             return parent.get_submodule(path)
         except AttributeError as error:
             raise HydrascopeError(
-                f"{type(parent).__name__} has no part {path!r}: its anatomy does not fit this model ({error})"
+                f"{type(parent).__name__} has no module {path!r}: its anatomy does not fit this model ({error})"
             ) from None
 
     def _output(self, sublayer: Component) -> nn.Module:
         block = self.blocks[sublayer.block]
         if sublayer.kind == "mlp":
-            return self._part(block, self.anatomy.mlp_out)
-        return self._part(block, self.anatomy.attention_out or self.anatomy.attention)
+            return self._module(block, self.anatomy.mlp_out)
+        return self._module(block, self.anatomy.attention_out or self.anatomy.attention)
 
     def _projection(self, sublayer: Component) -> Projection | None:
-        """How the units of `layer` write to the residual stream; None where it has none that can be told apart."""
+        """Return the projection of a sublayer's units; None for a mixture of experts."""
         block, output = self.blocks[sublayer.block], self._outputs[sublayer]
         attends = sublayer.kind == "attn"
         path = self.anatomy.heads_out if attends else self.anatomy.neurons_out
         try:
-            module = self._part(block, path)
+            module = self._module(block, path)
         except HydrascopeError:
             if attends:
                 raise
@@ -140,68 +158,71 @@ class LanguageModel:
         )
 
     def eps_of(self, norm: nn.Module) -> float:
-        """What a norm of this model adds to the square of its scale.
+        """Return the epsilon of a norm, which it adds to the square of its scale.
 
         Raises:
-            HydrascopeError: it doesn't say.
+            HydrascopeError: the norm has no attribute for it.
         """
         for name in ("variance_epsilon", "eps", "epsilon"):
             if hasattr(norm, name):
                 return float(getattr(norm, name))
-        raise HydrascopeError(f"the norm {type(norm).__name__} of {self.name} has no epsilon")
+        raise HydrascopeError(f"the norm {type(norm).__name__} of {self.name} has no epsilon: it is not supported")
 
     def output(self, sublayer: Component) -> nn.Module:
-        """The module whose output, times `residual_scale`, a layer adds to the residual stream."""
+        """Return the module of a sublayer that writes to the residual stream.
+
+        Its output is multiplied by `residual_scale`.
+        """
         return self._outputs[sublayer]
 
     def attention(self, block: int) -> nn.Module:
-        """The module of block `layer` that reads other positions."""
+        """Return the module of a block that reads other positions."""
         return self._attention[block]
 
     def projection(self, sublayer: Component) -> Projection:
-        """How the heads or neurons of `layer` write to the residual stream.
+        """Return the projection from a sublayer's units to the residual stream.
 
         Raises:
-            HydrascopeError: it is a mixture of experts, whose neurons write through no one projection.
+            HydrascopeError: the sublayer is a mixture of experts, which has no single projection.
         """
-        found = self._projections[sublayer]
-        if found is None:
+        projection = self._projections[sublayer]
+        if projection is None:
             raise HydrascopeError(f"{sublayer} of {self.name} is no dense MLP: its neurons cannot be taken apart")
-        return found
+        return projection
 
     def is_dense(self, sublayer: Component) -> bool:
-        """Whether the heads or neurons of `layer` can be told apart."""
+        """Whether a sublayer has units; a mixture of experts has none."""
         return self._projections[sublayer] is not None
 
     def units(self, sublayer: Component) -> tuple[Component, ...]:
-        """The heads or neurons of `layer`.
+        """Return the heads or neurons of a sublayer.
 
         Raises:
-            HydrascopeError: as `projection`.
+            HydrascopeError: the sublayer is a mixture of experts, which has no units.
         """
         kind = UNIT_OF["attn" if sublayer.kind == "attn" else "mlp"]
         return tuple(Component(sublayer.block, kind, unit) for unit in range(self.projection(sublayer).units))
 
     def columns(self, component: Component) -> slice:
-        """Which columns of what stands at its site are the value of `component`: all of a layer's."""
+        """Return the columns of a component at its site; all of them for a sublayer."""
         return self.projection(component.sublayer).columns(component.unit) if component.is_unit else slice(None)
 
     def site_width(self, site: Component) -> int:
-        """How many columns stand at a site."""
+        """Return the number of columns at a site."""
         if site.sublayer == site:
             return self.width
         projection = self.projection(site.sublayer)
         return projection.units * projection.width
 
     def stage(self, component: Component) -> int:
-        """When `component` computes, as `hydrascope.components.component.stage`."""
+        """Return the stage of a component, as `hydrascope.components.component.stage` does."""
         return stage(component, parallel=self.parallel)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Everything that is computed on the model happens in here: without dropout and gradients.
+        """Turn off dropout and gradients for the length of the context, then restore the model.
 
-        The model comes back as it was.
+        All forward passes are made in this context.
         """
         training = [module for module in self.hf.modules() if module.training]
         tables = fresh_tables(self._varying_tables) if self._varying_tables else nullcontext()
@@ -224,26 +245,27 @@ class LanguageModel:
         return varying_tables(self.hf)
 
     def batch_key(self, length: int) -> tuple[int, ...]:
-        """Return a key that all prompts of one batch must share, from the `length` of a prompt in tokens.
+        """Return a key for a prompt of `length` tokens; prompts of one batch must have equal keys.
 
-        transformers decides some things by the longest prompt of a batch (`hydrascope.models.rotary`): prompts with
-        equal keys get there what they get alone. For most models all keys are equal.
+        transformers chooses some tables by the longest prompt of a batch (`hydrascope.models.rotary`). Prompts with
+        equal keys get the tables that they would get alone. For most models all keys are equal.
         """
         return table_key(self._varying_tables, length)
 
     @cached_property
     def _grouped_experts(self) -> bool:
-        """Whether experts would be multiplied in groups, which is for narrower numbers than float64 only."""
-        return self.hf.dtype == torch.float64 and self.hf._can_set_experts_implementation()
+        """Whether transformers may multiply experts in groups, which doesn't support float64."""
+        return bool(self.hf.dtype == torch.float64 and self.hf._can_set_experts_implementation())
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the model computes in."""
-        return self.hf.dtype
+        dtype: torch.dtype = self.hf.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
-        """Where token ids enter the model, and what is measured stays."""
+        """The device of the token embeddings, on which measured numbers are kept."""
         return compute_device(self.hf.get_input_embeddings())
 
     @property
@@ -253,72 +275,81 @@ class LanguageModel:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are: the unembedding may have rows beyond the tokenizer's."""
+        """The number of tokens; the unembedding may have more rows than the tokenizer has tokens."""
         rows = int(self.unembedding.weight.shape[0])
         return rows if self.tokenizer is None else min(rows, len(self.tokenizer))
 
     @property
     def known_tokens(self) -> int:
-        """How many token ids it both reads and predicts, whatever its configuration says."""
+        """The number of token ids that have both an embedding and an unembedding."""
         return min(int(self.hf.get_input_embeddings().weight.shape[0]), int(self.unembedding.weight.shape[0]))
 
     @cached_property
     def mean_unembedding(self) -> Float[Tensor, "width"]:
-        """mean_j W_U[:, j], which centres the logits (Eq. 9), in float32 or wider."""
+        """The mean unembedding vector, which centres the logits (Eq. 9), in float32 or wider."""
         weight = fetch(self.unembedding)
         assert weight is not None
         return weight.detach().mean(0, dtype=wider(self.dtype)).to(self.device)
 
     @property
     def context_length(self) -> int | None:
-        """The longest prompt that the model takes, in tokens; None where it sets no limit."""
+        """The longest prompt that the model takes, in tokens; None if there is no limit."""
         for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
             if getattr(self.config, name, None) is not None:
                 return int(getattr(self.config, name) * stretch(self._varying_tables))
         return None
 
     def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
-        """The logits of what the final norm gives, before any final soft-cap."""
-        return self.unembedding(normed).to(normed.device) * self.logit_scale
+        """Return the logits of the final norm's output, before any final soft-cap."""
+        logits: Tensor = self.unembedding(normed).to(normed.device) * self.logit_scale
+        return logits
 
     @property
     def devices(self) -> set[torch.device]:
-        """The devices that blocks compute on: most often one."""
+        """The devices of the blocks, mostly one."""
         return {
             compute_device(self.projection(sublayer).module) for sublayer in self.sublayers if sublayer.kind == "attn"
         }
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`, as the tokenizer makes them by default, special tokens included.
+        """Return the token ids of `text`, special tokens included.
 
-        What the tokenizer appends is left out, since a prompt is read at its last token; and a text that begins with
-        the beginning-of-text token gets no second one.
+        Tokens that the tokenizer appends are left out, since a prompt is read at its last token. A text that begins
+        with the beginning-of-text token gets no second one.
+
+            >>> model.encode("the fox is")
+            [2, 14, 4]
+
+        Raises:
+            HydrascopeError: the model has no tokenizer.
         """
-        # Of what is too long, transformers would warn; the caller refuses it.
+        # transformers would warn of long texts; the caller refuses them.
         ids = list(self._tokenizer(text, verbose=False)["input_ids"])
         return ids[self._own(text, ids)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the token ids of `text`, as `encode` makes them, and the characters of each: first, and end.
+        """Return the token ids of `text` as `encode` does, and the span of characters of each token.
 
-            model.encode_with_offsets("The capital")  # ([0, 306, 490], [(0, 0), (0, 3), (3, 11)])
+        A span is the first character and the end. Special tokens have an empty span. Some tokenizers include the space
+        before a word.
 
-        A special token stands for none. Some tokenizers count the space before a word, as here, others don't.
+            >>> model.encode_with_offsets("the fox")
+            ([2, 14], [(0, 3), (4, 7)])
 
         Raises:
-            HydrascopeError: the tokenizer doesn't keep them.
+            HydrascopeError: the tokenizer doesn't keep spans.
         """
         if not getattr(self._tokenizer, "is_fast", False):
             raise HydrascopeError(
-                f"the tokenizer of {self.name} does not say where its tokens stand: give positions by number, or take "
-                "a model with a fast tokenizer (tokenizer.json)"
+                f"the tokenizer of {self.name} doesn't report the characters of its tokens: give positions by number, "
+                "or a model with a fast tokenizer (tokenizer.json)"
             )
         encoded = self._tokenizer(text, return_offsets_mapping=True)
         own = self._own(text, list(encoded["input_ids"]))
         return list(encoded["input_ids"])[own], [(start, end) for start, end in encoded["offset_mapping"]][own]
 
     def _own(self, text: str, ids: list[int]) -> slice:
-        """Return the part of `ids` that `encode` keeps."""
+        """Return the slice of `ids` that `encode` keeps."""
         bos, begin = self._tokenizer.bos_token, self._tokenizer.bos_token_id
         twice = bos is not None and text.startswith(bos) and ids[:2] == [begin, begin]
         appended = len(self.appended) if self.appended and tuple(ids[-len(self.appended) :]) == self.appended else 0
@@ -326,18 +357,21 @@ class LanguageModel:
 
     @cached_property
     def appended(self) -> tuple[int, ...]:
-        """The tokens that the tokenizer appends to every text; none for most, and none without a tokenizer."""
+        """The tokens that the tokenizer appends to every text; mostly none."""
         if self.tokenizer is None:
             return ()
         whole = list(self.tokenizer("a")["input_ids"])
         own = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
-        places = [start for start in range(len(whole) - len(own) + 1) if whole[start : start + len(own)] == own]
-        return tuple(whole[places[0] + len(own) :]) if own and places else ()
+        starts = [start for start in range(len(whole) - len(own) + 1) if whole[start : start + len(own)] == own]
+        return tuple(whole[starts[0] + len(own) :]) if own and starts else ()
 
     def decode(self, token: int) -> str:
-        """The text of one token, with the spaces before it.
+        """Return the text of one token, with the spaces before it.
 
-        SentencePiece marks these by ▁, and its decoding drops the first one of a text.
+        SentencePiece marks spaces by ▁, and its decoding drops the first space of a text.
+
+            >>> model.decode(14)
+            'fox'
         """
         text, piece = str(self._tokenizer.decode([token])), str(self._tokenizer.convert_ids_to_tokens(token))
         spaces = len(piece) - len(piece.lstrip("▁"))
@@ -351,17 +385,17 @@ class LanguageModel:
 
 
 def _dimensions(module: nn.Module) -> int:
-    """Of a module's weight; 0 where it has none."""
+    """Return the number of dimensions of a module's weight; 0 if it has none."""
     weight = getattr(module, "weight", None)
     return weight.ndim if isinstance(weight, Tensor) else 0
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that numbers of `dtype` are read in: never less than float32."""
+    """Return the dtype in which numbers of `dtype` are read, float32 or wider."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _foreign(hooks: Mapping[int, Any]) -> list[int]:
-    """The hooks that aren't hydrascope's own, which come and go with what is measured."""
+    """Return the ids of the hooks that aren't hydrascope's own."""
     functions = {number: getattr(hook, "func", hook) for number, hook in hooks.items()}
-    return [number for number, each in functions.items() if not str(each.__module__).startswith("hydrascope.")]
+    return [number for number, hook in functions.items() if not str(hook.__module__).startswith("hydrascope.")]

@@ -1,4 +1,4 @@
-"""How much is run at a time: estimated from the memory there is, and what counts as running out of it."""
+"""Choose batches by the free memory, and retry with smaller ones when memory runs out."""
 
 import gc
 import os
@@ -13,26 +13,26 @@ from hydrascope.utils.errors import HydrascopeError
 
 Measured = TypeVar("Measured")
 
-#: On a CPU a run takes at most this much memory beside the weights.
+#: The memory that a run takes on a CPU beside the weights, in bytes.
 CPU_BYTES = 2 * 2**30
 
-#: On a CPU at most so much of it is filled with what needn't be there: writing it to a file takes 3% of a run.
+#: The memory for optional caches on a CPU, in bytes. Writing them to a file instead takes 3% of a run's time.
 CPU_SPARE_BYTES = CPU_BYTES / 4
 
-#: More prompts at a time make no batch faster: the products are large enough to fill the machine.
+#: The most prompts in a batch: larger batches aren't faster, since the products already fill the machine.
 LARGEST_BATCH = {"cpu": 16, "cuda": 256}
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the runs of one prompt need memory for.
+    """The sizes that decide how much memory one prompt needs.
 
     Attributes:
-        length: of the prompt, in tokens.
-        suffix: how many of its last positions every run goes through.
-        overrides: how many, each with every patch.
-        patches: of each run.
-        reads: how many numbers are read off each run: components × readouts.
+        length: the length of the prompt, in tokens.
+        suffix: the number of last positions that each row computes.
+        overrides: the number of overrides.
+        patches: the number of patches of each override.
+        reads: the number of readings of each row: components × readouts.
     """
 
     length: int
@@ -44,51 +44,56 @@ class Load:
 
 @dataclass(frozen=True)
 class Batch:
-    """How many prompts go through the layers together, and how many runs of each, with all their patches."""
+    """The size of a batch.
+
+    Attributes:
+        prompts: the number of prompts in one pass.
+        overrides: the number of overrides in one pass, each with all its patches.
+    """
 
     prompts: int
     overrides: int
 
     def halved(self) -> "Batch | None":
-        """Half as much at a time; None where there is no less."""
+        """Return a batch of half the size; None if there is no smaller one."""
         if self.prompts > 1:
             return Batch(self.prompts // 2, self.overrides)
         return Batch(1, self.overrides // 2) if self.overrides > 1 else None
 
 
 def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
-    """How much fits into memory at a time.
+    """Return the largest batch that fits into memory.
 
     Args:
-        load: of the longest prompt.
-        bank: bytes of clean values that are kept besides.
+        load: the sizes of the longest prompt.
+        bank: the size of the clean activations in memory, in bytes.
     """
     budget = _budget(model, bank)
     prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
     fits = int(budget // (prefix + (load.overrides * load.patches + 1) * row))
     if fits >= 1:
         return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.overrides)
-    runs = int((budget - prefix) // row) // load.patches
-    return Batch(1, max(1, min(runs, load.overrides)))
+    overrides = int((budget - prefix) // row) // load.patches
+    return Batch(1, max(1, min(overrides, load.overrides)))
 
 
 def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> float:
-    """How much there is for what needn't be kept, where `batch` is measured at a time; none where that is large."""
+    """Return the bytes left for optional caches while `batch` is measured."""
     needed = prefix_bytes(model, load.length) + (batch.overrides * load.patches + 1) * row_bytes(model, load)
     spare = max(_budget(model, bank) - batch.prompts * needed, 0)
     return spare if model.device.type == "cuda" else min(spare, CPU_SPARE_BYTES)
 
 
 def is_on_disk(bank: int) -> bool:
-    """Whether a bank of so many bytes is kept on disk: one that takes more than half of the memory of a run."""
+    """Whether clean activations of `bank` bytes are kept on disk, not in memory."""
     return bank > CPU_BYTES / 2
 
 
 def require_possible(model: LanguageModel, load: Load) -> None:
-    """Refuse runs of which one alone, with its patches, is larger than all memory that the device has.
+    """Make sure that one override with all its patches fits into the device's total memory.
 
     Raises:
-        HydrascopeError: it is.
+        HydrascopeError: it doesn't fit; the message names the largest number of patches.
     """
     if model.device.type == "cuda":
         _, whole = torch.cuda.mem_get_info(model.device)
@@ -97,23 +102,24 @@ def require_possible(model: LanguageModel, load: Load) -> None:
     row = row_bytes(model, load)
     if load.patches * row > whole:
         raise HydrascopeError(
-            f"{load.patches:,} patches of one run need about {load.patches * row / 2**30:,.0f} GiB, and there are "
-            f"{whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,}"
+            f"{load.patches:,} patches of one override need about {load.patches * row / 2**30:,.0f} GiB of memory, and "
+            f"there are {whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,} patches"
         )
 
 
 def graph_rows(model: LanguageModel, length: int, bank: int) -> int:
-    """How many rows of `length` tokens can be run at a time where autograd remembers what every layer computes.
+    """Return the number of rows that fit into memory with their autograd graph.
 
     Args:
-        bank: bytes of clean values that are kept besides.
+        length: the length of a row, in tokens.
+        bank: the size of the clean activations in memory, in bytes.
     """
     row = len(model.blocks) * row_bytes(model, Load(length, length, 1, 1, 0))
     return max(1, min(int(_budget(model, bank) // row), LARGEST_BATCH.get(model.device.type, 16)))
 
 
 def _budget(model: LanguageModel, bank: int) -> float:
-    """How many bytes may be used at a time."""
+    """Return the bytes that a batch may take."""
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         return 0.8 * free
@@ -121,31 +127,34 @@ def _budget(model: LanguageModel, bank: int) -> float:
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:
-    """An estimate from above of the memory that one run with one patch needs at the top layer.
+    """Return an upper estimate of the bytes that one row needs in the last block.
 
-    Twice what the tensors of one layer take: the allocator keeps freed pieces that don't fit the next.
+    It is twice the size of one block's tensors, since the allocator keeps freed pieces that don't fit the next tensor.
     """
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
     matrices = [parameter for parameter in model.blocks[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
     token = size * (12 * model.width + 6 * inner) + wide * 3 * model.config.num_attention_heads * load.length
-    return load.suffix * token + wide * (8 * model.width + 6 * load.reads)
+    return int(load.suffix * token + wide * (8 * model.width + 6 * load.reads))
 
 
 def prefix_bytes(model: LanguageModel, length: int) -> int:
-    """An estimate from above of the memory that a prompt's clean run needs, and what all its runs share of it."""
+    """Return an upper estimate of the bytes of a prompt's clean pass and its kept prefix."""
     size, wide = model.dtype.itemsize, max(model.dtype.itemsize, 4)
     matrices = [parameter for parameter in model.blocks[0].parameters() if parameter.ndim > 1]
     inner = max(max(matrix.shape[-2:]) for matrix in matrices) * getattr(model.config, "num_experts_per_tok", 1)
     kept = size * length * (6 * model.width + 3 * inner + 2 * model.width * len(model.blocks))
-    return kept + wide * 2 * model.config.num_attention_heads * length**2
+    return int(kept + wide * 2 * model.config.num_attention_heads * length**2)
 
 
 def within_memory(measure: Callable[[Batch], Measured], batch: Batch) -> tuple[Measured, Batch]:
-    """`measure(batch)`, with half as much at a time whenever memory runs out; and the batch that worked.
+    """Measure a batch; halve it whenever memory runs out.
+
+    Returns:
+        The result of `measure`, and the batch that fitted.
 
     Raises:
-        HydrascopeError: not even one run of one prompt at a time fits.
+        HydrascopeError: one override of one prompt doesn't fit.
     """
     while True:
         try:
@@ -156,9 +165,9 @@ def within_memory(measure: Callable[[Batch], Measured], batch: Batch) -> tuple[M
             smaller = batch.halved()
             if smaller is None:
                 raise HydrascopeError(
-                    "memory runs out with one run of one prompt at a time: take a narrower dtype or fewer patches"
+                    "memory runs out with one override of one prompt: choose a narrower dtype or fewer patches"
                 ) from error
-        # Only here, where the error and with it the tensors of its frames are gone.
+        # Outside of the handler, so that the error and the tensors of its frames are gone.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -166,7 +175,7 @@ def within_memory(measure: Callable[[Batch], Measured], batch: Batch) -> tuple[M
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, in any of the ways in which PyTorch says so."""
+    """Whether an error of PyTorch or Python means that memory ran out."""
     signs = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

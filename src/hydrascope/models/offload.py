@@ -1,8 +1,8 @@
-"""Models larger than the device: weights that are in memory or on disk, and fetched while their module runs.
+"""Fetch weights of models that are larger than the device.
 
-All rows of a batch pass a module together, so each weight is fetched once a batch. accelerate does it: its hooks stand
-around a module's forward pass. While a module doesn't run, its weights are on the meta device, where they have a shape
-and a dtype and no numbers.
+accelerate keeps such weights in memory or on disk, and its hooks fetch them for a module's forward pass. All rows of a
+batch pass a module together, so each weight is fetched once for a batch. Between passes the weights are on the meta
+device, where they have a shape and a dtype but no numbers.
 """
 
 from collections.abc import Iterator
@@ -14,23 +14,24 @@ from torch import Tensor, nn
 
 
 def fetch(module: nn.Module, name: str = "weight") -> Tensor | None:
-    """The numbers of a parameter or buffer of `module`, fetched if they are elsewhere; None where it has none."""
+    """Return a parameter or buffer of `module`; fetch it if offloaded; None if there is none."""
     value: Tensor | None = getattr(module, name, None)
     if value is None or value.device.type != "meta" or not has_offloaded_params(module):
         return value
     with align_module_device(module):
-        return getattr(module, name)
+        fetched: Tensor = getattr(module, name)
+        return fetched
 
 
 def named_tensors(hf: Any) -> Iterator[tuple[str, Tensor]]:
-    """The name and the numbers of every parameter and buffer of a model that is stored with it, one at a time."""
+    """Yield the names and numbers of a model's stored parameters and buffers."""
     for path, value in sorted(hf.state_dict().items()):
         parent, _, name = path.rpartition(".")
-        found = fetch(hf.get_submodule(parent), name)
-        yield path, value if found is None else found
+        fetched = fetch(hf.get_submodule(parent), name)
+        yield path, value if fetched is None else fetched
 
 
 def compute_device(module: nn.Module) -> torch.device:
-    """The device that `module` computes on."""
+    """Return the device that `module` computes on."""
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)

@@ -1,14 +1,14 @@
-"""A phantom: a small transformer set by formula whose self-repair is known, to hold the instrument against.
+"""The phantom: a small transformer with weights set by formula and known self-repair.
 
-A GPT-2 of 6 layers and 4 heads that names the colour of a thing, `perhaps the fox in the garden is` → `red`. `SOURCE`
-finds the colour and writes it twice: for the answer, and as a note to the layers above. `BACKUPS` watch the note. Where
-it is missing, `mlp.3` and `head.4.1` write more for the answer, and `mlp.5`, which writes against it, writes less: each
-by a stated share of what is missing. `UNWATCHED` finds the colour, too, and nobody watches it. The other layers write
-nothing, and the final norm hardly feels any of it.
+It is a GPT-2 of 6 blocks with 4 heads that names the colour of a thing, `perhaps the fox in the garden is` → `red`.
+`SOURCE` finds the colour and writes it twice: for the answer, and as a note to later sublayers. `BACKUPS` read the
+note. If the note is missing, `mlp.3` and `head.4.1` write more for the answer, and `mlp.5`, which writes against the
+answer, writes less, each by a stated share of the missing note. `UNWATCHED` finds the colour, too, but nothing reads
+its output. All other sublayers write nothing, and the final norm hardly changes.
 
-Each quantity stands in the residual stream on an axis: in one dimension, and with the other sign in the next. So the
-mean over dimensions is 0, and a large constant on an axis of its own holds the norms' scale: they pass on what they are
-given, up to a factor that is 1 within 10⁻⁴.
+Each quantity has an axis of the residual stream: a dimension, and the next one with the opposite sign. So the mean over
+dimensions is 0. A large constant on an axis of its own fixes the scale of the norms: they pass on their input, up to a
+factor that is 1 within 10⁻⁴.
 """
 
 import math
@@ -24,10 +24,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hydrascope.prompts.phantom import COLOURS, PLACES, THINGS
 
-#: Whose ablation is repaired, and whose isn't.
+#: A component with an ablation that is repaired, and one with an ablation that isn't.
 SOURCE, UNWATCHED = "attn.3", "attn.1"
-#: The share of what ablating `SOURCE` removes that each of these restores. `head.4.1` restores 0.6 where nothing is in
-#: doubt and 0.4 where `perhaps` draws a third of its attention, in as many prompts.
+#: The share of the removed effect of `SOURCE` that each component restores. `head.4.1` restores 0.6 in prompts without
+#: doubt, and 0.4 in as many prompts in which `perhaps` draws a third of its attention.
 BACKUPS = {"head.4.1": 0.5, "mlp.3": 0.2, "mlp.5": 0.1}
 
 
@@ -38,14 +38,14 @@ _AXES = [
     "doubt",
     *(f"{use} {colour}" for use in ("known", "answer", "note") for colour in COLOURS),
 ]
-_WIDTH, _HEADS, _LAYERS = 2 * len(_AXES), 4, 6
+_WIDTH, _HEADS, _BLOCKS = 2 * len(_AXES), 4, 6
 _HEAD = _WIDTH // _HEADS
-#: Large, so that the norms' scale is this constant's.
+#: A large constant in the residual stream, which alone fixes the scale of the norms.
 _CONSTANT = 1000.0
 _SCALE = _CONSTANT * (2 / _WIDTH) ** 0.5
-#: More than any note is: what is missing of it.
+#: A number above all notes; the missing note is the difference.
 _FULL = 5.0
-#: A score that leaves no attention to anything else.
+#: A score that draws all attention.
 _ALL = 50.0
 
 _THINGS = [thing for things in THINGS.values() for thing in things]
@@ -53,21 +53,23 @@ _WORDS = ["<unk>", "perhaps", "the", "in", "is", *COLOURS, *PLACES, *_THINGS]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word."""
+    """Return the phantom's tokenizer, with one token for each word."""
     words = Tokenizer(WordLevel({word: number for number, word in enumerate(_WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    fast: PreTrainedTokenizerFast = tokenizer_class(tokenizer_object=words, unk_token="<unk>")
+    return fast
 
 
 @torch.no_grad()
 def model() -> GPT2LMHeadModel:
-    """The phantom, in float32; the same weights on every call."""
-    hf = GPT2LMHeadModel(
+    """Return the phantom in float32, with the same weights on every call."""
+    hf: Any = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(_WORDS),
             n_positions=32,
             n_embd=_WIDTH,
-            n_layer=_LAYERS,
+            n_layer=_BLOCKS,
             n_head=_HEADS,
             n_inner=len(COLOURS),
             activation_function="relu",
@@ -75,35 +77,37 @@ def model() -> GPT2LMHeadModel:
             bos_token_id=None,
             eos_token_id=None,
         )
-    ).eval()
+    )
+    hf.eval()
     for name, parameter in hf.named_parameters():
         parameter.fill_(_SCALE if ".ln_" in name and name.endswith("weight") else 0.0)
     _embed(hf.transformer.wte.weight)
     for colour in COLOURS:
         hf.lm_head.weight[_WORDS.index(colour)] = _reading({f"answer {colour}": 1.0})
-    seen = [{f"known {colour}": 1.0} for colour in COLOURS]
+    known = [{f"known {colour}": 1.0} for colour in COLOURS]
     missing = [{"constant": _FULL / _CONSTANT, f"note {colour}": -1.0} for colour in COLOURS]
-    noted = [{f"note {colour}": 1.0} for colour in COLOURS]
+    note = [{f"note {colour}": 1.0} for colour in COLOURS]
     block = hf.transformer.h
-    _set_head(block[1].attn, 3, {"thing": _ALL}, seen, {"answer": 0.6})
-    _set_head(block[3].attn, 0, {"thing": _ALL}, seen, {"answer": 1.0, "note": 1.0})
+    _set_head(block[1].attn, 3, {"thing": _ALL}, known, {"answer": 0.6})
+    _set_head(block[3].attn, 0, {"thing": _ALL}, known, {"answer": 1.0, "note": 1.0})
     _set_mlp(block[3].mlp, missing, BACKUPS["mlp.3"])
-    # With doubt two thirds of its attention are left: on average a half is restored.
+    # With doubt the head keeps two thirds of its attention, so that on average it restores a half.
     doubt = _ALL - math.log(2)
     _set_head(block[4].attn, 1, {"end": _ALL, "doubt": doubt}, missing, {"answer": 1.2 * BACKUPS["head.4.1"]})
-    _set_mlp(block[5].mlp, noted, -BACKUPS["mlp.5"])
-    return hf
+    _set_mlp(block[5].mlp, note, -BACKUPS["mlp.5"])
+    phantom: GPT2LMHeadModel = hf
+    return phantom
 
 
 def _embed(embedding: Tensor) -> None:
-    """What each word is: a thing of a colour that is known more or less well, the end, or a doubt."""
+    """Set the embeddings: things with their colour, more or less well known, the end, and doubt."""
     for number, word in enumerate(_WORDS):
         embedding[number] = _writing("constant", _CONSTANT)
         if word in ("is", "perhaps"):
             embedding[number] += _writing({"is": "end", "perhaps": "doubt"}[word], 1.0)
     for colour, things in THINGS.items():
-        for place, thing in enumerate(things):
-            known = 1.0 + 0.6 * place
+        for rank, thing in enumerate(things):
+            known = 1.0 + 0.6 * rank
             embedding[_WORDS.index(thing)] += _writing("thing", 1.0) + _writing(f"known {colour}", known)
 
 
@@ -114,7 +118,13 @@ def _set_head(
     reads: Sequence[dict[str, float]],
     writes: dict[str, float],
 ) -> None:
-    """Let a head attend by these scores, read a number a colour there, and write it to an axis of each colour."""
+    """Set the weights of a head.
+
+    Args:
+        attends: the attention score of each axis.
+        reads: for each colour the weights of the axes that the value reads.
+        writes: for each use of a colour the gain with which the value is written to the colour's axis.
+    """
     first = head * _HEAD
     query, key, value = first, _WIDTH + first, 2 * _WIDTH + first
     attention.c_attn.bias[query] = _HEAD**0.5
@@ -126,19 +136,26 @@ def _set_head(
 
 
 def _set_mlp(mlp: Any, reads: Sequence[dict[str, float]], gain: float) -> None:
-    """Let an MLP add the positive part of a number a colour to the answer, a neuron each."""
+    """Set the weights of an MLP with one neuron per colour, which writes to the answer.
+
+    Each neuron writes the positive part of its input.
+
+    Args:
+        reads: for each colour the weights of the axes that its neuron reads.
+        gain: the factor of the output.
+    """
     for number, (colour, axes) in enumerate(zip(COLOURS, reads, strict=True)):
         mlp.c_fc.weight[:, number] = _reading(axes)
         mlp.c_proj.weight[number] = _writing(f"answer {colour}", gain)
 
 
 def _writing(axis: str, value: float) -> Tensor:
-    """The vector that has `value` on an axis."""
-    vector, place = torch.zeros(_WIDTH), 2 * _AXES.index(axis)
-    vector[place], vector[place + 1] = value, -value
+    """Return the vector that has `value` on an axis."""
+    vector, first = torch.zeros(_WIDTH), 2 * _AXES.index(axis)
+    vector[first], vector[first + 1] = value, -value
     return vector
 
 
 def _reading(axes: dict[str, float]) -> Tensor:
-    """The vector whose product with another is the sum of its values on some axes, each times a weight."""
+    """Return the vector that reads the weighted sum of some axes by an inner product."""
     return sum((_writing(axis, weight / 2) for axis, weight in axes.items()), torch.zeros(_WIDTH))

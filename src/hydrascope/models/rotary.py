@@ -1,8 +1,8 @@
-"""Rotary tables that transformers chooses by the longest prompt of a batch: dynamic NTK and longrope.
+"""Rotary tables that depend on the length of prompts: dynamic NTK and longrope.
 
-transformers computes one table for a whole batch, and dynamic NTK remembers the longest prompt it has met. A prompt
-must get the table that it gets alone in a fresh model: so only prompts that share a table may share a batch, and every
-forward pass starts from the original table.
+transformers computes one table for a whole batch, and dynamic NTK remembers its longest prompt. Here a prompt gets the
+table that it would get alone in a fresh model: only prompts with the same table may share a batch, and every forward
+pass starts from the original table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +14,25 @@ from torch import nn
 
 
 def varying_tables(hf: nn.Module) -> list[nn.Module]:
-    """Return the rotary modules whose table depends on the length of a prompt; most models have none."""
+    """Return the rotary modules with a table that depends on a prompt's length; mostly none."""
     return [module for module in hf.modules() if any(map(_is_varying, _rope_types(module).values()))]
 
 
 def table_key(modules: Sequence[nn.Module], length: int) -> tuple[int, ...]:
-    """Return a key of the tables that a prompt of `length` tokens gets alone: equal keys, equal tables."""
+    """Return a key of the tables for one prompt of `length` tokens.
+
+    Equal keys mean equal tables.
+    """
     return tuple(
         _key_of(module, prefix, kind, length) for module in modules for prefix, kind in _rope_types(module).items()
     )
 
 
 def stretch(modules: Sequence[Any]) -> float:
-    """Return how many times longer than its configuration says a prompt may be: dynamic NTK's smallest factor."""
+    """Return the factor by which prompts may exceed the configured length.
+
+    It is the smallest factor of dynamic NTK, else 1.
+    """
     factors = [
         _parameters(module, prefix).get("factor", 1.0)
         for module in modules
@@ -38,7 +44,7 @@ def stretch(modules: Sequence[Any]) -> float:
 
 @contextmanager
 def fresh_tables(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let every forward pass start from the original tables; afterwards they are as they were before."""
+    """Start each forward pass from the original tables; restore the tables afterwards."""
     before = [(module, *_state(module)) for module in modules]
     handles = [module.register_forward_pre_hook(_reset) for module in modules]
     try:
@@ -51,7 +57,7 @@ def fresh_tables(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _rope_types(module: nn.Module) -> dict[str, str]:
-    """Return the rope type by the prefix of its attributes: "" for all layers, or `full_attention_` and the like."""
+    """Return the rope type for each prefix of attributes: "", or `full_attention_` and the like."""
     kinds = getattr(module, "rope_type", None)
     if isinstance(kinds, Mapping):
         return {f"{layer_type}_": kind for layer_type, kind in kinds.items()}
@@ -84,9 +90,10 @@ def _reset(module: Any, inputs: tuple[Any, ...]) -> None:
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-    """Return the module's plain attributes, and its buffers with copies of what they hold."""
+    """Return the module's public attributes, and its buffers with copies of their numbers."""
     values = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    return values, {name: (each, None if each is None else each.clone()) for name, each in module._buffers.items()}
+    buffers = module._buffers.items()
+    return values, {name: (buffer, None if buffer is None else buffer.clone()) for name, buffer in buffers}
 
 
 @torch.no_grad()
@@ -96,5 +103,5 @@ def _restore(module: nn.Module, values: Mapping[str, Any], buffers: Mapping[str,
     for name, value in values.items():
         setattr(module, name, value)
     module._buffers.clear()
-    for name, (each, copy) in buffers.items():
-        module._buffers[name] = each if each is None else each.copy_(copy)
+    for name, (buffer, copy) in buffers.items():
+        module._buffers[name] = buffer if buffer is None else buffer.copy_(copy)
