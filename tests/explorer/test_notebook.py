@@ -170,7 +170,7 @@ def test_what_is_stopped_ends(model, tmp_path, monkeypatch):
 def test_what_cannot_be_viewed_is_said(model, widget):
     with pytest.raises(HydrascopeError, match="there is nothing to view"):
         hs.view()
-    with pytest.raises(HydrascopeError, match="a LanguageModel is no hydrascope result: give that of run or sweep"):
+    with pytest.raises(HydrascopeError, match="a LanguageModel is no hydrascope result: give the result of a run"):
         hs.view(model)
     results = hs.sweep(model, POOL, hs.Zero(), ablate="attn.0")
     with pytest.raises(HydrascopeError, match="a str is no model to ask: give that of load_model"):

@@ -1,4 +1,4 @@
-"""The scale of colours that matrices share."""
+"""The colour scale that matrices share."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,7 +8,7 @@ _QUANTILE = 0.99
 
 
 def scale_of(*matrices: Float[np.ndarray, "row column"]) -> float:
-    """Where the colours of some matrices end; 1 where all are 0."""
-    known = np.concatenate([abs(matrix[np.isfinite(matrix)]) for matrix in matrices])
-    most = float(np.quantile(known, _QUANTILE)) if known.size else 0.0
-    return most or float(known.max(initial=0)) or 1.0
+    """Return the |value| at which the colours of some matrices end; 1 if all values are 0."""
+    sizes = np.concatenate([abs(matrix[np.isfinite(matrix)]) for matrix in matrices])
+    most = float(np.quantile(sizes, _QUANTILE)) if sizes.size else 0.0
+    return most or float(sizes.max(initial=0)) or 1.0

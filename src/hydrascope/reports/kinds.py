@@ -1,4 +1,4 @@
-"""What is reported of each kind of result: its summary, its figures and its page, in one table."""
+"""The summary, the figures and the page of each kind of result, in one table."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is reported of results of one kind.
+    """The reports of one kind of result.
 
     Attributes:
-        summarise: what was found, from the results and their effects, as `read_effects` gives them.
-        draw: writes all figures that there is data for into a folder.
-        views: what a page says and shows.
+        summarise: summarises results and their effects (`read_effects`).
+        draw: writes every figure that the results have data for into a folder.
+        views: the content of the page.
     """
 
     summarise: Callable[[xr.Dataset, EffectsOnly, Bootstrap], Summary]
@@ -43,16 +43,23 @@ class Kind:
 def summarise(
     results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
 ) -> Summary:
-    """Summarise results of any kind: the verdict, and every finding, with intervals over prompts.
+    """Summarise results of any kind: the verdicts and every finding, with intervals over prompts.
 
-        summarise(hydrascope.open_results("results.zarr")).verdicts[0].answer
+        >>> summary = hs.reports.summarise(results)
+        >>> [verdict.kind for verdict in summary.verdicts]
+        ['attn', 'mlp']
 
     Args:
-        bootstrap: how intervals are drawn.
-        readout, sigma: as in `hydrascope.measures.per_prompt`.
+        results: a finished run.
+        bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
+        readout: the readout's label; by default the first.
+        sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+
+    Returns:
+        The summary; `hydrascope.reports.render` prints it.
 
     Raises:
-        HydrascopeError: this is no result, or an unfinished one, or has no such readout.
+        HydrascopeError: `results` is no result, is unfinished, or lacks the readout.
     """
     effects = read_effects(results, readout, sigma)
     return KINDS[result_kind(results.attrs)].summarise(results, effects, bootstrap or Bootstrap())
@@ -66,17 +73,29 @@ def draw_all(
     readout: str | None = None,
     sigma: Sigma | None = None,
 ) -> "Drawn":
-    """Draw what the run has the data for into `folder`: who responds, Figures 1, 2, 3, 7 and 8 of the paper, the heads.
+    """Draw every figure that `results` have data for, as PNG, PDF and SVG.
 
-    Of mediation who repairs, too; of interactions who covers for whom, and nothing else.
+    A sweep gives the responses, the paper's Figures 1, 2, 3, 7 and 8, and the heads. A mediation also gives the
+    mediators. Interactions give the matrix of pairs alone.
+
+        >>> drawn = hs.reports.draw_all(results, Path("figures"))
+        >>> len(drawn.paths)
+        18
 
     Args:
-        prompt, ablated: the prompt, by its index, and the ablation that Figures 1 and 3 show; by default `examples`.
-        readout, sigma: as in `hydrascope.measures.per_prompt`.
+        results: a finished run.
+        folder: the folder to write to; it is made if it is missing.
+        prompt: the index of the prompt that Figures 1 and 3 show; by default a typical one (`figures.examples`).
+        ablated: the label of the ablation that Figures 1 and 3 show; by default a typical one.
+        readout: the readout's label; by default the first.
+        sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+
+    Returns:
+        The files written, and the reasons why figures are missing.
 
     Raises:
-        HydrascopeError: this is no result, or an unfinished one; there is no such prompt, part or readout; the folder
-            cannot be written.
+        HydrascopeError: `results` is no result or is unfinished; it lacks the prompt, ablation or readout; or the
+            folder cannot be written.
     """
     from hydrascope.reports.figures.draw import Choice
 
@@ -84,10 +103,18 @@ def draw_all(
 
 
 def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return what a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
+    """Return the page's content as JSON values, and its compressed arrays by name.
+
+        >>> page, chunks = hs.reports.page_data(results, hs.measures.Bootstrap(resamples=50))
+        >>> page["depth"]
+        6
+
+    Args:
+        results: a result of any kind.
+        bootstrap: the resampling that gives the intervals.
 
     Raises:
-        HydrascopeError: the results are no result at all, or lack a number or a dimension.
+        HydrascopeError: `results` is no result, or lacks a number or a dimension.
     """
     require_results(results)
     return build_page(results, bootstrap, KINDS[result_kind(results.attrs)].views)
@@ -96,36 +123,36 @@ def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any]
 def report(
     results: xr.Dataset, out: str | Path, *, bootstrap: Bootstrap | None = None, overwrite: bool = False
 ) -> Path:
-    """Write a page that shows `results`: the verdict, who responds to what, and every prompt.
+    """Write an HTML page that shows `results`: the verdicts, the responses, and every prompt.
 
-        >>> hs.report(hs.open_results("gpt2.zarr"), "report.html")               # doctest: +SKIP
+    The page is one file that needs no network; docs/report.md describes it.
 
-    Every number on it is computed here; the page shows them. What it holds, and how to share it: docs/report.md.
+        >>> path = hs.report(results, "report.html")
 
     Args:
-        results: of `run` or `sweep`, of experiments, too. Of what was not kept there are no views.
+        results: the result of `sweep` or of an experiment. Data that was not kept has no view.
         out: the file to write.
-        bootstrap: how intervals are drawn.
-        overwrite: replace the file if it is there.
+        bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
+        overwrite: whether to replace an existing file.
 
     Returns:
-        `out`.
+        The path of the page.
 
     Raises:
-        HydrascopeError: there is such a file, or it can't be written; the results are none that a page can show.
+        HydrascopeError: `out` exists or cannot be written, or `results` is no result that a page can show.
     """
     path = Path(out)
     if path.exists() and not overwrite:
-        raise HydrascopeError(f"{path} exists: choose another place, or overwrite it")
+        raise HydrascopeError(f"{path} exists: choose another path, or overwrite it")
     text = one_file(*page_data(results, bootstrap or Bootstrap()))
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
-        raise HydrascopeError(f"cannot write {path} ({error.strerror or error}): choose another place") from error
+        raise HydrascopeError(f"cannot write {path} ({error.strerror or error}): choose another path") from error
     return path
 
 
-# Matplotlib, which summaries and pages don't need, is imported only once something is drawn.
+# Matplotlib is imported only when a figure is drawn: summaries and pages don't need it.
 
 
 def _draw_sweep(results: xr.Dataset, folder: Path, choice: "Choice") -> "Drawn":
@@ -150,23 +177,25 @@ def _no_pictures(*_: object) -> Iterator[Picture]:
     yield from ()
 
 
-def _of_mediation(results: xr.Dataset, effects: EffectsOnly, _: Summary, bootstrap: Bootstrap) -> Iterator[Picture]:
+def _mediation_matrices(
+    results: xr.Dataset, effects: EffectsOnly, _: Summary, bootstrap: Bootstrap
+) -> Iterator[Picture]:
     return mediation_pictures(results, effects, bootstrap)
 
 
-def _of_pairs(_: xr.Dataset, effects: EffectsOnly, found: Summary, __: Bootstrap) -> Iterator[Picture]:
-    """The matrix of pairs, where there are any."""
-    if found.pairs:
-        yield interaction_picture(found.pairs, [str(name) for name in effects["ablated"].values], effects.readout)
+def _pair_matrix(_: xr.Dataset, effects: EffectsOnly, summary: Summary, __: Bootstrap) -> Iterator[Picture]:
+    """Yield the matrix of pairs, if there are pairs."""
+    if summary.pairs:
+        yield interaction_picture(summary.pairs, [str(name) for name in effects["ablated"].values], effects.readout)
 
 
-#: What is reported of each kind. A mediation's page shows what each reaction is worth as matrices, not in words.
+#: The reports by kind. A mediation's page shows its reactions as matrices, not in words.
 KINDS: Mapping[ResultKind, Kind] = {
     "sweep": Kind(summarise_sweep, _draw_sweep, Views(summarise_sweep, _no_pictures)),
-    "mediation": Kind(summarise_mediation, _draw_mediation, Views(summarise_sweep, _of_mediation)),
+    "mediation": Kind(summarise_mediation, _draw_mediation, Views(summarise_sweep, _mediation_matrices)),
     "interactions": Kind(
         summarise_interactions,
         _draw_interactions,
-        Views(summarise_interactions, _of_pairs, pictures_first=True),
+        Views(summarise_interactions, _pair_matrix, pictures_first=True),
     ),
 }

@@ -249,7 +249,7 @@ def test_what_cannot_be_shown():
     # What measures make of a result is none.
     found = measures.interactions(synthetic.pairs(["attn.0", "mlp.0"], 3))
     for other in (None, "gpt2.zarr"):
-        with pytest.raises(HydrascopeError, match="is no hydrascope result: give that of run or sweep"):
+        with pytest.raises(HydrascopeError, match="is no hydrascope result: give the result of a run"):
             page_data(other, FEW)
     results = synthetic.results(3, 4, 2)
     for taken in ({"prompt": 0}, {"ablated": 0}, {"patch": 0}):
@@ -306,4 +306,4 @@ def test_one_prompt_has_no_bounds(results):
     assert np.isnan(bounds).all()
     assert lines((described,)) == lines((described,), scatter=1) == [None] * 9
     said = described["readouts"][0]["readings"][0]["parts"][0]
-    assert said[1:] == ["One prompt has no intervals, and says nothing of others."]
+    assert said[1:] == ["One prompt has no intervals, and says nothing about others."]

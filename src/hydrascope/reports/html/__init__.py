@@ -1,1 +1,1 @@
-"""One page that shows a result: a file that opens from disk, needs no network, and can be sent to anyone."""
+"""The HTML page of a result: one file that opens from disk and needs no network."""

@@ -1,4 +1,4 @@
-"""Arrays as a page carries them: bytes, compressed, that it decodes when they are asked for."""
+"""The encoding of arrays in a page: compressed bytes that the page decodes on demand."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-#: What is rounded is off by at most half a step, the range of its column over so many steps: by 1/4000 of the range.
+#: Steps over the range of a rounded column: a value is off by at most half a step, 1/4000 of the range.
 STEPS = 2000
-#: Level of deflate: higher ones gain little.
+#: The level of compression; higher levels gain little.
 _LEVEL = 6
 
 
 @dataclass
 class Arrays:
-    """Named arrays: what a page must know of each to decode it, and their bytes.
+    """Encoded arrays by name.
 
     Attributes:
-        known: `shape`, whether it is `rounded`, and of what was rounded which `columns` it holds.
-        chunks: the compressed bytes.
+        known: the description by which the page decodes an array: its `shape`; if it is `rounded`, also its `columns`.
+        chunks: the compressed bytes of an array.
     """
 
     known: dict[str, dict] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, values: Float[np.ndarray, "..."]) -> None:
-        """Keep `values` as float32, little-endian."""
+        """Add `values` as little-endian float32."""
         self.known[name] = {"shape": list(values.shape)}
         self.chunks[name] = zlib.compress(np.ascontiguousarray(values, "<f4").tobytes(), _LEVEL)
 
     def add_rounded(self, name: str, values: Float[np.ndarray, "row column"], columns: Sequence[int]) -> None:
-        """Keep some `columns` of `values` on a grid of `STEPS` steps a column.
+        """Add some `columns` of `values`, rounded to a grid of `STEPS` steps per column.
 
-        The bytes are each column's lowest value and its step, float32, then the steps of all values, row by row: their
-        low bytes, then their high bytes, which compress better apart.
+        The bytes hold each column's lowest value and its step (float32), then the steps of all values, row by row.
+        Low bytes come first, then high bytes, because they compress better apart.
         """
         kept = values[:, columns]
         low = kept.min(0, initial=np.inf).astype("<f4")

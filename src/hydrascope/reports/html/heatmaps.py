@@ -1,4 +1,4 @@
-"""The matrices that a page shows, a row an ablated part."""
+"""The matrices of a page, with one row for each ablated component."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from hydrascope.reports.summary import Pair
 
 @dataclass(frozen=True)
 class Picture:
-    """A matrix of means over prompts with bounds, a row an ablated part; in the readout's unit.
+    """A matrix of means over prompts with bounds, in the readout's unit, a row per ablation.
 
     Attributes:
-        name: what it shows, in words.
-        meaning: how they are defined, in a line.
-        axis: what its columns are.
-        columns: their labels.
-        caption: what was read, in words.
-        sigma: under which reading of σ; none where it doesn't depend on it.
-        bounds: [bound, ablated, column]; NaN where there is nothing to measure.
+        name: the title.
+        meaning: the definition of a value, in one line.
+        axis: the title of the columns.
+        columns: the labels of the columns.
+        caption: the name of the readout and of the reading of σ.
+        sigma: the reading of σ; None if the values don't depend on it.
+        bounds: [bound, ablated, column]; NaN where there is no value.
         joint: the words between a row's and a column's label.
-        grey: why nothing can be measured where nothing is.
+        grey: the reason why a cell has no value.
     """
 
     name: str
@@ -40,14 +40,15 @@ class Picture:
 
 
 def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
-    """Who responds to what.
+    """Return the matrix of mean responses, ΔDE.
 
     Args:
-        effects: on one readout; rows and columns keep their order.
+        effects: the effects on one readout; rows and columns keep their order.
+        bootstrap: the resampling that gives the bounds.
     """
     return Picture(
         "Response",
-        "By how much what a layer writes for the readout changes once a part is ablated (ΔDE).",
+        "By how much what a layer writes for the readout changes once a component is ablated (ΔDE).",
         "Responding layer",
         [str(name) for name in effects["component"].values],
         effects.caption,
@@ -57,11 +58,12 @@ def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
 
 
 def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Iterator[Picture]:
-    """What each response is worth.
+    """Yield the matrices of `restored_by` and `restored_alone` of a mediation.
 
     Args:
-        results: of a mediation.
-        effects: of its ablations with nothing frozen on one readout, in whose order the rows are.
+        results: the results of a mediation.
+        effects: the effects of its ablations with nothing frozen, on one readout; they give the order of the rows.
+        bootstrap: the resampling that gives the bounds.
     """
     rows, readout = [str(name) for name in effects["ablated"].values], effects.readout
     found = reactions(results, readout, bootstrap).sel(ablated=rows)
@@ -76,20 +78,20 @@ def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Boo
         yield Picture(name, meaning, "Mediator", columns, readout, None, bounds)
 
 
-def interaction_picture(pairs: Sequence[Pair], parts: Sequence[str], readout: str) -> Picture:
-    """What every two of `parts` do to each other, with the bounds of the summary, which hold for all pairs at once."""
-    place = {part: number for number, part in enumerate(parts)}
-    bounds = np.full((len(BOUNDS), len(parts), len(parts)), np.nan)
+def interaction_picture(pairs: Sequence[Pair], components: Sequence[str], readout: str) -> Picture:
+    """Return the matrix of interactions; the bounds hold for all pairs at once."""
+    index = {component: number for number, component in enumerate(components)}
+    bounds = np.full((len(BOUNDS), len(components), len(components)), np.nan)
     for pair in pairs:
-        found = (pair.interaction.estimate, pair.interaction.low, pair.interaction.high)
+        values = (pair.interaction.estimate, pair.interaction.low, pair.interaction.high)
         for row, column in ((pair.first, pair.second), (pair.second, pair.first)):
-            bounds[:, place[row], place[column]] = found
+            bounds[:, index[row], index[column]] = values
     return Picture(
         "Interaction",
         "What ablating both does, less what each does alone (Δ both − Δ one − Δ other, Δ the total effect): below 0 "
         "each covers for the other, above 0 they need each other.",
         "Ablated with it",
-        list(parts),
+        list(components),
         readout,
         None,
         bounds,

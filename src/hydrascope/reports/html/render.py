@@ -1,4 +1,4 @@
-"""One file out of a template, a script, a style and data, in which no text can become markup or code."""
+"""Fill the page's template with script, style and data; no text can become markup or code."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
-#: The page's script: a module an idea. They are joined into one, so no two may give the same name to different things.
+#: The modules of the page's script. They are joined into one, so top-level names must differ between modules.
 MODULES = (
     *("elements", "data", "views", "axes", "matrix", "trace", "scatter", "table", "story", "saving"),
     *("asking", "network", "found", "live", "page"),
@@ -19,19 +19,21 @@ MODULES = (
 
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 
-#: What in a text could end a script element, or start one.
+#: Characters that could start or end a script element.
 _MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
 def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bool = False) -> str:
-    """The HTML of a page that says `page` and holds `chunks`, compressed arrays, by name.
+    """Return the HTML of a page.
 
-    Its content security policy lets nothing run but its own script, and nothing be fetched.
+    The page's content security policy allows its own script alone, and no download.
 
     Args:
-        server: whether the page may ask the server that it came from.
+        page: the content, as JSON values.
+        chunks: the compressed arrays, by name.
+        server: whether the page may send requests to its own server.
     """
-    template, style = _own("template.html"), _own("page.css")
+    template, style = _static_text("template.html"), _static_text("page.css")
     script = joined_script()
     filled = {
         "policy": own_policy(server=server),
@@ -41,31 +43,31 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bo
         "page": as_json(page),
         "chunks": "\n".join(_element(name, chunk) for name, chunk in chunks.items()),
     }
-    # In one go: what is filled in is never looked at again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], template)
+    # One pass fills all fields, so that braces in the data stay as they are.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], template)
 
 
 def own_policy(*, server: bool) -> str:
-    """A content security policy for a page with the script and the style of `one_file`, and nothing else.
+    """Return a content security policy that allows the script and the style of `one_file` alone.
 
     Args:
-        server: whether it may ask the server that it came from.
+        server: whether the page may send requests to its own server.
     """
     connect = " connect-src 'self';" if server else ""
     return (
-        f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src '{_hash(_own('page.css'))}';{connect} "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src '{_hash(_static_text('page.css'))}';"
+        f"{connect} img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
 @cache
 def joined_script() -> str:
-    """The page's modules as one, in the order in which they need each other."""
-    return "\n".join(_IMPORT.sub("", _own(f"script/{name}.js")).replace("\nexport ", "\n") for name in MODULES)
+    """Return the page's modules joined into one script, in the order of their imports."""
+    return "\n".join(_IMPORT.sub("", _static_text(f"script/{name}.js")).replace("\nexport ", "\n") for name in MODULES)
 
 
 def as_json(value: Any) -> str:
-    """JSON in ASCII that may stand inside a script element; what is no finite number is null."""
+    """Return ASCII JSON that is safe inside a script element; NaN and infinities become null."""
     return json.dumps(_finite(value), allow_nan=False, separators=(",", ":")).translate(_MARKUP)
 
 
@@ -77,7 +79,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _own(name: str) -> str:
+def _static_text(name: str) -> str:
     return (files(__package__) / "static" / name).read_text(encoding="utf-8")
 
 
@@ -86,5 +88,5 @@ def _hash(text: str) -> str:
 
 
 def _element(name: str, chunk: bytes) -> str:
-    # Not a type of script: a browser keeps it and does nothing with it.
+    # A browser does not run a script element of this type.
     return f'<script type="text/plain" id="array-{name}">{b64encode(chunk).decode()}</script>'

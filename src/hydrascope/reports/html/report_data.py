@@ -1,4 +1,4 @@
-"""What a page shows of a result: every number computed here, as arrays and as words."""
+"""The content of a page: every number that it shows, computed here, as arrays and as text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,18 +31,18 @@ from hydrascope.reports.html.traces import has_patches, keep_ablated, keep_intac
 from hydrascope.reports.summary import Summary, clearest_verdict, read_effects, run_in_words
 from hydrascope.utils.errors import HydrascopeError
 
-#: Columns of the table of prompts, as `measures.outcome` names them.
+#: Columns of the table of prompts, by their names in `measures.outcome`.
 AMOUNTS = ("removed", "lost", "restored")
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a page says and shows of results of one kind, besides what it shows of all.
+    """The content of a page that depends on the kind of result.
 
     Attributes:
-        summarise: what it says of the effects on one readout under one reading of σ, which are of the results.
-        pictures: the matrices besides that of responses, on one readout; they don't depend on σ.
-        pictures_first: whether they come before it: the page opens with the first.
+        summarise: summarises results and their effects on one readout under one reading of σ.
+        pictures: yields further matrices of one readout; they don't depend on σ.
+        pictures_first: whether these matrices come before the matrix of responses. The page opens at the first matrix.
     """
 
     summarise: Callable[[xr.Dataset, EffectsOnly, Bootstrap], Summary]
@@ -52,13 +52,14 @@ class Views:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a page is made from, and the arrays that it is to hold.
+    """The data that a page is made from, and the arrays collected for it.
 
     Attributes:
-        results: of runs with nothing frozen.
-        bootstrap: how intervals are drawn.
-        patched: of how many prompts, the first ones, every patch is kept.
+        results: the results of ablations with nothing frozen.
+        bootstrap: the resampling that gives the intervals.
+        patched: the number of first prompts whose patches are kept one by one.
         pictures_first: as in `Views`.
+        arrays: the arrays added so far.
     """
 
     results: xr.Dataset
@@ -69,31 +70,31 @@ class _Source:
 
 
 def require_results(results: xr.Dataset) -> None:
-    """Refuse what a page can't show.
+    """Refuse results that a page can't show.
 
     Raises:
-        HydrascopeError: the results are no result at all, or lack a dimension.
+        HydrascopeError: `results` is no result, or lacks a dimension.
     """
     if not isinstance(results, xr.Dataset):
-        raise HydrascopeError(f"a {type(results).__name__} is no hydrascope result: give that of run or sweep")
+        raise HydrascopeError(f"a {type(results).__name__} is no hydrascope result: give the result of a run")
     if missing := [
         name
         for name in ("readout", "readout_before", "ablated", "total", "direct", "logit")
         if name not in results.variables
     ]:
         raise HydrascopeError(
-            f"this is no hydrascope result: it has no variable {missing[0]!r}: give that of run or sweep"
+            f"this is no hydrascope result: it has no variable {missing[0]!r}: give the result of a run"
         )
     require_dimensions(results, ("total", "direct", "logit"))
 
 
 def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What a page says of `results`, as JSON, and the arrays that it draws, compressed, by name.
+    """Return the page's content as JSON values, and its compressed arrays by name.
 
     Args:
-        results: such as `require_results` doesn't refuse.
-        bootstrap: how intervals are drawn.
-        views: those of the results' kind.
+        results: results that pass `require_results`.
+        bootstrap: the resampling that gives the intervals.
+        views: the content that depends on the results' kind.
 
     Raises:
         HydrascopeError: the results lack a number or a dimension.
@@ -101,14 +102,14 @@ def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> tuple
     plain = single_ablations(results)
     labels = [str(label) for label in np.atleast_1d(results["readout"].values)]
     source, readouts, first = _Source(plain, bootstrap, patched(plain), views.pictures_first), [], None
-    for place, label in enumerate(labels):
-        under = _read(plain, label)
-        found = {sigma: views.summarise(results, each, bootstrap) for sigma, each in under.items()}
-        read = {sigma: ordered(each) for sigma, each in under.items()}
-        first = first or (read["clean"], found["clean"])
-        said = {sigma: page_texts(found[sigma], each) for sigma, each in read.items()}
-        others = list(views.pictures(results, read["clean"], found["clean"], bootstrap))
-        readouts.append(_views(source, read, said, others, f"{place}."))
+    for number, label in enumerate(labels):
+        unordered = _read(plain, label)
+        summaries = {sigma: views.summarise(results, each, bootstrap) for sigma, each in unordered.items()}
+        effects_at = {sigma: ordered(each) for sigma, each in unordered.items()}
+        first = first or (effects_at["clean"], summaries["clean"])
+        texts = {sigma: page_texts(summaries[sigma], each) for sigma, each in effects_at.items()}
+        others = list(views.pictures(results, effects_at["clean"], summaries["clean"], bootstrap))
+        readouts.append(_views(source, effects_at, texts, others, f"{number}."))
     assert first is not None
     effects, summary = first
     remarks = list(notes(bootstrap, summary.verdicts, traces=isinstance(effects, Effects)))
@@ -116,12 +117,16 @@ def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> tuple
 
 
 def single_prompt_page_data(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """As `build_page`, of one prompt and one readout: what there is to say holds of this prompt and of no other."""
-    once = Bootstrap(resamples=1)  # of one prompt there are no intervals to be drawn
+    """Return the content and the arrays of a page on one prompt and one readout.
+
+    Its texts hold for this prompt alone.
+    """
+    once = Bootstrap(resamples=1)  # one prompt has no intervals
     source = _Source(results, once, int(has_patches(results)))
-    read = {sigma: ordered(each) for sigma, each in _read(results, str(results["readout"].values[0])).items()}
-    effects = read["clean"]
-    views = _views(source, read, dict.fromkeys(read, single_prompt_texts(effects)), [], "0.")
+    label = str(results["readout"].values[0])
+    effects_at = {sigma: ordered(each) for sigma, each in _read(results, label).items()}
+    effects = effects_at["clean"]
+    views = _views(source, effects_at, dict.fromkeys(effects_at, single_prompt_texts(effects)), [], "0.")
     start = int(effects["direct"].values[0].argmin())
     remarks = list(notes(None, (), traces=isinstance(effects, Effects)))
     return _page(source, effects, run_in_words(results, effects), start, [views], remarks)
@@ -140,15 +145,15 @@ def _page(
         "run": [[name, value] for name, value in run.items() if name not in ("model", "readout", "unit")],
         "depth": depth(effects),
         "start": start,
-        "parts": _parts(effects["ablated"]),
-        "components": _parts(effects["component"]) if isinstance(effects, Effects) else [],
-        "without": None if isinstance(effects, Effects) else _without(readouts),
+        "parts": _components(effects["ablated"]),
+        "components": _components(effects["component"]) if isinstance(effects, Effects) else [],
+        "without": None if isinstance(effects, Effects) else _missing_views(readouts),
         "prompts": [
             {"text": str(text), "target": str(target)}
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
         ],
         "tokens": keep_tokens(effects, source.arrays),
-        "readings": [{"name": sigma, "said": said.removeprefix("at ")} for sigma, said in SIGMA_NAME.items()],
+        "readings": [{"name": sigma, "said": name.removeprefix("at ")} for sigma, name in SIGMA_NAME.items()],
         "readouts": readouts,
         "patched": source.patched,
         "notes": remarks,
@@ -158,36 +163,39 @@ def _page(
 
 
 def _read(results: xr.Dataset, label: str) -> dict[Sigma, EffectsOnly]:
-    """The effects on one readout under each reading of σ; effects alone depend on none."""
+    """Return the effects on one readout under each reading of σ; `EffectsOnly` have one reading."""
     first = read_effects(results, label, "clean")
     others = readings(results, label)[1:] if isinstance(first, Effects) else ()
     return {"clean": first, **{sigma: read_effects(results, label, sigma) for sigma in others}}
 
 
-def _without(readouts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Which views there aren't, and why."""
+def _missing_views(readouts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the names of the missing views, and the reason."""
     return {"why": NOT_KEPT, "views": ["trace"] if readouts[0]["readings"][0]["pictures"] else ["matrix", "trace"]}
 
 
 def _views(
     source: _Source,
-    read: Mapping[Sigma, EffectsOnly],
-    said: Mapping[Sigma, dict[str, Any]],
+    effects_at: Mapping[Sigma, EffectsOnly],
+    texts: Mapping[Sigma, dict[str, Any]],
     others: list[Picture],
     prefix: str,
 ) -> dict[str, Any]:
-    """What the page shows of one readout: once what doesn't depend on σ, the rest under each reading.
+    """Return the page's content on one readout, with data that depend on σ under each reading.
 
     Args:
-        read: its effects under each reading, as `_read` gives them; `said`: what is said of them.
-        others: matrices that don't depend on σ.
+        source: the data; its arrays grow.
+        effects_at: the effects under each reading of σ.
+        texts: the texts under each reading of σ.
+        others: the matrices that don't depend on σ.
+        prefix: the start of the arrays' names.
     """
-    effects, arrays = read["clean"], source.arrays
+    effects, arrays = effects_at["clean"], source.arrays
     samples = outcome(effects)
     if isinstance(effects, Effects):
         keep_intact(effects, prefix, arrays)
     arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
-    still = [_kept(picture, f"{prefix}picture.{place}", arrays) for place, picture in enumerate(others)]
+    fixed = [_add_picture(picture, f"{prefix}picture.{number}", arrays) for number, picture in enumerate(others)]
     restored = restored_on_removed(samples, effects.readout, source.bootstrap)
     plotted = {
         "array": f"{prefix}amounts",
@@ -199,27 +207,31 @@ def _views(
         "unit": effects.unit,
         "clean": [float(value) for value in effects["logit"].values],
         "readings": [
-            {**said[sigma], **_reading(source, each, still, plotted, f"{prefix}{sigma}.")}
-            for sigma, each in read.items()
+            {**texts[sigma], **_reading(source, each, fixed, plotted, f"{prefix}{sigma}.")}
+            for sigma, each in effects_at.items()
         ],
     }
 
 
 def _reading(
-    source: _Source, effects: EffectsOnly, still: list[dict[str, Any]], restored: dict[str, Any], prefix: str
+    source: _Source, effects: EffectsOnly, fixed: list[dict[str, Any]], restored: dict[str, Any], prefix: str
 ) -> dict[str, Any]:
-    """What the page shows of one readout under one reading of σ.
+    """Return the page's content on one readout under one reading of σ.
 
     Args:
-        still: the matrices that don't depend on it; `restored`: the scatter that doesn't.
+        source: the data; its arrays grow.
+        effects: the effects under this reading.
+        fixed: the matrices that don't depend on σ.
+        restored: the scatter that doesn't depend on σ.
+        prefix: the start of the arrays' names.
     """
-    pictures, scatters = [*still], [restored]
+    pictures, scatters = [*fixed], [restored]
     if isinstance(effects, Effects):
         keep_ablated(effects, prefix, source.arrays)
         keep_patches(source.results.isel(prompt=slice(source.patched)), effects, prefix, source.arrays)
-        responding = _kept(response(effects, source.bootstrap), f"{prefix}picture", source.arrays)
-        pictures.insert(len(still) if source.pictures_first else 0, responding)
-        # Where only positions before the last are ablated, DE isn't of what is ablated.
+        responding = _add_picture(response(effects, source.bootstrap), f"{prefix}picture", source.arrays)
+        pictures.insert(len(fixed) if source.pictures_first else 0, responding)
+        # If only positions before the last are ablated, DE doesn't measure the ablated activation.
         if effects["direct"].any():
             amounts, name = de_and_ce(effects), f"{prefix}compensated"
             compensated = ce_on_de(amounts, effects, source.bootstrap)
@@ -234,17 +246,18 @@ def _reading(
     }
 
 
-def _start(found: Summary, effects: EffectsOnly) -> int:
-    """The part that the page opens at: that of the clearest verdict, or of the most redundant pair, else the one that
-    removes most.
+def _start(summary: Summary, effects: EffectsOnly) -> int:
+    """Return the index of the ablated component that the page opens at.
+
+    It is the component of the clearest verdict or of the most redundant pair, else the one that removes most.
     """
     names = [str(name) for name in effects["ablated"].values]
-    covering = found.pairs[0].first if found.pairs else ""
-    part = clearest_verdict(found.verdicts).component.split(" or ")[0] if found.verdicts else covering
-    return names.index(part) if part in names else int(effects["direct"].mean("prompt").values.argmin())
+    covering = summary.pairs[0].first if summary.pairs else ""
+    name = clearest_verdict(summary.verdicts).component.split(" or ")[0] if summary.verdicts else covering
+    return names.index(name) if name in names else int(effects["direct"].mean("prompt").values.argmin())
 
 
-def _parts(labels: xr.DataArray) -> list[dict[str, Any]]:
+def _components(labels: xr.DataArray) -> list[dict[str, Any]]:
     return [
         {"name": name, "kind": kind_of(name), "layer": block}
         for name, block in zip(map(str, labels.values), block_numbers(labels), strict=True)
@@ -255,8 +268,8 @@ def _stack(samples: xr.Dataset, names: tuple[str, ...], dims: tuple[str, ...]) -
     return np.stack([samples[name].transpose(*dims).values for name in names])
 
 
-def _kept(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
-    """What the page says of a matrix, whose numbers it finds by that name."""
+def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
+    """Add a matrix to the arrays under `name`, and return its description."""
     arrays.add(name, picture.bounds)
     return {
         "array": name,

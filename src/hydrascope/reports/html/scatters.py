@@ -1,4 +1,4 @@
-"""What a page compares prompt by prompt: restored on removed, and CE on DE, as the paper's Figure 7 does."""
+"""The scatters of a page, a point per prompt: restored on removed, and CE on DE (Figure 7)."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from hydrascope.reports.summary import Interval, format_interval
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares over prompts, at one ablated part.
+    """A least-squares line over prompts, for one ablated component.
 
     Attributes:
-        slope: in words, with its bounds.
-        ends: [end, x and y], where the points begin and end.
+        slope: the slope as text, with its bounds.
+        ends: [end, coordinate], the line's ends at the smallest and the largest x.
     """
 
     slope: str
@@ -24,16 +24,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Scatter:
-    """One amount on another, a point a prompt, of every ablated part; in the readout's unit.
+    """Two amounts of every ablated component, one point per prompt, in the readout's unit.
 
     Attributes:
-        name: what it shows, in words.
-        title: the same, followed by the ablated part's label.
-        names: of the amounts, x first.
-        whole: what it means that both are the same.
-        caption: what was read, in words.
-        sigma: under which reading of σ; none where it doesn't depend on it.
-        lines: of each ablated part; none where there is no regression.
+        name: the name of the scatter.
+        title: the title, which the ablated component's label follows.
+        names: the names of the amounts, x first.
+        whole: the label of the line on which both amounts are equal.
+        caption: the name of the readout and of the reading of σ.
+        sigma: the reading of σ; None if the amounts don't depend on it.
+        lines: [ablated], the regression lines; None where there is no regression.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Scatter:
 
 
 def restored_on_removed(amounts: xr.Dataset, readout: str, bootstrap: Bootstrap) -> Scatter:
-    """What is restored of what an ablation removes, of `hydrascope.measures.outcome`; σ doesn't matter."""
+    """Return the scatter of restored on removed (`measures.outcome`), which doesn't depend on σ."""
     return Scatter(
         "restored on removed",
         "Restored of what is removed by ablating",
@@ -59,15 +59,15 @@ def restored_on_removed(amounts: xr.Dataset, readout: str, bootstrap: Bootstrap)
 
 
 def de_and_ce(effects: Effects) -> xr.Dataset:
-    """DE (Eq. 34) and CE (Eq. 33), [prompt, ablated]; NaN where one isn't known.
+    """Return DE (Eq. 34) and CE (Eq. 33), [prompt, ablated].
 
-    DE isn't of what wasn't read, nor CE where heads or neurons of several layers are ablated together.
+    DE is NaN for components that weren't read; CE is NaN if heads or neurons of several sublayers are ablated together.
     """
     return xr.Dataset({"DE": effects["contribution"], "CE": compensation(effects)["compensation"]})
 
 
 def ce_on_de(amounts: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Scatter:
-    """The compensatory effect on the direct effect, of `de_and_ce` of these effects."""
+    """Return the scatter of CE on DE; `amounts` are `de_and_ce(effects)`."""
     return Scatter(
         "CE on DE",
         "CE on DE (Figure 7) of",
@@ -83,10 +83,10 @@ def _lines(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap) -> list[Line 
     fit = regression(x, y, bootstrap)
     slope, intercept = (fit[name].sel(bound="estimate", drop=True) for name in ("slope", "intercept"))
     ends = [x.min("prompt"), x.max("prompt")]
-    found = np.stack([np.stack([end.values, (intercept + slope * end).values], -1) for end in ends], 1)
+    lines = np.stack([np.stack([end.values, (intercept + slope * end).values], -1) for end in ends], 1)
     return [
-        Line(format_interval(Interval.at(fit["slope"], str(part)), 2), line.tolist())
+        Line(format_interval(Interval.at(fit["slope"], str(ablated)), 2), line.tolist())
         if np.isfinite(line).all()
         else None
-        for part, line in zip(x["ablated"].values, found, strict=True)
+        for ablated, line in zip(x["ablated"].values, lines, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What a page says in words: the verdicts, what each ablation does, and what holds of all numbers on it."""
+"""The texts of a page: its verdicts, a text for each ablation, and notes on its numbers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,80 +13,83 @@ from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import headlines
 
-#: Instead of a verdict.
+#: The text instead of a verdict.
 ALONE = (
     "One prompt, measured now.",
-    " What is restored on it says nothing of other prompts: there are no intervals and no verdict. Save it with all "
+    " What is restored on it says nothing about other prompts: there are no intervals and no verdict. Save it with all "
     "prompts of the pool to have both.",
 )
 
-#: Instead of views of what layers write, and of the warning that says so, where that wasn't kept.
+#: The text instead of traces and responses, if only effects were kept; it replaces the warning of the summary.
 NOT_KEPT = (
     "Effects alone were kept, not what layers write in ablated runs. To see who responds, and what each layer writes "
     "before and after, measure again and keep means (--keep means)."
 )
 
 
-def page_texts(found: Summary, effects: EffectsOnly) -> dict[str, Any]:
-    """What the page says of one readout under one reading of σ."""
-    of_part, read = {each.ablated: each for each in found.components}, effects.read_at
-    how = f", {SIGMA_NAME[read]}" if read else ""
+def page_texts(summary: Summary, effects: EffectsOnly) -> dict[str, Any]:
+    """Return the page's texts on one readout under one reading of σ."""
+    findings_by_name = {each.ablated: each for each in summary.components}
+    sigma = effects.read_at
+    sigma_text = f", {SIGMA_NAME[sigma]}" if sigma else ""
     return {
-        "verdicts": _told(found),
-        "warnings": [warning for warning in found.warnings if warning != EFFECTS_ALONE],
-        "parts": [_said(of_part[str(name)], effects.unit, how) for name in effects["ablated"].values],
+        "verdicts": _verdict_texts(summary),
+        "warnings": [warning for warning in summary.warnings if warning != EFFECTS_ALONE],
+        "parts": [
+            _ablation_text(findings_by_name[str(name)], effects.unit, sigma_text) for name in effects["ablated"].values
+        ],
     }
 
 
 def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
-    """What it says of one prompt."""
+    """Return the page's texts on one prompt."""
     samples = outcome(effects).isel(prompt=0)
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
     return {
         "verdicts": [ALONE],
         "warnings": [],
         "parts": [
-            [f"Ablating {part} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]
-            for part, removed, lost in lines
+            [f"Ablating {name} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]
+            for name, removed, lost in lines
         ],
     }
 
 
-def _told(found: Summary) -> list[tuple[str, str]]:
-    """Every verdict's question and answer, and what else is said of it."""
-    heads = headlines(found)
-    return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(found), strict=True)]
+def _verdict_texts(summary: Summary) -> list[tuple[str, str]]:
+    """Return the headline of every verdict and the text that follows it."""
+    heads = headlines(summary)
+    return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(summary), strict=True)]
 
 
-def _said(part: ComponentFindings, of: str, how: str) -> list[str]:
-    """What the ablation of one part does, in sentences; `how` σ is read, which shares depend on."""
-    lost = f"loses {format_interval(part.lost, 2)} {of}"
-    if np.isnan(part.removed.estimate):
-        return [f"Ablating {part.ablated} {lost}; nothing is removed directly, where it is ablated."]
-    removed = f"Ablating {part.ablated} removes {format_interval(part.removed, 2)} {of} and {lost}."
-    if np.isnan(part.removed.low):
-        return [removed, "One prompt has no intervals, and says nothing of others."]
-    if np.isnan(part.restored.low):
+def _ablation_text(findings: ComponentFindings, unit: str, sigma_text: str) -> list[str]:
+    """Return sentences on the effect of one ablation; `sigma_text` names the reading of σ."""
+    lost = f"loses {format_interval(findings.lost, 2)} {unit}"
+    if np.isnan(findings.removed.estimate):
+        return [f"Ablating {findings.ablated} {lost}; nothing is removed directly, where it is ablated."]
+    removed = f"Ablating {findings.ablated} removes {format_interval(findings.removed, 2)} {unit} and {lost}."
+    if np.isnan(findings.removed.low):
+        return [removed, "One prompt has no intervals, and says nothing about others."]
+    if np.isnan(findings.restored.low):
         return [removed, "What share of it is restored can't be said: what it removes may be 0."]
-    restored = f"Restored: {format_interval(part.restored, 2)} of what it removes"
-    if part.adds:
-        restored = f"It adds instead of removing: {format_interval(part.restored, 2)} of the increase is undone"
-    if np.isnan(part.attention.estimate):
+    restored = f"Restored: {format_interval(findings.restored, 2)} of what it removes"
+    if findings.adds:
+        restored = f"It adds instead of removing: {format_interval(findings.restored, 2)} of the increase is undone"
+    if np.isnan(findings.attention.estimate):
         return [removed, f"{restored}."]
     shares = (
-        f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
-        f"{format_interval(part.norm, 2)}"
+        f"attention {format_interval(findings.attention, 2)}, MLPs {format_interval(findings.mlp, 2)}, the norm "
+        f"{format_interval(findings.norm, 2)}"
     )
-    return [removed, f"{restored}; by {shares}{how}."]
+    return [removed, f"{restored}; by {shares}{sigma_text}."]
 
 
 def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: bool) -> Iterator[str]:
-    """What holds of all numbers on the page.
+    """Yield the notes on all numbers of the page.
 
     Args:
-        bootstrap: how intervals are drawn, where there are any.
-        verdicts: those of the page, whose intervals are wider where there are several.
-        traces: whether there is what layers write in ablated runs.
+        bootstrap: the resampling that gives the intervals; None if there are none.
+        verdicts: the verdicts of the page; several have wider intervals.
+        traces: whether the page shows what layers write in ablated runs.
     """
     if bootstrap is not None:
         level = percent(bootstrap.confidence)
@@ -97,19 +100,21 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
         if len(verdicts) > 1:
             yield (
                 f"In the {len(verdicts)} answers above they are {percent(verdicts[0].confidence)}, and so wider than "
-                f"those of one part, so that all answers hold together at {level}."
+                f"those of one component, so that all answers hold together at {level}."
             )
-    still = (
+    effects_note = (
         "Removed is −direct effect, lost −total effect, restored total − direct, means over patches, by the model’s "
         "own final norm: they don’t depend on how σ is read."
     )
-    precise = "Numbers are kept in single precision."
+    precision_note = "Numbers are kept in single precision."
     if traces:
-        still += " What layers write in ablated runs does, and so does what attention, MLPs and the norm restore."
-        precise += (
+        effects_note += (
+            " What layers write in ablated runs does, and so does what attention, MLPs and the norm restore."
+        )
+        precision_note += (
             f" What layers write on single prompts in ablated runs is rounded to {STEPS:,} steps of its range over "
             f"prompts, and by single patches over prompts and patches: off by at most 1/{2 * STEPS:,} of it."
         )
-    yield still
-    yield precise
+    yield effects_note
+    yield precision_note
     yield f"Made by hydrascope {__version__}. Every number was computed by it; this page only shows them."

@@ -1,4 +1,4 @@
-"""What a run found: the verdict first, then every finding and every part, for people and for programs."""
+"""Summaries of results: verdicts, findings and every ablated component, as text and as data."""
 
 from hydrascope.reports.summary.faithfulness_table import Step, steps
 from hydrascope.reports.summary.findings import Finding, strongest_component

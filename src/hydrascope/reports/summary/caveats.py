@@ -1,4 +1,4 @@
-"""What a reader should know before believing a run's numbers."""
+"""Warnings about a run's numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from hydrascope.measures import Bootstrap, Effects, block_numbers, compensable, 
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.utils.text import counted
 
-#: From so few prompts intervals miss more often than they say.
+#: With fewer prompts intervals miss more often than their level says.
 FEW_PROMPTS = 30
-#: Effects that are off by more than this share of their interval's width are not known as well as it says.
+#: The largest rounding error without a warning, as a share of the interval's width.
 ROUNDED = 0.1
-#: Sums that are off by more than this share of what an ablation removes don't measure it.
+#: The largest imbalance without a warning, as a share of what an ablation removes.
 OFF = 0.01
-#: Where nothing is known of what parts write in ablated runs.
+#: The warning if only effects were kept.
 EFFECTS_ALONE = (
     "effects alone were kept, so that nothing can be said of who restores: measure again and keep means, too"
 )
@@ -23,14 +23,14 @@ _NARROW = ("bfloat16", "float16")
 
 
 def warnings_of(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
-    """What is to be said of these effects, a line each."""
+    """Return all warnings about these effects, one line each."""
     return tuple(_warnings(effects, verdicts, bootstrap))
 
 
 def of_prompts(results: xr.Dataset) -> Iterator[str]:
-    """What is to be said of how many prompts were measured."""
+    """Yield warnings about the number of prompts."""
     prompts = results.sizes["prompt"]
-    # Not how many are given: of a run that is finished some may have been chosen.
+    # The attribute tells an unfinished run from a selection of prompts of a finished run.
     measured = results.attrs.get("measured", prompts)
     planned = results.attrs.get("prompt_count", measured)
     if measured < planned:
@@ -44,7 +44,7 @@ def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstra
     attributes = effects.data.attrs
     yield from of_prompts(effects.data)
     dtype, off = str(attributes.get("dtype", "")), float(attributes.get("worst_imbalance", 0))
-    # What was chosen on one half may add on the other: how much is what counts.
+    # A component chosen on one half of the prompts may add on the other, so absolute sizes count.
     least = min((abs(each.removed.estimate) for each in verdicts if each.component), default=float("inf"))
     if off > OFF * least or dtype in _NARROW:
         removed = f", where {least:.2g} are removed" if least < float("inf") else ""
@@ -66,19 +66,19 @@ def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstra
 
 def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning where a prompt's numbers depend on the prompts it was measured with."""
-    found, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
-    if not found <= allowed:
+    difference, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
+    if not difference <= allowed:
         yield (
-            f"the numbers of a prompt depend on the prompts that it was measured with, by {found:.2g} "
+            f"the numbers of a prompt depend on the prompts that it was measured with, by {difference:.2g} "
             f"{attributes.get('units', 'logits')} where rounding explains {allowed:.2g}: measure again, each prompt "
             "alone (--batch-size 1)"
         )
 
 
 def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """What rounding does to the numbers of a verdict, where it is much beside their intervals."""
-    found = attributes.get("precision", {})
-    errors = found.get("readouts", {}).get(attributes.get("readout"), {})
+    """Yield a warning if rounding errors are large against a verdict's intervals."""
+    precision = attributes.get("precision", {})
+    errors = precision.get("readouts", {}).get(attributes.get("readout"), {})
     for each in verdicts:
         for amount, effect in (("removed", "direct"), ("lost", "total")):
             value = getattr(each, amount)
@@ -86,7 +86,7 @@ def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Ite
             if each.component and mean > ROUNDED * (value.high - value.low):
                 yield (
                     f"rounding in {attributes.get('dtype', 'its dtype')} puts {effect} effects off by {mean:.2g} "
-                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {found['against']}), "
+                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {precision['against']}), "
                     f"and what ablating {each.component} {'removes' if amount == 'removed' else 'loses'} is known to "
                     f"{value.high - value.low:.2g}: take a wider dtype"
                 )

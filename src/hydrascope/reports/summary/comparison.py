@@ -1,4 +1,4 @@
-"""Results side by side: models, checkpoints, or settings of one run against another's."""
+"""Compare results: of several models, checkpoints or settings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.verdict import ASKED, Verdict, verdicts
 from hydrascope.utils.errors import HydrascopeError
 
-#: What should be alike in results that are compared, and how it is called.
+#: Attributes that should be equal in compared results, and their names in warnings.
 _ALIKE = {
     "ablation": "ablations",
     "patches": "numbers of patches",
@@ -39,14 +39,14 @@ _ALIKE = {
 
 @dataclass(frozen=True)
 class Compared:
-    """One kind of ablated part in one result, and how it differs from the first result.
+    """One kind of ablated component in one result, and its difference from the first result.
 
     Attributes:
-        name: of the result.
-        verdict: of it alone.
-        restored: the share restored less that of the first result, each at its own part, chosen on one half of the
-            prompts and measured on the other; unknown for the first itself, and where either has no choice, or removes
-            what may be nothing.
+        name: the name of the result.
+        verdict: the verdict on this result alone.
+        restored: the share restored minus the share restored in the first result. Each is measured at its own
+            component, chosen on one half of the prompts and measured on the other. Unknown for the first result, and
+            where a result has no such component or its ablation may remove nothing.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Comparison:
     """Results side by side.
 
     Attributes:
-        rows: each kind of part in each result.
-        paired: of each result but the first, whether it is of the first's prompts: then prompts are resampled together.
-        over_depth: of each result and kind, per ablated part that removes enough to be chosen: its depth from 0 to 1
-            along `ablated` as `relative_depth`, and `restored` [bound, ablated].
-        warnings: what differs besides what is compared.
-        bootstrap: how the intervals were drawn.
+        rows: a row for each result and kind of component.
+        paired: for each result but the first, whether it has the first's prompts; then prompts are resampled together.
+        over_depth: for each result and kind, the share restored [bound, ablated] of each component that removes enough
+            to be chosen; the coordinate `relative_depth` [ablated] runs from 0 to 1.
+        warnings: further differences between the results.
+        bootstrap: the resampling that gave the intervals.
     """
 
     rows: tuple[Compared, ...]
@@ -80,21 +80,29 @@ def compare(
     readout: str | None = None,
     sigma: Sigma | None = None,
 ) -> Comparison:
-    """The verdicts of several results, and how the share that is restored differs from the first one's.
+    """Return the verdicts of several results, and differences in the share restored from the first.
 
-        compare({"before": hs.open_results("a.zarr"), "after": hs.open_results("b.zarr")}).rows
+    The difference is paired if two results have the same prompts; else each result is resampled alone.
 
-    Where two results are of the same prompts the difference is paired, else each is resampled alone.
+        >>> few = hs.measures.Bootstrap(resamples=50)
+        >>> comparison = hs.reports.compare({"first": results, "again": results}, few)
+        >>> comparison.paired
+        {'again': True}
 
     Args:
-        results: two at least, by name.
-        readout, sigma: as in `hydrascope.measures.per_prompt`.
+        results: at least two results, by name.
+        bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
+        readout: the readout's label; by default the first of each result.
+        sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+
+    Returns:
+        The comparison; `comparison.rows` has a row for each result and kind of component.
 
     Raises:
-        HydrascopeError: there are fewer than two, or one is no result or unfinished.
+        HydrascopeError: there are fewer than two results, or one is no result or is unfinished.
     """
     if len(results) < 2:
-        raise HydrascopeError("there is nothing to compare: give two results or more")
+        raise HydrascopeError("there is nothing to compare: give at least two results")
     bootstrap = bootstrap or Bootstrap()
     effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
     first, *others = effects
@@ -102,7 +110,7 @@ def compare(
     rows = list(_rows(results, effects, paired, bootstrap))
     if not rows:
         raise HydrascopeError(
-            "there is nothing to compare: no part with anything downstream was ablated alone at the last position"
+            "there is nothing to compare: no component with anything downstream was ablated alone at the last position"
         )
     curves = {
         (name, kind): _over_depth(each, kind, bootstrap)
@@ -114,7 +122,7 @@ def compare(
 
 
 def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> Effects:
-    """The effects of one of the results, which is named where they can't be read."""
+    """Return the effects of one result; errors name the result."""
     try:
         effects = per_prompt(results, readout, sigma)
         require_complete(effects)
@@ -129,19 +137,19 @@ def _rows(
     paired: Mapping[str, bool],
     bootstrap: Bootstrap,
 ) -> Iterator[Compared]:
-    found = {
+    by_kind = {
         name: {each.kind: each for each in verdicts(results[name], effects[name], bootstrap)} if _removes(read) else {}
         for name, read in effects.items()
     }
     first = next(iter(effects))
     for kind in ASKED:
         for name in effects:
-            if kind not in found[name]:
+            if kind not in by_kind[name]:
                 continue
             change = UNKNOWN
-            if name != first and kind in found[first]:
+            if name != first and kind in by_kind[first]:
                 change = _change(effects[first], effects[name], kind, bootstrap, paired=paired[name])
-            yield Compared(name, found[name][kind], change)
+            yield Compared(name, by_kind[name][kind], change)
 
 
 def _change(first: Effects, second: Effects, kind: ComponentKind, bootstrap: Bootstrap, *, paired: bool) -> Interval:
@@ -149,10 +157,10 @@ def _change(first: Effects, second: Effects, kind: ComponentKind, bootstrap: Boo
     if before is None or after is None:
         return UNKNOWN
     names = ["restored", "removed"]
-    found = difference(_share, before.samples[names], after.samples[names], bootstrap, paired=paired)
-    # To what may be 0 neither share has bounds, nor has their difference.
-    each = [budget_shares(held.samples, bootstrap)["restored"].sel(bound="low") for held in (before, after)]
-    return Interval.of(found["restored"]) if np.isfinite(each).all() else UNKNOWN
+    shares = difference(_share, before.samples[names], after.samples[names], bootstrap, paired=paired)
+    # A share of an amount that may be 0 has no bounds, and neither has a difference of such shares.
+    lows = [budget_shares(choice.samples, bootstrap)["restored"].sel(bound="low") for choice in (before, after)]
+    return Interval.of(shares["restored"]) if np.isfinite(lows).all() else UNKNOWN
 
 
 def _share(means: xr.Dataset) -> xr.Dataset:
@@ -161,12 +169,12 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 
 def _over_depth(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -> xr.DataArray:
     samples = candidates(effects, kind)
-    place = np.array(block_numbers(samples["ablated"])) / max(depth(effects) - 1, 1)
-    return budget_shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", place))
+    relative_depth = np.array(block_numbers(samples["ablated"])) / max(depth(effects) - 1, 1)
+    return budget_shares(samples, bootstrap)["restored"].assign_coords(relative_depth=("ablated", relative_depth))
 
 
 def _removes(effects: Effects) -> bool:
-    """Whether anything is removed directly: not where only positions before the last are ablated."""
+    """Whether anything is removed directly; it isn't if only positions before the last are ablated."""
     return bool(effects["direct"].any())
 
 
@@ -179,7 +187,7 @@ def _warnings(effects: Mapping[str, Effects], paired: Mapping[str, bool]) -> Ite
     first = next(iter(effects))
     for name, same in paired.items():
         if not same:
-            yield f"{name} is of other prompts than {first}: the difference is unpaired"
+            yield f"{name} has other prompts than {first}: the difference is unpaired"
     for name, each in effects.items():
         if not _removes(each):
             yield f"{name} is left out: only positions before the last are ablated, and nothing is removed directly"

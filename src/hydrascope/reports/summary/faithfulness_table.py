@@ -1,4 +1,4 @@
-"""How much of the model a circuit does, as numbers with confidence intervals, and in a table."""
+"""The faithfulness of circuits, as numbers with confidence intervals and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
 @dataclass(frozen=True)
 class Step:
-    """A circuit that keeps some parts, one more than the one before it.
+    """A circuit that keeps the first components of an order.
 
     Attributes:
-        readout: of which one.
-        kept: how many parts it keeps.
-        component: the last of them; `none` of the first circuit, `all` of the whole model.
-        faithfulness: f, without unit: 0 with all parts ablated, 1 in the whole model.
-        lost: the mean over prompts of what is lost without the others, in the readout's unit.
+        readout: the readout's label.
+        kept: the number of components that it keeps.
+        component: the last kept component; `none` if no component is kept, `all` for the whole model.
+        faithfulness: f, without unit: 0 with all components ablated, 1 in the whole model.
+        lost: the mean loss over prompts with the other components ablated, in the readout's unit.
     """
 
     readout: str
@@ -36,11 +36,13 @@ class Step:
 def steps(
     found: xr.Dataset, order: Sequence[Component], readout: str | None = None, bootstrap: Bootstrap | None = None
 ) -> tuple[Step, ...]:
-    """The circuits of one readout, from none to all parts.
+    """Return the circuits of one readout, from no component to all.
 
     Args:
-        found: of `hydrascope.analyses.faithfulness` with this order.
-        readout: by default the first.
+        found: the result of `hydrascope.analyses.faithfulness` with this order.
+        order: the components, in the order in which they are kept.
+        readout: the readout's label; by default the first.
+        bootstrap: the resampling that gives the interval of `lost`.
 
     Raises:
         HydrascopeError: there is no such readout.
@@ -54,10 +56,10 @@ def steps(
             str(found["readout"].values),
             int(number),
             _named(order, int(number)),
-            Interval(*map(float, faithful[place])),
-            Interval(*map(float, lost[place])),
+            Interval(*map(float, faithful[index])),
+            Interval(*map(float, lost[index])),
         )
-        for place, number in enumerate(kept)
+        for index, number in enumerate(kept)
     )
 
 
@@ -66,10 +68,10 @@ def _named(order: Sequence[Component], kept: int) -> str:
 
 
 def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstrap | None = None) -> Group:
-    """The circuits of one readout for a terminal, some of many."""
+    """Return a table of circuits for a terminal; of many circuits only some are shown."""
     table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
     shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
-    for row in rows if shown is None else [rows[place] for place in shown]:
+    for row in rows if shown is None else [rows[index] for index in shown]:
         table.add_row(
             f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2)
         )
@@ -77,8 +79,8 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
     notes = (
-        f"f: the readout {rows[0].readout} with the parts up to this one kept and all others ablated, 0 where none is "
-        f"kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
+        f"f: the readout {rows[0].readout} with the components up to this one kept and all others ablated, 0 where none "
+        f"is kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
         f"ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. Areas "
         f"over the share kept: under f (CPR) {format_interval(areas['cpr'], 2)}, under |1 − f| (CMD) "
         f"{format_interval(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} "

@@ -1,4 +1,4 @@
-"""The findings of a run, as numbers with confidence intervals: what the paper reports of its own model."""
+"""The paper's findings for the measured model, as numbers with confidence intervals."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ from hydrascope.measures import (
 )
 from hydrascope.reports.summary.interval import Interval
 
-#: A downstream attention layer takes part in the response if it changes by more than this share of DE.
+#: A downstream attention sublayer responds if it changes by more than this share of DE.
 LOCALISATION_SHARE = 0.1
-#: An MLP is late from this share of the network's depth on.
+#: The relative depth at which late MLPs begin.
 LATE = 0.5
 
 _NAME: dict[SublayerKind, str] = {"attn": "attention", "mlp": "MLP"}
@@ -49,15 +49,15 @@ PLURAL: dict[ComponentKind, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One number that the run establishes.
+    """One number that a run establishes.
 
     Attributes:
-        name: what it is, with the part it was found at.
-        value: a share, a count of layers, or a layer's number.
-        meaning: how it is computed, in a line.
-        paper: what the paper reports of Chinchilla 7B, empty where it gives no number.
-        whole: whether it counts or names layers.
-        nowhere: the number that stands for no layer at all, where it names one that there may not be.
+        name: the name, with the ablated component it was measured at.
+        value: a share, a count of sublayers, or the number of a block.
+        meaning: the definition, in one line.
+        paper: the paper's number for Chinchilla 7B; empty if it gives none.
+        whole: whether the value is a whole number: a count or a block's number.
+        nowhere: the value that means no block; None if the value always names a block.
     """
 
     name: str
@@ -71,13 +71,14 @@ class Finding:
 def findings(
     results: xr.Dataset, effects: Effects, fit: xr.Dataset, shares: xr.Dataset, bootstrap: Bootstrap
 ) -> Iterator[Finding]:
-    """Every finding of the paper that a run can tell of.
+    """Yield every finding of the paper that a run has the data for.
 
     Args:
-        results: of a run.
-        effects: the same, read by `per_prompt`.
-        fit: its `compensation_regression`.
-        shares: its `restoration`.
+        results: the results of a run.
+        effects: the effects of these results (`per_prompt`).
+        fit: the `compensation_regression` of the effects.
+        shares: the `restoration` of the effects.
+        bootstrap: the resampling that gives the intervals.
     """
     yield from _restored(effects, shares)
     yield from _disagreement(with_direct_effect(effects), bootstrap)
@@ -89,22 +90,25 @@ def findings(
 
 
 def strongest_component(effects: Effects, kind: ComponentKind) -> str | None:
-    """The ablated part of one kind with the largest mean direct effect, among those with anything downstream.
+    """Return the ablated component of one kind with the largest mean direct effect.
 
-    By what is removed, where the direct effect wasn't read; None if there is no such part.
+    Components with nothing downstream don't count. Components that weren't read count by what they remove.
+
+    Returns:
+        The component's label; None if there is none.
     """
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     return str(strongest(strength(chosen).mean("prompt")).item()) if chosen.sizes["ablated"] else None
 
 
 def _restored(effects: Effects, shares: xr.Dataset) -> Iterator[Finding]:
-    """How much of what an ablation removes is restored, and by what, at the strongest part of each kind."""
+    """Yield the share restored, and its split, at the strongest component of each kind."""
     for kind in PLURAL:
         strong = strongest_component(effects, kind)
         if strong is None or kind == "joint":
             continue
-        how = f"1 − lost/removed, the ratio of means, at the strongest of the {PLURAL[kind]}"
-        yield Finding(f"restored at {strong}", Interval.at(shares["restored"], strong).if_bounded, how)
+        meaning = f"1 − lost/removed, the ratio of means, at the strongest of the {PLURAL[kind]}"
+        yield Finding(f"restored at {strong}", Interval.at(shares["restored"], strong).if_bounded, meaning)
         slope = Interval.at(shares["restored_slope"], strong)
         yield Finding(f"slope of restored on removed at {strong}", slope, "of total − direct on −direct over prompts")
         for name, by in (("attention", "attention"), ("mlp", "MLPs"), ("norm", "the norm")):
@@ -113,16 +117,16 @@ def _restored(effects: Effects, shares: xr.Dataset) -> Iterator[Finding]:
 
 
 def _disagreement(read: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
-    """How often ablation costs less than unembedding lets expect (Figure 2)."""
+    """Yield the share of prompts on which ablation loses less than the direct effect (Figure 2)."""
     groups: tuple[tuple[str, tuple[ComponentKind, ...]], ...] = (
         ("layers", ("attn", "mlp")),
         ("heads", ("head",)),
         ("neurons", ("neuron",)),
     )
     for name, chosen in groups:
-        part = of_kind(read, "ablated", *chosen)
-        if part.sizes["ablated"]:
-            exceeds = (direct_effect(part) > -part["total"]).mean("ablated")
+        selected = of_kind(read, "ablated", *chosen)
+        if selected.sizes["ablated"]:
+            exceeds = (direct_effect(selected) > -selected["total"]).mean("ablated")
             meaning = f"share of prompts and ablated {name} that lose less than their direct effect"
             which = "" if name == "layers" else f", {name}"
             yield Finding(f"DE above lost{which}", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
@@ -136,9 +140,9 @@ def _repair(
     shares: xr.Dataset,
     bootstrap: Bootstrap,
 ) -> Iterator[Finding]:
-    """How much of the effect of one kind of layer is compensated for, and at which layers (Figure 7)."""
+    """Yield findings on the compensation for one kind of sublayer (Figure 7)."""
     name = _NAME[kind]
-    # The paper's numbers are of attention.
+    # The paper gives numbers for attention alone.
     where, r2, share, partial = ("23 of 32", "0.92", "about 0.7", "past 13 of 32") if kind == "attn" else [""] * 4
     profile = {str(key): Interval.of(value) for key, value in repair_profile(effects, kind, bootstrap).items()}
     best, strong = best_sublayer_held_out(effects, kind, bootstrap), strongest_component(effects, kind)
@@ -147,7 +151,7 @@ def _repair(
     if best is not None:
         held, line = best
         where = held.named
-        pooled = "; two parts, pooled" if held.pooled else ""
+        pooled = "; two components, pooled" if held.pooled else ""
         chosen = f"chosen on one half of the prompts, measured on the other{pooled}"
         yield Finding(f"R² at {where}", Interval.of(line["r2"]), f"of CE on DE; {chosen}", r2)
         yield Finding(f"slope of CE on DE at {where}", Interval.of(line["slope"]), chosen, share)
@@ -167,7 +171,7 @@ def _repair(
 
 
 def _other_reading(results: xr.Dataset, effects: Effects, held: HeldOut, bootstrap: Bootstrap) -> Iterator[Finding]:
-    """The slope and R² of the best layer under the other reading of σ, which they depend on."""
+    """Yield the slope and R² at the best sublayer under the other reading of σ."""
     if effects.readout_before >= 0:
         return
     sigma: Sigma = "own" if effects.sigma == "clean" else "clean"
@@ -178,7 +182,7 @@ def _other_reading(results: xr.Dataset, effects: Effects, held: HeldOut, bootstr
 
 
 def _response(effects: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
-    """What responds to the ablation of attention: how many layers, erasure, and the shift to MLPs."""
+    """Yield findings on responses to ablated attention: their number, erasure, and MLPs' share."""
     attention = of_kind(effects, "ablated", "attn")
     reached = localisation(attention, LOCALISATION_SHARE)
     reached = reached.isel(ablated=(reached["available"] > 0).values)

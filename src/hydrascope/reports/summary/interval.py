@@ -1,4 +1,4 @@
-"""A number with its confidence interval, and how it is written."""
+"""Numbers with confidence intervals, and their text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import xarray as xr
 
 from hydrascope.measures import BOUNDS
 
-#: What is smaller is none, in float32.
+#: Float32 rounds: smaller numbers count as 0.
 ROUNDING = 1e-5
 
 
@@ -22,27 +22,26 @@ class Interval:
 
     @classmethod
     def of(cls, bounds: xr.DataArray) -> "Interval":
-        """From an array [bound]."""
+        """Return the interval of an array [bound]."""
         return cls(*(float(bounds.sel(bound=bound)) for bound in BOUNDS))
 
     @classmethod
     def at(cls, bounds: xr.DataArray, ablated: str) -> "Interval":
-        """From an array [bound, ablated]; unknown where there is no such part."""
-        known = ablated in bounds["ablated"].values
-        return cls.of(bounds.sel(ablated=ablated)) if known else UNKNOWN
+        """Return the interval of one ablation in an array [bound, ablated], or `UNKNOWN`."""
+        return cls.of(bounds.sel(ablated=ablated)) if ablated in bounds["ablated"].values else UNKNOWN
 
     @property
     def if_bounded(self) -> "Interval":
-        """Itself; unknown where it is a ratio without bounds, to what may be 0: nothing is to be read from it."""
+        """The interval itself if it has bounds, else `UNKNOWN`: a ratio to an amount that may be 0."""
         return self if np.isfinite(self.low) else UNKNOWN
 
 
-#: Neither an estimate nor bounds.
+#: An interval with neither an estimate nor bounds.
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
 def format_interval(value: Interval, digits: int) -> str:
-    """`0.71 [0.68, 0.74]`; without bounds where there are none."""
+    """Format an interval, as `0.71 [0.68, 0.74]`; bounds are left out if there are none."""
     estimate = number(value.estimate, digits)
     if np.isnan(value.low) or np.isnan(value.high):
         return estimate
@@ -50,25 +49,25 @@ def format_interval(value: Interval, digits: int) -> str:
 
 
 def format_significant(value: Interval) -> str:
-    """With two digits, or as many as show that it surely isn't 0 where its bounds say so, by more than rounding."""
+    """Format an interval with two digits, or enough to show that it excludes 0."""
     nearest = max(value.low, -value.high)
     return format_interval(value, max(2, int(np.ceil(-np.log10(nearest)))) if nearest >= ROUNDING else 2)
 
 
 def digits_for(values: Iterable[float]) -> int:
-    """How many digits show numbers beside each other: two, or as many as give the largest two that aren't 0."""
+    """Return the digits for a column: two, or enough for two significant digits of the largest."""
     largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
     return 2 if largest >= 0.1 or largest < ROUNDING else 1 + int(np.ceil(-np.log10(largest)))
 
 
 def percent(share: float) -> str:
-    """`95%`, `97.5%`: a level of confidence, as many digits as it needs."""
+    """Format a share as a percentage, as `95%` or `97.5%`."""
     return f"{100 * share:.3g}%"
 
 
 def number(value: float, digits: int) -> str:
-    """With a typographic minus; a dash where there is none."""
+    """Format a number with a typographic minus; NaN is a dash."""
     if np.isnan(value):
         return "–"
-    # Rounding may leave a minus before nothing.
+    # Adding 0.0 turns −0 into 0.
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

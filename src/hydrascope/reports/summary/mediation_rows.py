@@ -1,4 +1,4 @@
-"""Who repairs, and who covers for whom, as numbers with confidence intervals: of mediation and of interactions."""
+"""The rows of mediation and of interactions, as numbers with confidence intervals."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ from hydrascope.reports.summary.interval import Interval
 
 @dataclass(frozen=True)
 class Reaction:
-    """What one mediator's reaction to one ablation is worth, means over prompts in the readout's unit.
+    """One mediator's reaction to one ablation, means over prompts in the readout's unit.
 
     `restored_by` and `restored_alone` have bounds that hold for all reactions of the run at once.
 
     Attributes:
-        ablated: what is ablated.
-        mediator: who reacts.
-        restored_by: what is lost again if it is frozen, all others free.
-        restored_alone: what it brings if all others are frozen.
-        response: what it writes more.
+        ablated: the label of the ablation.
+        mediator: the label of the reacting component.
+        restored_by: the loss when the mediator is frozen and all others are free.
+        restored_alone: the gain when the mediator is free and all others downstream are frozen.
+        response: the change of what the mediator writes.
     """
 
     ablated: str
@@ -34,14 +34,15 @@ class Reaction:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two ablations do to each other, means over prompts in the readout's unit.
+    """The interaction of two ablations, means over prompts in the readout's unit.
 
     Attributes:
-        first, second: what is ablated, in the network's order.
-        interaction: what both do together less what each does alone, with bounds that hold for all pairs at once:
-            below 0 where each covers for the other.
-        lost: what ablating the second loses.
-        lost_after: the same once the first is ablated: more, where the second is its backup.
+        first: the label of the component that comes first in the network.
+        second: the label of the component that comes second.
+        interaction: the effect of ablating both minus the effects of ablating each, with bounds that hold for all pairs
+            at once. Below 0 each covers for the other.
+        lost: the loss by ablating the second.
+        lost_after: the same with the first ablated; it is larger if the second is its backup.
     """
 
     first: str
@@ -52,22 +53,22 @@ class Pair:
 
 
 def reactions(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Reaction, ...]:
-    """Of each ablation and each mediator that is downstream of it; what restores most comes first."""
-    found = measures.reactions(results, readout, bootstrap).transpose("ablated", "mediator", "bound")
-    columns = [found[name].values for name in ("restored_by", "restored_alone", "response")]
+    """Return the reaction of each downstream mediator to each ablation, the most restoring first."""
+    table = measures.reactions(results, readout, bootstrap).transpose("ablated", "mediator", "bound")
+    columns = [table[name].values for name in ("restored_by", "restored_alone", "response")]
     rows = [
         Reaction(str(ablated), str(mediator), *(Interval(*map(float, column[i, j])) for column in columns))
-        for i, ablated in enumerate(found["ablated"].values)
-        for j, mediator in enumerate(found["mediator"].values)
+        for i, ablated in enumerate(table["ablated"].values)
+        for j, mediator in enumerate(table["mediator"].values)
         if not np.isnan(columns[0][i, j, 0])
     ]
     return tuple(sorted(rows, key=lambda row: -row.restored_by.estimate))
 
 
 def pairs(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Pair, ...]:
-    """Of every two parts; the most redundant first, the most synergistic last.
+    """Return the interaction of every two components, the most redundant first.
 
-    Of a pair the one that is later in the network comes second: it is the one that may be the other's backup.
+    In a pair the later component of the network comes second: it may be the backup of the first.
     """
     found = select_readout(interactions(results), readout)
     components = [Component.parse(str(label)) for label in found["first"].values]
@@ -79,8 +80,8 @@ def pairs(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Pair
     i, j = np.triu_indices(len(order), 1)
     one, other = order[i], order[j]
     values = found["interaction"].values[:, one, other]
-    there = ~np.isnan(values).any(0)
-    one, other, values = one[there], other[there], values[:, there]
+    measured = ~np.isnan(values).any(0)
+    one, other, values = one[measured], other[measured], values[:, measured]
     lost = -found["total"].values[:, other]
     samples = xr.Dataset({"interaction": (("prompt", "pair"), values)})
     interaction = simultaneous(lambda means: means, samples, bootstrap, "pair")["interaction"]

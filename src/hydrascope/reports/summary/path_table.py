@@ -1,4 +1,4 @@
-"""By which ways effects go, as numbers with confidence intervals, and in a table: of path patching."""
+"""The rows of path patching, as numbers with confidence intervals and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from hydrascope.reports.summary.terminal import PRINTED, numbers_table
 
 @dataclass(frozen=True)
 class PathPatchingRow:
-    """What of a part's effect goes by way of another, means over prompts in the readout's unit.
+    """The effect of one component through another, means over prompts in the readout's unit.
 
-    Both have bounds that hold for all ways of the readout at once.
+    `frozen` and `free` have bounds that hold for all paths of the readout at once.
 
     Attributes:
-        readout: of which one.
-        sender: what is ablated.
-        receiver: what then writes what it would; `logits` for the direct path.
-        frozen: what that does on the one path from sender to receiver to the readout, everything else held at clean.
+        readout: the readout's label.
+        sender: the label of the ablated component.
+        receiver: the label of the component that reacts to the sender; `logits` for the direct path.
+        frozen: the effect along the path from sender to receiver to readout, everything else frozen.
         free: the same with everything downstream of the receiver free.
     """
 
@@ -37,11 +37,14 @@ class PathPatchingRow:
 def path_rows(
     found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap | None = None
 ) -> tuple[PathPatchingRow, ...]:
-    """Of each sender and each receiver that is downstream of it; those by which most goes, if all else is free, first.
+    """Return the paths of one readout, the largest |`free`| first.
+
+    Receivers that aren't downstream of a sender are left out.
 
     Args:
-        found: of `hydrascope.analyses.path_patching`.
-        readout: by default the first.
+        found: the result of `hydrascope.analyses.path_patching`.
+        readout: the readout's label; by default the first.
+        bootstrap: the resampling that gives the bounds.
 
     Raises:
         HydrascopeError: there is no such readout.
@@ -65,7 +68,7 @@ def path_rows(
 
 
 def paths_in_text(found: xr.Dataset, rows: Sequence[PathPatchingRow], bootstrap: Bootstrap | None = None) -> Group:
-    """The ways of one readout by which most goes, for a terminal."""
+    """Return a table of the largest paths of one readout for a terminal."""
     table = numbers_table("By which way", ("from", "to"), ("all else frozen", "all else free"))
     for row in rows[:PRINTED]:
         table.add_row(row.sender, row.receiver, format_significant(row.frozen), format_significant(row.free))
@@ -74,7 +77,7 @@ def paths_in_text(found: xr.Dataset, rows: Sequence[PathPatchingRow], bootstrap:
     notes = (
         f"In {found.attrs.get('units', 'logits')} of {rows[0].readout}, means over {found.sizes['prompt']:,} prompts: "
         "what changes if `to` writes what it would were `from` ablated, and `from` itself is clean; to logits, what is "
-        "written to them directly. Held: all others as in the clean run. Free: what is downstream of `to` answers. "
+        "written to them directly. Frozen: all others as in the clean run. Free: what is downstream of `to` answers. "
         f"Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} for all ways at once.{cut}"
         if rows
         else "Nothing that is asked for is downstream of anything else."

@@ -1,4 +1,4 @@
-"""Whom to credit: the table of importances, for people and for programs."""
+"""The table of importances, for a terminal and as CSV."""
 
 import csv
 import io
@@ -12,18 +12,18 @@ from rich.text import Text
 from hydrascope.measures.estimator_scores import DIFFERENCE
 from hydrascope.reports.summary.interval import Interval, format_interval, number
 
-#: How many parts are printed, those that lose most.
+#: The number of components printed: those that lose most.
 PRINTED = 25
 
 _HEADINGS = {"unembed": "DE", "integrated_gradients": "IG", "atp_star": "AtP*", "atp": "AtP", "gim": "GIM"}
 
 
 def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
-    """The importances of the parts that lose most; and how estimates agree with what is lost, where there are any.
+    """Return a table of the components that lose most, and a table of the estimators' agreement.
 
     Args:
-        ranked: of `hydrascope.measures.rank`.
-        scored: of `hydrascope.measures.estimator_scores`.
+        ranked: the result of `hydrascope.measures.rank`.
+        scored: the result of `hydrascope.measures.estimator_scores`; None leaves the second table out.
     """
     estimate = ranked["importance"].sel(bound="estimate")
     table = Table(title="Whom to credit", title_justify="left", padding=(0, 0), pad_edge=False)
@@ -31,15 +31,15 @@ def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
     for measure in map(str, ranked["measure"].values):
         table.add_column(_HEADINGS.get(measure, measure), justify="right")
     order = np.argsort(-estimate.sel(measure="lost").values, kind="stable")
-    for place in order[:PRINTED]:
-        values, at = estimate.isel(component=place).values, ranked["place"].isel(component=place).values
-        cells = [_cell(*each) for each in zip(values, at, strict=True)]
-        table.add_row(Text(str(ranked["component"].values[place])), *cells)
+    for index in order[:PRINTED]:
+        values, places = estimate.isel(component=index).values, ranked["place"].isel(component=index).values
+        cells = [_cell(*each) for each in zip(values, places, strict=True)]
+        table.add_row(Text(str(ranked["component"].values[index])), *cells)
     left_out = len(order) - PRINTED
     cut = f" The {PRINTED} that lose most are shown; {left_out:,} are left out: --format csv." if left_out > 0 else ""
     notes = (
         f"In {ranked.attrs.get('units', 'logits')}, means over prompts, above 0 where {ranked.attrs['readout']} needs "
-        "the part; # its place. DE: Δ unembed. removed: −direct. lost: −total. shapley: what is lost without it, "
+        "the component; # its place. DE: Δ unembed. removed: −direct. lost: −total. shapley: what is lost without it, "
         "averaged over who else is gone. Others: minus what gradients say of total; GIM's size is its own." + cut
     )
     blocks: list[RenderableType] = [table]
@@ -65,16 +65,19 @@ def _agreement(scored: xr.Dataset) -> Table:
 
 
 def importances_as_csv(ranked: xr.Dataset) -> str:
-    """A row a part: each importance and its bounds as `NAME`, `NAME_low`, `NAME_high`, its place as `NAME_place`."""
+    """Return a row for each component as CSV.
+
+    Each importance has the columns `NAME`, `NAME_low`, `NAME_high`, and `NAME_place` for its rank.
+    """
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
     measures = list(map(str, ranked["measure"].values))
     rows.writerow(["component", *(name + end for name in measures for end in ("", "_low", "_high", "_place"))])
-    for place, part in enumerate(map(str, ranked["component"].values)):
+    for index, component in enumerate(map(str, ranked["component"].values)):
         cells: list[float | str] = []
         for name in measures:
-            one = ranked.isel(component=place).sel(measure=name)
+            one = ranked.isel(component=index).sel(measure=name)
             values = [*(float(one["importance"].sel(bound=bound)) for bound in ("estimate", "low", "high"))]
             cells += [value if np.isfinite(value) else "" for value in (*values, float(one["place"]))]
-        rows.writerow([part, *cells])
+        rows.writerow([component, *cells])
     return file.getvalue()

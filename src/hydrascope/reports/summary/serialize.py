@@ -1,4 +1,4 @@
-"""The summary for programs and papers: JSON, CSV, Markdown."""
+"""The summary as JSON, CSV and Markdown."""
 
 import csv
 import io
@@ -18,23 +18,24 @@ Row = ComponentFindings | Reaction | Pair
 
 
 def as_json(summary: Summary) -> str:
-    """All of it as one JSON object; what isn't known is null.
+    """Return the summary as one JSON object; unknown numbers are null.
 
-    json.loads(as_json(summary))["verdicts"][0]["restored"]["low"]
+        >>> import json
+        >>> low = json.loads(as_json(hs.reports.summarise(results)))["verdicts"][0]["restored"]["low"]
     """
     return json.dumps(_plain(asdict(summary)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(summary: Summary) -> str:
-    """A row for each ablated part, or for each reaction or pair where the run was about these.
+    """Return a row for each ablated component as CSV; for each reaction or pair if there are any.
 
-    Each number comes with its bounds, as `NAME`, `NAME_low`, `NAME_high`.
+    Each number has the columns `NAME`, `NAME_low` and `NAME_high`.
     """
     return rows_as_csv(summary.reactions or summary.pairs or summary.components)
 
 
 def rows_as_csv(rows: Sequence[Any]) -> str:
-    """A row for each data class; an `Interval` in it as its number and its bounds, `NAME`, `NAME_low`, `NAME_high`."""
+    """Return a CSV row for each data class; an `Interval` gives `NAME`, `NAME_low` and `NAME_high`."""
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     for number, row in enumerate(rows):
@@ -56,19 +57,19 @@ def _values(row: Any) -> Iterator[tuple[str, float | str]]:
 
 
 def as_markdown(summary: Summary) -> str:
-    """The verdict, then the findings and the parts as tables."""
+    """Return the verdicts, and the findings and components as Markdown tables."""
     findings = [[each.name, value_of(each), each.meaning, each.paper] for each in summary.findings]
     blocks = [
         *sentences(summary),
         *(f"Note: {warning}." for warning in summary.warnings),
         *([_table(["finding", "this run", "how", "Chinchilla 7B"], findings)] if findings else []),
-        *(_of_rows(rows) for rows in (summary.components, summary.reactions, summary.pairs) if rows),
+        *(_rows_table(rows) for rows in (summary.components, summary.reactions, summary.pairs) if rows),
         *of_increase(summary.components),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _of_rows(rows: Sequence[Row]) -> str:
+def _rows_table(rows: Sequence[Row]) -> str:
     names = [field.name for field in fields(rows[0]) if field.name != "kind"]
     return _table(names, [[_cell(row, name) for name in names] for row in rows])
 
@@ -77,10 +78,10 @@ def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
     if not isinstance(value, Interval):
         return str(value)
-    return cell(row, name, _written) if isinstance(row, ComponentFindings) else format_significant(value)
+    return cell(row, name, _two_digits) if isinstance(row, ComponentFindings) else format_significant(value)
 
 
-def _written(value: Interval) -> str:
+def _two_digits(value: Interval) -> str:
     return format_interval(value, 2)
 
 
