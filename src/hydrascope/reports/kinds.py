@@ -43,7 +43,7 @@ class Kind:
 def summarise(
     results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
 ) -> Summary:
-    """Summarise results of any kind: the verdicts and every finding, with intervals over prompts.
+    """Summarise results of any kind: verdicts and findings, with intervals over prompts.
 
         >>> summary = hs.reports.summarise(results)
         >>> [verdict.kind for verdict in summary.verdicts]

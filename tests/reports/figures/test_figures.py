@@ -374,7 +374,7 @@ def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     assert [why.split(",")[0] for why in drawn.skipped] == ["figures 1 and 3", "figures 2"]
     effects = per_prompt(results)
     for trace in (figure1, figure3):
-        with pytest.raises(HydrascopeError, match="the ablation of one part"):
+        with pytest.raises(HydrascopeError, match="the ablation of one component"):
             trace(effects, results)
     for draw in (figure2, figure7, figure8):
         with pytest.raises(HydrascopeError, match="show ablated layers, and this run ablated none"):

@@ -41,7 +41,7 @@ def test_a_result_beside_itself_does_not_differ():
 def test_a_share_of_two_parts_is_said_to_be_of_neither():
     one = synthetic.results(4, 40, 2)
     two = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
-    neither = "where the halves chose two parts, over both, pooled, and of neither alone"
+    neither = "where the halves chose two components, over both, pooled, and of neither alone"
     assert neither in told(compare({"a": one, "b": two}, FEW))
     assert neither not in told(compare({"a": one, "b": one}, FEW))
 
@@ -162,7 +162,7 @@ def test_there_must_be_two():
     with pytest.raises(HydrascopeError, match="nothing to compare: give two"):
         compare({"a": synthetic.results(2, 10, 1)})
     joint = synthetic.results(3, 10, 1, ablated=["attn.0+mlp.1"])
-    with pytest.raises(HydrascopeError, match="nothing to compare: no part"):
+    with pytest.raises(HydrascopeError, match="nothing to compare: no component"):
         compare({"a": joint, "b": joint})
 
 

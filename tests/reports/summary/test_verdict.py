@@ -63,7 +63,7 @@ def test_why_no_part_can_be_chosen() -> None:
     # The prompts of one half lose what those of the other gain many times over.
     direct = np.where(halves(12), -9.0, 1.0)[None, :, None, None] * np.ones(results["direct"].shape)
     assert verdict_of(results.assign(direct=results["direct"].copy(data=direct))).why == (
-        "on one half of the prompts no part removes anything, so that none can be chosen on it"
+        "on one half of the prompts no component removes anything, so that none can be chosen on it"
     )
 
 
@@ -166,7 +166,9 @@ def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -
     assert (found.answer, found.component, found.pooled) == ("yes", " or ".join(held.picks), True)
     pooled = float(held.samples["restored"].sum() / held.samples["removed"].sum())
     assert found.restored.estimate == pytest.approx(pooled)
-    neither = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
+    neither = (
+        "The halves of the prompts chose different components. Amounts and shares pool both, and are of neither alone"
+    )
     assert f" {neither}: they show that something is restored, not at which of them. " in sentences(summary)[0]
     assert one_line(found).endswith(f" {neither}.")
     unsure = replace(found, answer="no", why="of the norm")

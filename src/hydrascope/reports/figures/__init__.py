@@ -1,6 +1,6 @@
-"""The paper's figures, from the results of any run.
+"""Figures of results, the paper's among them.
 
-Each `figureN` returns a matplotlib figure; `hydrascope.reports.draw_all` writes all that a result has the data for.
+Each function returns a matplotlib figure; `hydrascope.reports.draw_all` writes every figure that a result has data for.
 """
 
 from hydrascope.reports.figures.faithfulness import figure_circuit

@@ -1,4 +1,4 @@
-"""Results side by side: what is restored, over depth."""
+"""The figure of a comparison: the share restored over depth."""
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import absent, printable, zero_line
 from hydrascope.reports.summary.comparison import Comparison
 
-#: Distinguishable with any kind of colour vision, and in greyscale by their markers.
+#: Colours and markers, distinguishable with any colour vision and in greyscale.
 _LOOKS = (
     (style.BLUE, "o"),
     (style.VERMILION, "s"),
@@ -21,9 +21,9 @@ _LOOKS = (
     (style.SKY, "X"),
     (style.BLACK, "*"),
 )
-#: What lies lower, where much more is lost than removed, or higher, is a triangle at the edge.
+#: Shares below or above these are drawn as triangles at the edge.
 _LOWEST, _HIGHEST = -1.0, 2.0
-#: Where the axes end if no share is larger.
+#: The upper end of the axes if no share is larger.
 _TOP = 1.3
 _TITLES: dict[ComponentKind, str] = {
     "attn": "Attention layers ablated",
@@ -34,22 +34,25 @@ _TITLES: dict[ComponentKind, str] = {
 
 
 def figure_comparison(comparison: Comparison) -> Figure:
-    """The share that is restored of what each ablated part removes, a panel a kind of part, a colour a result.
+    """Draw the share restored over depth, with a panel for each kind of component.
 
-    Over depth, from the first layer at 0 to the last at 1, with confidence intervals. Parts that remove too little of
-    the readout to be spoken of are left out; a triangle at the lower edge is a part without which more than twice what
-    it removes is lost, at the upper one of which more than twice is restored; a hollow marker one that may remove
-    nothing, so that its share has no bounds.
+    Each result has a colour. Depth runs from 0 (first block) to 1 (last block). Components that remove too little of
+    the readout are left out. Triangles at the edges are shares below −1 or above 2. Hollow markers have no bounds,
+    because the ablation may remove nothing.
 
-        figure_comparison(compare({"a": first, "b": second})).savefig("comparison.png")
+        >>> comparison = hs.reports.compare({"a": results, "b": results}, hs.measures.Bootstrap(resamples=50))
+        >>> figure = figure_comparison(comparison)
+
+    Args:
+        comparison: the result of `hydrascope.reports.compare`.
     """
-    found = list(dict.fromkeys(kind for _, kind in comparison.over_depth))
+    kinds = list(dict.fromkeys(kind for _, kind in comparison.over_depth))
     names = list(dict.fromkeys(name for name, _ in comparison.over_depth))
     with style.style():
-        width = style.PAGE if len(found) > 1 else style.COLUMN
+        width = style.PAGE if len(kinds) > 1 else style.COLUMN
         figure = Figure(figsize=(width, 3.0 + 0.12 * len(names)), layout="constrained")
-        row = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-        for axes, kind in zip(row, found, strict=True):
+        row = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for axes, kind in zip(row, kinds, strict=True):
             _panel(axes, comparison, kind, names)
         row[0].set_ylabel("Restored: 1 − lost/removed")
         row[0].set_ylim(_LOWEST - 0.04, _top(comparison))
@@ -59,7 +62,7 @@ def figure_comparison(comparison: Comparison) -> Figure:
 
 
 def _legend(comparison: Comparison, names: list[str]) -> list[Line2D]:
-    """Every result, whichever panels it is in; and what marks a part that isn't shown in full, where there is one."""
+    """Return legend entries for every result, and for triangles and hollow markers if drawn."""
     entries = [_entry(printable(name, 40), *_LOOKS[i % len(_LOOKS)]) for i, name in enumerate(names)]
     shares = comparison.over_depth.values()
     for label, marker, beyond in (("below −1", "v", _below), ("above 2", "^", _above)):
@@ -75,7 +78,7 @@ def _entry(label: str, colour: str, marker: str, face: str | None = None) -> Lin
 
 
 def _top(comparison: Comparison) -> float:
-    """Where the axes end: a little above what is largest, or at the edge that triangles stand at."""
+    """Return the upper end of the axes: above the largest share, or at the edge for triangles."""
     largest = max((float(each.max()) for each in comparison.over_depth.values() if each.size), default=0.0)
     return _TOP if largest <= _TOP else min(largest, _HIGHEST) + 0.04
 
@@ -89,7 +92,7 @@ def _above(shares: xr.DataArray) -> xr.DataArray:
 
 
 def _unbounded(shares: xr.DataArray) -> xr.DataArray:
-    """Which of the shares that stand within the axes have no bounds."""
+    """Return a mask of the shares within the axes that have no bounds."""
     return shares.sel(bound=["low", "high"]).isnull().any("bound") & ~_below(shares) & ~_above(shares)
 
 
@@ -105,7 +108,7 @@ def _panel(axes: Axes, comparison: Comparison, kind: ComponentKind, names: list[
         shares = comparison.over_depth.get((name, kind))
         if shares is None:
             continue
-        # Side by side where they stand at one depth.
+        # Results at the same depth are drawn side by side.
         x = shares["relative_depth"].values + 0.008 * (i - (len(names) - 1) / 2)
         y, low, high = (shares.sel(bound=bound).values for bound in ("estimate", "low", "high"))
         below, above, unbounded = (which(shares).values for which in (_below, _above, _unbounded))
@@ -114,7 +117,7 @@ def _panel(axes: Axes, comparison: Comparison, kind: ComponentKind, names: list[
         axes.errorbar(x[sure], y[sure], around, color=colour, marker=marker, markersize=4, linestyle="", elinewidth=0.8)
         axes.plot(x[unbounded], y[unbounded], marker, color=colour, markersize=4, markerfacecolor="none")
         for beyond, edge, triangle in ((below, _LOWEST - 0.04, "v"), (above, _HIGHEST + 0.04, "^")):
-            if beyond.any():  # no points that aren't clipped have no place, which would spoil the layout
+            if beyond.any():  # an empty unclipped line would spoil the layout
                 axes.plot(x[beyond], np.full(beyond.sum(), edge), triangle, color=colour, markersize=4, clip_on=False)
     axes.set_xlim(-0.04, 1.04)
-    axes.set_xlabel("Relative depth of the ablated part")
+    axes.set_xlabel("Relative depth of the ablated component")

@@ -1,4 +1,4 @@
-"""Every figure that a result has the data for, as PNG, PDF and SVG; a function for each kind of result."""
+"""Write every figure of a result as PNG, PDF and SVG, with a function per kind of result."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from hydrascope.reports.figures.style import save
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn.
+    """The data that figures show.
 
     Attributes:
-        prompt, ablated: the prompt, by its index, and the ablation that Figures 1 and 3 show; by default `examples`.
-        readout, sigma: as in `hydrascope.measures.per_prompt`.
+        prompt: the index of the prompt in Figures 1 and 3; by default that of `examples`.
+        ablated: the ablation in Figures 1 and 3; by default that of `examples`.
+        readout: the readout's label; by default the first.
+        sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
     """
 
     prompt: int | None = None
@@ -33,12 +35,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn; `str()` says it in a line or more.
+    """The figures written; `str()` describes them in lines.
 
     Attributes:
-        folder: where the files are.
-        paths: of the files.
-        skipped: why figures are missing, a line a reason.
+        folder: the folder of the files.
+        paths: the files.
+        skipped: the reasons why figures are missing, one line each.
     """
 
     folder: Path
@@ -50,21 +52,21 @@ class Drawn:
 
 
 def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
-    """Draw who responds, Figures 1, 2, 3, 7 and 8 of the paper, and the heads; of ablations one by one."""
+    """Draw the figures of single ablations: responses, Figures 1, 2, 3, 7 and 8, and heads."""
     effects = per_prompt(results, choice.readout, choice.sigma)
     require_complete(effects)
     ablated_kinds = set(kinds(effects["ablated"]))
     traced = ablated_kinds != {"joint"} or choice.ablated
-    # First, so that nothing is drawn where what is asked for isn't there.
+    # Examples come first, so that nothing is written if the prompt or ablation doesn't exist.
     shown = examples(effects, choice.prompt, choice.ablated) if traced else ()
     paths, left_out = save(figure_responses(effects), folder, "responses"), []
     if shown:
         named = choice.prompt is not None or choice.ablated
-        first, second = ("" if named else why_chosen(effects, part) for _, part in shown)
+        first, second = ("" if named else why_chosen(effects, label) for _, label in shown)
         paths += save(figure1(effects, results, *shown[0], first), folder, "figure1")
         paths += save(figure3(effects, results, *shown[1], second), folder, "figure3")
     else:
-        left_out.append("figures 1 and 3, which show the ablation of one part: this run ablated several at once")
+        left_out.append("figures 1 and 3, which show the ablation of one component: this run ablated several at once")
     if not effects["direct"].any():
         left_out.append("figures 2, 7 and 8, which show direct effects: only positions before the last are ablated")
     elif ablated_kinds & {"attn", "mlp"}:
@@ -79,12 +81,12 @@ def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
 
 
 def draw_mediation(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
-    """Draw what `draw_sweep` draws of a mediation's ablations, and who repairs."""
+    """Draw the figures of a mediation: those of `draw_sweep`, and the mediators."""
     drawn = draw_sweep(single_ablations(results), folder, choice)
     mediators = save(figure_mediation(results, choice.readout), folder, "mediation")
     return replace(drawn, paths=(*drawn.paths, *mediators))
 
 
 def draw_interactions(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
-    """Draw who covers for whom, and nothing else."""
+    """Draw the figure of interactions."""
     return Drawn(folder, tuple(save(figure_interactions(results, choice.readout), folder, "interactions")), ())

@@ -1,4 +1,4 @@
-"""How much of the model circuits do that keep more and more parts."""
+"""The figure of faithfulness over the size of a circuit."""
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -10,9 +10,13 @@ from hydrascope.reports.figures.panels import band, printable, zero_line
 
 
 def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
-    """Faithfulness over the number of parts that are kept, with its interval; 1 is the whole model.
+    """Draw faithfulness over the number of kept components; 1 is the whole model.
 
         figure_circuit(hydrascope.analyses.faithfulness(model, prompts, order=order)).savefig("circuit.png")
+
+    Args:
+        found: the result of `hydrascope.analyses.faithfulness`.
+        readout: the readout's label; by default the first.
 
     Raises:
         HydrascopeError: there is no such readout.
@@ -27,6 +31,6 @@ def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
         band(axes, kept, bounds, style.BLUE)
         axes.plot(kept, bounds.sel(bound="estimate"), "o-", color=style.BLUE)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("Parts kept, the others ablated")
+        axes.set_xlabel("Components kept, the others ablated")
         axes.set_ylabel(printable(f"Faithfulness f, {found['readout'].values}"))
     return figure

@@ -1,4 +1,4 @@
-"""How the measurement is made, as a drawing: the upper part of Figure 1."""
+"""The drawing of the measurement: the upper half of Figure 1."""
 
 import xarray as xr
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from hydrascope.measures import depth
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import COLOUR, KINDS
 
-#: Where a patch comes from, by the name of the ablation; zero ablation has no source.
+#: The source of a patch, by the name of the ablation; zero ablation has no source.
 SOURCE = {
     "resample": "another prompt",
     "counterfactual": "this prompt’s twin",
@@ -16,21 +16,27 @@ SOURCE = {
     "noise": "this prompt, noised",
 }
 
-#: Of the layer below the ablated one, of that layer, and of the layer above.
-_PLACES = (2.2, 3.2, 4.4, 5.4, 6.6, 7.6)
+#: The x coordinates of the sublayers: of the block below, the ablated block, and the block above.
+_X = (2.2, 3.2, 4.4, 5.4, 6.6, 7.6)
+#: The y coordinates of the source's and of the prompt's residual stream.
 _OTHER, _OWN = 1.75, 0.6
 
 
 def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> None:
-    """The residual streams of the patch's source and of the prompt, with the ablated part between them.
+    """Draw the residual streams of the patch's source and the prompt, and the ablation.
 
-    A head or a neuron is shown at its layer's place. What is downstream, in this model, and so can respond, is tinted.
-    `outcome` names what is read.
+    A head or neuron is drawn as its sublayer. Sublayers downstream of the ablation, which can respond, are tinted.
+
+    Args:
+        axes: the panel.
+        results: the results of a run.
+        ablated: the label of the ablation.
+        outcome: the name of the readout.
     """
     cut = results[["downstream"]].sel(ablated=ablated)
     block, in_attention = int(cut["ablated_block"]), str(cut["ablated_kind"].values) in ("attn", "head")
     at, other_kind = (2, "mlp") if in_attention else (3, "attn")
-    same_layer = bool(cut["downstream"].sel(component=f"{other_kind}.{block}"))
+    same_block = bool(cut["downstream"].sel(component=f"{other_kind}.{block}"))
     top = block == depth(results) - 1
     source = SOURCE.get(str(results.attrs.get("ablation", "resample")))
     axes.set_axis_off()
@@ -44,7 +50,7 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
     axes.text(1.45, _OWN, "this prompt", ha="right", va="center", fontsize=7)
     axes.text(8.45, _OWN, outcome, ha="left", va="center", fontsize=7)
     responding = []
-    for i, x in enumerate(_PLACES):
+    for i, x in enumerate(_X):
         kind = KINDS[i % 2]
         if (i // 2 == 0 and block == 0) or (i // 2 == 2 and top):
             continue
@@ -56,7 +62,7 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
             middle = (_OTHER + _OWN) / 2
             axes.text(x + 0.12, middle, f"in place of {ablated}", fontsize=7, va="center", color=COLOUR[kind])
             continue
-        responds = i // 2 == 2 or (i // 2 == 1 and same_layer)
+        responds = i // 2 == 2 or (i // 2 == 1 and same_block)
         responding += [x] if responds else []
         _box(axes, x, _OWN, kind, COLOUR[kind], face="#FFEBC2" if responds else "white")
     if responding:

@@ -40,13 +40,20 @@ MARKER: dict[SublayerKind, str] = {"attn": "o", "mlp": "^"}
 
 @takes_effects
 def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
-    """Δ_unembed and Δ_ablate of every layer, against each other, and how well they agree.
+    """Draw Δ_unembed and Δ_ablate of every sublayer, and their agreement (the paper's Figure 2).
 
-    (a) `unembed` and (b) −`total`, what is lost, per layer: prompts grey, their mean in colour; (c) one against the
-    other; (d) their correlation over prompts, and (e) the share of prompts with `unembed` > −`total`.
+    Panels (a) and (b) show `unembed` and −`total` per block: prompts in grey, their mean in colour. Panel (c) plots one
+    against the other. Panel (d) shows their correlation over prompts, and (e) the share of prompts with `unembed` >
+    −`total`.
+
+        >>> figure = figure2(effects)
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
+        bootstrap: the resampling that gives the intervals in (d) and (e).
 
     Raises:
-        HydrascopeError: no layer was ablated.
+        HydrascopeError: no sublayer was ablated.
     """
     effects = ablated_blocks(effects)
     direct, lost = direct_effect(effects), -effects["total"]
@@ -64,9 +71,9 @@ def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
             left = figure.add_subplot(grid[row, 0])
             right = figure.add_subplot(grid[row, 1], sharey=left)
             for axes, kind in zip((left, right), KINDS, strict=True):
-                _per_layer(axes, of_kind(values, dim, kind), dim, kind, top)
+                _over_depth(axes, of_kind(values, dim, kind), dim, kind, top)
                 panel_letter(axes, letter if kind == "attn" else "", NAME[kind])
-            # Where attention wasn't ablated, its panel has no axis to put numbers on.
+            # If attention wasn't ablated, its panel has no axis for numbers.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
         _against(figure.add_subplot(grid[0, 2]), direct, lost, top, effects.unit)
@@ -81,8 +88,8 @@ def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     return figure
 
 
-def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, depth: int) -> None:
-    """Every prompt's values over layers, which lie along `dim`, and their mean."""
+def _over_depth(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, depth: int) -> None:
+    """Draw every prompt's values over blocks and their mean; `dim` holds the sublayers."""
     if not values.sizes[dim]:
         absent(axes, "not ablated\nin this run")
         return
@@ -94,7 +101,7 @@ def _per_layer(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, d
 
 
 def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, unit: str) -> None:
-    """A point a prompt and layer, with the line on which both measures are the same."""
+    """Draw a point for each prompt and sublayer, and the line on which both measures are equal."""
     scale = depth_scale(depth)
     for kind in KINDS:
         x, y = of_kind(direct, "ablated", kind), of_kind(lost, "ablated", kind)
@@ -108,14 +115,14 @@ def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, u
 
 
 def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label: str) -> None:
-    """One measure of agreement [bound, ablated] per layer, with its confidence intervals."""
+    """Draw a measure of agreement [bound, ablated] over depth, with its intervals."""
     zero_line(axes)
     for kind in KINDS:
-        part = of_kind(agrees, "ablated", kind)
-        if part.sizes["ablated"]:
-            x = block_numbers(part["ablated"])
-            band(axes, x, part, COLOUR[kind])
-            axes.plot(x, part.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
+        selected = of_kind(agrees, "ablated", kind)
+        if selected.sizes["ablated"]:
+            x = block_numbers(selected["ablated"])
+            band(axes, x, selected, COLOUR[kind])
+            axes.plot(x, selected.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
     low = float(agrees.min())
     axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
     block_axis(axes, depth, "Ablated layer")
@@ -124,7 +131,7 @@ def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label:
 
 
 def _legend() -> list[Line2D]:
-    """What colours, markers and dashes mean in all panels."""
+    """Return the legend entries of all panels."""
     return [
         *(Line2D([], [], color=COLOUR[kind], marker=MARKER[kind], label=NAME[kind]) for kind in KINDS),
         Line2D([], [], color=style.GREY, linewidth=0.5, label="each prompt (a, b)"),

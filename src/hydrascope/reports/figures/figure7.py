@@ -1,4 +1,4 @@
-"""Figure 7: direct against compensatory effect, all prompts, all layers."""
+"""Figure 7: compensatory effects against direct effects, on all prompts and sublayers."""
 
 import numpy as np
 import xarray as xr
@@ -44,16 +44,21 @@ from hydrascope.reports.figures.panels import (
 
 @takes_effects
 def figure7(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
-    """Compensatory against direct effect.
+    """Draw compensatory effects against direct effects (the paper's Figure 7).
 
-    (a) attention and (c) MLP layers, coloured by depth, with each layer's regression line; (b) the layer whose
-    regression explains most variance, and what the one that is chosen on other prompts shows; (d) per ablated layer
-    the variance explained and the slope, with confidence intervals, that layer marked. (b) and (d) show attention
-    layers, or MLPs where no attention layer was ablated. Layers with nothing downstream, which nothing can compensate
-    for, are left out.
+    Panels (a) and (c) show attention and MLPs, coloured by depth, with a regression line for each sublayer. Panel (b)
+    shows the sublayer with the highest R², and the R² and slope of the one chosen on other prompts. Panel (d) shows R²
+    and slope over depth, with intervals. (b) and (d) show attention, or MLPs if no attention was ablated. Sublayers
+    with nothing downstream are left out.
+
+        >>> figure = figure7(effects, hs.measures.Bootstrap(resamples=50))
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
+        bootstrap: the resampling that gives the intervals.
 
     Raises:
-        HydrascopeError: no layer was ablated.
+        HydrascopeError: no sublayer was ablated.
     """
     effects = ablated_blocks(effects)
     points = effects.isel(ablated=compensable(effects).values)
@@ -66,18 +71,18 @@ def figure7(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
         (a, b), (c, d) = figure.subplots(2, 2)
         scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
-            _all_layers(axes, direct, response, fit, each, scale, effects.unit)
+            _all_sublayers(axes, direct, response, fit, each, scale, effects.unit)
             panel_letter(axes, letter, f"{NAME[each]} layers")
         best = best_sublayer(effects, kind)
         held = best_sublayer_held_out(effects, kind, bootstrap)
-        _one_layer(b, direct, response, fit, best, held and held[1], kind, effects.unit)
+        _one_sublayer(b, direct, response, fit, best, held and held[1], kind, effects.unit)
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
         panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
         panel_letter(d, "d")
     return figure
 
 
-def _all_layers(
+def _all_sublayers(
     axes: Axes,
     direct: xr.DataArray,
     response: xr.DataArray,
@@ -86,7 +91,7 @@ def _all_layers(
     scale: ScalarMappable,
     unit: str,
 ) -> None:
-    """The points of all layers of one kind, and each layer's regression line over its points."""
+    """Draw the points and the regression lines of all sublayers of one kind."""
     x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
     if not x.size:
         absent(axes, "no such layer was ablated\nthat has anything downstream")
@@ -107,11 +112,11 @@ def _all_layers(
 
 
 def full_repair(axes: Axes) -> None:
-    """The line on which the network makes up for all of the direct effect; it doesn't widen the axes."""
+    """Draw the line of full compensation, CE = DE; it doesn't widen the axes."""
     axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", label="full repair", zorder=3)
 
 
-def _one_layer(
+def _one_sublayer(
     axes: Axes,
     direct: xr.DataArray,
     response: xr.DataArray,
@@ -121,7 +126,7 @@ def _one_layer(
     kind: SublayerKind,
     unit: str,
 ) -> None:
-    """The points of one layer, and the line through them; in the legend also what it is on prompts held out."""
+    """Draw the points and the line of one sublayer; the legend also gives the held-out line."""
     if ablated is None:
         absent(axes, "no layer removes enough and is\ncompensated for where it does")
         return
@@ -141,20 +146,20 @@ def _one_layer(
 
 
 def _equation(line: xr.Dataset) -> str:
-    """What a regression found, with its interval where there is one."""
+    """Format a regression's slope, with its interval if there is one, and R²."""
     slope, low, high = (float(line["slope"].sel(bound=bound)) for bound in ("estimate", "low", "high"))
     interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
 
 
 def _over_depth(axes: Axes, fit: xr.Dataset, kind: SublayerKind, best: str | None, depth: int) -> None:
-    """Slope and variance explained per ablated layer."""
+    """Draw slope and R² over the depth of the ablated sublayer."""
     x = block_numbers(fit["ablated"])
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     if best is not None:
-        place = int(fit["ablated_block"].sel(ablated=best))
-        axes.axvline(place, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
+        block = int(fit["ablated_block"].sel(ablated=best))
+        axes.axvline(block, color=style.PURPLE, linewidth=1.2, label=f"{best}: highest R²", zorder=0)
     for name, colour, line, label in (("r2", COLOUR[kind], "-", "R²"), ("slope", style.BLACK, "--", "slope")):
         band(axes, x, fit[name], colour)
         values = fit[name].sel(bound="estimate").values

@@ -1,4 +1,4 @@
-"""Figure 8: the response to an ablation, attention's part and the MLPs' apart."""
+"""Figure 8: the response to an ablation, split into attention and MLPs."""
 
 import numpy as np
 import xarray as xr
@@ -34,21 +34,27 @@ from hydrascope.reports.figures.panels import (
     zero_line,
 )
 
-#: The two parts of the response, in `compensation`, and the kind of component that each is due to.
-PARTS: tuple[tuple[str, SublayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
+#: The two shares of the response: their names in `compensation`, and the kind of sublayer that responds.
+SHARES: tuple[tuple[str, SublayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
 _PANELS = 8
 
 
 @takes_effects
 def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
-    """ΔDE of downstream attention and of downstream MLPs against the direct effect that was ablated.
+    """Draw ΔDE of downstream attention and MLPs against the ablated direct effect (Figure 8).
 
-    (a) A selection of ablated layers, evenly spaced in depth, one point a prompt, with regression lines; (b) the
-    slopes and (c) the variance explained at all layers, with confidence intervals. Ablated are attention layers,
-    or MLPs where none was; layers with nothing downstream are left out.
+    Panel (a) shows ablated sublayers evenly spaced in depth, a point per prompt, with regression lines. Panels (b) and
+    (c) show slope and R² of all ablated sublayers, with intervals. The ablated sublayers are attention, or MLPs if no
+    attention was ablated. Sublayers with nothing downstream are left out.
+
+        >>> figure = figure8(effects, hs.measures.Bootstrap(resamples=50))
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
+        bootstrap: the resampling that gives the intervals.
 
     Raises:
-        HydrascopeError: no layer was ablated.
+        HydrascopeError: no sublayer was ablated.
     """
     effects = ablated_blocks(effects)
     kind = main_kind(effects)
@@ -60,7 +66,7 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
             absent(figure.subplots(), "Nothing is downstream of the layers that this run ablated.")
             return figure
         direct, response = direct_effect(chosen), compensation(chosen)
-        fits = {name: regression(direct, response[name], bootstrap) for name, _ in PARTS}
+        fits = {name: regression(direct, response[name], bootstrap) for name, _ in SHARES}
         count = chosen.sizes["ablated"]
         selection = np.unique(np.linspace(0, count - 1, min(count, _PANELS)).round().astype(int))
         columns = len(selection) if len(selection) <= 5 else -(-len(selection) // 2)
@@ -68,10 +74,10 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05 * rows, 1.15))[:, 0]
         grid = above.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, i in zip(grid.flat, selection, strict=False):
-            _one_layer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits, int(i))
+            _one_sublayer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits, int(i))
         for i in range(len(selection), grid.size):
             grid.flat[i].set_axis_off()
-            # What stands above an empty place is at the bottom.
+            # The panel above an empty cell is the lowest of its column.
             grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
         above.supxlabel(f"Direct effect of the ablated layer ({effects.unit})", fontsize=8)
@@ -87,17 +93,17 @@ def _legend() -> list[Line2D]:
     return [Line2D([], [], color=COLOUR[kind], marker="o", label=f"downstream {name}") for kind, name in names]
 
 
-def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dict[str, xr.Dataset], i: int) -> None:
-    """One ablated layer: a point a prompt for each part of the response, and the line through them."""
+def _one_sublayer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dict[str, xr.Dataset], i: int) -> None:
+    """Draw one ablated sublayer: points and a line for either share of the response."""
     zero_line(axes)
-    x = np.concatenate([direct.values] * len(PARTS))
-    y = np.concatenate([response[name].values for name, _ in PARTS])
-    colours = np.repeat([COLOUR[kind] for _, kind in PARTS], direct.size)
-    # In random order, so that neither part lies on top of the other.
+    x = np.concatenate([direct.values] * len(SHARES))
+    y = np.concatenate([response[name].values for name, _ in SHARES])
+    colours = np.repeat([COLOUR[kind] for _, kind in SHARES], direct.size)
+    # Points are drawn in random order, so that neither share covers the other.
     order = np.random.default_rng(0).permutation(x.size)
     axes.scatter(x[order], y[order], c=colours[order], s=point_size(x.size), alpha=0.45, linewidths=0, rasterized=True)
     ends = np.array([x.min(), x.max()])
-    for name, kind in PARTS:
+    for name, kind in SHARES:
         line = fits[name].isel(ablated=i).sel(bound="estimate")
         heights = float(line["intercept"]) + float(line["slope"]) * ends
         axes.plot(ends, heights, color="white", linewidth=2)
@@ -106,17 +112,17 @@ def _one_layer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: dic
 
 
 def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: SublayerKind, depth: int) -> None:
-    """Slope and R² of each part of the response over depth."""
+    """Draw slope and R² of either share of the response over depth."""
     x = block_numbers(fits["mlp"]["ablated"])
     for axes, name, label in ((slope, "slope", "Slope of ΔDE on direct effect"), (explained, "r2", "R²")):
         zero_line(axes)
-        for part, colour in ((part, COLOUR[due]) for part, due in PARTS):
-            bounds = fits[part][name]
+        for share, colour in ((share, COLOUR[responding]) for share, responding in SHARES):
+            bounds = fits[share][name]
             band(axes, x, bounds, colour)
             axes.plot(x, bounds.sel(bound="estimate"), color=colour, marker="o", markersize=2)
         block_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
         axes.set_ylabel(label)
-    estimates = {COLOUR[due]: fits[part]["slope"].sel(bound="estimate").values for part, due in PARTS}
+    estimates = {COLOUR[kind]: fits[share]["slope"].sel(bound="estimate").values for share, kind in SHARES}
     limit_slopes(slope, x, estimates)
     explained.set_ylim(-0.03, 1.03)
     panel_letter(slope, "b")

@@ -1,4 +1,4 @@
-"""Figures 1 and 3: one prompt, every layer's direct effect before and after the ablation of one part."""
+"""Figures 1 and 3: every sublayer's direct effect on a prompt before and after an ablation."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,9 +28,9 @@ from hydrascope.reports.figures.figure1_protocol import protocol
 from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, block_axis, faint_lines, printable, zero_line
 from hydrascope.utils.errors import HydrascopeError
 
-#: How the ablated part's layer is marked.
-TEXT_WIDTH: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
-#: What a figure of one ablation shows, the first that there is.
+#: The line at the block of the ablated component.
+_ABLATED_LINE: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
+#: The kinds of components that examples are chosen from, in order of preference.
 _PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
 
@@ -38,17 +38,27 @@ _PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 def examples(
     effects: Effects, prompt: int | None = None, ablated: str | None = None
 ) -> tuple[tuple[int, str], tuple[int, str]]:
-    """The prompt and the ablated part that Figures 1 and 3 show.
+    """Choose the prompt and the ablated component that Figures 1 and 3 show.
 
-    What is named is kept in both. What is left open is chosen to be typical: the part of which most is restored on
-    average (`most_restored`), of the first kind of which anything is, attention before MLPs, heads and neurons; and
-    the prompts, among the half on which it removes most, whose share restored is nearest to the median there. Where
-    nothing can be chosen so, by the largest direct effect (by what is removed, where the direct effect wasn't read;
-    by what is lost, where nothing is removed directly, since only positions before the last are ablated).
-    Figure 3 then takes another prompt than Figure 1, or, where the prompt is named or the only one, another part.
+    The choice is typical. The component is the one with the largest share restored on average (`most_restored`), of the
+    first kind with anything restored: attention, MLPs, heads, neurons. The prompts come from the half on which its
+    ablation removes most; their shares restored are nearest to the median of that half. If no component can be chosen
+    so, the largest direct effect decides: by what is removed if DE wasn't read, and by what is lost if only positions
+    before the last are ablated. Figure 3 takes another prompt than Figure 1, or another component if `prompt` is given
+    or the only one.
+
+        >>> first, second = examples(effects)
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
+        prompt: the index of the prompt, to choose the component alone.
+        ablated: the label of the ablation, to choose the prompts alone.
+
+    Returns:
+        The prompt's index and the ablation's label, for Figure 1 and for Figure 3.
 
     Raises:
-        HydrascopeError: there is no such prompt, or no such part was ablated, or several at once.
+        HydrascopeError: there is no such prompt or ablation, or the run ablated several components at once.
     """
     prompts, labels = effects.sizes["prompt"], [str(label) for label in effects["ablated"].values]
     single = dict(zip(labels, kinds(effects["ablated"]), strict=True))
@@ -57,7 +67,9 @@ def examples(
     if ablated is not None and ablated not in labels:
         raise HydrascopeError(f"{ablated} isn't among what this run ablated: {_some(labels)}")
     if (ablated is None and set(single.values()) == {"joint"}) or single.get(str(ablated)) == "joint":
-        raise HydrascopeError("figures 1 and 3 show the ablation of one part, and this run ablated several at once")
+        raise HydrascopeError(
+            "figures 1 and 3 show the ablation of one component, and this run ablated several at once"
+        )
     if prompt is not None and ablated is not None:
         return (prompt, ablated), (prompt, ablated)
     kind = (
@@ -70,7 +82,7 @@ def examples(
         scores = of_kind(_size(effects), "ablated", kind)  # type: ignore[arg-type]
     scores = scores.sel(ablated=[ablated]) if ablated else scores
     chosen = scores.values if prompt is None else scores.values[[prompt]]
-    # NaN would be taken for the largest.
+    # argmax would choose NaN.
     chosen = np.where(np.isnan(chosen), -np.inf, chosen)
     row, column = np.unravel_index(chosen.argmax(), chosen.shape)
     left = chosen.copy()
@@ -88,7 +100,7 @@ def examples(
 
 @takes_effects
 def why_chosen(effects: Effects, ablated: str) -> str:
-    """Why `examples` shows this part where none is named."""
+    """Return the reason why `examples` chooses this component."""
     kind = kinds(effects["ablated"].sel(ablated=[ablated]))[0]
     shares = _shares(effects, kind)  # type: ignore[arg-type]
     if ablated not in shares["ablated"].values or shares.sel(ablated=ablated).isnull():
@@ -98,26 +110,26 @@ def why_chosen(effects: Effects, ablated: str) -> str:
     return "chosen as a typical example; on average nothing is restored"
 
 
-def _first_restored_kind(effects: Effects, found: list[ComponentKind]) -> ComponentKind:
-    """The first of the kinds that a run ablated of which anything is restored on average; else the first."""
-    return next((kind for kind in found if (_shares(effects, kind) > 0).any()), found[0])
+def _first_restored_kind(effects: Effects, ablated: list[ComponentKind]) -> ComponentKind:
+    """Return the first ablated kind with anything restored on average; else the first kind."""
+    return next((kind for kind in ablated if (_shares(effects, kind) > 0).any()), ablated[0])
 
 
 def _shares(effects: Effects, kind: ComponentKind) -> xr.DataArray:
-    """`[ablated]` the share restored of each part of one kind that `_typical` can choose."""
+    """Return the share restored [ablated] of the components of one kind that can be chosen."""
     samples = candidates(effects, kind)
     return most_restored(samples) if samples.sizes["ablated"] else samples["removed"].mean("prompt")
 
 
 def _size(effects: Effects) -> xr.DataArray:
-    """`[prompt, ablated]` how much an ablation does, where no typical one can be chosen."""
+    """Return the size [prompt, ablated] of each effect, to choose by if none is typical."""
     return strength(effects) if effects["direct"].any() else -effects["total"]
 
 
 def _typical(effects: Effects, kind: ComponentKind) -> xr.DataArray | None:
-    """`[prompt, ablated]` how typical each ablation is of the part of which most is restored; None if there is none.
+    """Return a score [prompt, ablated] of typical examples; None if there are none.
 
-    Any ablation of a part of which more is restored on average is above all of one of which less is.
+    A component with a larger mean share restored scores above others on every prompt.
     """
     samples = candidates(effects, kind)
     if not samples.sizes["ablated"] or most_restored(samples).isnull().all():
@@ -125,13 +137,13 @@ def _typical(effects: Effects, kind: ComponentKind) -> xr.DataArray | None:
     removed = samples["removed"]
     share = (samples["restored"] / removed).where(removed > removed.median("prompt"))
     distance = abs(share - share.median("prompt"))
-    # Ranks stay apart where distances have no bound.
+    # Ranks are bounded; distances are not.
     near = 1 - _ranks(distance, "prompt") / (2 * samples.sizes["prompt"])
     return (_ranks(most_restored(samples), "ablated") + near).transpose("prompt", "ablated")
 
 
 def _ranks(values: xr.DataArray, dim: str) -> xr.DataArray:
-    """From 0 up along `dim`; NaN of NaN."""
+    """Return ranks from 0 along `dim`; NaN stays NaN."""
     axis = values.get_axis_num(dim)
     ranks = values.copy(data=values.values.argsort(axis).argsort(axis).astype(np.float64))
     return ranks.where(values.notnull())
@@ -149,15 +161,18 @@ def figure1(
     ablated: str | None = None,
     why: str = "",
 ) -> Figure:
-    """The protocol, and one prompt's direct effects before and after an ablation (the paper's Figure 1).
+    """Draw the protocol, and direct effects before and after an ablation (Figure 1).
 
-    Defaults and errors are those of `examples`, of which this is the first.
+    Defaults and errors are those of `examples`.
+
+        >>> figure = figure1(effects, results)
 
     Args:
-        effects: of `results`.
-        results: of these every patch is drawn where the run kept them apart, else their mean alone.
-        prompt, ablated: as in `examples`.
-        why: how the example was chosen.
+        effects: the effects of `results`.
+        results: the results of a run. Every patch is drawn if the run kept patches one by one, else their mean.
+        prompt: the index of the prompt; by default that of the first example.
+        ablated: the label of the ablation; by default that of the first example.
+        why: the reason for the choice, for the title.
     """
     prompt, ablated = examples(effects, prompt, ablated)[0]
     shown = _one(effects, results, prompt, ablated)
@@ -181,9 +196,11 @@ def figure3(
     ablated: str | None = None,
     why: str = "",
 ) -> Figure:
-    """A second example, as large as the page (the paper's Figure 3).
+    """Draw direct effects on one prompt before and after an ablation, large (Figure 3).
 
-    As `figure1`, but of the second of the `examples`.
+    The arguments are those of `figure1`; the default is the second example.
+
+        >>> figure = figure3(effects, results)
     """
     prompt, ablated = examples(effects, prompt, ablated)[1]
     shown = _one(effects, results, prompt, ablated)
@@ -199,7 +216,7 @@ def figure3(
 
 
 def _one(effects: Effects, results: xr.Dataset, prompt: int, ablated: str) -> Effects:
-    """The effects of one ablation on one prompt, and `by_patch` [patch, component] where the run kept it."""
+    """Return the effects of one ablation on one prompt, with `by_patch` if the run kept it."""
     shown = effects.isel(prompt=[prompt]).sel(ablated=[ablated])
     one = results.isel(prompt=[prompt]).sel(ablated=[ablated])
     patches = by_patch(one, effects.readout, effects.sigma)
@@ -209,38 +226,38 @@ def _one(effects: Effects, results: xr.Dataset, prompt: int, ablated: str) -> Ef
 
 
 def _title(shown: Effects, prompt: int, limit: int, why: str) -> str:
-    """The prompt, the token that it is followed by, what is read, and how the example was chosen."""
+    """Return the title: the prompt, its target token, the readout, and why it was chosen."""
     text, target = (str(shown[name].values) for name in ("text", "target_text"))
     first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
     return f"{first}\nReadout: {printable(shown.caption)}{f'; {why}' if why else ''}"
 
 
 def _outcome(shown: Effects, logit: str) -> str:
-    """What is read: `logit`, in the words of the place that it stands in, or the name of another readout."""
+    """Return the text `logit` if the readout is the logit, else the readout's name."""
     return logit if shown.readout == "logit" else printable(shown.readout, 18)
 
 
 def _both_kinds(shown: Effects, attention: Axes, mlp: Axes) -> None:
-    """Direct effects of attention layers in one panel, of MLPs in the other."""
+    """Draw direct effects of attention in one panel, and of MLPs in the other."""
     top = depth(shown)
     size = float(np.clip(60 / top, 1, 3.5))
     outcome = _outcome(shown, "the\ntarget’s logit")
     for axes, kind in zip((attention, mlp), KINDS, strict=True):
-        part = of_kind(shown, "component", kind)
-        x = block_numbers(part["component"])
+        selected = of_kind(shown, "component", kind)
+        x = block_numbers(selected["component"])
         zero_line(axes)
-        axes.axvline(int(shown["ablated_block"]), **TEXT_WIDTH)
-        if part.sizes.get("patch", 1) > 1:
-            faint_lines(axes, x, part["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
-        axes.plot(x, part["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
-        axes.plot(x, part["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
+        axes.axvline(int(shown["ablated_block"]), **_ABLATED_LINE)
+        if selected.sizes.get("patch", 1) > 1:
+            faint_lines(axes, x, selected["by_patch"].transpose("patch", "component").values, COLOUR[kind], alpha=0.3)
+        axes.plot(x, selected["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
+        axes.plot(x, selected["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
         block_axis(axes, top)
         axes.set_title(f"{NAME[kind]} layers")
         axes.set_ylabel(f"Direct effect on {outcome} ({shown.unit})")
 
 
 def _legend(figure: Figure | SubFigure, shown: Effects, patches: int) -> None:
-    """One legend for both panels: what is drawn in either kind's colour is shown in both."""
+    """Draw one legend for both panels, with entries in both kinds' colours."""
     faint, mean = (
         tuple(Line2D([], [], color=COLOUR[kind], **look) for kind in KINDS)
         for look in ({"linewidth": 0.6, "alpha": 0.6}, {"marker": "s"})
@@ -253,7 +270,7 @@ def _legend(figure: Figure | SubFigure, shown: Effects, patches: int) -> None:
     }
     if patches > 1 and kept:
         entries["each patch"] = faint
-    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **TEXT_WIDTH)
+    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **_ABLATED_LINE)
     handler = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     figure.legend(
         list(entries.values()),

@@ -1,4 +1,4 @@
-"""What every head does: the cost of its ablation, and its direct effect, over layers and heads."""
+"""The figure of heads: the loss by each head's ablation, and its direct effect."""
 
 import numpy as np
 import xarray as xr
@@ -14,12 +14,16 @@ from hydrascope.utils.errors import HydrascopeError
 
 @takes_effects
 def figure_heads(effects: Effects) -> Figure:
-    """Means over prompts, a square a head: (a) −`total`, what its ablation costs; (b) DE, where heads were read.
+    """Draw the mean loss and the mean direct effect of each head, a square per head.
 
-    White is no effect, and both panels have one scale. A head that wasn't ablated is grey. Where only positions before
-    the last are ablated there is no (b): DE is what a head writes at the last, which isn't ablated.
+    Panel (a) shows −`total`, panel (b) DE if heads were read; both have one colour scale. A head that wasn't ablated is
+    grey. If only positions before the last are ablated, there is no panel (b).
 
-        figure_heads(effects).savefig("heads.png")
+        >>> heads = hs.measures.per_prompt(hs.sweep(model, prompts, hs.Zero(), ablate="heads.3"))
+        >>> figure = figure_heads(heads)
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
 
     Raises:
         HydrascopeError: no head was ablated.
@@ -50,8 +54,8 @@ def figure_heads(effects: Effects) -> Figure:
 
 
 def _square(means: xr.DataArray, rows: int) -> np.ndarray:
-    """`[layer, head]` the mean of each ablated head, NaN where one wasn't ablated."""
-    places, columns = block_numbers(means["ablated"]), unit_numbers(means["ablated"])
+    """Return the mean of each head as [block, head]; NaN if it wasn't ablated."""
+    blocks, columns = block_numbers(means["ablated"]), unit_numbers(means["ablated"])
     square = np.full((rows, 1 + max(columns)), np.nan)
-    square[places, columns] = means.values
+    square[blocks, columns] = means.values
     return square

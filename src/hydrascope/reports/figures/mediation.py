@@ -1,4 +1,4 @@
-"""Who repairs, who covers for whom, and by which way: of mediation, of interactions, of path patching."""
+"""The figures of mediation, interactions and path patching."""
 
 import numpy as np
 import xarray as xr
@@ -15,15 +15,20 @@ from hydrascope.reports.figures.panels import panel_letter, printable
 
 
 def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
-    """Ablated part × mediator, means over prompts on one scale.
+    """Draw the mediators' reactions [ablated, mediator], means over prompts on one scale.
 
-    (a) the response: what the mediator writes more; (b) what is lost again if it is frozen, all others free; (c) what
-    it brings if everything else downstream is frozen. Grey: not downstream, or not read.
+    Panel (a) shows the response, the change of what the mediator writes. Panel (b) shows the loss when the mediator is
+    frozen and all others are free, panel (c) the gain when everything else downstream is frozen. Grey cells are not
+    downstream or were not read.
 
-        figure_mediation(open_results("mediation.zarr")).savefig("mediation.png")
+        figure_mediation(hydrascope.open_results("mediation.zarr")).savefig("mediation.png")
+
+    Args:
+        results: the results of a mediation.
+        readout: the readout's label; by default the first.
 
     Raises:
-        HydrascopeError: as `hydrascope.measures.mediation`; there is no such readout.
+        HydrascopeError: as `hydrascope.measures.mediation`, or there is no such readout.
     """
     found = select_readout(mediation(results), readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("ablated", "mediator")})
@@ -52,30 +57,38 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
 
 
 def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figure:
-    """Part × part, the mean interaction: below 0 (blue) each covers for the other, above 0 they need each other.
+    """Draw the mean interaction [first, second] of every pair of components.
 
-    (a) in the order of the network; (b) so that parts with alike interactions stand together: average linkage on
-    the Euclidean distance of their rows, in optimal order (Bar-Joseph et al. 2001).
+    Below 0 (blue) each covers for the other, above 0 they need each other. Panel (a) is in the network's order. Panel
+    (b) groups components with similar interactions: average linkage on the Euclidean distance of their rows, in optimal
+    order (Bar-Joseph et al. 2001).
 
-        figure_interactions(open_results("pairs.zarr")).savefig("interactions.png")
+        figure_interactions(hydrascope.open_results("pairs.zarr")).savefig("interactions.png")
+
+    Args:
+        results: the results of interactions.
+        readout: the readout's label; by default the first.
 
     Raises:
-        HydrascopeError: as `hydrascope.measures.interactions`; there is no such readout.
+        HydrascopeError: as `hydrascope.measures.interactions`, or there is no such readout.
     """
     found = select_readout(interactions(results), readout)
     order = in_order(list(map(str, found["first"].values)))
     mean = found["interaction"].mean("prompt", skipna=False).values[np.ix_(order, order)]
-    names = [str(found["first"].values[place]) for place in order]
-    alike = _clustered(mean)
+    names = [str(found["first"].values[index]) for index in order]
+    clustered = _clustered(mean)
     most = scale_of(mean)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 3.6), layout="constrained")
         row = figure.subplots(1, 2)
-        panels = ((row[0], "a", "In the network’s order", range(len(names))), (row[1], "b", "Alike together", alike))
-        for axes, letter, title, places in panels:
-            image = draw_matrix(axes, mean[np.ix_(places, places)], most)
-            shown, some = [names[place] for place in places], max(1, -(-len(names) // 24))
-            ticks = range(0, len(names), some)
+        panels = (
+            (row[0], "a", "In the network’s order", range(len(names))),
+            (row[1], "b", "Alike together", clustered),
+        )
+        for axes, letter, title, indices in panels:
+            image = draw_matrix(axes, mean[np.ix_(indices, indices)], most)
+            shown, step = [names[index] for index in indices], max(1, -(-len(names) // 24))
+            ticks = range(0, len(names), step)
             axes.set_xticks(ticks, [shown[tick] for tick in ticks], rotation=90)
             axes.set_yticks(ticks, [shown[tick] for tick in ticks])
             panel_letter(axes, letter, title)
@@ -85,11 +98,16 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
 
 
 def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
-    """Sender × receiver, what of the one's effect goes by way of the other, means over prompts on one scale.
+    """Draw each sender's effect through each receiver [sender, receiver], means over prompts.
 
-    (a) everything else frozen at clean; (b) everything downstream of the receiver free. Grey: not downstream.
+    In panel (a) everything else is frozen, in panel (b) everything downstream of the receiver is free. Both have one
+    scale; grey cells are not downstream.
 
         figure_paths(hydrascope.analyses.path_patching(model, prompts)).savefig("paths.png")
+
+    Args:
+        found: the result of `hydrascope.analyses.path_patching`.
+        readout: the readout's label; by default the first.
 
     Raises:
         HydrascopeError: there is no such readout.
@@ -117,16 +135,16 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
 
 
 def _clustered(mean: np.ndarray) -> list[int]:
-    """The order in which parts with alike interactions stand together."""
+    """Return the order that groups components with similar interactions."""
     if len(mean) < 3:
         return list(range(len(mean)))
     rows = np.nan_to_num(mean)
-    # Two parts differ by what they do with all others: what they do with each other stands aside.
+    # The distance of two components leaves out their interaction with each other.
     square = ((rows[:, None] - rows[None]) ** 2).sum(-1) - 2 * rows**2
     flat = squareform(np.sqrt(square.clip(0)), checks=False)
-    return [int(place) for place in leaves_list(optimal_leaf_ordering(linkage(flat, "average"), flat))]
+    return [int(index) for index in leaves_list(optimal_leaf_ordering(linkage(flat, "average"), flat))]
 
 
-def _label(found: xr.Dataset, what: str) -> str:
+def _label(found: xr.Dataset, quantity: str) -> str:
     name, unit = str(found["readout"].values), str(found.attrs.get("units", "logits"))
-    return printable(f"{what}, {name} ({unit})")
+    return printable(f"{quantity}, {name} ({unit})")

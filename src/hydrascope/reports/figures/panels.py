@@ -1,4 +1,4 @@
-"""What the figures share: axes along depth, faint lines, clouds of points, text that is safe to draw."""
+"""Elements of figures: axes along depth, faint lines, clouds of points, printable text."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -24,10 +24,10 @@ NAME: dict[SublayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
 
 
 def ablated_blocks(effects: Effects) -> Effects:
-    """The effects of the layers that were ablated, heads and neurons and joint ablations left out.
+    """Return the effects of ablated sublayers, without heads, neurons and joint ablations.
 
     Raises:
-        HydrascopeError: no layer was.
+        HydrascopeError: no sublayer was ablated.
     """
     chosen = sublayer_labels(effects["ablated"])
     if not chosen:
@@ -36,19 +36,19 @@ def ablated_blocks(effects: Effects) -> Effects:
 
 
 def main_kind(effects: Effects) -> SublayerKind:
-    """The kind of layer that a figure with room for one shows: attention where any was ablated."""
+    """Return the kind that a figure with room for one shows: attention if any was ablated."""
     return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
 
 
 def name_reading(figure: Figure, effects: Effects) -> None:
-    """Say above the panels which readout is shown, and how σ was read."""
+    """Write the readout and the reading of σ above the panels."""
     figure.suptitle(f"Readout: {printable(effects.caption)}", fontsize=6.5, color=style.GREY)
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """`text` in one line that the figures' font can draw, its middle left out where it is longer than `limit`.
+    """Return `text` as one line of at most `limit` characters that the figures' font can draw.
 
-    A line break shows as ⏎, a character that the font lacks as □.
+    The middle of a longer text is left out. A line break becomes ⏎, a character that the font lacks becomes □.
     """
     glyphs = _glyphs()
     lines = text.replace("\r\n", "\n").replace("\n", "⏎").replace("\t", " ")
@@ -61,19 +61,19 @@ def printable(text: str, limit: int = 80) -> str:
 
 @lru_cache(maxsize=1)
 def _glyphs() -> frozenset[int]:
-    """The characters that the figures' font has."""
+    """Return the code points that the figures' font has."""
     with style.style():
         return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
-    """`a` in bold left of the panel's title."""
+    """Write a bold letter left of the panel's title."""
     axes.set_title(title, loc="center")
     axes.set_title(letter, loc="left", fontweight="bold")
 
 
 def block_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
-    """The horizontal axis of a network of `depth` layers, whole layers only."""
+    """Set the horizontal axis of a network of `depth` blocks, with whole numbers."""
     margin = 0.02 * depth + 0.3
     axes.set_xlim(-margin, depth - 1 + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -81,14 +81,14 @@ def block_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
 
 
 def zero_line(axes: Axes) -> None:
-    """No effect."""
+    """Draw the horizontal line at 0."""
     axes.axhline(0, color=style.GREY, linewidth=0.5, zorder=0)
 
 
 def faint_lines(
     axes: Axes, x: Sequence[int] | np.ndarray, lines: np.ndarray, colour: str, alpha: float | None = None
 ) -> None:
-    """Many lines `[line, x]` at once, the fainter the more there are, as pixels so that files stay small."""
+    """Draw many `lines` [line, x], fainter the more there are, as pixels to keep files small."""
     alpha = alpha or float(np.clip(20 / len(lines), 0.05, 0.5))
     points = np.stack([np.broadcast_to(x, lines.shape), lines], axis=-1)
     axes.add_collection(
@@ -98,28 +98,28 @@ def faint_lines(
 
 
 def band(axes: Axes, x: Sequence[int] | np.ndarray, bounds: xr.DataArray, colour: str) -> None:
-    """A confidence interval [bound, x] around a line."""
+    """Draw a confidence interval [bound, x] around a line."""
     low, high = bounds.sel(bound="low").values, bounds.sel(bound="high").values
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
 
 
 def depth_scale(depth: int) -> ScalarMappable:
-    """The colours of layers 0 to `depth` − 1, for points and for their colour bar."""
-    # The palest end of the map can't be told from paper.
+    """Return the colour scale of blocks 0 to `depth` − 1."""
+    # The palest end of the map is too close to white.
     colours = mpl.colormaps[style.DEPTH_CMAP](np.linspace(0, 0.93, 256))
     return ScalarMappable(Normalize(0, max(depth - 1, 1)), mpl.colors.ListedColormap(colours))
 
 
 def depth_bar(axes: Axes, scale: ScalarMappable) -> None:
-    """What the colours of `depth_scale` mean, beside `axes`."""
+    """Draw the colour bar of `depth_scale` beside `axes`."""
     ticks = MaxNLocator(integer=True, nbins=8, min_n_ticks=1)
     axes.figure.colorbar(scale, ax=axes, label="Ablated layer", aspect=25, pad=0.02, ticks=ticks)
 
 
 def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, marker: str = "o") -> None:
-    """A point a prompt and ablated layer, [prompt, ablated] each, coloured by depth, as pixels.
+    """Draw the points `x`, `y` [prompt, ablated], coloured by depth, as pixels.
 
-    Drawn in random order, so that no layer lies on top of the others.
+    The order is random, so that no sublayer covers the others.
     """
     colours = np.broadcast_to(block_numbers(x["ablated"]), x.shape).ravel()
     order = np.random.default_rng(0).permutation(x.size)
@@ -129,7 +129,7 @@ def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, m
         c=scale.to_rgba(colours[order]),
         s=point_size(x.size),
         marker=marker,
-        # Where points lie on each other, how many shows.
+        # Points are transparent, so that their density shows.
         alpha=float(np.clip(3000 / max(x.size, 1), 0.15, 0.6)),
         linewidths=0,
         rasterized=True,
@@ -139,15 +139,21 @@ def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, m
 
 
 def point_size(count: int) -> float:
-    """An area in points² at which `count` points in one panel stay apart."""
+    """Return a marker area in points² at which `count` points in one panel stay apart."""
     return float(np.clip(2500 / max(count, 1), 1.5, 9))
 
 
 def limit_slopes(axes: Axes, x: Sequence[int], slopes: Mapping[str, np.ndarray], shown: Sequence[float] = (0,)) -> None:
-    """Vertical limits that show the slopes [x] of each colour, and the values in `shown`, but end at −1 and 2.
+    """Set vertical limits that show the slopes [x] of each colour, at most from −1 to 2.
 
-    Where the direct effect hardly varies a slope means little and can be anything: one beyond the limits is marked
-    by a triangle where it leaves, so that it doesn't flatten the rest.
+    Slopes are unreliable where the direct effect hardly varies. A slope beyond the limits is drawn as a triangle at the
+    edge, so that it doesn't flatten the others.
+
+    Args:
+        axes: the panel.
+        x: the blocks.
+        slopes: the slopes [x], by colour.
+        shown: further values that must lie within the limits.
     """
     every = np.concatenate([*slopes.values(), np.asarray(shown, dtype=float)])
     every = every[np.isfinite(every)].clip(-1, 2)
@@ -155,13 +161,13 @@ def limit_slopes(axes: Axes, x: Sequence[int], slopes: Mapping[str, np.ndarray],
     low, high = every.min() - room, every.max() + room
     axes.set_ylim(low, high)
     for colour, values in slopes.items():
-        for place, slope in zip(x, values, strict=True):
+        for block, slope in zip(x, values, strict=True):
             if slope > high or slope < low:
                 marker, edge = ("^", high) if slope > high else ("v", low)
-                axes.plot(place, edge, marker=marker, color=colour, clip_on=False, markersize=4, zorder=5)
+                axes.plot(block, edge, marker=marker, color=colour, clip_on=False, markersize=4, zorder=5)
 
 
 def absent(axes: Axes, message: str) -> None:
-    """A panel for which the run has no data says so."""
+    """Write a message into a panel that has no data."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes, color=style.GREY)

@@ -1,4 +1,4 @@
-"""Who answers to what: the mean response of every layer to every ablation, and where it is surely not 0."""
+"""The figure of responses: the mean response of every sublayer to every ablation."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +14,16 @@ from hydrascope.reports.figures.panels import name_reading, panel_letter
 
 @takes_effects
 def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
-    """Ablated part × responding layer: (a) the mean response, ΔDE; (b) the same where it is surely not 0.
+    """Draw the mean response ΔDE of every sublayer to every ablation [ablated, component].
 
-    Surely: with bounds that hold for all responses of the panel at once. A layer that isn't downstream of what is
-    ablated, and so can't respond, is grey.
+    Panel (a) shows all responses, panel (b) those that are surely not 0, by bounds that hold for all responses at once.
+    A sublayer that isn't downstream of the ablation is grey.
 
-        figure_responses(effects).savefig("responses.png")
+        >>> figure = figure_responses(effects, hs.measures.Bootstrap(resamples=50))
+
+    Args:
+        effects: the effects of a run (`hydrascope.measures.per_prompt`).
+        bootstrap: the resampling that gives the bounds.
     """
     ordered = effects.isel({dim: in_order(list(map(str, effects[dim].values))) for dim in ("ablated", "component")})
     names = list(map(str, ordered["ablated"].values))
@@ -46,10 +50,10 @@ def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Fi
 
 
 def _label(axes: Axes, effects: Effects) -> None:
-    """Responding layers along the horizontal axis: attention, then MLPs."""
+    """Label the responding sublayers on the horizontal axis: attention, then MLPs."""
     top = depth(effects)
     step = max(1, -(-top // 6))
-    places = [*range(0, top, step)]
-    axes.set_xticks([*places, *(top + place for place in places)], [*map(str, places), *map(str, places)])
+    blocks = [*range(0, top, step)]
+    axes.set_xticks([*blocks, *(top + block for block in blocks)], [*map(str, blocks), *map(str, blocks)])
     axes.axvline(top - 0.5, color=style.BLACK, linewidth=0.6)
     axes.set_xlabel("Responding layer: attention | MLP")

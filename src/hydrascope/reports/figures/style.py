@@ -1,4 +1,4 @@
-"""How every figure looks: made to be printed, readable without colour vision, one place to change it."""
+"""The style of all figures, made for print and any colour vision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,20 +56,25 @@ _RC: dict[Any, Any] = {
     # Text stays text in PDF (TrueType) and SVG, so that a figure can be searched and edited.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
-    # Prompts are shown as they are: a "$" in one is no formula.
+    # Prompts are shown as they are: a "$" starts no formula.
     "text.parse_math": False,
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside this context to draw in the project's style; matplotlib's own settings come back after."""
+    """Apply the project's style; matplotlib's settings return when the context ends."""
     with mpl.rc_context(_RC):
         yield
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `figure` to `folder` as `name`.png, .pdf and .svg; the paths written.
+    """Write `figure` to `folder` as `name`.png, .pdf and .svg.
+
+        >>> paths = save(Figure(), Path("figures"), "empty")
+
+    Returns:
+        The files written.
 
     Raises:
         HydrascopeError: the folder cannot be written.
@@ -79,7 +84,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with style():
             for path in paths:
-                # No creation date: the same result gives the same file.
+                # Without a creation date the same result gives the same file.
                 stamp = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
                 figure.savefig(path, metadata=stamp if path.suffix != ".png" else None)
     except OSError as error:

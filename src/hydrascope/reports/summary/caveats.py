@@ -66,7 +66,8 @@ def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstra
 
 def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning where a prompt's numbers depend on the prompts it was measured with."""
-    difference, allowed = attributes.get("batch_difference", 0.0), attributes.get("batch_tolerance", float("inf"))
+    difference = attributes.get("batch_difference", 0.0)
+    allowed = attributes.get("batch_tolerance", float("inf"))
     if not difference <= allowed:
         yield (
             f"the numbers of a prompt depend on the prompts that it was measured with, by {difference:.2g} "
@@ -86,8 +87,9 @@ def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Ite
             if each.component and mean > ROUNDED * (value.high - value.low):
                 yield (
                     f"rounding in {attributes.get('dtype', 'its dtype')} puts {effect} effects off by {mean:.2g} "
-                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against {precision['against']}), "
-                    f"and what ablating {each.component} {'removes' if amount == 'removed' else 'loses'} is known to "
-                    f"{value.high - value.low:.2g}: take a wider dtype"
+                    f"{attributes.get('units', 'logits')} on average, up to {worst:.2g} (against "
+                    f"{precision['against']}), and what ablating {each.component} "
+                    f"{'removes' if amount == 'removed' else 'loses'} is known to {value.high - value.low:.2g}: take a "
+                    "wider dtype"
                 )
                 return

@@ -80,7 +80,7 @@ def compare(
     readout: str | None = None,
     sigma: Sigma | None = None,
 ) -> Comparison:
-    """Return the verdicts of several results, and differences in the share restored from the first.
+    """Compare the verdicts and the shares restored of several results with the first one.
 
     The difference is paired if two results have the same prompts; else each result is resampled alone.
 
@@ -174,7 +174,7 @@ def _over_depth(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -> 
 
 
 def _removes(effects: Effects) -> bool:
-    """Whether anything is removed directly; it isn't if only positions before the last are ablated."""
+    """Whether anything is removed directly: not if only earlier positions are ablated."""
     return bool(effects["direct"].any())
 
 

@@ -79,10 +79,10 @@ def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstra
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}
     notes = (
-        f"f: the readout {rows[0].readout} with the components up to this one kept and all others ablated, 0 where none "
-        f"is kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds where "
-        f"ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. Areas "
-        f"over the share kept: under f (CPR) {format_interval(areas['cpr'], 2)}, under |1 − f| (CMD) "
+        f"f: the readout {rows[0].readout} with the components up to this one kept and all others ablated, 0 where "
+        f"none is kept, 1 in the whole model; a ratio of means over {found.sizes['prompt']:,} prompts, without bounds "
+        f"where ablating everything may change nothing. Lost: mean −total, in {found.attrs.get('units', 'logits')}. "
+        f"Areas over the share kept: under f (CPR) {format_interval(areas['cpr'], 2)}, under |1 − f| (CMD) "
         f"{format_interval(areas['cmd'], 2)}. Intervals: bootstrap over prompts, {percent(bootstrap.confidence)} "
         f"each.{cut}"
     )

@@ -53,7 +53,7 @@ class Pair:
 
 
 def reactions(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Reaction, ...]:
-    """Return the reaction of each downstream mediator to each ablation, the most restoring first."""
+    """Return the reactions of downstream mediators to each ablation, the most restoring first."""
     table = measures.reactions(results, readout, bootstrap).transpose("ablated", "mediator", "bound")
     columns = [table[name].values for name in ("restored_by", "restored_alone", "response")]
     rows = [

@@ -20,22 +20,26 @@ Row = ComponentFindings | Reaction | Pair
 def as_json(summary: Summary) -> str:
     """Return the summary as one JSON object; unknown numbers are null.
 
-        >>> import json
-        >>> low = json.loads(as_json(hs.reports.summarise(results)))["verdicts"][0]["restored"]["low"]
+    >>> import json
+    >>> low = json.loads(as_json(hs.reports.summarise(results)))["verdicts"][0]["restored"]["low"]
     """
     return json.dumps(_plain(asdict(summary)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(summary: Summary) -> str:
-    """Return a row for each ablated component as CSV; for each reaction or pair if there are any.
+    """Return a row for each ablated component as CSV.
 
-    Each number has the columns `NAME`, `NAME_low` and `NAME_high`.
+    If the summary has reactions or pairs, the rows are these. Each number has the columns `NAME`,
+    `NAME_low` and `NAME_high`.
     """
     return rows_as_csv(summary.reactions or summary.pairs or summary.components)
 
 
 def rows_as_csv(rows: Sequence[Any]) -> str:
-    """Return a CSV row for each data class; an `Interval` gives `NAME`, `NAME_low` and `NAME_high`."""
+    """Return a CSV row for each data class.
+
+    An `Interval` gives the columns `NAME`, `NAME_low` and `NAME_high`.
+    """
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     for number, row in enumerate(rows):

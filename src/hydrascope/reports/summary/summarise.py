@@ -1,4 +1,4 @@
-"""What a run found, put together: the verdicts, the paper's findings, and every ablated part's numbers."""
+"""Summaries of results: verdicts, the paper's findings, and every ablated component."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -37,18 +37,23 @@ from hydrascope.utils.text import counted
 
 @dataclass(frozen=True)
 class ComponentFindings:
-    """One ablated part: what its ablation removes, what of it is restored and by what, and how CE follows DE.
+    """The numbers of one ablation; all means are over prompts.
+
+    Numbers that weren't measured are NaN.
 
     Attributes:
-        ablated: its label.
-        kind: as in `hydrascope.measures.ComponentKind`.
-        direct: mean direct effect, in logits; NaN, as all that is derived from it, where it wasn't read.
-        removed: mean −`direct`, in logits.
-        lost: mean −`total`, in logits.
+        ablated: the ablation's label.
+        kind: the kind of component (`hydrascope.measures.ComponentKind`).
+        direct: the mean direct effect DE, in the readout's unit.
+        removed: the mean of −`direct` in the results, in the readout's unit.
+        lost: the mean of −`total`, in the readout's unit.
         restored: 1 − lost/removed.
-        attention, mlp, norm: the shares of what is removed that each restores; they add up to `restored`.
-        slope, r2: of the regression of CE on DE over prompts.
-        correlation: of DE and `lost` over prompts.
+        attention: the share of what is removed that attention restores.
+        mlp: the share of what is removed that MLPs restore.
+        norm: the share of what is removed that the norm restores. The three shares add up to `restored`.
+        slope: the slope of the regression of CE on DE over prompts.
+        r2: the R² of this regression.
+        correlation: the correlation of DE and `lost` over prompts.
     """
 
     ablated: str
@@ -66,27 +71,27 @@ class ComponentFindings:
 
     @property
     def adds(self) -> bool:
-        """Whether ablating it adds directly instead of removing, surely: there is a share of what it does.
+        """Whether the ablation surely adds directly instead of removing.
 
-        Then `restored` is the share of the increase that is undone.
+        `restored` is then the share of the increase that is undone.
         """
         return self.removed.estimate < 0 and bool(np.isfinite(self.restored.low))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found.
+    """The summary of a result; `hydrascope.reports.render` prints it.
 
     Attributes:
-        run: what was measured and how, by name.
-        verdicts: whether anything is restored, of each kind of ablated part; none where nothing is removed directly.
-        warnings: what a reader should know before believing the numbers.
+        run: the settings of the run, by name.
+        verdicts: a verdict on each kind of ablated component; empty if nothing is removed directly.
+        warnings: warnings about the numbers, one line each.
         findings: the paper's findings, for this model.
-        parts: every ablated part, in the order of the results; where effects alone were kept only what it removes,
-            loses and has restored is known of it.
-        bootstrap: how the intervals were drawn.
-        reactions: who restores what, of a result of `hydrascope.Mediation`.
-        pairs: who covers for whom, of a result of `hydrascope.Interactions`.
+        components: every ablation, in the order of the results. If only effects were kept, only `removed`, `lost` and
+            `restored` are known.
+        bootstrap: the resampling that gave the intervals.
+        reactions: the mediators' reactions, if the result is of `hydrascope.Mediation`.
+        pairs: the interactions of pairs, if the result is of `hydrascope.Interactions`.
     """
 
     run: dict[str, str]
@@ -100,37 +105,43 @@ class Summary:
 
 
 def read_effects(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> EffectsOnly:
-    """Read the effects of single ablations, and what parts write where that was kept; of results of any kind.
+    """Return the effects of the single ablations of a result of any kind.
 
     Args:
-        readout, sigma: as in `hydrascope.measures.per_prompt`.
+        results: a result of any kind.
+        readout: the readout's label; by default the first.
+        sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+
+    Returns:
+        `Effects`; only `EffectsOnly` if the run didn't keep what components write.
 
     Raises:
-        HydrascopeError: this is no result, or has no such readout.
+        HydrascopeError: `results` is no result, or lacks the readout.
     """
     alone = single_ablations(results)
-    keeps_written = results.attrs.get("keep") != "effects"
-    return per_prompt(alone, readout, sigma) if keeps_written else effects_only(alone, readout)
+    keeps_components = results.attrs.get("keep") != "effects"
+    return per_prompt(alone, readout, sigma) if keeps_components else effects_only(alone, readout)
 
 
 def summarise_sweep(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
-    """The verdict, and every finding of the paper that these results can tell of, with intervals over prompts.
+    """Return the verdicts, the findings and the numbers of every single ablation.
 
     Args:
-        results: of any kind.
-        effects: on one readout, as `read_effects` gives them.
+        results: a result of any kind.
+        effects: its effects on one readout (`read_effects`).
+        bootstrap: the resampling that gives the intervals.
 
     Raises:
         HydrascopeError: the results are unfinished.
     """
     if not isinstance(effects, Effects):
-        return _of_effects(results, effects, bootstrap)
+        return _summarise_effects_only(results, effects, bootstrap)
     require_complete(effects)
     if not effects["direct"].any():
-        return _of_losses(results, effects, bootstrap)
+        return _summarise_losses(results, effects, bootstrap)
     read = with_direct_effect(effects)
     fit, shares = compensation_regression(read, bootstrap), restoration(effects, bootstrap)
-    per_part = {
+    bounds = {
         **{str(name): shares[name] for name in ("restored", "attention", "mlp", "norm")},
         **{str(name): fit[name] for name in ("slope", "r2")},
         "correlation": agreement(read, bootstrap)["correlation"],
@@ -138,85 +149,85 @@ def summarise_sweep(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootst
         "removed": mean_interval(-effects["direct"], bootstrap),
         "lost": mean_interval(-effects["total"], bootstrap),
     }
-    found = verdicts(results, effects, bootstrap)
-    told = warnings_of(effects, found, bootstrap)
+    answers = verdicts(results, effects, bootstrap)
     return Summary(
         run_in_words(results, effects),
-        found,
-        told,
+        answers,
+        warnings_of(effects, answers, bootstrap),
         tuple(findings(results, effects, fit, shares, bootstrap)),
-        tuple(_parts(effects, per_part)),
+        tuple(_component_findings(effects, bounds)),
         bootstrap,
     )
 
 
 def summarise_mediation(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
-    """Of a mediation what `summarise_sweep` says of its ablations, and who restores what."""
+    """Return the summary of a mediation's single ablations, and its reactions."""
     plain = summarise_sweep(results, effects, bootstrap)
     return replace(plain, reactions=reactions(results, effects.readout, bootstrap))
 
 
 def summarise_interactions(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
-    """Who covers for whom, and of single ablations what becomes of their effects."""
-    found = pairs(results, effects.readout, bootstrap)
-    parts = len({name for pair in found for name in (pair.first, pair.second)})
-    run = _run(results, f"{counted(len(found), 'pair', 'pairs')} of {parts:,} parts", effects.readout)
-    told = tuple(of_prompts(results))
-    return Summary(run, (), told, (), _outcomes(effects, bootstrap), bootstrap, pairs=found)
+    """Return the interactions of pairs, and the outcomes of single ablations."""
+    rows = pairs(results, effects.readout, bootstrap)
+    components = len({name for pair in rows for name in (pair.first, pair.second)})
+    run = _settings(results, f"{counted(len(rows), 'pair', 'pairs')} of {components:,} components", effects.readout)
+    warnings = tuple(of_prompts(results))
+    return Summary(run, (), warnings, (), _outcomes(effects, bootstrap), bootstrap, pairs=rows)
 
 
-def _of_effects(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
-    """What can be said where effects alone were kept: how much is restored, not by whom."""
-    told = (EFFECTS_ALONE, *of_prompts(results))
-    return Summary(run_in_words(results, effects), (), told, (), _outcomes(effects, bootstrap), bootstrap)
+def _summarise_effects_only(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Return the summary of results that kept effects alone: shares are not split."""
+    warnings = (EFFECTS_ALONE, *of_prompts(results))
+    return Summary(run_in_words(results, effects), (), warnings, (), _outcomes(effects, bootstrap), bootstrap)
 
 
 def _outcomes(effects: EffectsOnly, bootstrap: Bootstrap) -> tuple[ComponentFindings, ...]:
-    found = outcome_bounds(effects, bootstrap)
-    # Where only positions before the last are ablated nothing is known of what would have been removed.
-    known = {"removed": "removed", "restored": "share"} if effects["direct"].any() else {}
-    return tuple(_parts(effects, {name: found[of] for name, of in {"lost": "lost", **known}.items()}))
+    outcomes = outcome_bounds(effects, bootstrap)
+    bounds = {"lost": outcomes["lost"]}
+    if effects["direct"].any():  # not if only positions before the last are ablated
+        bounds |= {"removed": outcomes["removed"], "restored": outcomes["share"]}
+    return tuple(_component_findings(effects, bounds))
 
 
-def _of_losses(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Summary:
-    """What can be said where only positions before the last are ablated: nothing is removed directly, and nothing is
-    known of what would have been."""
+def _summarise_losses(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Summary:
+    """Return the summary of ablations at earlier positions alone: nothing is removed directly."""
     lost = mean_interval(-effects["total"], bootstrap)
     most_lost = []
     for kind in dict.fromkeys(kinds(effects["ablated"])):
         samples = of_kind(-effects["total"], "ablated", kind).rename("lost").to_dataset()  # type: ignore[arg-type]
-        # The most of many is easily above 0 where none is: bounds that hold for all know of the others.
-        of_one = simultaneous(lambda means: means, samples, bootstrap, "ablated")["lost"]
-        most = str(of_one["ablated"].values[int(of_one.sel(bound="estimate").argmax("ablated"))])
+        # The largest of many losses is above 0 by chance; bounds that hold for all of them allow for that.
+        losses = simultaneous(lambda means: means, samples, bootstrap, "ablated")["lost"]
+        most = str(losses["ablated"].values[int(losses.sel(bound="estimate").argmax("ablated"))])
         meaning = f"−total; the most of the {PLURAL[kind]}, with bounds that hold for all of them"  # type: ignore[index]
-        most_lost.append(Finding(f"lost at {most}", Interval.at(of_one, most), meaning))
-    told = (
+        most_lost.append(Finding(f"lost at {most}", Interval.at(losses, most), meaning))
+    warnings = (
         "only positions before the last are ablated: nothing is removed directly, so that nothing can be said of how "
         "much is restored",
         *warnings_of(effects, (), bootstrap),
     )
-    parts = tuple(_parts(effects, {"lost": lost}))
-    return Summary(run_in_words(results, effects), (), told, tuple(most_lost), parts, bootstrap)
+    components = tuple(_component_findings(effects, {"lost": lost}))
+    return Summary(run_in_words(results, effects), (), warnings, tuple(most_lost), components, bootstrap)
 
 
 def run_in_words(results: xr.Dataset, effects: EffectsOnly) -> dict[str, str]:
-    """What was measured and how.
+    """Return the settings of a run as text, by name.
 
     Args:
-        effects: of `results`.
+        results: the results of the run.
+        effects: the effects of these results.
     """
-    return _run(results, _counted(effects), effects.caption)
+    return _settings(results, _ablated_counts(effects), effects.caption)
 
 
-def _counted(effects: EffectsOnly) -> str:
-    """How many parts of each kind were ablated, in words."""
-    found = kinds(effects["ablated"])
-    named = ((found.count(kind), several) for kind, several in PLURAL.items())
+def _ablated_counts(effects: EffectsOnly) -> str:
+    """Return the number of ablated components of each kind as text."""
+    ablated = kinds(effects["ablated"])
+    named = ((ablated.count(kind), several) for kind, several in PLURAL.items())
     return ", ".join(counted(count, several.removesuffix("s"), several) for count, several in named if count)
 
 
-def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
-    """What was measured and how."""
+def _settings(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
+    """Return the settings of a run as text, by name."""
     names = ("model", "ablation", "positions", "engine", "dtype", "seed")
     sets = {"of": str(results.attrs["prompts"])} if "prompts" in results.attrs else {}
     return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
@@ -229,12 +240,15 @@ def _run(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     }
 
 
-def _parts(effects: EffectsOnly, per_part: dict[str, xr.DataArray]) -> Iterator[ComponentFindings]:
-    """Every ablated part's numbers."""
-    values = {name: bounds.transpose("ablated", "bound").values for name, bounds in per_part.items()}
-    rows = {name: {str(label): i for i, label in enumerate(b["ablated"].values)} for name, b in per_part.items()}
+def _component_findings(effects: EffectsOnly, bounds: dict[str, xr.DataArray]) -> Iterator[ComponentFindings]:
+    """Yield the numbers of every ablation.
+
+    `bounds` holds arrays [bound, ablated] by field; missing numbers are NaN.
+    """
+    values = {name: array.transpose("ablated", "bound").values for name, array in bounds.items()}
+    rows = {name: {str(label): i for i, label in enumerate(b["ablated"].values)} for name, b in bounds.items()}
     unknown = np.full(len(BOUNDS), np.nan)
     for label, kind in zip(map(str, effects["ablated"].values), kinds(effects["ablated"]), strict=True):
         found = {name: values[name][at[label]] if label in at else unknown for name, at in rows.items()}
         found = {field.name: found.get(field.name, unknown) for field in fields(ComponentFindings)[2:]}
-        yield ComponentFindings(label, kind, **{name: Interval(*map(float, bounds)) for name, bounds in found.items()})
+        yield ComponentFindings(label, kind, **{name: Interval(*map(float, each)) for name, each in found.items()})

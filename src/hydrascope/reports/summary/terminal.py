@@ -1,4 +1,4 @@
-"""The summary for a terminal, 80 columns wide: the verdict, and all of it where it is asked for."""
+"""The summary for a terminal of 80 columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,10 +25,10 @@ from hydrascope.utils.text import counted
 if TYPE_CHECKING:
     from hydrascope.reports.summary.comparison import Comparison
 
-#: How many heads and neurons are printed, the strongest.
+#: The number of heads and neurons printed: the strongest.
 PRINTED = 20
 
-#: The columns of the table of parts.
+#: The columns of the table of ablated components.
 _HEADINGS = {
     "direct": "DE",
     "removed": "removed",
@@ -43,30 +43,40 @@ _HEADINGS = {
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
-#: In a table of verdicts, where some halves of prompts chose different parts.
-_OF_TWO = "; where the halves chose two parts, over both, pooled, and of neither alone"
-#: What marks a share restored that is one of an increase.
+#: The note on verdicts whose halves of prompts chose two components.
+_POOLED = "; where the halves chose two components, over both, pooled, and of neither alone"
+#: The mark of a share restored that is a share of an increase.
 _ADDS = "†"
 _AMOUNTS = ("direct", "removed", "lost")
 _RATIOS = ("restored", "attention", "mlp", "norm")
 
 
 def render(summary: Summary, *, full: bool = False) -> Group:
-    """The verdict; with `full` every finding and every ablated part after it."""
-    told = [Text(sentence) for sentence in sentences(summary)]
-    warned = [Text(f"Note: {warning}.") for warning in summary.warnings]
-    full = full or not (told or summary.pairs)
+    """Return the summary as text and tables for a terminal.
+
+        >>> text = hs.reports.render(hs.reports.summarise(results), full=True)
+
+    Args:
+        summary: the summary of a result.
+        full: whether to add every finding and every ablated component.
+
+    Returns:
+        A renderable for `rich.print`.
+    """
+    answers = [Text(sentence) for sentence in sentences(summary)]
+    warnings = [Text(f"Note: {warning}.") for warning in summary.warnings]
+    full = full or not (answers or summary.pairs)
     more = [_findings(summary)] if full and summary.findings else []
-    more += [_parts(summary)] if full and summary.components else []
+    more += [_components(summary)] if full and summary.components else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")
-    blocks: list[RenderableType] = [Text(_measured(summary.run), style="dim"), *told, *warned, *more, notes]
+    blocks: list[RenderableType] = [Text(_settings(summary.run), style="dim"), *answers, *warnings, *more, notes]
     return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
 
 
-def _measured(run: Mapping[str, str]) -> str:
-    """What was measured and how, in a sentence."""
+def _settings(run: Mapping[str, str]) -> str:
+    """Return the settings of a run in one sentence."""
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
     patches, prompts = counted(run["patches"], "patch", "patches"), counted(run["prompts"], "prompt", "prompts")
@@ -87,7 +97,7 @@ def _findings(summary: Summary) -> Table:
 
 
 def value_of(finding: Finding) -> str:
-    """Its number with bounds; `nowhere` for the number that stands for that."""
+    """Format a finding's value; `nowhere` replaces the number that means no block."""
     if finding.nowhere is None:
         return format_interval(finding.value, 0 if finding.whole else 2)
     value = finding.value
@@ -97,20 +107,20 @@ def value_of(finding: Finding) -> str:
     return named[0] if np.isnan(value.low) else f"{named[0]} [{named[1]}, {named[2]}]"
 
 
-def _parts(summary: Summary) -> Table:
-    table = Table(title="Ablated parts", title_justify="left", padding=(0, 0), pad_edge=False)
+def _components(summary: Summary) -> Table:
+    table = Table(title="Ablated components", title_justify="left", padding=(0, 0), pad_edge=False)
     shown = printed(summary.components)
-    # What no part has is left out.
-    known = [name for name in _HEADINGS if any(np.isfinite(getattr(part, name).estimate) for part in shown)]
+    # A column without any number is left out.
+    columns = [name for name in _HEADINGS if any(np.isfinite(getattr(row, name).estimate) for row in shown)]
     table.add_column("ablated", overflow="fold")
-    for name in known:
+    for name in columns:
         table.add_column(_HEADINGS[name], justify="right", min_width=5)
-    # Beside shares there is no room for more digits, nor need: of what is small there is no share.
-    amounts = set(known) <= set(_AMOUNTS)
-    digits = {name: digits_for(getattr(part, name).estimate for part in shown) if amounts else 2 for name in known}
-    for part in shown:
-        cells = (cell(part, name, partial(_estimate, digits[name])) for name in known)
-        table.add_row(Text(part.ablated), *map(Text, cells))
+    # A table with shares has two digits: there is no room for more, and small amounts have no shares.
+    amounts = set(columns) <= set(_AMOUNTS)
+    digits = {name: digits_for(getattr(row, name).estimate for row in shown) if amounts else 2 for name in columns}
+    for row in shown:
+        cells = (cell(row, name, partial(_estimate, digits[name])) for name in columns)
+        table.add_row(Text(row.ablated), *map(Text, cells))
     return table
 
 
@@ -119,7 +129,7 @@ def _estimate(digits: int, value: Interval) -> str:
 
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
-    """Who restores what: all of it, or the reactions that restore most."""
+    """Return a table of all reactions, or of those that restore most."""
     table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
     for row in summary.reactions if full else summary.reactions[:PRINTED]:
         numbers = (row.restored_by, row.restored_alone, row.response)
@@ -128,7 +138,7 @@ def _reactions(summary: Summary, *, full: bool) -> Table:
 
 
 def _pairs(summary: Summary, *, full: bool) -> Table:
-    """Who covers for whom: all of it, or the most redundant pairs and the most synergistic ones."""
+    """Return a table of all pairs, or of the most redundant and the most synergistic."""
     table, shown = numbers_table("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
     if not full and len(shown) > PRINTED:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
@@ -139,7 +149,7 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
 
 
 def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """A table of parts, to the left, and of numbers, to the right."""
+    """Return an empty table with columns of names at the left and of numbers at the right."""
     table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
     for heading in names:
         table.add_column(heading, overflow="fold")
@@ -148,25 +158,28 @@ def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> T
     return table
 
 
-def printed(parts: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
-    """All layers and joint ablations, and the heads and neurons whose ablation removes most, or else loses most."""
-    units = [part for part in parts if part.kind in ("head", "neuron")]
-    weak = sorted(units, key=lambda part: (-np.nan_to_num(part.removed.estimate), -part.lost.estimate))[PRINTED:]
-    left_out = {part.ablated for part in weak}
-    return [part for part in parts if part.ablated not in left_out]
+def printed(components: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
+    """Return all sublayers and joint ablations, and the strongest heads and neurons."""
+    units = [each for each in components if each.kind in ("head", "neuron")]
+    weak = sorted(units, key=lambda each: (-np.nan_to_num(each.removed.estimate), -each.lost.estimate))[PRINTED:]
+    left_out = {each.ablated for each in weak}
+    return [each for each in components if each.ablated not in left_out]
 
 
-def cell(part: ComponentFindings, name: str, write: Callable[[Interval], str]) -> str:
-    """A part's number, as tables give it: a dash for a share of what may be nothing, a mark at one of an increase."""
-    value: Interval = getattr(part, name)
-    mark = _ADDS if name == "restored" and part.adds else ""
+def cell(row: ComponentFindings, name: str, write: Callable[[Interval], str]) -> str:
+    """Format one number of an ablation for a table.
+
+    A share without bounds is a dash; a share of an increase has a mark (`of_increase`).
+    """
+    value: Interval = getattr(row, name)
+    mark = _ADDS if name == "restored" and row.adds else ""
     return write(value.if_bounded if name in _RATIOS else value) + mark
 
 
-def of_increase(parts: Iterable[ComponentFindings]) -> list[str]:
-    """What `cell` marks, in a sentence, where there is such a part."""
-    told = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
-    return [told] if any(part.adds for part in parts) else []
+def of_increase(components: Iterable[ComponentFindings]) -> list[str]:
+    """Return the note that explains the mark of `cell`, if any of the ablations has one."""
+    note = f"{_ADDS} adds instead of removing: restored is then the share of the increase that is undone."
+    return [note] if any(each.adds for each in components) else []
 
 
 def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
@@ -174,8 +187,8 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
     if summary.verdicts:
         yield (
             "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
-            "what is removed, the norm by its change of scale. The part is the one of which most is restored, chosen "
-            "on one half of the prompts and measured on the other. Intervals: in an answer "
+            "what is removed, the norm by its change of scale. The component is the one of which most is restored, "
+            "chosen on one half of the prompts and measured on the other. Intervals: in an answer "
             f"{percent(summary.verdicts[0].confidence)}, so that all answers hold at {level}, of who restores it for "
             f"all of them together; else {level}."
         )
@@ -206,12 +219,12 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         f"{summary.bootstrap.resamples:,} resamples, seed {summary.bootstrap.seed}."
     )
     if not full and not summary.pairs:
-        yield "Every finding and every part: --full."
+        yield "Every finding and every component: --full."
 
 
 def _any_known(summary: Summary, name: str) -> bool:
-    """Whether this number is known of any part."""
-    return any(np.isfinite(getattr(part, name).estimate) for part in summary.components)
+    """Whether this number is known of any ablation."""
+    return any(np.isfinite(getattr(row, name).estimate) for row in summary.components)
 
 
 def _cut(rows: Sequence[object], *, full: bool) -> str:
@@ -219,7 +232,7 @@ def _cut(rows: Sequence[object], *, full: bool) -> str:
 
 
 def side_by_side(comparison: "Comparison") -> Group:
-    """A comparison for a terminal."""
+    """Return the table of a comparison for a terminal."""
     table = Table(title="Is what ablating them removes restored?", title_justify="left", padding=(0, 0), pad_edge=False)
     for heading in ("result", "ablated", "answer", "at", "restored", "less the first’s"):
         words = heading in ("result", "ablated", "answer", "at")
@@ -235,10 +248,10 @@ def side_by_side(comparison: "Comparison") -> Group:
             format_interval(row.restored, 2),
         )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
-    of_two = _OF_TWO if any(row.verdict.pooled for row in comparison.rows) else ""
+    pooled = _POOLED if any(row.verdict.pooled for row in comparison.rows) else ""
     notes.append(
-        "restored: 1 − lost/removed, the ratio of means at the part of which most is restored, chosen on one half of "
-        f"the prompts and measured on the other{of_two}. Intervals: bootstrap over prompts, "
+        "restored: 1 − lost/removed, the ratio of means at the component of which most is restored, chosen on one half "
+        f"of the prompts and measured on the other{pooled}. Intervals: bootstrap over prompts, "
         f"{comparison.bootstrap.resamples:,} resamples; of what is restored "
         f"{percent(comparison.rows[0].verdict.confidence)}, of differences {percent(comparison.bootstrap.confidence)}, "
         "paired where the prompts are the same."

@@ -1,4 +1,4 @@
-"""Is anything restored, how much, how sure, and by whom: the answer that a run gives, before all its numbers."""
+"""Verdicts: whether an ablation's direct effect is restored, how much, and by whom."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,20 +32,20 @@ from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
 Answer = Literal["yes", "no", "can't tell"]
 
-#: A share restored that is surely below this is none.
+#: A share restored that is surely below this counts as none.
 NEGLIGIBLE = 0.05
-#: What is asked about, apart from each other.
+#: The kinds of components that have a verdict of their own.
 ASKED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
 
 @dataclass(frozen=True)
 class Responder:
-    """A layer, head or neuron that answers to an ablation.
+    """A sublayer, head or neuron that responds to an ablation.
 
     Attributes:
-        name: its label.
-        response: the mean change of what it adds to the readout, as a share of what the ablation removes; with bounds
-            that hold for all responders at once.
+        name: the component's label.
+        response: the mean change of what it adds to the readout, as a share of what the ablation removes; the bounds
+            hold for all responders at once.
     """
 
     name: str
@@ -54,29 +54,33 @@ class Responder:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether what ablating one kind of part removes is restored, at the part where most of it is.
+    """The answer for one kind of ablated component, at the one with the largest share restored.
 
-    Everything but the counts is measured on prompts that had no say in choosing the part.
+    Everything but the counts is measured on held-out prompts: prompts that had no say in the choice of the component.
 
     Attributes:
-        kind: of the ablated parts.
-        answer: `yes` where the interval of `restored` is above 0; `no` where it is below `NEGLIGIBLE` and no part is
-            `clear`, or where surely nothing removes enough to be restored; else `can't tell`.
-        why: of `no` and `can't tell`, in words.
-        part: which one, chosen on either half of the prompts; two where the halves disagree; empty where none is.
-        pooled: whether it is two. All but the counts is then over both, each measured on the half that didn't choose
-            it, and of neither alone: `yes` says that something is restored, not at which of them.
-        removed, lost: mean −`direct` and −`total`, in the readout's unit.
+        kind: the kind of ablated component.
+        answer: `yes` if the interval of `restored` is above 0. `no` if it is below `NEGLIGIBLE` and no component is
+            `clear`, or if surely no component removes enough. Else `can't tell`.
+        why: the reason for `no` and `can't tell`.
+        clear: the number of components with a mean total − direct above 0, by bounds that hold for all at once.
+        above_threshold: the number of components that remove more than `MIN_SHARE` of the readout.
+        confidence: the level of all intervals, corrected for the number of kinds.
+        component: the component chosen on either half of the prompts. `A or B` if the halves disagree; empty if there
+            is no choice.
+        pooled: whether the halves disagree. The numbers then pool both components, each measured on the half that
+            didn't choose it, so that `yes` doesn't tell at which of them something is restored.
+        removed: the mean −`direct`, in the readout's unit.
+        lost: the mean −`total`, in the readout's unit.
         restored: 1 − lost/removed, the ratio of means.
-        slope: of total − direct on −direct over prompts.
-        attention, mlp, norm: the shares of what is removed that each restores; they add up to `restored`.
-        responders: those whose response is above 0, the largest first.
-        restored_amount: mean total − direct, in the readout's unit.
-        placebo: the same of the same ablations at other tokens, where they were read, the mean of them.
-        placebos: how many tokens that is of, a prompt.
-        clear: how many parts have a mean total − direct above 0, with bounds that hold for all at once.
-        above_threshold: of how many, those that remove more than `MIN_SHARE` of the readout.
-        confidence: of all its intervals: what is left for each of the kinds that are asked about.
+        slope: the slope of total − direct on −direct over prompts.
+        attention: the share of what is removed that attention restores.
+        mlp: the share of what is removed that MLPs restore.
+        norm: the share of what is removed that the norm restores. The three shares add up to `restored`.
+        responders: the components with a response above 0, the largest first.
+        restored_amount: the mean total − direct, in the readout's unit.
+        placebo: the mean total − direct of the same ablations on placebo tokens, if these were read.
+        placebos: the number of placebo tokens per prompt.
     """
 
     kind: ComponentKind
@@ -101,15 +105,18 @@ class Verdict:
 
 
 def verdicts(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
-    """One for each kind of part that was ablated one by one, and has anything downstream.
+    """Return a verdict on each kind of component that was ablated alone.
+
+    Components with nothing downstream don't count.
 
     Args:
-        results: of a run.
-        effects: the same, read by `per_prompt`.
+        results: the results of a run.
+        effects: the effects of these results (`per_prompt`).
+        bootstrap: the resampling that gives the intervals; its level holds for all verdicts together.
     """
-    answered = kinds(effects["ablated"].isel(ablated=compensable(effects).values))
-    asked = {kind: candidates(effects, kind) for kind in ASKED if kind in answered}
-    # Bonferroni: so that all answers together are as sure as one is said to be.
+    ablated = kinds(effects["ablated"].isel(ablated=compensable(effects).values))
+    asked = {kind: candidates(effects, kind) for kind in ASKED if kind in ablated}
+    # Bonferroni: all answers hold together at the given level.
     corrected = replace(bootstrap, confidence=1 - (1 - bootstrap.confidence) / max(len(asked), 1))
     return tuple(_verdict(results, effects, kind, samples, corrected) for kind, samples in asked.items())
 
@@ -159,9 +166,12 @@ def _without_choice(
     effects: Effects, kind: ComponentKind, samples: xr.Dataset, bootstrap: Bootstrap
 ) -> tuple[Answer, str]:
     if samples.sizes["ablated"] and samples.sizes["prompt"] < FEWEST:
-        return "can't tell", "there are too few prompts to choose a part on one half and measure it on the other"
+        return "can't tell", "there are too few prompts to choose a component on one half and measure it on the other"
     if samples.sizes["ablated"]:
-        return "can't tell", "on one half of the prompts no part removes anything, so that none can be chosen on it"
+        return (
+            "can't tell",
+            "on one half of the prompts no component removes anything, so that none can be chosen on it",
+        )
     if none_above_threshold(effects, kind, bootstrap):
         return "no", f"none removes more than {MIN_SHARE:.0%} of the readout, so that there is nothing to restore"
     return "can't tell", f"on average none removes more than {MIN_SHARE:.0%} of the readout, but that isn't sure"
@@ -173,14 +183,14 @@ def _answer(restored: Interval, clear: int) -> tuple[Answer, str]:
     if restored.low > 0:
         return "yes", ""
     if clear:
-        return "can't tell", "not at the part that either half would choose, but surely at others"
+        return "can't tell", "not at the component that either half would choose, but surely at others"
     if restored.high < NEGLIGIBLE:
         return "no", f"what is restored is surely less than {NEGLIGIBLE:.0%} of what is removed"
     return "can't tell", f"the interval holds both 0 and more than {NEGLIGIBLE:.0%}"
 
 
 def _responders(results: xr.Dataset, effects: Effects, held: HeldOut, bootstrap: Bootstrap) -> list[Responder]:
-    """Whose mean response is surely above 0, the largest first: layers, and the heads and neurons that were read."""
+    """Return the components with a mean response surely above 0, the largest first."""
     found: list[Responder] = []
     for responses in _responses(results, effects, held):
         samples = xr.Dataset({"response": responses, "removed": held.samples["removed"]})
@@ -195,7 +205,7 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 
 
 def _responses(results: xr.Dataset, effects: Effects, held: HeldOut) -> Iterator[xr.DataArray]:
-    """`[prompt, component]` the response of everything downstream of the chosen part: of layers, then of units."""
+    """Yield the downstream responses [prompt, component] of sublayers, then of units."""
     picks = list(dict.fromkeys(held.picks))
     downstream = effects["downstream"].sel(ablated=picks).any("ablated").values
     yield held.take(change(effects.isel(component=downstream)))
@@ -208,13 +218,13 @@ def _responses(results: xr.Dataset, effects: Effects, held: HeldOut) -> Iterator
 
 
 def _placebos(results: xr.Dataset) -> list[int]:
-    """The places of the readouts that are placebos."""
-    read = results["readout"].values if "readout" in results.dims else ()
-    return [place for place, name in enumerate(map(str, read)) if name.startswith("placebo.")]
+    """Return the indices of the placebo readouts."""
+    labels = results["readout"].values if "readout" in results.dims else ()
+    return [index for index, name in enumerate(map(str, labels)) if name.startswith("placebo.")]
 
 
 def _placebo(results: xr.Dataset, others: list[int], held: HeldOut, bootstrap: Bootstrap) -> Interval:
-    """What the same ablations restore at other tokens, averaged over these."""
+    """Return the mean total − direct of the chosen ablations over placebo tokens."""
     if not others:
         return UNKNOWN
     picks = list(dict.fromkeys(held.picks))

@@ -1,4 +1,4 @@
-"""A verdict in words."""
+"""Verdicts as text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,44 +11,42 @@ from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Responder, Verdict
 
-#: How many responders are named.
+#: The number of responders and pairs that are named.
 NAMED = 3
 
-#: What is to be known of what is told where the halves of the prompts chose different parts.
-POOLED = "The halves of the prompts chose different parts. Amounts and shares pool both, and are of neither alone"
+#: The note on a pooled verdict.
+POOLED = "The halves of the prompts chose different components. Amounts and shares pool both, and are of neither alone"
 
-#: Each kind of part in words.
+#: The name of each kind of component in sentences.
 ASKED_NAME: dict[ComponentKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
 
 
 def sentences(summary: Summary) -> list[str]:
-    """The verdict of each kind of ablated part in a paragraph: the answer, how much, split into what, by whom; of
-    interactions, who covers for whom.
-    """
-    told = [" ".join(_of(verdict, summary.run["unit"])) for verdict in summary.verdicts]
-    return [*told, " ".join(_of_pairs(summary))] if summary.pairs else told
+    """Return a paragraph for each verdict, and one for the pairs of interactions."""
+    texts = [" ".join(_verdict_sentences(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+    return [*texts, " ".join(_pair_sentences(summary))] if summary.pairs else texts
 
 
 def headlines(summary: Summary) -> list[str]:
-    """How each paragraph of `sentences` begins: the question, and the answer in short."""
-    told = [headline(verdict) for verdict in summary.verdicts]
-    return [*told, _of_all(summary)] if summary.pairs else told
+    """Return the start of each paragraph of `sentences`: the question and the short answer."""
+    texts = [headline(verdict) for verdict in summary.verdicts]
+    return [*texts, _pairs_headline(summary)] if summary.pairs else texts
 
 
 def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of several verdicts on one result the one that says most: yes before no, and of these what restores most.
+    """Return the most informative verdict on a result.
 
-    A share without bounds, of what may be nothing, may have any size: it says least.
+    `yes` comes before other answers, and a larger share before a smaller one. A share without bounds counts least.
     """
 
-    def most(each: Verdict) -> tuple[bool, float]:
+    def informative(each: Verdict) -> tuple[bool, float]:
         return each.answer == "yes", float(np.nan_to_num(each.restored.if_bounded.estimate, nan=-np.inf))
 
-    return max(verdicts, key=most)
+    return max(verdicts, key=informative)
 
 
 def one_line(verdict: Verdict, unit: str = "logits") -> str:
-    """A verdict in a sentence."""
+    """Return a verdict in one sentence."""
     if not verdict.component:
         return f"{headline(verdict)}: {verdict.why}."
     if not np.isfinite(verdict.restored.low):
@@ -61,12 +59,12 @@ def one_line(verdict: Verdict, unit: str = "logits") -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """The question and the answer: `Is what ablating attention removes restored? Yes.`"""
+    """Return question and answer, as `Is what ablating attention removes restored? Yes`."""
     answer = verdict.answer[0].upper() + verdict.answer[1:]
     return f"Is what ablating {ASKED_NAME[verdict.kind]} removes restored? {answer}"
 
 
-def _of(verdict: Verdict, unit: str) -> Iterator[str]:
+def _verdict_sentences(verdict: Verdict, unit: str) -> Iterator[str]:
     yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
     if not verdict.component:
         return
@@ -77,7 +75,7 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
         f"Ablating {verdict.component} removes {format_interval(verdict.removed, 2)} {unit} and loses "
         f"{format_interval(verdict.lost, 2)}"
     )
-    if not np.isfinite(verdict.restored.low):  # a ratio to what may be 0 says nothing, nor do its parts
+    if not np.isfinite(verdict.restored.low):  # a ratio to an amount that may be 0 has no meaning, nor have its shares
         yield f"{done} in the end: {format_interval(verdict.restored_amount, 2)} {unit} are restored."
         return
     yield (
@@ -102,29 +100,29 @@ def _of(verdict: Verdict, unit: str) -> Iterator[str]:
 
 
 def _covering(summary: Summary) -> list[Pair]:
-    """The pairs that surely cover for each other, the most redundant first."""
-    return [pair for pair in _that_count(summary) if pair.interaction.high < 0]
+    """Return the pairs that surely cover for each other, the most redundant first."""
+    return [pair for pair in _relevant_pairs(summary) if pair.interaction.high < 0]
 
 
-def _that_count(summary: Summary) -> list[Pair]:
-    """The pairs that do something to each other, beside what parts lose alone."""
-    most = max(abs(part.lost.estimate) for part in summary.components)
+def _relevant_pairs(summary: Summary) -> list[Pair]:
+    """Return the pairs with an interaction above a share of the largest single loss."""
+    most = max(abs(each.lost.estimate) for each in summary.components)
     return [pair for pair in summary.pairs if abs(pair.interaction.estimate) > MIN_SHARE * most]
 
 
-def _of_all(summary: Summary) -> str:
+def _pairs_headline(summary: Summary) -> str:
     covering = len(_covering(summary))
     return f"Who covers for whom? Surely each for the other in {covering:,} of {len(summary.pairs):,} pairs"
 
 
-def _of_pairs(summary: Summary) -> Iterator[str]:
-    yield f"{_of_all(summary)}."
-    needing = [pair for pair in reversed(_that_count(summary)) if pair.interaction.low > 0]
-    for found, more in ((_covering(summary), "more"), (needing, "less")):
-        if found:
-            many = f"Ablated together {len(found):,} surely cost{'s' if len(found) == 1 else ''} {more} than one by one"
-            yield f"{many}, in {summary.run['unit']}: {_in_words(found)}."
-    yield f"Interactions of less than {MIN_SHARE:.0%} of the most that a part loses don’t count."
+def _pair_sentences(summary: Summary) -> Iterator[str]:
+    yield f"{_pairs_headline(summary)}."
+    needing = [pair for pair in reversed(_relevant_pairs(summary)) if pair.interaction.low > 0]
+    for pairs, more in ((_covering(summary), "more"), (needing, "less")):
+        if pairs:
+            many = f"Ablated together {len(pairs):,} surely cost{'s' if len(pairs) == 1 else ''} {more} than one by one"
+            yield f"{many}, in {summary.run['unit']}: {_in_words(pairs)}."
+    yield f"Interactions of less than {MIN_SHARE:.0%} of the most that a component loses don’t count."
 
 
 def _in_words(pairs: Sequence[Pair]) -> str:
@@ -136,7 +134,7 @@ def _in_words(pairs: Sequence[Pair]) -> str:
 
 
 def _most(verdict: Verdict) -> str:
-    """By whom most is restored: layers, then heads and neurons, which are parts of them."""
+    """Name the largest responders: sublayers, then heads and neurons."""
     layers = [each for each in verdict.responders if not Component.parse(each.name).is_unit]
     units = [each for each in verdict.responders if each not in layers]
     return "".join(f"; most by {_named(each)}" for each in (layers, units) if each)
