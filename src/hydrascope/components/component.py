@@ -76,7 +76,7 @@ class Component:
 
     @property
     def site(self) -> "Component":
-        """The site of its activation: a sublayer itself, or all units of a sublayer side by side (`head.9`).
+        """Return the site of its activation: a sublayer, or all units of one (`head.9`).
 
         Inputs of heads have no site, since attention itself holds them.
         """

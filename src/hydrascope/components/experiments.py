@@ -109,7 +109,7 @@ def _can_react(model: ModelShape, override: Override) -> list[Component]:
 
 
 def _others(model: ModelShape, component: Component, every: Sequence[Component]) -> list[Component]:
-    """Return what to freeze so that only `component` reacts, out of `every` component that can react.
+    """Return the components of `every` to freeze so that only `component` reacts.
 
     The sublayer of a head is replaced by its other heads, the head of an input by its other inputs.
     """

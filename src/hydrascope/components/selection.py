@@ -199,7 +199,7 @@ def responding(model: ModelShape, override: Override, components: Sequence[Compo
 
 
 def downstream(model: ModelShape, override: Override, components: Sequence[Component]) -> list[bool]:
-    """Return whether each component is downstream of an ablation and can respond (Eq. 33), `[component]`.
+    """Return whether each component is downstream of an ablation and can respond (Eq. 33).
 
     An overridden component can't respond, and neither does a sublayer that holds an ablated unit.
     """

@@ -1,11 +1,11 @@
-"""The wavefront engine: all runs of many prompts as one pass over the layers.
+"""The wavefront engine: all overrides of many prompts in one pass over the blocks.
 
-An ablation replaces what components write at some positions. Attention is causal, so no earlier position ever
-changes: all runs of a prompt share its keys and values up to there, and what is left of a run is the path of its last
-positions, its *suffix*, from the ablated component to the top: a *row*. Rows of all runs, patches and prompts go
-through a layer together; at each site, the rows that are overridden there first join in as copies of the run that they
-branch off (`schedule`): the clean run, row 0, or a run that begins as they do. Nothing upstream of an ablation is
-recomputed, weights are read once, and a component's effect is one dot product.
+An ablation replaces the writes of components at some positions. Attention is causal, so no earlier position changes:
+all rows of a prompt share its keys and values up to there. A *row* is the path of the last positions, the *suffix*, from
+the ablated component to the top. Rows of all overrides, patches and prompts go through a sublayer together. At each
+site the rows that are overridden there first join in, as copies of the row that they leave (`schedule`): the clean row,
+row 0, or a row that begins alike. Nothing upstream of an ablation is recomputed, weights are read once, and a
+component's effect is one dot product.
 
 The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, the last tokens of each prompt, to
 `[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
@@ -31,7 +31,7 @@ from hydrascope.models.language_model import LanguageModel, wider
 
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
-    """Make the runs of `request` on all of its prompts in one sweep over the layers; see `Readings`."""
+    """Measure the overrides of `request` on all of its prompts in one pass over the blocks."""
     return _run_sweep(model, request, ()).record.readings()
 
 
@@ -39,9 +39,11 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 def activations_before_override(
     model: LanguageModel, request: Request, sites: Sequence[Component]
 ) -> dict[Component, Tensor]:
-    """What stands at `sites` in each run, before it is overwritten there: `[prompt, run, patch, slot, columns]`.
+    """Return activations at `sites` in each override's rows, before they are overwritten.
 
-    Of sites that are downstream of what the run ablates first; of others what the clean run has.
+    Returns:
+        `[prompt, override, patch, slot, columns]` by site; the clean activation at sites that aren't downstream of the
+        override's first ablated component.
     """
     return _run_sweep(model, request, sites).watched
 
@@ -72,10 +74,10 @@ def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component
 
 
 class _Sweep:
-    """The rows of one sweep, on their way through the layers.
+    """The rows of one sweep, on their way through the blocks.
 
-    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean run, then every group of the
-    schedule with a row a patch, in the order in which they join.
+    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean row, then every group of
+    the schedule with a row for each patch, in the order in which they join.
     """
 
     def __init__(
@@ -100,20 +102,20 @@ class _Sweep:
         self.positions = positions - prefix.start[:, None]
         self.last = last - prefix.start
         self.length = prefix.length
-        #: Sites of which is kept what would stand there, and what does.
+        #: Sites whose activations are kept, and these.
         self.watch = watch
         self.watched: dict[Component, Tensor] = {}
         self.prompts = torch.arange(len(request.tokens), device=model.device)
         #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
         at_last = self.positions == self.last[:, None]
         self.at_last = at_last & (at_last.cumsum(1) == 1)
-        #: Branches that are on their way, the clean run among them.
+        #: The number of groups that have joined, the clean row among them.
         self.joined = 1
-        #: What the rows that join at the next block change in their parents' residual streams.
+        #: Changes of their parents' residual streams in the rows that join at the next block.
         self.pending: Tensor | None = None
 
     def hooks(self) -> Iterator[Handle]:
-        """The hooks of the sweep."""
+        """Yield the hooks of the sweep."""
         for number, block in enumerate(self.model.blocks):
             attn, mlp = Component(number, "attn"), Component(number, "mlp")
             yield block.register_forward_pre_hook(partial(self._enter, attn), with_kwargs=True)
@@ -131,34 +133,34 @@ class _Sweep:
         return by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
 
     def _final(self, rows: Tensor) -> Tensor:
-        """`[prompt, row, width]` the final position of each row, on the device where readings are kept."""
+        """Return each row's final position `[prompt, row, width]`, on the model's device."""
         if self.length == 1:
             return rows[:, :, 0].to(self.model.device)
         return rows[self.prompts.to(rows.device), :, self.last.to(rows.device)].to(self.model.device)
 
     def _row_count(self) -> int:
-        """How many rows are on their way."""
+        """Return the number of rows that have joined."""
         return self.record.first(self.joined)
 
     def _events(self, sublayer: Component) -> SublayerEvents:
         return self.plan.events[sublayer]
 
     def _copies(self, rows: Tensor, groups: Sequence[int]) -> Tensor:
-        """`rows` of the parents of `groups`."""
+        """Return the rows of the parents of `groups`."""
         parents = self.record.parents(groups)
         if parents is None:
             return rows[:, :1].expand(-1, len(groups) * self.request.patches, *rows.shape[2:])
         return rows[:, parents.to(rows.device)]
 
     def _joins_inside(self, sublayer: Component) -> bool:
-        """Whether rows that start at `layer` join within the block: attention, where the MLP reads what it wrote.
+        """Whether rows that start at `sublayer` join within the block: at attention in sequential ones.
 
-        All others differ from their parents only after the block, and join at the next one: they cost nothing before.
+        All others differ from their parents only after the block, and join at the next one.
         """
         return sublayer.kind == "attn" and not self.model.parallel
 
     def _enter(self, attn: Component, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before a block: join the rows of the block before, and hold places for those that join inside."""
+        """Join the pending rows before a block, and make room for those that join inside."""
         hidden = args[0] if args else kwargs["hidden_states"]
         rows = self._join_pending(self._rows(hidden))
         if inputs := self._events(attn).at_inputs:
@@ -185,7 +187,7 @@ class _Sweep:
         return torch.cat([rows, joining], 1)
 
     def frozen_inputs(self, block: int) -> FrozenInputs:
-        """What heads of block `layer` attend by that is frozen: of which head, in which rows."""
+        """Return the frozen inputs of heads of a block: by kind, the head and the rows."""
         found: FrozenInputs = {}
         for component, writes in self._events(Component(block, "attn")).writes.items():
             if component.is_input:
@@ -195,13 +197,13 @@ class _Sweep:
         return found
 
     def _narrow(self, attn: Component, hidden: Tensor) -> Tensor | None:
-        """Before attention: rows that start there need no attention."""
+        """Drop the rows that start at attention before it computes: they need none."""
         if not (self._joins_inside(attn) and self._events(attn).starting):
             return None
         return hidden[:, : self._row_count() * self.length].contiguous()
 
     def _units(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
-        """Where the values of heads or neurons stand: join the rows that start there, overwrite, and read every row."""
+        """Join rows at the site of heads or neurons, overwrite them, and read every row."""
         rows, events = self._rows(hidden), self._events(sublayer)
         self._keep_watched(sublayer, rows, inside=True)
         if events.at_units:
@@ -213,11 +215,11 @@ class _Sweep:
         return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
 
     def _projected(self, sublayer: Component, hidden: Tensor) -> None:
-        """Before the norm of a layer's output, where there is one: heads and neurons write at its scale."""
+        """Keep the input of the norm of a sublayer's output: units write at its scale."""
         self.record.keep_projected(sublayer, self._final(self._rows(hidden)))
 
     def _write(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
-        """After a layer: join the rows that start with it, overwrite, and read every row."""
+        """Join rows at the output of a sublayer, overwrite them, and read every row."""
         events, count = self._events(sublayer), self._row_count()
         output = self._rows(hidden)
         rows, fresh = output[:, :count], output[:, count:]
@@ -239,9 +241,9 @@ class _Sweep:
         return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
 
     def _keep_watched(self, sublayer: Component, rows: Tensor, *, inside: bool) -> None:
-        """Keep what stands in every run where units of `layer` stand, or at its output, if that is watched.
+        """Keep the watched activations of a sublayer, at its output or at the site of its units.
 
-        A run that isn't on its way yet has there what the run has that it branches off.
+        A row that hasn't joined yet has the activation of the row that it leaves.
         """
         for site in self.watch:
             if site.sublayer != sublayer or (site != sublayer) != inside:
@@ -256,12 +258,12 @@ class _Sweep:
             self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
 
     def _index(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The places of some rows at all ablated positions."""
+        """Return the index of some rows at all ablated positions."""
         each = self.prompts[:, None, None], which, self.positions[:, None]
         return tuple(place.to(rows.device) for place in each)  # type: ignore[return-value]
 
     def _first_new_rows(self, starting: Sequence[int]) -> dict[int, int]:
-        """The first row of each group that joins now."""
+        """Return the first row of each group that joins now."""
         return {group: self._row_count() + place * self.request.patches for place, group in enumerate(starting)}
 
     def _override(
@@ -272,13 +274,13 @@ class _Sweep:
         clean: Tensor,
         joining: dict[int, int],
     ) -> None:
-        """Let `component` write its patches, or its clean values, in the rows of some groups.
+        """Overwrite `component` by its patches, or its clean activation, in the rows of some groups.
 
         Args:
-            writes: which groups, and whether they freeze it.
-            rows: `[prompt, row, suffix, columns]` what stands at the component's site.
-            clean: `[prompt, 1, suffix, columns]` what stands there in the clean run.
-            joining: the first row of each group that isn't on its way yet.
+            writes: the groups, and whether they freeze it.
+            rows: `[prompt, row, suffix, columns]` activations at the component's site.
+            clean: `[prompt, 1, suffix, columns]` the clean activation there.
+            joining: the first row of each group that hasn't joined yet.
         """
         if not writes:
             return
@@ -302,7 +304,7 @@ class _Sweep:
             self.record.add_change(component, group, change)
 
     def _change(self, values: Tensor, clean: Tensor) -> Tensor:
-        """`[prompt, patch, columns]` what patches change at the final position; 0 where it isn't overridden."""
+        """Return what patches change at the final position `[prompt, patch, columns]`, 0 elsewhere."""
         wide = wider(values.dtype)
         if self.length == 1:
             return values[:, :, 0].to(wide) - clean.to(wide)
@@ -310,13 +312,13 @@ class _Sweep:
         return (change * self.at_last[:, None, :, None]).sum(2)
 
     def _join_next_block(self, sublayer: Component, change: Tensor) -> None:
-        """Let the rows that start at `layer` join at the next block, their parents' residual streams changed so."""
+        """Keep the changes of rows that start at a sublayer until they join at the next block."""
         events = self._events(sublayer)
         together = sorted(events.starting + events.elsewhere)
         if self.pending is None and together == events.starting:
             self.pending = change
             return
-        # In parallel blocks some rows start with the other layer, some with both.
+        # In parallel blocks some rows start with the other sublayer, some with both.
         if self.pending is None:
             self.pending = change.new_zeros(len(change), len(together) * self.request.patches, *change.shape[2:])
         patches = torch.arange(self.request.patches, device=change.device)
@@ -324,7 +326,7 @@ class _Sweep:
         self.pending[:, torch.cat(places)] += change
 
     def _finish(self, hidden: Tensor) -> Tensor:
-        """Before the final norm: keep every row's residual stream, and let the clean run go on alone."""
+        """Keep every row's final residual stream, and let the clean row go on alone."""
         rows = self._join_pending(self._rows(hidden))
         self.record.finish(self._final(rows))
         return rows[:, 0]
