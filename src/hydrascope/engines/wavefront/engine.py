@@ -153,7 +153,7 @@ class _Sweep:
         return rows[:, parents.to(rows.device)]
 
     def _joins_inside(self, sublayer: Component) -> bool:
-        """Whether rows that start at `sublayer` join within the block: at attention in sequential ones.
+        """Whether rows that start at `sublayer` join in the block: at attention, if sequential.
 
         All others differ from their parents only after the block, and join at the next one.
         """
