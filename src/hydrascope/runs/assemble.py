@@ -46,7 +46,7 @@ def measured_variables(plan: Plan, chunks: Sequence[MeasuredChunk]) -> Measured:
 
 
 def chunk_attributes(plan: Plan, size: int, chunk: MeasuredChunk) -> dict[str, Any]:
-    """Return the attributes that say how a chunk of `size` prompts was measured, and how far it is off."""
+    """Return the attributes of a chunk of `size` prompts: its error, batches and machine."""
     return {
         "worst_imbalance": float(chunk.measured["imbalance"].max()),
         **batch_attributes(size, chunk.batch),
@@ -56,7 +56,7 @@ def chunk_attributes(plan: Plan, size: int, chunk: MeasuredChunk) -> dict[str, A
 
 
 def batch_attributes(size: int, batch: Batch) -> dict[str, int]:
-    """Return how many prompts a chunk has, and how many prompts and overrides are measured at a time."""
+    """Return the attributes with the sizes of chunks and batches."""
     return {"chunk_size": size, "batch_size": batch.prompts, "overrides_at_once": batch.overrides}
 
 
@@ -66,7 +66,7 @@ def stored_dtype(plan: Plan, variable: str) -> str:
 
 
 def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
-    """Return the result before anything is measured: coordinates, targets, `downstream`, attributes."""
+    """Return a result before its measurement: coordinates, `target`, `downstream`, attributes."""
     model, alone = (
         plan.model,
         [override.ablated[0] if len(override.overridden) == 1 else None for override in plan.overrides],

@@ -21,7 +21,7 @@ from hydrascope.runs.plan import Plan
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """The attributes that decide the numbers of the result, and name what it is of."""
+    """Return the attributes that decide the numbers of a result, and name its model and prompts."""
     own = {each.name: each.function for each in plan.metrics if METRICS.get(each.name) is not each.function}
     return {
         **_parameters(plan.ablation),
@@ -53,14 +53,14 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 
 def _tokens_hash(plan: Plan) -> str:
-    """Of what the tokenizer makes of all prompts: their tokens, where they are ablated, and what else is read."""
+    """Return the hash of all tokens and positions of the prompts."""
     places = [[*positions.positions, positions.end, positions.start] for positions in plan.positions]
     twins = [_twin(plan, prompt) for prompt in plan.prompts.prompts]
     return fingerprint.hash_json([plan.tokens, places, plan.answers, plan.foils, twins])
 
 
 def _twin(plan: Plan, prompt: Prompt) -> list[int]:
-    """The tokens of a prompt's twin, fitting or not; none where it has none or nothing can read it."""
+    """Return the tokens of a prompt's counterfactual; none where it has none."""
     twin = prompt.counterfactual
     if isinstance(twin, str):
         return [] if plan.model.tokenizer is None else plan.model.encode(twin)
@@ -68,7 +68,7 @@ def _twin(plan: Plan, prompt: Prompt) -> list[int]:
 
 
 def _parameters(ablation: Ablation) -> dict[str, Any]:
-    """The numbers and texts that an ablation is declared with, and the hash of all else, as of tensors."""
+    """Return an ablation's numbers and texts, and the hash of its other fields."""
     values = {f.name: getattr(ablation, f.name) for f in fields(ablation)} if is_dataclass(ablation) else vars(ablation)
     kept = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
     others = {name: value for name, value in values.items() if name not in kept}
@@ -79,7 +79,7 @@ def _parameters(ablation: Ablation) -> dict[str, Any]:
 
 
 def _describe_readout(readout: Readout) -> str:
-    """What decides the numbers of a readout, in a line."""
+    """Return one line that identifies a readout and its numbers."""
     if not isinstance(readout, Direction):
         return repr(readout)
     digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
@@ -87,5 +87,5 @@ def _describe_readout(readout: Readout) -> str:
 
 
 def command_line() -> str:
-    """The command that runs, without the name of the user's folder."""
+    """Return the command that runs, with `~` for the user's folder."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace(str(Path.home()), "~")

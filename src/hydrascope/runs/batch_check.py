@@ -1,9 +1,9 @@
-"""Whether a prompt's numbers depend on the prompts that it is measured with: one is measured again, alone.
+"""Check that a prompt's numbers don't depend on its batch: measure some prompts alone again.
 
-Neither the balance nor the precision can see that: both hold for a prompt that is computed wrongly for the sake of
-another. So of the most mixed batch the shortest prompt, which is padded most, and the longest are measured again
-alone, the longest by plain forward passes. The same batch before a run, and the numbers of the finished result, are
-compared with that. The bank's values of their own clean passes must change nothing there.
+The balance and the precision can't see such an error: both hold for a prompt that is computed wrongly because of
+another. So the shortest prompt of the most mixed batch, which is padded most, and the longest are measured again alone,
+the longest by plain forward passes. These numbers are compared with the same batch before a run, and with the finished
+result. A patch by a prompt's own clean activation must change nothing.
 """
 
 import math
@@ -27,22 +27,22 @@ from hydrascope.runs.batches import batches
 from hydrascope.runs.plan import Plan
 from hydrascope.utils.errors import HydrascopeError
 
-#: How many ablations are measured again at most, each with its first patch.
+#: The most overrides that are measured again, each with its first patch.
 OVERRIDES = 2
-#: How many times the run's own rounding a prompt may be off.
+#: The largest difference, in multiples of the run's own rounding.
 TIMES = 10
 EFFECTS = ("total", "direct", "indirect")
 
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """How far a prompt's numbers are from those of the same prompt alone, in the readout where it matters most.
+    """The largest difference of a prompt's numbers from those of the same prompt alone.
 
     Attributes:
-        difference: the largest one, in the unit of the readout.
-        allowed: how much rounding explains.
+        difference: in the unit of the readout.
+        allowed: the difference that rounding explains.
         readout: the readout's label.
-        prompt: what a message calls the prompt.
+        prompt: the prompt's name in messages.
     """
 
     difference: float
@@ -86,8 +86,8 @@ class MeasuredAlone:
 
     Attributes:
         batch: the prompts that are measured together.
-        indices: of those that are measured alone.
-        readings: of each of these, with the first patch and, where they are kept, its own clean values.
+        indices: the places of the prompts in it that are measured alone.
+        readings: of each of these, with the first patch and, where it is kept, its own clean activation.
     """
 
     batch: Sequence[int]
@@ -96,7 +96,7 @@ class MeasuredAlone:
 
 
 def measure_alone(plan: Plan, clean: CleanActivations, batch: Sequence[int]) -> MeasuredAlone:
-    """Measure the shortest prompt of `batch` alone, and the longest by plain forward passes of the reference engine."""
+    """Measure the shortest prompt of a batch alone, and the longest by the reference engine."""
     places = _ends(plan, batch)
     engines = [plan.engine.name, "reference"][-len(places) :]
     readings = [_alone(plan, clean, batch[place], name) for place, name in zip(places, engines, strict=True)]
@@ -124,7 +124,7 @@ def check_before(plan: Plan, clean: CleanActivations, alone: MeasuredAlone, prec
 def check_after(
     plan: Plan, alone: MeasuredAlone, stored: Callable[[int], Mapping[str, np.ndarray]], precision: Mapping[str, Any]
 ) -> BatchCheck:
-    """Compare prompts that were measured alone with what a finished result has of them.
+    """Compare prompts that were measured alone with their numbers in a finished result.
 
     Args:
         stored: from a prompt's index to its `total`, `direct` and `indirect` `[readout, ablated, patch]` and its
@@ -140,18 +140,18 @@ def check_after(
 
 
 def _ends(plan: Plan, batch: Sequence[int]) -> list[int]:
-    """Return the places of the shortest and the longest prompt: of one where all are as long."""
+    """Return the places of the shortest and the longest prompt; one where all are as long."""
     lengths = [len(plan.tokens[index]) for index in batch]
     return [0] if lengths[0] == lengths[-1] else [0, len(batch) - 1]
 
 
 def _checked_indices(plan: Plan) -> list[int]:
-    """Return the places of the ablations that are measured again: within the run, since at its ends little follows."""
+    """Return the places of the overrides to check, away from the first and the last."""
     return np.unique(np.linspace(0, len(plan.overrides) - 1, OVERRIDES + 2)[1:-1].round().astype(int)).tolist()
 
 
 def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
-    """Return the numbers of prompts that are measured together: effects `[readout, prompt, run]`, and the logit."""
+    """Return effects `[readout, prompt, override]` and logits of prompts measured together."""
     prompts = batch[: fitting.prompts]
     values = draw_patches(plan.ablation, clean, prompts).values
     request = _request(
@@ -164,13 +164,13 @@ def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting
 def _compared(
     plan: Plan, index: int, together: Sequence[Tensor], readings: Readings, precision: Mapping[str, Any]
 ) -> BatchCheck:
-    """Compare a prompt's numbers, effects `[readout, run]` and logit `[readout]`, with those of the prompt alone."""
+    """Compare a prompt's effects `[readout, override]` and logit with those of it alone."""
     effects = [each[:, 0] for each in _effects(readings)]
     off = [
         _numpy(here) - _numpy(there)
         for here, there in zip(together, [*(each[..., 0] for each in effects), readings.logit[:, 0]], strict=True)
     ]
-    # The second patch is the prompt's own value, which changes nothing.
+    # The second patch is the prompt's own activation, which changes nothing.
     off += [_numpy(each[..., 1:]) for each in effects]
     largest = np.stack([np.abs(each).reshape(len(each), -1).max(1, initial=0) for each in off]).max(0)
     allowed = _allowed(plan, readings, precision)
@@ -186,7 +186,7 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 
 def _alone(plan: Plan, clean: CleanActivations, index: int, engine: str) -> Readings:
-    """Measure one prompt alone, with its first patch; the run's own engine with its own clean values, too."""
+    """Measure one prompt alone, by its first patch and, where kept, its own activation."""
     values = draw_patches(plan.ablation, clean, [index]).values
     ablated = {component for override in _checked_overrides(plan) for component in override.ablated}
     has_own = engine == plan.engine.name and all(component.site in clean.values for component in ablated)
@@ -221,13 +221,13 @@ def _request(
 
 
 def _effects(readings: Readings) -> list[Tensor]:
-    """Return the effects `[readout, prompt, run, patch]`, by `EFFECTS`."""
+    """Return the effects `[readout, prompt, override, patch]`, in the order of `EFFECTS`."""
     runs = (readings.logit_ablated, readings.logit_direct, readings.logit_indirect)
     return [run - readings.logit[..., None, None] for run in runs]
 
 
 def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> list[float]:
-    """Return how much rounding explains in each readout: `TIMES` the run's own, or what its terms' size says."""
+    """Return the difference that rounding explains in each readout."""
     terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
     sizes = terms[:, 0].double().tolist()
     errors = precision.get("precision", {}).get("readouts", {})

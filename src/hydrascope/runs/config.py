@@ -96,7 +96,7 @@ class StoredSweepOptions(SweepOptions, OutputOptions, total=False):
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What a run measures; the fields are those of `SweepOptions`, documented at `hydrascope.sweep`."""
+    """The options of a run, documented at `hydrascope.sweep`."""
 
     ablate: Selection | Experiment = "layers"
     read: Selection = "layers"
@@ -110,7 +110,7 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class Output:
-    """Where and how a run writes its result.
+    """The place of a result, and the way in which it is written.
 
     Attributes:
         path: the result's folder.

@@ -1,7 +1,7 @@
-"""What a run would take, said before it is made: operations, time on this machine, memory and disk.
+"""Estimate a run before it starts: operations, time on this machine, memory and disk.
 
-Operations are counted from the schedule of the runs; time is theirs at the rate of a small part of the run, made here
-and now with patches of zeros, since no time depends on the values.
+Operations are counted from the schedule. Time follows from the rate of a small part of the run, which is made with
+patches of zeros, since no time depends on the values.
 """
 
 import math
@@ -29,23 +29,22 @@ from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
 from hydrascope.runs.plan import Plan, make_plan
 
-#: The part that is made grows until it takes so many seconds.
+#: Seconds that the timed part of the run takes at least.
 _SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run would take.
+    """The cost of a run.
 
     Attributes:
         flop: floating-point operations in products of rows with weights, keys and values; a multiply-add is two.
-        seconds: how long that takes here, without what a run takes whatever its size, as loading the model and the
-            estimate of rounding.
-        timed: how many prompts and ablations the rate was measured on.
+        seconds: of these operations here, without loading the model and estimating the rounding.
+        timed: the numbers of prompts and ablations that the rate was measured on.
         memory: bytes at a time, beside the weights, estimated from above.
         weights: bytes of the weights.
         disk: bytes of the result before compression.
-        meanwhile: bytes that clean runs take on disk at most while the run lasts.
+        meanwhile: the most bytes that clean passes take on disk while the run lasts.
     """
 
     flop: float
@@ -58,7 +57,7 @@ class Cost:
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
+        """Return all of it in a line."""
         prompts, ablations = self.timed
         return (
             f"about {_amount(self.flop, 1000, 'FLOP')}, {_duration(self.seconds)} here (timed on {prompts:,} prompts "
@@ -91,7 +90,7 @@ def cost(
 
 
 def cost_of(plan: Plan, batch: Batch) -> Cost:
-    """What a run of `plan` would take, so much at a time.
+    """Return the cost of a plan.
 
     Raises:
         HydrascopeError: its patches can't be drawn.
@@ -116,12 +115,12 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
 
 
 def _file_bytes(model: LanguageModel) -> int:
-    """How much a file holds of what doesn't fit into memory: nothing on a GPU."""
+    """Return the bytes of prefixes that a file may hold: none on a GPU."""
     return FILE_BYTES if model.device.type == "cpu" else 0
 
 
 def _shared_bytes(plan: Plan) -> float:
-    """Bytes of what waits of clean runs, from above: as if all prompts were as long as the longest."""
+    """Return an upper bound of the bytes of all prefixes, from the longest prompt."""
     if plan.engine.name != "wavefront":
         return 0
     longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
@@ -133,7 +132,7 @@ def _shared_bytes(plan: Plan) -> float:
 
 
 def count_operations(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -> float:
-    """FLOP of some runs of some prompts, as the plan's engine makes them, their clean runs included."""
+    """Return the FLOP of some overrides of some prompts, clean passes included."""
     model, patches = plan.model, plan.ablation.patches
     lengths = [len(plan.tokens[index]) for index in prompts]
     predicted = bool(plan.metrics) * model.unembedding.weight.numel()
@@ -145,12 +144,12 @@ def count_operations(plan: Plan, prompts: Sequence[int], overrides: Sequence[Ove
     flop = sum(_through(model, length, length) for length in lengths)
     for sublayer, (before, after) in _rows(model, overrides, patches).items():
         for length, suffix in zip(lengths, suffixes, strict=True):
-            flop += suffix * _of_layer(model, sublayer, before, after, length)
+            flop += suffix * _sublayer_flop(model, sublayer, before, after, length)
     return flop + 2 * len(prompts) * (len(overrides) * patches + 1) * predicted
 
 
 def _clean_operations(plan: Plan, batch: Batch) -> float:
-    """FLOP of what is run clean besides the runs themselves: for the patches, where that pass can't serve both."""
+    """Return the FLOP of clean passes that are made again, and of predicting the targets."""
     model = plan.model
     keys = 2 * len(model.blocks) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
     room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
@@ -160,12 +159,16 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
 
 
 def _through(model: LanguageModel, tokens: int, length: int) -> float:
-    """FLOP of `tokens` tokens on their way through all layers, each attending to `length`."""
-    return tokens * sum(_of_layer(model, sublayer, 1, 1, length) for sublayer in model.sublayers)
+    """Return the FLOP of tokens through all sublayers, each attending to `length` positions."""
+    return tokens * sum(_sublayer_flop(model, sublayer, 1, 1, length) for sublayer in model.sublayers)
 
 
-def _of_layer(model: LanguageModel, sublayer: Component, before: int, after: int, length: int) -> float:
-    """FLOP of one position of some rows in a layer: so many `before` its units' values stand there, and `after`."""
+def _sublayer_flop(model: LanguageModel, sublayer: Component, before: int, after: int, length: int) -> float:
+    """Return the FLOP of one position of rows in a sublayer.
+
+    Args:
+        before, after: the number of rows before and after the site of its units.
+    """
     whole = model.attention(sublayer.block) if sublayer.kind == "attn" else model.blocks[sublayer.block]
     weights = sum(parameter.numel() for parameter in whole.parameters() if parameter.ndim > 1)
     if sublayer.kind == "mlp":
@@ -182,14 +185,14 @@ def _of_layer(model: LanguageModel, sublayer: Component, before: int, after: int
 
 
 def _rows(model: LanguageModel, overrides: Sequence[Override], patches: int) -> dict[Component, tuple[int, int]]:
-    """How many rows pass through each layer, before and after its units' values stand there."""
+    """Return the number of rows in each sublayer, before and after the site of its units."""
     plan = schedule(model, overrides)
     rows: dict[Component, tuple[int, int]] = {}
     for sublayer, events in plan.events.items():
         stage = model.stage(sublayer)
-        # Whose heads' inputs are frozen join before the block, of which both layers may be of one stage.
+        # Rows with frozen inputs of heads join before the block; both its sublayers may be of one stage.
         inputs = [
-            branch for other, each in plan.events.items() if model.stage(other) == stage for branch in each.at_inputs
+            group for other, each in plan.events.items() if model.stage(other) == stage for group in each.at_inputs
         ]
         joined = sum(group.start < stage for group in plan.groups[1:]) + len(inputs)
         rows[sublayer] = 1 + joined * patches, 1 + (joined + len(events.at_units)) * patches
@@ -197,7 +200,7 @@ def _rows(model: LanguageModel, overrides: Sequence[Override], patches: int) -> 
 
 
 def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
-    """FLOP/s of a part of the run, and of how many prompts and ablations it is."""
+    """Return the FLOP/s of a part of the run, and its numbers of prompts and ablations."""
     # Of the middle length, so that a part is like the whole.
     order = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
     prompts, ablations, warm = 1, 1, False

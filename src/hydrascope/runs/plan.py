@@ -1,4 +1,4 @@
-"""What is to be measured, decided before any of it is: the arguments of a run, found to fit together."""
+"""The plan of a run: its options, checked to fit the model and the prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,16 +37,16 @@ _BY_PATCH, _MEANS = "unembed_ablated_by_patch", ("unembed_ablated", "unembed_abl
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured: arguments of `hydrascope.sweep`, found to fit together.
+    """The options of a run, checked to fit the model and the prompts.
 
     Attributes:
-        tokens, positions: of each prompt, its token ids and where it is ablated.
-        overrides: what is ablated and frozen, one by one.
-        units: the heads and neurons that are read besides all layers.
+        tokens, positions: the token ids of each prompt, and its ablated positions.
+        overrides: measured one by one.
+        units: the heads and neurons that are read besides all sublayers.
         answers, foils: tokens of each prompt, where readouts or the target need them.
-        notices: what is to be told of the prompts.
+        notices: lines about prompts that were changed or left out.
         selection_attrs: the selections as they were given.
-        routines: how the wavefront engine multiplies.
+        routines: the matrix products of the wavefront engine.
     """
 
     model: LanguageModel
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def describe(self) -> list[str]:
-        """What is measured, in a line, after what is to be told of the prompts."""
+        """Return the notices, and one line that says what is measured."""
         model, sizes = self.model, self.sizes
         what = (
             f"{model.name}: {counted(sizes['ablated'], 'ablation', 'ablations')} of "
@@ -87,33 +87,33 @@ class Plan:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the numbers in the result."""
+        """Return the dtype of the numbers in the result."""
         return "float64" if self.model.dtype == torch.float64 else "float32"
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Everything that is read."""
+        """Return all components that are read."""
         return self.model.sublayers + self.units
 
     @cached_property
     def sites(self) -> tuple[Component, ...]:
-        """Where the values of what is ablated stand, and others that the ablation draws from."""
+        """Return the sites of ablated components, and others that the ablation draws from."""
         ablated = (component.site for override in self.overrides for component in override.ablated)
         return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
 
     @cached_property
     def may_change(self) -> torch.Tensor:
-        """`[run, layer]` Which layers may change."""
+        """Return the sublayers that may change `[override, sublayer]`."""
         return may_change(self.model, self.overrides)
 
     @property
     def labels(self) -> list[str]:
-        """What the readings are called."""
+        """Return the labels of all readouts."""
         return [label for readout in self.readouts for label in readout.labels]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The length of each dimension of the result."""
+        """Return the length of each dimension of the result."""
         return {
             "readout": len(self.labels),
             "prompt": len(self.tokens),
@@ -125,14 +125,14 @@ class Plan:
 
     @cached_property
     def measured_variables(self) -> dict[str, tuple[str, ...]]:
-        """The variables that are measured, and their dimensions."""
+        """Return the measured variables and their dimensions."""
         left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
         left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
         return {name: variable.dims for name, variable in MEASURED_VARIABLES.items() if name not in left_out}
 
     @cached_property
     def kept(self) -> str:
-        """What is kept of what parts write: as asked for, or what suits what is asked."""
+        """Return what is kept of the writes: as asked for, or what fits."""
         if self.keep != "auto":
             return self.keep
         if self.selection_attrs.get("experiment") == "interactions":
@@ -143,10 +143,11 @@ class Plan:
         return "patches" if only_layers and small and "experiment" not in self.selection_attrs else "means"
 
     def batch(self, asked: BatchSize) -> Batch:
-        """How much to measure at a time: as many prompts as asked for, or what memory allows.
+        """Return the batch: as many prompts as asked for, or what memory allows.
 
         Raises:
-            HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one run.
+            HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one
+                override.
         """
         require_possible(self.model, self.load)
         if asked != "auto":
@@ -157,7 +158,7 @@ class Plan:
 
     @property
     def load(self) -> Load:
-        """What the runs of the longest prompt need memory for."""
+        """Return the sizes that the longest prompt needs memory for."""
         longest = max(map(len, self.tokens))
         suffix = max(
             len(ids) - positions.positions[0] for ids, positions in zip(self.tokens, self.positions, strict=True)
@@ -167,13 +168,13 @@ class Plan:
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes of the clean values that patches are drawn from."""
+        """Return the bytes of the clean activations that patches are drawn from."""
         widths = [self.model.site_width(site) for site in self.sites]
         places = sum(len(positions.positions) for positions in self.positions)
         return places * sum(widths) * self.model.dtype.itemsize
 
     def require_drawable(self) -> None:
-        """Find out before anything is run whether patches can be drawn, as far as that shows.
+        """Check before anything is run that patches can be drawn, as far as that shows.
 
         Raises:
             HydrascopeError: some can't.
@@ -183,11 +184,11 @@ class Plan:
         )
 
     def prompt_label(self, index: int) -> str:
-        """How an error calls the prompt at `index`."""
+        """Return the name of the prompt at `index` in messages."""
         return prompt_label(index + 1, self.prompts.prompts[index])
 
     def tokens_of(self, clean: CleanActivations) -> Tokens:
-        """What readouts speak of."""
+        """Return the tokens that readouts need."""
         return Tokens(clean.targets, self.answers, self.foils)
 
 

@@ -1,7 +1,7 @@
-"""Workers under Ray: as many processes, on this machine or a cluster's, as measure one result together.
+"""Workers under Ray that measure one result together, on this machine or on a cluster.
 
-Ray places them, starts one again when its process or its node dies, and brings its errors here; who measures which
-block is settled between the workers (`workers.py`), through the folder that holds the result and that all of them see.
+Ray places the workers, starts one again when its process or its node dies, and returns its errors. The workers share
+out chunks among themselves (`storage/coordination.py`), through the result's folder, which all of them see.
 """
 
 import os
@@ -21,19 +21,19 @@ from hydrascope.utils.disk_errors import reason
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance, show_progress
 
-#: How often a worker is started again.
+#: The most times that a worker is started again.
 _TRIES = 3
-#: Seconds that an address has to answer in, and between looks at how far all is.
+#: Seconds within which an address must answer, and between looks at the progress.
 _ANSWER, _LOOK = 5, 1
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each worker gets of a cluster.
+    """One worker's share of a cluster.
 
     Attributes:
-        workers: how many there are.
-        processors, gpus: of each.
+        workers: their number.
+        processors, gpus: those of each worker.
     """
 
     workers: int
@@ -42,12 +42,14 @@ class Share:
 
     @classmethod
     def of(cls, nodes: Sequence[Mapping[str, float]], workers: int | None, device: str) -> "Share":
-        """Shared out evenly: by default a worker a GPU, or as many processors as PyTorch uses here where there is none.
+        """Share a cluster out evenly: by default one worker for each GPU.
+
+        Without a GPU each worker gets as many processors as PyTorch uses here.
 
         Args:
-            nodes: what each has, as Ray counts it: `CPU` and `GPU`.
-            workers: how many are asked for.
-            device: what they compute on, as `load_model` takes it.
+            nodes: the `CPU` and `GPU` of each node, as Ray counts them.
+            workers: the number of workers that is asked for.
+            device: their device, as `load_model` takes it.
 
         Raises:
             HydrascopeError: there are fewer processors, or GPUs, than workers.
@@ -73,18 +75,18 @@ def measure_with_ray(
     device: str,
     say: Callable[[str], object],
 ) -> None:
-    """Let workers under Ray call `work(*arguments)`, which measures the result at `out` together with others.
+    """Let workers under Ray call `work(*arguments)`, which measures the result at `out`.
 
     Args:
-        prompts: how many there are to measure.
-        address: of a Ray cluster, `host:port` or `auto`; `local` starts one here, for as long as this takes.
-        workers: how many; by default as `Share.of` says.
-        device: what they compute on, as `load_model` takes it.
-        say: is told how many there are, and of what.
+        prompts: the number of prompts to measure.
+        address: a Ray cluster, `host:port` or `auto`; `local` starts one here for this run.
+        workers: their number; by default as `Share.of` says.
+        device: their device, as `load_model` takes it.
+        say: takes lines about the workers.
 
     Raises:
-        HydrascopeError: there is no Ray, or none at the address; or a mistake of the workers, where all of them end
-            with one. What is measured is kept.
+        HydrascopeError: there is no Ray, or none at the address; or all workers ended with an error. Measured
+            prompts are kept.
     """
     ray = _ray()
     with _connected(ray, address):
@@ -104,13 +106,13 @@ def measure_with_ray(
 
 
 def _working(work: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> None:
-    """The whole of a worker."""
+    """Run a worker."""
     torch.set_num_threads(threads)
     work(*arguments)
 
 
 def _waited_for(ray: Any, tasks: list[Any], out: Path, counted: int, advance: Advance) -> list[HydrascopeError]:
-    """The mistakes of workers, once all have ended."""
+    """Return the errors of the workers, once all have ended."""
     failed = []
     while tasks:
         done, tasks = ray.wait(tasks, timeout=_LOOK)
@@ -131,14 +133,14 @@ def _waited_for(ray: Any, tasks: list[Any], out: Path, counted: int, advance: Ad
 
 
 def _counted(out: Path) -> int:
-    """How many prompts are measured, as far as can be seen from here."""
+    """Return the number of measured prompts, 0 where there is no result yet."""
     with suppress(HydrascopeError):
         return int(reader.read_attributes(out)["measured"])
     return 0
 
 
 def _ray() -> Any:
-    # Nothing is told to anyone about what is run here.
+    # Ray sends statistics of its use unless told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
@@ -162,12 +164,15 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """That a Ray cluster is there: asked in a process of its own, since Ray asks for minutes and prints each try."""
+    """Refuse an address at which no Ray cluster answers.
+
+    Another process asks: Ray itself asks for minutes and prints each try.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise HydrascopeError(f"{address} is no address of a Ray cluster: give host:port, auto, or local")
     try:
-        # Whether anyone is there is known at once.
+        # A connection shows at once whether anything is there.
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
         ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         told = subprocess.run(ask, capture_output=True, text=True, timeout=3 * _ANSWER)
@@ -177,4 +182,4 @@ def _require_answer(address: str) -> None:
         raise HydrascopeError(f"no Ray answers at {address}, though something does: look at the port") from None
     if told.returncode:
         why = (told.stderr.strip().splitlines() or ["it is not well"])[-1].split(". ")[0]
-        raise HydrascopeError(f"what is at {address} is no Ray that takes work from here ({why}): look at it first")
+        raise HydrascopeError(f"the Ray at {address} takes no work from here ({why}): look at it first")

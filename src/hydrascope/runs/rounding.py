@@ -1,9 +1,9 @@
-"""How far rounding puts a run's effects off: a few of them measured again, with numbers of twice the width.
+"""Estimate the rounding of a run's effects by measuring a few of them again in float64.
 
 The balance doesn't show a loss that both of its sides share, as where one feature of the residual stream is so large
-that all others drown in its rounding. So some of the ablations of some prompts are made again, with the very same
-patches, on a copy of the model in float64; what is computed in float32 there all the same, as most norms and softmax,
-is in float64 too. Of a model too large to be copied it is how far the two engines are apart.
+that all others drown in its rounding. So some ablations of some prompts are measured again, with the same patches, on a
+copy of the model in float64; norms and softmax are computed in float64 as well. For a model that is too large to copy,
+the two engines are compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,21 +23,21 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import is_out_of_memory
 from hydrascope.runs.plan import Plan
 
-#: How many are measured again at most: prompts drawn at random, one in `ONE_IN`; ablations spread over the run; the
-#: first patches of each. On a GPT-2 small that takes 0.5% of a run of 1,209 prompts, and 1% of one of 200.
+#: The most that is measured again: prompts drawn at random, one in `ONE_IN`; overrides spread over the run; the first
+#: patches of each. On a GPT-2 small that takes 0.5% of a run of 1,209 prompts, and 1% of one of 200.
 PROMPTS, ONE_IN, RUNS, PATCHES = 4, 300, 8, 3
 EFFECTS = ("total", "direct", "indirect")
 
 
 def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
-    """The attribute `precision` of a result: how far its effects are off, in the readouts' units.
+    """Return the attribute `precision`: the rounding of effects, in the readouts' units.
 
         >>> precision(plan, clean)["precision"]["readouts"]["logit"]["total"]    # doctest: +SKIP
         [2.1e-07, 9.8e-07]
 
     Returns:
-        what they were measured against; of how many `prompts`, `ablations` and `patches`; and by readout and effect the
-        mean and the largest absolute error. Nothing, where there is nothing to measure them against.
+        `against`, the reference; the numbers of `prompts`, `ablations` and `patches`; and by readout and effect the mean
+        and the largest absolute error. An empty dictionary where there is no reference.
     """
     other = _other(plan.model, plan.engine.name)
     if other is None:
@@ -64,12 +64,12 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
     return {"precision": {"against": against, **how, "readouts": readouts}}
 
 
-#: A request, of a model, measured in another way.
+#: A model and a way to measure it that serve as the reference.
 _Again = tuple[LanguageModel, Callable[[LanguageModel, Request], Readings]]
 
 
 def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
-    """What a run by `engine` can be held against, if anything."""
+    """Return the reference for a run by `engine`, and its name; None where there is none."""
     measure = ENGINES[engine]
 
     def widely(model: LanguageModel, request: Request) -> Readings:
@@ -88,7 +88,7 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
 
 
 def _off(plan: Plan, clean: CleanActivations, index: int, overrides: Sequence[Override], again: _Again) -> Tensor:
-    """`[effect, readout, 1, run, patch]` how far the effects on one prompt are off."""
+    """Return the errors of one prompt's effects `[effect, readout, 1, override, patch]`."""
     patches = draw_patches(plan.ablation, clean, [index])
     model, measure = again
     found = _effects(

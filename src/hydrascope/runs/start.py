@@ -1,4 +1,4 @@
-"""Start of a run that writes to disk: a new result, one to continue, or one measured with other processes."""
+"""Start a run that writes to disk: a new result, one to resume, or one to join."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +98,7 @@ def resume(output: Output, plan: Plan, batch_size: BatchSize) -> RunSession | No
 
 
 def join(output: Output, plan: Plan, batch_size: BatchSize, workers: Workers) -> RunSession | None:
-    """Measure the result together with other processes; return None where nothing of it is left to measure.
+    """Join the processes that measure the result; return None where nothing is left to measure.
 
     All follow the settings of the result or, before there is one, those of the first process.
 
@@ -143,7 +143,7 @@ def join(output: Output, plan: Plan, batch_size: BatchSize, workers: Workers) ->
 
 
 def exactness(plan: Plan, clean: CleanActivations, alone: MeasuredAlone) -> dict[str, Any]:
-    """Return how exact a run will be, before it starts: the attributes `precision` and `batch_difference`.
+    """Return the attributes `precision` and `batch_difference`, before a run starts.
 
     Raises:
         HydrascopeError: a prompt's numbers depend on the prompts that it is measured with.
@@ -169,7 +169,7 @@ def _create(
 
 
 def _is_complete(result: writer.Writer) -> bool:
-    """Whether nothing is left to measure; if so all is counted, and the result let go of."""
+    """Whether nothing is left to measure; if so, count all chunks and close the result."""
     if result.unmeasured:
         return False
     with result:
@@ -179,7 +179,7 @@ def _is_complete(result: writer.Writer) -> bool:
 
 
 def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple[Batch, Batch]:
-    """How much is run clean at a time, which decides the bits, and how much is measured."""
+    """Return the batch of clean passes, which decides the bits, and that of the measurement."""
     given = Batch(before["batch_size"], before["overrides_at_once"])
     batch = given if batch_size == "auto" else plan.batch(batch_size)
     return Batch(before["chunk_size"] // BATCHES_PER_CHUNK, batch.overrides), batch
@@ -201,7 +201,7 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
 
 
 def _with_stored_routines(output: Output, before: dict[str, Any], plan: Plan) -> Plan:
-    """Return the plan with the routines that the result was measured by; another machine may have others."""
+    """Return the plan with the result's own routines; another machine may have others."""
     machines, here = before.get("machines", []), hardware.kind(plan.model.device)
     routines = before.get("routines", {})
     if machines[-1:] == [here] and routines.keys() == plan.routines.keys():

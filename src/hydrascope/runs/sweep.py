@@ -1,4 +1,4 @@
-"""`sweep`: ablate components on every prompt by every patch and measure all effects, in memory or on disk."""
+"""Ablate components on every prompt and measure all effects, in memory or on disk."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -213,7 +213,7 @@ def _stored_numbers(out: Path, index: int) -> dict[str, np.ndarray]:
 def _check_finished(
     plan: Plan, alone: MeasuredAlone, stored: Callable[[int], Mapping[str, np.ndarray]], before: Mapping[str, Any]
 ) -> tuple[dict[str, float], str]:
-    """Return `batch_difference` and its tolerance once all is measured, and a warning if that is too much."""
+    """Return `batch_difference` and its tolerance of a finished result, and a warning."""
     after = check_after(plan, alone, stored, before)
     worse = after.excess > before["batch_difference"] / before["batch_tolerance"]
     attributes = after.attributes if worse else {name: before[name] for name in after.attributes}
@@ -221,7 +221,7 @@ def _check_finished(
 
 
 def refuse_existing(output: Output) -> None:
-    """Refuse to touch what stands at the output's path unless it is a result and an option says what to do with it.
+    """Refuse an existing path unless it is a result and an option says what to do with it.
 
     Raises:
         HydrascopeError: it isn't, or no option does, or another run writes to it; or it is to be overwritten and holds
