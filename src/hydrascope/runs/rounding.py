@@ -36,8 +36,8 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
         [2.1e-07, 9.8e-07]
 
     Returns:
-        `against`, the reference; the numbers of `prompts`, `ablations` and `patches`; and by readout and effect the mean
-        and the largest absolute error. An empty dictionary where there is no reference.
+        `against`, the reference; the numbers of `prompts`, `ablations` and `patches`; and by readout and effect the
+        mean and the largest absolute error. An empty dictionary where there is no reference.
     """
     other = _other(plan.model, plan.engine.name)
     if other is None:
