@@ -52,7 +52,7 @@ def test_the_same_seed_draws_the_same_and_another_other() -> None:
 
 def test_blocks_draw_the_same_as_a_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.concatenate(list(bootstrap._weights(7, Bootstrap(100))))
-    monkeypatch.setattr(bootstrap, "_BLOCK", 70)
+    monkeypatch.setattr(bootstrap, "_MOST_WEIGHTS", 70)
     np.testing.assert_array_equal(whole, np.concatenate(list(bootstrap._weights(7, Bootstrap(100)))))
 
 

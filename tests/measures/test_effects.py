@@ -56,7 +56,7 @@ def test_effects_of_heads_and_of_joint_ablations() -> None:
 def test_a_part_that_was_not_read_has_no_direct_effect() -> None:
     results = synthetic.results(2, 4, 2, heads=2, read_heads=False, ablated=["attn.0", "head.1.1", "head.0.0+mlp.1"])
     effects = per_prompt(results)
-    with pytest.raises(HydrascopeError, match=r"what head\.1\.1 adds isn't known.*read it, too"):
+    with pytest.raises(HydrascopeError, match=r"direct effect of head\.1\.1 is unknown.*read it"):
         direct_effect(effects)
     assert effects["ablated_read"].values.tolist() == [True, False, False]
     require_complete(effects)

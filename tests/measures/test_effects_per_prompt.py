@@ -169,7 +169,7 @@ def test_results_and_effects_are_not_taken_for_each_other() -> None:
             measure(effects=effects.data)  # type: ignore[arg-type]
     alone = effects_only(results)
     np.testing.assert_array_equal(outcome(alone)["restored"], outcome(effects)["restored"])
-    with pytest.raises(HydrascopeError, match="these are effects alone"):
+    with pytest.raises(HydrascopeError, match="needs the effects of components, too"):
         compensation(alone)  # type: ignore[arg-type]
 
 

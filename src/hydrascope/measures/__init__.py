@@ -1,12 +1,12 @@
-"""What a run's results say: pure functions on the dataset, with confidence intervals over prompts.
+"""Measures of a run's results: pure functions, with confidence intervals over prompts.
 
-A measure takes the effects on one readout, which `per_prompt` reads once from results as `hydrascope.open_results`
-gives them: by default those on the first readout, with ablated runs read at the clean run's σ.
+Most measures take the effects on one readout. `per_prompt` reads these from results once; by default it takes the first
+readout, and reads ablated rows at the clean pass's σ.
 
-    effects = per_prompt(results)                         # or per_prompt(results, "difference", "own")
-    restoration(effects), compensation_regression(effects)
+    >>> effects = hs.measures.per_prompt(results)
+    >>> restored = hs.measures.restoration(effects)["restored"]
 
-Of results themselves are what needs several readouts, or single runs: `mediation`, `interactions`, `self_repair`.
+`mediation`, `interactions` and `self_repair` take the results themselves.
 """
 
 from hydrascope.components.component import SublayerKind

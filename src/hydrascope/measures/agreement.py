@@ -1,4 +1,4 @@
-"""Do unembedding and ablation agree on how important a part is? (§2.5, Figure 2)"""
+"""The agreement of unembedding and ablation on how important a component is (§2.5, Figure 2)."""
 
 import numpy as np
 import xarray as xr
@@ -11,19 +11,24 @@ from hydrascope.measures.regression import regression
 
 @takes_effects
 def agreement(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """Direct effect against what the ablation really costs, per ablated part (Figure 2d).
+    """Compare direct effects with the losses that ablations cause (Figure 2d).
+
+    >>> correlation = hs.measures.agreement(effects)["correlation"]
+
+    Args:
+        effects: on one readout.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        `correlation` over prompts between `unembed` and −`total` (Pearson's; NaN where one is constant) and
-        `share`, that of prompts with `unembed` > −`total`: whose logit falls by less than the ablated part
-        had contributed. Both [bound, ablated], without unit.
+        `correlation` [bound, ablated], Pearson's over prompts between `unembed` and −`total`, NaN where one of them is
+        constant; `share` [bound, ablated], the share of prompts with `unembed` > −`total`. Both have no unit.
 
     Raises:
-        HydrascopeError: a part was ablated that wasn't read.
+        HydrascopeError: an ablated component wasn't read.
     """
     bootstrap = bootstrap or Bootstrap()
     direct, lost = direct_effect(effects), -effects["total"]
-    # A comparison with NaN is False: it would count as a prompt that doesn't exceed.
+    # Comparisons with NaN are False: a prompt without a value must not count.
     exceeds = (direct > lost).where((abs(direct) < np.inf) & (abs(lost) < np.inf))
     return xr.Dataset(
         {

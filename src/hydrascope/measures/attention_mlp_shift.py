@@ -1,4 +1,4 @@
-"""Where in depth the response to an ablation passes from attention to MLPs (§4.2, Figure 8)."""
+"""The depth at which the response to ablations passes from attention to MLPs (§4.2, Figure 8)."""
 
 import numpy as np
 import xarray as xr
@@ -14,35 +14,40 @@ from hydrascope.utils.errors import HydrascopeError
 
 @takes_effects
 def response_shift(effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The MLPs' share of the response to each ablation, and the layer from which on it is the larger one.
+    """Measure the MLPs' share of the response to each ablation, and where it exceeds one half.
 
-    Only ablated layers that have both attention and MLPs downstream are compared: above them the answer is
-    settled by the architecture, not by the model.
+    Only ablated sublayers with both attention and MLPs downstream are compared.
+
+    >>> shift = hs.measures.response_shift(effects, "attn")
 
     Args:
-        kind: the kind of the ablated layers.
+        effects: on one readout.
+        kind: the kind of the ablated sublayers.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        `mlp_share` [bound, ablated], the mean over prompts of |the MLPs' part of CE| over that of the
-        absolute parts of both kinds, without unit, NaN where nothing responds; `layer` [bound], the first
-        layer from which on the share stays above one half, the number of the network's layers if there is
-        none, NaN if some share is unknown.
+        `mlp_share` [bound, ablated], without unit: the mean over prompts of the absolute part of CE due to MLPs,
+        divided by the same mean summed over attention and MLPs; NaN where nothing responds. `block` [bound]: the first
+        block from which on the share stays above one half, or the number of blocks if there is none; NaN if a share is
+        NaN.
 
     Raises:
-        HydrascopeError: no ablated layer of this kind has both kinds downstream.
+        HydrascopeError: no ablated sublayer of this kind has both kinds downstream.
     """
     is_mlp = xr.DataArray(np.array(kinds(effects["component"])) == "mlp", dims="component")
     both = (effects["downstream"] & is_mlp).any("component") & (effects["downstream"] & ~is_mlp).any("component")
     response = of_kind(compensation(effects).isel(ablated=both.values), "ablated", kind)
     if not response.sizes["ablated"]:
-        raise HydrascopeError(f"no {kind} layer was ablated that has attention and MLP layers downstream")
-    positions = np.array(block_numbers(response["ablated"]))
+        raise HydrascopeError(
+            f"no ablated {kind} sublayer has both attention and MLPs downstream: ablate sublayers of earlier blocks"
+        )
+    blocks = np.array(block_numbers(response["ablated"]))
     samples = abs(response[["attention", "mlp"]])
 
     def measure(means: xr.Dataset) -> xr.Dataset:
         total = means["attention"] + means["mlp"]
         share = means["mlp"] / total.where(total > 0)
-        layer = holds_from(share > 0.5, positions, depth(effects)).where(share.notnull().all("ablated"))
-        return xr.Dataset({"mlp_share": share, "block": layer})
+        block = holds_from(share > 0.5, blocks, depth(effects)).where(share.notnull().all("ablated"))
+        return xr.Dataset({"mlp_share": share, "block": block})
 
     return interval(measure, samples, bootstrap or Bootstrap())

@@ -1,8 +1,8 @@
 """Confidence intervals, by resampling the prompts.
 
-Every statistic of this package is a function of *means over prompts*: a slope is a function of the means of
-x, y, x², xy and y². So one resample of the prompts is one vector of weights, all resamples are one matrix,
-and the resampled statistics of all layers come out of one matrix product.
+Every statistic of this package is a function of *means over prompts*: a slope is a function of the means of x, y, x²,
+xy and y². So a resample of the prompts is a vector of weights, all resamples are one matrix, and one matrix product
+gives the resampled means of all components.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from hydrascope.utils.errors import HydrascopeError
 #: Labels of the dimension `bound`.
 BOUNDS = ("estimate", "low", "high")
 
-#: Resamples whose weights are held at a time: at most this many numbers.
-_BLOCK = 2**22
+#: The most weights that are in memory at a time.
+_MOST_WEIGHTS = 2**22
 
 
 #: A function of means over prompts, which lie along a first dimension `resample`.
@@ -29,12 +29,18 @@ Statistic = Callable[[xr.Dataset], xr.Dataset]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn: percentile bootstrap (Efron 1979) over prompts, reproducible from the seed.
+    """Settings of a percentile bootstrap over prompts (Efron 1979).
 
-    The prompts are taken as independent draws; a prompt's patches stay with it. The same seed gives every
-    statistic the same resamples. Of few prompts resamples vary too little, and how much the statistic varies is known
-    badly: so the percentiles lie further out, by as much as Student's interval of a mean is wider than the resamples'
-    (the expanded percentile interval, Hesterberg 2015); from 200 prompts on that is hardly seen.
+    Prompts are taken as independent draws; a prompt's patches stay with it. The same seed gives every statistic the
+    same resamples. With few prompts, percentiles are too narrow. They are widened in the ratio of Student's interval of
+    a mean to the resamples' (the expanded percentile interval, Hesterberg 2015).
+
+    >>> bootstrap = hs.measures.Bootstrap(resamples=500, confidence=0.9)
+
+    Attributes:
+        resamples: the number of resamples.
+        confidence: the confidence level, between 0 and 1.
+        seed: the seed of the resamples.
     """
 
     resamples: int = 2000
@@ -43,45 +49,64 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if self.resamples < 1:
-            raise HydrascopeError(f"a bootstrap needs at least one resample, not {self.resamples}")
+            raise HydrascopeError(
+                f"a bootstrap needs at least one resample, not {self.resamples}: give a larger number"
+            )
         if not 0 < self.confidence < 1:
-            raise HydrascopeError(f"a confidence level lies between 0 and 1, not at {self.confidence}")
+            raise HydrascopeError(
+                f"a confidence level lies between 0 and 1, not at {self.confidence}: give one such as 0.95"
+            )
 
     def tail(self, prompts: int) -> float:
-        """Which share of the resamples of so many prompts lies beyond either bound: Φ(−√(n/(n−1)) · t)."""
+        """Return the share of resamples beyond either bound: Φ(−√(n/(n−1)) · t), n prompts."""
         beyond = stdtrit(prompts - 1, (1 - self.confidence) / 2)
         return float(ndtr(beyond * (prompts / (prompts - 1)) ** 0.5))
 
 
 def interval(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
-    """A statistic of the prompts' means, and its confidence interval.
+    """Return a statistic of the prompts' means with its confidence interval.
+
+    >>> samples = effects["total"].to_dataset(name="total")
+    >>> mean = hs.measures.interval(lambda means: means, samples, hs.measures.Bootstrap())
 
     Args:
-        statistic: from the means of `samples` over prompts to any number of quantities. It is called once: the means
-            over all prompts and over each resample lie along a first dimension, `resample`.
+        statistic: a function from the means of `samples` over prompts to a dataset. It is called once. The means over
+            all prompts and over each resample lie along a first dimension `resample`.
         samples: variables with a dimension `prompt`.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        what `statistic` returns, each variable with one more dimension `bound`: `estimate` (on all prompts),
-        `low` and `high` (percentiles of the resampled statistic: `Bootstrap.tail`). Bounds are NaN for a single prompt,
-        which tells nothing of others, and wherever the statistic is undefined in some resample.
+        the variables of `statistic`, each with a first dimension `bound`: `estimate` (on all prompts), `low` and `high`
+        (percentiles over the resamples, see `Bootstrap.tail`). Bounds are NaN for a single prompt, and where the
+        statistic is NaN in some resample.
     """
     return _percentiles(statistic(_means(samples, bootstrap)), samples.sizes["prompt"], bootstrap)
 
 
 def simultaneous(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap, dim: str) -> xr.Dataset:
-    """As `interval`, but the bounds along `dim` hold all at once: with the stated confidence none of them is wrong.
+    """Return a statistic with bounds that hold for all entries along `dim` at once.
 
-    estimate ± q · standard error, q the quantile of the largest |resampled − estimate| / standard error along `dim`
-    (max-t; Montiel Olea & Plagborg-Møller 2019). Wider than `interval`, by how much depends on how many there are and
-    how they go together.
+    Bounds are estimate ± q · standard error. q is the quantile of the largest |resampled − estimate| / standard error
+    along `dim` (max-t; Montiel Olea & Plagborg-Møller 2019). They are wider than those of `interval`.
+
+    >>> samples = effects["total"].to_dataset(name="total")
+    >>> mean = hs.measures.simultaneous(lambda means: means, samples, hs.measures.Bootstrap(), "ablated")
+
+    Args:
+        statistic: as in `interval`.
+        samples: variables with a dimension `prompt`.
+        bootstrap: how intervals are drawn.
+        dim: the dimension of the entries.
+
+    Returns:
+        the variables of `statistic`, each with a first dimension `bound`.
     """
-    found = statistic(_means(samples, bootstrap))
-    if found.sizes["resample"] < 2 or not found.sizes[dim]:
-        return _percentiles(found, samples.sizes["prompt"], bootstrap)
-    estimate, resampled = found.isel(resample=0), found.isel(resample=slice(1, None))
+    values = statistic(_means(samples, bootstrap))
+    if values.sizes["resample"] < 2 or not values.sizes[dim]:
+        return _percentiles(values, samples.sizes["prompt"], bootstrap)
+    estimate, resampled = values.isel(resample=0), values.isel(resample=slice(1, None))
     error = resampled.std("resample")
-    # What doesn't vary is certain.
+    # An entry that doesn't vary makes no bound wider.
     largest = (abs(resampled - estimate) / error.where(error > 0)).fillna(0).max(dim)
     within = 1 - 2 * bootstrap.tail(samples.sizes["prompt"])
     width = largest.quantile(within, "resample").drop_vars("quantile") * error
@@ -97,31 +122,48 @@ def difference(
     *,
     paired: bool,
 ) -> xr.Dataset:
-    """A statistic of `second` less that of `first`, and its confidence interval, [bound, …].
+    """Return a statistic of `second` minus that of `first`, with its confidence interval.
+
+    >>> first, second = (effects[name].to_dataset(name="effect") for name in ("direct", "total"))
+    >>> mean = hs.measures.difference(lambda means: means, first, second, hs.measures.Bootstrap(), paired=True)
 
     Args:
-        paired: whether both are of the same prompts in the same order: they are then resampled together.
+        statistic: as in `interval`.
+        first: variables with a dimension `prompt`.
+        second: the same variables, of the same or of other prompts.
+        bootstrap: how intervals are drawn.
+        paired: whether both have the same prompts in the same order, which are then resampled together.
 
     Returns:
-        as `interval`.
+        the variables of `statistic`, each with a first dimension `bound`.
     """
     other = bootstrap if paired else replace(bootstrap, seed=bootstrap.seed + 1)
     means = _means(first, bootstrap), _means(second, other)
-    # Of a single prompt there is nothing but the estimate.
+    # A single prompt has an estimate and no resamples.
     count = min(each.sizes["resample"] for each in means)
     before, after = (statistic(each.isel(resample=slice(count))) for each in means)
     return _percentiles(after - before, min(first.sizes["prompt"], second.sizes["prompt"]), bootstrap)
 
 
 def mean_interval(values: xr.DataArray, bootstrap: Bootstrap) -> xr.DataArray:
-    """The mean over prompts with its confidence interval, along `bound`."""
+    """Return the mean over prompts with its confidence interval.
+
+    >>> mean = hs.measures.mean_interval(effects["total"], hs.measures.Bootstrap())
+
+    Args:
+        values: `[prompt, …]`.
+        bootstrap: how intervals are drawn.
+
+    Returns:
+        `[bound, …]`, in the unit of `values`.
+    """
     return interval(lambda means: means, values.rename("mean").to_dataset(), bootstrap)["mean"]
 
 
 def _means(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
-    """The means over all prompts, first, and over each resample of them, along a new first dimension `resample`.
+    """Return the means over all prompts, then over each resample, along a first dimension.
 
-    Of a single prompt there are no resamples.
+    A single prompt has no resamples.
     """
     samples = samples.transpose("prompt", ...)
     prompts = samples.sizes["prompt"]
@@ -140,8 +182,11 @@ def _means(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     )
 
 
-def _percentiles(found: xr.Dataset, prompts: int, bootstrap: Bootstrap) -> xr.Dataset:
-    """A statistic of all prompts, and its percentiles over the resamples, [bound, …]; NaN where there are none."""
+def _percentiles(statistics: xr.Dataset, prompts: int, bootstrap: Bootstrap) -> xr.Dataset:
+    """Return a statistic of all prompts and its percentiles over the resamples, `[bound, …]`.
+
+    The percentiles are NaN where there are no resamples.
+    """
 
     def bounds(values: Float[np.ndarray, "resample ..."]) -> Float[np.ndarray, "bound ..."]:
         sides = np.full((2, *values.shape[1:]), np.nan)
@@ -150,27 +195,30 @@ def _percentiles(found: xr.Dataset, prompts: int, bootstrap: Bootstrap) -> xr.Da
             sides = np.quantile(values[1:], [tail, 1 - tail], axis=0)
         return np.concatenate([values[:1], sides])
 
-    found = found.transpose("resample", ...)
+    statistics = statistics.transpose("resample", ...)
     return xr.Dataset(
-        {name: (("bound", *each.dims[1:]), bounds(each.values.astype(np.float64))) for name, each in found.items()},
-        {**found.coords, "bound": list(BOUNDS)},
+        {
+            name: (("bound", *each.dims[1:]), bounds(each.values.astype(np.float64)))
+            for name, each in statistics.items()
+        },
+        {**statistics.coords, "bound": list(BOUNDS)},
     )
 
 
 def _weights(prompts: int, bootstrap: Bootstrap) -> Iterator[Float[np.ndarray, "resample prompt"]]:
-    """How often each resample drew each prompt, over the number of prompts; in blocks along the resamples."""
-    draw = _drawn_once if bootstrap.resamples * prompts <= _BLOCK else _drawn
+    """Yield the weights of prompts in the resamples, some resamples at a time."""
+    draw = _cached_weights if bootstrap.resamples * prompts <= _MOST_WEIGHTS else _draw_weights
     yield from draw(prompts, bootstrap.resamples, bootstrap.seed)
 
 
-@lru_cache(maxsize=2)  # a summary and a report draw the same a hundred times
-def _drawn_once(prompts: int, resamples: int, seed: int) -> tuple[Float[np.ndarray, "resample prompt"], ...]:
-    return tuple(_drawn(prompts, resamples, seed))
+@lru_cache(maxsize=2)  # a summary and a report draw the same resamples a hundred times
+def _cached_weights(prompts: int, resamples: int, seed: int) -> tuple[Float[np.ndarray, "resample prompt"], ...]:
+    return tuple(_draw_weights(prompts, resamples, seed))
 
 
-def _drawn(prompts: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "resample prompt"]]:
+def _draw_weights(prompts: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "resample prompt"]]:
     generator = np.random.default_rng(seed)
-    step = max(1, _BLOCK // prompts)
+    step = max(1, _MOST_WEIGHTS // prompts)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         draws = generator.integers(prompts, size=(count, prompts))

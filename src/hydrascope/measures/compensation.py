@@ -1,4 +1,4 @@
-"""How much the rest of the network compensates for what is ablated (Eq. 33, 34)."""
+"""Compensation by the rest of the network for an ablation (Eq. 33, 34)."""
 
 import numpy as np
 import xarray as xr
@@ -10,29 +10,33 @@ from hydrascope.measures.labels import kinds, separable
 
 @takes_effects
 def compensation(effects: Effects) -> xr.Dataset:
-    """CE: the change in direct effect, summed over all layers downstream of what is ablated (Eq. 33).
+    """Return CE: the change in direct effect, summed over all sublayers downstream (Eq. 33).
 
-    Which layers those are is the result's own `downstream`. Positive where the network makes up for what
-    was taken away; a sum without terms, at the top of the network, is 0. NaN where heads or neurons of several
-    layers are ablated together: see `own_change`.
+    CE is positive where the network makes up for the ablation, and 0 where nothing is downstream. It is NaN where heads
+    or neurons of several sublayers are ablated together: see `own_change`.
 
-        compensation(per_prompt(results, sigma="own"))["compensation"].mean("prompt")
+    >>> mean = hs.measures.compensation(effects)["compensation"].mean("prompt")
+
+    Args:
+        effects: on one readout.
 
     Returns:
-        `compensation`, and the parts of it due to `attention` and `mlp` layers, which add up to it, all
-        [prompt, ablated], in logits, averaged over patches.
+        `compensation`, and its parts due to `attention` and `mlp` sublayers, which add up to it. Each [prompt,
+        ablated], in the readout's unit, averaged over patches.
     """
-    found = _downstream_change(effects, ("attn", "mlp"))
-    attention, mlp = (found.isel(kind=place) for place in (0, 1))
+    changes = _downstream_change(effects, ("attn", "mlp"))
+    attention, mlp = (changes.isel(kind=index) for index in (0, 1))
     return xr.Dataset({"compensation": attention + mlp, "attention": attention, "mlp": mlp})
 
 
-def _downstream_change(effects: Effects, of: tuple[SublayerKind, ...]) -> xr.DataArray:
-    """Σ of (`unembed_ablated` − `unembed`) over the layers of each kind that are downstream, in logits."""
-    found = kinds(effects["component"])
-    of_kind = xr.DataArray([[each == kind for each in found] for kind in of], dims=("kind", "component"))
-    mask = (effects["downstream"] & of_kind).astype(np.float64)
-    # The difference of the sums: the sum of the differences would need the biggest array a second time.
+def _downstream_change(effects: Effects, sublayer_kinds: tuple[SublayerKind, ...]) -> xr.DataArray:
+    """Return Σ (`unembed_ablated` − `unembed`) over the downstream sublayers of each kind."""
+    component_kinds = kinds(effects["component"])
+    is_kind = xr.DataArray(
+        [[each == kind for each in component_kinds] for kind in sublayer_kinds], dims=("kind", "component")
+    )
+    mask = (effects["downstream"] & is_kind).astype(np.float64)
+    # The sum of the differences would need a second copy of the largest array.
     after = xr.dot(effects["unembed_ablated"], mask, dim="component")
     before = xr.dot(effects["unembed"], mask, dim="component")
     return (after - before).transpose("kind", "prompt", "ablated").where(separable(effects["ablated"]))
@@ -40,5 +44,14 @@ def _downstream_change(effects: Effects, of: tuple[SublayerKind, ...]) -> xr.Dat
 
 @takes_effects
 def compensable(effects: Effects) -> xr.DataArray:
-    """`[ablated]` whether any layer is downstream of what is ablated, so that compensation is possible at all."""
+    """Whether any sublayer is downstream of the ablated component, so that CE can differ from 0.
+
+    >>> can_respond = hs.measures.compensable(effects)
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        `[ablated]`, booleans.
+    """
     return effects["downstream"].any("component").rename("compensable")

@@ -1,4 +1,4 @@
-"""How repair goes with depth, in a few numbers (§2.5, Figure 7d)."""
+"""Numbers that sum up repair over depth (§2.5, Figure 7d)."""
 
 import numpy as np
 import xarray as xr
@@ -16,27 +16,34 @@ from hydrascope.utils.errors import HydrascopeError
 
 @takes_effects
 def repair_profile(effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The regression of CE on DE over depth, in a few numbers with confidence intervals.
+    """Sum up the regressions of CE on DE over depth, with confidence intervals.
+
+    >>> profile = hs.measures.repair_profile(effects, "attn")
 
     Args:
-        kind: the kind of the ablated layers; those with nothing downstream are left out.
+        effects: on one readout.
+        kind: the kind of the ablated sublayers; those with nothing downstream are left out.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        each [bound]: `best`, the layer that `best_sublayer` chooses; `partial`, the number of layers with a slope
-        below 1; `partial_from`, the first layer from which on all slopes are below 1, the number of the
-        network's layers if there is none; `repairing`, the number of layers with a slope above 0; `slopes`,
-        of how many (a layer whose direct effect doesn't vary has none). NaN where no layer has an R², or a
-        value is no number.
+        each [bound], NaN where no sublayer has an R² or a value is not finite:
+
+        - `best`: the block of the sublayer that `best_sublayer` chooses;
+        - `partial`: the number of sublayers with a slope below 1;
+        - `partial_from`: the first block from which on all slopes are below 1, or the number of blocks if there is
+          none;
+        - `repairing`: the number of sublayers with a slope above 0;
+        - `slopes`: the number of sublayers with a slope; one with a constant direct effect has none.
 
     Raises:
-        HydrascopeError: no such layer was ablated.
+        HydrascopeError: no such sublayer was ablated.
     """
     chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
     if not chosen.sizes["ablated"]:
-        raise HydrascopeError(f"no {kind} layer was ablated that has anything downstream")
-    positions = np.array(block_numbers(chosen["ablated"]))
+        raise HydrascopeError(f"no ablated {kind} sublayer has anything downstream: ablate sublayers of earlier blocks")
+    blocks = np.array(block_numbers(chosen["ablated"]))
     fit, samples = least_squares(direct_effect(chosen), compensation(chosen)["compensation"])
-    # As `best_sublayer` chooses: among what removes something, and is compensated for the more the more it does.
+    # `best_sublayer` chooses among sublayers that remove more than a threshold and have a positive slope.
     samples = samples.assign(removed=-chosen["direct"], size=abs(chosen["logit"]))
 
     def profile(means: xr.Dataset) -> xr.Dataset:
@@ -45,12 +52,12 @@ def repair_profile(effects: Effects, kind: SublayerKind = "attn", bootstrap: Boo
         has_slope = slope.notnull()
         known = means["xy"].notnull().all("ablated")
         candidate = (means["removed"] > MIN_SHARE * means["size"]) & (slope > 0)
-        best = xr.DataArray(positions[r2.where(candidate).fillna(-1).argmax("ablated").values], dims=known.dims)
+        best = xr.DataArray(blocks[r2.where(candidate).fillna(-1).argmax("ablated").values], dims=known.dims)
         return xr.Dataset(
             {
                 "best": best.where(known & candidate.any("ablated")),
                 "partial": (slope < 1).sum("ablated").where(known),
-                "partial_from": holds_from(~(slope >= 1), positions, depth(effects)).where(
+                "partial_from": holds_from(~(slope >= 1), blocks, depth(effects)).where(
                     known & has_slope.any("ablated")
                 ),
                 "repairing": (slope > 0).sum("ablated").where(known),

@@ -1,4 +1,4 @@
-"""Effects of ablated parts per prompt, each [prompt, ablated], and what makes them fit to be measured on."""
+"""Effects of ablated components on each prompt, and checks that they can be measured on."""
 
 import numpy as np
 import xarray as xr
@@ -12,10 +12,15 @@ _MEASURED = ("unembed", "unembed_ablated", "total", "direct", "indirect", "scale
 
 @takes_effects
 def require_complete(effects: Effects) -> None:
-    """Refuse effects in which a value is missing, rather than measure the rest as if it were all.
+    """Make sure that no value is missing.
+
+    >>> hs.measures.require_complete(effects)
+
+    Args:
+        effects: on one readout.
 
     Raises:
-        HydrascopeError: some prompt has a value that is no finite number.
+        HydrascopeError: a prompt has a value that is not finite.
     """
     read = with_direct_effect(effects)["contribution"]
     for name, values in [*((name, effects[name]) for name in _MEASURED), ("unembed", read)]:
@@ -23,53 +28,84 @@ def require_complete(effects: Effects) -> None:
         if not finite.all():
             bad = int((~finite.all([dim for dim in finite.dims if dim != "prompt"])).sum())
             raise HydrascopeError(
-                f"{bad} of {effects.sizes['prompt']} prompts have values of {name!r} that are no numbers: "
+                f"{bad} of {effects.sizes['prompt']} prompts have values of {name!r} that are not finite: "
                 "finish the run with --resume, or choose the finished prompts"
             )
 
 
 @takes_effects
 def with_direct_effect(effects: Effects) -> Effects:
-    """The effects of those ablated parts that were read, too, so that their direct effect is known."""
+    """Select the ablated components that were read, whose direct effect is therefore known.
+
+    >>> read = hs.measures.with_direct_effect(effects)
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        the effects, with the other ablated components left out.
+    """
     read = effects["ablated_read"].values
     return effects if read.all() else effects.isel(ablated=read)
 
 
 @takes_effects
 def direct_effect(effects: Effects) -> xr.DataArray:
-    """DE: what each ablated part adds to the readout in the intact network, in logits.
+    """Return DE: the contribution of each ablated component to the readout in the clean pass.
 
-    `[prompt, ablated]`, the clean run's Δ_unembed (Eq. 10) of the part that is ablated, summed over the parts of
-    a joint ablation: positive where it promotes the target. It is the paper's DE(a^l, u) of Eq. 34 and the
-    horizontal axis of Figure 7. It doesn't depend on how σ is read.
+    This is Δ_unembed (Eq. 10), summed over components that are ablated together; DE(a^l, u) of Eq. 34 and the
+    horizontal axis of Figure 7. It is positive where the component promotes the target, and doesn't depend on how σ is
+    read.
+
+    >>> mean = hs.measures.direct_effect(effects).mean("prompt")
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        `[prompt, ablated]`, in the readout's unit.
 
     Raises:
-        HydrascopeError: a part was ablated that wasn't read.
+        HydrascopeError: an ablated component wasn't read.
     """
     unread = effects["ablated"].values[~effects["ablated_read"].values]
     if len(unread):
         raise HydrascopeError(
-            f"what {unread[0]} adds isn't known, since it was ablated and not read: measure again and read it, too"
+            f"the direct effect of {unread[0]} is unknown, since it was ablated and not read: measure again and read it"
         )
     return effects["contribution"].rename("direct_effect")
 
 
 @takes_effects
 def strength(effects: Effects) -> xr.DataArray:
-    """How much each ablated part does, [prompt, ablated], in logits, to choose parts by.
+    """Return the effect of each ablated component, to choose components by.
 
-    DE where the part was read, else what its ablation removes, −`direct`, which every run knows.
+    >>> strongest = hs.measures.strongest(hs.measures.strength(effects))
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        `[prompt, ablated]`, in the readout's unit: DE where the component was read, else −`direct`.
     """
     return effects["contribution"].where(effects["ablated_read"], -effects["direct"]).rename("strength")
 
 
 @takes_effects
 def own_change(effects: Effects) -> xr.DataArray:
-    """By how much the ablated layers' own direct effect changes, in logits.
+    """Return the change of the ablated sublayers' own direct effect.
 
-    `[prompt, ablated]`, u(ã)_i − u(a)_i (Eq. 28), averaged over patches: under zero ablation −DE. Of a head or a
-    neuron it is the change of the layer that holds it. NaN where heads or neurons of several layers are ablated
-    together: what the later layer answers can't be told from what is ablated of it.
+    This is u(ã)_i − u(a)_i (Eq. 28), averaged over patches; under zero ablation −DE. For a head or a neuron it is the
+    change of its sublayer. It is NaN where heads or neurons of several sublayers are ablated together, since the later
+    sublayer also responds to the ablation in the earlier one.
+
+    >>> mean = hs.measures.own_change(effects).mean("prompt")
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        `[prompt, ablated]`, in the readout's unit.
     """
     moved = change(effects).where(effects["is_ablated"], 0).sum("component", skipna=False)
     return moved.where(separable(effects["ablated"])).rename("own_change")
@@ -77,9 +113,16 @@ def own_change(effects: Effects) -> xr.DataArray:
 
 @takes_effects
 def change(effects: Effects) -> xr.DataArray:
-    """ΔDE: by how much each layer's direct effect changes when something is ablated, in logits.
+    """Return ΔDE: the change of each sublayer's direct effect after each ablation (Eq. 34).
 
-    `[prompt, ablated, component]`, averaged over patches (Eq. 34): positive where a component pushes the
-    target more, or holds it down less, than in the intact network.
+    It is positive where a sublayer promotes the target more, or suppresses it less, than in the clean pass.
+
+    >>> response = hs.measures.change(effects).sel(ablated="attn.3", component="mlp.4")
+
+    Args:
+        effects: on one readout.
+
+    Returns:
+        `[prompt, ablated, component]`, in the readout's unit, averaged over patches.
     """
     return (effects["unembed_ablated"] - effects["unembed"]).rename("change")

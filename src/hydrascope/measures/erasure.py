@@ -1,4 +1,4 @@
-"""Late MLPs that hold the target down, and let go when what they hold down is ablated (§2.5.2)."""
+"""Late MLPs that suppress the target, and suppress it less after an ablation (§2.5.2)."""
 
 import xarray as xr
 
@@ -10,38 +10,43 @@ from hydrascope.utils.errors import HydrascopeError
 
 @takes_effects
 def erasure(effects: Effects, ablated: str, late: float = 0.5, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The erasure of the late MLPs downstream of one ablated part, and what the ablation leaves of it.
+    """Measure the erasure by late MLPs downstream of one ablation, and its attenuation.
 
-    An MLP erases if its mean direct effect over prompts is negative. It is attenuated by the ablation if its
-    mean direct effect rises.
+    An MLP erases if its mean direct effect over prompts is negative. The ablation attenuates it if that mean rises.
+
+    >>> attenuation = hs.measures.erasure(effects, "attn.3")["attenuation"]
 
     Args:
-        ablated: the label of what is ablated.
-        late: an MLP is late from this share of the network's depth on.
+        effects: on one readout.
+        ablated: the label of the ablation.
+        late: the share of the network's depth from which on an MLP is late.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        per late MLP `unembed` and `change`, mean direct effect and its mean change, [bound, component], in
-        logits; over them, [bound]: `erasing`, how many erase; `attenuated`, how many of these the ablation
-        attenuates; `attenuation`, the share by which the erasure of the erasing MLPs together shrinks, NaN if
-        none erases.
+        - `unembed`, `change` [bound, component]: the mean direct effect of each late MLP, and its mean change, in the
+          readout's unit;
+        - `erasing` [bound]: the number of MLPs that erase;
+        - `attenuated` [bound]: the number of these that the ablation attenuates;
+        - `attenuation` [bound]: the share by which the erasure of all erasing MLPs together shrinks, NaN if none
+          erases.
 
     Raises:
-        HydrascopeError: `ablated` isn't ablated in these results.
+        HydrascopeError: these results don't hold the ablation.
     """
     if ablated not in effects["ablated"].values:
-        raise HydrascopeError(f"{ablated} isn't among what this run ablated")
+        raise HydrascopeError(f"{ablated} wasn't ablated in this run: name a component that was")
     first = late * depth(effects)
     mlps = of_kind(effects.data[["unembed", "unembed_ablated", "downstream"]].sel(ablated=ablated), "component", "mlp")
     chosen = [
-        bool(below) and block >= first
-        for block, below in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)
+        bool(downstream) and block >= first
+        for block, downstream in zip(block_numbers(mlps["component"]), mlps["downstream"].values, strict=True)
     ]
     mlps = mlps.isel(component=chosen).reset_coords(drop=True)
     samples = xr.Dataset({"unembed": mlps["unembed"], "change": mlps["unembed_ablated"] - mlps["unembed"]})
 
     def measure(means: xr.Dataset) -> xr.Dataset:
         unembed, change = means["unembed"], means["change"]
-        # NaN is neither below 0 nor not: it must not pass for a layer that doesn't erase.
+        # Comparisons with NaN are False: an MLP without a value must not pass for one that doesn't erase.
         known = (unembed.notnull() & change.notnull()).all("component")
         erases = unembed < 0
         erased = -unembed.where(erases, 0).sum("component")

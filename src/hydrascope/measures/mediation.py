@@ -37,9 +37,9 @@ def mediation(results: xr.Dataset) -> xr.Dataset:
 
         - `restored_by` [readout, prompt, ablated, mediator] π̂^k − π̂^{k, d frozen}: what d's reaction brings, wherever
           it brings it. 0, exactly, of what isn't downstream.
-        - `restored_alone` (likewise) π̂^{k, all downstream of k frozen but d} − π̂^{k, all downstream of k frozen}: what
-          d's reaction brings if nobody else reacts: path patching k → d → output with everything else held. Where d is
-          a head, the other heads of its layer are frozen.
+        - `restored_alone` (likewise) π̂^{k, all downstream of k frozen but d} − π̂^{k, all downstream of k frozen}:
+          what d's reaction brings if nobody else reacts: path patching k → d → output with everything else held. Where
+          d is a head, the other heads of its layer are frozen.
         - `response` (likewise) `unembed_ablated` − `unembed` of d, at the clean run's σ: what d itself writes more; NaN
           where d wasn't read, or what it writes wasn't kept.
         - `restored` [readout, prompt, ablated] π̂^k − π̂^{k, all downstream of k frozen}: what all bring together.
