@@ -38,7 +38,7 @@ def test_means_and_places():
             "atp": -guess["estimate"].isel(readout=1).sel(ablated=part).mean(),
         }
         for measure, value in expected.items():
-            one = found.sel(measure=measure, part=part)
+            one = found.sel(measure=measure, component=part)
             assert float(one["importance"].sel(bound="estimate")) == pytest.approx(float(value), abs=1e-9)
             estimates = found["importance"].sel(measure=measure, bound="estimate").values
             assert int(one["place"]) == 1 + int((estimates > float(one["importance"].sel(bound="estimate"))).sum())
@@ -102,7 +102,7 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     assert max(map(len, out[out.index("Whom") :].splitlines())) <= 80
     code, out, _ = run("--by", "atp", "--format", "csv", "--resume")
     assert code == 0
-    assert "part,unembed,unembed_low" in out
+    assert "component,unembed,unembed_low" in out
     code, _, errors = run("--by", "loss", "--resume")
     assert (code, errors.count("\n")) == (2, 1)
     assert "--by loss is no way to rank" in errors

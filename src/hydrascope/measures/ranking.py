@@ -70,7 +70,7 @@ def _found(effects: Effects, others: tuple[xr.Dataset, ...]) -> Iterator[tuple[s
     """Name, importance `[prompt, component]` and seconds of each of the others."""
     for other in others:
         if "shapley" in other:
-            renamed = other.rename(part="ablated", shapley="estimate")
+            renamed = other.rename(component="ablated", shapley="estimate")
             yield "shapley", -of_the_same(effects, "shapley", renamed), np.nan
         elif "estimate" in other and "method" in other.attrs:
             name = str(other.attrs["method"])
