@@ -94,7 +94,7 @@ def test_only_effects_are_kept(tmp_path):
     plain = measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2, 3), ablate="layers"))
     for name in ("total", "direct", "logit"):
         np.testing.assert_allclose(singles[name], plain[name], atol=1e-5)
-    with pytest.raises(HydrascopeError, match="keeps effects only: measure again and keep means"):
+    with pytest.raises(HydrascopeError, match="keeps effects only: measure again with keep=.means."):
         measures.per_prompt(results)
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn\.0 alone can't interact: name at least two components"):
         hs.analyses.interactions(model, PROMPTS, components="attn.0")
-    with pytest.raises(HydrascopeError, match="tell nothing of interactions: measure with hydrascope interact"):
+    with pytest.raises(HydrascopeError, match="are no results of interactions: measure with hydrascope interact"):
         measures.interactions(hs.sweep(model, PROMPTS, hs.Zero()))
 
 

@@ -134,7 +134,7 @@ def test_what_cannot_be_asked():
     model = tiny("gpt2")
     with pytest.raises(HydrascopeError, match=r"attn.0\|mlp.1 freezes mlp.1"):
         hs.analyses.mediation(model, PROMPTS, ablate=["attn.0|mlp.1"])
-    with pytest.raises(HydrascopeError, match="tell nothing of mediation: measure with hydrascope mediate"):
+    with pytest.raises(HydrascopeError, match="are no results of mediation: measure with hydrascope mediate"):
         measures.mediation(hs.sweep(model, PROMPTS, hs.Zero()))
     with pytest.raises(HydrascopeError, match=r"ablates neuron.1.3 and another sublayer"):
         hs.analyses.mediation(model, PROMPTS, ablate="attn.0+neuron.1.3")
@@ -153,7 +153,7 @@ def test_results_of_some_readouts_prompts_and_runs():
     found = measures.mediation(results)
     one = measures.mediation(results.isel(readout=1, prompt=[0]))
     np.testing.assert_array_equal(one["restored_by"], found["restored_by"].isel(readout=[1], prompt=[0]))
-    with pytest.raises(HydrascopeError, match="runs of the mediation were left out: give all, and choose among what"):
+    with pytest.raises(HydrascopeError, match="overrides of the mediation are missing: give all its results"):
         measures.mediation(results.isel(ablated=[0, 1]))
-    with pytest.raises(HydrascopeError, match="'total' has no dimension 'prompt': choose by a list"):
+    with pytest.raises(HydrascopeError, match="'total' has no dimension 'prompt': select with a list"):
         measures.mediation(results.isel(prompt=0))

@@ -82,7 +82,7 @@ def test_the_mean_over_patches_is_what_effects_hold(readout: str, sigma: str) ->
 def test_single_patches_of_what_kept_means_alone() -> None:
     results = synthetic.results(3, 2, 3)
     assert by_patch(results.drop_vars("unembed_ablated_by_patch")) is None
-    with pytest.raises(HydrascopeError, match="not as 'other'"):
+    with pytest.raises(HydrascopeError, match="sigma is 'other'"):
         by_patch(results, sigma="other")
 
 
@@ -119,7 +119,7 @@ def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
 def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int, patches: int, block: int) -> None:
     results = synthetic.results(2, prompts, patches, readouts={"logit": -1, "other": -1})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(effects_per_prompt, "_BLOCK", block)
+        patch.setattr(effects_per_prompt, "_BATCH_BYTES", block)
         effects = per_prompt(results, "other", "own")
     at = results.sel(readout="other")
     for name in ("total", "direct", "indirect"):
@@ -159,7 +159,7 @@ def test_heads_are_no_part_of_the_sums() -> None:
 def test_results_and_effects_are_not_taken_for_each_other() -> None:
     results = synthetic.results(2, 3, 2)
     effects = per_prompt(results)
-    with pytest.raises(HydrascopeError, match="have been read already"):
+    with pytest.raises(HydrascopeError, match="these are effects already"):
         per_prompt(effects)  # type: ignore[arg-type]
     for measure in (compensation, outcome):
         said = rf"^{measure.__name__} takes effects, not a Dataset: give measures\.per_prompt"
@@ -208,7 +208,7 @@ def test_a_stored_result_is_never_loaded_whole(tmp_path: Path, chunk: int, monke
     )
     stored = xr.open_zarr(tmp_path / "r.zarr", chunks=None, consolidated=False)
     sizes: list[int] = []
-    monkeypatch.setattr(effects_per_prompt, "_BLOCK", results["unembed_ablated"].nbytes // 2)
+    monkeypatch.setattr(effects_per_prompt, "_BATCH_BYTES", results["unembed_ablated"].nbytes // 2)
     original = xr.Dataset.compute
 
     def spy(dataset: xr.Dataset, **kwargs: object) -> xr.Dataset:
@@ -230,11 +230,11 @@ def test_what_is_no_result_is_refused() -> None:
     results = synthetic.results(2, 3, 1)
     with pytest.raises(HydrascopeError, match="no measurements"):
         per_prompt(results.isel(prompt=slice(0)))
-    with pytest.raises(HydrascopeError, match=r"no readout 'lgoit': this run read logit"):
+    with pytest.raises(HydrascopeError, match=r"no readout 'lgoit': choose among logit"):
         per_prompt(results, "lgoit")
-    with pytest.raises(HydrascopeError, match="'clean' or as 'own', not as 'run'"):
+    with pytest.raises(HydrascopeError, match="sigma is 'run': give 'clean' or 'own'"):
         per_prompt(results, sigma="run")  # type: ignore[arg-type]
-    with pytest.raises(HydrascopeError, match=r"ablates mlp\.9, but mlp\.9 isn't"):
+    with pytest.raises(HydrascopeError, match=r"ablates mlp\.9 but lacks mlp\.9"):
         per_prompt(results.assign_coords(synthetic.coordinates("ablated", ["attn.0", "mlp.0", "attn.1", "mlp.9"])))
 
 
@@ -250,21 +250,21 @@ def test_what_is_no_result_is_refused() -> None:
 )
 def test_a_single_prompt_part_or_patch_is_to_be_chosen_by_a_list(measure, taken, dim: str) -> None:
     results = synthetic.results(3, 2, 3)
-    with pytest.raises(HydrascopeError, match=rf"has no dimension '{dim}': choose by a list, as isel\({dim}=\[0\]\)"):
+    with pytest.raises(HydrascopeError, match=rf"has no dimension '{dim}': select with a list, as isel\({dim}=\[0\]\)"):
         measure(taken(results))
 
 
 @pytest.mark.parametrize("measure", [per_prompt, effects_only])
 def test_what_a_where_spread_over_a_dimension_is_refused(measure) -> None:
     results = synthetic.results(3, 2, 3)
-    with pytest.raises(HydrascopeError, match="has a dimension 'ablated' that results don't have: choose by sel"):
+    with pytest.raises(HydrascopeError, match="has an extra dimension 'ablated': select with sel"):
         measure(results.where(results["ablated_kind"] == "attn", drop=True))
 
 
 def test_results_without_some_layers_are_refused_since_sums_over_them_would_be_wrong() -> None:
     results = synthetic.results(3, 2, 3)
     attention = results.isel(ablated=results["ablated_kind"] == "attn", component=results["component_kind"] == "attn")
-    with pytest.raises(HydrascopeError, match="3 of the model's 6 layers are among the components, and sums need all"):
+    with pytest.raises(HydrascopeError, match="hold 3 of the model's 6 sublayers, and sums need all"):
         per_prompt(attention)
 
 

@@ -96,10 +96,10 @@ def test_what_is_of_something_else(exact, estimate):
     with pytest.raises(HydrascopeError, match="nothing to score"):
         scores(effects, {})
     for options, said in (
-        ({"ablation": hs.Resample(2, seed=1)}, "another seed, 1, than the results, 0"),
+        ({"ablation": hs.Resample(2, seed=1)}, "another seed, 1, than the results, 0: make both alike"),
         ({"ablation": hs.Mean()}, "another ablation, mean"),
         ({"at": -2}, "another positions, -2"),
-        ({"ablate": "layers"}, "of other parts"),
+        ({"ablate": "layers"}, "has other components"),
         ({"readouts": hs.Logit(7)}, "no readout 'logit'"),
     ):
         asked = {"ablation": hs.Resample(2), **OPTIONS, **options}

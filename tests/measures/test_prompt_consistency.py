@@ -71,7 +71,7 @@ def test_what_cannot_be_asked(results):
     effects = per_prompt(results)
     with pytest.raises(HydrascopeError, match=r"attn\.9 wasn't ablated"):
         profile_agreement(effects, "attn.9")
-    with pytest.raises(HydrascopeError, match="3 groups are named of 12 prompts"):
+    with pytest.raises(HydrascopeError, match="3 group names were given for 12 prompts"):
         profile_agreement(effects, "attn.1", ["a", "b", "c"])
-    with pytest.raises(HydrascopeError, match=r"0 layers respond to mlp\.3"):
+    with pytest.raises(HydrascopeError, match=r"mlp\.3 has 0 downstream sublayers"):
         profile_agreement(effects, "mlp.3")

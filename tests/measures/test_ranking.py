@@ -71,20 +71,18 @@ def test_what_cannot_be_ranked():
     heads = hs.measures.rank(unread, bootstrap=FEW)
     assert np.isnan(heads["place"].sel(measure="unembed")).all()
     other = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="mlp", target=7)
-    with pytest.raises(HydrascopeError, match="'atp' is of other parts than the results"):
+    with pytest.raises(HydrascopeError, match="'atp' has other components than the results"):
         hs.measures.rank(effects, other)
     same = hs.analyses.attribution.atp(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
     for chosen in ([0, 1], [*range(1, 12), 0]):
-        with pytest.raises(
-            HydrascopeError, match="'atp' is of other prompts than the results: choose the same of both"
-        ):
+        with pytest.raises(HydrascopeError, match="'atp' has other prompts than the results: select the same of both"):
             hs.measures.rank(effects, same.isel(prompt=chosen))
     some = hs.measures.rank(effects.isel(prompt=[3, 1]), same.isel(prompt=[3, 1]), bootstrap=FEW)["importance"]
     expected = -same["estimate"].isel(readout=0, prompt=[3, 1]).mean("prompt")
     np.testing.assert_allclose(some.sel(bound="estimate", measure="atp"), expected)
     with pytest.raises(HydrascopeError, match="atp is given twice"):
         hs.measures.rank(effects, same, same)
-    with pytest.raises(HydrascopeError, match="neither of shapley nor of attribution"):
+    with pytest.raises(HydrascopeError, match="neither shapley nor attribution"):
         hs.measures.rank(effects, exact)
 
 

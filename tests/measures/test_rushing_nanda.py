@@ -70,7 +70,7 @@ def test_the_parts_add_up(case):
 
 def test_what_it_needs():
     model = tiny("gpt2")
-    with pytest.raises(HydrascopeError, match="this run ablated none: ablate heads"):
+    with pytest.raises(HydrascopeError, match="this run ablated no heads: ablate heads"):
         measures.self_repair(hs.sweep(model, PROMPTS, hs.Zero()))
     with pytest.raises(HydrascopeError, match=r"head\.0\.1 was ablated and not read"):
         measures.self_repair(hs.sweep(model, PROMPTS, hs.Zero(), ablate="head.0.1"))

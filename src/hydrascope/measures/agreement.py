@@ -1,4 +1,4 @@
-"""The agreement of unembedding and ablation on how important a component is (§2.5, Figure 2)."""
+"""The agreement of unembedding and ablation on the importance of components (§2.5, Fig. 2)."""
 
 import numpy as np
 import xarray as xr

@@ -1,4 +1,4 @@
-"""The depth at which the response to ablations passes from attention to MLPs (§4.2, Figure 8)."""
+"""The depth at which the response passes from attention to MLPs (§4.2, Figure 8)."""
 
 import numpy as np
 import xarray as xr

@@ -37,8 +37,8 @@ def _downstream_change(effects: Effects, sublayer_kinds: tuple[SublayerKind, ...
     )
     mask = (effects["downstream"] & is_kind).astype(np.float64)
     # The sum of the differences would need a second copy of the largest array.
-    after = xr.dot(effects["unembed_ablated"], mask, dim="component")
-    before = xr.dot(effects["unembed"], mask, dim="component")
+    after: xr.DataArray = xr.dot(effects["unembed_ablated"], mask, dim="component")
+    before: xr.DataArray = xr.dot(effects["unembed"], mask, dim="component")
     return (after - before).transpose("kind", "prompt", "ablated").where(separable(effects["ablated"]))
 
 

@@ -1,7 +1,7 @@
-"""The part whose repair stands out: chosen on one half of the prompts and measured on the other, both ways round.
+"""Selection of the component with the most repair, measured on held-out prompts.
 
-What is chosen for being the largest of many is a little too large where it was chosen (the winner's curse). On prompts
-that had no say in the choice it isn't.
+The largest of many is too large on the prompts on which it was chosen (the winner's curse), but not on held-out
+prompts. So each half chooses a component, and the other half measures it.
 """
 
 from collections.abc import Callable
@@ -19,25 +19,25 @@ from hydrascope.measures.labels import ComponentKind, of_kind
 from hydrascope.measures.regression import regression
 from hydrascope.measures.restoration import budget
 
-#: Only what removes more than this share of the readout, in the mean over prompts, can be chosen: what removes next to
-#: nothing has a repair of any size.
+#: The least share of the readout that a component must remove, in the mean over prompts, to be chosen. The share
+#: restored of next to nothing may have any size.
 MIN_SHARE = 0.01
 
-#: Of fewer prompts no half can choose a part: it takes two to see whether more is restored where more is removed.
+#: The fewest prompts that can be halved: each half needs two for a slope.
 FEWEST = 4
 
-#: `[ablated]` how well each part does on some prompts; NaN where it can't be chosen.
+#: A function from samples of some prompts to the score of each component, `[ablated]`; NaN where it can't be chosen.
 Score = Callable[[xr.Dataset], xr.DataArray]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was chosen, and what it does where it wasn't.
+    """The components chosen by two halves of the prompts, and each measured on the other half.
 
     Attributes:
-        picks: the part chosen on the first half of the prompts, and on the second.
-        first: which prompts are in the first half.
-        samples: `[prompt, …]` of each prompt, of the part that was chosen without it.
+        picks: the labels of the components chosen on the first half and on the second.
+        first: whether each prompt is in the first half, `[prompt]`.
+        samples: `[prompt, …]`, of each prompt, for the component that the other half chose.
     """
 
     picks: tuple[str, str]
@@ -46,60 +46,103 @@ class HeldOut:
 
     @property
     def named(self) -> str:
-        """`attn.3`; `attn.3 or attn.5` where the halves disagree."""
+        """The chosen component, `attn.3`, or both if the halves disagree, `attn.3 or attn.5`."""
         return " or ".join(dict.fromkeys(self.picks))
 
     @property
     def pooled(self) -> bool:
-        """Whether the halves disagree: numbers over all prompts are then those of neither part."""
+        """Whether the halves disagree, so that numbers over all prompts mix two components."""
         return len(set(self.picks)) > 1
 
     def take(self, values: xr.DataArray) -> xr.DataArray:
-        """`[prompt, …]` of each prompt, `values` [prompt, ablated, …] of the part chosen without it."""
+        """Return the values of each prompt for the component that the other half chose.
+
+        Args:
+            values: `[prompt, ablated, …]`.
+
+        Returns:
+            `[prompt, …]`.
+        """
         on_first, on_second = (values.sel(ablated=pick).reset_coords(drop=True) for pick in self.picks)
         return on_second.where(xr.DataArray(self.first, dims="prompt"), on_first)
 
 
 @takes_effects
 def candidates(effects: Effects, kind: ComponentKind) -> xr.Dataset:
-    """`amounts` of those ablated parts of one kind that have anything downstream and are weighty.
+    """Return the `budget` of the components of one kind that may be chosen.
 
-    Which are is decided on all prompts: how much a part removes is not what is found out about it, and where it was
-    decided on halves, a part at the edge would be passed over by one of them.
+    These have something downstream and remove more than the share `MIN_SHARE` of the readout. This is decided on all
+    prompts: halves might disagree on a component at the edge.
+
+    >>> samples = hs.measures.candidates(effects, "attn")
+
+    Args:
+        effects: on one readout.
+        kind: the kind of the ablated components.
+
+    Returns:
+        the variables of `budget` [prompt, ablated], and `size` [prompt], the absolute value of the readout.
     """
-    samples = _answered(effects, kind)
+    samples = _budget_of_kind(effects, kind)
     return samples.isel(ablated=above_threshold(samples).values)
 
 
-def _answered(effects: Effects, kind: ComponentKind) -> xr.Dataset:
-    """`amounts` of those ablated parts of one kind that have anything downstream, and the readout's `size`."""
+def _budget_of_kind(effects: Effects, kind: ComponentKind) -> xr.Dataset:
+    """Return the `budget` of components of one kind with something downstream, and `size`."""
     samples = budget(effects).assign(size=abs(effects["logit"]))
     return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
 
 
 def above_threshold(samples: xr.Dataset) -> xr.DataArray:
-    """`[ablated]` whether a part removes more than the share `MIN_SHARE` of the readout's mean size."""
-    return _beyond(samples[["removed", "size"]].mean("prompt"))["removed"] > 0
+    """Whether a component removes more than the share `MIN_SHARE` of the readout's mean size.
+
+    >>> is_large = hs.measures.above_threshold(hs.measures.candidates(effects, "attn"))
+
+    Args:
+        samples: `removed` [prompt, ablated] and `size` [prompt].
+
+    Returns:
+        `[ablated]`, booleans.
+    """
+    return _excess(samples[["removed", "size"]].mean("prompt"))["removed"] > 0
 
 
-def _beyond(means: xr.Dataset) -> xr.Dataset:
-    """By how much what is removed exceeds the share `MIN_SHARE` of the readout's mean size."""
+def _excess(means: xr.Dataset) -> xr.Dataset:
+    """Return the excess of `removed` over the share `MIN_SHARE` of the readout's mean size."""
     return means[["removed"]] - MIN_SHARE * means["size"]
 
 
 @takes_effects
 def none_above_threshold(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -> bool:
-    """Whether no part of one kind is weighty by bounds that hold for all of them at once, not by its mean alone."""
-    samples = _answered(effects, kind)[["removed", "size"]]
-    bounds = simultaneous(_beyond, samples, bootstrap, "ablated")["removed"]
+    """Whether all components of one kind remove less than the threshold of `above_threshold`.
+
+    It is decided by bounds that hold for all of them at once.
+
+    >>> none = hs.measures.none_above_threshold(effects, "mlp", hs.measures.Bootstrap())
+
+    Args:
+        effects: on one readout.
+        kind: the kind of the ablated components.
+        bootstrap: how the bounds are drawn.
+    """
+    samples = _budget_of_kind(effects, kind)[["removed", "size"]]
+    bounds = simultaneous(_excess, samples, bootstrap, "ablated")["removed"]
     return bool((bounds.sel(bound="high") < 0).all())
 
 
 def most_restored(samples: xr.Dataset) -> xr.DataArray:
-    """The share restored, as a ratio of means, of what is restored the more the more is removed.
+    """Return the share restored of each component that restores more where it removes more.
 
-    Of everything, where nothing has a positive slope. NaN of what removes nothing or less on these prompts: of that
-    there is no share, and more damage would pass for more repair.
+    If no component does, the shares of all are returned. A share is a ratio of means over prompts. It is NaN where the
+    mean removed isn't positive.
+
+    >>> share = hs.measures.most_restored(hs.measures.candidates(effects, "attn"))
+
+    Args:
+        samples: `removed` and `restored` [prompt, ablated].
+
+    Returns:
+        `[ablated]`, without unit.
     """
     removed = samples["removed"].mean("prompt")
     share = samples["restored"].mean("prompt") / removed.where(removed > 0)
@@ -108,16 +151,25 @@ def most_restored(samples: xr.Dataset) -> xr.DataArray:
 
 
 def best_explained(samples: xr.Dataset) -> xr.DataArray:
-    """R² of CE on DE (Figure 7b) of what has a positive slope."""
+    """Return R² of CE on DE (Figure 7b), NaN where the slope isn't positive, `[ablated]`."""
     correlation = xr.corr(samples["contribution"], samples["compensated"], "prompt")
     return (correlation**2).where(correlation > 0)
 
 
 @takes_effects
 def best_sublayer(effects: Effects, kind: SublayerKind = "attn") -> str | None:
-    """The weighty layer of one kind by `best_explained`, chosen on all prompts (Figure 7b); None if there is none.
+    """Return the candidate with the highest R² of CE on DE, chosen on all prompts (Figure 7b).
 
-    Its R² on the same prompts is a little too high: `best_sublayer_held_out` measures it on others.
+    Its R² is biased upwards on these prompts: `best_sublayer_held_out` measures it on others.
+
+    >>> best = hs.measures.best_sublayer(effects)
+
+    Args:
+        effects: on one readout.
+        kind: the kind of the ablated sublayers.
+
+    Returns:
+        its label, or None if there is no candidate with a positive slope.
     """
     samples = candidates(effects, kind)
     scores = best_explained(samples) if samples.sizes["ablated"] else None
@@ -128,23 +180,39 @@ def best_sublayer(effects: Effects, kind: SublayerKind = "attn") -> str | None:
 def best_sublayer_held_out(
     effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None
 ) -> tuple[HeldOut, xr.Dataset] | None:
-    """The best layer of one kind, chosen on either half of the prompts, and `regression` [bound] on the other.
+    """Choose the best sublayer on either half of the prompts, and measure it on the other.
 
-    None if there is none. Where the halves choose two layers, the regression runs over the prompts of both.
+    >>> chosen, fit = hs.measures.best_sublayer_held_out(effects)
+
+    Args:
+        effects: on one readout.
+        kind: the kind of the ablated sublayers.
+        bootstrap: how intervals are drawn.
+
+    Returns:
+        the choice, and `regression` [bound] of CE on DE over held-out prompts, pooled if the halves choose two
+        sublayers. None if a half has no choice.
     """
-    held = held_out(candidates(effects, kind), best_explained)
-    if held is None:
+    choice = held_out(candidates(effects, kind), best_explained)
+    if choice is None:
         return None
-    samples = held.samples
-    return held, regression(samples["contribution"], samples["compensated"], bootstrap)
+    samples = choice.samples
+    return choice, regression(samples["contribution"], samples["compensated"], bootstrap)
 
 
 def held_out(samples: xr.Dataset, score: Score, seed: int = 0) -> HeldOut | None:
-    """Choose the part with the highest score on either half of the prompts; None where a half has no choice.
+    """Choose the component with the highest score on either half of the prompts.
+
+    >>> samples = hs.measures.candidates(effects, "attn")
+    >>> chosen = hs.measures.held_out(samples, hs.measures.most_restored)
 
     Args:
-        samples: `[prompt, ablated]`, and whatever else has a dimension `prompt`.
-        seed: of the halves.
+        samples: `[prompt, ablated]`, and other variables with a dimension `prompt`.
+        score: a function from `samples` to the score of each component, `[ablated]`; NaN where it can't be chosen.
+        seed: the seed of the halves.
+
+    Returns:
+        the choice, or None if a half has none.
     """
     prompts = samples.sizes["prompt"]
     if prompts < FEWEST or not samples.sizes["ablated"]:
@@ -154,13 +222,13 @@ def held_out(samples: xr.Dataset, score: Score, seed: int = 0) -> HeldOut | None
     if any(each.isnull().all() for each in scores):
         return None
     picks = _argmax(scores[0]), _argmax(scores[1])
-    held = HeldOut(picks, first, samples)
-    per_part = {name: held.take(values) for name, values in samples.items() if "ablated" in values.dims}
-    return replace(held, samples=samples.drop_vars(list(per_part)).drop_dims("ablated").assign(per_part))
+    choice = HeldOut(picks, first, samples)
+    taken = {name: choice.take(values) for name, values in samples.items() if "ablated" in values.dims}
+    return replace(choice, samples=samples.drop_vars(list(taken)).drop_dims("ablated").assign(taken))
 
 
 def halves(prompts: int, seed: int = 0) -> Bool[np.ndarray, "prompt"]:
-    """Which prompts are in the first half, drawn at random."""
+    """Return whether each prompt is in the first half, drawn at random."""
     return np.random.default_rng(seed).permutation(prompts) < prompts // 2
 
 

@@ -1,4 +1,4 @@
-"""Who covers for whom: what ablating two parts together does, beyond what ablating each does."""
+"""Interactions: the effect of ablating two components together, beyond the sum of both."""
 
 import numpy as np
 import xarray as xr
@@ -8,10 +8,10 @@ from hydrascope.measures.mediation import of_experiment
 
 
 def interactions(results: xr.Dataset) -> xr.Dataset:
-    """How the effects of two ablations differ from their sum, of all pairs.
+    """Return the difference between each pair's joint effect and the sum of the single effects.
 
-        >>> found = measures.interactions(hs.open_results("pairs.zarr"))         # doctest: +SKIP
-        >>> found["interaction"].mean("prompt")                                  # doctest: +SKIP
+    >>> pairs = hs.sweep(model, prompts, hs.Zero(), ablate=hs.Interactions("attn.3,mlp.4"))
+    >>> mean = hs.measures.interactions(pairs)["interaction"].mean("prompt")
 
     Args:
         results: of a run of `hydrascope.Interactions`.
@@ -19,32 +19,33 @@ def interactions(results: xr.Dataset) -> xr.Dataset:
     Returns:
         means over patches, in the readouts' units:
 
-        - `interaction` [readout, prompt, first, second] Δ_uv − Δ_u − Δ_v, Δ the total effect: below 0 where each covers
-          for the other (*redundant*: both together cost more than one by one), above 0 where they need each other, 0
-          where they don't meet. Symmetric; NaN of a part with itself, or a layer with a part of it.
-        - `total` [readout, prompt, first] Δ_u. So Δ of v after u is `interaction` + Δ_v: v is a *backup* of u where it
-          costs more once u is ablated.
+        - `interaction` [readout, prompt, first, second] Δ_uv − Δ_u − Δ_v, Δ the total effect. It is below 0 where each
+          covers for the other (*redundant*: both together cost more than one by one), above 0 where they need each
+          other, and 0 where they are independent. It is symmetric, and NaN for a component with itself, or a sublayer
+          with a unit of it.
+        - `total` [readout, prompt, first] Δ_u. Ablating v after u changes the readout by `interaction` + Δ_v; v is a
+          *backup* of u if this costs more than v alone.
 
     Raises:
         HydrascopeError: the results are of another experiment, or lack a dimension.
     """
     results = of_experiment(results, "interactions")
     labels = list(map(str, results["ablated"].values))
-    parts = [label for label in labels if "+" not in label]
-    place = {frozenset(label.split("+")): number for number, label in enumerate(labels)}
+    singles = [label for label in labels if "+" not in label]
+    index = {frozenset(label.split("+")): number for number, label in enumerate(labels)}
     total = results["total"].mean("patch", dtype=np.float64).transpose("readout", "prompt", "ablated").values
-    alone = total[..., [place[frozenset([part])] for part in parts]]
+    alone = total[..., [index[frozenset([label])] for label in singles]]
     pairs = [
-        (i, j, place[frozenset((u, v))])
-        for i, u in enumerate(parts)
-        for j, v in enumerate(parts)
-        if frozenset((u, v)) in place and u != v
+        (i, j, index[frozenset((u, v))])
+        for i, u in enumerate(singles)
+        for j, v in enumerate(singles)
+        if frozenset((u, v)) in index and u != v
     ]
     first, second, row = (np.array(each, int) for each in zip(*pairs, strict=True)) if pairs else [np.zeros(0, int)] * 3
-    interaction = np.full((*alone.shape, len(parts)), np.nan)
+    interaction = np.full((*alone.shape, len(singles)), np.nan)
     interaction[..., first, second] = total[..., row] - alone[..., first] - alone[..., second]
-    found = [Component.parse(part) for part in parts]
-    names = np.array(parts, object)
+    components = [Component.parse(label) for label in singles]
+    names = np.array(singles, object)
     return xr.Dataset(
         {
             "interaction": (("readout", "prompt", "first", "second"), interaction),
@@ -53,7 +54,7 @@ def interactions(results: xr.Dataset) -> xr.Dataset:
         {
             "first": names,
             "second": names,
-            "first_block": ("first", [component.block for component in found]),
+            "first_block": ("first", [component.block for component in components]),
             **{name: results[name] for name in ("readout", "text", "target_text")},
         },
         results.attrs,

@@ -1,7 +1,7 @@
-"""Which parts of the network a dimension of the results holds: layers, heads, neurons, joint ablations.
+"""Kinds, blocks and units of the components along a dimension of the results.
 
-Kind, layer and unit of each are coordinates. A label is only taken apart where it names several parts: `attn.3+mlp.5`
-ablates both, `attn.3|mlp.5` ablates the first and freezes the second.
+These are coordinates. Only the labels of several components are parsed: `attn.3+mlp.5` ablates both, `attn.3|mlp.5`
+ablates the first and freezes the second.
 """
 
 from collections.abc import Sequence
@@ -18,104 +18,153 @@ from hydrascope.utils.errors import HydrascopeError
 
 ComponentKind = Literal["attn", "mlp", "head", "neuron", "joint"]
 
-#: What parts can be chosen of.
+#: The types that `of_kind` selects from.
 Data = TypeVar("Data", xr.DataArray, xr.Dataset, Effects, EffectsOnly)
 
 
 def kinds(labels: xr.DataArray) -> list[str]:
-    """The kind of each part, as in `ComponentKind`; `labels` is a coordinate such as `results["ablated"]`."""
+    """Return the kind of each component, as in `ComponentKind`.
+
+    >>> hs.measures.kinds(results["ablated"])[:3]
+    ['attn', 'mlp', 'attn']
+
+    Args:
+        labels: a coordinate such as `results["ablated"]`.
+    """
     return [str(kind) for kind in labels[f"{labels.dims[0]}_kind"].values]
 
 
 def block_numbers(labels: xr.DataArray) -> list[int]:
-    """The layer of each part, counted from 0."""
-    return [int(layer) for layer in labels[f"{labels.dims[0]}_block"].values]
+    """Return the block of each component, counted from 0.
+
+    >>> hs.measures.block_numbers(results["ablated"])[:3]
+    [0, 0, 1]
+
+    Args:
+        labels: a coordinate such as `results["ablated"]`.
+    """
+    return [int(block) for block in labels[f"{labels.dims[0]}_block"].values]
 
 
 def unit_numbers(labels: xr.DataArray) -> list[int]:
-    """The number of each head or neuron in its layer, −1 for what is no such part."""
+    """Return the number of each head or neuron in its sublayer, −1 for other components.
+
+    >>> hs.measures.unit_numbers(results["ablated"])[:3]
+    [-1, -1, -1]
+
+    Args:
+        labels: a coordinate such as `results["ablated"]`.
+    """
     return [int(unit) for unit in labels[f"{labels.dims[0]}_unit"].values]
 
 
 def depth(results: xr.Dataset | EffectsOnly) -> int:
-    """How many layers the network has, all of which are among what is read."""
+    """Return the number of blocks of the network.
+
+    >>> hs.measures.depth(results)
+    6
+
+    Args:
+        results: of a run, or effects.
+    """
     return 1 + max(block_numbers(results["component"]))
 
 
 def of_kind(data: Data, dim: str, *kind: ComponentKind) -> Data:
-    """The part of `data` whose `dim`, `ablated` or `component`, is of one of these kinds, in order of depth."""
+    """Select the components of some kinds along a dimension, in order of depth.
+
+    >>> mlps = hs.measures.of_kind(results, "ablated", "mlp")
+
+    Args:
+        data: results, effects, or one of their variables.
+        dim: `ablated` or `component`.
+        kind: the kinds.
+    """
     labels = data[dim]
-    places = list(zip(block_numbers(labels), unit_numbers(labels), strict=True))
+    order = list(zip(block_numbers(labels), unit_numbers(labels), strict=True))
     chosen = [i for i, each in enumerate(kinds(labels)) if each in kind]
-    return data.isel({dim: sorted(chosen, key=places.__getitem__)})
+    return data.isel({dim: sorted(chosen, key=order.__getitem__)})
 
 
 def sublayer_labels(labels: xr.DataArray) -> list[int]:
-    """Where along `labels` the layers stand: what sums run over, since heads and neurons are parts of them."""
+    """Return the indices of the sublayers among `labels`.
+
+    >>> hs.measures.sublayer_labels(results["component"])[:3]
+    [0, 1, 2]
+
+    Args:
+        labels: a coordinate such as `results["component"]`.
+    """
     return [i for i, kind in enumerate(kinds(labels)) if kind in SUBLAYER_KINDS]
 
 
 def single_ablations(results: xr.Dataset) -> xr.Dataset:
-    """The runs that show what becomes of each ablation: of an experiment those with nothing frozen, and no pairs.
+    """Select the ablations with nothing frozen of a mediation, or without pairs of interactions.
 
-    They are as a plain run would have made them.
+    >>> single = hs.measures.single_ablations(results)
+
+    Args:
+        results: of any run.
+
+    Returns:
+        the results as a sweep would have made them; those of a sweep unchanged.
     """
-    left_out = {"sweep": "", "mediation": "|", "interactions": "+"}[result_kind(results.attrs)]
-    if not left_out:
+    separator = {"sweep": "", "mediation": "|", "interactions": "+"}[result_kind(results.attrs)]
+    if not separator:
         return results
-    chosen = [left_out not in str(label) for label in results["ablated"].values]
+    chosen = [separator not in str(label) for label in results["ablated"].values]
     return results.isel(ablated=chosen).assign_attrs(experiment="")
 
 
 def ablated_labels(label: str) -> list[str]:
-    """The labels of all parts that a run ablates, those that it freezes left out."""
+    """Return the labels of the ablated components of an override, without the frozen ones."""
     return [str(component) for component in Override.parse(label).ablated]
 
 
-def sublayer_of(part: str) -> str:
-    """The label of the layer that a part belongs to: `attn.9` for `head.9.6`; a layer's own."""
-    return str(Component.parse(part).sublayer)
+def sublayer_of(label: str) -> str:
+    """Return the label of a component's sublayer: `attn.9` for `head.9.6` and for `attn.9`."""
+    return str(Component.parse(label).sublayer)
 
 
 def sublayers_of(label: str) -> set[str]:
-    """The labels of the layers that hold what a run ablates."""
-    return {sublayer_of(part) for part in ablated_labels(label)}
+    """Return the labels of the sublayers of all ablated components of an override."""
+    return {sublayer_of(component) for component in ablated_labels(label)}
 
 
 def is_ablated(ablated: xr.DataArray, component: xr.DataArray) -> xr.DataArray:
-    """`[ablated, component]` whether the layer `component` holds what the run ablates, in whole or in part.
+    """Whether a sublayer is ablated, in whole or in part, `[ablated, component]`.
 
     Raises:
-        HydrascopeError: there is no such layer.
+        HydrascopeError: the sublayer of an ablated component is missing.
     """
-    place = {str(label): i for i, label in enumerate(component.values)}
-    found: Bool[np.ndarray, "ablated component"] = np.zeros((ablated.size, component.size), bool)
+    index = {str(label): i for i, label in enumerate(component.values)}
+    mask: Bool[np.ndarray, "ablated component"] = np.zeros((ablated.size, component.size), bool)
     for i, label in enumerate(map(str, ablated.values)):
-        missing = sublayers_of(label) - place.keys()
+        missing = sublayers_of(label) - index.keys()
         if missing:
-            raise HydrascopeError(f"the result ablates {label}, but {min(missing)} isn't among its components")
-        found[i, [place[layer] for layer in sublayers_of(label)]] = True
-    return xr.DataArray(found, dims=("ablated", "component"))
+            raise HydrascopeError(f"the result ablates {label} but lacks {min(missing)}: keep it among its components")
+        mask[i, [index[sublayer] for sublayer in sublayers_of(label)]] = True
+    return xr.DataArray(mask, dims=("ablated", "component"))
 
 
 def separable(ablated: xr.DataArray) -> xr.DataArray:
-    """`[ablated]` whether the ablated layers' own change can be told from their response.
+    """Whether the ablated sublayers' own change can be told from their response, `[ablated]`.
 
-    It can't where heads or neurons of several layers are ablated together: what is left of the later layer
-    answers to the ablation in the earlier one.
+    It can't where heads or neurons of several sublayers are ablated together: the rest of the later sublayer responds
+    to the ablation in the earlier one.
     """
-    known = [
-        len(sublayers_of(label)) == 1 or all(sublayer_of(part) == part for part in ablated_labels(label))
+    values = [
+        len(sublayers_of(label)) == 1 or all(sublayer_of(each) == each for each in ablated_labels(label))
         for label in map(str, ablated.values)
     ]
-    return xr.DataArray(known, dims="ablated")
+    return xr.DataArray(values, dims="ablated")
 
 
 _RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", *INPUT_KINDS, "neuron", "joint", LOGITS))}
 
 
 def kind_of(label: str) -> str:
-    """The kind of the part that a label names; `joint` of several, `logits` of these."""
+    """Return the kind of a component by its label: `joint` for several, `logits` for these."""
     if label == LOGITS:
         return LOGITS
     override = Override.parse(label)
@@ -123,14 +172,16 @@ def kind_of(label: str) -> str:
 
 
 def in_order(labels: Sequence[str]) -> list[int]:
-    """Attention before MLPs, then heads, what they attend by, neurons, joint ablations and the logits; each from the
-    bottom of the network up."""
+    """Return the indices of labels in order of kind, then of depth.
 
-    def place(number: int) -> tuple[int, int, int, int]:
-        if labels[number] == LOGITS:
-            return _RANK[LOGITS], 0, 0, number
-        override = Override.parse(labels[number])
+    Kinds are in this order: attention, MLPs, heads, inputs of heads, neurons, joint ablations, logits.
+    """
+
+    def sort_key(index: int) -> tuple[int, int, int, int]:
+        if labels[index] == LOGITS:
+            return _RANK[LOGITS], 0, 0, index
+        override = Override.parse(labels[index])
         component = min(override.ablated, key=lambda component: (component.block, component.unit))
-        return _RANK[kind_of(labels[number])], component.block, component.unit, number
+        return _RANK[kind_of(labels[index])], component.block, component.unit, index
 
-    return sorted(range(len(labels)), key=place)
+    return sorted(range(len(labels)), key=sort_key)

@@ -1,4 +1,4 @@
-"""How many downstream attention layers take part in the response to an ablation? (§2.5.2)"""
+"""The number of downstream attention sublayers that respond to an ablation (§2.5.2)."""
 
 import numpy as np
 import xarray as xr
@@ -10,36 +10,47 @@ from hydrascope.measures.labels import of_kind
 
 @takes_effects
 def localisation(effects: Effects, share: float = 0.1) -> xr.Dataset:
-    """How many downstream attention layers change by more than a share of the ablated part's effect.
+    """Count the attention sublayers whose direct effect changes by more than a threshold.
 
-    A layer counts for a prompt where |ΔDE|, averaged over patches, is above `share` · |DE| of the ablated
-    part. Prompts on which the ablated part does nothing make every layer count: look at the layers and
-    prompts with a strong effect, as the paper does (`strongest`).
+    A sublayer counts for a prompt if |ΔDE|, averaged over patches, is above `share` · |DE| of the ablated component.
+    Where that component has no effect, every sublayer counts: look at components and prompts with a strong effect, as
+    the paper does (`strongest`).
+
+    >>> changed = hs.measures.localisation(effects)["changed"]
+
+    Args:
+        effects: on one readout.
+        share: the threshold, as a share of the ablated component's direct effect.
 
     Returns:
-        `changed` [prompt, ablated], the number of such layers, NaN where a value is no number; `available`
-        [ablated], how many attention layers are downstream at all.
+        `changed` [prompt, ablated], the number of such sublayers, NaN where a value is not finite; `available`
+        [ablated], the number of attention sublayers downstream.
 
     Raises:
-        HydrascopeError: a part was ablated that wasn't read.
+        HydrascopeError: an ablated component wasn't read.
     """
     effects = of_kind(effects, "component", "attn")
-    downstream, least = effects["downstream"], share * abs(direct_effect(effects))
-    moved = abs(effects["unembed_ablated"] - effects["unembed"])
-    counts = ((moved > least) & downstream).sum("component")
-    known = (moved < np.inf).all("component") & (least < np.inf)
+    downstream, threshold = effects["downstream"], share * abs(direct_effect(effects))
+    size = abs(effects["unembed_ablated"] - effects["unembed"])
+    counts = ((size > threshold) & downstream).sum("component")
+    finite = (size < np.inf).all("component") & (threshold < np.inf)
     return xr.Dataset(
         {
-            "changed": counts.where(known).transpose("prompt", "ablated"),
+            "changed": counts.where(finite).transpose("prompt", "ablated"),
             "available": downstream.sum("component"),
         }
     )
 
 
 def strongest(effect: xr.DataArray) -> xr.DataArray:
-    """The ablated part with the largest effect, on each prompt or on average: its label, [prompt] or [].
+    """Return the label of the ablated component with the largest effect.
+
+    >>> labels = hs.measures.strongest(hs.measures.direct_effect(effects))
 
     Args:
-        effect: [prompt, ablated] or [ablated], such as `direct_effect`, of the parts to choose from.
+        effect: [prompt, ablated] or [ablated], such as `direct_effect`.
+
+    Returns:
+        labels, [prompt] or [].
     """
     return effect.idxmax("ablated", skipna=False).rename("strongest")

@@ -1,4 +1,4 @@
-"""Do the same parts repair on every prompt? The paper's third question: how alike the profiles of responses are."""
+"""Agreement of prompts on the responding components (the paper's third question)."""
 
 from collections.abc import Sequence
 
@@ -20,59 +20,63 @@ def profile_agreement(
     shuffles: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How alike prompts are in who responds to one ablation, against chance.
+    """Measure how far the responses to an ablation agree between prompts, against chance.
 
-        >>> relations = [prompt.subject for prompt in prompts.prompts]                       # doctest: +SKIP
-        >>> profile_agreement(effects, "attn.3", relations)["agreement"]                        # doctest: +SKIP
+    The *profile* of a prompt is ΔDE of each downstream sublayer. The agreement of two prompts is the correlation of
+    their profiles (Pearson).
 
-    A prompt's *profile* is what each layer downstream writes more, ΔDE, over the layers. Two prompts agree as their
-    profiles correlate (Pearson).
+    >>> subjects = [prompt.subject for prompt in prompts.prompts]
+    >>> agreement = hs.measures.profile_agreement(effects, "attn.3", subjects, shuffles=100)["agreement"]
 
     Args:
         effects: on one readout.
-        ablated: the part whose ablation is responded to.
-        groups: one name a prompt: its relation, or the set that it is of; by default all are of one.
-        shuffles: how often chance is drawn.
-        seed: of the draws.
+        ablated: the label of the ablation.
+        groups: a name for each prompt, such as its relation or its set; by default all are in one group.
+        shuffles: the number of shuffles.
+        seed: the seed of the shuffles.
 
     Returns:
-        - `agreement` [pairs], without unit: the mean correlation over pairs of prompts, `within` groups, `between`
-          them, and `within − between`. NaN where there is no such pair.
-        - `chance` [pairs, bound]: `low` and `high`, which hold 95% of what chance gives, and its mean `estimate`. For
-          `within` and `between` each prompt's profile is shuffled over the layers; for `within − between` prompts are
-          shuffled over the groups.
+        - `agreement` [pairs], without unit: the mean correlation over pairs of prompts `within` groups, `between`
+          groups, and `within − between`; NaN if there is no such pair.
+        - `chance` [pairs, bound]: `low` and `high`, between which 95% of the shuffles lie, and their mean `estimate`.
+          For `within` and `between` each prompt's profile is shuffled over the sublayers; for `within − between`
+          prompts are shuffled over the groups.
 
     Raises:
-        HydrascopeError: the part wasn't ablated, fewer than two layers or prompts are there, or there are not as many
-            names as prompts.
+        HydrascopeError: the component wasn't ablated, there are fewer than two sublayers or prompts, or the number of
+            names isn't that of prompts.
     """
     if ablated not in effects["ablated"].values:
-        raise HydrascopeError(f"{ablated} wasn't ablated: name a part that was")
-    one = change(effects).sel(ablated=ablated)
-    profiles = one.isel(component=effects["downstream"].sel(ablated=ablated).values).transpose("prompt", ...).values
-    prompts, layers = profiles.shape
-    named = np.zeros(prompts, int) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
-    if layers < 2 or prompts < 2:
-        raise HydrascopeError(f"{layers} layers respond to {ablated} on {prompts} prompts: agreement needs two of both")
-    if len(named) != prompts:
-        raise HydrascopeError(f"{len(named)} groups are named of {prompts} prompts: give a name for each")
-    found = _agreement(_correlations(profiles), named)
+        raise HydrascopeError(f"{ablated} wasn't ablated in this run: name a component that was")
+    responses = change(effects).sel(ablated=ablated)
+    profiles = (
+        responses.isel(component=effects["downstream"].sel(ablated=ablated).values).transpose("prompt", ...).values
+    )
+    prompts, sublayers = profiles.shape
+    group_ids = np.zeros(prompts, int) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    if sublayers < 2 or prompts < 2:
+        raise HydrascopeError(
+            f"{ablated} has {sublayers} downstream sublayers on {prompts} prompts: agreement needs two of both"
+        )
+    if len(group_ids) != prompts:
+        raise HydrascopeError(f"{len(group_ids)} group names were given for {prompts} prompts: give one for each")
+    agreement = _agreement(_correlations(profiles), group_ids)
     generator = np.random.default_rng(seed)
     shuffled = np.array(
-        [_agreement(_correlations(generator.permuted(profiles, axis=1)), named) for _ in range(shuffles)]
+        [_agreement(_correlations(generator.permuted(profiles, axis=1)), group_ids) for _ in range(shuffles)]
     )
     correlations = _correlations(profiles)
-    regrouped = np.array([_agreement(correlations, generator.permutation(named))[2] for _ in range(shuffles)])
+    regrouped = np.array([_agreement(correlations, generator.permutation(group_ids))[2] for _ in range(shuffles)])
     shuffled[:, 2] = regrouped
     bounds = np.stack([shuffled.mean(0), *np.quantile(shuffled, [0.025, 0.975], axis=0)])
     return xr.Dataset(
-        {"agreement": ("pairs", found), "chance": (("pairs", "bound"), bounds.T)},
+        {"agreement": ("pairs", agreement), "chance": (("pairs", "bound"), bounds.T)},
         {"pairs": ["within", "between", "within − between"], "bound": ["estimate", "low", "high"]},
     )
 
 
-def _correlations(profiles: Float[np.ndarray, "prompt layer"]) -> Float[np.ndarray, "prompt prompt"]:
-    """Pearson's, of every two prompts; NaN where a profile is constant."""
+def _correlations(profiles: Float[np.ndarray, "prompt sublayer"]) -> Float[np.ndarray, "prompt prompt"]:
+    """Return Pearson's correlation of every two prompts; NaN if a profile is constant."""
     centred = profiles - profiles.mean(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
@@ -80,10 +84,10 @@ def _correlations(profiles: Float[np.ndarray, "prompt layer"]) -> Float[np.ndarr
 
 
 def _agreement(correlations: Float[np.ndarray, "prompt prompt"], groups: np.ndarray) -> Float[np.ndarray, "3"]:
-    """The mean correlation within groups, between them, and the difference."""
+    """Return the mean correlation within groups, between groups, and the difference."""
     pairs = np.triu(np.ones(correlations.shape, bool), 1)
-    alike = groups[:, None] == groups[None]
-    within, between = (_mean(correlations[pairs & chosen]) for chosen in (alike, ~alike))
+    same_group = groups[:, None] == groups[None]
+    within, between = (_mean(correlations[pairs & chosen]) for chosen in (same_group, ~same_group))
     return np.array([within, between, within - between])
 
 

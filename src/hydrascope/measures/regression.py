@@ -1,4 +1,4 @@
-"""Linear regression and correlation over prompts, for every ablated part at once."""
+"""Linear regression and correlation over prompts, for all ablated components at once."""
 
 import numpy as np
 import xarray as xr
@@ -9,8 +9,7 @@ from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.effects import direct_effect
 from hydrascope.measures.effects_type import Effects, takes_effects
 
-#: A resample whose variance is below this share of its mean square (about the whole sample's mean) is
-#: constant.
+#: A resample is constant if its variance is below this share of its mean square about the whole sample's mean.
 _ROUNDING = 1e-12
 
 #: Means over prompts.
@@ -18,38 +17,42 @@ Means = Float[np.ndarray, "..."]
 
 
 def regression(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """Least squares of `y` on `x` over prompts, with bootstrap confidence intervals.
+    """Return the least-squares fit of `y` on `x` over prompts, with confidence intervals.
+
+    >>> fit = hs.measures.regression(-effects["direct"], -effects["total"])
 
     Args:
-        x, y: [prompt, …], in logits.
+        x: [prompt, …].
+        y: [prompt, …], in the unit of `x`.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        `slope` (without unit), `intercept` (logits), `r2` (the share of the variance of y that x explains,
-        without unit) and `correlation` (Pearson's), each [bound, …]. All are NaN where x doesn't vary; where
-        y doesn't, the slope is 0 and `r2` and `correlation` are NaN.
+        `slope` (without unit), `intercept` (in the unit of `y`), `r2` (the share of the variance of y that x explains)
+        and `correlation` (Pearson's), each [bound, …]. All are NaN if x is constant; if y is, the slope is 0, and `r2`
+        and `correlation` are NaN.
     """
     return interval(*least_squares(x, y), bootstrap or Bootstrap())
 
 
 def least_squares(x: xr.DataArray, y: xr.DataArray) -> tuple[Statistic, xr.Dataset]:
-    """The regression as a function of means over prompts, and what the means are to be taken of."""
+    """Return the regression as a function of means over prompts, and the samples of these means."""
     x, y = (each.transpose("prompt", ...) for each in xr.broadcast(x, y))
     at_x, at_y = x.values.astype(np.float64), y.values.astype(np.float64)
     x_mean, y_mean = at_x.mean(0), at_y.mean(0)
-    # Moments about the means of the whole sample: what the differences in a line are taken of is then small.
+    # Moments about the means of the whole sample are small, and so are the rounding errors of their differences.
     dx, dy = _centred(at_x, x_mean), _centred(at_y, y_mean)
     moments = {"x": dx, "y": dy, "xx": dx * dx, "xy": dx * dy, "yy": dy * dy}
 
     def fit(means: xr.Dataset) -> xr.Dataset:
-        found = _line(x_mean, y_mean, **{name: means[name].values for name in moments})
-        return xr.Dataset({name: (means["x"].dims, values) for name, values in found.items()}, means.coords)
+        line = _line(x_mean, y_mean, **{name: means[name].values for name in moments})
+        return xr.Dataset({name: (means["x"].dims, values) for name, values in line.items()}, means.coords)
 
     others = {name: coord for name, coord in x.coords.items() if "prompt" not in coord.dims}
     return fit, xr.Dataset({name: (x.dims, values) for name, values in moments.items()}, others)
 
 
 def _line(x_mean: Means, y_mean: Means, *, x: Means, y: Means, xx: Means, xy: Means, yy: Means) -> dict[str, Means]:
-    """Given the means about which the moments are taken, and the moments."""
+    """Return the fit, from the means about which moments are taken and the moments."""
     x_variance, y_variance = _variance(xx, x), _variance(yy, y)
     covariance, deviations = xy - x * y, x_variance**0.5 * y_variance**0.5
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,41 +63,48 @@ def _line(x_mean: Means, y_mean: Means, *, x: Means, y: Means, xx: Means, xy: Me
 
 
 def _centred(values: Float[np.ndarray, "prompt ..."], mean: Means) -> Float[np.ndarray, "prompt ..."]:
-    """`values` less their mean; exactly 0 where they are all the same, which rounding would hide."""
+    """Return `values` minus their mean, exactly 0 where all are equal, despite rounding."""
     return np.where(values.min(0) == values.max(0), values * 0, values - mean)
 
 
 def _variance(square: Means, mean: Means) -> Means:
-    """E[v²] − E[v]², exactly 0 where no more than rounding is left of it."""
+    """Return E[v²] − E[v]², exactly 0 where only rounding is left of it."""
     variance = square - mean**2
     return np.where(variance <= _ROUNDING * square, 0 * square, variance)
 
 
 @takes_effects
 def compensation_regression(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """The compensatory effect regressed on the direct effect, per ablated part (the paper's Figure 7d).
+    """Return the regression of CE on DE over prompts, per ablated component (Figure 7d).
 
-    As the paper does, x is DE(k) = `unembed` of the ablated component in the intact network (Eq. 34), and y
-    is CE(k) (Eq. 33), one point a prompt. The slope is the share of the direct effect that the network
-    restores, per logit of it: 1 for full repair, 0 for none, below 0 where the damage spreads. What the
-    ablation really takes away is less by what the patches add: see `restoration`.
+    As in the paper, x is DE(k), the clean `unembed` of the ablated component (Eq. 34), and y is CE(k) (Eq. 33). The
+    slope is the share of the direct effect that the network restores: 1 for full repair, 0 for none, below 0 if the
+    damage spreads. The ablation itself removes less than DE by the patch's own direct effect: see `restoration`.
+
+    >>> slope = hs.measures.compensation_regression(effects)["slope"]
+
+    Args:
+        effects: on one readout.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        as `regression`, each [bound, ablated]. Of a part with nothing downstream, all are NaN.
+        the variables of `regression`, each [bound, ablated]; NaN for a component with nothing downstream.
 
     Raises:
-        HydrascopeError: a part was ablated that wasn't read.
+        HydrascopeError: an ablated component wasn't read.
     """
     fit = regression(direct_effect(effects), compensation(effects)["compensation"], bootstrap)
     return fit.where(compensable(effects))
 
 
-def holds_from(condition: xr.DataArray, positions: np.ndarray, otherwise: int) -> xr.DataArray:
-    """The first of the layers from which on `condition` […, ablated] holds up to the last, else `otherwise`.
+def holds_from(condition: xr.DataArray, blocks: np.ndarray, otherwise: int) -> xr.DataArray:
+    """Return the first block from which on `condition` holds up to the last, else `otherwise`.
 
     Args:
-        positions: the layer of each entry along `ablated`, ascending.
+        condition: […, ablated].
+        blocks: the block of each entry along `ablated`, ascending.
+        otherwise: the value where the condition doesn't hold at the last block.
     """
     holds = condition.transpose(..., "ablated")
-    run = np.cumprod(holds.values[..., ::-1], axis=-1).sum(-1)
-    return xr.DataArray(np.append(positions, otherwise)[len(positions) - run], dims=holds.dims[:-1])
+    count = np.cumprod(holds.values[..., ::-1], axis=-1).sum(-1)
+    return xr.DataArray(np.append(blocks, otherwise)[len(blocks) - count], dims=holds.dims[:-1])

@@ -1,4 +1,4 @@
-"""Where the effect that an ablation takes away goes: repaired by attention, by MLPs, by the norm, or lost."""
+"""The fate of an ablated effect: restored by attention, by MLPs or by the norm, or lost."""
 
 from typing import TypeVar
 
@@ -14,42 +14,56 @@ from hydrascope.measures.regression import regression
 
 Ratio = TypeVar("Ratio", xr.DataArray, xr.Dataset)
 
-#: What `restored` is made of.
+#: The parts of `restored`.
 PARTS = ("attention", "mlp", "norm")
 
 
 @takes_effects
 def restoration(effects: Effects, bootstrap: Bootstrap | None = None) -> xr.Dataset:
-    """What becomes of the effect that an ablation takes away, per ablated part.
+    """Return the shares of an ablated effect that are restored and lost, per ablation.
 
-    *Removed* is −`direct`, what the ablation takes away where nothing answers to it; *lost* is −`total`, what is
-    missing in the end. Both are the model's own, its final norm recomputed, so `restored` and `lost` don't depend on
-    how σ is read. What `restored` is made of follows from the balance, total = own change + CE + norm, so that
-    total − direct = CE + norm − (direct − own change). What the last bracket takes off is what the norm would
-    do in answer to the ablated part alone, the rest of the network held. Read with σ own, what attention and MLPs
-    bring holds the rescaling of what they write, which with σ clean is the norm's.
+    *Removed* is −`direct`, the loss if nothing responds; *lost* is −`total`, the loss in the end. Both use the model's
+    own final norm, so `restored` and `lost` don't depend on how σ is read. The balance total = own change + CE + norm
+    splits the restored effect: total − direct = CE + norm − (direct − own change). The last bracket is the norm's
+    reaction to the ablated component alone, with the rest of the network frozen. With σ own, `attention` and `mlp`
+    include the rescaling of what they write; with σ clean it is part of `norm`.
 
-        restoration(effects)["restored"].sel(bound="estimate")
+    >>> restored = hs.measures.restoration(effects)["restored"].sel(bound="estimate")
+
+    Args:
+        effects: on one readout.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        `restored` = 1 − lost/removed, and `attention`, `mlp` and `norm`, which add up to it: what downstream layers
-        of either kind bring, and what the final norm does because they answer (Rushing & Nanda 2024); `lost` =
-        lost/removed. `restored_slope`, of total − direct regressed on −direct. `compensated` = mean CE over mean DE,
-        the ratio that the slope of `compensation_regression` is to be compared with, NaN where the ablated part
-        wasn't read. Each [bound, ablated], without unit, all but the slope a ratio of means over prompts: not a mean
-        of ratios, which a prompt with no effect would govern. NaN where the mean below the line is 0. Without
-        bounds, NaN, where the confidence interval of that mean holds 0: the ratio's is then unbounded (Fieller
-        1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see `compensation`.
+        each [bound, ablated], without unit:
+
+        - `lost` = lost/removed, and `restored` = 1 − lost/removed;
+        - `attention`, `mlp` and `norm`, which add up to `restored`: the shares due to downstream sublayers of either
+          kind, and to the final norm's reaction to them (Rushing & Nanda 2024);
+        - `restored_slope`, the slope of total − direct on −direct over prompts;
+        - `compensated` = mean CE over mean DE, to compare with the slope of `compensation_regression`; NaN if the
+          ablated component wasn't read.
+
+        All but the slope are ratios of means over prompts, which prompts with little effect can't dominate. They are
+        NaN if the denominator is 0. Bounds are NaN if the denominator's interval contains 0, since the ratio's interval
+        is then unbounded (Fieller 1954). `attention`, `mlp`, `norm` and `compensated` are NaN where CE is: see
+        `compensation`.
     """
     return budget_shares(budget(effects), bootstrap or Bootstrap())
 
 
 @takes_effects
 def outcome(effects: EffectsOnly) -> xr.Dataset:
-    """What becomes of the effect of each ablated part on each prompt, whether or not it is known by whom.
+    """Return the removed, lost and restored effect of each ablation on each prompt.
+
+    >>> mean = hs.measures.outcome(hs.measures.effects_only(results)).mean("prompt")
+
+    Args:
+        effects: on one readout.
 
     Returns:
-        `removed` = −`direct`, `lost` = −`total` and `restored`, their difference: each [prompt, ablated].
+        `removed` = −`direct`, `lost` = −`total` and `restored` = removed − lost: each [prompt, ablated], in the
+        readout's unit.
     """
     return xr.Dataset(
         {
@@ -62,54 +76,76 @@ def outcome(effects: EffectsOnly) -> xr.Dataset:
 
 @takes_effects
 def budget(effects: Effects) -> xr.Dataset:
-    """What becomes of the effect of each ablated part on each prompt, in logits: what `restoration` is the shares of.
+    """Return the effects whose ratios of means `restoration` returns.
+
+    >>> mean = hs.measures.budget(effects).mean("prompt")
+
+    Args:
+        effects: on one readout.
 
     Returns:
-        `removed`, `lost`, `restored` = removed − lost, of which `attention`, `mlp` and `norm` are the parts;
-        `compensated` = CE and `contribution` = DE. Each [prompt, ablated].
+        `removed`, `lost` and `restored` = removed − lost; `attention`, `mlp` and `norm`, which add up to `restored`;
+        `compensated` = CE and `contribution` = DE. Each [prompt, ablated], in the readout's unit.
     """
-    found = compensation(effects).rename(compensation="compensated")
+    changes = compensation(effects).rename(compensation="compensated")
     norm = effects["norm"] - (effects["direct"] - own_change(effects))
-    return found.assign(outcome(effects)).assign(norm=norm, contribution=effects["contribution"])
+    return changes.assign(outcome(effects)).assign(norm=norm, contribution=effects["contribution"])
 
 
 def budget_shares(samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
-    """`restoration` of `budget`, of all prompts or of some, [prompt, …]."""
-    of_removed = [*PARTS, "restored", "lost"]
+    """Return `restoration` from `budget`, of all prompts or of some.
+
+    >>> samples = hs.measures.budget(effects).isel(prompt=[0, 1, 2, 3])
+    >>> shares = hs.measures.budget_shares(samples, hs.measures.Bootstrap())
+
+    Args:
+        samples: the variables of `budget`, [prompt, …].
+        bootstrap: how intervals are drawn.
+
+    Returns:
+        the variables of `restoration`, each [bound, …].
+    """
+    numerators = [*PARTS, "restored", "lost"]
 
     def ratios(means: xr.Dataset) -> xr.Dataset:
         removed, contribution = (means[name].where(means[name] != 0) for name in ("removed", "contribution"))
         compensated = means["compensated"] / contribution
-        return (means[of_removed] / removed).assign(
+        return (means[numerators] / removed).assign(
             compensated=compensated, removed=means["removed"], contribution=means["contribution"]
         )
 
-    found = interval(ratios, samples, bootstrap)
-    return drop_unbounded(found[of_removed], found["removed"]).assign(
-        compensated=drop_unbounded(found["compensated"], found["contribution"]),
+    shares = interval(ratios, samples, bootstrap)
+    return drop_unbounded(shares[numerators], shares["removed"]).assign(
+        compensated=drop_unbounded(shares["compensated"], shares["contribution"]),
         restored_slope=regression(samples["removed"], samples["restored"], bootstrap)["slope"],
     )
 
 
-def drop_unbounded(ratio: Ratio, below: xr.DataArray) -> Ratio:
-    """`ratio` [bound, …], its bounds kept only where the bounds of what is below its line have one sign."""
-    _, low, high = below.transpose("bound", ...)
+def drop_unbounded(ratio: Ratio, denominator: xr.DataArray) -> Ratio:
+    """Return `ratio` with NaN as bounds where the interval of `denominator` contains 0.
+
+    Args:
+        ratio: [bound, …].
+        denominator: [bound, …].
+    """
+    _, low, high = denominator.transpose("bound", ...)
     return ratio.where((low * high > 0) | (ratio["bound"] == "estimate"))
 
 
 def effects_only(results: xr.Dataset, readout: str | None = None) -> EffectsOnly:
-    """The effects on one readout, averaged over patches, of any result, whatever else was kept; in float64.
+    """Return the effects on one readout, averaged over patches, in float64, from any result.
 
-        effects_only(hs.open_results("pairs.zarr"))["total"]
+    It needs no direct effects of components, so it also reads results that keep effects only.
+
+    >>> total = hs.measures.effects_only(results)["total"]
 
     Args:
         results: of a run.
         readout: its label; by default the first.
 
     Returns:
-        effects whose `data` are `total` and `direct` [prompt, ablated] and `logit` [prompt], as those of
-        `hydrascope.measures.per_prompt`, to which these add what parts write; with the coordinates of `results`, and
-        its attributes besides `readout` and `readout_before`.
+        effects whose `data` are `total` and `direct` [prompt, ablated] and `logit` [prompt], in the readout's unit,
+        with the coordinates and attributes of `results`, and the attributes `readout` and `readout_before`.
 
     Raises:
         HydrascopeError: the dataset is no result of a run, lacks a dimension of one, or has no such readout.
@@ -127,14 +163,21 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> EffectsOnly
 
 @takes_effects
 def outcome_bounds(effects: EffectsOnly, bootstrap: Bootstrap) -> xr.Dataset:
-    """The means of `outcome` over prompts, and `share`, the ratio of what is restored to what is removed.
+    """Return the means of `outcome` over prompts and the share restored, with intervals.
+
+    >>> share = hs.measures.outcome_bounds(effects, hs.measures.Bootstrap())["share"]
+
+    Args:
+        effects: on one readout.
+        bootstrap: how intervals are drawn.
 
     Returns:
-        each [bound, ablated]. `share` is NaN where nothing is removed, and without bounds where that may be nothing.
+        `removed`, `lost` and `restored`, in the readout's unit, and `share` = restored/removed, each [bound, ablated].
+        `share` is NaN if nothing is removed; its bounds are NaN if the interval of `removed` contains 0.
     """
 
     def statistic(means: xr.Dataset) -> xr.Dataset:
         return means.assign(share=means["restored"] / means["removed"].where(means["removed"] != 0))
 
-    found = interval(statistic, outcome(effects), bootstrap)
-    return found.assign(share=drop_unbounded(found["share"], found["removed"]))
+    bounds = interval(statistic, outcome(effects), bootstrap)
+    return bounds.assign(share=drop_unbounded(bounds["share"], bounds["removed"]))

@@ -1,4 +1,4 @@
-"""The results as one table, a row per readout, prompt and ablated part: for pandas, R, or a spreadsheet."""
+"""Results as one table with a row per readout, prompt and ablation."""
 
 from collections.abc import Iterator
 
@@ -14,19 +14,26 @@ _LABELS = {"ablated_kind": "kind", "ablated_block": "block", "ablated_unit": "un
 
 
 def tidy(results: xr.Dataset) -> pd.DataFrame:
-    """One row per readout, prompt and ablated part, effects averaged over patches, in float64.
+    """Return one row per readout, prompt and ablation, averaged over patches, in float64.
 
-        table = hydrascope.tidy(results)
-        table.groupby("ablated")["lost"].mean()
+    No column depends on how σ is read. Rows are in the order of the results, with ablations changing fastest.
 
-    None of it depends on how σ is read. Rows are in the order of the results, the ablated part changing fastest.
+    >>> table = hs.tidy(results)
+    >>> mean = table.groupby("ablated")["lost"].mean()
+
+    Args:
+        results: of a run.
 
     Returns:
-        columns `readout`, `prompt` (its index), `text`, `target_text`; `ablated`, and its `kind`, `layer` and `unit`
-        (−1 for layers, both −1 for joint ablations); in logits its `unembed` in the clean run (NaN where it wasn't
-        read), `direct`, `total`, `indirect`, `removed` = −`direct` and `lost` = −`total`; `scale`, σ/σ^k of the final
-        norm, without unit; of every metric that was measured `NAME_clean` and `NAME_ablated`, the mean over patches.
-        Of `top`, a token's id, which has no mean: `top_clean` and `top_kept`, the share of patches that keep it.
+        these columns, effects in the readout's unit:
+
+        - `readout`, `prompt` (its index), `text`, `target_text`;
+        - `ablated`, its `kind`, `block` and `unit` (−1 for sublayers; `block` and `unit` are −1 for joint ablations);
+        - `unembed` of the ablated component in the clean pass, NaN if it wasn't read;
+        - `direct`, `total`, `indirect`, `removed` = −`direct` and `lost` = −`total`;
+        - `scale`, σ/σ^k of the final norm, without unit;
+        - `NAME_clean` and `NAME_ablated` of every metric. The metric `top` is a token id and has no mean: instead of
+          `top_ablated` there is `top_kept`, the share of patches that keep the token.
 
     Raises:
         HydrascopeError: the dataset is no result of a run.
@@ -61,13 +68,13 @@ def _mean(values: xr.DataArray) -> xr.DataArray:
 
 
 def _plain(coord: xr.DataArray) -> tuple[str, np.ndarray]:
-    """A coordinate's dimension and values; strings as pandas takes them."""
+    """Return a coordinate's dimension and values; strings as pandas takes them."""
     values = coord.values
     return str(coord.dims[0]), values if values.dtype.kind in "iufb" else values.astype(object)
 
 
 def _metrics(results: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
-    """The columns of every metric, [prompt] and [prompt, ablated]."""
+    """Yield the columns of every metric, [prompt] and [prompt, ablated]."""
     for i, name in enumerate(map(str, results["metric"].values) if "metric" in results.dims else ()):
         clean, ablated = results["metric_clean"].isel(metric=i), results["metric_ablated"].isel(metric=i)
         yield f"{name}_clean", clean.astype(np.float64)

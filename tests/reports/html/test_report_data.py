@@ -253,7 +253,7 @@ def test_what_cannot_be_shown():
             page_data(other, FEW)
     results = synthetic.results(3, 4, 2)
     for taken in ({"prompt": 0}, {"ablated": 0}, {"patch": 0}):
-        with pytest.raises(HydrascopeError, match="choose by a list"):
+        with pytest.raises(HydrascopeError, match="select with a list"):
             page_data(results.isel(taken), FEW)
     for none in ({"prompt": []}, {"ablated": []}):
         with pytest.raises(HydrascopeError, match="holds no measurements"):
