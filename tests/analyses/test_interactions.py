@@ -94,7 +94,7 @@ def test_only_effects_are_kept(tmp_path):
     plain = measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2, 3), ablate="layers"))
     for name in ("total", "direct", "logit"):
         np.testing.assert_allclose(singles[name], plain[name], atol=1e-5)
-    with pytest.raises(HydrascopeError, match="keeps effects only: measure again with keep=.means."):
+    with pytest.raises(HydrascopeError, match=r"keeps effects only: measure again with keep=.means."):
         measures.per_prompt(results)
 
 

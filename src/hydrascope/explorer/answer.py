@@ -1,4 +1,4 @@
-"""What a page is told of one run on one prompt: every number computed here."""
+"""Answers to a page about one override on one prompt."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _LIKELIEST = 10
 
 
 def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> dict[str, Any]:
-    """A prompt's tokens, and the most likely next ones.
+    """Return a prompt's tokens, and the most likely next ones.
 
     Returns:
         `tokens` as texts; `next`, likeliest first, each its `token` id, `text` and `probability`.
@@ -34,7 +34,9 @@ def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> 
 
 
 def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dict[str, Any]:
-    """What a run does, from a result of one prompt that holds it, and it with nothing and with each part frozen.
+    """Return the effects of an override, and the worth of each of its frozen components.
+
+    The result of one prompt holds the override itself, with nothing frozen, and with each frozen component alone.
 
     Returns:
         - `runs`: first the run itself, then the others, each its `label`, and `removed`, `lost` and `restored`, each
@@ -74,7 +76,7 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
 
 
 def intact(results: xr.Dataset) -> list[dict[str, Any]]:
-    """What each layer, and each head that was read, writes in the intact run of a result of one prompt."""
+    """Return the clean write of each component that was read, from a result of one prompt."""
     written = results["unembed"].isel(readout=0, prompt=0)
     labels = map(str, written["component"].values)
     return [{"name": name, "intact": value} for name, value in zip(labels, written.values.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""The local server's answers: the page, and what it asks of the model, told as it is computed."""
+"""The local server: the page, and answers to its questions while they are computed."""
 
 import asyncio
 import json
@@ -31,12 +31,12 @@ MOST_BYTES, SECONDS = 200_000, 10.0
 def application(
     session: Session, jobs: Jobs, *, port: int, token: str, folder: Path, results: xr.Dataset | None = None
 ) -> ASGIApp:
-    """What answers on `port` at addresses that begin with `/token/`.
+    """Return the application that answers on `port` at addresses that begin with `/token/`.
 
     Args:
-        jobs: where questions are answered.
-        folder: where results and reports are saved.
-        results: what the page shows until a prompt is asked about; nothing by default.
+        jobs: the queue of questions.
+        folder: the folder of saved results and reports.
+        results: shown until a prompt is asked about; nothing by default.
 
     Raises:
         HydrascopeError: the results are none that a page can show.
@@ -55,7 +55,7 @@ def application(
 
 
 def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Task]) -> Callable[[Request], Any]:
-    """Answers a question in lines of JSON: how far it is, and last its `answer` or `error`."""
+    """Return the route that answers in lines of JSON: progress, and last `answer` or `error`."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -70,7 +70,7 @@ def _answering(jobs: Jobs, work: Callable[[Mapping[str, Any]], Task]) -> Callabl
 
 
 def _told(jobs: Jobs, work: Task) -> AsyncIterator[str]:
-    """What a job tells, as it tells it; whoever stops listening stops the job.
+    """Yield the messages of a job as they come; a client that disconnects stops the job.
 
     Raises:
         BusyError: too many wait.
@@ -97,7 +97,7 @@ def _told(jobs: Jobs, work: Task) -> AsyncIterator[str]:
 
 
 async def _read(request: Request) -> dict[str, Any]:
-    """The JSON object that a request holds.
+    """Return the JSON object that a request holds.
 
     Raises:
         HydrascopeError: it holds none, is too large, or doesn't come.

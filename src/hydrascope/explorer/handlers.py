@@ -1,4 +1,4 @@
-"""What a page may ask for, from the JSON that it sends to the work that answers it."""
+"""Handlers of a page's requests: from the JSON that it sends to a task."""
 
 import re
 from base64 import b64encode
@@ -21,9 +21,9 @@ Handler = Callable[[Mapping[str, Any]], Task]
 
 
 def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
-    """What can be asked for: to `read` a prompt, to `ablate`, to `sweep`, to `save` into `folder`.
+    """Return the handlers by name: `read`, `ablate`, `sweep`, and `save` into `folder`.
 
-    What is asked for is looked over before there is any work.
+    A handler checks a request before it returns a task.
     """
 
     def about(answer: Callable[[Question, JobMonitor], Any]) -> Handler:
@@ -46,10 +46,10 @@ def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
 
 
 def _file_name(name: Any) -> str:
-    """`name`, if a file may be called so in any folder.
+    """Return `name` if it is a valid file name on any system.
 
     Raises:
-        HydrascopeError: it may not.
+        HydrascopeError: it isn't.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip(" ."):
         raise HydrascopeError("give a name of letters, digits, spaces and .+-_ to save by, at most 80 of them")

@@ -1,4 +1,4 @@
-"""A computation that somebody watches: it says how far it is, and ends at the next layer once it is told to."""
+"""Report a computation's progress, and let another thread cancel it before the next block."""
 
 import threading
 import time
@@ -22,14 +22,14 @@ class StoppedError(HydrascopeError):
 
 
 class JobMonitor:
-    """What a computation is told by, and tells by.
+    """Report a computation's progress, and let another thread cancel it.
 
     Attributes:
-        seconds: how long it may take from the start on.
+        seconds: the time that it may take from `start` on.
     """
 
     def __init__(self, tell: SendProgress = lambda update: None, seconds: float = float("inf")) -> None:
-        """It starts to count with `start`."""
+        """Set the receiver of progress and the time limit."""
         self.send_progress = tell
         self.seconds = seconds
         self._stopped = threading.Event()
@@ -37,7 +37,7 @@ class JobMonitor:
         self._said = 0.0
 
     def start(self) -> None:
-        """From now on time counts."""
+        """Start the clock."""
         self._end = time.monotonic() + self.seconds
 
     def stop(self) -> None:
@@ -50,7 +50,7 @@ class JobMonitor:
         return self._stopped.is_set()
 
     def check(self) -> None:
-        """Go on.
+        """Raise an error if the computation shall end.
 
         Raises:
             StoppedError: it was told to stop, or its time is over.
@@ -58,10 +58,10 @@ class JobMonitor:
         if self.stopped:
             raise StoppedError("cancelled")
         if time.monotonic() > self._end:
-            raise StoppedError(f"this took more than {self.seconds:,.0f} seconds: ask for fewer patches or parts")
+            raise StoppedError(f"this took more than {self.seconds:,.0f} seconds: ask for fewer patches or components")
 
     def progress(self, doing: str, done: int, total: int) -> None:
-        """Tell that `done` of `total` steps are taken, if not told a moment ago."""
+        """Report that `done` of `total` steps are taken, unless a report was sent a moment ago."""
         self.check()
         if self._due:
             self._said = time.monotonic()
@@ -73,10 +73,10 @@ class JobMonitor:
 
     @contextmanager
     def attach(self, model: LanguageModel, look: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Whatever `model` computes in here is watched: before every block it is seen whether to go on.
+        """Check before every block of `model` whether to go on, within this context.
 
         Args:
-            look: tells the progress; called when it is time to.
+            look: reports the progress; called when a report is due.
         """
 
         def before(*_: Any) -> None:

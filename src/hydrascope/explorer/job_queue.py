@@ -1,4 +1,4 @@
-"""One thread that computes, a question after another: a model and its engine serve one at a time."""
+"""A queue of questions for one thread: a model and its engine serve one at a time."""
 
 import queue
 import sys
@@ -17,18 +17,18 @@ Task = Callable[[JobMonitor], Any]
 
 
 class BusyError(HydrascopeError):
-    """As many questions wait as may."""
+    """The queue is full."""
 
 
 class Jobs:
-    """The thread, and what waits for it."""
+    """A thread that computes, and its queue."""
 
     def __init__(self, most: int = MOST_WAITING, seconds: float = SECONDS) -> None:
         """Start the thread.
 
         Args:
-            most: questions that wait at most.
-            seconds: that each may take.
+            most: the most questions that wait.
+            seconds: the time limit of each.
         """
         self._waiting: queue.Queue[tuple[Task, JobMonitor, SendProgress] | None] = queue.Queue(most)
         self._seconds = seconds
@@ -37,10 +37,10 @@ class Jobs:
         self._thread.start()
 
     def put(self, work: Task, tell: SendProgress) -> JobMonitor:
-        """Let `work` be done when its turn comes; the watch stops it.
+        """Queue a task; the returned monitor stops it.
 
         Args:
-            tell: is told how far it is, and last its `answer` or, in a line, the `error`; in the jobs' thread.
+            tell: takes progress and last the `answer` or, in a line, the `error`; called in the queue's thread.
 
         Raises:
             BusyError: too many wait.
@@ -61,7 +61,7 @@ class Jobs:
         return monitor
 
     def close(self) -> None:
-        """Stop what is computed, forget what waits, and end the thread."""
+        """Stop the current task, drop the queue, and end the thread."""
         while not self._waiting.empty():
             self._waiting.get_nowait()
         if self._current is not None:
@@ -70,7 +70,7 @@ class Jobs:
         self._thread.join()
 
     def _tell_waiting(self, update: dict[str, Any]) -> None:
-        """Whoever waits is told what for."""
+        """Tell waiting clients what the model is doing."""
         for job in list(self._waiting.queue):
             if job is not None:
                 job[2]({**update, "doing": f"waiting, while the model is {update['doing']}"})

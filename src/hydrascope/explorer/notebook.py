@@ -1,4 +1,4 @@
-"""The page in a notebook: a result as it is, or with the model behind it, where anywidget is installed."""
+"""The page in a notebook: a report, or the explorer where anywidget is installed."""
 
 import json
 import threading
@@ -62,7 +62,7 @@ export default { render };
 
 
 class StaticReport:
-    """A page without a model behind it, as a notebook shows it.
+    """A page without a model, for a notebook.
 
     Attributes:
         document: its HTML.
@@ -70,7 +70,7 @@ class StaticReport:
     """
 
     def __init__(self, document: str, height: int) -> None:
-        """As the attributes."""
+        """Set the attributes."""
         self.document, self.height = document, height
 
     def _repr_html_(self) -> str:
@@ -88,14 +88,14 @@ def view(
     folder: str | Path = ".",
     height: int = 900,
 ) -> Any:
-    """The page of `hydrascope report` in a notebook; with a model behind it, that of `hydrascope explore`.
+    """Show the report of results in a notebook; with a model, the explorer.
 
-        >>> hs.view(results)                                                     # doctest: +SKIP
-        >>> hs.view(results, model)                                              # doctest: +SKIP
+        >>> page = hs.view(results)
+        >>> hs.view(results, model)  # doctest: +SKIP
 
     Args:
-        results: of `run` or `sweep`, of experiments, too; without any the page begins with a prompt that is typed.
-        model: what questions are asked of. It takes anywidget (`pip install 'hydrascope[notebook]'`): without, the page
+        results: of `sweep`; without any the page begins with a typed prompt.
+        model: the model that answers questions. It needs anywidget (`pip install 'hydrascope[notebook]'`): without, the page
             of `results` is shown as it is.
         prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.
         folder: where the page saves results and reports.
@@ -129,20 +129,20 @@ def view(
 
 
 class Answers:
-    """Answers the messages of pages that share one session."""
+    """Answers to the messages of pages that share one session."""
 
     def __init__(self, session: Session, folder: Path) -> None:
-        """Nothing is computed yet."""
+        """Start the queue; nothing is computed yet."""
         self._works, self._jobs = make_handlers(session, folder), Jobs()
         self._asked: dict[float, JobMonitor] = {}
         self._lock = threading.Lock()
 
     def handle(self, message: Any, send: Any) -> None:
-        """Answer one message: a question, or that one is to be stopped.
+        """Answer one message, or stop the task of an earlier one.
 
         Args:
             message: `id`, and `kind` and `asked`, or `stop`.
-            send: is given every answer, with the same `id`.
+            send: takes every answer, with the same `id`.
         """
         if not isinstance(message, Mapping) or not isinstance(message.get("id"), float | int):
             return
@@ -170,7 +170,7 @@ class Answers:
 
 
 def _widget(document: str, height: int, answers: Answers) -> Any:
-    """What a notebook shows, where anywidget is installed."""
+    """Return the widget of a page; anywidget must be installed."""
     import anywidget
     import traitlets
 

@@ -1,4 +1,4 @@
-"""The model behind a page and the prompts that patches come from: which they are, and what the page is told of them."""
+"""The state of a page: its model, and the prompts that patches come from."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ DEFAULT_PROMPTS = 64
 def live_config(
     session: Session, folder: Path, results: xr.Dataset | None = None, *, notebook: bool = False
 ) -> dict[str, Any]:
-    """What the page must know of the model to ask it: its layers, how many heads, where patches come from.
+    """Return the facts that the page needs to ask: sublayers, heads, prompts, ablations.
 
     Args:
-        folder: where results and reports are saved.
-        results: what the page shows: questions are asked as they were, unless others are.
-        notebook: whether it asks the notebook that it stands in, and not a server.
+        folder: the folder of saved results and reports.
+        results: the results on the page; questions start with their options.
+        notebook: whether a notebook answers, and not a server.
     """
     model = session.model
     attention = next(sublayer for sublayer in model.sublayers if sublayer.kind == "attn")
@@ -43,7 +43,7 @@ def live_config(
 
 
 def _asked(results: xr.Dataset) -> dict[str, Any]:
-    """How results were measured, as a question says it."""
+    """Return the options of results as fields of a question."""
     attributes = results.attrs
     named = ("ablation", "patches", "seed", "noise_scale", "different_target")
     found = {name: attributes[name] for name in named if name in attributes}
@@ -52,12 +52,12 @@ def _asked(results: xr.Dataset) -> dict[str, Any]:
 
 
 def empty_page(session: Session) -> dict[str, Any]:
-    """The page before anything is asked."""
+    """Return the page before anything is asked."""
     return {"model": session.model.name, "run": [], "readouts": [], "notes": [], "arrays": {}}
 
 
 def pool_of(model: str, prompts: str | None, limit: int | None, results: xr.Dataset | None) -> PromptSet:
-    """The prompts that patches come from: as asked for, those of the results, or some that are shipped.
+    """Return the prompts that patches come from: given, of the results, or shipped ones.
 
     Args:
         model: its name.
@@ -77,7 +77,7 @@ def pool_of(model: str, prompts: str | None, limit: int | None, results: xr.Data
 
 
 def _prompts(results: xr.Dataset) -> list[Prompt]:
-    """The prompts of results, with the subjects that they tell."""
+    """Return the prompts of results, with their subjects."""
     texts = results["text"].values
     subjects = results["subject"].values if "subject" in results.coords else [""] * len(texts)
     return [Prompt(str(text), subject=str(subject) or None) for text, subject in zip(texts, subjects, strict=True)]
@@ -87,7 +87,7 @@ def require_same_model(model: LanguageModel, results: xr.Dataset, name: str) -> 
     """Refuse the results of another model than the one behind the page.
 
     Raises:
-        HydrascopeError: they are.
+        HydrascopeError: the models differ.
     """
     revision = self_check.revision(model)
     if results.attrs.get("revision") != revision:

@@ -1,4 +1,4 @@
-"""What a page may ask: a prompt, what of the model is ablated and frozen, by what, and where."""
+"""A page's question: a prompt, an override, an ablation and positions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one prompt.
+    """A question about one prompt.
 
     Attributes:
         text: the prompt.
-        run: what is ablated and frozen, as `attn.3+mlp.5|mlp.7`; empty where nothing is yet.
+        run: the override, as `attn.3+mlp.5|mlp.7`; empty for none.
         ablation: one of `ABLATIONS`.
-        patches: how many, for `resample` and `noise`.
+        patches: their number, for `resample` and `noise`.
         noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`.
         twin: the prompt's counterfactual, for `counterfactual`.
         at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
@@ -58,10 +58,10 @@ class Question:
 
     @classmethod
     def of(cls, asked: Any) -> "Question":
-        """The question that JSON asks.
+        """Return the question in a JSON object.
 
         Raises:
-            HydrascopeError: it is none, or asks for more than a page may.
+            HydrascopeError: it is none, or is too large.
         """
         if not isinstance(asked, Mapping) or not isinstance(asked.get("text"), str):
             raise HydrascopeError("this is no question: send an object with a text")
@@ -78,7 +78,7 @@ class Question:
         return question
 
     def require_limits(self) -> None:
-        """Make sure that there is a prompt, and that the question isn't too large.
+        """Refuse an empty prompt, and a question that is too large.
 
         Raises:
             HydrascopeError: it is empty, or too large.
@@ -105,11 +105,11 @@ class Question:
         self.positions()
 
     def prompt(self) -> Prompt:
-        """The prompt as the library takes it."""
+        """Return the prompt as the library takes it."""
         return Prompt(self.text, subject=self.subject or None, counterfactual=self.twin or None)
 
     def make_ablation(self) -> Ablation:
-        """What replaces what is ablated."""
+        """Return the ablation."""
         several = self.ablation in ("resample", "noise")
         return parse.ablation(
             self.ablation,
@@ -120,7 +120,7 @@ class Question:
         )
 
     def positions(self) -> list[int]:
-        """The positions of `at`, from the prompt's end, ascending; none where they are named.
+        """Return the positions of `at` from the prompt's end, ascending; none where they are named.
 
         Raises:
             HydrascopeError: they are no such numbers.
@@ -137,10 +137,10 @@ class Question:
 
     @property
     def at_subject(self) -> bool:
-        """Whether it is the subject's tokens that are ablated."""
+        """Whether the subject's tokens are ablated."""
         return self.at in SUBJECT
 
     @property
     def is_alone(self) -> bool:
-        """Whether the prompt is measured without others: its twin patches it."""
+        """Whether the prompt is measured without others, since its counterfactual patches it."""
         return self.ablation == "counterfactual"

@@ -1,4 +1,4 @@
-"""Who may talk to the local server: the page that it served itself, in a browser on this machine."""
+"""Refuse requests that don't come from the server's own page on this machine."""
 
 import secrets
 
@@ -19,7 +19,7 @@ HEADERS = {
 
 
 class Guard:
-    """Lets through what names this machine, knows the token, and comes from the server's own page.
+    """A guard that passes requests which name this machine, the token and the server's page.
 
     The token is the first part of the path. A `Host` that isn't this machine's is how a page elsewhere reaches it by a
     name that it rebinds; an `Origin` that isn't the server's is how one asks from another page.
@@ -32,7 +32,7 @@ class Guard:
         self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse in a line."""
+        """Answer a request, or refuse it in one line."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         if scope["type"] != "http":
@@ -50,7 +50,7 @@ class Guard:
         await app(scope, receive, with_headers)
 
     def _refused(self, scope: Scope) -> str | None:
-        """Why this isn't let through."""
+        """Return the reason to refuse a request; None for none."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:

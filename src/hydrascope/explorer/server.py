@@ -1,4 +1,4 @@
-"""The server itself: an address on this machine, an end by Ctrl-C."""
+"""Serve the page on this machine until Ctrl-C."""
 
 import errno
 import secrets
@@ -31,11 +31,11 @@ def serve(
     """Serve the page until Ctrl-C.
 
     Args:
-        port: where; the next one that is free if it is taken.
-        folder: where results and reports are saved.
-        results: what the page shows at first.
+        port: its port; if it is taken, the next free one.
+        folder: the folder of saved results and reports.
+        results: the results that the page shows first.
         browser: open the page.
-        say: is told the address.
+        say: takes the address.
 
     Raises:
         HydrascopeError: no port is free, or the results are none that a page can show.
@@ -60,7 +60,7 @@ def serve(
 
 
 def configured(app: object) -> uvicorn.Config:
-    """How the server behaves: few connections, nothing in the log but errors."""
+    """Return the server's configuration: few connections, only errors in the log."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_level="error",
@@ -76,10 +76,10 @@ def configured(app: object) -> uvicorn.Config:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket of this machine alone at `port`, or at the next one that is free.
+    """Return a socket of this machine alone at `port`, or at the next free one.
 
     Raises:
-        HydrascopeError: none is.
+        HydrascopeError: no port is free.
     """
     for tried in range(port, min(port + _PORTS, 65536)):
         listening = socket.socket()

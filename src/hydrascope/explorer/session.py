@@ -1,4 +1,4 @@
-"""A model kept warm, and what it answers to questions about one prompt: every number as `hydrascope.sweep` gives it."""
+"""A warm model that answers questions about one prompt, by the numbers of `sweep`."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -42,19 +42,19 @@ _RUNS_AT_ONCE = 64
 
 
 class Session:
-    """One model, and the clean runs of the prompts that patches come from.
+    """One model, and the clean activations of the prompts that patches come from.
 
         >>> session = Session(hs.load_model("built-in"), hs.load_prompts("demo").limit(64))      # doctest: +SKIP
-        >>> session.ablate(Question("The currency of Angola is the", "attn.3|mlp.5"), Watch())   # doctest: +SKIP
+        >>> session.ablate(Question("The currency of Angola is the", "attn.3|mlp.5"), JobMonitor())  # doctest: +SKIP
 
-    Not safe to be asked from two threads at once.
+    Only one thread at a time may use it.
     """
 
     def __init__(self, model: LanguageModel, prompts: AnyPrompts) -> None:
-        """Nothing is run yet.
+        """Prepare the prompts; nothing is run yet.
 
         Args:
-            prompts: what patches come from.
+            prompts: the prompts that patches come from.
 
         Raises:
             HydrascopeError: as `hydrascope.sweep`, of a prompt that the model can't take.
@@ -64,14 +64,12 @@ class Session:
         self._as_found = model.verified_state
 
     def warm(self, monitor: JobMonitor) -> None:
-        """Run the prompts that patches come from, so that the first question finds them run."""
+        """Run the prompts that patches come from, before the first question."""
         with monitor.attach(self.model):
             self.pool.warm(monitor)
 
     def read(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
-        """The prompt's tokens and where its subject stands among them, if anywhere; the model's most likely next ones,
-        and what each part writes in the intact run.
-        """
+        """Return a prompt's tokens, subject, likeliest next tokens, and clean writes."""
         tokens = self._tokens(question)
         with monitor.attach(self.model), torch.no_grad():
             logits = logits_of(self.model, compute_clean_pass(self.model, [tokens], []).final)[0]
@@ -82,17 +80,17 @@ class Session:
         return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
 
     def ablate(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
-        """What the run of the question does, and what each frozen part was worth in it."""
+        """Return the effects of the question's override, and the worth of its frozen components."""
         asked = self._run(question)
         results = self.measured(question, _with_its_parts(asked), monitor)
         return answer(self.model, results, asked)
 
     def sweep(self, question: Question, monitor: JobMonitor) -> xr.Dataset:
-        """Each layer ablated alone, on this prompt: a result of one prompt."""
+        """Return a result of one prompt with each sublayer ablated alone."""
         return self.measured(question, "layers", monitor)
 
     def measured(self, question: Question, overrides: str | Sequence[Override], monitor: JobMonitor) -> xr.Dataset:
-        """What `hydrascope.sweep` gives of the prompt, when it is one of the pool's."""
+        """Return the result of `hydrascope.sweep` for the prompt as one of the pool."""
         self._renew()
         self._tokens(question)
         plan, index = self._plan(question, overrides)
@@ -104,10 +102,10 @@ class Session:
             return assemble(initial_dataset(plan, clean).isel(prompt=[index]), measured_variables(plan, chunks), {})
 
     def save(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
-        """Keep what was found of the prompt: a result and its report.
+        """Save the prompt's result and its report.
 
         Args:
-            place: of both, without an ending.
+            place: the path of both, without an ending.
 
         Raises:
             HydrascopeError: there is such a result or report, or they can't be written.
@@ -125,9 +123,9 @@ class Session:
         return _told(out, page)
 
     def save_all(self, question: Question, place: Path, monitor: JobMonitor) -> dict[str, Any]:
-        """Ask the same of all prompts of the pool, the typed one among them, and keep it: as `hydrascope.sweep`.
+        """Ask the question of all prompts of the pool, and save the result and its report.
 
-        Stopped or refused, it leaves nothing.
+        Nothing is left behind if it is stopped or refused.
 
         Args:
             place: as for `save`.
@@ -154,14 +152,14 @@ class Session:
         return _told(out, page)
 
     def _renew(self) -> None:
-        """Forget what the pool's runs left if the model was changed since, as by training in a notebook."""
+        """Forget the pool's clean activations if the model has changed, as by training."""
         self_check.revalidate_if_changed(self.model)
         if self.model.verified_state is not self._as_found:
             self.pool = Pool(self.model, self.pool.prompts)
             self._as_found = self.model.verified_state
 
     def _kept(self, question: Question) -> str | list[Override]:
-        """The runs that are kept of a question: each layer alone, where it names none."""
+        """Return the overrides to save: each sublayer alone where the question names none."""
         return list(_with_its_parts(self._run(question))) if question.run else "layers"
 
     def _plan(self, question: Question, overrides: str | Sequence[Override]) -> tuple[Plan, int]:
@@ -183,7 +181,7 @@ class Session:
         }
 
     def _tokens(self, question: Question) -> list[int]:
-        """The prompt's token ids.
+        """Return the prompt's token ids.
 
         Raises:
             HydrascopeError: there are too many or too few for the model or the positions, or none of a subject's.
@@ -205,10 +203,10 @@ class Session:
         subject_span(self.model, 1, prompt)
 
     def _run(self, question: Question) -> Override:
-        """The one run that is asked for.
+        """Return the override of the question.
 
         Raises:
-            HydrascopeError: it names no part of the model, or several runs.
+            HydrascopeError: it names no component of the model, or several overrides.
         """
         overrides = select_overrides(self.model, question.run)
         if len(overrides) != 1:
@@ -217,7 +215,7 @@ class Session:
 
 
 def _new(place: Path) -> tuple[Path, Path]:
-    """The result and the report at `place`, neither of which is there yet."""
+    """Return the paths of the result and the report, neither of which may exist."""
     found = place.with_name(f"{place.name}.zarr"), place.with_name(f"{place.name}.html")
     for path in found:
         if path.exists():
@@ -226,20 +224,20 @@ def _new(place: Path) -> tuple[Path, Path]:
 
 
 def _told(out: Path, page: Path) -> dict[str, Any]:
-    """What is told of a result, after its report is written, too."""
+    """Write the report of a result, and return the paths of both."""
     results = reader.open_results(out)
     report(results, page)
     return {"result": str(out), "report": str(page), "prompts": results.sizes["prompt"]}
 
 
 def _with_its_parts(override: Override) -> tuple[Override, ...]:
-    """A run; the same with nothing frozen; and with each part frozen alone, where there are several."""
+    """Return an override, with nothing frozen, and with each component frozen alone."""
     single = [Override(override.ablated, (component,)) for component in override.frozen]
     return tuple(dict.fromkeys((override, Override(override.ablated), *single)))
 
 
 def _counted(plan: Plan, monitor: JobMonitor) -> Callable[[LanguageModel, Request], Readings]:
-    """The engine of `plan`, which tells how many of its runs it has made."""
+    """Return the engine of `plan`, reporting the number of overrides that it has measured."""
     done = 0
 
     def measure(model: LanguageModel, request: Request) -> Readings:
