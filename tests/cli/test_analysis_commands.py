@@ -152,11 +152,11 @@ def test_figures_show_the_means() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("paths {model} --prompts {prompts} --at subject", "path patching at 'subject': ask for last or all"),
+        ("paths {model} --prompts {prompts} --at subject", "path patching can't be at 'subject': give last or all"),
         ("paths {model} --prompts {prompts} --from attn.9", "has no attn.9"),
         ("paths {model} --prompts {prompts} --from attn.0 --to neuron.1.3", "can't be a mediator"),
-        ("paths {model} --prompts {prompts} --from attn.0+mlp.1 --to mlp", "name the parts one by one"),
-        ("paths {model} --prompts {prompts} --from attn.0 --to mlp --out {prompts}", "it is no folder"),
+        ("paths {model} --prompts {prompts} --from attn.0+mlp.1 --to mlp", "name them one by one"),
+        ("paths {model} --prompts {prompts} --from attn.0 --to mlp --out {prompts}", "not a folder"),
         ("paths {model} --prompts {prompts} --resume", "No such option: --resume"),
         ("circuit {model} --prompts {prompts}", "Missing option '--keep'"),
         ("circuit {model} --prompts {prompts} --keep heads", "head.0.0 can't be kept"),

@@ -52,7 +52,7 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(hydrascope: Run, f
         assert not list(tmp_path.iterdir())
     assert hydrascope("rank", folder / "model", *asked)[::2] == (
         2,
-        "hydrascope: --dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`\n",
+        "hydrascope: rank has no --dry-run, since it makes several runs: use `hydrascope run --dry-run`\n",
     )
     code, _, err = hydrascope("run", folder / "model", *asked, "--ablate", "attn.99")
     assert (code, "attn.99" in err) == (2, True)
@@ -78,7 +78,7 @@ def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp
     )
     assert (code, err) == (0, "1 duplicate prompt left out\n")
     assert "7 ablations of 2 patches, 18 components read, 4 prompts, reference engine (asked for), float64" in out
-    assert "4 prompts measured, total effects and their parts apart by at most" in out
+    assert "4 prompts measured, total effects equal the sum of their terms within" in out
     stored = open_results(tmp_path / "r.zarr")
     expected = sweep(
         load_model(folder / "model", dtype="float64"),

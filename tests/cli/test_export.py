@@ -30,10 +30,10 @@ def test_what_cannot_be_written(tmp_path, result):
             app, ["export", str(result), "--out", str(out)], catch_exceptions=False, standalone_mode=False
         )
 
-    with pytest.raises(HydrascopeError, match=r"give a file that ends in .csv or .csv.gz"):
+    with pytest.raises(HydrascopeError, match=r"give a file name that ends in .csv or .csv.gz"):
         export(tmp_path / "a.xlsx")
     (tmp_path / "there.csv").write_text("kept")
-    with pytest.raises(HydrascopeError, match="exists: choose another place or --overwrite"):
+    with pytest.raises(HydrascopeError, match="exists: choose another path, or add --overwrite"):
         export(tmp_path / "there.csv")
     assert (tmp_path / "there.csv").read_text() == "kept"
     with pytest.raises(HydrascopeError, match="cannot write"):

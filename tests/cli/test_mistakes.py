@@ -34,7 +34,7 @@ torch.set_num_threads(1)
         ("run {model} --prompts {prompts} --out {out} --at middle", "'middle' is no position"),
         ("run {model} --prompts {prompts} --out {out} --at 30", "prompt 1 .* has no position 30"),
         ("run {model} --prompts {prompts} --out {out} --at subject", "prompt 1 .* has no subject"),
-        ("run {model} --prompts {prompts} --out {out} --readout taste", "--readout taste is none that is known"),
+        ("run {model} --prompts {prompts} --out {out} --readout taste", "unknown --readout taste"),
         ("run {model} --prompts {prompts} --out {out} --readout logit,logit", "two readouts are called 'logit'"),
         ("run {model} --prompts {prompts} --out {out} --readout logit.99", "has no token 99"),
         ("run {model} --prompts {prompts} --out {out} --readout placebo.99", "99 placebo tokens"),
@@ -51,9 +51,9 @@ torch.set_num_threads(1)
             "a .npy file of numbers",
         ),
         ("run {model} --prompts {prompts} --out {out} --readout direction:{folder}/short.npy", r"has the shape \[5\]"),
-        ("run {model} --prompts {prompts} --out {out} --readout direction:{folder}/short.npy@x", "'x' is no block"),
+        ("run {model} --prompts {prompts} --out {out} --readout direction:{folder}/short.npy@x", "'x' is not a block"),
         ("run {model} --prompts {prompts} --out {out} --metric taste", "unknown metric 'taste'"),
-        ("run {model} --prompts {prompts} --out {out} --target taste", "--target taste is none that is known"),
+        ("run {model} --prompts {prompts} --out {out} --target taste", "unknown --target taste"),
         ("run {model} --prompts {prompts} --out {out} --ablation counterfactual", "has no counterfactual"),
         (
             "run {model} --prompts {folder}/pairs.jsonl --out {out} --ablation counterfactual --at 0",
@@ -64,8 +64,8 @@ torch.set_num_threads(1)
         ("run {model} --prompts {prompts} --out {out} --patches many", "Invalid value for '--patches'"),
         ("run {model} --prompts {prompts} --out {out} --seed -1", "Invalid value for '--seed'"),
         ("run {model} --prompts {prompts} --out {out} --limit 0", "Invalid value for '--limit'"),
-        ("run {model} --prompts {prompts} --out {out} --batch-size few", "--batch-size few is no number"),
-        ("run {model} --prompts {prompts} --out {out} --batch-size 0", "--batch-size 0 is no number"),
+        ("run {model} --prompts {prompts} --out {out} --batch-size few", "invalid --batch-size few"),
+        ("run {model} --prompts {prompts} --out {out} --batch-size 0", "invalid --batch-size 0"),
         ("run {model} --prompts {prompts} --out {out} --ablation zero --patches 2", "zero has one patch"),
         ("run {model} --prompts {prompts} --out {out} --noise-scale 2", "resample has no noise"),
         ("run {model} --prompts {prompts} --out {out} --ablation noise --noise-scale nan", "no scale of noise"),
@@ -172,8 +172,8 @@ def test_an_interrupted_run_says_how_to_go_on(
         patch.setattr(sweep, "sweep", interrupted)
         code, _, err = hydrascope(*command)
     assert code == 2
-    assert err.splitlines()[-1].endswith("go on with --resume")
-    assert "interrupted: 5 of 5 prompts are kept" in err
+    assert err.splitlines()[-1].endswith("continue with --resume")
+    assert "interrupted: 5 of 5 prompts are stored" in err
 
 
 def test_an_interrupted_overwrite_says_that_the_old_result_stands(
@@ -186,7 +186,7 @@ def test_an_interrupted_overwrite_says_that_the_old_result_stands(
     monkeypatch.setattr(sweep, "sweep", interrupted)
     command = ("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", tmp_path / "r.zarr")
     code, _, err = hydrascope(*command, "--overwrite")
-    assert (code, err.splitlines()[-1]) == (2, f"hydrascope: interrupted: {tmp_path / 'r.zarr'} is as it was")
+    assert (code, err.splitlines()[-1]) == (2, f"hydrascope: interrupted: {tmp_path / 'r.zarr'} is unchanged")
 
 
 @pytest.mark.parametrize("where", ["while it loads", "while it starts"])

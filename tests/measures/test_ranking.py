@@ -88,8 +88,10 @@ def test_what_cannot_be_ranked():
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     def run(*options: str) -> tuple[int, str, str]:
-        command = ["rank", "phantom", "--prompts", "phantom", "--limit", "20", "--ablation", "zero", "--parts", "attn"]
-        monkeypatch.setattr(sys, "argv", ["hydrascope", *command, "--out", str(tmp_path / "r.zarr"), *options])
+        command = ["rank", "phantom", "--prompts", "phantom", "--limit", "20", "--ablation", "zero"]
+        monkeypatch.setattr(
+            sys, "argv", ["hydrascope", *command, "--components", "attn", "--out", str(tmp_path / "r.zarr"), *options]
+        )
         with pytest.raises(SystemExit) as end:
             app.main()
         return end.value.code or 0, *capsys.readouterr()
@@ -103,4 +105,4 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     assert "component,unembed,unembed_low" in out
     code, _, errors = run("--by", "loss", "--resume")
     assert (code, errors.count("\n")) == (2, 1)
-    assert "--by loss is no way to rank" in errors
+    assert "unknown --by loss" in errors

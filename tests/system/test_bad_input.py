@@ -70,7 +70,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (f"--batch-size {DIGITS}", "is no number of prompts"),
+        (f"--batch-size {DIGITS}", "invalid --batch-size"),
         ("--ablation noise --patches 100000000", "100,000,000 patches of one override need about"),
         ("--ablation noise --patches 2 --noise-scale 1e-300", "noise of scale 1e-300 is lost in the rounding"),
         ("--ablation noise --patches 2 --noise-scale inf", "inf is no scale of noise"),

@@ -1,6 +1,6 @@
-"""The commands that follow an effect: by which ways it goes, and how much of the model a circuit does.
+"""Commands that follow an effect: `paths` and `circuit`.
 
-What they measure is printed, and written where that is asked for; it isn't stored as a result.
+They print what they measure, and write it to a folder if asked to; they store no result.
 """
 
 from collections.abc import Sequence
@@ -19,31 +19,37 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Out = Annotated[
-    Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV and a figure, too.")
+    Path | None,
+    typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV and a figure to it."),
 ]
-Format = Annotated[Literal["text", "csv"], typer.Option("--format", help="csv: all rows, of all readouts.")]
+Format = Annotated[
+    Literal["text", "csv"], typer.Option("--format", help="text: a table; csv: all rows of all readouts.")
+]
 
 
 @with_sweep_options
 def paths(
     options: Options,
-    senders: Annotated[str, typer.Option("--from", metavar="PARTS", help="What is ablated, one by one.")] = "heads",
+    senders: Annotated[
+        str, typer.Option("--from", metavar="COMPONENTS", help="Components to ablate, one by one.")
+    ] = "heads",
     receivers: Annotated[
-        str, typer.Option("--to", metavar="PARTS", help="Layers, heads, inputs of heads (query.9.6), and `logits`.")
+        str,
+        typer.Option("--to", metavar="COMPONENTS", help="Sublayers, heads, inputs of heads (query.9.6), and `logits`."),
     ] = "mlp,logits",
     out: Out = None,
     format_: Format = "text",
 ) -> None:
-    """By which way: what of the effects of parts goes through other parts (path patching)."""
+    """Measure which effects of components go through other components (path patching)."""
     from hydrascope.analyses import path_patching
     from hydrascope.reports.figures import figure_paths
     from hydrascope.reports.summary.path_table import path_rows, paths_in_text
 
-    asked = _asked(options, out)
+    arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
-    found = path_patching(model, prompts, senders=senders, receivers=receivers, progress=True, **asked)
+    found = path_patching(model, prompts, senders=senders, receivers=receivers, progress=True, **arguments)
     rows = [path_rows(found, str(readout)) for readout in found["readout"].values]
-    _tell(rows, format_, paths_in_text(found, rows[0]))
+    _print_rows(rows, format_, paths_in_text(found, rows[0]))
     if out is not None:
         _write(rows, out, "paths", figure_paths(found))
 
@@ -51,38 +57,38 @@ def paths(
 @with_sweep_options
 def circuit(
     options: Options,
-    keep: Annotated[str, typer.Option(metavar="PARTS", help="What is kept, the most important first.")],
+    keep: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to keep, the most important first.")],
     of: Annotated[
-        str, typer.Option(metavar="PARTS", help="All parts that circuits are made of, as heads,mlp.")
+        str, typer.Option(metavar="COMPONENTS", help="All components of circuits, e.g. heads,mlp.")
     ] = "layers",
     out: Out = None,
     format_: Format = "text",
 ) -> None:
-    """How faithful: what of the readout is left if parts are kept, one more at a time, and all others ablated."""
+    """Measure how much of the readout is left if few components are kept, the others ablated."""
     from hydrascope.analyses import faithfulness
     from hydrascope.analyses.faithfulness import growing_sets
     from hydrascope.reports.figures import figure_circuit
     from hydrascope.reports.summary.faithfulness_table import circuit_in_text, steps
 
-    asked = _asked(options, out)
+    arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
     order, shares = growing_sets(model, keep, of)
-    found = faithfulness(model, prompts, order=order, shares=shares, progress=True, **asked)
+    found = faithfulness(model, prompts, order=order, shares=shares, progress=True, **arguments)
     rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
-    _tell(rows, format_, circuit_in_text(found, rows[0]))
+    _print_rows(rows, format_, circuit_in_text(found, rows[0]))
     if out is not None:
         _write(rows, out, "circuit", figure_circuit(found))
 
 
-def _asked(options: Options, out: Path | None) -> dict[str, Any]:
-    """The arguments that `options` stand for, once it is sure that `out` can be written to."""
+def _checked_arguments(options: Options, out: Path | None) -> dict[str, Any]:
+    """Return the arguments for `sweep`, after checking that `out` can be written to."""
     if out is not None:
         require_folder(out)
     return sweep_arguments(options)
 
 
-def _tell(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -> None:
-    """Print the rows of every readout as CSV, or a table of the first."""
+def _print_rows(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -> None:
+    """Print the rows of every readout as CSV, or a table of the first readout."""
     from hydrascope.reports.summary.serialize import rows_as_csv
 
     if format_ == "csv":
@@ -99,5 +105,5 @@ def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure"
     drawn = save(figure, out, name)
     with disk(f"cannot write to {out}"):
         (out / f"{name}.csv").write_text(rows_as_csv(list(chain.from_iterable(rows))))
-    # Not among rows that a program reads.
+    # To stderr, since programs read the rows from stdout.
     say(f"{len(drawn) + 1} files in {out}", err=True)

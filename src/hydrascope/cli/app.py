@@ -17,29 +17,29 @@ from hydrascope.cli.results import Norm, Readout, Results, open_selected, requir
 from hydrascope.cli.run_commands import RunRequest, load_and_run, measure, measure_here, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError, printable
 
-# PyTorch takes seconds to import: each command imports what it needs, so that help and mistakes answer at once.
+# PyTorch takes seconds to import. Each command imports what it needs, so that help and mistakes are quick.
 if TYPE_CHECKING:
     import xarray as xr
 
 app = typer.Typer(
-    help="The instrument that shows how a language model repairs itself.",
+    help="Measure how a language model repairs itself after an ablation.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: So many that the shipped models are measured in about a minute on two cores.
+#: The default number of prompts: the shipped models take about a minute on two cores.
 DEMO_PROMPTS = 400
 
-#: What typer makes of Ctrl-C.
+#: Typer's exit code for Ctrl-C.
 _INTERRUPTED = 130
 
-#: What a mistake in the options raises: click's UsageError, of which typer brings its own copy from 0.29 on.
+#: The error of wrong options: click's UsageError, or typer's own copy of it from 0.29 on.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is said in one line, with exit code 2."""
+    """Run the command line; print a user's mistake in one line and exit with code 2."""
     _quiet()
     try:
         code = app(standalone_mode=False)
@@ -62,15 +62,15 @@ def _fail(message: str) -> NoReturn:
 
 
 def _quiet() -> None:
-    """Without the warnings of the libraries beneath, unless they are asked for: what matters is said in one line."""
+    """Hide the warnings of libraries, unless they are asked for."""
     for library in ("TRANSFORMERS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         say(__version__)
         raise typer.Exit
 
@@ -78,7 +78,7 @@ def _version(asked: bool) -> None:
 @app.callback(invoke_without_command=True)
 def _without_command(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
@@ -90,11 +90,16 @@ def run(
     options: Options,
     ablate: Annotated[
         str,
-        typer.Option(metavar="PARTS", help="layers, attn, mlp, heads, heads.9, head.9.6, attn.3+mlp.5, attn.3|mlp.5"),
+        typer.Option(
+            metavar="COMPONENTS",
+            help="Overrides: layers, attn, mlp, heads, heads.9, head.9.6, attn.3+mlp.5, attn.3|mlp.5 (mlp.5 frozen).",
+        ),
     ] = "layers",
-    read: Annotated[str, typer.Option(metavar="PARTS", help="What is read besides all layers.")] = "layers",
+    read: Annotated[
+        str, typer.Option(metavar="COMPONENTS", help="Components to read, besides all sublayers.")
+    ] = "layers",
 ) -> None:
-    """Ablate parts of a model on every prompt and store all effects."""
+    """Ablate components of a model on every prompt and store all effects."""
     measure(options, ablate, read)
 
 
@@ -102,12 +107,12 @@ def run(
 @with_run_options
 def mediate(
     options: Options,
-    ablate: Annotated[str, typer.Option(metavar="PARTS", help="What is ablated, as for `run`.")] = "attn",
+    ablate: Annotated[str, typer.Option(metavar="COMPONENTS", help="Overrides, as for `run`.")] = "attn",
     mediators: Annotated[
-        str, typer.Option(metavar="PARTS", help="Layers, heads, inputs of heads (query.9.6): whose reactions count.")
+        str, typer.Option(metavar="COMPONENTS", help="Sublayers, heads or inputs of heads (query.9.6).")
     ] = "layers",
 ) -> None:
-    """Who repairs: ablate parts again with mediators frozen, and with all else frozen, and store all effects."""
+    """Measure who repairs: ablate with mediators frozen, then with all else frozen."""
     from hydrascope import Mediation
 
     measure(options, Mediation(ablate, mediators), "layers")
@@ -117,40 +122,44 @@ def mediate(
 @with_run_options
 def interact(
     options: Options,
-    parts: Annotated[str, typer.Option(metavar="PARTS", help="Of which all pairs are ablated.")] = "layers",
+    components: Annotated[
+        str, typer.Option(metavar="COMPONENTS", help="Components to ablate in all pairs.")
+    ] = "layers",
 ) -> None:
-    """Who covers for whom: ablate parts one by one and in pairs, and store all effects."""
+    """Measure who backs up whom: ablate components one by one and in pairs."""
     from hydrascope import Interactions
 
-    measure(options, Interactions(parts), "layers")
+    measure(options, Interactions(components), "layers")
 
 
 @app.command()
 @with_run_options
 def rank(
     options: Options,
-    parts: Annotated[str, typer.Option(metavar="PARTS", help="What is ranked.")] = "layers",
+    components: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to rank.")] = "layers",
     by: Annotated[
-        str, typer.Option(metavar="LIST", help="shapley, atp, atp_star, gim, integrated_gradients, besides the exact.")
+        str,
+        typer.Option(metavar="LIST", help="Besides exact measures: shapley, atp, atp_star, gim, integrated_gradients."),
     ] = "shapley,atp,gim",
-    orders: Annotated[int, typer.Option(min=2, metavar="N", help="Of Shapley values: an even number.")] = 16,
+    orders: Annotated[int, typer.Option(min=2, metavar="N", help="Number of orders for Shapley values, even.")] = 16,
     format_: Annotated[
-        Literal["text", "csv"], typer.Option("--format", help="csv: a row a part, places and importances.")
+        Literal["text", "csv"], typer.Option("--format", help="text: a table; csv: a row a component.")
     ] = "text",
 ) -> None:
-    """Whom to credit: the importance of parts by exact measures and by estimates, in one table."""
+    """Rank components by importance: exact measures and estimates in one table."""
     from hydrascope.cli import parsing
     from hydrascope.measures import per_prompt, scores
     from hydrascope.measures import rank as ranked
     from hydrascope.reports.summary.ranking_table import importances, importances_as_csv
 
     if options["dry_run"]:
-        raise HydrascopeError("--dry-run says what one run takes, and rank makes several: ask it of `hydrascope run`")
+        raise HydrascopeError("rank has no --dry-run, since it makes several runs: use `hydrascope run --dry-run`")
     methods = parsing.methods(by, orders)
-    model, prompts = measure_here(options, parts, f"layers,{parts}")
-    effects, asked = per_prompt(open_selected(options["out"])), sweep_arguments(options)
-    shared = {name: asked[name] for name in ("at", "readouts", "target")}
-    found = {name: method(model, prompts, asked["ablation"], parts, shared) for name, method in methods.items()}
+    model, prompts = measure_here(options, components, f"layers,{components}")
+    effects, arguments = per_prompt(open_selected(options["out"])), sweep_arguments(options)
+    shared = {name: arguments[name] for name in ("at", "readouts", "target")}
+    ablation = arguments["ablation"]
+    found = {name: method(model, prompts, ablation, components, shared) for name, method in methods.items()}
     table = ranked(effects, *found.values())
     if format_ == "csv":
         say(importances_as_csv(table).rstrip("\n"))
@@ -168,13 +177,13 @@ def figures(
     results: Results,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")],
     prompt: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Figures 1 and 3: which prompt, counted from 0.")
+        int | None, typer.Option(min=0, metavar="N", help="The prompt of figures 1 and 3, counted from 0.")
     ] = None,
-    ablated: Annotated[str | None, typer.Option(help="Figures 1 and 3: which part, as attn.3.")] = None,
+    ablated: Annotated[str | None, typer.Option(help="The ablated component of figures 1 and 3, e.g. attn.3.")] = None,
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
-    """Draw the paper's figures 1, 2, 3, 7 and 8, who responds, who repairs, and heads, as PNG, PDF and SVG."""
+    """Draw the figures of a result (the paper's 1, 2, 3, 7 and 8, and more) as PNG, PDF, SVG."""
     _draw(open_selected(results), out, prompt, ablated, readout, norm)
 
 
@@ -189,13 +198,13 @@ def summary(
     results: Results,
     readout: Readout = None,
     norm: Norm = None,
-    full: Annotated[bool, typer.Option("--full", help="Every finding and every ablated part, too.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Add every finding and every override.")] = False,
     format_: Annotated[
         Literal["text", "json", "csv", "markdown"],
-        typer.Option("--format", help="For programs and papers, always in full; csv: a row an ablated part."),
+        typer.Option("--format", help="text: in short; json, csv, markdown: in full; csv: a row an override."),
     ] = "text",
 ) -> None:
-    """Say whether anything is restored, how much, how sure, and by whom."""
+    """Summarise whether anything is restored, how much, how surely, and by which components."""
     from hydrascope.reports import summary as formats
     from hydrascope.reports.kinds import summarise
 
@@ -210,15 +219,15 @@ def summary(
 @app.command()
 def compare(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS…", help="Two folders or more; the first is the base.")
+        list[Path], typer.Argument(metavar="RESULTS…", help="Two results or more; the first is the base.")
     ],
     out: Annotated[
-        Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Draw the comparison into this folder.")
+        Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Draw the comparison to this folder.")
     ] = None,
     readout: Readout = None,
     norm: Norm = None,
 ) -> None:
-    """Set results side by side: models, checkpoints, or settings."""
+    """Compare results: models, checkpoints, or settings."""
     from hydrascope.reports.summary.comparison import compare as compared
     from hydrascope.reports.summary.terminal import side_by_side
 
@@ -238,10 +247,10 @@ def compare(
 @app.command()
 def export(
     results: Results,
-    out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The file to write: .csv, or .csv.gz.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The file to write: .csv or .csv.gz.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a row for each readout, prompt and ablated part, effects averaged over patches."""
+    """Write a table: a row for each readout, prompt and override, mean over patches."""
     from hydrascope.measures.table import tidy
 
     require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
@@ -249,7 +258,7 @@ def export(
     try:
         table.to_csv(out, index=False)
     except OSError as error:
-        raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another place") from error
+        raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another path") from error
     say(f"{len(table):,} rows: {out}")
 
 
@@ -260,16 +269,16 @@ app.command()(explore)
 @app.command()
 @with_load_options
 def check(
-    asked: Options,
+    options: Options,
     machine: Annotated[
-        bool, typer.Option("--machine", help="Say instead how fast this machine multiplies, and by what it will.")
+        bool, typer.Option("--machine", help="Print how fast this machine multiplies, and the chosen library.")
     ] = False,
 ) -> None:
-    """Run the self-check: what must hold for any model if its anatomy is right."""
+    """Check that a model's anatomy was read correctly, by identities that must hold."""
     from hydrascope.loading.load import read_model
     from hydrascope.loading.self_check import explain_failure, identities
 
-    read = read_model(**asked)
+    read = read_model(**options)
     if machine:
         from hydrascope.engines.kernels.hardware import describe
 
@@ -281,28 +290,28 @@ def check(
         failed += not identity.passed
         say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{asked['model']} fails {failed} of the identities above; {explain_failure(read)}")
+        raise HydrascopeError(f"{options['model']} fails {failed} of the identities above; {explain_failure(read)}")
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Measure the first so many prompts of each model.")
+        int, typer.Option(min=1, metavar="N", help="Measure only the first N prompts of each model.")
     ] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
-    """The shipped models side by side, each layer ablated by zero: does any of them repair itself?"""
+    """Measure the shipped models, each sublayer set to zero, and compare their self-repair."""
     from hydrascope.runs.config import Output
     from hydrascope.utils import assets
 
     found = {}
     for name in assets.MODELS:
-        place = out / f"{name}.zarr"
-        output = Output(place, resume=not overwrite, overwrite=overwrite)
+        path = out / f"{name}.zarr"
+        output = Output(path, resume=not overwrite, overwrite=overwrite)
         load_and_run(RunRequest(name, "demo", limit, {}, _demo_run(), output))
-        found[name] = open_selected(place)
-    _tell(found, out)
+        found[name] = open_selected(path)
+    _print_demo(found, out)
 
 
 def _demo_run() -> dict[str, Any]:
@@ -311,8 +320,8 @@ def _demo_run() -> dict[str, Any]:
     return {"ablation": Zero(), "readouts": [Logit(), Placebo(2)]}
 
 
-def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
-    """A verdict a model, on the kind of layer of which most is restored; the comparison; the figures of the best."""
+def _print_demo(measured: "dict[str, xr.Dataset]", out: Path) -> None:
+    """Print a verdict for each model, and draw the comparison and the figures of the best."""
     from hydrascope.reports.figures.comparison import figure_comparison
     from hydrascope.reports.figures.style import save
     from hydrascope.reports.kinds import summarise
@@ -326,15 +335,15 @@ def _tell(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     say()
     for name, verdict in found.items():
         say(textwrap.fill(f"{name}: {one_line(verdict)}", 79, subsequent_indent="  ") + "\n")
-    say(f"One picture: {out / 'figures' / 'comparison.png'}. The others beside it are of {best}.")
-    say(f"Look further: hydrascope summary {out / f'{best}.zarr'} --full")
+    say(f"Comparison: {out / 'figures' / 'comparison.png'}. The other figures there show {best}.")
+    say(f"For more: hydrascope summary {out / f'{best}.zarr'} --full")
 
 
 @app.command()
 def motifs(
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")],
 ) -> None:
-    """Draw the paper's figures 4, 5 and 6: a network as a causal graph, its effects, erasure and self-repair."""
+    """Draw the paper's figures 4, 5 and 6: a causal graph, its effects, erasure, self-repair."""
     from hydrascope.causal.figures.motifs import draw_all
 
     say(f"{len(draw_all(out))} files in {out}")

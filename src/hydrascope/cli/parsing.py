@@ -1,4 +1,4 @@
-"""What the command line says in words, as the library's objects: ablations, readouts, targets, ways to rank."""
+"""Parse option texts into the library's objects: readouts, targets, ways to rank."""
 
 import io
 import os
@@ -20,17 +20,17 @@ from hydrascope.runs.config import Target
 from hydrascope.utils import input_files
 from hydrascope.utils.errors import HydrascopeError
 
-_READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@L"
+_READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"
 
 
 def readouts(text: str) -> list[Readout]:
-    """The readouts of `--readout`, words with commas between.
+    """Parse `--readout`, a comma-separated list.
 
     >>> readouts("logit,difference,placebo.2")
     [Logit(token='target'), LogitDifference(), Placebo(tokens=2, seed=0)]
 
     Raises:
-        HydrascopeError: a word is no readout, or a file can't be read.
+        HydrascopeError: a word is not a readout, or a file can't be read.
     """
     return [_readout(word.strip()) for word in text.split(",")]
 
@@ -51,29 +51,33 @@ def _readout(word: str) -> Readout:
         return Placebo(int(rest))
     if word.startswith("direction:"):
         return _direction(word.removeprefix("direction:"))
-    raise HydrascopeError(f"--readout {word} is none that is known: give {_READOUTS}")
+    raise HydrascopeError(f"unknown --readout {word}: give {_READOUTS}")
 
 
-def _direction(place: str) -> Direction:
-    """The vector, or one a prompt, in a file that numpy saved, and the block that it is read before."""
-    file, at, block = place.rpartition("@")
+def _direction(text: str) -> Direction:
+    """Read the direction in a file of NumPy: one vector, or one for each prompt.
+
+    Args:
+        text: the file, and after `@` the block before which the direction is read.
+    """
+    file, at, block = text.rpartition("@")
     if not at:
-        file, block = place, ""
+        file, block = text, ""
     if at and not is_number(block):
-        raise HydrascopeError(f"--readout direction:{place}: {block!r} is no block: give its number, counted from 0")
-    path = Path(os.path.expanduser(file))  # unlike Path.expanduser, as it is where it is nobody's
+        raise HydrascopeError(f"--readout direction:{text}: {block!r} is not a block: give a number, counted from 0")
+    path = Path(os.path.expanduser(file))  # unlike Path.expanduser, leaves an unknown user's ~ as it is
     try:
         vector = np.load(io.BytesIO(input_files.read(path, "the direction")), allow_pickle=False)
-    except Exception as error:  # numpy's own, of many kinds, for what is no array
+    except Exception as error:  # NumPy raises many kinds of errors
         raise HydrascopeError(f"cannot read the direction {file} ({error}): give a .npy file of numbers") from error
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiu":
-        raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save makes it")
+        raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save writes it")
     name = Path(file).stem
     return Direction(vector, int(block), f"{name}@{block}") if at else Direction(vector, None, name)
 
 
 def target(text: str) -> Target:
-    """The target of `--target`: `argmax`, `answer`, or a token's id.
+    """Parse `--target`: `argmax`, `answer`, or a token id.
 
     Raises:
         HydrascopeError: it is none of these.
@@ -84,39 +88,40 @@ def target(text: str) -> Target:
         return "answer"
     if is_number(text):
         return int(text)
-    raise HydrascopeError(f"--target {text} is none that is known: give argmax, answer, or a token's id")
+    raise HydrascopeError(f"unknown --target {text}: give argmax, answer, or a token id")
 
 
-#: From a model, prompts, an ablation, parts, and options of `sweep`, to importances for `hydrascope.measures.rank`.
+#: A way to rank: it maps (model, prompts, ablation, components, options of `sweep`) to importances for `rank`.
 Method = Callable[[LanguageModel, PromptSet, Ablation, str, dict[str, Any]], xr.Dataset]
 
 
 def methods(text: str, orders: int) -> dict[str, Method]:
-    """The ways to rank of `--by`, words with commas between, by name.
+    """Parse `--by`, a comma-separated list of ways to rank; return them by name.
 
     Args:
-        orders: of Shapley values.
+        text: the list.
+        orders: the number of orders for Shapley values.
 
     Raises:
-        HydrascopeError: a word is none, or the orders are no pairs.
+        HydrascopeError: a word is not a way to rank, or the number of orders is odd.
     """
     require_pairs(orders)
-    known: dict[str, Method] = {"shapley": _shapley(orders)}
+    available: dict[str, Method] = {"shapley": _shapley(orders)}
     names = ("atp", "atp_star", "integrated_gradients", "gim")
-    known |= {name: _attribution(getattr(attribution, name)) for name in names}
+    available |= {name: _attribution(getattr(attribution, name)) for name in names}
     chosen = [word.strip() for word in text.split(",") if word.strip()]
-    if unknown := [word for word in chosen if word not in known]:
-        raise HydrascopeError(f"--by {unknown[0]} is no way to rank: choose from {', '.join(known)}")
-    return {name: known[name] for name in chosen}
+    if unknown := [word for word in chosen if word not in available]:
+        raise HydrascopeError(f"unknown --by {unknown[0]}: choose from {', '.join(available)}")
+    return {name: available[name] for name in chosen}
 
 
 def _shapley(orders: int) -> Method:
-    return lambda model, prompts, drawn, parts, shared: shapley(
-        model, prompts, drawn, components=parts, orders=orders, progress=True, **shared
+    return lambda model, prompts, ablation, components, shared: shapley(
+        model, prompts, ablation, components=components, orders=orders, progress=True, **shared
     )
 
 
 def _attribution(method: Callable[..., xr.Dataset]) -> Method:
-    return lambda model, prompts, drawn, parts, shared: method(
-        model, prompts, drawn, ablate=parts, progress=True, **shared
+    return lambda model, prompts, ablation, components, shared: method(
+        model, prompts, ablation, ablate=components, progress=True, **shared
     )

@@ -1,4 +1,4 @@
-"""The commands that make pages: of a result as a file, and with a model behind it."""
+"""Commands that make pages: `report` writes a file, `explore` serves a page with a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ from hydrascope.utils.errors import HydrascopeError
 def report(
     results: Results,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The page to write: .html.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write one page that shows the result: it opens from disk, needs no network, and can be sent to anyone."""
+    """Write one page that shows a result; it opens from disk and needs no network."""
     from hydrascope.reports.kinds import report as write
 
     require_new(out, (".html",), overwrite=overwrite)
@@ -25,24 +25,25 @@ def report(
 
 @with_load_options
 def explore(
-    asked: Options,
+    options: Options,
     prompts: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="What patches come from; by default those of --results, or 64 of demo."),
+        typer.Option(metavar="FILE|NAME", help="Source of patches; default: the prompts of --results, or 64 of demo."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first so many prompts only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N prompts.")] = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="RESULTS", help="What the page shows at first: a folder that `run` made.")
+        Path | None, typer.Option(metavar="RESULTS", help="A result of `run` that the page shows first.")
     ] = None,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, metavar="N", help="The next one that is free, if it is taken.")
+        int, typer.Option(min=1, max=65535, metavar="N", help="The port; if it is taken, the next free one.")
     ] = 8765,
     out: Annotated[
-        Path, typer.Option(parser=to_path, metavar="FOLDER", help="Where the page saves results and reports.")
+        Path,
+        typer.Option(parser=to_path, metavar="FOLDER", help="Folder for results and reports saved by the page."),
     ] = Path("."),
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open the page.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open a browser.")] = False,
 ) -> None:
-    """A page with the model behind it: type a prompt, ablate and freeze parts, and see at once what that does."""
+    """Open a page with a model: type a prompt, ablate and freeze components, see the effects."""
     from hydrascope.explorer import require_server
 
     require_server()
@@ -52,14 +53,14 @@ def explore(
     from hydrascope.explorer.session import Session
 
     if not out.is_dir():
-        raise HydrascopeError(f"there is no folder {out}: make it, or choose another --out")
+        raise HydrascopeError(f"there is no folder {out}: create it, or choose another --out")
     shown = None if results is None else open_selected(results)
-    pool = pool_of(asked["model"], prompts, limit, shown)
-    loaded = load_model(**asked)
+    pool = pool_of(options["model"], prompts, limit, shown)
+    loaded = load_model(**options)
     if shown is not None:
         require_same_model(loaded, shown, str(results))
     session = Session(loaded, pool)
     if session.pool.said:
         say(session.pool.said, err=True)
-    say("Ctrl-C ends it. The page, for this machine alone:", err=True)
+    say("Press Ctrl-C to stop. The page, reachable from this machine only:", err=True)
     serve(session, port=port, folder=out.resolve(), results=shown, browser=not no_browser, say=say)

@@ -1,4 +1,4 @@
-"""What the commands that read results have in common."""
+"""Steps of commands that read results or write files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import RenderableType
 
-Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `hydrascope run` made.")]
-Readout = Annotated[str | None, typer.Option(help="Which of the run's readouts; by default the first.")]
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder of a result of `hydrascope run`.")]
+Readout = Annotated[str | None, typer.Option(help="A readout of the run; default: the first.")]
 Norm = Annotated[
     Literal["clean", "own"] | None,
-    typer.Option(show_default="clean", help="At which scale of the final norm ablated runs are read."),
+    typer.Option(show_default="clean", help="Scale σ of the final norm for reading ablated rows."),
 ]
 
 
 def open_selected(path: Path) -> "xr.Dataset":
-    """The result at `path`; what is unfinished about it is said.
+    """Open the result at `path`; print a note if it is unfinished.
 
     Raises:
-        HydrascopeError: it is none that can be read.
+        HydrascopeError: there is no result that can be read.
     """
     from hydrascope.storage.reader import open_results
 
     results = open_results(path)
     measured, planned = results.attrs["measured"], results.attrs["prompt_count"]
     if measured < planned:
-        say(f"only {measured:,} of {planned:,} prompts are measured: finish with --resume", err=True)
-    return _shown(results)
+        say(f"only {measured:,} of {planned:,} prompts are measured: finish it with --resume", err=True)
+    return _printable_result(results)
 
 
-def _shown(results: "xr.Dataset") -> "xr.Dataset":
-    """`results`, all that is printed of it as a terminal may see it."""
+def _printable_result(results: "xr.Dataset") -> "xr.Dataset":
+    """Return `results` with all texts safe to print on a terminal."""
     names = ("ablated", "component", "readout", "metric")
     labels = {
         name: (results[name].dims, [printable(str(label)) for label in results[name].values])
@@ -48,37 +48,37 @@ def _shown(results: "xr.Dataset") -> "xr.Dataset":
 
 
 def show(shown: "RenderableType") -> None:
-    """Print what is made of text and tables."""
+    """Print text and tables."""
     from rich.console import Console
 
     console = Console()
-    # What is not read on a terminal has no width of its own.
+    # Output to a file or pipe has no width of its own.
     wide = console if console.is_terminal else Console(width=80)
     wide.print(shown, soft_wrap=False)
 
 
 def require_folder(out: Path) -> None:
-    """Refuse a folder that can't be made, before anything is computed for it.
+    """Refuse a folder that can't be written to, before anything is computed.
 
     Raises:
-        HydrascopeError: it can't, or is a file.
+        HydrascopeError: it can't be created, or is a file.
     """
     from hydrascope.storage.paths import require_room
 
     if out.exists() and not out.is_dir():
-        raise HydrascopeError(f"cannot write to {out} (it is no folder): choose another place")
+        raise HydrascopeError(f"cannot write to {out} (not a folder): choose another path")
     require_room(out / "figure.png")
 
 
 def require_new(out: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that can't be made, before anything is computed for it.
+    """Refuse a file that can't be written, before anything is computed.
 
     Raises:
-        HydrascopeError: it can't, or is there and not to be replaced.
+        HydrascopeError: it has another ending, its folder is missing, or it exists and `overwrite` is false.
     """
     if not out.name.endswith(endings):
-        raise HydrascopeError(f"cannot write {out}: give a file that ends in {' or '.join(endings)}")
+        raise HydrascopeError(f"cannot write {out}: give a file name that ends in {' or '.join(endings)}")
     if out.exists() and not overwrite:
-        raise HydrascopeError(f"{out} exists: choose another place or --overwrite")
+        raise HydrascopeError(f"{out} exists: choose another path, or add --overwrite")
     if not out.parent.is_dir():
-        raise HydrascopeError(f"cannot write {out}: there is no folder {out.parent}: make it, or choose another place")
+        raise HydrascopeError(f"cannot write {out}: there is no folder {out.parent}; create it, or choose another path")

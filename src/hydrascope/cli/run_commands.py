@@ -1,4 +1,4 @@
-"""Commands that measure: from their options to a run, in this process or by workers under Ray."""
+"""Steps of measuring commands: from options to a run, here or under Ray."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as the command line asks for it: by names, nothing loaded.
+    """A run as requested on the command line: by names, nothing loaded.
 
     Attributes:
         model: the model's name or folder.
-        prompts: the name or file of its prompts.
-        limit: measure the first so many prompts.
+        prompts: the name or file of the prompts.
+        limit: the number of prompts to measure, from the first; None for all.
         loading: keywords of `hydrascope.load_model`.
         options: keywords of `hydrascope.sweep`.
         output: where the result is written.
@@ -42,7 +42,7 @@ class RunRequest:
 
     @classmethod
     def of(cls, options: Options, ablate: "Selection | Experiment", read: str) -> "RunRequest":
-        """Read the options of a command.
+        """Make a request from the options of a command.
 
         Raises:
             HydrascopeError: an option is wrong.
@@ -51,26 +51,26 @@ class RunRequest:
         from hydrascope.storage.paths import resolve_path
 
         metrics = [name.strip() for name in options["metric"].split(",") if name.strip()]
-        asked = {**sweep_arguments(options), "ablate": ablate, "read": read, "metrics": metrics}
+        arguments = {**sweep_arguments(options), "ablate": ablate, "read": read, "metrics": metrics}
         flags = {name: options[name] for name in ("resume", "join", "elsewhere", "overwrite")}
         return cls(
             options["model"],
             options["prompts"],
             options["limit"],
             _loading(options),
-            {**asked, "keep": options["keep"]},
+            {**arguments, "keep": options["keep"]},
             Output(resolve_path(options["out"]), **flags),
         )
 
     def read_prompts(self) -> "PromptSet":
-        """Read the prompts, once it is sure that the result may be written."""
+        """Read the prompts, after checking that the result may be written."""
         from hydrascope.runs.sweep import refuse_existing
 
         refuse_existing(self.output)
         return _read_prompts(self.prompts, self.limit)
 
     def sweep(self, model: "LanguageModel", prompts: "PromptSet", **options: Any) -> None:
-        """Run `hydrascope.sweep` as asked for."""
+        """Call `hydrascope.sweep` with the requested options."""
         from hydrascope.runs import sweep
 
         output = self.output
@@ -88,16 +88,16 @@ class RunRequest:
 
 
 def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
-    """Measure as `options` say, here or by workers under Ray.
+    """Measure with the options of a command, here or by workers under Ray.
 
     Raises:
-        HydrascopeError: as `hydrascope.sweep`; an option is wrong; there is no Ray.
+        HydrascopeError: as `hydrascope.sweep`; an option is wrong; Ray is missing.
     """
     if options["ray"] is None:
         measure_here(options, ablate, read)
         return
     if options["dry_run"]:
-        raise HydrascopeError("--dry-run says what a run takes on this machine: leave out --ray")
+        raise HydrascopeError("--dry-run estimates a run on this machine: leave out --ray")
     from hydrascope.runs import ray_backend
 
     request = RunRequest.of(options, ablate, read)
@@ -118,15 +118,15 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
 
 
 def measure_here(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
-    """Measure as `options` say in this process; return the model and the prompts.
+    """Measure with the options of a command in this process; return the model and the prompts.
 
     Raises:
         HydrascopeError: as `hydrascope.sweep`; an option is wrong.
     """
     if options["ray"] is not None or options["workers"] is not None:
         raise HydrascopeError(
-            "--ray ADDRESS and --workers N are for run, mediate and interact, and --workers for --ray: other processes "
-            "work along with --join"
+            "--ray works with run, mediate and interact only, and --workers needs --ray: to measure with other "
+            "processes, use --join"
         )
     request = RunRequest.of(options, ablate, read)
     if options["dry_run"]:
@@ -136,7 +136,7 @@ def measure_here(options: Options, ablate: "Selection | Experiment", read: str) 
 
 
 def _join(request: RunRequest) -> None:
-    """Load the model and the prompts in a worker, and measure along."""
+    """Load the model and the prompts in a worker, and join the run."""
     from hydrascope import load_model
 
     prompts = request.read_prompts()
@@ -144,13 +144,13 @@ def _join(request: RunRequest) -> None:
 
 
 def sweep_arguments(options: Options) -> dict[str, Any]:
-    """Return the keywords of `hydrascope.sweep` in `options`, but for what is ablated, read and kept."""
+    """Return the keywords of `hydrascope.sweep` except ablate, read, metrics and keep."""
     from hydrascope.ablations import parse
     from hydrascope.cli import parsing
 
-    drawn = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
+    choices = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
     return {
-        "ablation": parse.ablation(*drawn),
+        "ablation": parse.ablation(*choices),
         "readouts": parsing.readouts(options["readout"]),
         "target": parsing.target(options["target"]),
         "batch_size": _batch_size(options["batch_size"]),
@@ -168,12 +168,12 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     from hydrascope.components.component import is_number
 
     if not is_number(text) or int(text) < 1:
-        raise HydrascopeError(f"--batch-size {text} is no number of prompts: give auto, or a whole number from 1 on")
+        raise HydrascopeError(f"invalid --batch-size {text}: give auto, or a whole number from 1")
     return int(text)
 
 
 def load_and_run(request: RunRequest) -> "tuple[LanguageModel, PromptSet]":
-    """Load the model and the prompts, run the sweep, and say the outcome."""
+    """Load the model and the prompts, run the sweep, and print the outcome."""
     from hydrascope import load_model
 
     prompts = request.read_prompts()
@@ -186,7 +186,7 @@ def load_and_run(request: RunRequest) -> "tuple[LanguageModel, PromptSet]":
 
 @contextmanager
 def _interruptible(out: Path, prompts: int, *, overwrite: bool) -> Iterator[None]:
-    """Say what is kept of a run of so many prompts when it is interrupted."""
+    """Print how many prompts are stored when the run is interrupted."""
     from hydrascope.storage import reader
 
     before = _run_at(out)
@@ -194,10 +194,10 @@ def _interruptible(out: Path, prompts: int, *, overwrite: bool) -> Iterator[None
         yield
     except KeyboardInterrupt:
         if overwrite and _run_at(out) == before:
-            raise HydrascopeError(f"interrupted: {out} is as it was") from None
+            raise HydrascopeError(f"interrupted: {out} is unchanged") from None
         kept = reader.read_attributes(out)["measured"] if out.exists() else 0
         raise HydrascopeError(
-            f"interrupted: {kept:,} of {prompts:,} prompts are kept in {out}: go on with --resume"
+            f"interrupted: {kept:,} of {prompts:,} prompts are stored in {out}: continue with --resume"
         ) from None
 
 
@@ -206,13 +206,13 @@ def _say_measured(out: Path) -> None:
 
     attributes = reader.read_attributes(out)
     say(
-        f"{counted(attributes['measured'], 'prompt', 'prompts')} measured, total effects and their parts apart "
-        f"by at most {attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
+        f"{counted(attributes['measured'], 'prompt', 'prompts')} measured, total effects equal the sum of "
+        f"their terms within {attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )
 
 
 def load_inputs(options: Options) -> "tuple[LanguageModel, PromptSet]":
-    """The model and the prompts that `options` name.
+    """Load the model and the prompts that `options` name.
 
     Raises:
         HydrascopeError: there is no such model, or there are no such prompts.
@@ -233,7 +233,7 @@ def _read_prompts(name: str, limit: int | None) -> "PromptSet":
 
 
 def _say_cost(request: RunRequest) -> None:
-    """Say what the run would measure, and what that would take."""
+    """Print what the run would measure, and its cost."""
     from hydrascope import load_model
     from hydrascope.runs.config import SweepConfig
     from hydrascope.runs.cost import cost_of
@@ -249,7 +249,7 @@ def _say_cost(request: RunRequest) -> None:
 
 
 def _run_at(out: Path) -> str | None:
-    """The id of the run that made the result at `out`; None where none can be read."""
+    """Return the id of the run that wrote the result at `out`; None if there is none."""
     from hydrascope.storage import reader
 
     try:

@@ -95,8 +95,8 @@ def view(
 
     Args:
         results: of `sweep`; without any the page begins with a typed prompt.
-        model: the model that answers questions. It needs anywidget (`pip install 'hydrascope[notebook]'`): without, the page
-            of `results` is shown as it is.
+        model: the model that answers questions. It needs anywidget (`pip install 'hydrascope[notebook]'`): without it,
+            the report of `results` is shown.
         prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.
         folder: where the page saves results and reports.
         height: of the page, in pixels.

@@ -22,7 +22,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def show_progress(total: int, done: int, show: bool) -> Iterator[Advance]:
-    """Show progress on standard error; yield a function to call with each number of prompts measured.
+    """Show progress on standard error; yield a function that takes the prompts just measured.
 
     Args:
         total: the number of prompts of the run.

@@ -21,7 +21,7 @@ def measured(tmp_path_factory):
     common = ["phantom", "--prompts", "phantom", "--limit", "30", "--ablation", "zero"]
     commands = {
         "mediation": ["mediate", *common, "--ablate", "attn.1,attn.3", "--mediators", "layers,heads.4,value.4.1"],
-        "interactions": ["interact", *common, "--parts", "attn.1,attn.3,head.4.1,mlp.3"],
+        "interactions": ["interact", *common, "--components", "attn.1,attn.3,head.4.1,mlp.3"],
     }
     for name, command in commands.items():
         before, sys.argv = sys.argv, ["hydrascope", *command, "--out", str(folder / f"{name}.zarr")]

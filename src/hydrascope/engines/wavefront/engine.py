@@ -3,9 +3,9 @@
 An ablation replaces the writes of components at some positions. Attention is causal, so no earlier position changes:
 all rows of a prompt share its keys and values up to there. A *row* is the path of the last positions, the *suffix*,
 from the ablated component to the top. Rows of all overrides, patches and prompts go through a sublayer together. At
-each site the rows that are overridden there first join in, as copies of the row that they leave (`schedule`): the clean row,
-row 0, or a row that begins alike. Nothing upstream of an ablation is recomputed, weights are read once, and a
-component's effect is one dot product.
+each site the rows that are overridden there first join in, as copies of the row that they leave (`schedule`): the
+clean row, row 0, or a row that begins alike. Nothing upstream of an ablation is recomputed, weights are read once, and
+a component's effect is one dot product.
 
 The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, the last tokens of each prompt, to
 `[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
