@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jaxtyping import config
+from shapes import install_shape_checks
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The models are tiny: threads would spend their time waiting for each other. Before torch is imported.
@@ -17,6 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # What tests write needn't outlive a power failure (tests/faults imitates those): waiting for disks takes minutes.
 os.fsync = lambda file: None
+
+# Before anything imports it.
+install_shape_checks("hydrascope")
 
 pytest_plugins = ["browsing", "command"]
 
@@ -35,6 +40,12 @@ def pytest_collection_finish() -> None:
     """What is imported by now is never garbage: looking for some among it would take most of a second each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check no shapes: for tests that give hydrascope wrong ones, which it refuses in words of its own."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -170,6 +170,7 @@ def test_padding_and_company_change_nothing(at):
     for prompt in range(3):
         one = slice(prompt, prompt + 1)
         linear = together.readouts.rows[0]
+        token = (linear.tokens[0][one], None)
         alone = replace(
             together,
             tokens=together.tokens[one],
@@ -178,7 +179,7 @@ def test_padding_and_company_change_nothing(at):
             values=lambda component, one=one: together.values(component)[one],
             readouts=replace(
                 together.readouts,
-                rows=(replace(linear, direction=linear.direction[one], constant=linear.constant[one]),),
+                rows=(replace(linear, direction=linear.direction[one], constant=linear.constant[one], tokens=token),),
             ),
         )
         single = wavefront.measure(model, alone)

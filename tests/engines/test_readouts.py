@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
@@ -110,6 +110,7 @@ def test_the_scale_is_the_norm_s(case):
     torch.testing.assert_close(final_scale(model, stream), expected, rtol=1e-12, atol=0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=8), st.integers(1, 60))
 def test_placebos_are_other_tokens_drawn_by_the_prompt_s_place_alone(seed, targets, count):
     model, spoken = shared("llama"), Tokens(targets)

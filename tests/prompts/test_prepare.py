@@ -169,7 +169,9 @@ def test_padding_is_taken_from_ids(side: str) -> None:
     prepared = prepare(model, ids)
     assert prepared.tokens == [model.encode(text) for text in TEXTS]
     assert prepared.notes == ("padding removed from 3 prompts",)
-    same(hs.sweep(model, ids, hs.Zero()), hs.sweep(model, TEXTS, hs.Zero()))
+    with pytest.warns(UserWarning, match="padding removed from 3 prompts"):
+        results = hs.sweep(model, ids, hs.Zero())
+    same(results, hs.sweep(model, TEXTS, hs.Zero()))
 
 
 def test_padding_without_a_padding_token() -> None:
@@ -220,7 +222,8 @@ def test_texts_of_the_same_tokens_are_one_prompt() -> None:
 
 def test_a_prompt_is_read_before_what_its_tokenizer_appends() -> None:
     model, plain = model_with(ending("<s>", "</s>")), model_with(ending("<s>", ""))
-    results = hs.sweep(model, TEXTS, hs.Zero())
+    with pytest.warns(UserWarning, match="appends </s> to a text"):
+        results = hs.sweep(model, TEXTS, hs.Zero())
     same(results, hs.sweep(plain, TEXTS, hs.Zero()))
     assert [row[row != ""][-1] for row in results["token_text"].values] == ["t", "d", "o", "w"]
     prepared = prepare(model, TEXTS)

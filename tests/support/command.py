@@ -16,6 +16,8 @@ from hydrascope.cli import app
 from hydrascope.runs.sweep import sweep as measure
 
 torch.set_num_threads(1)
+# Warnings are errors: one that comes once a process would fail whichever test is the first.
+torch.set_warn_always(True)
 
 Run = Callable[..., tuple[int, str, str]]
 

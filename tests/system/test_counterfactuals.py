@@ -10,7 +10,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def model() -> hs.LanguageModel:
+def model() -> hs.models.LanguageModel:
     return hs.load_model("built-in")
 
 

@@ -38,7 +38,7 @@ class AttentionInputs:
         block: the block's index.
         query: `[prompt, head, position, head width]`.
         key, value: `[prompt, key head, position, head width]`; query heads share them in equal groups.
-        mask: `[prompt or 1, 1, position, position]`, True where a position is seen; sliding windows are in it. Not read
+        mask: `[prompt or 1, 1, seeing, seen]`, True where a position sees another; sliding windows are in it. Not read
             in the sweep, where it has no rows.
         scaling: the factor of the scores.
         softcap: the bound of the scores, if they have one.
@@ -49,7 +49,7 @@ class AttentionInputs:
     query: Float[Tensor, "prompt head position width"]
     key: Float[Tensor, "prompt kv_head position width"]
     value: Float[Tensor, "prompt kv_head position width"]
-    mask: Bool[Tensor, "prompt 1 position position"]
+    mask: Bool[Tensor, "#prompt 1 seeing seen"]
     scaling: float
     softcap: float | None = None
     sinks: Float[Tensor, "head"] | None = None

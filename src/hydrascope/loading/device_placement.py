@@ -81,7 +81,13 @@ class Placement:
     def _folder(self) -> TemporaryDirectory[str]:
         """A temporary folder for offloaded weights, removed with the model."""
         with disk("cannot make a folder for weights", _ROOM):
-            return TemporaryDirectory(prefix="hydrascope-")
+            folder = TemporaryDirectory(prefix="hydrascope-")
+        # Where no model comes to be placed.
+        weakref.finalize(self, folder.cleanup)
+        return folder
+
+    def _delete_folder(self) -> None:
+        self._folder.cleanup()
 
     @property
     def from_pretrained_args(self) -> dict[str, Any]:
@@ -99,7 +105,8 @@ class Placement:
             HydrascopeError: there is no room on disk, or a block lies on several devices.
         """
         if self.offload == "disk" or self.spread is not None:
-            weakref.finalize(hf, self._folder.cleanup)
+            # The model keeps this method, which keeps this placement, which keeps the folder.
+            weakref.finalize(hf, self._delete_folder)
         if self.spread is not None:
             require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
             return hf

@@ -12,8 +12,8 @@ from hydrascope.measures.effects_type import Effects, takes_effects
 #: A resample is constant if its variance is below this share of its mean square about the whole sample's mean.
 _ROUNDING = 1e-12
 
-#: Means over prompts.
-Means = Float[np.ndarray, "..."]
+#: Means over prompts; of values without another dimension, numbers.
+Means = Float[np.ndarray, "..."] | np.float64
 
 
 def regression(x: xr.DataArray, y: xr.DataArray, bootstrap: Bootstrap | None = None) -> xr.Dataset:

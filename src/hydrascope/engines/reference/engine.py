@@ -37,13 +37,11 @@ def measure(model: LanguageModel, request: Request) -> Readings:
     # The prompt dimension follows that of the readout or metric, which `scale` doesn't have.
     prompt_dims = {"scale": 0}
     stacked = {
-        field.name: torch.stack(
-            [getattr(readings, field.name) for readings in per_prompt], prompt_dims.get(field.name, 1)
-        )
+        field.name: torch.stack([readings[field.name] for readings in per_prompt], prompt_dims.get(field.name, 1))
         for field in fields(Readings)
         if field.name != "clean_error"
     }
-    return Readings(**stacked, clean_error=torch.stack([readings.clean_error for readings in per_prompt]).max())
+    return Readings(**stacked, clean_error=torch.stack([readings["clean_error"] for readings in per_prompt]).max())
 
 
 @torch.no_grad()
@@ -114,8 +112,8 @@ class _Prompt:
     def readouts(self) -> list[Linear]:
         return list(self.request.readouts.rows)
 
-    def readings(self) -> Readings:
-        """Return the prompt's `Readings`, without the prompt dimension."""
+    def readings(self) -> dict[str, Tensor]:
+        """Return the fields of the prompt's `Readings`, without the prompt dimension."""
         model, request = self.model, self.request
         rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
         clean = self.run_rows([(Override(()), 0)])
@@ -152,21 +150,21 @@ class _Prompt:
         unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
         logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
         read = per_readout(lambda _, readout: self.read_logit(readout, clean.streams[readout.before])[0])
-        return Readings(
-            unembed=unembed,
-            embed=per_readout(
+        return {
+            "unembed": unembed,
+            "embed": per_readout(
                 lambda _, readout: self.dot(readout, self.embed) / (sigma[0] if readout.before == FINAL else 1)
             ),
-            logit=logits,
-            unembed_ablated=per_readout(lambda _, readout: written(readout, ablated).view(*shape, -1)),
-            logit_ablated=per_readout(lambda _, readout: logit(readout, ablated).view(shape)),
-            logit_direct=per_readout(lambda _, readout: shifted(readout, [clean], 1)),
-            logit_indirect=per_readout(lambda _, readout: shifted(readout, ablated, -1)),
-            scale=(sigma / own_sigma).view(shape),
-            metrics=metrics[0][:, 0] if metrics else sigma.new_zeros(0),
-            metrics_ablated=metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
-            clean_error=(read - logits).abs().max(),
-        )
+            "logit": logits,
+            "unembed_ablated": per_readout(lambda _, readout: written(readout, ablated).view(*shape, -1)),
+            "logit_ablated": per_readout(lambda _, readout: logit(readout, ablated).view(shape)),
+            "logit_direct": per_readout(lambda _, readout: shifted(readout, [clean], 1)),
+            "logit_indirect": per_readout(lambda _, readout: shifted(readout, ablated, -1)),
+            "scale": (sigma / own_sigma).view(shape),
+            "metrics": metrics[0][:, 0] if metrics else sigma.new_zeros(0),
+            "metrics_ablated": metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
+            "clean_error": (read - logits).abs().max(),
+        }
 
     @property
     def components(self) -> tuple[Component, ...]:
