@@ -34,6 +34,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docstrings.py src
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready

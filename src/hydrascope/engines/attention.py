@@ -202,7 +202,8 @@ def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, l
     own = each.repeat_interleave(heads // each.shape[1], 1).unflatten(2, (-1, length))
     for head, rows in where:
         own[:, head, rows] = own[:, head, :1].clone()
-    return own.flatten(2, 3)
+    frozen: Tensor = own.flatten(2, 3)
+    return frozen
 
 
 def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
@@ -211,7 +212,8 @@ def _own_scores(query: Tensor, key: Tensor, length: int) -> Tensor:
         # A product of single numbers is faster as one pass than as many matrices.
         return (query * key[:, :, None]).sum(-1, keepdim=True)
     keys = key.unflatten(2, (-1, length))[:, :, None]
-    return (query.unflatten(3, (-1, length)) @ keys.transpose(-1, -2)).flatten(3, 4)
+    scores: Tensor = (query.unflatten(3, (-1, length)) @ keys.transpose(-1, -2)).flatten(3, 4)
+    return scores
 
 
 def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
@@ -220,7 +222,8 @@ def _with_own(shared: Tensor, weights: Tensor, value: Tensor) -> Tensor:
     if length == 1:
         return torch.addcmul(shared, weights, value[:, :, None])
     values = value.unflatten(2, (-1, length))[:, :, None]
-    return shared + (weights.unflatten(3, (-1, length)) @ values).flatten(3, 4)
+    taken: Tensor = (weights.unflatten(3, (-1, length)) @ values).flatten(3, 4)
+    return shared + taken
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:

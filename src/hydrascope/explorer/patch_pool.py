@@ -117,7 +117,8 @@ class Pool:
         if key != self._last[0] or not self._last[1].values.keys() >= set(plan.sites):
             sites = list(dict.fromkeys([*(_anywhere(self.model) if at == "last" else ()), *plan.sites]))
             self._last = key, self._together([key[0]], [plan.tokens[index]], [key[1]], sites)
-        return self._last[1].select([0], plan.sites)
+        own: CleanActivations = self._last[1]
+        return own.select([0], plan.sites)
 
     def _at(self, at: str, sites: Sequence[Component], monitor: JobMonitor) -> CleanActivations:
         """Return the clean activations of all prompts at `sites`, kept for further questions."""

@@ -147,7 +147,8 @@ def _ends(plan: Plan, batch: Sequence[int]) -> list[int]:
 
 def _checked_indices(plan: Plan) -> list[int]:
     """Return the places of the overrides to check, away from the first and the last."""
-    return np.unique(np.linspace(0, len(plan.overrides) - 1, OVERRIDES + 2)[1:-1].round().astype(int)).tolist()
+    places = np.unique(np.linspace(0, len(plan.overrides) - 1, OVERRIDES + 2)[1:-1].round().astype(int))
+    return [int(place) for place in places]
 
 
 def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:

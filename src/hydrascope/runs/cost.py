@@ -139,13 +139,13 @@ def count_operations(plan: Plan, prompts: Sequence[int], overrides: Sequence[Ove
     if plan.engine.name == "reference":
         rows = len(overrides) * patches + 2
         whole = sum(_through(model, length, length) for length in lengths)
-        return rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel())
+        return float(rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel()))
     suffixes = [len(plan.tokens[index]) - plan.positions[index].positions[0] for index in prompts]
     flop = sum(_through(model, length, length) for length in lengths)
     for sublayer, (before, after) in _rows(model, overrides, patches).items():
         for length, suffix in zip(lengths, suffixes, strict=True):
             flop += suffix * _sublayer_flop(model, sublayer, before, after, length)
-    return flop + 2 * len(prompts) * (len(overrides) * patches + 1) * predicted
+    return float(flop + 2 * len(prompts) * (len(overrides) * patches + 1) * predicted)
 
 
 def _clean_operations(plan: Plan, batch: Batch) -> float:
@@ -155,7 +155,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
-    return again + 2 * len(plan.tokens) * model.unembedding.weight.numel()
+    return float(again + 2 * len(plan.tokens) * model.unembedding.weight.numel())
 
 
 def _through(model: LanguageModel, tokens: int, length: int) -> float:

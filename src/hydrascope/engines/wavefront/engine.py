@@ -13,6 +13,7 @@ The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,8 @@ class _Sweep:
         yield on_input(self.model.final_norm, self._finish)
 
     def _rows(self, hidden: Tensor) -> Tensor:
-        return by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
+        rows: Tensor = by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
+        return rows
 
     def _final(self, rows: Tensor) -> Tensor:
         """Return each row's final position `[prompt, row, width]`, on the model's device."""
@@ -159,7 +161,9 @@ class _Sweep:
         """
         return sublayer.kind == "attn" and not self.model.parallel
 
-    def _enter(self, attn: Component, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def _enter(
+        self, attn: Component, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Join the pending rows before a block, and make room for those that join inside."""
         hidden = args[0] if args else kwargs["hidden_states"]
         rows = self._join_pending(self._rows(hidden))

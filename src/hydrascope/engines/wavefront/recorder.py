@@ -273,7 +273,8 @@ class Recorder:
         read = readouts.rescale(self.read[order], scale[:, None].expand(-1, self.read.shape[2]))
 
         def by_override(values: Tensor) -> Tensor:
-            return values[:, rows].movedim(-1, 0).unflatten(2, (-1, request.patches))
+            found: Tensor = values[:, rows].movedim(-1, 0).unflatten(2, (-1, request.patches))
+            return found
 
         metrics, metrics_ablated = self._metrics(rows)
         return Readings(
@@ -342,7 +343,7 @@ class _UnitReads:
         if not self.all_in_order:
             values = values[..., self.columns]
         if self.projection.width > 1:
-            read = (values @ self.weights).unflatten(-1, (len(self.units), -1))
+            read: Tensor = (values @ self.weights).unflatten(-1, (len(self.units), -1))
         else:
             read = values[..., None] * self.weights[:, None]
         if projected is None:

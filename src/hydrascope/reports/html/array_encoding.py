@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +23,7 @@ class Arrays:
         chunks: the compressed bytes of an array.
     """
 
-    known: dict[str, dict] = field(default_factory=dict)
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, values: Float[np.ndarray, "..."]) -> None:
