@@ -211,7 +211,7 @@ def test_erasure_looks_downstream_only_and_as_late_as_asked() -> None:
     nothing = erasure(effects, "mlp.5", bootstrap=FEW).sel(bound="estimate")
     assert nothing["erasing"] == 0
     assert np.isnan(nothing["attenuation"])
-    with pytest.raises(HydrascopeError, match=r"attn\.9 isn't among"):
+    with pytest.raises(HydrascopeError, match=r"attn\.9 wasn't ablated in this run"):
         erasure(effects, "attn.9")
 
 
@@ -248,7 +248,7 @@ def test_no_shift_without_a_response() -> None:
 
 
 def test_a_network_too_small_for_a_shift() -> None:
-    with pytest.raises(HydrascopeError, match="no attn layer"):
+    with pytest.raises(HydrascopeError, match="no ablated attn sublayer"):
         response_shift(per_prompt(synthetic.results(1, 4, 1)))
 
 

@@ -148,7 +148,7 @@ def test_no_layer_of_the_kind() -> None:
     results = synthetic.results(3, 10, 1, ablated=["attn.0", "attn.1", "mlp.2"])
     effects = per_prompt(results)
     assert best_sublayer(effects, "mlp") is None
-    with pytest.raises(HydrascopeError, match="no mlp layer"):
+    with pytest.raises(HydrascopeError, match="no ablated mlp sublayer"):
         repair_profile(effects, "mlp", FEW)
 
 
