@@ -132,7 +132,7 @@ def test_a_large_report_is_small(tmp_path):
 def test_a_file_that_is_there_is_kept(tmp_path, results):
     place = tmp_path / "a.html"
     place.write_text("kept")
-    with pytest.raises(HydrascopeError, match="exists: choose another place, or overwrite it"):
+    with pytest.raises(HydrascopeError, match="exists: choose another path, or overwrite it"):
         hs.report(results, place, bootstrap=FEW)
     assert place.read_text() == "kept"
     one_prompt = results.isel(prompt=[0])
@@ -154,5 +154,5 @@ def test_the_command(tmp_path):
     with pytest.raises(HydrascopeError, match="exists"):
         command(out)
     command(out, "--overwrite")
-    with pytest.raises(HydrascopeError, match=r"give a file that ends in .html"):
+    with pytest.raises(HydrascopeError, match=r"give a file name that ends in .html"):
         command(tmp_path / "a.pdf")

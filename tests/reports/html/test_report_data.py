@@ -258,7 +258,9 @@ def test_what_cannot_be_shown():
     for none in ({"prompt": []}, {"ablated": []}):
         with pytest.raises(HydrascopeError, match="holds no measurements"):
             page_data(results.isel(none), FEW)
-    with pytest.raises(HydrascopeError, match="no hydrascope result: it has no variable 'ablated': give that of run"):
+    with pytest.raises(
+        HydrascopeError, match="no hydrascope result: it has no variable 'ablated': give the result of a run"
+    ):
         page_data(found, FEW)
 
 

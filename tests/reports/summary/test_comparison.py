@@ -159,7 +159,7 @@ def test_the_one_that_cannot_be_read_is_named():
 
 
 def test_there_must_be_two():
-    with pytest.raises(HydrascopeError, match="nothing to compare: give two"):
+    with pytest.raises(HydrascopeError, match="nothing to compare: give at least two"):
         compare({"a": synthetic.results(2, 10, 1)})
     joint = synthetic.results(3, 10, 1, ablated=["attn.0+mlp.1"])
     with pytest.raises(HydrascopeError, match="nothing to compare: no component"):

@@ -94,7 +94,7 @@ def test_of_effects_alone_it_is_said_how_much_is_restored_and_not_by_whom() -> N
             assert np.isnan(one.attention.estimate)
             assert np.isnan(one.direct.estimate)
     text = printed(summarise(alone, FEW))
-    assert "Ablated components" in text
+    assert "Ablations" in text
     assert "Findings" not in text
 
 
@@ -161,7 +161,7 @@ def test_only_the_strongest_heads_are_printed() -> None:
     heads = [part for part in summary.components if part.kind == "head"]
     assert len(heads) == 2 * PRINTED
     in_order = sorted(heads, key=lambda part: part.removed.estimate, reverse=True)
-    rows = text[text.index("Ablated components") :].splitlines()
+    rows = text[text.index("Ablations") :].splitlines()
     listed = {line.strip("│").split("│")[0].strip() for line in rows}
     assert all(part.ablated in listed for part in in_order[:PRINTED])
     assert not any(part.ablated in listed for part in in_order[PRINTED:])
@@ -406,7 +406,7 @@ def test_small_amounts_are_told_with_the_digits_that_they_need():
     ]
     results = synthetic.results(4, 40, 2, heads=2)
     results["total"], results["direct"] = results["total"] / 1000, xr.zeros_like(results["direct"])
-    table = printed(summarise(results, FEW), full=True).split("Ablated components")[1]
+    table = printed(summarise(results, FEW), full=True).split("Ablations")[1]
     lost = -results["total"].mean(["readout", "prompt", "patch"])
     most = max(abs(lost.values), key=float)
     assert f"{most:.{digits_for([most])}f}" in table

@@ -72,7 +72,7 @@ def test_sums_are_off_by_a_share_of_the_size_of_what_is_removed() -> None:
     effects = per_prompt(synthetic.results(3, 12, 1).assign_attrs(worst_imbalance=1e-5))
     found = verdict_of(synthetic.results(3, 12, 1))
     for removed, off in ((-0.1, False), (-1e-4, True), (0.1, False)):
-        verdict = replace(found, part="attn.1", removed=Interval(removed, -1, 1))
+        verdict = replace(found, component="attn.1", removed=Interval(removed, -1, 1))
         told = [each for each in warnings_of(effects, [verdict], FEW) if each.startswith("computed in")]
         assert len(told) == off
 
@@ -175,7 +175,7 @@ def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -
     assert f" {neither}. Ablating " in sentences(replace(summary, verdicts=(unsure,)))[0]
     best = [each.meaning for each in summary.findings if " or " in each.name]
     assert best
-    assert all(meaning.endswith("; two parts, pooled") for meaning in best)
+    assert all(meaning.endswith("; two components, pooled") for meaning in best)
 
 
 def test_of_one_part_nothing_is_pooled() -> None:

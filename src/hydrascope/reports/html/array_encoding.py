@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 #: Steps over the range of a rounded column: a value is off by at most half a step, 1/4000 of the range.
 STEPS = 2000
@@ -26,7 +26,7 @@ class Arrays:
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
 
-    def add(self, name: str, values: Float[np.ndarray, "..."]) -> None:
+    def add(self, name: str, values: Num[np.ndarray, "..."]) -> None:
         """Add `values` as little-endian float32."""
         self.known[name] = {"shape": list(values.shape)}
         self.chunks[name] = zlib.compress(np.ascontiguousarray(values, "<f4").tobytes(), _LEVEL)

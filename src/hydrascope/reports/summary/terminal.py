@@ -108,7 +108,7 @@ def value_of(finding: Finding) -> str:
 
 
 def _components(summary: Summary) -> Table:
-    table = Table(title="Ablated components", title_justify="left", padding=(0, 0), pad_edge=False)
+    table = Table(title="Ablations", title_justify="left", padding=(0, 0), pad_edge=False)
     shown = printed(summary.components)
     # A column without any number is left out.
     columns = [name for name in _HEADINGS if any(np.isfinite(getattr(row, name).estimate) for row in shown)]
