@@ -107,7 +107,7 @@ def test_resample_draws_only_what_corresponds(model: LanguageModel, at: str) -> 
     otherwise = "add prompts or ask for fewer"
     if at == "subject":
         reasons = rf" \(the subjects of {short} have fewer tokens than its {room[first]}\)"
-        otherwise = f"ablate at subject-last, leave it out, {otherwise}"
+        otherwise = f"ablate at subject-last, leave the prompt out, {otherwise}"
     message = rf'prompt {first + 1} \("{PROMPTS[first].text}"\) has {fewest}{reasons}: {otherwise}'
     with pytest.raises(HydrascopeError, match=rf"{fewest + 1} other prompts to draw from, and {message}"):
         sweep(model, PROMPTS, Resample(fewest + 1), ablate="head.1.2", at=at)

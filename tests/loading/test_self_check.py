@@ -58,7 +58,7 @@ UNITS = "heads and neurons sum to their sublayers"
         ("llama", {"heads_out": "mlp.down_proj"}, r"attn\.0 of llama, LlamaAttention, neither holds 'mlp\.down_proj'"),
         ("llama", {"heads_out": "self_attn"}, r"'self_attn' of llama is no projection"),
         ("llama", {"heads_out": "input_layernorm"}, r"'input_layernorm' of llama is no projection"),
-        ("llama", {"heads_out": "self_attn.dense"}, r"no part 'self_attn\.dense'"),
+        ("llama", {"heads_out": "self_attn.dense"}, r"no module 'self_attn\.dense'"),
         ("llama", {"neurons_out": "mlp.gate_proj"}, r"'mlp\.gate_proj' of .* is no projection to 32 numbers"),
         ("llama", {"neurons_out": "self_attn.o_proj"}, r"mlp\.0 of llama, LlamaMLP, neither holds 'self_attn\.o_proj'"),
         ("gpt2", {"heads_out": "attn.c_attn"}, r"'attn\.c_attn' of .* is no projection to 32 numbers"),
@@ -159,5 +159,5 @@ def test_a_declared_architecture_is_known():
 
 
 def test_a_missing_part_is_named():
-    with pytest.raises(HydrascopeError, match=r"no part 'mlp\.down'"):
+    with pytest.raises(HydrascopeError, match=r"no module 'mlp\.down'"):
         LanguageModel(tiny("llama").hf, anatomy=Anatomy(mlp_out="mlp.down"))

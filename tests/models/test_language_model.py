@@ -92,7 +92,7 @@ def test_a_model_without_a_tokenizer_says_so():
 def test_an_unknown_path_is_named():
     model = tiny("llama")
     del model.hf.model.layers[1].self_attn.o_proj
-    with pytest.raises(HydrascopeError, match=r"no part 'self_attn\.o_proj': its anatomy does not fit"):
+    with pytest.raises(HydrascopeError, match=r"no module 'self_attn\.o_proj': its anatomy does not fit"):
         LanguageModel(model.hf)
 
 
