@@ -22,10 +22,10 @@ from hydrascope.components.selection import (
 )
 from hydrascope.utils.errors import HydrascopeError
 
-#: The kinds of results: of runs asked for one by one, or of an experiment.
+#: The kinds of results: of a plain sweep, or of an experiment.
 ResultKind = Literal["sweep", "mediation", "interactions"]
 
-#: How results of an experiment are made, in words.
+#: The command and the class that make the results of an experiment.
 MADE_BY: dict[ResultKind, str] = {
     "mediation": "hydrascope mediate, or Mediation",
     "interactions": "hydrascope interact, or Interactions",
@@ -35,8 +35,11 @@ MADE_BY: dict[ResultKind, str] = {
 def result_kind(attributes: Mapping[Any, Any]) -> ResultKind:
     """Return the kind of a result with these attributes.
 
+        >>> result_kind(results.attrs)
+        'sweep'
+
     Raises:
-        HydrascopeError: it is of an experiment that isn't known here.
+        HydrascopeError: the experiment is unknown to this version.
     """
     name: Any = attributes.get("experiment") or "sweep"
     if name not in get_args(ResultKind):

@@ -202,6 +202,10 @@ def downstream(model: ModelShape, override: Override, components: Sequence[Compo
     """Return whether each component is downstream of an ablation and can respond (Eq. 33).
 
     An overridden component can't respond, and neither does a sublayer that holds an ablated unit.
+
+        >>> attn, mlp = model.sublayers[:2]
+        >>> downstream(model, Override((attn,)), [attn, mlp])
+        [False, True]
     """
     first = min(map(model.stage, override.ablated))
     ablated_sublayers = {component.sublayer for component in override.ablated}
