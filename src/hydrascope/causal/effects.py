@@ -35,6 +35,7 @@ class Effects:
 def effects(model: CausalModel, change: Change, outcome: str, context: Context, start: Change | None = None) -> Effects:
     """Return the total, direct and indirect effect together (Def. 3.2–3.4).
 
+        >>> from hydrascope.causal import effects
         >>> from hydrascope.causal.motifs import erasure
         >>> effects(erasure(), {"x": 0}, "y", {"u": 1})
         Effects(total=0, direct=-1, indirect=1)

@@ -71,7 +71,10 @@ def _scales(readings: Readings, final: Tensor) -> Float[Tensor, "readout prompt 
 
 
 def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tensor, "ablated sublayer"]:
-    """Return the sublayers that each override may change: overridden, even in part, or below."""
+    """Return whether each override may change each sublayer, `[ablated, sublayer]`.
+
+    It may change the sublayers that it overrides, even in part, and those downstream.
+    """
     below = [downstream(model, override, model.sublayers) for override in overrides]
     own = [{component.sublayer for component in override.overridden} for override in overrides]
     sublayers = model.sublayers

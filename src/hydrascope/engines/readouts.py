@@ -113,9 +113,9 @@ def require_readouts(readouts: Any) -> "list[Readout]":
 class Logit:
     """The centred logit π̂ of a token (Eq. 9), before any final soft-cap.
 
-        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Logit(), hs.Logit(42)])
+        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Logit(), hs.Logit(20)])
         >>> results["readout"].values.tolist()
-        ['logit', 'logit.42']
+        ['logit', 'logit.20']
 
     Attributes:
         token: the run's `target`, the prompt's `answer` or `foil`, or a token's id.
@@ -155,8 +155,7 @@ class LogitDifference:
 
     The prompts must have an answer and a foil.
 
-    >>> pair = [hs.Prompt(prompts.prompts[0].text, answer=40, foil=41)]
-    >>> results = hs.sweep(model, pair, hs.Zero(), readouts=[hs.LogitDifference()])
+    >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.LogitDifference()])
     """
 
     needs: ClassVar[tuple[str, ...]] = ("answer", "foil")
@@ -172,7 +171,7 @@ class LogitDifference:
 class Direction:
     """Any vector: a probe's weights, a feature of a sparse autoencoder, a difference of means.
 
-        >>> probe = np.ones(model.width)
+        >>> probe = np.arange(model.width)
         >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Direction(probe, before=4)])
 
     Attributes:

@@ -25,8 +25,8 @@ _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16"
 def kind(device: torch.device) -> str:
     """Return the hardware that decides the rounding: processor and threads, or the GPU.
 
-    >>> print(kind(torch.device("cpu")))
-    ... threads
+    >>> kind(torch.device("cpu"))
+    '... threads'
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
