@@ -130,7 +130,10 @@ def test_tokenizers_without_offsets_are_refused() -> None:
     class Slow:
         is_fast = False
 
-    for model, message in ((speaking(Slow(), vocabulary=9), "tokenizer of toy doesn't report"), (_silent(), "without a")):
+    for model, message in (
+        (speaking(Slow(), vocabulary=9), "tokenizer of toy doesn't report"),
+        (_silent(), "without a"),
+    ):
         with pytest.raises(HydrascopeError, match=message):
             subject_span(model, 1, Prompt("a", subject="a"))
 
