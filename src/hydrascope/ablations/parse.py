@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.ablations.names import DRAWN
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -22,7 +23,7 @@ def ablation(name: str, patches: int | None, noise_scale: float | None, seed: in
     Raises:
         HydrascopeError: an option belongs to another ablation.
     """
-    if patches is not None and name not in ("resample", "noise"):
+    if patches is not None and name not in DRAWN:
         raise HydrascopeError(f"--ablation {name} has one patch: leave out --patches")
     if noise_scale is not None and name != "noise":
         raise HydrascopeError(f"--ablation {name} has no noise: leave out --noise-scale")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hydrascope.ablations.names import ABLATIONS, AblationName
 from hydrascope.utils.errors import printable
 
 
@@ -97,8 +98,8 @@ def _shared(
     ] = "logit",
     metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, fisher, top")] = "",
     ablation: Annotated[
-        Literal["resample", "zero", "mean", "noise", "counterfactual"],
-        typer.Option(metavar="ABLATION", help="How to ablate: resample, zero, mean, noise, counterfactual."),
+        AblationName,
+        typer.Option(metavar="ABLATION", help=f"How to ablate: {', '.join(ABLATIONS)}."),
     ] = "resample",
     patches: Annotated[
         int | None,

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.explorer.question import ABLATIONS
+from hydrascope.ablations.names import ABLATIONS
 from hydrascope.explorer.session import Session
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydrascope.ablations import parse
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.ablations.names import ABLATIONS, DRAWN
 from hydrascope.prompts.positions import NAMES, SUBJECT
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
@@ -14,8 +15,6 @@ from hydrascope.utils.errors import HydrascopeError
 LONGEST = 20_000
 #: Patches, and parts of one run.
 MOST_PATCHES, MOST_PARTS = 200, 256
-
-ABLATIONS = ("resample", "zero", "mean", "noise", "counterfactual")
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("text", "run", "ablation", "twin", "at", "subject"), (str,)),
@@ -110,7 +109,7 @@ class Question:
 
     def make_ablation(self) -> Ablation:
         """Return the ablation."""
-        several = self.ablation in ("resample", "noise")
+        several = self.ablation in DRAWN
         return parse.ablation(
             self.ablation,
             self.patches if several else None,
