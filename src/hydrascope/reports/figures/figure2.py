@@ -1,4 +1,4 @@
-"""Figure 2: unembedding and ablation disagree on how important a layer is."""
+"""Figure 2: unembedding and ablation disagree on how important a sublayer is."""
 
 import numpy as np
 import xarray as xr
