@@ -37,7 +37,8 @@ class AttentionInputs:
     Attributes:
         block: the block's index.
         query: `[prompt, head, position, head width]`.
-        key, value: `[prompt, key head, position, head width]`; query heads share them in equal groups.
+        key: `[prompt, key head, position, head width]`; query heads share keys and values in equal groups.
+        value: `[prompt, key head, position, value width]`.
         mask: `[prompt or 1, 1, seeing, seen]`, True where a position sees another; sliding windows are in it. Not read
             in the sweep, where it has no rows.
         scaling: the factor of the scores.
@@ -48,7 +49,7 @@ class AttentionInputs:
     block: int
     query: Float[Tensor, "prompt head position width"]
     key: Float[Tensor, "prompt kv_head position width"]
-    value: Float[Tensor, "prompt kv_head position width"]
+    value: Float[Tensor, "prompt kv_head position value_width"]
     mask: Bool[Tensor, "#prompt 1 seeing seen"]
     scaling: float
     softcap: float | None = None
@@ -84,7 +85,7 @@ class Prefix:
     length: int
     before: int
     keys: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
-    values: dict[int, Float[Tensor, "prompt head position width"]] = field(default_factory=dict)
+    values: dict[int, Float[Tensor, "prompt head position value_width"]] = field(default_factory=dict)
     visible: dict[int, Bool[Tensor, "prompt suffix position"]] = field(default_factory=dict)
     own: dict[int, Bool[Tensor, "prompt suffix suffix"]] = field(default_factory=dict)
 
