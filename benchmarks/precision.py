@@ -12,7 +12,7 @@ import hydrascope as hs
 from benchmarks.engine import Engine
 from benchmarks.shapes import Shape
 from benchmarks.task import Prompt, Work, draw_task
-from hydrascope.components.selection import downstream
+from hydrascope.components.order import downstream
 from hydrascope.engines import balance
 
 

@@ -24,7 +24,7 @@ from hydrascope.causal import (
 )
 from hydrascope.causal.transformer import every_position_scm, final_position_scm, token_embeddings, with_scale
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import downstream
+from hydrascope.components.order import downstream
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.readouts import Logit, Readouts, Tokens

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tiny import shared
 
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import downstream, select_components, select_overrides
+from hydrascope.components.order import downstream
+from hydrascope.components.selection import select_components, select_overrides
 from hydrascope.utils.errors import HydrascopeError
 
 layers = st.builds(Component, st.integers(0, 99), st.sampled_from(["attn", "mlp"]))

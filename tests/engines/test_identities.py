@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hydrascope as hs
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import downstream
+from hydrascope.components.order import downstream
 from hydrascope.engines import ENGINES, Readings, Request, balance, choose_engine, wavefront
 from hydrascope.engines.clean.clean_pass import compute_clean_pass, compute_clean_pass_at
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, final_scale

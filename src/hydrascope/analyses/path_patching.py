@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hydrascope.ablations.ablation import Ablation, Patches, Resample, draw_patches
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Override
-from hydrascope.components.selection import Selection, downstream, responding, select_components, select_mediators
+from hydrascope.components.order import downstream, responding
+from hydrascope.components.selection import Selection, select_components, select_mediators
 from hydrascope.engines import Request, choose_engine
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens

@@ -148,16 +148,3 @@ class Override:
 def is_number(text: str) -> bool:
     """Whether `text` is a whole number of at most 18 digits."""
     return text.isdecimal() and len(text) < 19
-
-
-def stage(component: Component, *, parallel: bool) -> int:
-    """Return the stage of a component; a component is downstream of all earlier stages (Eq. 33).
-
-    The stage is 2·block for attention and 2·block + 1 for the MLP. In parallel blocks, where both read the same
-    residual stream, it is the block for both.
-    """
-    return (
-        component.block
-        if parallel
-        else 2 * component.block + SUBLAYER_KINDS.index(cast(SublayerKind, component.sublayer.kind))
-    )

@@ -12,14 +12,8 @@ from itertools import combinations
 from typing import Any, Literal, get_args
 
 from hydrascope.components.component import INPUT_KINDS, Component, Override
-from hydrascope.components.selection import (
-    ModelShape,
-    Selection,
-    responding,
-    select_components,
-    select_mediators,
-    select_overrides,
-)
+from hydrascope.components.order import responding
+from hydrascope.components.selection import ModelShape, Selection, select_components, select_mediators, select_overrides
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of results: of a plain sweep, or of an experiment.

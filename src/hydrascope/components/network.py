@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from hydrascope.components.component import SUBLAYER_KINDS, Component, stage
+from hydrascope.components.component import SUBLAYER_KINDS, Component
+from hydrascope.components.order import stage
 from hydrascope.utils.errors import HydrascopeError
 
 

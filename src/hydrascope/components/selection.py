@@ -1,7 +1,7 @@
 """Turn selections of components, such as "heads.9,mlp", into overrides."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any, Protocol, cast
 
@@ -190,30 +190,3 @@ def _require_component(model: ModelShape, component: Component) -> None:
     unit = component.head if component.is_input else component
     if unit.sublayer != unit and unit not in (units := model.units(unit.sublayer)):
         raise HydrascopeError(f"{model.name} has no {component}: {component.sublayer} has {units[0]} to {units[-1]}")
-
-
-def responding(model: ModelShape, override: Override, components: Sequence[Component]) -> tuple[Component, ...]:
-    """Return the `components` that can respond to an override (`downstream`)."""
-    responds = downstream(model, override, components)
-    return tuple(component for component, yes in zip(components, responds, strict=True) if yes)
-
-
-def downstream(model: ModelShape, override: Override, components: Sequence[Component]) -> list[bool]:
-    """Return whether each component is downstream of an ablation and can respond (Eq. 33).
-
-    An overridden component can't respond, and neither does a sublayer that holds an ablated unit.
-
-        >>> attn, mlp = model.sublayers[:2]
-        >>> downstream(model, Override((attn,)), [attn, mlp])
-        [False, True]
-    """
-    first = min(map(model.stage, override.ablated))
-    ablated_sublayers = {component.sublayer for component in override.ablated}
-    overridden = set(override.overridden)
-
-    def responds(component: Component) -> bool:
-        own = {component, component.sublayer, component.head if component.is_input else component}
-        free = overridden.isdisjoint(own) and component not in ablated_sublayers
-        return model.stage(component) > first and free
-
-    return [responds(component) for component in components]

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hydrascope.components.component import Override
-from hydrascope.components.selection import downstream
+from hydrascope.components.order import downstream
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.interface import Readings
 from hydrascope.engines.readouts import Readouts, final_scale

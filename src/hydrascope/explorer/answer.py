@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import responding
+from hydrascope.components.order import responding
 from hydrascope.measures import SIGMA_NAME, WRITTEN, Effects, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 

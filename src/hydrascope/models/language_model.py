@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component, stage
+from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component
+from hydrascope.components.order import stage
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.offload import compute_device, fetch

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydrascope.components.selection import downstream
+from hydrascope.components.order import downstream
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.metrics import UNITS
