@@ -216,7 +216,7 @@ class LanguageModel:
         return projection.units * projection.width
 
     def stage(self, component: Component) -> int:
-        """Return the stage of a component, as `hydrascope.components.component.stage` does."""
+        """Return the stage of a component, as `hydrascope.components.order.stage` does."""
         return stage(component, parallel=self.parallel)
 
     @contextmanager

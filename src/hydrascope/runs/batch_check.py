@@ -53,7 +53,7 @@ class BatchCheck:
     @property
     def excess(self) -> float:
         """Return the difference as a share of what rounding explains; infinite for NaN."""
-        return float("inf") if math.isnan(self.difference) else self.difference / self.allowed
+        return excess(self.difference, self.allowed)
 
     @property
     def passed(self) -> bool:
@@ -72,6 +72,17 @@ class BatchCheck:
     def attributes(self) -> dict[str, float]:
         """Return the attributes that a result keeps."""
         return {"batch_difference": self.difference, "batch_tolerance": self.allowed}
+
+
+def excess(difference: float, allowed: float) -> float:
+    """Return a difference as a share of what rounding explains; 0 for none, infinite for NaN.
+
+    >>> excess(1e-6, 4e-6), excess(0.0, 0.0), excess(1e-6, 0.0)
+    (0.25, 0.0, inf)
+    """
+    if difference == 0:
+        return 0.0
+    return float("inf") if math.isnan(difference) or allowed == 0 else difference / allowed
 
 
 def most_mixed(plan: Plan, chunks: Sequence[range], size: int) -> list[int]:

@@ -18,7 +18,7 @@ from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs import start
 from hydrascope.runs.assemble import assemble, batch_attributes, chunk_attributes, initial_dataset, measured_variables
-from hydrascope.runs.batch_check import EFFECTS, MeasuredAlone, check_after, measure_alone, most_mixed
+from hydrascope.runs.batch_check import EFFECTS, MeasuredAlone, check_after, excess, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_CHUNK, compute_clean_activations, measure_chunks
 from hydrascope.runs.config import (
     TARGET_LOGIT,
@@ -215,7 +215,7 @@ def _check_finished(
 ) -> tuple[dict[str, float], str]:
     """Return `batch_difference` and its tolerance of a finished result, and a warning."""
     after = check_after(plan, alone, stored, before)
-    worse = after.excess > before["batch_difference"] / before["batch_tolerance"]
+    worse = after.excess > excess(before["batch_difference"], before["batch_tolerance"])
     attributes = after.attributes if worse else {name: before[name] for name in after.attributes}
     return attributes, "" if after.passed else f"{after.sentence}: don't trust them"
 
