@@ -119,11 +119,16 @@ def _is_gated(model: LanguageModel, sublayer: Component) -> bool:
         ) from None
     path = model.anatomy.neurons_out.rpartition(".")[0]
     siblings = model.blocks[sublayer.block].get_submodule(path).children()
-    others = [each for each in siblings if each is not projection.module and getattr(each, "weight", None) is not None]
-    rows = sum(weight_of(each).shape[0] for each in others if weight_of(each).ndim == 2)
+    others = [each for each in siblings if each is not projection.module and _has_matrix(each)]
+    rows = sum(weight_of(each).shape[0] for each in others)
     if rows not in (projection.units, 2 * projection.units):
         raise HydrascopeError(f"gim can't tell whether {sublayer} of {model.name} is gated: use atp")
     return rows == 2 * projection.units
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.ndim == 2
 
 
 def ruled_attention(rules: Rules) -> Attend:
