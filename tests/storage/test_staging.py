@@ -56,7 +56,7 @@ def test_whether_there_is_room_is_known_early(tmp_path: Path, monkeypatch: pytes
 def test_an_overwrite_through_a_link_replaces_what_it_points_to(tmp_path: Path) -> None:
     stored(tmp_path / "real" / "r.zarr")
     (tmp_path / "link").symlink_to(tmp_path / "real" / "r.zarr")
-    create(resolve_path(tmp_path / "link"), overwrite=True)
+    create(resolve_path(tmp_path / "link"), overwrite=True).close()
     assert (tmp_path / "link").is_symlink()
     assert read_attributes(tmp_path / "real" / "r.zarr")["measured"] == 0
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["r.zarr"]
@@ -128,7 +128,7 @@ def test_what_is_not_surely_of_a_killed_run_stays(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(staging, "fcntl", None)
         recover_staging(tmp_path / "r.zarr")
-    create(tmp_path / "r.zarr", overwrite=True)
+    create(tmp_path / "r.zarr", overwrite=True).close()
     assert len(list(tmp_path.rglob("precious"))) == 3
     assert room.exists()
     recover_staging(tmp_path / "r.zarr")
