@@ -62,7 +62,7 @@ def test_every_row_by_plain_loops(ablated: list[str], prompts: int, patches: int
 def test_the_columns_and_their_order() -> None:
     table = hs.tidy(synthetic.results(2, 3, 2, metrics=("log_prob", "top")))
     assert " ".join(table.columns) == (
-        "readout prompt text target_text ablated kind layer unit unembed direct total indirect removed lost scale "
+        "readout prompt text target_text ablated kind block unit unembed direct total indirect removed lost scale "
         "log_prob_clean log_prob_ablated top_clean top_kept"
     )
     assert (table.dtypes[["unembed", "scale", "lost"]] == np.float64).all()

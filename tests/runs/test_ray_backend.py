@@ -166,7 +166,7 @@ def test_the_command_line(hydrascope: Run, folder: Path, tmp_path: Path, cluster
         (("--ray", "host:99999999"), "no Ray answers at host:99999999"),
         (("--ray", "local", "--dry-run"), "leave out --ray"),
         (("--ray", "local", "--overwrite", "--join"), "exclude each other"),
-        (("--workers", "2"), "--workers for --ray"),
+        (("--workers", "2"), "--workers"),
         (("--ray", "local", "--workers", "0"), "'--workers'"),
     ],
 )
