@@ -36,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "test_tutorials" not in item.nodeid)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore hydrascope's own notices: tests that mean one ask for it. Named here, after the shape checks."""
+    config.addinivalue_line("filterwarnings", "ignore::hydrascope.utils.errors.HydrascopeWarning")
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now is never garbage: looking for some among it would take most of a second each time."""
     gc.collect()

@@ -16,7 +16,7 @@ import hydrascope as hs
 from hydrascope.explorer import notebook
 from hydrascope.explorer.notebook import _AROUND, Answers
 from hydrascope.explorer.session import Session
-from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 TYPED = "cats and"
@@ -185,7 +185,7 @@ def test_what_cannot_be_viewed_is_said(model, widget):
 def test_without_anywidget_the_result_is_shown_as_it_is(model, monkeypatch):
     monkeypatch.setattr(notebook, "find_spec", lambda name: None)
     results = hs.sweep(model, POOL, hs.Zero(), ablate="layers")
-    with pytest.warns(UserWarning, match=r"pip install 'hydrascope\[notebook\]'"):
+    with pytest.warns(HydrascopeWarning, match=r"pip install 'hydrascope\[notebook\]'"):
         shown = hs.view(results, model)
     assert '"live":' not in entities.unescape(shown._repr_html_()).split('<script type="module">')[0]
     with pytest.raises(HydrascopeError, match=r"pip install 'hydrascope\[notebook\]'"):

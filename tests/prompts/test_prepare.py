@@ -18,6 +18,7 @@ import hydrascope as hs
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.prepare import prepare
+from hydrascope.utils.errors import HydrascopeWarning
 
 torch.set_num_threads(1)
 
@@ -169,7 +170,7 @@ def test_padding_is_taken_from_ids(side: str) -> None:
     prepared = prepare(model, ids)
     assert prepared.tokens == [model.encode(text) for text in TEXTS]
     assert prepared.notes == ("padding removed from 3 prompts",)
-    with pytest.warns(UserWarning, match="padding removed from 3 prompts"):
+    with pytest.warns(HydrascopeWarning, match="padding removed from 3 prompts"):
         results = hs.sweep(model, ids, hs.Zero())
     same(results, hs.sweep(model, TEXTS, hs.Zero()))
 
@@ -212,7 +213,7 @@ def test_texts_of_the_same_tokens_are_one_prompt() -> None:
     assert [prompt.text for prompt in prepared.prompts.prompts] == ["The cat", "a cow", "no"]
     assert prepared.prompts.duplicates == 2
     assert prepared.notes == ("2 prompts left out: the same tokens as an earlier one",)
-    with pytest.warns(UserWarning, match="2 prompts left out: the same tokens as an earlier one"):
+    with pytest.warns(HydrascopeWarning, match="2 prompts left out: the same tokens as an earlier one"):
         results = hs.sweep(model, prompts, hs.Resample(2))
     assert results["text"].values.tolist() == ["The cat", "a cow", "no"]
     assert (np.abs(results["total"]).max(["readout", "ablated"]) > 1e-3).all()
@@ -222,7 +223,7 @@ def test_texts_of_the_same_tokens_are_one_prompt() -> None:
 
 def test_a_prompt_is_read_before_what_its_tokenizer_appends() -> None:
     model, plain = model_with(ending("<s>", "</s>")), model_with(ending("<s>", ""))
-    with pytest.warns(UserWarning, match="appends </s> to a text"):
+    with pytest.warns(HydrascopeWarning, match="appends </s> to a text"):
         results = hs.sweep(model, TEXTS, hs.Zero())
     same(results, hs.sweep(plain, TEXTS, hs.Zero()))
     assert [row[row != ""][-1] for row in results["token_text"].values] == ["t", "d", "o", "w"]

@@ -36,6 +36,7 @@ class Nothing:
     patches = 1
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

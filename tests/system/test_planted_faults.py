@@ -22,6 +22,7 @@ from hydrascope.models.projection import Projection
 from hydrascope.reports.kinds import summarise
 from hydrascope.runs import start
 from hydrascope.runs.batch_check import BatchCheck
+from hydrascope.utils.errors import HydrascopeWarning
 
 torch.set_num_threads(1)
 
@@ -63,7 +64,7 @@ def test_what_shows_only_at_the_end_is_stored_and_said(
     assert results.sizes["prompt"] == len(PROMPTS)
     assert results.attrs["batch_difference"] > 100 * results.attrs["batch_tolerance"]
     assert any("depend on" in warning for warning in summarise(results).warnings)
-    with pytest.warns(UserWarning, match="depend on the prompts"):
+    with pytest.warns(HydrascopeWarning, match="depend on the prompts"):
         again = hs.sweep(longrope, PROMPTS, hs.Zero())
     np.testing.assert_allclose(again["total"], results["total"], atol=1e-6)
 
@@ -117,5 +118,5 @@ def test_the_scale_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
         hs.sweep(model, PROMPTS, hs.Zero())
     # It may balance, as both sides are read at the same wrong scale.
     monkeypatch.setattr(start, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
-    with pytest.warns(UserWarning, match="from the same prompt alone"):
+    with pytest.warns(HydrascopeWarning, match="from the same prompt alone"):
         hs.sweep(model, PROMPTS, hs.Zero())

@@ -21,7 +21,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.reports.html import render
 from hydrascope.reports.kinds import page_data
-from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.
 _SANDBOX = "allow-scripts allow-forms allow-downloads"
@@ -113,7 +113,7 @@ def view(
         install = "asking a model in a notebook needs anywidget: pip install 'hydrascope[notebook]'"
         if results is None:
             raise HydrascopeError(install)
-        warnings.warn(install, stacklevel=2)
+        warnings.warn(install, HydrascopeWarning, stacklevel=2)
         model = None
     if model is None:
         if results is None:

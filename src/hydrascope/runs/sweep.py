@@ -37,7 +37,7 @@ from hydrascope.storage import checksums, reader
 from hydrascope.storage.coordination import join_workers
 from hydrascope.storage.paths import require_room, resolve_path
 from hydrascope.storage.staging import lock, recover_staging, require_only_ours
-from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 from hydrascope.utils.progress import show_progress
 
 Say = Callable[[str], object]
@@ -157,7 +157,7 @@ def sweep(
 def _tell(lines: Iterable[str], say: Say | None) -> None:
     for line in lines:
         if say is None:
-            warnings.warn(line, stacklevel=3)
+            warnings.warn(line, HydrascopeWarning, stacklevel=3)
         else:
             say(line)
 

@@ -1,4 +1,4 @@
-"""The exception for users, and text that is safe to print on a terminal."""
+"""The exception and the warning for users, and text that is safe to print on a terminal."""
 
 import unicodedata
 from itertools import takewhile
@@ -21,6 +21,10 @@ class HydrascopeError(Exception):
         """Join the lines of `message` and escape unsafe characters, since it may quote foreign text."""
         line = " ".join(part.strip() for part in message.splitlines())
         super().__init__(printable(line.replace("\t", " ")))
+
+
+class HydrascopeWarning(UserWarning):
+    """A notice about a measurement that goes on: prompts that were changed, a doubtful number."""
 
 
 def cause(error: BaseException) -> str:

@@ -135,7 +135,7 @@ def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored
     results = synthetic.results(6, 31, 2)
     effects = per_prompt(results)
     samples = candidates(effects, "attn")
-    best = str(samples["ablated"].values[int(most_restored(samples).argmax())])
+    best = str(samples["ablated"].values[int(most_restored(samples).values.argmax())])
     one = samples.sel(ablated=best)
     large = (one["removed"] > one["removed"].median()).values
     share = (one["restored"] / one["removed"]).values
