@@ -1,4 +1,4 @@
-"""The wavefront engine alone: given patches that are drawn already, without a bank, checks or a dataset."""
+"""The wavefront engine alone: given patches that are drawn already, without clean activations, checks or a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,7 +14,7 @@ from hydrascope.components.selection import select_components, select_overrides
 from hydrascope.engines import Readings, Request, wavefront
 from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
-from hydrascope.models.memory import Load, automatic_batch
+from hydrascope.models.memory import Load, MemoryBudget
 
 
 class Engine:
@@ -45,9 +45,8 @@ class Engine:
         """The readings of each prompt, its dimension kept, in the order of `prompts`."""
         longest, patches = max(len(prompt.tokens) for prompt in prompts), prompts[0].patches.shape[1]
         suffix = longest if self._at == "all" else 1
-        batch = automatic_batch(
-            self.model, Load(longest, suffix, len(self.runs), patches, len(self.components)), bank=0
-        )
+        load = Load(longest, suffix, len(self.runs), patches, len(self.components))
+        batch = MemoryBudget(self.model, load).batch()
         assert batch.overrides == len(self.runs), "one prompt's runs do not fit into memory at a time"
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
         found: dict[int, Readings] = {}

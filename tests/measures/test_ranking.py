@@ -12,7 +12,8 @@ import hydrascope as hs
 from hydrascope.cli import app
 from hydrascope.measures import Bootstrap
 from hydrascope.models import phantom
-from hydrascope.reports.summary.ranking_table import importances_as_csv
+from hydrascope.reports.summary.ranking_table import importance_rows
+from hydrascope.reports.summary.serialize import rows_as_csv
 from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=100)
@@ -42,7 +43,7 @@ def test_means_and_places():
             assert float(one["importance"].sel(bound="estimate")) == pytest.approx(float(value), abs=1e-9)
             estimates = found["importance"].sel(measure=measure, bound="estimate").values
             assert int(one["place"]) == 1 + int((estimates > float(one["importance"].sel(bound="estimate"))).sum())
-    rows = list(csv.DictReader(io.StringIO(importances_as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(rows_as_csv(importance_rows(found)))))
     assert [row["component"] for row in rows] == list(found["component"].values)
     assert float(rows[3]["atp_low"]) == float(found["importance"].sel(bound="low", measure="atp")[3])
 

@@ -15,8 +15,7 @@ from hydrascope.models.memory import (
     LARGEST_BATCH,
     Batch,
     Load,
-    automatic_batch,
-    graph_rows,
+    MemoryBudget,
     is_out_of_memory,
     prefix_bytes,
     row_bytes,
@@ -29,7 +28,7 @@ LOAD = Load(length=10, suffix=1, overrides=6, patches=15, reads=6)
 
 
 def needed(load: Load, batch: Batch) -> int:
-    """What a batch takes by the estimate: prefixes, clean rows, and a row a run and patch."""
+    """Return the estimated bytes of a batch: prefixes, clean rows, and a row for each override and patch."""
     return batch.prompts * (
         prefix_bytes(MODEL, load.length) + (batch.overrides * load.patches + 1) * row_bytes(MODEL, load)
     )
@@ -47,12 +46,12 @@ loads = st.builds(
 
 @settings(deadline=None)
 @given(loads, st.integers(10_000, 1_000_000_000), st.integers(0, 2_000_000_000))
-def test_a_batch_fits_the_budget_and_no_larger_one_does(load: Load, budget: int, bank: int) -> None:
+def test_a_batch_fits_the_budget_and_no_larger_one_does(load: Load, budget: int, activations: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "CPU_BYTES", budget)
-        batch = automatic_batch(MODEL, load, bank)
-    # A bank that takes more than half of it is on disk.
-    left, smallest = budget if bank > budget / 2 else budget - bank, Batch(1, 1)
+        batch = MemoryBudget(MODEL, load, activations).batch()
+    # Activations that take more than half of it are on disk.
+    left, smallest = budget if activations > budget / 2 else budget - activations, Batch(1, 1)
     assert 1 <= batch.prompts <= memory.LARGEST_BATCH["cpu"]
     assert 1 <= batch.overrides <= load.overrides
     # All runs of several prompts, or some runs of one.
@@ -69,7 +68,7 @@ def test_on_a_gpu_the_budget_is_what_is_free(monkeypatch: pytest.MonkeyPatch) ->
     free = 10 * needed(LOAD, Batch(1, LOAD.overrides))
     monkeypatch.setattr(type(MODEL), "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
-    assert automatic_batch(MODEL, LOAD, 0) == Batch(8, LOAD.overrides)
+    assert MemoryBudget(MODEL, LOAD).batch() == Batch(8, LOAD.overrides)
 
 
 def test_the_estimate_grows_with_all_that_takes_memory() -> None:
@@ -122,8 +121,8 @@ def test_what_counts_as_running_out_of_memory() -> None:
 
 
 def test_rows_whose_gradients_are_wanted():
-    """Fewer of longer prompts and beside a larger bank, and always one."""
-    counts = [graph_rows(MODEL, length, 0) for length in (1, 100, 2_000, 1_000_000)]
+    """Fewer of longer prompts and beside more activations, and always one."""
+    counts = [MemoryBudget(MODEL, LOAD).graph_rows(length) for length in (1, 100, 2_000, 1_000_000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == LARGEST_BATCH["cpu"] > counts[2] > counts[3] == 1
-    assert graph_rows(MODEL, 2_000, CPU_BYTES // 2) < counts[2]
+    assert MemoryBudget(MODEL, LOAD, CPU_BYTES // 2).graph_rows(2_000) < counts[2]

@@ -100,7 +100,7 @@ def test_clean_values_on_disk_are_those_in_memory(prompts: Any, at: str, ablatio
 
     def measured(on_disk: bool) -> xr.Dataset:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(blocks, "is_on_disk", lambda bank: on_disk)
+            patch.setattr(memory.MemoryBudget, "activations_on_disk", on_disk)
             return sweep(model, texts, ablation, ablate="layers,neurons.1", at=at, batch_size=3)
 
     xr.testing.assert_identical(measured(True).drop_attrs(), measured(False).drop_attrs())
@@ -118,7 +118,7 @@ def test_clean_values_on_disk_lie_beside_the_result_and_leave_nothing(
 
     mapped = torch.from_file
     monkeypatch.setattr(torch, "from_file", from_file)
-    monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
+    monkeypatch.setattr(memory.MemoryBudget, "activations_on_disk", True)
     run_to_disk(model, [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "new" / "r.zarr")
     assert {each.parent for each in seen} == {tmp_path / "new"}
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["r.zarr"]
@@ -129,7 +129,7 @@ def test_a_disk_without_room_for_clean_values_is_said_at_once(tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(blocks, "is_on_disk", lambda bank: True)
+    monkeypatch.setattr(memory.MemoryBudget, "activations_on_disk", True)
     with pytest.raises(HydrascopeError, match=r"cannot keep clean values in .* \(No space left on device\); make room"):
         run_to_disk(tiny("gpt2", torch.float32), [[1, 2, 3], [4, 5], [6, 7]], Resample(1), out=tmp_path / "r.zarr")
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import Options, say, to_path, with_sweep_options
+from hydrascope.cli.options import SweepOptions, say, to_path, with_options
 from hydrascope.cli.results import require_folder, show
 from hydrascope.cli.run_commands import load_inputs, sweep_arguments
 
@@ -27,9 +27,9 @@ Format = Annotated[
 ]
 
 
-@with_sweep_options
+@with_options
 def paths(
-    options: Options,
+    options: SweepOptions,
     senders: Annotated[
         str, typer.Option("--from", metavar="COMPONENTS", help="Components to ablate, one by one.")
     ] = "heads",
@@ -54,9 +54,9 @@ def paths(
         _write(rows, out, "paths", figure_paths(found))
 
 
-@with_sweep_options
+@with_options
 def circuit(
-    options: Options,
+    options: SweepOptions,
     keep: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to keep, the most important first.")],
     of: Annotated[
         str, typer.Option(metavar="COMPONENTS", help="All components of circuits, e.g. heads,mlp.")
@@ -80,7 +80,7 @@ def circuit(
         _write(rows, out, "circuit", figure_circuit(found))
 
 
-def _checked_arguments(options: Options, out: Path | None) -> dict[str, Any]:
+def _checked_arguments(options: SweepOptions, out: Path | None) -> dict[str, Any]:
     """Return the arguments for `sweep`, after checking that `out` can be written to."""
     if out is not None:
         require_folder(out)

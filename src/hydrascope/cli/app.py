@@ -11,7 +11,7 @@ import typer
 
 from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, paths
-from hydrascope.cli.options import Options, Overwrite, say, to_path, with_load_options, with_run_options
+from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
 from hydrascope.cli.run_commands import RunRequest, load_and_run, measure, measure_here, sweep_arguments
@@ -85,9 +85,9 @@ def _without_command(
 
 
 @app.command()
-@with_run_options
+@with_options
 def run(
-    options: Options,
+    options: RunOptions,
     ablate: Annotated[
         str,
         typer.Option(
@@ -104,9 +104,9 @@ def run(
 
 
 @app.command()
-@with_run_options
+@with_options
 def mediate(
-    options: Options,
+    options: RunOptions,
     ablate: Annotated[str, typer.Option(metavar="COMPONENTS", help="Overrides, as for `run`.")] = "attn",
     mediators: Annotated[
         str, typer.Option(metavar="COMPONENTS", help="Sublayers, heads or inputs of heads (query.9.6).")
@@ -119,9 +119,9 @@ def mediate(
 
 
 @app.command()
-@with_run_options
+@with_options
 def interact(
-    options: Options,
+    options: RunOptions,
     components: Annotated[
         str, typer.Option(metavar="COMPONENTS", help="Components to ablate in all pairs.")
     ] = "layers",
@@ -133,9 +133,9 @@ def interact(
 
 
 @app.command()
-@with_run_options
+@with_options
 def rank(
-    options: Options,
+    options: RunOptions,
     components: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to rank.")] = "layers",
     by: Annotated[
         str,
@@ -150,19 +150,20 @@ def rank(
     from hydrascope.cli import parsing
     from hydrascope.measures import per_prompt, scores
     from hydrascope.measures import rank as ranked
-    from hydrascope.reports.summary.ranking_table import importances, importances_as_csv
+    from hydrascope.reports.summary.ranking_table import importance_rows, importances
+    from hydrascope.reports.summary.serialize import rows_as_csv
 
-    if options["dry_run"]:
+    if options.dry_run:
         raise HydrascopeError("rank has no --dry-run, since it makes several runs: use `hydrascope run --dry-run`")
     methods = parsing.methods(by, orders)
     model, prompts = measure_here(options, components, f"layers,{components}")
-    effects, arguments = per_prompt(open_selected(options["out"])), sweep_arguments(options)
+    effects, arguments = per_prompt(open_selected(options.out)), sweep_arguments(options)
     shared = {name: arguments[name] for name in ("at", "readouts", "target")}
     ablation = arguments["ablation"]
     found = {name: method(model, prompts, ablation, components, shared) for name, method in methods.items()}
     table = ranked(effects, *found.values())
     if format_ == "csv":
-        say(importances_as_csv(table).rstrip("\n"))
+        say(rows_as_csv(importance_rows(table)).rstrip("\n"))
         return
     estimates = {name: each for name, each in found.items() if "estimate" in each}
     show(importances(table, scores(effects, estimates) if estimates else None))
@@ -267,9 +268,9 @@ app.command()(explore)
 
 
 @app.command()
-@with_load_options
+@with_options
 def check(
-    options: Options,
+    options: LoadOptions,
     machine: Annotated[
         bool, typer.Option("--machine", help="Print how fast this machine multiplies, and the chosen library.")
     ] = False,
@@ -278,7 +279,7 @@ def check(
     from hydrascope.loading.load import read_model
     from hydrascope.loading.self_check import explain_failure, identities
 
-    read = read_model(**options)
+    read = read_model(options.model, **options.loading)
     if machine:
         from hydrascope.engines.kernels.hardware import describe
 
@@ -290,7 +291,7 @@ def check(
         failed += not identity.passed
         say(f"{verdict}  off by {identity.error:.1e} of {identity.tolerance:.0e} allowed  {identity.name}")
     if failed:
-        raise HydrascopeError(f"{options['model']} fails {failed} of the identities above; {explain_failure(read)}")
+        raise HydrascopeError(f"{options.model} fails {failed} of the identities above; {explain_failure(read)}")
 
 
 @app.command()

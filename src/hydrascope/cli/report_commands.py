@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hydrascope.cli.options import Options, say, to_path, with_load_options
+from hydrascope.cli.options import LoadOptions, say, to_path, with_options
 from hydrascope.cli.results import Results, open_selected, require_new
 from hydrascope.utils.errors import HydrascopeError
 
@@ -23,9 +23,9 @@ def report(
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 
-@with_load_options
+@with_options
 def explore(
-    options: Options,
+    options: LoadOptions,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="Source of patches; default: the prompts of --results, or 64 of demo."),
@@ -55,8 +55,8 @@ def explore(
     if not out.is_dir():
         raise HydrascopeError(f"there is no folder {out}: create it, or choose another --out")
     shown = None if results is None else open_selected(results)
-    pool = pool_of(options["model"], prompts, limit, shown)
-    loaded = load_model(**options)
+    pool = pool_of(options.model, prompts, limit, shown)
+    loaded = load_model(options.model, **options.loading)
     if shown is not None:
         require_same_model(loaded, shown, str(results))
     session = Session(loaded, pool)

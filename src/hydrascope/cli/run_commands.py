@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import LOADING, Options, say
+from hydrascope.cli.options import RunOptions, SweepOptions, say
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
@@ -41,7 +41,7 @@ class RunRequest:
     output: "Output"
 
     @classmethod
-    def of(cls, options: Options, ablate: "Selection | Experiment", read: str) -> "RunRequest":
+    def of(cls, options: RunOptions, ablate: "Selection | Experiment", read: str) -> "RunRequest":
         """Make a request from the options of a command.
 
         Raises:
@@ -50,16 +50,15 @@ class RunRequest:
         from hydrascope.runs.config import Output
         from hydrascope.storage.paths import resolve_path
 
-        metrics = [name.strip() for name in options["metric"].split(",") if name.strip()]
+        metrics = [name.strip() for name in options.metric.split(",") if name.strip()]
         arguments = {**sweep_arguments(options), "ablate": ablate, "read": read, "metrics": metrics}
-        flags = {name: options[name] for name in ("resume", "join", "elsewhere", "overwrite")}
         return cls(
-            options["model"],
-            options["prompts"],
-            options["limit"],
-            _loading(options),
-            {**arguments, "keep": options["keep"]},
-            Output(resolve_path(options["out"]), **flags),
+            options.model,
+            options.prompts,
+            options.limit,
+            options.loading,
+            {**arguments, "keep": options.keep},
+            Output(resolve_path(options.out), options.resume, options.join, options.elsewhere, options.overwrite),
         )
 
     def read_prompts(self) -> "PromptSet":
@@ -87,16 +86,16 @@ class RunRequest:
         )
 
 
-def measure(options: Options, ablate: "Selection | Experiment", read: str) -> None:
+def measure(options: RunOptions, ablate: "Selection | Experiment", read: str) -> None:
     """Measure with the options of a command, here or by workers under Ray.
 
     Raises:
         HydrascopeError: as `hydrascope.sweep`; an option is wrong; Ray is missing.
     """
-    if options["ray"] is None:
+    if options.ray is None:
         measure_here(options, ablate, read)
         return
-    if options["dry_run"]:
+    if options.dry_run:
         raise HydrascopeError("--dry-run estimates a run on this machine: leave out --ray")
     from hydrascope.runs import ray_backend
 
@@ -109,27 +108,27 @@ def measure(options: Options, ablate: "Selection | Experiment", read: str) -> No
             (request,),
             out,
             count,
-            address=options["ray"],
-            workers=options["workers"],
-            device=options["device"],
+            address=options.ray,
+            workers=options.workers,
+            device=options.device,
             say=say,
         )
     _say_measured(out)
 
 
-def measure_here(options: Options, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
+def measure_here(options: RunOptions, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
     """Measure with the options of a command in this process; return the model and the prompts.
 
     Raises:
         HydrascopeError: as `hydrascope.sweep`; an option is wrong.
     """
-    if options["ray"] is not None or options["workers"] is not None:
+    if options.ray is not None or options.workers is not None:
         raise HydrascopeError(
             "--ray works with run, mediate and interact only, and --workers needs --ray: to measure with other "
             "processes, use --join"
         )
     request = RunRequest.of(options, ablate, read)
-    if options["dry_run"]:
+    if options.dry_run:
         _say_cost(request)
         raise typer.Exit
     return load_and_run(request)
@@ -143,23 +142,21 @@ def _join(request: RunRequest) -> None:
     request.sweep(load_model(request.model, **request.loading), prompts)
 
 
-def sweep_arguments(options: Options) -> dict[str, Any]:
+def sweep_arguments(options: SweepOptions) -> dict[str, Any]:
     """Return the keywords of `hydrascope.sweep` except ablate, read, metrics and keep."""
     from hydrascope.ablations import parse
     from hydrascope.cli import parsing
 
-    choices = (options[name] for name in ("ablation", "patches", "noise_scale", "seed", "different_target"))
     return {
-        "ablation": parse.ablation(*choices),
-        "readouts": parsing.readouts(options["readout"]),
-        "target": parsing.target(options["target"]),
-        "batch_size": _batch_size(options["batch_size"]),
-        **{name: options[name] for name in ("at", "engine")},
+        "ablation": parse.ablation(
+            options.ablation, options.patches, options.noise_scale, options.seed, options.different_target
+        ),
+        "readouts": parsing.readouts(options.readout),
+        "target": parsing.target(options.target),
+        "batch_size": _batch_size(options.batch_size),
+        "at": options.at,
+        "engine": options.engine,
     }
-
-
-def _loading(options: Options) -> dict[str, Any]:
-    return {name: options[name] for name in LOADING}
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -211,7 +208,7 @@ def _say_measured(out: Path) -> None:
     )
 
 
-def load_inputs(options: Options) -> "tuple[LanguageModel, PromptSet]":
+def load_inputs(options: SweepOptions) -> "tuple[LanguageModel, PromptSet]":
     """Load the model and the prompts that `options` name.
 
     Raises:
@@ -219,8 +216,8 @@ def load_inputs(options: Options) -> "tuple[LanguageModel, PromptSet]":
     """
     from hydrascope import load_model
 
-    prompts = _read_prompts(options["prompts"], options["limit"])
-    return load_model(options["model"], **_loading(options)), prompts
+    prompts = _read_prompts(options.prompts, options.limit)
+    return load_model(options.model, **options.loading), prompts
 
 
 def _read_prompts(name: str, limit: int | None) -> "PromptSet":

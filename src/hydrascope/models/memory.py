@@ -61,69 +61,75 @@ class Batch:
         return Batch(1, self.overrides // 2) if self.overrides > 1 else None
 
 
-def automatic_batch(model: LanguageModel, load: Load, bank: int) -> Batch:
-    """Return the largest batch that fits into memory.
+@dataclass(frozen=True)
+class MemoryBudget:
+    """The memory that a run may take, and how it is shared out.
 
-    Args:
+    Attributes:
+        model: the model, whose weights are in memory already.
         load: the sizes of the longest prompt.
-        bank: the size of the clean activations in memory, in bytes.
+        activation_bytes: the size of the clean activations that patches are drawn from.
     """
-    budget = _budget(model, bank)
-    prefix, row = prefix_bytes(model, load.length), row_bytes(model, load)
-    fits = int(budget // (prefix + (load.overrides * load.patches + 1) * row))
-    if fits >= 1:
-        return Batch(min(fits, LARGEST_BATCH.get(model.device.type, 16)), load.overrides)
-    overrides = int((budget - prefix) // row) // load.patches
-    return Batch(1, max(1, min(overrides, load.overrides)))
 
+    model: LanguageModel
+    load: Load
+    activation_bytes: int = 0
 
-def spare_bytes(model: LanguageModel, load: Load, bank: int, batch: Batch) -> float:
-    """Return the bytes left for optional caches while `batch` is measured."""
-    needed = prefix_bytes(model, load.length) + (batch.overrides * load.patches + 1) * row_bytes(model, load)
-    spare = max(_budget(model, bank) - batch.prompts * needed, 0)
-    return spare if model.device.type == "cuda" else min(spare, CPU_SPARE_BYTES)
+    @property
+    def activations_on_disk(self) -> bool:
+        """Whether the clean activations are kept on disk, since they are too many for memory."""
+        return self.activation_bytes > CPU_BYTES / 2
 
+    def batch(self) -> Batch:
+        """Return the largest batch that fits."""
+        prefix, row = prefix_bytes(self.model, self.load.length), row_bytes(self.model, self.load)
+        fits = int(self._bytes() // (prefix + (self.load.overrides * self.load.patches + 1) * row))
+        if fits >= 1:
+            return Batch(min(fits, self._largest()), self.load.overrides)
+        overrides = int((self._bytes() - prefix) // row) // self.load.patches
+        return Batch(1, max(1, min(overrides, self.load.overrides)))
 
-def is_on_disk(bank: int) -> bool:
-    """Whether clean activations of `bank` bytes are kept on disk, not in memory."""
-    return bank > CPU_BYTES / 2
+    def graph_rows(self, length: int) -> int:
+        """Return the number of rows of `length` tokens that fit with their autograd graph."""
+        row = len(self.model.blocks) * row_bytes(self.model, Load(length, length, 1, 1, 0))
+        return max(1, min(int(self._bytes() // row), self._largest()))
 
+    def batch_bytes(self, batch: Batch) -> int:
+        """Return an upper estimate of the bytes that `batch` takes."""
+        rows = batch.overrides * self.load.patches + 1
+        return batch.prompts * (prefix_bytes(self.model, self.load.length) + rows * row_bytes(self.model, self.load))
 
-def require_possible(model: LanguageModel, load: Load) -> None:
-    """Make sure that one override with all its patches fits into the device's total memory.
+    def spare_bytes(self, batch: Batch) -> float:
+        """Return the bytes left for optional caches while `batch` is measured."""
+        spare = max(self._bytes() - self.batch_bytes(batch), 0)
+        return spare if self.model.device.type == "cuda" else min(spare, CPU_SPARE_BYTES)
 
-    Raises:
-        HydrascopeError: it doesn't fit; the message names the largest number of patches.
-    """
-    if model.device.type == "cuda":
-        _, whole = torch.cuda.mem_get_info(model.device)
-    else:
-        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    row = row_bytes(model, load)
-    if load.patches * row > whole:
-        raise HydrascopeError(
-            f"{load.patches:,} patches of one override need about {load.patches * row / 2**30:,.0f} GiB of memory, and "
-            f"there are {whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,} patches"
-        )
+    def require_possible(self) -> None:
+        """Make sure that one override with all its patches fits into the device's total memory.
 
+        Raises:
+            HydrascopeError: it doesn't fit; the message names the largest number of patches.
+        """
+        if self.model.device.type == "cuda":
+            _, whole = torch.cuda.mem_get_info(self.model.device)
+        else:
+            whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        row, patches = row_bytes(self.model, self.load), self.load.patches
+        if patches * row > whole:
+            raise HydrascopeError(
+                f"{patches:,} patches of one override need about {patches * row / 2**30:,.0f} GiB of memory, and "
+                f"there are {whole / 2**30:,.0f}: ask for at most {max(int(whole // row), 1):,} patches"
+            )
 
-def graph_rows(model: LanguageModel, length: int, bank: int) -> int:
-    """Return the number of rows that fit into memory with their autograd graph.
+    def _bytes(self) -> float:
+        """Return the bytes that a batch may take now."""
+        if self.model.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.model.device)
+            return 0.8 * free
+        return CPU_BYTES - (0 if self.activations_on_disk else self.activation_bytes)
 
-    Args:
-        length: the length of a row, in tokens.
-        bank: the size of the clean activations in memory, in bytes.
-    """
-    row = len(model.blocks) * row_bytes(model, Load(length, length, 1, 1, 0))
-    return max(1, min(int(_budget(model, bank) // row), LARGEST_BATCH.get(model.device.type, 16)))
-
-
-def _budget(model: LanguageModel, bank: int) -> float:
-    """Return the bytes that a batch may take."""
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-        return 0.8 * free
-    return CPU_BYTES - (0 if is_on_disk(bank) else bank)
+    def _largest(self) -> int:
+        return LARGEST_BATCH.get(self.model.device.type, 16)
 
 
 def row_bytes(model: LanguageModel, load: Load) -> int:

@@ -43,7 +43,7 @@ from hydrascope.engines.clean.spill_store import (
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
-from hydrascope.models.memory import Batch, is_on_disk, spare_bytes, within_memory
+from hydrascope.models.memory import Batch, within_memory
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.coordination import Workers
 from hydrascope.utils.disk_errors import disk
@@ -69,12 +69,12 @@ def _by_length(plan: Plan, chunk: Iterable[int]) -> list[int]:
 
 def activation_allocator(plan: Plan, folder: Path | None = None) -> Allocator:
     """Choose where clean activations are kept: in memory, or in files if they are too many."""
-    return on_disk(folder or Path(tempfile.gettempdir())) if is_on_disk(plan.bank_bytes) else in_memory
+    return on_disk(folder or Path(tempfile.gettempdir())) if plan.memory.activations_on_disk else in_memory
 
 
 def choose_prefix_store(plan: Plan, batch: Batch, folder: Path | None = None) -> PrefixStore:
     """Choose where prefixes wait: in memory while there is room, then (on a CPU) in a file."""
-    spare = spare_bytes(plan.model, plan.load, plan.bank_bytes, batch)
+    spare = plan.memory.spare_bytes(batch)
     if plan.model.device.type != "cpu":
         return PrefixStore(spare)
     return PrefixStore(spare, folder or Path(tempfile.gettempdir()))

@@ -23,7 +23,7 @@ from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.memory import Batch, is_on_disk, prefix_bytes, row_bytes, spare_bytes
+from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
@@ -98,19 +98,18 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
     plan.require_drawable()
     flop = count_operations(plan, range(len(plan.tokens)), plan.overrides) + _clean_operations(plan, batch)
     rate, timed = _rate(plan, batch)
-    needed = prefix_bytes(plan.model, plan.load.length)
-    needed += (batch.overrides * plan.ablation.patches + 1) * row_bytes(plan.model, plan.load)
-    bank, on_disk = plan.bank_bytes, is_on_disk(plan.bank_bytes)
-    shared, spare = _shared_bytes(plan), spare_bytes(plan.model, plan.load, bank, batch)
+    memory = plan.memory
+    on_disk = memory.activation_bytes if memory.activations_on_disk else 0
+    shared, spare = _shared_bytes(plan), memory.spare_bytes(batch)
     numbers = {name: math.prod(plan.sizes[dim] for dim in dims) for name, dims in plan.measured_variables.items()}
     return Cost(
         flop,
         flop / rate,
         timed,
-        batch.prompts * needed + (0 if on_disk else bank) + min(shared, spare),
+        memory.batch_bytes(batch) + memory.activation_bytes - on_disk + min(shared, spare),
         sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
         sum(number * np.dtype(stored_dtype(plan, name)).itemsize for name, number in numbers.items()),
-        (bank if on_disk else 0) + min(max(shared - spare, 0), _file_bytes(plan.model)),
+        on_disk + min(max(shared - spare, 0), _file_bytes(plan.model)),
     )
 
 
@@ -152,7 +151,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     """Return the FLOP of clean passes that are made again, and of predicting the targets."""
     model = plan.model
     keys = 2 * len(model.blocks) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
-    room = spare_bytes(model, plan.load, plan.bank_bytes, batch) + _file_bytes(model)
+    room = plan.memory.spare_bytes(batch) + _file_bytes(model)
     kept = plan.engine.name == "wavefront" and keys <= room
     again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
     return float(again + 2 * len(plan.tokens) * model.unembedding.weight.numel())

@@ -10,7 +10,7 @@ import torch
 
 from hydrascope.ablations.ablation import Ablation, Resample, require_ablation, require_drawable
 from hydrascope.components.component import Component, Override
-from hydrascope.components.experiments import Experiment
+from hydrascope.components.experiments import Experiment, result_kind
 from hydrascope.components.selection import Selection, select_components, select_overrides
 from hydrascope.engines import Engine, choose_engine
 from hydrascope.engines.balance import may_change
@@ -22,7 +22,7 @@ from hydrascope.engines.metrics import Metric, resolve_metrics
 from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.memory import Batch, Load, automatic_batch, require_possible
+from hydrascope.models.memory import Batch, Load, MemoryBudget
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.positions import AblationPositions, format_positions, resolve_positions
 from hydrascope.prompts.prepare import prepare
@@ -135,12 +135,13 @@ class Plan:
         """Return what is kept of the writes: as asked for, or what fits."""
         if self.keep != "auto":
             return self.keep
-        if self.selection_attrs.get("experiment") == "interactions":
+        kind = result_kind(self.selection_attrs)
+        if kind == "interactions":
             return "effects"
         only_layers = not self.units and not any(c.is_unit for override in self.overrides for c in override.overridden)
         sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
         small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
-        return "patches" if only_layers and small and "experiment" not in self.selection_attrs else "means"
+        return "patches" if only_layers and small and kind == "sweep" else "means"
 
     def batch(self, asked: BatchSize) -> Batch:
         """Return the batch: as many prompts as asked for, or what memory allows.
@@ -149,29 +150,25 @@ class Plan:
             HydrascopeError: fewer than one prompt is asked for, or so many patches that no memory holds one
                 override.
         """
-        require_possible(self.model, self.load)
+        self.memory.require_possible()
         if asked != "auto":
             if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
                 raise HydrascopeError(f"a batch of {asked!r} prompts: ask for auto, or at least 1")
             return Batch(min(asked, len(self.tokens)), len(self.overrides))
-        return automatic_batch(self.model, self.load, self.bank_bytes)
+        return self.memory.batch()
 
-    @property
-    def load(self) -> Load:
-        """Return the sizes that the longest prompt needs memory for."""
+    @cached_property
+    def memory(self) -> MemoryBudget:
+        """Return the memory that the run may take, by the longest prompt."""
         longest = max(map(len, self.tokens))
         suffix = max(
             len(ids) - positions.positions[0] for ids, positions in zip(self.tokens, self.positions, strict=True)
         )
         reads = len(self.components) * len(self.labels)
-        return Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
-
-    @property
-    def bank_bytes(self) -> int:
-        """Return the bytes of the clean activations that patches are drawn from."""
-        widths = [self.model.site_width(site) for site in self.sites]
-        places = sum(len(positions.positions) for positions in self.positions)
-        return places * sum(widths) * self.model.dtype.itemsize
+        load = Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
+        columns = sum(self.model.site_width(site) for site in self.sites)
+        rows = sum(len(positions.positions) for positions in self.positions)
+        return MemoryBudget(self.model, load, rows * columns * self.model.dtype.itemsize)
 
     def require_drawable(self) -> None:
         """Check before anything is run that patches can be drawn, as far as that shows.

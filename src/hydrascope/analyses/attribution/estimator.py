@@ -20,7 +20,7 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.language_model import LanguageModel, wider
-from hydrascope.models.memory import Batch, graph_rows, within_memory
+from hydrascope.models.memory import Batch, within_memory
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.attrs import settings_of
@@ -162,7 +162,7 @@ def run_estimator(
     start = time.perf_counter()
     require_gradients(model, min(plan.tokens, key=len))
     clean = compute_clean_activations(plan, at_once, [range(len(plan.tokens))])
-    rows = graph_rows(model, max(map(len, plan.tokens)), plan.bank_bytes) if batch_size == "auto" else batch_size
+    rows = plan.memory.graph_rows(max(map(len, plan.tokens))) if batch_size == "auto" else batch_size
     pieces = list(_estimate_batches(plan, clean, method, batch(rows), progress))
     order = np.argsort([index for indices, _ in pieces for index in indices])
     found = {key: np.concatenate([piece[key] for _, piece in pieces], 1)[:, order] for key in pieces[0][1]}

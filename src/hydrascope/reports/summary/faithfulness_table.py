@@ -11,7 +11,8 @@ from rich.text import Text
 from hydrascope.components.component import Component
 from hydrascope.measures import Bootstrap, mean_interval, select_readout
 from hydrascope.reports.summary.interval import Interval, format_interval, percent
-from hydrascope.reports.summary.terminal import PRINTED, numbers_table
+from hydrascope.reports.summary.table import numbers_table
+from hydrascope.reports.summary.terminal import PRINTED
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,16 @@ def _named(order: Sequence[Component], kept: int) -> str:
 
 def circuit_in_text(found: xr.Dataset, rows: Sequence[Step], bootstrap: Bootstrap | None = None) -> Group:
     """Return a table of circuits for a terminal; of many circuits only some are shown."""
-    table = numbers_table("How much of the model a circuit does", ("kept", "with"), ("f", "lost without the rest"))
     shown = np.unique(np.linspace(0, len(rows) - 1, PRINTED).round().astype(int)) if len(rows) > PRINTED else None
-    for row in rows if shown is None else [rows[index] for index in shown]:
-        table.add_row(
-            f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2)
-        )
+    table = numbers_table(
+        "How much of the model a circuit does",
+        ("kept", "with"),
+        ("f", "lost without the rest"),
+        (
+            [f"{row.kept:,}", row.component, format_interval(row.faithfulness, 2), format_interval(row.lost, 2)]
+            for row in (rows if shown is None else [rows[index] for index in shown])
+        ),
+    )
     bootstrap = bootstrap or Bootstrap()
     cut = "" if shown is None else f" {len(shown)} of {len(rows):,} circuits are shown; all: --format csv."
     areas = {name: Interval.of(select_readout(found, rows[0].readout)[name]) for name in ("cpr", "cmd")}

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from hydrascope.measures import Bootstrap, select_readout, simultaneous
 from hydrascope.reports.summary.interval import Interval, format_significant, percent
-from hydrascope.reports.summary.terminal import PRINTED, numbers_table
+from hydrascope.reports.summary.table import numbers_table
+from hydrascope.reports.summary.terminal import PRINTED
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ def path_rows(
 
 def paths_in_text(found: xr.Dataset, rows: Sequence[PathPatchingRow], bootstrap: Bootstrap | None = None) -> Group:
     """Return a table of the largest paths of one readout for a terminal."""
-    table = numbers_table("By which way", ("from", "to"), ("all else frozen", "all else free"))
-    for row in rows[:PRINTED]:
-        table.add_row(row.sender, row.receiver, format_significant(row.frozen), format_significant(row.free))
+    table = numbers_table(
+        "By which way",
+        ("from", "to"),
+        ("all else frozen", "all else free"),
+        ([row.sender, row.receiver, *map(format_significant, (row.frozen, row.free))] for row in rows[:PRINTED]),
+    )
     bootstrap = bootstrap or Bootstrap()
     cut = f" {PRINTED} of {len(rows):,} are shown; all: --format csv." if len(rows) > PRINTED else ""
     notes = (

@@ -1,12 +1,12 @@
 """The summary as JSON, CSV and Markdown."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
+
+import pandas as pd
 
 from hydrascope.reports.summary.interval import Interval, format_interval, format_significant
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
@@ -36,28 +36,20 @@ def as_csv(summary: Summary) -> str:
 
 
 def rows_as_csv(rows: Sequence[Any]) -> str:
-    """Return a CSV row for each data class.
+    """Return a CSV row for each data class or mapping.
 
-    An `Interval` gives the columns `NAME`, `NAME_low` and `NAME_high`.
+    An `Interval` gives the columns `NAME`, `NAME_low` and `NAME_high`; unknown numbers are empty.
     """
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    for number, row in enumerate(rows):
-        values = dict(_values(row))
-        if number == 0:
-            table.writerow(values)
-        table.writerow(values.values())
-    return file.getvalue()
+    return pd.DataFrame([dict(_values(row)) for row in rows]).to_csv(index=False, lineterminator="\n") if rows else ""
 
 
-def _values(row: Any) -> Iterator[tuple[str, float | str]]:
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if not isinstance(value, Interval):
-            yield field.name, value
-            continue
-        for name, number in (("", value.estimate), ("_low", value.low), ("_high", value.high)):
-            yield field.name + name, "" if math.isnan(number) else number
+def _values(row: Any) -> Iterator[tuple[str, Any]]:
+    values = row if isinstance(row, Mapping) else {field.name: getattr(row, field.name) for field in fields(row)}
+    for name, value in values.items():
+        if isinstance(value, Interval):
+            yield from ((name, value.estimate), (f"{name}_low", value.low), (f"{name}_high", value.high))
+        else:
+            yield name, value
 
 
 def as_markdown(summary: Summary) -> str:

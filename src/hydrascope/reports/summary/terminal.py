@@ -19,6 +19,7 @@ from hydrascope.reports.summary.interval import (
     percent,
 )
 from hydrascope.reports.summary.summarise import ComponentFindings, Summary
+from hydrascope.reports.summary.table import numbers_table
 from hydrascope.reports.summary.verdict_text import ASKED_NAME, sentences
 from hydrascope.utils.text import counted
 
@@ -108,20 +109,14 @@ def value_of(finding: Finding) -> str:
 
 
 def _components(summary: Summary) -> Table:
-    table = Table(title="Ablations", title_justify="left", padding=(0, 0), pad_edge=False)
     shown = printed(summary.components)
     # A column without any number is left out.
     columns = [name for name in _HEADINGS if any(np.isfinite(getattr(row, name).estimate) for row in shown)]
-    table.add_column("ablated", overflow="fold")
-    for name in columns:
-        table.add_column(_HEADINGS[name], justify="right", min_width=5)
     # A table with shares has two digits: there is no room for more, and small amounts have no shares.
     amounts = set(columns) <= set(_AMOUNTS)
     digits = {name: digits_for(getattr(row, name).estimate for row in shown) if amounts else 2 for name in columns}
-    for row in shown:
-        cells = (cell(row, name, partial(_estimate, digits[name])) for name in columns)
-        table.add_row(Text(row.ablated), *map(Text, cells))
-    return table
+    rows = ([row.ablated, *(cell(row, name, partial(_estimate, digits[name])) for name in columns)] for row in shown)
+    return numbers_table("Ablations", ["ablated"], [_HEADINGS[name] for name in columns], rows)
 
 
 def _estimate(digits: int, value: Interval) -> str:
@@ -130,32 +125,22 @@ def _estimate(digits: int, value: Interval) -> str:
 
 def _reactions(summary: Summary, *, full: bool) -> Table:
     """Return a table of all reactions, or of those that restore most."""
-    table = numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION)
-    for row in summary.reactions if full else summary.reactions[:PRINTED]:
-        numbers = (row.restored_by, row.restored_alone, row.response)
-        table.add_row(row.ablated, row.mediator, *map(format_significant, numbers))
-    return table
+    rows = (
+        [row.ablated, row.mediator, *map(format_significant, (row.restored_by, row.restored_alone, row.response))]
+        for row in (summary.reactions if full else summary.reactions[:PRINTED])
+    )
+    return numbers_table("Whose reaction restores what", ("ablated", "mediator"), _REACTION, rows)
 
 
 def _pairs(summary: Summary, *, full: bool) -> Table:
     """Return a table of all pairs, or of the most redundant and the most synergistic."""
-    table, shown = numbers_table("Who covers for whom", ("first", "second"), _PAIR), summary.pairs
+    shown = summary.pairs
     if not full and len(shown) > PRINTED:
         shown = shown[: PRINTED // 2] + shown[-PRINTED // 2 :]
-    for row in shown:
-        numbers = (row.interaction, row.lost, row.lost_after)
-        table.add_row(row.first, row.second, *map(format_significant, numbers))
-    return table
-
-
-def numbers_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Return an empty table with columns of names at the left and of numbers at the right."""
-    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
-    for heading in names:
-        table.add_column(heading, overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    return table
+    rows = (
+        [row.first, row.second, *map(format_significant, (row.interaction, row.lost, row.lost_after))] for row in shown
+    )
+    return numbers_table("Who covers for whom", ("first", "second"), _PAIR, rows)
 
 
 def printed(components: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
@@ -233,20 +218,22 @@ def _cut(rows: Sequence[object], *, full: bool) -> str:
 
 def side_by_side(comparison: "Comparison") -> Group:
     """Return the table of a comparison for a terminal."""
-    table = Table(title="Is what ablating them removes restored?", title_justify="left", padding=(0, 0), pad_edge=False)
-    for heading in ("result", "ablated", "answer", "at", "restored", "less the first’s"):
-        words = heading in ("result", "ablated", "answer", "at")
-        table.add_column(heading, justify="left" if words else "right", overflow="fold")
-    for row in comparison.rows:
-        each = row.verdict
-        table.add_row(
-            Text(row.name),
-            ASKED_NAME[each.kind],
-            each.answer,
-            each.component,
-            format_interval(each.restored.if_bounded, 2),
-            format_interval(row.restored, 2),
-        )
+    table = numbers_table(
+        "Is what ablating them removes restored?",
+        ("result", "ablated", "answer", "at"),
+        ("restored", "less the first’s"),
+        (
+            [
+                row.name,
+                ASKED_NAME[row.verdict.kind],
+                row.verdict.answer,
+                row.verdict.component,
+                format_interval(row.verdict.restored.if_bounded, 2),
+                format_interval(row.restored, 2),
+            ]
+            for row in comparison.rows
+        ),
+    )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
     pooled = _POOLED if any(row.verdict.pooled for row in comparison.rows) else ""
     notes.append(
