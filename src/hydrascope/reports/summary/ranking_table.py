@@ -68,7 +68,7 @@ def _agreement(scored: xr.Dataset) -> Table:
 
 
 def importance_rows(ranked: xr.Dataset) -> list[dict[str, str | float | Interval]]:
-    """Return a row for each component: its importance by each measure, and `NAME_place`, its rank."""
+    """Return a row for each component: its importance by each measure, and its place."""
     names = list(map(str, ranked["measure"].values))
     rows: list[dict[str, str | float | Interval]] = []
     for index, component in enumerate(map(str, ranked["component"].values)):
