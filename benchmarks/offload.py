@@ -181,7 +181,7 @@ def page(record: dict[str, Any]) -> str:
         # Of the least: whatever else runs on the machine only adds.
         share = min(each[0]) / min(each[1])
         rows.append([f"{size}", f"{2 * SHAPE.num_hidden_layers * size:,}", *map(_seconds, each), f"{share:.0%}"])
-    head = ["prompts at a time", "runs", "s, in memory", "s, from disk", "share of the speed"]
+    head = ["prompts at a time", "rows", "s, in memory", "s, from disk", "share of the speed"]
     return "\n\n".join(
         [
             f"{record['weights'] / 2**30:.1f} GiB of weights; limit {record['limit'] / 2**30:.0f} GiB; most resident "

@@ -137,8 +137,8 @@ def _mediation(record: Record) -> str:
     return (
         "### Who repairs\n\n"
         "All layers, and each again with everything downstream frozen, with each mediator frozen, and with all but it: "
-        f"{record['runs']:,} runs × 5 patches take {ours:.4f} s a prompt, **{ours / plain:.1f}** times the plain sweep "
-        f"with 5 patches ({plain:.4f}). Hooks on transformers take {hooks:.1f} s for the same runs (from "
+        f"{record['runs']:,} overrides × 5 patches take {ours:.4f} s a prompt, **{ours / plain:.1f}** times the plain "
+        f"sweep with 5 patches ({plain:.4f}). Hooks on transformers take {hooks:.1f} s for the same overrides (from "
         f"{record['made']} of them), **{hooks / ours:.0f}** times as long; {last:.1f} s, **{last / ours:.0f}** times, "
         "where only the last position meets the unembedding. Answers differ by "
         f"{record['difference']:.0e} of the largest effect."
@@ -147,8 +147,8 @@ def _mediation(record: Record) -> str:
 
 def _head_pairs(record: Record) -> str:
     return (
-        f"All {record['runs']:,} heads and pairs of heads, set to zero, by `hs.analyses.interactions`, clean runs and "
-        f"checks included: {record['seconds']:.1f} s a prompt."
+        f"All {record['runs']:,} heads and pairs of heads, set to zero, by `hs.analyses.interactions`, clean passes "
+        f"and checks included: {record['seconds']:.1f} s a prompt."
     )
 
 
@@ -196,7 +196,7 @@ _MEMORY = {
     "peak": "peak of the process",
     "beside_weights": "peak beside the weights",
     "imports": "of which Python and its libraries",
-    "bank": "of which the bank of clean values",
+    "bank": "of which the clean activations",
     "disk": "the result on disk",
 }
 
@@ -205,7 +205,7 @@ def _memory(record: Record) -> str:
     rows = [[title, *(f"{each[name] / 2**30:.3f}" for each in record.values())] for name, title in _MEMORY.items()]
     rows.append(["the result on disk for 1,209 prompts", *(f"{_of_all(each):.3f}" for each in record.values())])
     head = ["", *(f"{name}, {each['prompts']} prompts" for name, each in record.items())]
-    return "### Memory of hydrascope.run at the default batch, GiB\n\n" + table(head, rows)
+    return "### Memory of hydrascope.sweep at the default batch, GiB\n\n" + table(head, rows)
 
 
 def _of_all(memory: Record) -> float:

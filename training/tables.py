@@ -54,7 +54,7 @@ def _erasure_line(found: dict[str, Any]) -> str:
 
 def _comparison(data: dict[str, Any]) -> str:
     """A row per model: quality, and how many of its layers repair."""
-    head = ("model", "recall", "loss", "attention slopes > 0", "MLP slopes > 0", "best attention layer", "best MLP")
+    head = ("model", "recall", "loss", "attention slopes > 0", "MLP slopes > 0", "best attention sublayer", "best MLP")
     rows = []
     for name in (*(variant.name for variant in VARIANTS), *_finished(data)):
         if f"{name}/quality" not in data:
