@@ -36,54 +36,54 @@ class Variable:
 
 _CLEAN = ("readout", "prompt", "component")
 _MEAN = ("readout", "prompt", "ablated", "component")
-_RUN = ("prompt", "ablated", "patch")
+_ROW = ("prompt", "ablated", "patch")
 
 #: Variables that are measured prompt by prompt.
 MEASURED_VARIABLES: dict[str, Variable] = {
-    "unembed": Variable(_CLEAN, "direct effect of each component, clean run", _LOGITS),
-    "unembed_ablated": Variable(_MEAN, "direct effect after the ablation, at the clean run's scale", _LOGITS),
-    "unembed_ablated_own": Variable(_MEAN, "direct effect after the ablation, at the ablated run's scale", _LOGITS),
+    "unembed": Variable(_CLEAN, "direct effect of each component in the clean pass", _LOGITS),
+    "unembed_ablated": Variable(_MEAN, "direct effect after the ablation, at the clean scale", _LOGITS),
+    "unembed_ablated_own": Variable(_MEAN, "direct effect after the ablation, at the ablated scale", _LOGITS),
     "unembed_ablated_by_patch": Variable(
-        ("readout", *_RUN, "component"), "direct effect after each patch, at the clean run's scale", _LOGITS
+        ("readout", *_ROW, "component"), "direct effect after each patch, at the clean scale", _LOGITS
     ),
-    "total": Variable(("readout", *_RUN), "total effect of the ablation", _LOGITS),
-    "direct": Variable(("readout", *_RUN), "direct effect of the ablation, the final norm recomputed", _LOGITS),
-    "indirect": Variable(("readout", *_RUN), "indirect effect of the ablation", _LOGITS),
-    "scale": Variable(_RUN, "scale of the final norm in the clean run, over that in the ablated run"),
-    "logit": Variable(("readout", "prompt"), "readout of the clean run", _LOGITS),
+    "total": Variable(("readout", *_ROW), "total effect of the ablation", _LOGITS),
+    "direct": Variable(("readout", *_ROW), "direct effect of the ablation, with the final norm recomputed", _LOGITS),
+    "indirect": Variable(("readout", *_ROW), "indirect effect of the ablation", _LOGITS),
+    "scale": Variable(_ROW, "scale of the final norm in the clean pass, divided by that in the ablated row"),
+    "logit": Variable(("readout", "prompt"), "readout of the clean pass", _LOGITS),
     "embed": Variable(("readout", "prompt"), "direct effect of the embedding", _LOGITS),
-    "metric_clean": Variable(("metric", "prompt"), "metric of the clean run", "unit of the metric"),
-    "metric_ablated": Variable(("metric", *_RUN), "metric of the ablated run", "unit of the metric"),
-    "patch_prompt": Variable(("prompt", "patch"), "prompt that the patch came from, -1 where from none", "index"),
-    "imbalance": Variable(("prompt",), "how far total and the sum of its parts are apart at worst", _LOGITS),
+    "metric_clean": Variable(("metric", "prompt"), "metric of the clean pass", "unit of the metric"),
+    "metric_ablated": Variable(("metric", *_ROW), "metric of the ablated row", "unit of the metric"),
+    "patch_prompt": Variable(("prompt", "patch"), "prompt of the patch, -1 if it came from none", "index"),
+    "imbalance": Variable(("prompt",), "largest difference between total and the sum of its terms", _LOGITS),
 }
 
 #: Variables that are written before anything is measured.
 STATIC_VARIABLES: dict[str, Variable] = {
     "target": Variable(("prompt",), "target token", "token id"),
-    "downstream": Variable(("ablated", "component"), "whether the component is downstream of what is ablated"),
-    "component": Variable(("component",), "what is read"),
-    "component_kind": Variable(("component",), "kind of part that is read"),
+    "downstream": Variable(("ablated", "component"), "whether the component is downstream of the override"),
+    "component": Variable(("component",), "component that is read"),
+    "component_kind": Variable(("component",), "kind of the component"),
     "component_block": Variable(("component",), "block of the component", "block"),
-    "component_unit": Variable(("component",), "head or neuron that is read, -1 for a layer", "index"),
-    "ablated": Variable(("ablated",), "what is ablated, or frozen after |"),
-    "ablated_kind": Variable(("ablated",), "kind of part that is ablated"),
-    "ablated_block": Variable(("ablated",), "first block that is ablated", "block"),
-    "ablated_unit": Variable(("ablated",), "head or neuron that is ablated, -1 for a layer", "index"),
-    "readout": Variable(("readout",), "what is read off the residual stream"),
+    "component_unit": Variable(("component",), "head or neuron of the component, -1 if there is none", "index"),
+    "ablated": Variable(("ablated",), "override: ablated components, frozen ones after |"),
+    "ablated_kind": Variable(("ablated",), "kind of the ablated component, joint if several are overridden"),
+    "ablated_block": Variable(("ablated",), "first block with an ablated component", "block"),
+    "ablated_unit": Variable(("ablated",), "head or neuron of the ablated component, -1 if there is none", "index"),
+    "readout": Variable(("readout",), "readout of the residual stream"),
     "readout_before": Variable(
-        ("readout",), "block before which it is read, -1 for the final residual stream", "block"
+        ("readout",), "block that the readout is taken before, -1 for the final residual stream", "block"
     ),
     "metric": Variable(("metric",), "function of the logits"),
-    "metric_units": Variable(("metric",), "unit of the metric, empty where it is not known"),
+    "metric_units": Variable(("metric",), "unit of the metric, empty if unknown"),
     "text": Variable(("prompt",), "prompt"),
     "target_text": Variable(("prompt",), "target token as text"),
     "token_id": Variable(("prompt", "token"), "token of the prompt, -1 after its end", "token id"),
     "token_text": Variable(("prompt", "token"), "token of the prompt as text, empty after its end"),
-    "token_ablated": Variable(("prompt", "token"), "whether parts are ablated at this token"),
-    "subject": Variable(("prompt",), "subject of the prompt, empty where none is found"),
-    "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 where none is found", "token"),
-    "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 where none is found", "token"),
+    "token_ablated": Variable(("prompt", "token"), "whether components are ablated at this token"),
+    "subject": Variable(("prompt",), "subject of the prompt, empty if none is found"),
+    "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 if none is found", "token"),
+    "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 if none is found", "token"),
 }
 
 
