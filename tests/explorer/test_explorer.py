@@ -66,7 +66,7 @@ def test_a_click_ablates_a_part_now(opened, session, address):
     close(shown_effects(page, "attn.0"), expected_effects(found, "attn.0"))
     writes = found["unembed_ablated"].isel(readout=0, prompt=-1).sel(ablated="attn.0", component="mlp.2")
     clean = found["unembed"].isel(readout=0, prompt=-1).sel(component="mlp.2")
-    label = page.locator("[data-part='mlp.2']").get_attribute("aria-label")
+    label = page.locator("[data-component='mlp.2']").get_attribute("aria-label")
     np.testing.assert_allclose(numbers(label)[1:], [clean, writes], atol=0.006)
     pick(page, "mlp.1")
     assert page.locator("#run-label").input_value() == "attn.0+mlp.1"
@@ -203,7 +203,7 @@ def test_the_views_are_of_the_typed_prompt(opened, session, address):
     page = started(opened, address)
     found = swept(session).isel(readout=0, prompt=-1)
     for row in rows_of(saved(page, "Save the matrix as CSV")):
-        at = {"ablated": row["ablated"], "component": row["responding layer"]}
+        at = {"ablated": row["ablated"], "component": row["responding sublayer"]}
         change = found["unembed_ablated"].sel(at) - found["unembed"].sel(component=at["component"])
         expected = change if found["downstream"].sel(at) else np.nan
         np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
@@ -222,20 +222,20 @@ def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened,
         page.evaluate("name => (location.hash = location.hash.replace(/sigma=\\w+/, `sigma=${name}`))", name)
         page.wait_for_function("name => document.querySelector('#sigma').value === name", arg="01"[name == "own"])
         for row in rows_of(saved(page, "Save the matrix as CSV")):
-            at = {"ablated": row["ablated"], "component": row["responding layer"]}
+            at = {"ablated": row["ablated"], "component": row["responding sublayer"]}
             change = found[written].sel(at) - found["unembed"].sel(component=at["component"])
             expected = change if found["downstream"].sel(at) else np.nan
             np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
             assert row["sigma"] == name
-        part = page.locator("#part option:checked").text_content()
+        part = page.locator("#component option:checked").text_content()
         assert page.locator("#trace path.patch").count() == 2 * PATCHES
         of = found.sel(ablated=part)
         patches = of["unembed_ablated_by_patch"] * (of["scale"] if name == "own" else 1)
-        for row in rows_of(saved(page, "Save the layers as CSV")):
+        for row in rows_of(saved(page, "Save the sublayers as CSV")):
             each = [float(row[f"patch {patch}"]) for patch in range(PATCHES)]
             np.testing.assert_allclose(each, patches.sel(component=row["component"]), atol=2e-3)
         # What stands above is read alike.
-        said = page.locator("[data-part='mlp.2']").get_attribute("aria-label")
+        said = page.locator("[data-component='mlp.2']").get_attribute("aria-label")
         np.testing.assert_allclose(
             numbers(said)[2], found[written].sel(ablated="attn.0", component="mlp.2"), atol=0.006
         )
@@ -271,7 +271,7 @@ def test_heads_are_parts_too(opened, session, address):
     found = swept(session, ablate="head.1.2", read="heads.1")
     close(shown_effects(page, "head.1.2"), expected_effects(found, "head.1.2"))
     intact = found["unembed"].isel(readout=0, prompt=-1).sel(component="head.1.3")
-    label = page.locator("[data-part='head.1.3']").get_attribute("aria-label")
+    label = page.locator("[data-component='head.1.3']").get_attribute("aria-label")
     np.testing.assert_allclose(numbers(label)[2], intact, atol=0.006)
 
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
     answered(page, lambda: typed(page.locator("#run-label"), "attn.7"))
     assert "has no attn.7" in page.locator("#refused").text_content()
     answered(page, lambda: typed(page.locator("#run-label"), "|mlp.2"))
-    assert "Ablate a part, too" in page.locator("#found-run").text_content()
+    assert "Ablate a component, too" in page.locator("#found-run").text_content()
     answered(page, lambda: typed(page.locator("#run-label"), "attn.2|attn.1"))
     assert page.locator("#refused").text_content().startswith("attn.2|attn.1 freezes attn.1")
     opened.told.clear()  # the browser notes every answer that is an error
@@ -329,8 +329,8 @@ def test_hostile_prompts_stay_texts(opened, address):
 def test_two_tabs_are_answered_one_after_the_other(opened, session, address):
     one, other = (started(opened, address) for _ in range(2))
     before = [page.evaluate("document.body.dataset.answered") for page in (one, other)]
-    one.locator("[data-part='attn.0']").click()
-    other.locator("[data-part='mlp.0']").click()
+    one.locator("[data-component='attn.0']").click()
+    other.locator("[data-component='mlp.0']").click()
     for page, said in zip((one, other), before, strict=True):
         page.wait_for_function("before => document.body.dataset.answered !== before", arg=said)
     found = swept(session, ablate="layers")
@@ -350,7 +350,7 @@ def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(opened, session
     monkeypatch.setattr(type(session), "ablate", lambda self, question, watch: slowly(question, watch))
     with serving(session, None, token="slow") as slow:
         page = started(opened, slow)
-        page.locator("[data-part='attn.0']").click()
+        page.locator("[data-component='attn.0']").click()
         page.wait_for_function("() => document.getElementById('doing').textContent === 'measuring: 3 of 10'")
         assert page.locator("#far").is_visible()
         answered(page, lambda: page.get_by_role("button", name="Cancel").click())
@@ -360,7 +360,7 @@ def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(opened, session
         while not watched[0].stopped and time.monotonic() < end:
             time.sleep(0.01)
         assert watched[0].stopped
-        page.locator("[data-part='attn.1']").click()
+        page.locator("[data-component='attn.1']").click()
         page.wait_for_function("() => document.getElementById('doing').textContent === 'measuring: 3 of 10'")
         page.close()
         while not (len(watched) > 1 and watched[1].stopped) and time.monotonic() < end + 5:
@@ -373,11 +373,11 @@ def test_a_server_that_ends_and_starts_again(opened, session, folder):
         page = started(opened, address)
         pick(page, "attn.0")
         found, port = page.locator("#found-run").text_content(), int(re.search(r":(\d+)/", address)[1])
-    answered(page, lambda: page.locator("[data-part='mlp.0']").click())
+    answered(page, lambda: page.locator("[data-component='mlp.0']").click())
     assert "The server behind this page doesn’t answer" in page.locator("#refused").text_content()
     assert page.locator("#found-run").text_content() == found
     with serving(session, folder, port=port, token="second") as again:
-        answered(page, lambda: page.locator("[data-part='mlp.0']").click())
+        answered(page, lambda: page.locator("[data-component='mlp.0']").click())
         assert "open the one that it printed" in page.locator("#refused").text_content()
         fresh = opened(again + page.url.partition("/first/")[2])
         fresh.wait_for_function("() => document.body.dataset.answered === '1'")
@@ -390,7 +390,7 @@ def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
     results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
     session = Session(session.model, list(results["text"].values))
     with serving(session, folder, results=results) as address:
-        page = opened(f"{address}#part=attn.1&prompt=3")
+        page = opened(f"{address}#component=attn.1&prompt=3")
         page.wait_for_selector("body[data-drawn]")
         assert page.locator("#story pre").text_content() == POOL[3]
         answered(page, lambda: page.get_by_role("button", name="Ask the model about it").click())
@@ -427,15 +427,15 @@ def test_keys_alone_are_enough(opened, address):
     page.locator("#text").focus()
     page.keyboard.type(TYPED)
     answered(page, lambda: page.keyboard.press("Enter"))
-    page.locator("[data-part='attn.2']").focus()
+    page.locator("[data-component='attn.2']").focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.dataset.part") == "mlp.0"
+    assert page.evaluate("document.activeElement.dataset.component") == "mlp.0"
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowLeft")
     answered(page, lambda: page.keyboard.press("Enter"))
     assert page.locator("#run-label").input_value() == "attn.1"
-    assert page.evaluate("document.activeElement.dataset.part") == "attn.1"
+    assert page.evaluate("document.activeElement.dataset.component") == "attn.1"
     assert page.locator("#network [tabindex='0']").count() == 1
     assert page.locator("#live").text_content().startswith("attn.1 removes ")
     page.locator("#tokens [tabindex='0']").focus()
@@ -463,4 +463,4 @@ def test_a_phone_shows_all_without_scrolling_sideways(opened, address):
     ask(page)
     pick(page, "attn.0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("[data-part='attn.0']").bounding_box()["width"] > 120
+    assert page.locator("[data-component='attn.0']").bounding_box()["width"] > 120

@@ -104,7 +104,7 @@ def test_a_model_answers_in_a_notebook(browser, model, widget):
     frame.locator("#patches").evaluate("box => (box.value = 3, box.dispatchEvent(new Event('change')))")
     frame.locator("#text").fill(TYPED)
     answered(1, lambda: frame.locator("#text").press("Enter"))
-    answered(2, lambda: frame.locator("[data-part='attn.0']").click())
+    answered(2, lambda: frame.locator("[data-component='attn.0']").click())
     total = hs.sweep(model, [*POOL, TYPED], hs.Resample(3), ablate="attn.0")["total"].isel(prompt=-1).mean().item()
     row = frame.locator("#found-run tbody tr").nth(1).locator("td").nth(1).text_content()
     np.testing.assert_allclose(float(row.split()[0].replace("−", "-")), -total, atol=0.006)

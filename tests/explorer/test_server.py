@@ -172,7 +172,8 @@ def test_what_is_saved_is_told(client, folder):
 def test_a_sweep_is_told_as_a_page(client, session):
     answer = told(post(client, "sweep", {"question": {"text": "<script>", "patches": 2}}))[-1]["answer"]
     assert [each["text"] for each in answer["page"]["prompts"]] == ["<script>"]
-    assert [each["name"] for each in answer["page"]["parts"]] == [f"{k}.{i}" for k in ("attn", "mlp") for i in range(3)]
+    names = [each["name"] for each in answer["page"]["ablated"]]
+    assert names == [f"{k}.{i}" for k in ("attn", "mlp") for i in range(3)]
     assert set(answer["arrays"]) == set(answer["page"]["arrays"])
 
 

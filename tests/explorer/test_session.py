@@ -201,7 +201,7 @@ def test_what_was_found_at_the_subject_is_kept(tmp_path):
 
 
 def test_a_twin_patches_its_prompt_alone(session):
-    question = Question(TYPED, ablation="counterfactual", twin="dogs and", at="all")
+    question = Question(TYPED, ablation="counterfactual", counterfactual="dogs and", at="all")
     found = session.measured(question, "layers", JobMonitor())
     prompts = [hs.Prompt(TYPED, counterfactual="dogs and")]
     expected = swept(session, question, "layers", prompts=prompts)
@@ -213,7 +213,7 @@ def test_a_twin_patches_its_prompt_alone(session):
         session.measured(at_subject, "layers", JobMonitor())["total"], expected["total"], **CLOSE
     )
     with pytest.raises(HydrascopeError, match="has no counterfactual"):
-        session.measured(replace(question, twin=""), "layers", JobMonitor())
+        session.measured(replace(question, counterfactual=""), "layers", JobMonitor())
 
 
 def test_an_answer_is_that_of_plain_runs(session):
@@ -245,13 +245,13 @@ def test_an_answer_is_that_of_plain_runs(session):
     np.testing.assert_allclose(worth["worth"], lost["attn.0+mlp.0|mlp.2"] - lost["attn.0+mlp.0"], **CLOSE)
     assert worth["label"] == "mlp.2"
     for read, at_sigma in zip(found["readings"], ("clean", "own"), strict=True):
-        mlp = next(part for part in read["parts"] if part["name"] == "mlp.1")
+        mlp = next(part for part in read["components"] if part["name"] == "mlp.1")
         np.testing.assert_allclose(mlp["ablated"], np.mean(written[at_sigma]), **CLOSE)
         balance = read["balance"]
         np.testing.assert_allclose(balance["total"], -lost["attn.0+mlp.0|mlp.2"], **CLOSE)
         np.testing.assert_allclose(balance["sum"], balance["total"], atol=1e-6)
         assert balance["off"] < 1e-6
-        assert {part["name"] for part in read["parts"] if part["answers"]} == {"attn.1", "mlp.1", "attn.2"}
+        assert {part["name"] for part in read["components"] if part["responds"]} == {"attn.1", "mlp.1", "attn.2"}
     clean, own = (each["balance"] for each in found["readings"])
     assert abs(clean["norm"] - own["norm"]) > 1e-6
 
@@ -273,7 +273,7 @@ def test_the_likeliest_tokens_are_the_models(session):
 def test_heads_are_read_where_asked(session):
     found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), JobMonitor())
     layers = [str(layer) for layer in session.model.sublayers]
-    parts = found["readings"][0]["parts"]
+    parts = found["readings"][0]["components"]
     assert [part["name"] for part in parts] == [*layers, *(f"head.1.{head}" for head in range(4))]
     heads = sum(part["ablated"] for part in parts if part["name"].startswith("head"))
     whole = next(part["ablated"] for part in parts if part["name"] == "attn.1")
@@ -397,7 +397,7 @@ def test_the_pool_is_run_once(session):
         ({"text": "a", "at": "first"}, "are no positions"),
         ({"text": "a", "at": "1"}, "are no positions"),
         ({"text": "a", "heads": ["1"]}, "heads must be numbers"),
-        ({"text": "a", "run": "attn.0+" * 300}, "more than 256 parts"),
+        ({"text": "a", "run": "attn.0+" * 300}, "more than 256 components"),
     ],
 )
 def test_a_question_is_looked_over(asked, said):

@@ -43,13 +43,13 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
           the mean over patches and the least and the largest of them, in `unit`; `share`, restored over removed, NaN
           where patches disagree on the sign of what is removed; the
           `probability` of the target; the `likeliest` tokens, over patches;
-        - `frozen`: each frozen part, and all together, with what they were `worth`: what is lost more once they are
+        - `frozen`: each frozen component, and all together, with their `worth`: how much more is lost once they are
           frozen (`restored_by` of `hydrascope.measures.mediation`);
-        - `readings`: under each reading of σ, as it is `said`,
-            - `parts`: what each layer, and each head that was read, writes in the intact and in this run, and whether
-              it can answer;
-            - `balance`: the change of the ablated layers' `own`, of which a part may be an answer where units of
-              several layers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
+        - `readings`: under each reading of σ, each with its `label`,
+            - `components`: what each sublayer, and each head that was read, writes in the clean pass and in this row,
+              and whether it `responds`;
+            - `balance`: the change of the ablated sublayers' `own`, which may include responses where units of
+              several sublayers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
               effect, and how far the two are `off` at worst.
     """
     label, read = str(override), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
@@ -66,8 +66,8 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
         "frozen": _frozen(results, override, alone),
         "readings": [
             {
-                "said": SIGMA_NAME[sigma],
-                "parts": _parts(model, results, override, sigma),
+                "label": SIGMA_NAME[sigma],
+                "components": _components(model, results, override, sigma),
                 "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results),
             }
             for sigma, effects in read.items()
@@ -111,13 +111,13 @@ def _frozen(results: xr.Dataset, override: Override, alone: str) -> list[dict[st
     return each + together
 
 
-def _parts(model: LanguageModel, results: xr.Dataset, override: Override, sigma: Sigma) -> list[dict[str, Any]]:
+def _components(model: LanguageModel, results: xr.Dataset, override: Override, sigma: Sigma) -> list[dict[str, Any]]:
     after = results[WRITTEN[sigma]].sel(ablated=str(override)).values.tolist()
     names = list(map(str, results["component"].values))
-    answers = set(map(str, responding(model, override, [Component.parse(name) for name in names])))
+    responds = set(map(str, responding(model, override, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
     return [
-        {"name": name, "intact": one, "ablated": other, "change": other - one, "answers": name in answers}
+        {"name": name, "intact": one, "ablated": other, "change": other - one, "responds": name in responds}
         for name, one, other in zip(names, before, after, strict=True)
     ]
 

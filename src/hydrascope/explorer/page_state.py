@@ -32,7 +32,7 @@ def live_config(
     model = session.model
     attention = next(sublayer for sublayer in model.sublayers if sublayer.kind == "attn")
     return {
-        "layers": [str(sublayer) for sublayer in model.sublayers],
+        "sublayers": [str(sublayer) for sublayer in model.sublayers],
         "heads": len(model.units(attention)),
         "pool": f"{len(session.pool.prompts.prompts):,} prompts of {session.pool.prompts.name}",
         "ablations": list(ABLATIONS),

@@ -13,11 +13,11 @@ from hydrascope.utils.errors import HydrascopeError
 
 #: Of a prompt, in characters: longer ones aren't looked at.
 LONGEST = 20_000
-#: Patches, and parts of one run.
-MOST_PATCHES, MOST_PARTS = 200, 256
+#: Patches, and components of one override.
+MOST_PATCHES, MOST_COMPONENTS = 200, 256
 
 _FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("text", "run", "ablation", "twin", "at", "subject"), (str,)),
+    **dict.fromkeys(("text", "run", "ablation", "counterfactual", "at", "subject"), (str,)),
     **dict.fromkeys(("patches", "seed", "target"), (int,)),
     "noise_scale": (int, float),
     "different_target": (bool,),
@@ -35,7 +35,7 @@ class Question:
         ablation: one of `ABLATIONS`.
         patches: their number, for `resample` and `noise`.
         noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`.
-        twin: the prompt's counterfactual, for `counterfactual`.
+        counterfactual: the prompt's counterfactual, for the ablation `counterfactual`.
         at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
         subject: the prompt's, as it is written there; empty where it has none, or the set knows it.
         target: the token that is read; the likeliest by default.
@@ -49,7 +49,7 @@ class Question:
     noise_scale: float = 3.0
     seed: int = 0
     different_target: bool = False
-    twin: str = ""
+    counterfactual: str = ""
     at: str = "last"
     subject: str = ""
     target: int | None = None
@@ -88,7 +88,7 @@ class Question:
             raise HydrascopeError(
                 f"the prompt is {len(self.text):,} characters long, and {LONGEST:,} are read: shorten it"
             )
-        for name, text in (("prompt", self.text), ("counterfactual", self.twin), ("subject", self.subject)):
+        for name, text in (("prompt", self.text), ("counterfactual", self.counterfactual), ("subject", self.subject)):
             try:
                 text.encode()
             except UnicodeEncodeError:
@@ -97,15 +97,15 @@ class Question:
             raise HydrascopeError(f"{self.ablation!r} replaces nothing: choose {', '.join(ABLATIONS)}")
         if not 1 <= self.patches <= MOST_PATCHES:
             raise HydrascopeError(f"{self.patches} patches: ask for 1 to {MOST_PATCHES}")
-        if self.run.count("+") + self.run.count("|") >= MOST_PARTS:
-            raise HydrascopeError(f"a run of more than {MOST_PARTS} parts: name fewer")
-        if max(map(len, (self.run, self.at, self.twin, self.subject))) > LONGEST or len(self.heads) > 64:
+        if self.run.count("+") + self.run.count("|") >= MOST_COMPONENTS:
+            raise HydrascopeError(f"the override has more than {MOST_COMPONENTS} components: name fewer")
+        if max(map(len, (self.run, self.at, self.counterfactual, self.subject))) > LONGEST or len(self.heads) > 64:
             raise HydrascopeError("this question is too long: ask for less")
         self.positions()
 
     def prompt(self) -> Prompt:
         """Return the prompt as the library takes it."""
-        return Prompt(self.text, subject=self.subject or None, counterfactual=self.twin or None)
+        return Prompt(self.text, subject=self.subject or None, counterfactual=self.counterfactual or None)
 
     def make_ablation(self) -> Ablation:
         """Return the ablation."""

@@ -77,7 +77,7 @@ class Session:
         last = Override(self.model.sublayers[-1:])
         results = self.measured(replace(question, ablation="zero", at="last"), [last], monitor)
         subject = found_subject(self.model, self.pool.prompt_of(question))
-        return {**next_tokens(self.model, tokens, logits), "subject": subject, "parts": intact(results)}
+        return {**next_tokens(self.model, tokens, logits), "subject": subject, "components": intact(results)}
 
     def ablate(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
         """Return the effects of the question's override, and the worth of its frozen components."""

@@ -37,7 +37,7 @@ def test_pointing_at_a_cell_says_its_number(opened, file, results):
 def test_choosing_a_part_changes_all_views(opened, file, results):
     page = opened(file)
     drawn(page, lambda: page.mouse.click(*cell(page, "mlp.1", "mlp.2")))
-    assert page.locator("#part").input_value() == str(PARTS.index("mlp.1"))
+    assert page.locator("#component").input_value() == str(PARTS.index("mlp.1"))
     assert page.locator("#chosen").text_content() == "mlp.1 ablated"
     for view in ("trace", "scatter"):
         assert "mlp.1" in page.locator(f"#{view} .plot").get_attribute("aria-label")
@@ -54,7 +54,7 @@ def test_choosing_a_part_changes_all_views(opened, file, results):
 @pytest.mark.parametrize("sigma", SIGMA)
 def test_ce_on_de_is_chosen(opened, file, results, sigma):
     """As in the paper's Figure 7; what can't be told says so."""
-    page = opened(f"{file}#part=attn.2&sigma={sigma}")
+    page = opened(f"{file}#component=attn.2&sigma={sigma}")
     drawn(page, lambda: page.get_by_label("Points").select_option(label="CE on DE"))
     assert page.locator("#scatter h3").text_content() == "CE on DE (Figure 7) of attn.2, a point a prompt"
     assert page.locator("#scatter figcaption p").text_content() == f"Readout: logit, {measures.SIGMA_NAME[sigma]}."
@@ -73,19 +73,19 @@ def test_ce_on_de_is_chosen(opened, file, results, sigma):
     said = numbers(page.locator("#live").text_content())
     np.testing.assert_allclose(said, [direct.min(), compensated[direct.argmin()]], atol=0.006)
     assert "points=CE+on+DE" in page.url
-    drawn(page, lambda: page.locator("#part").select_option(label="mlp.3"))
+    drawn(page, lambda: page.locator("#component").select_option(label="mlp.3"))
     assert page.locator("#scatter .fit").count() == 0
 
 
 def test_a_prompt_is_chosen_everywhere(opened, file, results):
-    page = opened(f"{file}#part=attn.1")
+    page = opened(f"{file}#component=attn.1")
     drawn(page, lambda: page.locator("#row-7").click())
     assert page.locator("#story pre").text_content() == str(results["text"].values[7])
     assert page.locator("#scatter .chosen").count() == 1
     assert page.locator("#prompt").input_value() == "7"
     assert "prompt 7" in page.locator("#trace h3").text_content()
     at = results.isel(readout=0, prompt=7)
-    for row in rows_of(saved(page, "Save the layers as CSV")):
+    for row in rows_of(saved(page, "Save the sublayers as CSV")):
         clean = at["unembed"].sel(component=row["component"])
         np.testing.assert_allclose(float(row["intact"]), clean, rtol=1e-6)
         ablated = results["unembed_ablated"].isel(readout=0).sel(ablated="attn.1", component=row["component"]).values
@@ -102,25 +102,25 @@ def test_the_address_holds_what_is_chosen(opened, file):
     page = opened(file)
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
     drawn(page, lambda: page.locator("#sigma").select_option("1"))
-    drawn(page, lambda: page.locator("#part").select_option(label="head.2.1"))
+    drawn(page, lambda: page.locator("#component").select_option(label="head.2.1"))
     drawn(page, lambda: page.locator("#row-5").click())
     assert "sigma=own" in page.url
     again = opened(page.url)
-    for name in ("readout", "sigma", "part", "prompt"):
+    for name in ("readout", "sigma", "component", "prompt"):
         assert again.locator(f"#{name}").input_value() == page.locator(f"#{name}").input_value() != ""
     assert again.locator("#chosen").text_content() == "head.2.1 ablated"
-    drawn(again, lambda: again.evaluate("location.hash = 'part=mlp.0'"))
+    drawn(again, lambda: again.evaluate("location.hash = 'component=mlp.0'"))
     assert again.locator("#chosen").text_content() == "mlp.0 ablated"
     assert again.locator("#story").is_hidden()
 
 
 def test_an_address_that_names_nothing_is_passed_over(opened, file):
-    page = opened(f"{file}#part=attn.99&prompt=1e9&readout=<b>&picture=%00&x=%E0%A4%A")
+    page = opened(f"{file}#component=attn.99&prompt=1e9&readout=<b>&picture=%00&x=%E0%A4%A")
     assert page.locator("#chosen").text_content() == opened(file).locator("#chosen").text_content()
 
 
 def test_keys_alone_are_enough(opened, file):
-    page = opened(f"{file}#part=attn.1")
+    page = opened(f"{file}#component=attn.1")
     page.locator("#matrix .plot").focus()
     for key in ("ArrowRight", "End"):
         page.keyboard.press(key)
@@ -170,7 +170,7 @@ def test_everything_that_can_be_focused_has_a_name(opened, file):
 
 def test_views_are_saved_as_pictures(opened, file):
     page = opened(f"{file}#sigma=own&prompt=3")
-    for view, name in (("matrix", "the matrix"), ("trace", "the layers"), ("scatter", "the prompts")):
+    for view, name in (("matrix", "the matrix"), ("trace", "the sublayers"), ("scatter", "the prompts")):
         root = ElementTree.fromstring(saved(page, f"Save {name} as SVG"))
         space = "{http://www.w3.org/2000/svg}"
         assert root.tag == f"{space}svg"

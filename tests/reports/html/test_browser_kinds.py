@@ -39,7 +39,7 @@ def test_views_that_were_not_kept_are_left_out_with_a_word(opened, pairs):
     assert page.locator("#trace").is_hidden()
     assert page.locator("#scatter").is_visible()
     assert "measure again and keep means (--keep means)" in page.locator("#without").text_content()
-    drawn(page, lambda: page.locator("#part").select_option(label="mlp.1"))
+    drawn(page, lambda: page.locator("#component").select_option(label="mlp.1"))
     drawn(page, lambda: page.locator("#row-4").click())
     total = pairs[0]["total"].isel(readout=0, patch=0, prompt=4).sel(ablated="mlp.1")
     shown = numbers(page.locator("#becomes").text_content())[-3:]
@@ -55,7 +55,7 @@ def test_effects_alone_have_no_matrix(opened, tmp_path, results):
     for view in ("matrix", "trace", "warnings li", "without"):
         assert page.locator(f"#{view}").first.is_visible() == (view == "without")
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
-    drawn(page, lambda: page.locator("#part").select_option(label="attn.1"))
+    drawn(page, lambda: page.locator("#component").select_option(label="attn.1"))
     at = results.sel(readout="placebo.0", ablated="attn.1")
     kept = rows_of(saved(page, "Save the table as CSV"))
     total = at["total"].astype(float).mean("patch")
@@ -69,6 +69,6 @@ def test_all_pairs_of_heads_are_quick(opened, tmp_path):
     assert file.stat().st_size < 1.5e6
     start = time.monotonic()
     page = opened(file.as_uri())
-    drawn(page, lambda: page.locator("#part").select_option(label="head.7.3"))
+    drawn(page, lambda: page.locator("#component").select_option(label="head.7.3"))
     assert time.monotonic() - start < 5
     assert len(rows_of(saved(page, "Save the matrix as CSV"))) == 144 * 144

@@ -33,7 +33,7 @@ def test_what_a_layer_writes_fits_its_button_at_any_width(browser, file, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(file)
     page.wait_for_selector("body[data-drawn]")
-    for button in page.locator("#column button.part").all():
+    for button in page.locator("#column button.component").all():
         around, value = button.bounding_box(), button.locator(".value").bounding_box()
         assert around["x"] <= value["x"]
         assert value["x"] + value["width"] <= around["x"] + around["width"]
@@ -55,20 +55,20 @@ def test_a_scroll_bar_moves_no_cell_from_its_label(browser, file):
 
 
 def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_is_clicked(opened, file, results):
-    page = opened(f"{file}#part=mlp.1")
+    page = opened(f"{file}#component=mlp.1")
     effects = measures.per_prompt(results, str(results["readout"].values[0])).sel(ablated="attn.2")
     drawn(page, lambda: page.get_by_role("button", name=re.compile(r"^attn\.2, writes")).click())
-    assert page.evaluate("new URLSearchParams(location.hash.slice(1)).get('part')") == "attn.2"
+    assert page.evaluate("new URLSearchParams(location.hash.slice(1)).get('component')") == "attn.2"
     for name in layers():
-        said = page.locator(f"#column [data-part='{name}']").get_attribute("aria-label").replace("−", "-")
+        said = page.locator(f"#column [data-component='{name}']").get_attribute("aria-label").replace("−", "-")
         intact, ablated = map(float, re.search(r"writes (\S+), in this run (\S+)", said).groups())
         here = effects.sel(component=name)
         assert intact == pytest.approx(float(here["unembed"].mean()), abs=0.006)
         assert ablated == pytest.approx(float(here["unembed_ablated"].mean()), abs=0.006)
-    assert page.locator("#column [aria-pressed=true]").get_attribute("data-part") == "attn.2"
+    assert page.locator("#column [aria-pressed=true]").get_attribute("data-component") == "attn.2"
     drawn(page, lambda: page.locator("#prompt").select_option("1"))
     assert page.locator("#column-title").text_content() == "The network, intact and with attn.2 ablated: prompt 1"
-    said = page.locator("#column [data-part='attn.2']").get_attribute("aria-label").replace("−", "-")
+    said = page.locator("#column [data-component='attn.2']").get_attribute("aria-label").replace("−", "-")
     expected = float(effects["unembed"].isel(prompt=1).sel(component="attn.2"))
     assert float(re.search(r"writes ([^\s,]+)", said)[1]) == pytest.approx(expected, abs=0.006)
 
@@ -76,6 +76,5 @@ def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_i
 def test_a_layer_that_was_not_ablated_cannot_be_clicked_in_the_column(opened, results, tmp_path):
     one = results.isel(ablated=[list(results["ablated"].values).index("attn.1")])
     page = opened(hs.report(one, tmp_path / "one.html", bootstrap=FEW).as_uri())
-    assert page.locator("#column button:enabled").evaluate_all("found => found.map(each => each.dataset.part)") == [
-        "attn.1"
-    ]
+    enabled = page.locator("#column button:enabled")
+    assert enabled.evaluate_all("found => found.map(each => each.dataset.component)") == ["attn.1"]

@@ -16,14 +16,14 @@ from hydrascope.reports.summary import format_interval, sentences
 
 def test_another_readout_changes_all_views(opened, file, results):
     page = opened(file)
-    before = page.locator("#said").text_content()
+    before = page.locator("#sentences").text_content()
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
     assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW, "placebo.0"))
-    assert page.locator("#said").text_content() != before
+    assert page.locator("#sentences").text_content() != before
     assert "placebo.0" in page.locator("#matrix figcaption").text_content()
     sure = measures.responses(measures.per_prompt(results, "placebo.0"), FEW)
     for row in rows_of(saved(page, "Save the matrix as CSV")):
-        expected = sure.sel(ablated=row["ablated"], component=row["responding layer"]).values
+        expected = sure.sel(ablated=row["ablated"], component=row["responding sublayer"]).values
         found = [float(row[name] or "nan") for name in ("mean", "low", "high")]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
@@ -32,10 +32,10 @@ def everything(page):
     """What the page says, view by view."""
     return {
         "verdict": page.locator("#verdict p").all_text_contents(),
-        "said": page.locator("#said").text_content(),
+        "sentences": page.locator("#sentences").text_content(),
         "read": re.findall(r"Readout: [^.]*", page.locator("main").text_content()),
         "matrix": rows_of(saved(page, "Save the matrix as CSV")),
-        "layers": rows_of(saved(page, "Save the layers as CSV")),
+        "sublayers": rows_of(saved(page, "Save the sublayers as CSV")),
         "prompts": rows_of(saved(page, "Save the prompts as CSV")),
         "scatter": page.locator("#scatter").inner_html(),
         "table": page.locator("#rows tbody tr:not(.gap)").all_text_contents()[:10],
@@ -48,11 +48,12 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     """All that depends on it changes, in every view and in what is saved; removed, lost and restored don't."""
     name, control = measures.SIGMA_NAME[sigma].removeprefix("at "), "Ablated runs read at"
     other = next(each for each in SIGMA if each != sigma)
-    page = opened(f"{file}#part=attn.2&prompt=7&sigma={other}")
+    page = opened(f"{file}#component=attn.2&prompt=7&sigma={other}")
     before = everything(page)
     drawn(page, lambda: page.get_by_label(control).select_option(label=name))
     after = everything(page)
-    assert [key for key in after if after[key] != before[key]] == ["verdict", "said", "read", "matrix", "layers"]
+    changed = [key for key in after if after[key] != before[key]]
+    assert changed == ["verdict", "sentences", "read", "matrix", "sublayers"]
     found = summarise(results, FEW, "logit", sigma)
     assert after["verdict"] == sentences(found)
     (part,) = (each for each in found.components if each.ablated == "attn.2")
@@ -60,18 +61,18 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
         f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
         f"{format_interval(part.norm, 2)}"
     )
-    assert after["said"].endswith(f"by {shares}, at {name}.")
+    assert after["sentences"].endswith(f"by {shares}, at {name}.")
     assert after["read"] == [*[f"Readout: logit, at {name}"] * 2, "Readout: logit"]
     sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)
     for row in after["matrix"]:
-        expected = sure.sel(ablated=row["ablated"], component=row["responding layer"]).values
+        expected = sure.sel(ablated=row["ablated"], component=row["responding sublayer"]).values
         shown = [float(row[bound] or "nan") for bound in ("mean", "low", "high")]
         np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-7)
     ablated = results[SIGMA[sigma]].isel(readout=0).sel(ablated="attn.2")
-    for row in after["layers"]:
+    for row in after["sublayers"]:
         at = ablated.sel(component=row["component"]).values
         np.testing.assert_allclose(float(row["ablated run"]), at[7], atol=float(np.ptp(at)) / 4000 + 1e-6)
-    for row in (*after["matrix"], *after["layers"]):
+    for row in (*after["matrix"], *after["sublayers"]):
         assert (row["readout"], row["sigma"]) == ("logit", sigma)
 
 
@@ -94,7 +95,7 @@ def test_inside_the_network_there_is_no_reading_to_choose(opened, tmp_path):
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="inner"))
     assert page.locator("#sigma").is_hidden()
     assert "Readout: inner, before block 2, without a norm" in page.locator("#matrix figcaption").text_content()
-    assert {row["sigma"] for row in rows_of(saved(page, "Save the layers as CSV"))} == {""}
+    assert {row["sigma"] for row in rows_of(saved(page, "Save the sublayers as CSV"))} == {""}
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="logit"))
     assert page.locator("#sigma").input_value() == "1"
     assert "at each run’s own σ" in page.locator("#matrix figcaption").text_content()
@@ -102,7 +103,7 @@ def test_inside_the_network_there_is_no_reading_to_choose(opened, tmp_path):
 
 @pytest.mark.parametrize("sigma", SIGMA)
 def test_every_patch_is_a_faint_line(opened, file, results, sigma):
-    page = opened(f"{file}#part=attn.1&sigma={sigma}")
+    page = opened(f"{file}#component=attn.1&sigma={sigma}")
     assert page.locator("#trace .patch").count() == 0
     drawn(page, lambda: page.locator("#row-7").click())
     assert "one patch" in page.locator("#trace svg").text_content()
@@ -120,7 +121,7 @@ def test_every_patch_is_a_faint_line(opened, file, results, sigma):
             np.testing.assert_allclose(heights(line), start + slope * values, atol=0.3)
         widths = [width_of(each) for each in (lines.first, page.locator(f"#trace path.{kind}:not(.patch)"))]
         assert widths[0] < widths[1]
-    for row in rows_of(saved(page, "Save the layers as CSV")):
+    for row in rows_of(saved(page, "Save the sublayers as CSV")):
         found = [float(row[f"patch {patch}"]) for patch in (0, 1)]
         np.testing.assert_allclose(found, expected.sel(component=row["component"]), atol=2e-3)
 
@@ -151,9 +152,9 @@ def test_what_is_not_known_of_a_part_is_said(opened, tmp_path, results):
     direct = results["direct"].where(~xr.DataArray(silent, dims="readout"), 0)
     page = opened(hs.report(results.assign(direct=direct), tmp_path / "a.html", bootstrap=FEW).as_uri())
     drawn(page, lambda: page.get_by_label("Points").select_option(label="CE on DE"))
-    drawn(page, lambda: page.locator("#part").select_option(label="head.2.1"))
+    drawn(page, lambda: page.locator("#component").select_option(label="head.2.1"))
     assert page.locator("#scatter .point").count() == 0
-    assert "Not known: the part wasn’t read" in page.locator("#scatter figcaption p").text_content()
+    assert "Not known: the component wasn’t read" in page.locator("#scatter figcaption p").text_content()
     drawn(page, lambda: page.evaluate("location.hash = 'readout=placebo.0&points=CE on DE'"))
     assert page.locator("#scatter h3").text_content().startswith("Restored of what is removed by ablating")
     assert page.get_by_label("Points").input_value() == "0"

@@ -25,7 +25,7 @@ def page(results):
 
 def test_parts_stand_in_the_order_of_the_figures(page):
     layers = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(4)]
-    assert names(page, "parts") == [*layers, "head.2.1"]
+    assert names(page, "ablated") == [*layers, "head.2.1"]
     assert names(page, "components") == layers
     assert names(page, "readouts") == ["logit", "placebo.0"]
 
@@ -35,7 +35,7 @@ def test_responses(results, page, readout, sigma):
     found = decoded(page[0]["arrays"], page[1], f"{readout}.{sigma}.picture")
     at = results.isel(readout=readout)
     sure = measures.responses(measures.per_prompt(results, str(at["readout"].values), sigma), FEW)
-    for row, ablated in enumerate(names(page, "parts")):
+    for row, ablated in enumerate(names(page, "ablated")):
         for column, component in enumerate(names(page, "components")):
             if not at["downstream"].sel(ablated=ablated, component=component):
                 assert np.isnan(found[:, row, column]).all()
@@ -50,7 +50,7 @@ def test_responses(results, page, readout, sigma):
 @pytest.mark.parametrize("readout", [0, 1])
 def test_amounts(results, page, readout):
     removed, lost, restored = decoded(page[0]["arrays"], page[1], f"{readout}.amounts")
-    at = results.isel(readout=readout).sel(ablated=names(page, "parts"))
+    at = results.isel(readout=readout).sel(ablated=names(page, "ablated"))
     total, direct = (
         at[name].astype(float).mean("patch").transpose("ablated", "prompt") for name in ("total", "direct")
     )
@@ -70,7 +70,7 @@ def test_traces(results, page, sigma):
         decoded(described["arrays"], chunks, "0.intact.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
     )
     means = decoded(described["arrays"], chunks, f"0.{sigma}.ablated.mean")
-    for row, ablated in enumerate(names(page, "parts")):
+    for row, ablated in enumerate(names(page, "ablated")):
         expected = at[WRITTEN[sigma]].sel(ablated=ablated).values.astype(float)
         np.testing.assert_allclose(means[row], expected.mean(0), rtol=1e-4, atol=1e-6)
         kept = described["arrays"][f"0.{sigma}.ablated.{row}"]["columns"]
@@ -110,7 +110,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
     at = results.isel(readout=readout).sel(component=names(page, "components"))
     by_patch, scale = (at[name].astype(float) for name in ("unembed_ablated_by_patch", "scale"))
     assert described["patched"] == 40
-    for row, ablated in enumerate(names(page, "parts")):
+    for row, ablated in enumerate(names(page, "ablated")):
         expected = (by_patch if sigma == "clean" else by_patch * scale).sel(ablated=ablated)
         expected = expected.transpose("prompt", "patch", "component").values
         kept = described["arrays"][f"{readout}.{sigma}.patches.{row}"]["columns"]
@@ -177,14 +177,14 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
         assert ["".join(each) for each in told["verdicts"]] == sentences(found)
         assert told["warnings"] == list(found.warnings)
         for part in found.components:
-            said = " ".join(told["parts"][names(page, "parts").index(part.ablated)])
+            said = " ".join(told["ablations"][names(page, "ablated").index(part.ablated)])
             assert format_interval(part.removed, 2) in said
             assert format_interval(part.lost, 2) in said
             shares = part.attention, part.mlp, part.norm
             if np.isfinite(part.restored.low):
                 assert all(format_interval(each, 2) in said for each in shares)
                 assert said.endswith(f", {measures.SIGMA_NAME[sigma]}.")
-        assert sum("Restored" in " ".join(each) for each in told["parts"]) > 2
+        assert sum("Restored" in " ".join(each) for each in told["ablations"]) > 2
 
 
 def is_of(line, x, y):
@@ -200,7 +200,7 @@ def test_what_is_undone_of_an_increase_is_called_that():
     results["direct"].loc[{"ablated": "attn.1"}] = (2 + np.linspace(-0.5, 0.5, 40))[:, None]
     results["total"].loc[{"ablated": "attn.1"}] = -1
     part = summarise(results, FEW).components[1]
-    removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["parts"])
+    removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["ablations"])
     assert "instead" not in removes
     share = format_interval(part.restored, 2)
     assert f". It adds instead of removing: {share} of the increase is undone; by attention " in adds
@@ -209,7 +209,7 @@ def test_what_is_undone_of_an_increase_is_called_that():
 
 def test_the_line_of_restored_on_removed(results, page):
     at = results.isel(readout=0)
-    for name, line in zip(names(page, "parts"), lines(page), strict=True):
+    for name, line in zip(names(page, "ablated"), lines(page), strict=True):
         total, direct = (at[each].sel(ablated=name).astype(float).mean("patch").values for each in ("total", "direct"))
         is_of(line, -direct, total - direct)
     assert lines(page) == lines(page, reading=1)
@@ -222,7 +222,7 @@ def test_ce_on_de(results, page, readout, sigma):
     assert (scatter["name"], scatter["sigma"], scatter["rows"]) == ("CE on DE", sigma, [0, 1])
     at = results.isel(readout=readout).astype(float, keep_attrs=True)
     points = decoded(described["arrays"], chunks, scatter["array"])
-    places = zip(names(page, "parts"), scatter["lines"], *points, strict=True)
+    places = zip(names(page, "ablated"), scatter["lines"], *points, strict=True)
     for name, line, direct, compensated in places:
         np.testing.assert_allclose(direct, at["unembed"].sel(component=name), rtol=1e-6)
         layers = names(page, "components")
@@ -240,7 +240,7 @@ def test_ce_on_de(results, page, readout, sigma):
 
 def test_it_opens_at_the_part_of_the_verdict(results, page):
     verdicts = summarise(results, FEW).verdicts
-    assert any(names(page, "parts")[page[0]["start"]] in verdict.component for verdict in verdicts)
+    assert any(names(page, "ablated")[page[0]["start"]] in verdict.component for verdict in verdicts)
 
 
 def test_what_cannot_be_shown():
@@ -272,7 +272,7 @@ def test_where_nothing_is_removed_directly():
     assert abs(lost) > 0.1
     assert told["verdicts"] == []
     assert "nothing is removed directly" in told["warnings"][0]
-    assert f"{lost:.2f}".replace("-", "−") in told["parts"][0][0]
+    assert f"{lost:.2f}".replace("-", "−") in told["ablations"][0][0]
     # What it adds at the last position isn't what is ablated.
     assert [(each["name"], each["lines"]) for each in told["scatters"]] == [("restored on removed", [None])]
 
@@ -307,5 +307,5 @@ def test_one_prompt_has_no_bounds(results):
     assert np.isfinite(mean).any()
     assert np.isnan(bounds).all()
     assert lines((described,)) == lines((described,), scatter=1) == [None] * 9
-    said = described["readouts"][0]["readings"][0]["parts"][0]
+    said = described["readouts"][0]["readings"][0]["ablations"][0]
     assert said[1:] == ["One prompt has no intervals, and says nothing about others."]

@@ -28,7 +28,7 @@ def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     read = [(each["sigma"], each["caption"]) for each in pictures]
     assert read == [("own", "logit, at each run’s own σ"), (None, "logit"), (None, "logit")]
     assert [each["name"] for each in pictures] == ["Response", "Lost again without it", "Brought by it alone"]
-    assert [each["name"] for each in described["parts"]] == ["attn.3"]
+    assert [each["name"] for each in described["ablated"]] == ["attn.3"]
     reactions = {each.mediator: each for each in summarise(results, FEW).reactions}
     for number, name in enumerate(("restored_by", "restored_alone"), 1):
         bounds = decoded(described["arrays"], chunks, pictures[number]["array"])[:, 0]
@@ -61,7 +61,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     first = described["readouts"][0]["readings"][0]["pictures"][0]
     assert (first["name"], first["joint"], first["grey"]) == ("Interaction", " and ", "no pair")
     assert (
-        first["columns"] == names((described, chunks), "parts") == ["attn.1", "attn.3", "attn.4", "mlp.3", "head.4.1"]
+        first["columns"] == names((described, chunks), "ablated") == ["attn.1", "attn.3", "attn.4", "mlp.3", "head.4.1"]
     )
     bounds = decoded(described["arrays"], chunks, "0.picture.0")
     for row, one in enumerate(first["columns"]):
@@ -76,21 +76,21 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     verdict = "".join(described["readouts"][0]["readings"][0]["verdicts"][0])
     assert [verdict] == sentences(told)
     assert "attn.3 and head.4.1 −1.19" in verdict
-    assert described["parts"][described["start"]]["name"] == "attn.3"
+    assert described["ablated"][described["start"]]["name"] == "attn.3"
 
 
 def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs, phantom):
     described, chunks = page_data(pairs, FEW)
     plain = hs.sweep(*phantom, hs.Zero(), ablate=[*PARTS, "attn.4"])
     expected, of_plain = page_data(plain, FEW)
-    assert described["parts"] == expected["parts"]
+    assert described["ablated"] == expected["ablated"]
     kept = decoded(described["arrays"], chunks, "0.amounts")
     np.testing.assert_allclose(kept, decoded(expected["arrays"], of_plain, "0.amounts"), atol=1e-5)
     found, of_whole = lines((described,)), lines((expected,))
     told, whole = (each["readouts"][0]["readings"][0] for each in (described, expected))
-    assert [said[0] for said in told["parts"]] == [said[0] for said in whole["parts"]]
+    assert [said[0] for said in told["ablations"]] == [said[0] for said in whole["ablations"]]
     # What is restored is said to the same digits; by whom only where that is known.
-    for said, full in zip(told["parts"], whole["parts"], strict=True):
+    for said, full in zip(told["ablations"], whole["ablations"], strict=True):
         assert said[1].removesuffix(".") == full[1].partition("; by ")[0].removesuffix(".")
     assert [line["slope"] for line in found] == [line["slope"] for line in of_whole]
 
@@ -109,7 +109,7 @@ def test_what_was_not_kept_is_not_shown(pairs):
         assert described["without"]["views"] == ["trace"]
         assert "--keep means" in described["without"]["why"]
         assert set(chunks) == {"tokens", "0.amounts", "0.picture.0"}
-    assert any("write" in note for note in described["notes"]) == (pairs.attrs["keep"] == "means")
+    assert any("Writes" in note for note in described["notes"]) == (pairs.attrs["keep"] == "means")
 
 
 def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
@@ -126,9 +126,9 @@ def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
     assert (told["verdicts"], told["warnings"], told["caption"]) == ([], [], "logit")
     assert lines((described,)) == lines((expected,))
     assert [each["name"] for each in told["scatters"]] == ["restored on removed"]
-    full = expected["readouts"][0]["readings"][0]["parts"]
-    assert [said[0] for said in told["parts"]] == [said[0] for said in full]
-    assert described["parts"][described["start"]]["name"] == "attn.3"
+    full = expected["readouts"][0]["readings"][0]["ablations"]
+    assert [said[0] for said in told["ablations"]] == [said[0] for said in full]
+    assert described["ablated"][described["start"]]["name"] == "attn.3"
 
 
 def test_a_mediation_of_effects_alone_shows_what_reactions_are_worth(phantom):

@@ -48,8 +48,8 @@ def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
     """
     return Picture(
         "Response",
-        "By how much what a layer writes for the readout changes once a component is ablated (ΔDE).",
-        "Responding layer",
+        "Change in a sublayer’s write for the readout once a component is ablated (ΔDE).",
+        "Responding sublayer",
         [str(name) for name in effects["component"].values],
         effects.caption,
         effects.read_at,
@@ -70,8 +70,14 @@ def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Boo
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
     columns = [str(name) for name in found["mediator"].values]
     meanings = {
-        "restored_by": ("Lost again without it", "What is lost again if the mediator is frozen, all others free."),
-        "restored_alone": ("Brought by it alone", "What the mediator brings if all else downstream is frozen."),
+        "restored_by": (
+            "Lost again without it",
+            "What is lost again if the mediator is frozen and all others are free.",
+        ),
+        "restored_alone": (
+            "Brought by it alone",
+            "What the mediator restores if all else downstream is frozen.",
+        ),
     }
     for key, (name, meaning) in meanings.items():
         bounds = found[key].transpose("bound", "ablated", "mediator").values
@@ -88,7 +94,7 @@ def interaction_picture(pairs: Sequence[Pair], components: Sequence[str], readou
             bounds[:, index[row], index[column]] = values
     return Picture(
         "Interaction",
-        "What ablating both does, less what each does alone (Δ both − Δ one − Δ other, Δ the total effect): below 0 "
+        "The effect of ablating both, less those of each alone (Δ both − Δ one − Δ other, Δ the total effect): below 0 "
         "each covers for the other, above 0 they need each other.",
         "Ablated with it",
         list(components),

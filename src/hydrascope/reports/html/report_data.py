@@ -145,7 +145,7 @@ def _page(
         "run": [[name, value] for name, value in run.items() if name not in ("model", "readout", "unit")],
         "depth": depth(effects),
         "start": start,
-        "parts": _components(effects["ablated"]),
+        "ablated": _components(effects["ablated"]),
         "components": _components(effects["component"]) if isinstance(effects, Effects) else [],
         "without": None if isinstance(effects, Effects) else _missing_views(readouts),
         "prompts": [
@@ -153,7 +153,7 @@ def _page(
             for text, target in zip(effects["text"].values, effects["target_text"].values, strict=True)
         ],
         "tokens": keep_tokens(effects, source.arrays),
-        "readings": [{"name": sigma, "said": name.removeprefix("at ")} for sigma, name in SIGMA_NAME.items()],
+        "readings": [{"name": sigma, "label": name.removeprefix("at ")} for sigma, name in SIGMA_NAME.items()],
         "readouts": readouts,
         "patched": source.patched,
         "notes": remarks,
@@ -259,7 +259,7 @@ def _start(summary: Summary, effects: EffectsOnly) -> int:
 
 def _components(labels: xr.DataArray) -> list[dict[str, Any]]:
     return [
-        {"name": name, "kind": kind_of(name), "layer": block}
+        {"name": name, "kind": kind_of(name), "block": block}
         for name, block in zip(map(str, labels.values), block_numbers(labels), strict=True)
     ]
 

@@ -16,14 +16,14 @@ from hydrascope.reports.summary.verdict_text import headlines
 #: The text instead of a verdict.
 ALONE = (
     "One prompt, measured now.",
-    " What is restored on it says nothing about other prompts: there are no intervals and no verdict. Save it with all "
+    " The restored amount says nothing about other prompts: there are no intervals and no verdict. Save it with all "
     "prompts of the pool to have both.",
 )
 
 #: The text instead of traces and responses, if only effects were kept; it replaces the warning of the summary.
 NOT_KEPT = (
-    "Effects alone were kept, not what layers write in ablated runs. To see who responds, and what each layer writes "
-    "before and after, measure again and keep means (--keep means)."
+    "Only effects were kept, not the writes of sublayers in ablated runs. To see who responds, and what each sublayer "
+    "writes before and after, measure again and keep means (--keep means)."
 )
 
 
@@ -35,7 +35,7 @@ def page_texts(summary: Summary, effects: EffectsOnly) -> dict[str, Any]:
     return {
         "verdicts": _verdict_texts(summary),
         "warnings": [warning for warning in summary.warnings if warning != EFFECTS_ALONE],
-        "parts": [
+        "ablations": [
             _ablation_text(findings_by_name[str(name)], effects.unit, sigma_text) for name in effects["ablated"].values
         ],
     }
@@ -48,7 +48,7 @@ def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
     return {
         "verdicts": [ALONE],
         "warnings": [],
-        "parts": [
+        "ablations": [
             [f"Ablating {name} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]
             for name, removed, lost in lines
         ],
@@ -65,12 +65,12 @@ def _ablation_text(findings: ComponentFindings, unit: str, sigma_text: str) -> l
     """Return sentences on the effect of one ablation; `sigma_text` names the reading of σ."""
     lost = f"loses {format_interval(findings.lost, 2)} {unit}"
     if np.isnan(findings.removed.estimate):
-        return [f"Ablating {findings.ablated} {lost}; nothing is removed directly, where it is ablated."]
+        return [f"Ablating {findings.ablated} {lost}; nothing is removed directly at the ablated positions."]
     removed = f"Ablating {findings.ablated} removes {format_interval(findings.removed, 2)} {unit} and {lost}."
     if np.isnan(findings.removed.low):
         return [removed, "One prompt has no intervals, and says nothing about others."]
     if np.isnan(findings.restored.low):
-        return [removed, "What share of it is restored can't be said: what it removes may be 0."]
+        return [removed, "The share restored is unknown: the removed amount may be 0."]
     restored = f"Restored: {format_interval(findings.restored, 2)} of what it removes"
     if findings.adds:
         restored = f"It adds instead of removing: {format_interval(findings.restored, 2)} of the increase is undone"
@@ -89,7 +89,7 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
     Args:
         bootstrap: the resampling that gives the intervals; None if there are none.
         verdicts: the verdicts of the page; several have wider intervals.
-        traces: whether the page shows what layers write in ablated runs.
+        traces: whether the page shows the writes of sublayers in ablated runs.
     """
     if bootstrap is not None:
         level = percent(bootstrap.confidence)
@@ -109,11 +109,11 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
     precision_note = "Numbers are kept in single precision."
     if traces:
         effects_note += (
-            " What layers write in ablated runs does, and so does what attention, MLPs and the norm restore."
+            " Writes of sublayers in ablated runs do, and so do the amounts that attention, MLPs and the norm restore."
         )
         precision_note += (
-            f" What layers write on single prompts in ablated runs is rounded to {STEPS:,} steps of its range over "
-            f"prompts, and by single patches over prompts and patches: off by at most 1/{2 * STEPS:,} of it."
+            f" Writes of sublayers on single prompts in ablated runs are rounded to {STEPS:,} steps of their range "
+            f"over prompts, and by single patches over prompts and patches: off by at most 1/{2 * STEPS:,} of it."
         )
     yield effects_note
     yield precision_note

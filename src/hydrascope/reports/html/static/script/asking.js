@@ -70,7 +70,7 @@ async function* lines(stream) {
 /** Why there is no answer, in a sentence. */
 export function why(error, model) {
   if (error.name === "AbortError") return "Cancelled.";
-  // A word begins a sentence; a part’s label is written as it is.
+  // A word begins a sentence; a component’s label is written as it is.
   if (error instanceof Refused) return error.message.replace(/^[a-z]+(?=[ ,])/, (word) => word[0].toUpperCase() + word.slice(1));
   return (
     `The server behind this page doesn’t answer: it has ended. What was found stays here. Start it again with ` +

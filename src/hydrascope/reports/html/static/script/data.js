@@ -4,13 +4,14 @@ import { $ } from "./elements.js";
 
 export const ALL = null; // no prompt chosen: means over prompts
 export let page = JSON.parse($("page").textContent);
-export const state = { readout: 0, sigma: 0, picture: 0, points: 0, part: page.start ?? 0, prompt: ALL };
+export const state = { readout: 0, sigma: 0, picture: 0, points: 0, component: page.start ?? 0, prompt: ALL };
 export const now = () => page.readouts[state.readout];
 /** The readout as ablated runs are read: inside the network, where there is no norm, in one way. */
 export const reading = () => now().readings[state.sigma] ?? now().readings[0];
 export const chosenPicture = () => reading().pictures[state.picture];
 export const chosenScatter = () => reading().scatters[state.points];
-export const part = () => page.parts[state.part];
+/** The ablated component that is chosen. */
+export const component = () => page.ablated[state.component];
 /** Whether there is anything to show: before a first prompt there may be nothing. */
 export const measured = () => page.readouts.length > 0;
 /** Whether it is of one prompt: there is nothing to compare. */
@@ -28,7 +29,7 @@ export function show(told = first, arrays = null) {
   page = told;
   packed = arrays;
   decoded.clear();
-  Object.assign(state, { readout: 0, sigma: 0, picture: 0, points: 0, part: page.start ?? 0, prompt: ALL });
+  Object.assign(state, { readout: 0, sigma: 0, picture: 0, points: 0, component: page.start ?? 0, prompt: ALL });
 }
 
 /** An array by name, decoded once it is asked for. */

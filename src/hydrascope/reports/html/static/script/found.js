@@ -2,7 +2,7 @@
 
 import { $, decimals, make, oneLine, written } from "./elements.js";
 
-/** A text that may be broken between the parts that a run’s label names. */
+/** A text that may be broken between the components that an override’s label names. */
 const breakable = (text) => text.split(/(?<=[+|])/).flatMap((each) => [each, make("wbr")]);
 
 function tableOf(caption, heads, rows) {
@@ -23,7 +23,7 @@ function overPatches([mean, low, high], patches, digits) {
 
 /** `read` is what depends on how σ is read, under the chosen reading. */
 export function tellFound(answer, read) {
-  const { runs, frozen, unit, patches, target } = answer, { balance, said } = read, [run] = runs;
+  const { runs, frozen, unit, patches, target } = answer, { balance, label } = read, [run] = runs;
   const digits = Math.min(4, decimals(...runs.flatMap((each) => [...each.removed, ...each.lost, ...each.restored])));
   const number = (value) => written(value, digits);
   const restored = run.removed[0] < 0
@@ -50,12 +50,12 @@ export function tellFound(answer, read) {
     ],
   );
   const worth = frozen.length
-    ? [tableOf(`What the frozen parts were worth: lost more without their reaction (${unit})`, ["Frozen", "Worth"],
+    ? [tableOf(`Worth of the frozen components: lost more without their reaction (${unit})`, ["Frozen", "Worth"],
         frozen.map((each) => [each.label, number(each.worth)]))]
     : [];
-  const terms = { own: "layers that hold what is ablated", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
+  const terms = { own: "ablated sublayers", attention: "attention downstream", mlp: "MLPs downstream", norm: "final norm" };
   const books = tableOf(
-    `The balance of ${run.label} (${unit}), read ${said}`,
+    `The balance of ${run.label} (${unit}), read ${label}`,
     ["What changes", "by"],
     [
       ...Object.entries(terms).map(([key, name]) => [name, written(balance[key], digits + 1)]),

@@ -1,4 +1,4 @@
-// A prompt is typed, parts are ablated and frozen, and the model behind the page answers. Where none is, it says so.
+// A prompt is typed, components are ablated and frozen, and the model behind the page answers. Without one, it says so.
 
 import { $, cut, make, oneLine, written } from "./elements.js";
 import { measured, page, show, state } from "./data.js";
@@ -11,7 +11,7 @@ const live = page.live;
 /** What is asked where nothing else is chosen: as the result that came with the page was measured. */
 const EMPTY = {
   ...{ text: "", run: "", ablation: "resample", patches: 15, seed: 0, noise_scale: 3, different_target: false },
-  ...{ twin: "", at: "last", subject: "", target: "", heads: "", views: "", ...live?.defaults },
+  ...{ counterfactual: "", at: "last", subject: "", target: "", heads: "", views: "", ...live?.defaults },
 };
 /** The controls that say what replaces what is ablated, and for which ablations each is there. */
 const CONTROLS = {
@@ -20,24 +20,25 @@ const CONTROLS = {
   seed: ["resample", "noise"],
   noise_scale: ["noise"],
   different_target: ["resample"],
-  twin: ["counterfactual"],
+  counterfactual: ["counterfactual"],
 };
 /** Positions that have a name; all others are chosen tokens, counted from the end. */
 const NAMED = ["last", "all", "subject", "subject-last"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
-let intact = []; // what parts write in the intact run of the prompt that was asked about
+let intact = []; // what components write in the intact run of the prompt that was asked about
 let found = null; // what the run does, as it was answered last
 let current = new AbortController();
 
 /** What is asked, as the server takes it. */
 function asked() {
   const number = (text) => (text === "" ? null : Number(text));
-  const { text, run, ablation, twin, at, subject } = question;
+  const { text, run, ablation, counterfactual, at, subject } = question;
   const heads = question.heads === "" ? [] : [Number(question.heads)];
   const names = ["patches", "seed", "noise_scale", "target"];
   const numbers = Object.fromEntries(names.map((name) => [name, number(question[name])]));
-  return { text, run, ablation, twin, at, subject, heads, ...numbers, different_target: String(question.different_target) === "true" };
+  const different = String(question.different_target) === "true";
+  return { text, run, ablation, counterfactual, at, subject, heads, ...numbers, different_target: different };
 }
 
 /** What of the question the address holds. */
@@ -99,8 +100,8 @@ function pick(name) {
   const how = document.querySelector("input[name=click]:checked").value;
   const run = toggled(question.run, name, how);
   $("run-label").value = run;
-  const row = measured() ? page.parts.findIndex((each) => each.name === name) : -1;
-  if (row >= 0 && how === "ablated") choose({ part: row });
+  const row = measured() ? page.ablated.findIndex((each) => each.name === name) : -1;
+  if (row >= 0 && how === "ablated") choose({ component: row });
   return change({ run }, "run");
 }
 
@@ -113,7 +114,7 @@ async function answer(what) {
   const one = (kind, more = {}) => ask(kind, { question: asked(), ...more }, tellProgress, mine.signal);
   try {
     if (what === "read") tellTokens(await one("read"));
-    else if (what === "heads") intact = (await one("read")).parts;
+    else if (what === "heads") intact = (await one("read")).components;
     if (parsed(question.run).ablated.length) {
       drawNetwork($("asked"), question.run, intact, false);
       found = await one("ablate");
@@ -122,8 +123,8 @@ async function answer(what) {
     } else {
       found = null;
       drawNetwork($("asked"), question.run, intact, false);
-      const said = question.run ? "Ablate a part, too: nothing that is frozen has anything to answer to yet." : "Click a part to ablate it.";
-      $("found-run").replaceChildren(make("p", { className: "keys" }, said));
+      const hint = question.run ? "Ablate a component, too: frozen ones have nothing to respond to yet." : "Click a component to ablate it.";
+      $("found-run").replaceChildren(make("p", { className: "keys" }, hint));
     }
     if (showsPrompt() && ["read", "ablate"].includes(what)) {
       const { page: told, arrays } = await one("sweep");
@@ -143,25 +144,25 @@ export function showFound() {
   if (!found || found.shown === state.sigma) return;
   const read = found.readings[state.sigma];
   found.shown = state.sigma;
-  drawNetwork($("asked"), found.runs[0].label, read.parts, true);
+  drawNetwork($("asked"), found.runs[0].label, read.components, true);
   tellFound(found, read);
 }
 
 const showsPrompt = () => question.views === "prompt" || !stored;
 
-function finished(mine, said) {
+function finished(mine, text) {
   if (mine !== current) return;
   $("stop").hidden = true;
   $("far").hidden = true;
-  $("doing").textContent = said;
+  $("doing").textContent = text;
   document.body.dataset.answered = String(Number(document.body.dataset.answered) + 1);
 }
 
 function refuseAnswer(error, more = "") {
-  const said = why(error, page.model) + more;
-  finished(current, error.name === "AbortError" ? said : "");
+  const reason = why(error, page.model) + more;
+  finished(current, error.name === "AbortError" ? reason : "");
   $("refused").hidden = error.name === "AbortError";
-  $("refused").textContent = $("refused").hidden ? "" : said;
+  $("refused").textContent = $("refused").hidden ? "" : reason;
 }
 
 function tellProgress({ doing, done, total }) {
@@ -171,8 +172,8 @@ function tellProgress({ doing, done, total }) {
 }
 
 /** The prompt's tokens, and what most likely comes next. */
-function tellTokens({ tokens, next, parts, subject }) {
-  intact = parts;
+function tellTokens({ tokens, next, components, subject }) {
+  intact = components;
   const places = tokens.map((_, i) => i - tokens.length), of = subject ? places.slice(...subject) : [];
   const named = { last: [-1], all: places, subject: of, "subject-last": of.slice(-1) };
   const chosen = named[question.at] ?? question.at.split(",").map(Number);
@@ -236,7 +237,7 @@ export const isLive = () => Boolean(live);
 export function startLive() {
   if (!live) {
     $("behind").textContent =
-      "No model is behind this page, which shows what was measured. To type prompts and to ablate parts of the model now:";
+      "No model is behind this page, which shows what was measured. To type prompts and to ablate components of the model now:";
     $("start").textContent = `hydrascope explore ${page.model} --results RESULTS`;
     document.querySelector("footer").before($("ask"));
     return;
@@ -245,11 +246,11 @@ export function startLive() {
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
   $("ablation").append(...live.ablations.map((name) => make("option", { value: name }, name)));
-  const attention = live.layers.filter((name) => name.startsWith("attn"));
+  const attention = live.sublayers.filter((name) => name.startsWith("attn"));
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
   $("views").parentElement.hidden = !stored;
   $("saved-to").textContent = `into ${live.folder}`;
-  startNetwork($("network"), live.layers.length / 2, pick);
+  startNetwork($("network"), live.sublayers.length / 2, pick);
   $("typed").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = $("text").value;

@@ -1,4 +1,4 @@
-// The matrix: ablated part × responding layer.
+// The matrix: ablated component × responding sublayer.
 
 import { $, cut, decimals, svg, withBounds, written } from "./elements.js";
 import { chosenPicture, everyone, now, page, state } from "./data.js";
@@ -45,9 +45,9 @@ const LONGEST = 14; // letters of a label
 export function drawMatrix(bounds) {
   const view = views.matrix;
   const picture = chosenPicture();
-  const rows = page.parts.length, columns = picture.columns.length, size = rows * columns;
+  const rows = page.ablated.length, columns = picture.columns.length, size = rows * columns;
   const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
-  const box = { left: 30 + long(page.parts.map((each) => each.name)), top: 46 };
+  const box = { left: 30 + long(page.ablated.map((each) => each.name)), top: 46 };
   const across = Math.max(view.plot.clientWidth, 200) - box.left - 8;
   const down = Math.round(Math.max(170, Math.min(rows * 24, across * 1.2, Math.max(0.62 * innerHeight, 300))));
   const under = 14 + long(picture.columns);
@@ -77,10 +77,10 @@ export function drawMatrix(bounds) {
 
   const text = (attributes, ...children) => root.append(svg("text", attributes, ...children));
   const line = (attributes) => root.append(svg("line", { class: "divide", ...attributes }));
-  const kinds = page.parts.map((each) => each.kind);
+  const kinds = page.ablated.map((each) => each.kind);
   some(kinds, h, 13).forEach((named, row) => {
     const at = { class: "tick", x: box.left - 6, y: top(row) + h / 2 + 4, "text-anchor": "end" };
-    if (named) text(at, cut(page.parts[row].name, LONGEST));
+    if (named) text(at, cut(page.ablated[row].name, LONGEST));
     if (row && kinds[row] !== kinds[row - 1]) {
       line({ x1: box.left, x2: box.left + across, y1: top(row - 1), y2: top(row - 1) });
     }
@@ -94,20 +94,20 @@ export function drawMatrix(bounds) {
     }
   });
   text({ x: box.left + across / 2, y: box.top + down + under + 14, "text-anchor": "middle" }, picture.axis);
-  text({ x: 12, y: box.top + down / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${box.top + down / 2})` }, "Ablated part");
+  text({ x: 12, y: box.top + down / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${box.top + down / 2})` }, "Ablated component");
   drawScale(root, box.left, across, picture, of, none);
-  root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.part) - 1, width: across + 2, height: h + 2 }));
+  root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.component) - 1, width: across + 2, height: h + 2 }));
   root.append(svg("rect", { class: "cursor", visibility: "hidden" }));
 
   const item = (row, column) => {
-    const ablated = page.parts[row].name, name = picture.columns[column];
+    const ablated = page.ablated[row].name, name = picture.columns[column];
     const [mean, low, high] = [0, 1, 2].map((bound) => value(bound, row, column));
     const found = Number.isFinite(mean) ? withBounds(mean, low, high, now().unit) : `nothing: ${picture.grey}`;
     return {
       key: [row, column], x: box.left + (column + 0.5) * w, y: top(row) + h / 2,
       text: `${ablated}${picture.joint}${name}: ${found}`,
       cursor: { x: box.left + column * w - 1, y: top(row) - 1, width: w + 2, height: h + 2 },
-      choose: () => choose({ part: row }),
+      choose: () => choose({ component: row }),
     };
   };
   const inside = (value, count) => Math.max(0, Math.min(value, count - 1));
@@ -116,7 +116,7 @@ export function drawMatrix(bounds) {
     return row >= 0 && row < rows && column >= 0 && column < columns ? item(row, column) : null;
   };
   view.step = (from, key) => {
-    const [row, column] = from?.key ?? [state.part, 0];
+    const [row, column] = from?.key ?? [state.component, 0];
     if (!from) return item(row, column);
     const move = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
     if (!move) return item(row, key === "Home" ? 0 : columns - 1);
@@ -124,14 +124,14 @@ export function drawMatrix(bounds) {
   };
   view.rows = () => [
     ["ablated", picture.axis.toLowerCase(), "mean", "low", "high", "unit", "readout", "sigma"],
-    ...page.parts.flatMap((each, row) => picture.columns.map((name, column) =>
+    ...page.ablated.flatMap((each, row) => picture.columns.map((name, column) =>
       [each.name, name, ...[0, 1, 2].map((bound) => value(bound, row, column)), now().unit, now().name, picture.sigma ?? ""])),
   ];
   const title = `${picture.name}: ${everyone()}`, read = `Readout: ${picture.caption}`;
-  Object.assign(view, { said: [title, read], sigma: picture.sigma });
+  Object.assign(view, { captions: [title, read], sigma: picture.sigma });
   $("matrix").querySelector("h2").textContent = title;
   $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} ${read}.`;
-  view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated parts by ${columns} columns`);
+  view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated components by ${columns} columns`);
 }
 
 /** The scale of colours above the matrix, and what grey is. */

@@ -1,27 +1,27 @@
-// The network as a column of layers: what each part writes, and which are ablated or frozen. A click changes that.
+// The network as a column of blocks: what each component writes, and which are ablated or frozen. A click changes that.
 
 import { $, decimals, make, svg, written } from "./elements.js";
 
-/** What a part’s button says of it. */
+/** The sign of a component on its button. */
 const SIGN = { ablated: "✕ ", frozen: "= ", "": "" };
 
-/** A run as a label says it: `attn.3+mlp.5|mlp.7`. */
+/** The components that a label names, as in `attn.3+mlp.5|mlp.7`. */
 export function parsed(run) {
   const [cut, ...kept] = run.split("|");
   const names = (text) => text.split("+").map((each) => each.trim()).filter(Boolean);
   return { ablated: names(cut), frozen: kept.flatMap(names) };
 }
 
-/** The run with one part more, or less, ablated or frozen. */
+/** The label with one component more, or less, ablated or frozen. */
 export function toggled(run, name, how) {
-  const parts = parsed(run), had = parts[how].includes(name);
-  for (const key of ["ablated", "frozen"]) parts[key] = parts[key].filter((each) => each !== name);
-  if (!had) parts[how].push(name);
-  return parts.ablated.join("+") + parts.frozen.map((each) => `|${each}`).join("");
+  const named = parsed(run), had = named[how].includes(name);
+  for (const key of ["ablated", "frozen"]) named[key] = named[key].filter((each) => each !== name);
+  if (!had) named[how].push(name);
+  return named.ablated.join("+") + named.frozen.map((each) => `|${each}`).join("");
 }
 
-/** A button for each part of a table's row; `pick` is called with a part's name. */
-function partButton(name, pick) {
+/** A component’s button; `pick` is called with the component’s name. */
+function componentButton(name, pick) {
   const bars = svg("svg", { viewBox: "-1 0 2 14", preserveAspectRatio: "none", "aria-hidden": "true" });
   const kind = /^(attn|head)/.test(name) ? "attn" : "mlp";
   bars.append(
@@ -29,17 +29,17 @@ function partButton(name, pick) {
     svg("rect", { class: `is-${kind}`, y: 7, height: 6 }),
     svg("line", { class: "zero", x1: 0, x2: 0, y1: 0, y2: 14 }),
   );
-  const made = make("button", { type: "button", className: "part", onclick: () => pick(name) });
+  const made = make("button", { type: "button", className: "component", onclick: () => pick(name) });
   made.append(make("span", { className: "name" }, name), bars, make("span", { className: "value" }));
-  made.dataset.part = name;
+  made.dataset.component = name;
   return made;
 }
 
-/** The table of layers, the last above. */
+/** The table of blocks, the last above. */
 export function startNetwork(table, depth, pick) {
-  const cell = (name) => make("td", {}, partButton(name, pick));
-  const rows = Array.from({ length: depth }, (_, layer) =>
-    make("tr", {}, make("th", { scope: "row" }, String(layer)), cell(`attn.${layer}`), cell(`mlp.${layer}`)));
+  const cell = (name) => make("td", {}, componentButton(name, pick));
+  const rows = Array.from({ length: depth }, (_, block) =>
+    make("tr", {}, make("th", { scope: "row" }, String(block)), cell(`attn.${block}`), cell(`mlp.${block}`)));
   table.tBodies[0].replaceChildren(...rows.reverse());
   table.onkeydown = (event) => walk(event, table);
   table.querySelectorAll("button").forEach((each, i) => (each.tabIndex = i ? -1 : 0));
@@ -63,7 +63,7 @@ export function fillGroup(id, buttons) {
   };
 }
 
-/** Arrows move among the layers: the table is one stop of the Tab key. */
+/** Arrows move among the components: the table is one stop of the Tab key. */
 function walk(event, table) {
   const rows = [...table.tBodies[0].rows].map((row) => [...row.querySelectorAll("button")]);
   const at = rows.findIndex((row) => row.includes(document.activeElement));
@@ -79,35 +79,35 @@ function walk(event, table) {
   next.focus();
 }
 
-/** Buttons for the heads of a layer. */
-export function showHeads(layer, heads, pick) {
-  const made = layer === null ? [] : Array.from({ length: heads }, (_, i) => partButton(`head.${layer}.${i}`, pick));
+/** Buttons for the heads of a block. */
+export function showHeads(block, heads, pick) {
+  const made = block === null ? [] : Array.from({ length: heads }, (_, i) => componentButton(`head.${block}.${i}`, pick));
   fillGroup("heads", made);
 }
 
-/** What parts write now, and which are ablated and frozen, on the buttons inside `root`. */
-export function drawNetwork(root, run, parts, changed) {
+/** What components write now, and which are ablated and frozen, on the buttons inside `root`. */
+export function drawNetwork(root, run, components, changed) {
   const { ablated, frozen } = parsed(run);
-  const found = new Map(parts.map((each) => [each.name, each]));
-  const sizes = parts.flatMap(({ intact, ablated: now }) => [intact, now ?? 0]).map(Math.abs);
+  const found = new Map(components.map((each) => [each.name, each]));
+  const sizes = components.flatMap(({ intact, ablated: now }) => [intact, now ?? 0]).map(Math.abs);
   const digits = Math.min(2, decimals(...sizes));
   const most = sizes.reduce((one, other) => Math.max(one, other), 0) || 1;
-  for (const button of root.querySelectorAll("button.part")) {
-    const name = button.dataset.part, part = found.get(name);
+  for (const button of root.querySelectorAll("button.component")) {
+    const name = button.dataset.component, component = found.get(name);
     const how = ablated.includes(name) ? "ablated" : frozen.includes(name) ? "frozen" : "";
-    button.className = `part ${how} ${changed && part?.answers ? "answers" : ""}`;
+    button.className = `component ${how} ${changed && component?.responds ? "responds" : ""}`;
     button.setAttribute("aria-pressed", String(how !== ""));
-    const values = part ? [part.intact, ...(changed ? [part.ablated] : [])].map((each) => written(each, digits)) : [];
-    const said = [
+    const values = component ? [component.intact, ...(changed ? [component.ablated] : [])].map((each) => written(each, digits)) : [];
+    const facts = [
       values.length && `writes ${values[0]}`,
       values.length > 1 && `in this run ${values[1]}`,
-      button.classList.contains("answers") && "can answer",
+      button.classList.contains("responds") && "can respond",
     ];
-    button.setAttribute("aria-label", [how ? `${name}, ${how}` : name, ...said.filter(Boolean)].join(", "));
+    button.setAttribute("aria-label", [how ? `${name}, ${how}` : name, ...facts.filter(Boolean)].join(", "));
     button.querySelector(".name").textContent = `${SIGN[how]}${name}`;
     button.querySelector(".value").textContent = values.join(" → ");
-    bar(button.querySelector(".was"), part ? part.intact / most : 0);
-    bar(button.querySelector("[class^=is]"), part && changed ? part.ablated / most : 0);
+    bar(button.querySelector(".was"), component ? component.intact / most : 0);
+    bar(button.querySelector("[class^=is]"), component && changed ? component.ablated / most : 0);
   }
 }
 

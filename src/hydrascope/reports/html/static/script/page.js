@@ -1,7 +1,7 @@
 // What is chosen, and everything that follows from it.
 
 import { $, cut, make } from "./elements.js";
-import { ALL, alone, array, chosenPicture, chosenScatter, everyone, measured, now, ofReadout, page, part, reading, slice, state } from "./data.js";
+import { ALL, alone, array, chosenPicture, chosenScatter, component, everyone, measured, now, ofReadout, page, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { drawMatrix, night, print } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
@@ -17,13 +17,13 @@ const NAMES = {
   sigma: () => page.readings.map((each) => each.name),
   picture: () => reading().pictures.map((each) => each.name),
   points: () => reading().scatters.map((each) => each.name),
-  part: () => page.parts.map((each) => each.name),
+  component: () => page.ablated.map((each) => each.name),
   prompt: () => page.prompts.map((_, i) => String(i)),
 };
 
 /** What they are called in the controls, where that isn’t their name. */
 const LABELS = {
-  sigma: () => page.readings.map((each) => each.said),
+  sigma: () => page.readings.map((each) => each.label),
   prompt: () => page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`),
 };
 
@@ -46,12 +46,12 @@ function keepToWhatThereIs() {
 }
 
 export function writeAddress() {
-  const said = new URLSearchParams(liveAddress());
+  const address = new URLSearchParams(liveAddress());
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
-    if (names()[state[key]] !== undefined) said.set(key, names()[state[key]]);
+    if (names()[state[key]] !== undefined) address.set(key, names()[state[key]]);
   }
   // A page inside a notebook has no address.
-  if (location.protocol !== "about:") history.replaceState(null, "", `#${said}`);
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${address}`);
 }
 
 export function choose(change) {
@@ -75,8 +75,8 @@ async function draw() {
   ]);
   if (turn !== drawing) return;
   const prompts = page.prompts.length;
-  const ofPart = (values, row) => slice(values, prompts, row * page.parts.length + state.part);
-  const amounts = [0, 1, 2].map((row) => ofPart(three, row));
+  const ofComponent = (values, row) => slice(values, prompts, row * page.ablated.length + state.component);
+  const amounts = [0, 1, 2].map((row) => ofComponent(three, row));
   takeAmounts(amounts);
   tellReadout();
   if (bounds) drawMatrix(bounds);
@@ -84,9 +84,9 @@ async function draw() {
     drawTrace(lines);
     if (!isLive()) drawColumn(lines);
   }
-  if (prompts > 1) drawScatter(scatter, ...scatter.rows.map((row) => ofPart(compared, row)), amounts);
-  $("chosen").textContent = `${part().name} ablated`;
-  $("said").textContent = reading().parts[state.part].join(" ");
+  if (prompts > 1) drawScatter(scatter, ...scatter.rows.map((row) => ofComponent(compared, row)), amounts);
+  $("chosen").textContent = `${component().name} ablated`;
+  $("sentences").textContent = reading().ablations[state.component].join(" ");
   tellPrompt(tokens);
   orderTable();
   showChosenRow();
@@ -95,25 +95,25 @@ async function draw() {
   document.body.dataset.drawn = String(turn);
 }
 
-/** Every layer of the network, as it is and with the chosen part ablated; a click ablates another. */
+/** Every sublayer, intact and with the chosen component ablated; a click ablates another. */
 function drawColumn({ clean, ablated }) {
   const whose = state.prompt === ALL ? everyone() : `prompt ${state.prompt}`;
-  $("column-title").textContent = `The network, intact and with ${part().name} ablated: ${whose}`;
-  const parts = page.components.map(({ name }, i) => ({ name, intact: clean[i], ablated: ablated[i] }));
-  drawNetwork($("column"), part().name, parts, true);
-  for (const button of $("column").querySelectorAll("button.part")) {
-    button.disabled = !page.parts.some((each) => each.name === button.dataset.part);
+  $("column-title").textContent = `The network, intact and with ${component().name} ablated: ${whose}`;
+  const components = page.components.map(({ name }, i) => ({ name, intact: clean[i], ablated: ablated[i] }));
+  drawNetwork($("column"), component().name, components, true);
+  for (const button of $("column").querySelectorAll("button.component")) {
+    button.disabled = !page.ablated.some((each) => each.name === button.dataset.component);
   }
 }
 
 function tellReadout() {
   $("sigma").parentElement.hidden = now().readings.length < 2;
-  const said = reading().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
-  $("verdict").replaceChildren(...said);
+  const verdicts = reading().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
+  $("verdict").replaceChildren(...verdicts);
   $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
 
-/** What there is to choose from, and what is said of the whole. */
+/** What there is to choose from, and the facts about the whole result. */
 function fillPage() {
   for (const id of ["controls", "views-of"]) $(id).hidden = !measured();
   // Of one prompt there is nothing to compare, and where it was typed it stands above.
@@ -126,17 +126,17 @@ function fillPage() {
   $("without").hidden = !missing.length;
   $("without").textContent = page.without?.why ?? "";
   $("views-of").classList.toggle("narrow", missing.includes("matrix"));
-  const said = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-  $("run").replaceChildren(...said);
+  const facts = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  $("run").replaceChildren(...facts);
   $("notes").replaceChildren(...page.notes.map((each) => make("li", {}, each)));
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
     const labels = LABELS[key]?.() ?? names();
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
-    $(key).parentElement.hidden = key !== "part" && labels.length < 2;
+    $(key).parentElement.hidden = key !== "component" && labels.length < 2;
   }
   // Where a model is behind the page, its network stands above.
-  $("layers").hidden = isLive() || missing.includes("trace");
-  if (measured() && !isLive()) startNetwork($("column"), page.depth, (name) => choose({ part: page.parts.findIndex((each) => each.name === name) }));
+  $("sublayers").hidden = isLive() || missing.includes("trace");
+  if (measured() && !isLive()) startNetwork($("column"), page.depth, (name) => choose({ component: page.ablated.findIndex((each) => each.name === name) }));
   $("prompt").prepend(make("option", { value: "" }, `all ${(page.prompts ?? []).length.toLocaleString("en")} (mean)`));
 }
 
@@ -163,7 +163,7 @@ function start() {
   startControls();
   startTable();
   pointable("matrix", "the matrix");
-  pointable("trace", "the layers");
+  pointable("trace", "the sublayers");
   pointable("scatter", "the prompts");
   startLive();
   fillPage();

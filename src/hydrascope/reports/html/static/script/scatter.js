@@ -1,19 +1,19 @@
 // The scatter: one amount on another, a point a prompt: what is restored on what is removed, or CE on DE.
 
 import { $, cut, svg, written } from "./elements.js";
-import { now, page, part, state } from "./data.js";
+import { component, now, page, state } from "./data.js";
 import { amongPoints, fresh, views } from "./views.js";
 import { frame, range, ticks } from "./axes.js";
 import { choose } from "./page.js";
 
 const capital = (name) => name[0].toUpperCase() + name.slice(1);
 
-/** Draw a scatter of the chosen part: `across` and `up` of each prompt; NaN where one isn’t known. */
+/** Draw a scatter of the chosen component: `across` and `up` of each prompt; NaN where one isn’t known. */
 export function drawScatter(scatter, across, up, [removed, lost, restored]) {
   const view = views.scatter, height = 320, { unit, name } = now();
   const { root, width } = fresh(view, height);
   const box = { left: 62, top: 26, width: width - 74, height: height - 26 - 44 };
-  const line = scatter.lines[state.part], [first, second] = scatter.names;
+  const line = scatter.lines[state.component], [first, second] = scatter.names;
   const [xs, ys] = [range(across, 0), range(up, 0, ...(line?.ends ?? []).map(([, end]) => end))];
   const { x, y } = frame(root, box, xs, ys, ticks(...xs, width / 80), `${capital(first)} (${cut(unit, 16)})`, `${capital(second)} (${cut(unit, 12)})`);
   root.append(svg("line", { class: "zero", x1: x(0), x2: x(0), y1: box.top, y2: box.top + box.height }));
@@ -46,15 +46,15 @@ export function drawScatter(scatter, across, up, [removed, lost, restored]) {
   if (chosen) root.append(svg("circle", { class: "chosen", cx: chosen.x, cy: chosen.y, r: 5 }));
   root.append(svg("circle", { class: "cursor", visibility: "hidden", r: 6 }));
   amongPoints(view, points);
-  const said = `${scatter.title} ${part().name}, a point a prompt`, read = `Readout: ${scatter.caption}`;
-  Object.assign(view, { said: [said, read], sigma: scatter.sigma });
-  $("scatter").querySelector("h3").textContent = said;
-  $("scatter").querySelector("figcaption p").textContent = points.length ? `${read}.` : `${read}. Not known: the part wasn’t read, or can’t be told from what answers.`;
-  view.plot.setAttribute("aria-label", `${said}; left and right move, Enter chooses the prompt`);
+  const title = `${scatter.title} ${component().name}, a point a prompt`, read = `Readout: ${scatter.caption}`;
+  Object.assign(view, { captions: [title, read], sigma: scatter.sigma });
+  $("scatter").querySelector("h3").textContent = title;
+  $("scatter").querySelector("figcaption p").textContent = points.length ? `${read}.` : `${read}. Not known: the component wasn’t read, or can’t be told from those that respond.`;
+  view.plot.setAttribute("aria-label", `${title}; left and right move, Enter chooses the prompt`);
   view.rows = () => [
     ["prompt", "text", "target", "ablated", "removed", "lost", "restored", ...others.map(([of]) => of), "unit", "readout", "sigma"],
     ...page.prompts.map((each, i) => [
-      i, each.text, each.target, part().name, removed[i], lost[i], restored[i], ...others.map(([, values]) => values[i]),
+      i, each.text, each.target, component().name, removed[i], lost[i], restored[i], ...others.map(([, values]) => values[i]),
       unit, name, scatter.sigma ?? "",
     ]),
   ];

@@ -1,7 +1,7 @@
 // The chosen prompt's story: its text, its tokens, and what becomes of it.
 
 import { $, cut, make, oneLine, written } from "./elements.js";
-import { ALL, alone, now, page, part, slice, state } from "./data.js";
+import { ALL, alone, component, now, page, slice, state } from "./data.js";
 import { amountsOf } from "./table.js";
 
 /** What is marked at a token, in bits; and in words. */
@@ -19,7 +19,7 @@ export function tellPrompt(tokens) {
   $("story").querySelector("pre").textContent = text;
   $("becomes").textContent =
     `Prompt ${prompt}, target “${cut(target, 40)}”. ${name} in the intact run: ${written(clean[prompt])} ${unit}. ` +
-    `Ablating ${part().name} removes ${removed}, of which ${restored} is restored: it loses ${lost} ${unit}.`;
+    `Ablating ${component().name} removes ${removed}, of which ${restored} is restored: it loses ${lost} ${unit}.`;
   fillBoxes(tokens, prompt);
 }
 
@@ -28,12 +28,12 @@ function fillBoxes(tokens, prompt) {
   for (const id of ["boxes", "marks"]) $(id).hidden = !tokens;
   if (!tokens) return;
   const [, prompts, width] = page.arrays.tokens.shape;
-  const own = slice(tokens, width, prompt).filter((place) => place >= 0);
+  const own = slice(tokens, width, prompt).filter((index) => index >= 0);
   const marks = slice(tokens, width, prompts + prompt).subarray(0, own.length);
-  const box = (place, i) => {
-    const said = MARKS.flatMap(([bit, word]) => (marks[i] & bit ? [word] : []));
-    const made = make("li", { className: ["token", ...said].join(" "), dir: "auto" }, oneLine(page.tokens[place]));
-    if (said.length) made.append(make("span", { className: "unseen" }, ` (${said.join(", ")})`));
+  const box = (index, i) => {
+    const words = MARKS.flatMap(([bit, word]) => (marks[i] & bit ? [word] : []));
+    const made = make("li", { className: ["token", ...words].join(" "), dir: "auto" }, oneLine(page.tokens[index]));
+    if (words.length) made.append(make("span", { className: "unseen" }, ` (${words.join(", ")})`));
     return made;
   };
   $("boxes").replaceChildren(...Array.from(own, box));
@@ -45,14 +45,14 @@ function fillBoxes(tokens, prompt) {
 
 /** At which tokens a bit is set: `token 4`, `tokens 1 and 4 to 6`. */
 function inWords(marks, bit) {
-  const places = Array.from(marks).flatMap((mark, i) => (mark & bit ? [i] : []));
-  if (places.length > 1 && places.length === marks.length) return "all tokens";
-  const runs = [];
-  for (const place of places) {
-    if (runs.at(-1)?.[1] === place - 1) runs.at(-1)[1] = place;
-    else runs.push([place, place]);
+  const positions = Array.from(marks).flatMap((mark, i) => (mark & bit ? [i] : []));
+  if (positions.length > 1 && positions.length === marks.length) return "all tokens";
+  const spans = [];
+  for (const position of positions) {
+    if (spans.at(-1)?.[1] === position - 1) spans.at(-1)[1] = position;
+    else spans.push([position, position]);
   }
-  const said = runs.map(([first, last]) => (first === last ? String(first) : `${first} to ${last}`));
-  const last = said.pop();
-  return last && `token${places.length > 1 ? "s" : ""} ${said.length ? `${said.join(", ")} and ${last}` : last}`;
+  const words = spans.map(([first, last]) => (first === last ? String(first) : `${first} to ${last}`));
+  const last = words.pop();
+  return last && `token${positions.length > 1 ? "s" : ""} ${words.length ? `${words.join(", ")} and ${last}` : last}`;
 }

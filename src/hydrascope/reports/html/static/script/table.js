@@ -14,7 +14,7 @@ const COLUMNS = ["#", "Prompt", "Target", "Removed", "Lost", "Restored"];
 let amounts = [];
 let digits = 2;
 
-/** What becomes of the chosen part’s effect on each prompt: removed, lost, restored. */
+/** What becomes of the chosen component’s effect on each prompt: removed, lost, restored. */
 export function takeAmounts(taken) {
   amounts = taken;
   const most = taken.map((each) => each.reduce((found, value) => Math.max(found, Math.abs(value)), 0));

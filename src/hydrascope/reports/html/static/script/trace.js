@@ -1,7 +1,7 @@
-// The trace: what each layer writes, before and after.
+// The trace: what each sublayer writes, before and after.
 
 import { $, cut, decimals, svg, written } from "./elements.js";
-import { ALL, everyone, now, ofReading, ofReadout, page, part, reading, slice, state } from "./data.js";
+import { ALL, component, everyone, now, ofReading, ofReadout, page, reading, slice, state } from "./data.js";
 import { amongPoints, fresh, views } from "./views.js";
 import { frame, range, ticks } from "./axes.js";
 import { told } from "./story.js";
@@ -16,9 +16,9 @@ function onlyOfSome() {
   return ` Single patches are kept for ${page.patched > 1 ? `prompts 0–${page.patched - 1}` : "prompt 0"} alone.`;
 }
 
-/** What each layer writes in the intact and in the ablated run, and by each patch where that is kept. */
+/** What each sublayer writes in the intact and in the ablated run, and by each patch where that is kept. */
 export async function traced() {
-  const { prompt, part: chosen } = state, one = told();
+  const { prompt, component: chosen } = state, one = told();
   const [intact, ablated, patches] = await Promise.all([
     ofReadout(prompt === ALL ? "intact.mean" : "intact"),
     ofReading(prompt === ALL ? "ablated.mean" : `ablated.${chosen}`),
@@ -66,16 +66,16 @@ export function drawTrace({ clean, ablated, patches }) {
       .filter(([value]) => Number.isInteger(value))
       .map(([value]) => [value, String(value)]);
     const ys = range([clean, ablated, ...patches].flatMap((values) => own.map((i) => values[i])), 0);
-    const { x, y } = frame(root, box, xs, ys, every, panel ? "Layer" : "", `${KIND[kind]} (${cut(unit, 12)})`);
-    if (part().layer >= 0) {
-      const at = x(part().layer);
+    const { x, y } = frame(root, box, xs, ys, every, panel ? "Block" : "", `${KIND[kind]} (${cut(unit, 12)})`);
+    if (component().block >= 0) {
+      const at = x(component().block);
       root.append(svg("line", { class: "cut", x1: at, x2: at, y1: box.top, y2: box.top + box.height }));
     }
-    const path = (values) => own.map((i, n) => `${n ? "L" : "M"}${x(page.components[i].layer)},${y(values[i])}`).join("");
+    const path = (values) => own.map((i, n) => `${n ? "L" : "M"}${x(page.components[i].block)},${y(values[i])}`).join("");
     root.append(...patches.map((values) => svg("path", { class: `${kind} patch`, d: path(values) })));
     root.append(svg("path", { class: "intact", d: path(clean) }), svg("path", { class: kind, d: path(ablated) }));
     for (const i of own) {
-      const at = x(page.components[i].layer), radius = page.depth > 40 ? 1.6 : 2.6;
+      const at = x(page.components[i].block), radius = page.depth > 40 ? 1.6 : 2.6;
       root.append(svg("circle", { class: "dot", cx: at, cy: y(clean[i]), r: radius }));
       root.append(svg("rect", { class: `dot-${kind}`, x: at - radius, y: y(ablated[i]) - radius, width: 2 * radius, height: 2 * radius }));
       const digits = decimals(clean[i], ablated[i]);
@@ -83,27 +83,27 @@ export function drawTrace({ clean, ablated, patches }) {
         key: i, order: i, x: at, y: y(ablated[i]), cursor: { cx: at, cy: y(ablated[i]), r: 6 },
         text:
           `${page.components[i].name}: intact ${written(clean[i], digits)}, ` +
-          `${part().name} ablated ${written(ablated[i], digits)} ${unit}`,
+          `${component().name} ablated ${written(ablated[i], digits)} ${unit}`,
       });
     }
   });
-  const before = [["intact"], "intact"], after = [["attn", "mlp"], `${cut(part().name, 14)} ablated`];
-  const cutAt = [["cut"], width < 420 ? "its layer" : "the ablated part’s layer"];
+  const before = [["intact"], "intact"], after = [["attn", "mlp"], `${cut(component().name, 14)} ablated`];
+  const cutAt = [["cut"], width < 420 ? "its block" : "the ablated block"];
   const one = [["attn patch", "mlp patch"], "one patch"];
   drawLegend(root, patches.length ? [[before, after], [one, cutAt]] : [[before, after, cutAt]]);
   root.append(svg("circle", { class: "cursor", visibility: "hidden", r: 6 }));
   amongPoints(view, points);
   const whose = state.prompt === ALL ? everyone() : `prompt ${state.prompt}`;
-  const title = `What each layer writes, before and after: ${whose}`;
+  const title = `What each sublayer writes, before and after: ${whose}`;
   const read = `Readout: ${reading().caption}`;
-  Object.assign(view, { said: [title, read], sigma: reading().sigma });
+  Object.assign(view, { captions: [title, read], sigma: reading().sigma });
   $("trace").querySelector("h3").textContent = title;
   $("trace").querySelector("p").textContent = `${read}.${onlyOfSome()}`;
-  view.plot.setAttribute("aria-label", `${title}, ${part().name} ablated`);
+  view.plot.setAttribute("aria-label", `${title}, ${component().name} ablated`);
   view.rows = () => [
     ["prompt", "ablated", "component", "intact", "ablated run", ...patches.map((_, i) => `patch ${i}`), "unit", "readout", "sigma"],
     ...page.components.map((each, i) => [
-      state.prompt ?? "mean", part().name, each.name, clean[i], ablated[i], ...patches.map((values) => values[i]),
+      state.prompt ?? "mean", component().name, each.name, clean[i], ablated[i], ...patches.map((values) => values[i]),
       unit, now().name, reading().sigma ?? "",
     ]),
   ];
