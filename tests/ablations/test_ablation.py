@@ -1,4 +1,4 @@
-"""Ablations draw what Appendix A says, from places that correspond, reproducibly, whatever the batch."""
+"""Ablations draw what Appendix A says, from corresponding positions, reproducibly, whatever the batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -191,7 +191,7 @@ def test_embedding_std_counts_a_scale_inside_the_module() -> None:
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("at", ["-2", "0,-1", "subject"])
-def test_every_ablation_at_every_place(model: LanguageModel, ablation: Ablation, at: str) -> None:
+def test_every_ablation_at_every_position(model: LanguageModel, ablation: Ablation, at: str) -> None:
     """In batches of any size and with either engine; `subject` with the same subject length, so that all can draw."""
     prompts = [Prompt(p.text + "bc", subject="bc", counterfactual=f"{p.counterfactual}xy") for p in PROMPTS]
     # Prompts of one length, so that a first token corresponds to a first token.

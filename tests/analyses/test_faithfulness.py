@@ -23,7 +23,7 @@ def trapezoids(shares, heights) -> float:
 
 
 def test_against_plain_forward_passes():
-    """The readout itself, not its change, in every prompt and patch, of the parts that MIB would keep."""
+    """The readout itself, not its change, in every prompt and patch, of the components that MIB would keep."""
     model, ablation, shares = loaded("gpt2"), hs.Resample(2, seed=3), (0, 0.2, 0.25, 0.6, 0.75, 1)
     sources = hs.sweep(model, PROMPTS, ablation, ablate="attn.0")["patch_prompt"].values
 
@@ -43,7 +43,7 @@ def test_against_plain_forward_passes():
 
 
 def test_shares_are_the_benchmarks_and_whole_numbers_stay_whole():
-    """Of 30 parts a tenth is 3, though 0.1 · 30 is a little more, and 0.29 · 100 a little less than 29."""
+    """Of 30 components a tenth is 3, though 0.1 · 30 is a little more, and 0.29 · 100 a little less than 29."""
     model = tiny("gpt2")
     neurons = [f"neuron.0.{number}" for number in range(100)]
     kept = hs.analyses.faithfulness(model, PROMPTS, hs.Zero(), order=neurons, shares=(0.1, 0.29, 0.295, 1))["kept"]
@@ -58,8 +58,8 @@ def test_shares_are_the_benchmarks_and_whole_numbers_stay_whole():
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 0.6), (0.6, 1.0)])
 def test_on_the_phantom_a_circuit_without_its_backups_does_more_than_the_model(first, second):
-    """In the difference of two colours the source brings 1, the unwatched part 0.6, and the backups take away what they
-    would restore: together 1.6 less what is restored, without the backups 1.6."""
+    """In the difference of two colours the source brings 1, the unwatched sublayer 0.6, and the backups take away what
+    they would restore: together 1.6 less what is restored, without the backups 1.6."""
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(60)
     readouts, brings = [hs.LogitDifference()], {1.0: phantom.SOURCE, 0.6: phantom.UNWATCHED}
     order, shares = [brings[first], brings[second], "attn.4", "mlp.3", "mlp.5"], (0, 0.2, 0.4, 1)

@@ -27,14 +27,14 @@ def test_differences_of_runs_made_one_by_one(case):
         np.testing.assert_allclose(one, expected, atol=1e-6)
         np.testing.assert_array_equal(one, found["interaction"].sel(first=v, second=u))
         np.testing.assert_allclose(found["total"].sel(first=u), total(model, u), atol=1e-6)
-    # A part with itself, and a layer with a part of it.
+    # A component with itself, and a sublayer with one of its heads.
     for u, v in (("attn.0", "attn.0"), ("attn.1", "head.1.2")):
         assert found["interaction"].sel(first=u, second=v).isnull().all()
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
 def test_pairs_of_heads_by_plain_forward_passes(case):
-    """Both heads overwritten by hooks of the test's own: of one layer, and of layers that follow each other."""
+    """Both heads overwritten by hooks of the test's own: of one block, and of blocks that follow each other."""
     model, ablation = exactly_normed(loaded(case)), hs.Resample(2, 3)
     heads = ["head.0.1", "head.1.2", "head.1.3", "head.2.0"]
     found = hs.analyses.interactions(model, PROMPTS, ablation, components=heads)
@@ -53,7 +53,7 @@ def test_pairs_of_heads_by_plain_forward_passes(case):
 
 
 def test_what_does_not_meet_does_not_interact():
-    """The two layers of a parallel block, read right after it without a norm: their effects add up."""
+    """The two sublayers of a parallel block, read right after it without a norm: their effects add up."""
     model = tiny("gpt_neox")
     probe = hs.Direction(torch.randn(model.width, dtype=torch.float64), before=2)
     found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2), components="attn.1,mlp.1,attn.0", readouts=probe)
@@ -88,7 +88,7 @@ def test_only_effects_are_kept(tmp_path):
     assert "unembed_ablated" not in results
     found = hs.analyses.interactions(model, PROMPTS, hs.Resample(2, 3))
     np.testing.assert_array_equal(measures.interactions(results)["interaction"], found["interaction"])
-    # Of single parts it is known what they remove and what of it is restored.
+    # Of single components it is known what they remove and what of it is restored.
     singles = measures.effects_only(measures.single_ablations(results))
     assert list(singles["ablated"].values) == [str(sublayer) for sublayer in model.sublayers]
     plain = measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2, 3), ablate="layers"))

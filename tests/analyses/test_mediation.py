@@ -51,7 +51,7 @@ def test_identities(case):
                 # Freezing what isn't downstream changes nothing, exactly.
                 assert not one["restored_by"].any()
                 assert not one["restored_alone"].any()
-    # Where one layer alone is downstream, it is all that there is: necessary and sufficient.
+    # Where one sublayer alone is downstream, it is all that there is: necessary and sufficient.
     if not model.parallel:
         last = found.sel(ablated="attn.2", mediator="mlp.2")
         np.testing.assert_allclose(last["restored_by"], last["restored_alone"], atol=1e-12)
@@ -88,8 +88,8 @@ def test_what_all_mediators_bring_is_what_all_bring(label):
     np.testing.assert_allclose(found["restored_together"], found["restored"], atol=1e-12)
 
 
-def test_heads_of_several_layers_ablated_together():
-    """Of a layer that holds an ablated head the others react, and are frozen, too."""
+def test_heads_of_several_sublayers_ablated_together():
+    """Of a sublayer that holds an ablated head the others react, and are frozen, too."""
     model = tiny("gpt2")
     run, mediators = "head.0.1+head.1.2", ["attn.2", "head.1.0", "query.1.3"]
     found = hs.analyses.mediation(model, PROMPTS, hs.Resample(2, seed=3), ablate=[run], mediators=mediators)

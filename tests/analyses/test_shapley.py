@@ -28,7 +28,7 @@ def random_game(parts: int, seed: int, *shape: int) -> dict[frozenset[int], np.n
 
 
 def in_orders(game: dict[frozenset[int], np.ndarray], orders: np.ndarray) -> np.ndarray:
-    """`[…, pair, part]` what the parts are credited with in these orders."""
+    """`[…, pair, component]` what the components are credited with in these orders."""
     ablated, place = visited_subsets(orders)
     effects = np.stack([game[frozenset(np.flatnonzero(row).tolist())] for row in ablated], -1)
     return marginal_effects(effects, orders, place)
@@ -69,7 +69,7 @@ def test_all_orders_give_the_subset_formula(parts, seed):
 
 
 @given(st.integers(1, 6), st.integers(0, 99))
-def test_one_pair_of_orders_is_exact_where_parts_interact_by_twos(parts, seed):
+def test_one_pair_of_orders_is_exact_where_components_interact_by_twos(parts, seed):
     generator = np.random.default_rng(seed)
     own, upper = generator.normal(size=parts), np.triu(generator.normal(size=(parts, parts)), 1)
     game = {}
@@ -81,7 +81,7 @@ def test_one_pair_of_orders_is_exact_where_parts_interact_by_twos(parts, seed):
 
 
 def test_standard_errors_cover():
-    """Over many draws of orders the errors are as large as they are said to be, part by part."""
+    """Over many draws of orders the errors are as large as they are said to be, component by component."""
     game = random_game(5, 7)
     exact = shapley_values(game, 5)
     draws = [in_orders(game, antithetic(5, 32, seed)) for seed in range(1000)]
@@ -110,20 +110,20 @@ def test_against_plain_forward_passes():
 
 
 def test_random_orders_come_close_to_all_combinations():
-    """Of eight parts, by plain forward passes: all 256."""
+    """Of eight components, by plain forward passes: all 256."""
     model, ablation, prompts = loaded("gpt2"), hs.Resample(1), PROMPTS[:2]
     exact = shapley_values(plain_worth(model, prompts, ablation, EIGHT), 8)
     found = hs.analyses.shapley(model, prompts, ablation, components=EIGHT, orders=64).isel(readout=0)
     off, error = found["shapley"].values - exact, found["standard_error"].values
     assert (abs(off) <= 4 * error + 1e-9).all()
     assert (abs(off.mean(0)) <= 4 * found["mean_standard_error"].values + 1e-9).all()
-    # Close enough to tell the parts apart.
+    # Close enough to tell the components apart.
     assert abs(off).max() < 0.05 * np.ptp(exact, 1).min()
 
 
 @pytest.mark.parametrize("case", ["llama", "gpt_neox", "gemma2", "gptj"])
 def test_nothing_is_left_over(case):
-    """Σ φ = the effect of ablating everything, per readout, whatever the parts, positions and patches."""
+    """Σ φ = the effect of ablating everything, per readout, whatever the components, positions and patches."""
     model = tiny(case)
     parts = "attn.0,heads.1,mlp.2"
     options = {"at": [-2, -1], "readouts": [hs.Logit(), hs.Logit(7)]}
@@ -135,7 +135,7 @@ def test_nothing_is_left_over(case):
     np.testing.assert_allclose(found["shapley"].sum("component"), found["everything"], atol=1e-12)
 
 
-def test_one_part_is_worth_its_total_effect():
+def test_one_component_is_worth_its_total_effect():
     model = tiny("gpt2")
     found = hs.analyses.shapley(model, PROMPTS, hs.Zero(), components="mlp.1", orders=2)
     alone = hs.sweep(model, PROMPTS, hs.Zero(), ablate="mlp.1")["total"].isel(ablated=0, patch=0)

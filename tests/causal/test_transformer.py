@@ -41,7 +41,7 @@ def tokens(seed: int, length: int) -> list[int]:
 
 
 def patched(model: LanguageModel, prompt: list[int], other: list[int], overrides: list[Override]) -> Request:
-    """Runs of `prompt` in which ablated layers write what they write in `other`; its likeliest token is read."""
+    """Runs of `prompt` in which ablated sublayers write what they write in `other`; its likeliest token is read."""
     clean = compute_clean_pass(model, [other]).values
     target = compute_clean_pass(model, [prompt]).logits(model).argmax(-1)
     readouts = Readouts.of(model, [Logit()], Tokens(target.tolist()), [0])
@@ -128,7 +128,7 @@ def test_everything_the_engines_measure_has_its_definition(case, seed, length, o
         size = float(sizes(readings)[0])
         for name, value in definitions.items():
             close(value, getattr(readings, name).squeeze(), case, size)
-        # At the clean run's scale the logit is linear: what is missing to the run's own is the norm's part.
+        # At the clean run's scale the logit is linear: what is missing to the run's own is the norm's share.
         everything = readings.embed.sum() + readings.unembed_ablated.sum()
         norm = (readings.scale.squeeze() - 1) * everything
         close(after["logits"][target] - at_clean_scale, norm, case, size)

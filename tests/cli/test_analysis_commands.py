@@ -44,7 +44,7 @@ def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -
     asked = {"senders": phantom.SOURCE, "receivers": "layers,head.4.1,value.4.1,logits"}
     found = hs.analyses.path_patching(model, prompts, hs.Zero(), **asked)
     rows = read(out)
-    # Downstream of attn.3 are 5 layers; and one head, what it reads, the logits.
+    # Downstream of attn.3 are 5 sublayers; and one head, what it reads, the logits.
     assert rows[0]["receiver"] == "logits"
     others = {"mlp.3", "attn.4", "mlp.4", "attn.5", "mlp.5", "head.4.1", "value.4.1"}
     assert {row["receiver"] for row in rows[1:]} == others
@@ -76,7 +76,7 @@ def test_bounds_of_paths_hold_for_all_at_once() -> None:
 
 @pytest.mark.usefixtures("one_format")
 def test_circuits_are_those_of_faithfulness(hydrascope: Run, tmp_path: Path) -> None:
-    """In the difference the source brings 1, the unwatched part 0.6, and the backups take away what they restore."""
+    """In the difference the source brings 1, the unwatched sublayer 0.6, the backups take away what they restore."""
     code, out, err = hydrascope(*CIRCUIT, "--format", "csv", "--out", tmp_path)
     assert (code, err) == (0, f"2 files in {tmp_path}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circuit.csv", "circuit.png"]

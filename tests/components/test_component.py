@@ -94,7 +94,7 @@ def test_selections_in_python_are_those_in_words():
     assert select_components(shared("llama"), ["heads.1", mlp]) == (*shared("llama").units(Component(1, "attn")), mlp)
 
 
-def test_what_is_read_are_single_parts():
+def test_what_is_read_are_single_components():
     with pytest.raises(HydrascopeError, match=r"attn\.0\+mlp\.1 overrides several components: name them one by one"):
         select_components(shared("llama"), "attn.0+mlp.1")
     with pytest.raises(HydrascopeError, match=r"attn\.0\|mlp\.1 overrides several components"):
@@ -175,7 +175,7 @@ def test_downstream_is_what_comes_later_and_may_respond():
 def test_what_a_run_overrides_does_not_respond():
     assert follow("llama", "attn.0+mlp.1", "layers,neuron.1.0") == ["mlp.0", "attn.1", "attn.2", "mlp.2"]
     assert follow("llama", "attn.0|mlp.1", "mlp.1,neuron.1.0,mlp.2") == ["mlp.2"]
-    # Of a layer one of whose heads is frozen the others respond, and so the layer does; where one is ablated, its
-    # change is in part the ablation's own.
+    # Of a sublayer one of whose heads is frozen the others respond, and so the sublayer does; where one is ablated, its
+    # change is partly the ablation's own.
     assert follow("llama", "attn.0|head.1.0", "head.1.0,head.1.1,attn.1") == ["head.1.1", "attn.1"]
     assert follow("llama", "attn.0+head.1.0", "head.1.0,head.1.1,attn.1") == ["head.1.1"]

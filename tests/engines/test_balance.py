@@ -47,7 +47,7 @@ shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.i
 @settings(deadline=None, max_examples=10)
 @given(shapes, st.data())
 def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataObject) -> None:
-    """Layers alone are in the balance: of 4 to 6 components, the first 4."""
+    """Sublayers alone are in the balance: of 4 to 6 components, the first 4."""
     given_, (prompts, runs, patches, _, _) = readings(*shape), shape
     changing = torch.tensor(
         data.draw(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=runs, max_size=runs))

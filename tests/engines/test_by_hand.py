@@ -14,7 +14,7 @@ from hydrascope.models.language_model import LanguageModel
 
 HEADS, WIDTH = 4, 8
 
-#: Per layer and position, which columns of the input of which projection are set to what.
+#: Per block and position, which columns of the input of which projection are set to what.
 Overrides = dict[tuple[str, int], tuple[int, slice, Tensor]]
 
 
@@ -23,7 +23,7 @@ class Seen:
     """What a run shows at the last position.
 
     Attributes:
-        written: by label, what layers, heads and neurons add to the residual stream.
+        written: by label, what sublayers, heads and neurons add to the residual stream.
         values: by `head.L` and `neuron.L`, what stands before the projections, at every position.
         final: the residual stream before the final norm.
         logits: the centred logits.

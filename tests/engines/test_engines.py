@@ -16,13 +16,13 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
 FAST = [case for case in CONFIGS if shared(case).anatomy.supports_wavefront]
-#: Every architecture at one of the places, and one at all: what the places do differs little between architectures.
+#: Every architecture at one choice of positions, one at all choices: they matter little to architectures.
 SOMEWHERE = [(case, PLACES[number % len(PLACES)]) for number, case in enumerate(FAST)]
 SOMEWHERE += [("gpt2", at) for at in PLACES if ("gpt2", at) not in SOMEWHERE]
 
 
 def every_kind_of_run(model: LanguageModel) -> list[Override]:
-    """Layers, heads and neurons ablated alone, two together, and with something frozen."""
+    """Sublayers, heads and neurons ablated alone, two together, and with something frozen."""
     some = [*model.sublayers, *heads(model)[1::3], *neurons(model)[::3]]
     overrides = [Override((component,)) for component in some]
     joint = ["attn.0+mlp.1", "attn.1+mlp.1", "head.0.1+head.0.2", "head.0.1+head.2.3", "head.1.0+mlp.1", "mlp.0+attn.2"]
@@ -55,7 +55,7 @@ def test_wavefront_gives_what_plain_forward_passes_give(case, at):
 
 @pytest.mark.parametrize("case", ["gpt2", "cohere", "gemma2"])
 def test_units_are_read_in_any_order(case):
-    """All heads of a layer, and all neurons: the last first."""
+    """All heads of a block, and all neurons: the last first."""
     model = shared(case)
     units = model.units(Component(1, "attn"))[::-1] + model.units(Component(1, "mlp"))[::-1]
     asked = request(model, ["attn.0", "head.1.1"], units=units)
@@ -64,7 +64,7 @@ def test_units_are_read_in_any_order(case):
 
 @st.composite
 def runs_with_inputs(draw, model: LanguageModel) -> Override:
-    """An ablated layer, and inputs of heads after it frozen, with a layer or without."""
+    """An ablated sublayer, and inputs of heads after it frozen, with a sublayer or without."""
     ablated = draw(st.sampled_from(model.sublayers[:-2]))
     later = [head for head in heads(model) if model.stage(head) > model.stage(ablated)]
     some = draw(st.lists(st.sampled_from(later), min_size=1, max_size=4, unique=True))
@@ -109,7 +109,7 @@ def test_heads_that_attend_by_what_they_have_in_the_clean_run(case, at):
 
 
 def one_may_react(model: LanguageModel, label: str) -> list[Override]:
-    """Everything after what `label` ablates is frozen; and all but one layer, or but one head of it."""
+    """Everything after what `label` ablates is frozen; and all but one sublayer, or but one head of it."""
     override = Override.parse(label)
     first = min(map(model.stage, override.ablated))
     below = [
@@ -125,7 +125,7 @@ def one_may_react(model: LanguageModel, label: str) -> list[Override]:
 
 
 @pytest.mark.parametrize(("case", "at"), SOMEWHERE)
-def test_where_one_part_alone_may_react(case, at):
+def test_where_one_component_alone_may_react(case, at):
     """Such runs are read aside, without rows of their own."""
     model = shared(case)
     labels = ["attn.0", "mlp.0", "head.1.2", "attn.0+mlp.1"]
@@ -156,7 +156,7 @@ def test_what_would_be_written(case, at):
 def test_wavefront_in_float32(case, at):
     model = tiny(case, torch.float32)
     asked = request(model, every_kind_of_run(model), (8, 3), at, units=heads(model))
-    # 1e-4: float32 rounding through three layers, relative to the largest effect.
+    # 1e-4: float32 rounding through three blocks, relative to the largest effect.
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), 1e-4)
 
 

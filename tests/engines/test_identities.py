@@ -35,8 +35,8 @@ def assert_zero(values: Tensor, size: Tensor | float, tolerance: float) -> None:
 
 @pytest.mark.parametrize("at", ["last", "span"])
 @pytest.mark.parametrize("case", list(CONFIGS))
-def test_units_and_bias_are_their_layer_in_every_run(case, at):
-    """Also where a later layer is overridden; where a norm follows, it scales both, in every run its own way."""
+def test_units_and_bias_are_their_sublayer_in_every_run(case, at):
+    """Also where a later sublayer is overridden; where a norm follows, it scales both, in every run its own way."""
     model = shared(case)
     dense = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or is_dense(model, sublayer)]
     units = [unit for sublayer in dense for unit in model.units(sublayer)]
@@ -65,7 +65,7 @@ def test_units_and_bias_are_their_layer_in_every_run(case, at):
 
 
 def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
-    """What is left of an OLMo's layer besides its heads is b G/σ', with σ' of that run's own projection output."""
+    """What is left of an OLMo's sublayer besides its heads is b G/σ', with σ' of that run's own projection output."""
     model = shared("olmo2-bias")
     asked = request(model, ["head.1.0", "mlp.0"], (5,), units=heads(model), patches=1)
     readings = measured(model, asked)
@@ -101,7 +101,7 @@ def test_a_bias_before_a_norm_is_scaled_by_that_norm_in_every_run():
 
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("case", VARIED)
-def test_a_part_s_own_clean_value_changes_nothing(case, at):
+def test_a_component_s_own_clean_value_changes_nothing(case, at):
     model = shared(case)
     components = (*model.sublayers, *heads(model)[::2], *neurons(model)[::2])
     asked = request(
@@ -181,7 +181,7 @@ def test_freezing_what_is_not_downstream_changes_nothing(case, at):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", VARIED)
 def test_what_no_attention_reads_changes_nothing(case, engine):
-    """The top layers' writes at earlier positions: nothing above looks back at them."""
+    """The top sublayers' writes at earlier positions: nothing above looks back at them."""
     model = shared(case)
     if engine == "wavefront" and not model.anatomy.supports_wavefront:
         pytest.skip("not fast")
@@ -216,8 +216,8 @@ def test_what_is_outside_of_a_window_changes_nothing(case, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", ["qwen2", "gemma2", "gemma3_text", "olmo3", "gpt_oss"])
-def test_only_layers_without_a_window_see_that_far(case, engine):
-    """A window of 3 in the middle layer alone: what is further back comes through the top attention, or not at all."""
+def test_only_blocks_without_a_window_see_that_far(case, engine):
+    """A window of 3 in the middle block alone: what is further back comes through the top attention, or not at all."""
     model = shared(case)
     asked = request(model, ["mlp.0", "mlp.0|attn.2", "mlp.0|attn.1"], (8,))
     asked = replace(asked, positions=torch.tensor([[2]]))
@@ -276,7 +276,7 @@ def test_inner_readouts_are_of_what_is_below_them(case, at):
         above = [place for place, component in enumerate(order) if component.block >= block]
         assert not readings.unembed[number, :, above].any()
         assert not readings.unembed_ablated[number][..., above].any()
-        # e and what the layers below write is the stream that enters the block, in every run; no norm, no constant.
+        # e and what the sublayers below write is the stream that enters the block, in every run; no norm, no constant.
         stream = readings.embed[number] + readings.unembed[number, :, :layers].sum(-1)
         assert_zero(stream - readings.logit[number], size, 1e-12)
         after = readings.embed[number][:, None, None] + readings.unembed_ablated[number][..., :layers].sum(-1)
@@ -302,7 +302,7 @@ def test_kl_is_never_negative_and_nothing_for_the_clean_run(case):
 @pytest.mark.parametrize("case", list(CONFIGS))
 @settings(max_examples=3, deadline=None)
 @given(data=st.data(), at=st.sampled_from(PLACES), seed=st.integers(0, 1000))
-def test_total_effects_balance_with_their_parts(case, data, at, seed):
+def test_total_effects_balance_with_their_terms(case, data, at, seed):
     """Eq. 33 and 34 for every run, patch and readout; once by `balance`, once from the definition."""
     model = shared(case)
     runs = data.draw(random_runs(model))

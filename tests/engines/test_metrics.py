@@ -20,7 +20,7 @@ CASES = ["gpt2", "llama", "gemma2", "granite", "cohere", "phi"]
 
 
 def own_logits(model: LanguageModel, tokens: list[int], sublayer: Component | None = None, value=None) -> Tensor:
-    """What the model itself gives at the last position, one layer's output there replaced."""
+    """What the model itself gives at the last position, one sublayer's output there replaced."""
 
     def write(hidden: Tensor) -> None:
         hidden.view(1, -1, hidden.shape[-1])[0, -1] = value

@@ -112,7 +112,7 @@ def test_the_scale_is_the_norm_s(case):
 
 @settings(deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=8), st.integers(1, 60))
-def test_placebos_are_other_tokens_drawn_by_the_prompt_s_place_alone(seed, targets, count):
+def test_placebos_are_other_tokens_drawn_by_the_prompt_s_index_alone(seed, targets, count):
     model, spoken = shared("llama"), Tokens(targets)
     together = [each.tokens[0] for each in Placebo(count, seed).linear(model, spoken, range(len(targets)))]
     drawn = torch.stack(together, 1)

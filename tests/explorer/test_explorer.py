@@ -55,7 +55,7 @@ def opened(browser):
         yield open_page
 
 
-def test_a_click_ablates_a_part_now(opened, session, address):
+def test_a_click_ablates_a_component_now(opened, session, address):
     page = started(opened, address)
     shares = [numbers(text)[-1] for text in page.locator("#next button").all_text_contents()]
     assert len(shares) == 10
@@ -94,7 +94,7 @@ def test_of_what_adds_the_increase_is_said_to_be_undone(opened, session, address
     assert f"it adds instead of removing, and {float(share):.2f} of the increase is undone" in told
 
 
-def test_a_run_of_many_parts_is_broken_between_them(opened, address):
+def test_a_run_of_many_components_is_broken_between_them(opened, address):
     page = started(opened, address)
     run = "+".join(f"head.{block}.{head}" for block in range(3) for head in range(4)) + "|mlp.1|mlp.2"
     answered(page, lambda: typed(page.locator("#run-label"), run))
@@ -104,7 +104,7 @@ def test_a_run_of_many_parts_is_broken_between_them(opened, address):
     assert page.locator("#found-run strong").text_content() == run
 
 
-def test_a_frozen_part_shows_what_it_was_worth(opened, session, address):
+def test_a_frozen_component_shows_what_it_was_worth(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.0")
     pick(page, "mlp.0", "frozen")
@@ -264,7 +264,7 @@ def test_what_other_prompts_are_for_is_said_as_it_is(opened, address):
     page.wait_for_function("() => document.querySelector('#behind').textContent.endsWith('on this machine. ')")
 
 
-def test_heads_are_parts_too(opened, session, address):
+def test_heads_are_components_too(opened, session, address):
     page = started(opened, address)
     answered(page, lambda: page.locator("#heads-of").select_option("1"))
     pick(page, "head.1.2")

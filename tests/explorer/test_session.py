@@ -96,7 +96,7 @@ def test_every_position_is_patched_from_prompts_that_have_it():
     assert mixed["patch_prompt"].values.max() <= len(pool)
 
 
-#: Prompts with subjects of several lengths, at several places; and two without, which are left out.
+#: Prompts with subjects of several lengths, at several positions; and two without, which are left out.
 SUBJECTS = (
     *(("the cat is", "e cat"), ("dogs, no", "dogs,"), ("a cow", "a cow"), ("QRS tuv", "RS tu"), ("x is it", "x")),
     *(("abc", None), ("no", "yes")),
@@ -137,7 +137,7 @@ def test_a_number_at_the_subject_is_the_sweeps(at, name):
     assert float(abs(found["total"]).max()) > 1e-3
 
 
-def test_numbers_at_one_place_do_not_depend_on_what_was_asked_before():
+def test_numbers_at_one_position_do_not_depend_on_what_was_asked_before():
     """What is kept of the pool serves every position."""
     session, question = Session(loaded("gpt2"), NAMED), AT_SUBJECT["resample"]
     first = session.measured(replace(question, at="subject"), "layers", JobMonitor())
@@ -217,7 +217,7 @@ def test_a_twin_patches_its_prompt_alone(session):
 
 
 def test_an_answer_is_that_of_plain_runs(session):
-    """Two parts ablated and one frozen, patch by patch, by plain forward passes with hooks of their own."""
+    """Two components ablated and one frozen, patch by patch, by plain forward passes with hooks of their own."""
     model, patches = session.model, 3
     found = session.ablate(Question(TYPED, "attn.0+mlp.0|mlp.2", patches=patches), JobMonitor())
     others = np.random.default_rng([0, len(POOL)]).choice(np.arange(len(POOL)), patches, replace=False)

@@ -93,7 +93,7 @@ def scaled(module: nn.Module, inputs: Any, output: Any) -> Any:
     return (output[0] * 1.5, *output[1:]) if isinstance(output, tuple) else output * 1.5
 
 
-def test_a_hook_inside_a_part_is_measured_as_part_of_the_model() -> None:
+def test_a_hook_inside_a_sublayer_is_measured_as_part_of_the_model() -> None:
     """As the model would be whose weights do the same."""
     hooked, changed = hf(), hf()
     hooked.model.layers[1].mlp.up_proj.register_forward_hook(scaled)
@@ -118,7 +118,7 @@ def test_a_hook_inside_a_part_is_measured_as_part_of_the_model() -> None:
         (lambda given: given.lm_head, "reading the residual stream gives the centred logit"),
     ],
 )
-def test_a_hook_that_no_part_accounts_for_is_refused(module: Callable[[Any], nn.Module], identity: str) -> None:
+def test_a_hook_that_no_component_accounts_for_is_refused(module: Callable[[Any], nn.Module], identity: str) -> None:
     """With the identity that it breaks, and by a model that was loaded before, too."""
     given = hf()
     model = load_model(given, tiny_tokenizer())

@@ -77,7 +77,7 @@ def test_wrong_anatomies_are_refused(case, mistake, refused_for):
 
 
 def test_the_number_of_heads_is_the_configuration_s_word():
-    """Sums can't tell it: however columns are cut into heads, the heads and the bias add up to the layer."""
+    """Sums can't tell it: however columns are cut into heads, the heads and the bias add up to the sublayer."""
     right = tiny("llama")
     right.hf.config.num_attention_heads = 2
     wrong = LanguageModel(right.hf, name="two heads")
@@ -110,7 +110,7 @@ def found(model):
 
 @pytest.mark.parametrize("kind", ["attn", "mlp"])
 @pytest.mark.parametrize("pruned", [[0], [0, 2, 4], range(5)])
-def test_layers_that_write_nothing_are_no_mistake(kind, pruned):
+def test_sublayers_that_write_nothing_are_no_mistake(kind, pruned):
     """Ablating what writes nothing moves no MLP, and an MLP that writes nothing isn't moved: where there is no other
     block, nothing can be told of who follows whom."""
     identities = found(deep("gpt_neox-sequential", pruned, kind))
@@ -158,6 +158,6 @@ def test_a_declared_architecture_is_known():
     assert anatomy_of("my_llama") == Anatomy()
 
 
-def test_a_missing_part_is_named():
+def test_a_missing_module_is_named():
     with pytest.raises(HydrascopeError, match=r"no module 'mlp\.down'"):
         LanguageModel(tiny("llama").hf, anatomy=Anatomy(mlp_out="mlp.down"))

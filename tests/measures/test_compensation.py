@@ -20,7 +20,7 @@ from hydrascope.measures import compensable, compensation, per_prompt
 def test_equation_33_term_by_term(
     layers: int, prompts: int, patches: int, parallel: bool, seed: int, data: st.DataObject
 ) -> None:
-    """Over layers, whether layers or heads were ablated and whatever else was read."""
+    """Over sublayers, whether sublayers or heads were ablated and whatever else was read."""
     labels = synthetic.labels(layers)
     ablated = data.draw(
         st.lists(st.sampled_from([*labels, *synthetic.head_labels(layers, 2)]), min_size=1, unique=True)

@@ -1,4 +1,4 @@
-"""Effects of ablated parts: looked up by label, complete or refused, and told apart by their coordinates."""
+"""Effects of ablated components: looked up by label, complete or refused, and told apart by their coordinates."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 @given(ablated=st.lists(st.sampled_from(synthetic.labels(3)), min_size=1, unique=True))
 @settings(max_examples=10, deadline=None)
-def test_effects_of_a_layer_are_looked_up_by_label(ablated: list[str]) -> None:
+def test_effects_of_a_sublayer_are_looked_up_by_label(ablated: list[str]) -> None:
     results = synthetic.results(3, 4, 2, ablated=ablated)
     effects = per_prompt(results)
     direct, own, moved = direct_effect(effects), own_change(effects), change(effects)
@@ -53,7 +53,7 @@ def test_effects_of_heads_and_of_joint_ablations() -> None:
     np.testing.assert_allclose(own[:, 2], moved[:, 2].sel(component="attn.1"))
 
 
-def test_a_part_that_was_not_read_has_no_direct_effect() -> None:
+def test_a_component_that_was_not_read_has_no_direct_effect() -> None:
     results = synthetic.results(2, 4, 2, heads=2, read_heads=False, ablated=["attn.0", "head.1.1", "head.0.0+mlp.1"])
     effects = per_prompt(results)
     with pytest.raises(HydrascopeError, match=r"direct effect of head\.1\.1 is unknown.*read it"):
@@ -66,7 +66,7 @@ def test_a_part_that_was_not_read_has_no_direct_effect() -> None:
     np.testing.assert_array_equal(chosen[:, 1:], -effects["direct"][:, 1:])
 
 
-def test_heads_of_several_layers_have_no_change_of_their_own() -> None:
+def test_heads_of_several_sublayers_have_no_change_of_their_own() -> None:
     results = synthetic.results(3, 4, 2, heads=2, ablated=["head.0.0+head.1.0", "head.0.0+head.0.1", "attn.0+mlp.0"])
     effects = per_prompt(results)
     for values in (own_change(effects), compensation(effects)["compensation"]):
@@ -102,7 +102,7 @@ def test_complete_results_pass() -> None:
     require_complete(per_prompt(synthetic.results(2, 3, 1)))
 
 
-def test_parts_are_told_apart_and_put_in_order_of_depth() -> None:
+def test_components_are_told_apart_and_put_in_order_of_depth() -> None:
     names = ["attn.10", "mlp.0", "head.2.1", "attn.2", "mlp.10", "attn.0+mlp.1", "head.2.0", "attn.0", "neuron.5.1203"]
     array = xr.DataArray(range(9), dims="ablated", coords=synthetic.coordinates("ablated", names))
     assert kinds(array["ablated"]) == ["attn", "mlp", "head", "attn", "mlp", "joint", "head", "attn", "neuron"]

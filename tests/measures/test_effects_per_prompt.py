@@ -88,7 +88,7 @@ def test_single_patches_of_what_kept_means_alone() -> None:
 
 @given(parallel=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
-def test_the_norms_part_patch_by_patch(parallel: bool, seed: int) -> None:
+def test_the_norms_share_patch_by_patch(parallel: bool, seed: int) -> None:
     """(s − 1)(e + Σ u) with u in the run itself, or in the intact network over what doesn't move."""
     results = synthetic.results(3, 4, 3, seed, heads=2, parallel=parallel, readouts=READOUTS, dtype="float64")
     names = synthetic.labels(3)
@@ -145,7 +145,7 @@ def test_the_first_readout_at_the_clean_scale_is_the_default() -> None:
     xr.testing.assert_identical(per_prompt(results).data, per_prompt(results, "difference", "clean").data)
 
 
-def test_heads_are_no_part_of_the_sums() -> None:
+def test_heads_are_not_in_the_sums() -> None:
     results = synthetic.results(3, 4, 2, heads=2, dtype="float64")
     without = results.isel(component=[i for i, kind in enumerate(results["component_kind"].values) if kind != "head"])
     for sigma in ("clean", "own"):
@@ -248,7 +248,7 @@ def test_what_is_no_result_is_refused() -> None:
         (lambda results: results.mean("patch", keep_attrs=True), "patch"),
     ],
 )
-def test_a_single_prompt_part_or_patch_is_to_be_chosen_by_a_list(measure, taken, dim: str) -> None:
+def test_a_single_prompt_component_or_patch_is_to_be_chosen_by_a_list(measure, taken, dim: str) -> None:
     results = synthetic.results(3, 2, 3)
     with pytest.raises(HydrascopeError, match=rf"has no dimension '{dim}': select with a list, as isel\({dim}=\[0\]\)"):
         measure(taken(results))
@@ -261,7 +261,7 @@ def test_what_a_where_spread_over_a_dimension_is_refused(measure) -> None:
         measure(results.where(results["ablated_kind"] == "attn", drop=True))
 
 
-def test_results_without_some_layers_are_refused_since_sums_over_them_would_be_wrong() -> None:
+def test_results_without_some_sublayers_are_refused_since_sums_over_them_would_be_wrong() -> None:
     results = synthetic.results(3, 2, 3)
     attention = results.isel(ablated=results["ablated_kind"] == "attn", component=results["component_kind"] == "attn")
     with pytest.raises(HydrascopeError, match="hold 3 of the model's 6 sublayers, and sums need all"):

@@ -32,7 +32,7 @@ def guess(estimate: xr.Dataset, values: np.ndarray) -> xr.Dataset:
 
 
 def test_the_numbers_of_scipy(exact, estimate):
-    # Ties, as parts above a readout inside the network have.
+    # Ties, as components above a readout inside the network have.
     tied = estimate["estimate"].values[0].round(1) * (np.arange(18) > 4)
     found = scores(per_prompt(exact), {"atp": estimate, "tied": guess(estimate, tied)}, bootstrap=FEW)
     assert found["pearson"].dims == ("bound", "prompts", "estimator")
@@ -62,7 +62,7 @@ def test_the_exact_effects_agree_with_themselves(exact, estimate):
 
 
 def test_where_a_method_loses(exact, estimate):
-    """All parts of a prompt are repaired by one share; where it is large, one estimate knows nothing any more."""
+    """All components of a prompt are repaired by one share; where it is large, one estimate knows nothing any more."""
     generator = np.random.default_rng(0)
     share = generator.permutation(np.linspace(0.1, 0.9, len(PROMPTS)))
     removed = np.linspace(1, 3, 18) * generator.choice([-1, 1], 18) + 0.1 * generator.standard_normal(

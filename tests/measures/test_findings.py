@@ -56,7 +56,7 @@ def test_restoration_without_noise_is_what_was_put_in(patch_noise: float) -> Non
     shares = restoration(per_prompt(results), FEW).sel(bound="estimate")
     known = synthetic.response(4) * synthetic.downstream(4)
     known = np.concatenate([known, np.repeat(known[0::2], 2, axis=0)])
-    # A tenth of the effect, half of the norm's part, is missing from what is removed: the norm answers at once.
+    # A tenth of the effect, half of the norm's share, is missing from what is removed: the norm answers at once.
     expected = {
         "attention": known[:, 0::2].sum(1),
         "mlp": known[:, 1::2].sum(1),
@@ -71,7 +71,7 @@ def test_restoration_without_noise_is_what_was_put_in(patch_noise: float) -> Non
 
 @given(seed=st.integers(0, 99), parallel=st.booleans(), sigma=st.sampled_from(["clean", "own"]))
 @settings(max_examples=15, deadline=None)
-def test_the_parts_of_what_is_restored_add_up_to_it(seed: int, parallel: bool, sigma: Sigma) -> None:
+def test_the_terms_of_what_is_restored_add_up_to_it(seed: int, parallel: bool, sigma: Sigma) -> None:
     runs = [*synthetic.labels(3), *synthetic.head_labels(3, 2), "attn.0+mlp.1", "attn.0|mlp.1"]
     results = synthetic.results(3, 12, 2, seed, parallel=parallel, heads=2, ablated=runs, dtype="float64")
     shares = restoration(per_prompt(results, sigma=sigma), FEW).sel(bound="estimate")
@@ -79,8 +79,8 @@ def test_the_parts_of_what_is_restored_add_up_to_it(seed: int, parallel: bool, s
     np.testing.assert_allclose(shares["restored"] + shares["lost"], 1, atol=1e-12)
 
 
-def test_the_norms_share_is_what_it_does_beyond_answering_to_the_ablated_layer() -> None:
-    """(s − 1)(e + Σ u^k) less (s_δ − 1)(e + Σ u + δ), s_δ the scale where only the ablated layer has changed."""
+def test_the_norms_share_is_what_it_does_beyond_answering_to_the_ablated_sublayer() -> None:
+    """(s − 1)(e + Σ u^k) less (s_δ − 1)(e + Σ u + δ), s_δ the scale where only the ablated sublayer has changed."""
     rng = np.random.default_rng(5)
     results = synthetic.results(3, 7, 2, norm_share=0.3, dtype="float64")
     lone = 1 + 0.05 * rng.normal(size=results["scale"].shape)
@@ -169,7 +169,7 @@ def test_localisation_does_not_count_what_is_missing() -> None:
     assert changed.isnull().sum() == 1
 
 
-def test_the_strongest_layer_of_each_prompt() -> None:
+def test_the_strongest_sublayer_of_each_prompt() -> None:
     results = synthetic.results(3, 5, 1)
     direct = of_kind(direct_effect(per_prompt(results)), "ablated", "attn")
     for p, label in enumerate(strongest(direct).values):
@@ -177,7 +177,7 @@ def test_the_strongest_layer_of_each_prompt() -> None:
 
 
 def erasing_results(attenuated: float) -> xr.Dataset:
-    """Six layers; of the late MLPs 3, 4, 5 two erase one logit each, and ablating attn.2 takes part of it away."""
+    """Six blocks; of the late MLPs 3, 4, 5 two erase one logit each, and ablating attn.2 takes part of it away."""
     shares = np.zeros((12, 12))
     results = synthetic.results(6, 10, 2, shares=shares, noise=0, patch_noise=0)
     for label, value in {"mlp.1": -1.0, "mlp.3": -1.0, "mlp.4": -1.0, "mlp.5": 2.0}.items():
@@ -263,8 +263,8 @@ def test_a_ratio_to_what_may_be_nothing_has_no_bounds() -> None:
         assert shares[name].sel(bound=["low", "high"]).isnull().all()
 
 
-def test_heads_are_measured_like_layers() -> None:
-    """Each head of two that make up their layer, in a network that answers to both alike."""
+def test_heads_are_measured_like_sublayers() -> None:
+    """Each head of two that make up their sublayer, in a network that answers to both alike."""
     results = synthetic.results(4, 12, 2, heads=2, noise=0, patch_noise=0, dtype="float64")
     effects = per_prompt(results)
     fit = compensation_regression(effects, FEW)["slope"].sel(bound="estimate")
@@ -279,7 +279,7 @@ def test_heads_are_measured_like_layers() -> None:
 
 
 def plain(results: xr.Dataset, part: str) -> xr.Dataset:
-    """The agreement of one part, alone."""
+    """The agreement of one component, alone."""
     return agreement(per_prompt(results.sel(ablated=[part])), FEW).isel(ablated=0, drop=True)
 
 

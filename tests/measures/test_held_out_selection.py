@@ -26,7 +26,7 @@ ENOUGH = Bootstrap(resamples=1500)
 
 
 def drawn(rng: np.random.Generator, restored: np.ndarray, prompts: int, noise: float) -> xr.Dataset:
-    """What parts that restore these shares do on some prompts: `candidates` of a run that never was."""
+    """What components that restore these shares do on some prompts: `candidates` of a run that never was."""
     removed = rng.gamma(4.0, 0.5, size=(prompts, len(restored)))
     back = removed * restored + noise * rng.standard_normal(removed.shape)
     names = [f"attn.{block}" for block in range(len(restored))]
@@ -51,8 +51,8 @@ def share(means: xr.Dataset) -> xr.Dataset:
 
 
 @pytest.mark.slow
-def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> None:
-    """Of the share restored at the part chosen on the other half, whose truth differs from part to part."""
+def test_intervals_of_the_chosen_component_cover_its_truth_as_often_as_they_say() -> None:
+    """Of the share restored at the component chosen on the other half; the truth differs between components."""
     rng, runs = np.random.default_rng(0), 300
     truth = np.array([0.1, 0.3, 0.5, 0.45])
     samples, expected = [], []
@@ -61,7 +61,7 @@ def test_intervals_of_the_chosen_part_cover_its_truth_as_often_as_they_say() -> 
         assert held is not None
         samples.append(held.samples[["removed", "restored"]])
         picked = [truth[int(pick.split(".")[1])] for pick in held.picks]
-        # Of the prompts of either half, the truth of the part that the other one chose.
+        # Of the prompts of either half, the truth of the component that the other one chose.
         expected.append(np.where(held.first, picked[1], picked[0]).mean())
     # Of all runs at once: of each they are what they would be alone.
     bounds = interval(share, xr.concat(samples, "run", coords="minimal", compat="override"), ENOUGH)["share"]
@@ -86,7 +86,7 @@ def test_the_winner_is_cursed_where_it_was_chosen_and_not_where_it_was_measured(
 
 
 def test_what_is_measured_had_no_say() -> None:
-    """Changing the prompts of one half never changes the part that they are measured at."""
+    """Changing the prompts of one half never changes the component that they are measured at."""
     rng = np.random.default_rng(2)
     samples = drawn(rng, np.linspace(0, 0.6, 5), 40, 0.5)
     before = held_out(samples, most_restored)
@@ -155,7 +155,7 @@ def test_no_choice() -> None:
     assert held_out(drawn(rng, np.array([0.5]), 20, 0.1).isel(ablated=[]), most_restored) is None
 
 
-def test_the_best_layer_of_results() -> None:
+def test_the_best_sublayer_of_results() -> None:
     results = synthetic.results(6, 60, 2, noise=0.3)
     effects = per_prompt(results)
     samples = candidates(effects, "attn")

@@ -38,7 +38,7 @@ def test_pairs_that_need_each_other_are_told_apart():
     assert "1 surely costs less than one by one, in logits: mlp.1 and head.2.1 0.40 [0.40, 0.40]." in told
 
 
-def test_what_is_little_beside_what_parts_lose_does_not_count():
+def test_what_is_little_beside_what_components_lose_does_not_count():
     assert headlines(changed(-0.005)) == headlines(changed(0.0))
     assert "0 of 6 pairs" in headlines(changed(-0.005))[0]
 

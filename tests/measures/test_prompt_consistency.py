@@ -29,7 +29,7 @@ def test_the_mean_correlation_of_pairs(results):
 
 
 def with_profiles(results, profiles):
-    """`results` in which the layers downstream of attn.0 respond by [prompt, layer] `profiles`."""
+    """`results` in which the sublayers downstream of attn.0 respond by [prompt, sublayer] `profiles`."""
     changed = results.copy(deep=True)
     row = list(changed["ablated"].values).index("attn.0")
     below = np.flatnonzero(changed["downstream"].values[row])

@@ -1,4 +1,4 @@
-"""One table of importances: means and places as plain arithmetic gives them, on the phantom as they are known."""
+"""One table of importances: means and ranks as plain arithmetic gives them, on the phantom as they are known."""
 
 import csv
 import io
@@ -21,11 +21,11 @@ PROMPTS = [[place, 40 - place, (place * 7) % 61] for place in range(12)]
 OPTIONS = {"readouts": [hs.Logit(7), hs.Logit(9)]}
 
 
-def test_means_and_places():
+def test_means_and_ranks():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Resample(2), ablate="heads,mlp", read="heads", **OPTIONS)
     fair = hs.analyses.shapley(model, PROMPTS, hs.Resample(2), components="heads,mlp", orders=2, **OPTIONS)
-    # In another order of parts.
+    # In another order of components.
     guess = hs.analyses.attribution.atp(model, PROMPTS, hs.Resample(2), ablate="mlp,heads", **OPTIONS)
     found = hs.measures.rank(hs.measures.per_prompt(exact, "logit.9"), fair, guess, bootstrap=FEW)
     assert list(found["measure"].values) == ["unembed", "removed", "lost", "shapley", "atp"]
@@ -67,7 +67,7 @@ def test_what_cannot_be_ranked():
     model = shared("gpt2")
     exact = hs.sweep(model, PROMPTS, hs.Zero(), ablate="attn", target=7)
     effects = hs.measures.per_prompt(exact)
-    # Heads that weren't read have no direct effect that is known, and so no place by it.
+    # Heads that weren't read have no direct effect that is known, and so no rank by it.
     unread = hs.measures.per_prompt(hs.sweep(model, PROMPTS, hs.Zero(), ablate="heads.1", target=7))
     heads = hs.measures.rank(unread, bootstrap=FEW)
     assert np.isnan(heads["place"].sel(measure="unembed")).all()

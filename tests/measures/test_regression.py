@@ -25,7 +25,7 @@ FEW = Bootstrap(resamples=40)
 
 
 def fitted(x: list[float] | np.ndarray, y: list[float] | np.ndarray) -> xr.Dataset:
-    """The regression of one layer."""
+    """The regression of one sublayer."""
     return regression(xr.DataArray(x, dims="prompt"), xr.DataArray(y, dims="prompt"), FEW)
 
 
@@ -42,7 +42,7 @@ def test_without_noise_the_slope_is_the_sum_of_the_shares() -> None:
 
 @given(layers=st.integers(1, 4), prompts=st.integers(3, 12), seed=st.integers(0, 99), parallel=st.booleans())
 @settings(max_examples=10, deadline=None)
-def test_every_layer_is_scipys_regression(layers: int, prompts: int, seed: int, parallel: bool) -> None:
+def test_every_sublayer_is_scipys_regression(layers: int, prompts: int, seed: int, parallel: bool) -> None:
     results = synthetic.results(layers, prompts, 2, seed, parallel=parallel)
     effects = per_prompt(results)
     fit = compensation_regression(effects, FEW).sel(bound="estimate")
@@ -106,7 +106,7 @@ def test_a_missing_value_is_not_left_out() -> None:
 
 
 def shares_with(slopes: dict[str, float], layers: int) -> np.ndarray:
-    """A response matrix in which the last MLP restores the given share of each named layer's effect."""
+    """A response matrix in which the last MLP restores the given share of each named sublayer's effect."""
     shares = np.zeros((2 * layers, 2 * layers))
     for label, slope in slopes.items():
         shares[synthetic.labels(layers).index(label), -1] = slope
@@ -125,7 +125,7 @@ def test_the_profile_of_known_slopes() -> None:
     assert (of_mlps["partial"], of_mlps["partial_from"], of_mlps["slopes"]) == (2, 1, 3)
 
 
-def test_the_best_layer_is_the_one_with_least_noise() -> None:
+def test_the_best_sublayer_is_the_one_with_least_noise() -> None:
     results = synthetic.results(4, 40, 2, shares=shares_with({f"attn.{i}": 0.6 for i in range(4)}, 4), noise=1)
     quiet = synthetic.results(4, 40, 2, shares=shares_with({"attn.2": 0.6}, 4), noise=0, patch_noise=0)
     # The same seed gives both the same intact network, so that one ablation's runs can be exchanged.
@@ -144,7 +144,7 @@ def test_the_profile_is_missing_where_a_value_is() -> None:
     assert repair_profile(per_prompt(results), "mlp", FEW).drop_vars("best").to_array().notnull().all()
 
 
-def test_no_layer_of_the_kind() -> None:
+def test_no_sublayer_of_the_kind() -> None:
     results = synthetic.results(3, 10, 1, ablated=["attn.0", "attn.1", "mlp.2"])
     effects = per_prompt(results)
     assert best_sublayer(effects, "mlp") is None

@@ -1,4 +1,4 @@
-"""Rushing & Nanda's self-repair, as their formulas give it from plain forward passes, and as its parts add up."""
+"""Rushing & Nanda's self-repair, as their formulas give it from plain forward passes, and as its terms add up."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_as_their_formulas_give_it(case, at):
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gemma2", "gpt_neox"])
-def test_the_parts_add_up(case):
+def test_the_terms_add_up(case):
     results = hs.sweep(tiny(case), PROMPTS, hs.Resample(2), ablate="heads", read="heads")
     found = measures.self_repair(results)
     together = found["attention"] + found["mlp"] + found["norm"]

@@ -45,7 +45,7 @@ def other_tokenizer() -> PreTrainedTokenizerFast:
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """Add a vector to what layers write."""
+    """Add a vector to what sublayers write."""
 
     by: Any
     patches: int = 1

@@ -1,4 +1,4 @@
-"""A loaded model knows its parts."""
+"""A loaded model knows its components."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_the_stage_says_what_reads_what(case):
-    """An MLP comes after attention of its block, but in parallel blocks beside it; a part counts as its layer."""
+    """An MLP comes after attention of its block, but in parallel blocks beside it; a unit counts as its sublayer."""
     model = shared(case)
     assert model.parallel == (
         case in {"gpt_neox", "gptj", "phi", "stablelm-parallel", "cohere", "falcon", "falcon-new"}

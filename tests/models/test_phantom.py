@@ -22,7 +22,7 @@ NORM = 2e-3
 
 @pytest.fixture(scope="module")
 def results():
-    """Every layer ablated on all prompts; heads read, too."""
+    """Every sublayer ablated on all prompts; heads read, too."""
     return hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom"), read="heads")
 
 

@@ -1,4 +1,4 @@
-"""The IOI prompts: what a prompt and its twin are, that any first part is balanced, and how they fit a model."""
+"""The IOI prompts: what a prompt and its twin are, that any first prompts are balanced, and how they fit a model."""
 
 import re
 from collections import Counter
@@ -82,7 +82,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
     return speaking(byte_level([f" {name}" for name in learnt] * 3 + [*ioi.TEMPLATES], 4000))
 
 
-def test_fitted_prompts_and_their_twins_are_as_long_place_by_place(model: LanguageModel) -> None:
+def test_fitted_prompts_and_their_twins_are_as_long_position_by_position(model: LanguageModel) -> None:
     fitted, said = load_prompts("ioi").limit(200).fit_to(model)
     assert len(fitted.prompts) == 200
     tokens, twins = tokenize(model, fitted.prompts), counterfactual_tokens(model, fitted.prompts)
@@ -91,7 +91,7 @@ def test_fitted_prompts_and_their_twins_are_as_long_place_by_place(model: Langua
     for number, (prompt, own, twin, answer, foil) in enumerate(
         zip(fitted.prompts, tokens, twins, answers, foils, strict=True), start=1
     ):
-        # They differ at three places: two hold the foil, the last of them as the subject, and one the answer.
+        # They differ at three positions: two hold the foil, the last of them as the subject, and one the answer.
         places = [at for at, (one, other) in enumerate(zip(own, twin, strict=True)) if one != other]
         assert Counter(own[at] for at in places) == {answer: 1, foil: 2}
         assert subject_span(model, number, prompt) == (places[-1], places[-1] + 1)

@@ -1,4 +1,4 @@
-"""Where prompts are ablated, and which places of two prompts correspond."""
+"""Where prompts are ablated, and which positions of two prompts correspond."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hydrascope.prompts.positions import AblationPositions, format_positions, re
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
 
-#: Of single characters, so that a position is a place in the text; the tokenizer sets nothing before it.
+#: Of single characters, so that a position is an index into the text; the tokenizer sets nothing before it.
 MODEL = tiny("llama")
 MODEL.tokenizer = tiny_tokenizer()
 
@@ -74,7 +74,7 @@ def test_errors_name_the_prompt(where, prompts, message):
         at(where, prompts)
 
 
-def test_places_correspond_by_their_distance_from_the_end():
+def test_positions_correspond_by_their_distance_from_the_end():
     """Of the prompt, or of its subject; before the start of which there is nothing."""
     ids = [MODEL.encode(prompt.text) for prompt in PROMPTS]
     short, long = resolve_positions(MODEL, PROMPTS, ids, "all")
@@ -90,7 +90,7 @@ def test_places_correspond_by_their_distance_from_the_end():
 
 
 @given(st.integers(1, 20), st.integers(0, 10), st.data())
-def test_a_place_has_its_own_offsets_and_no_further_ones(length, start, data):
+def test_a_position_has_its_own_offsets_and_no_further_ones(length, start, data):
     end = start + length
     positions = tuple(sorted(data.draw(st.sets(st.integers(start, end - 1), min_size=1))))
     place = AblationPositions(positions, end, start)

@@ -30,7 +30,7 @@ WORDS = st.sampled_from(["The", "capital", "of", "Niger", "Nigeria", "is", "São
 
 
 def last(text: str, subject: str) -> int:
-    """Where the subject stands for the last time, whole words before parts of words: by trying all places."""
+    """Where the subject stands for the last time, whole words before parts of words: by trying all positions."""
 
     def part(at: int) -> bool:
         around = text[max(at - 1, 0) : at] + text[at + len(subject) : at + len(subject) + 1]

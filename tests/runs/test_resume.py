@@ -282,7 +282,7 @@ def test_an_overwrite_while_a_run_lives(
         ("~no-such-user/r.zarr", "cannot use .*home directory"),
     ],
 )
-def test_places_that_hold_no_result_are_refused_before_anything_is_measured(
+def test_paths_that_hold_no_result_are_refused_before_anything_is_measured(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str
 ) -> None:
     interrupting(monkeypatch, 0, AssertionError("nothing can be stored"))

@@ -92,7 +92,7 @@ def test_every_readout_has_its_own() -> None:
     assert found["large"]["total"][0] > 1e3 * found["logit"]["total"][0]
 
 
-def test_a_model_too_large_to_copy_is_held_against_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_to_copy_is_compared_with_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float64, "COPY_BYTES", 1000)
     found = hs.sweep(model("gpt2"), TEXTS, hs.Zero()).attrs["precision"]
     assert found["against"] == "the reference engine"
@@ -100,7 +100,7 @@ def test_a_model_too_large_to_copy_is_held_against_the_other_engine(monkeypatch:
     assert "precision" not in hs.sweep(model("bloom"), TEXTS, hs.Zero()).attrs
 
 
-def test_a_wider_dtype_is_held_against_itself_throughout() -> None:
+def test_a_wider_dtype_is_compared_with_itself_throughout() -> None:
     found = hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Zero()).attrs["precision"]
     assert found["against"] == "float64 throughout"
     assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5

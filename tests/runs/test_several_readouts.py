@@ -94,7 +94,7 @@ def test_a_direction_may_be_a_tensor_of_any_kind(model: LanguageModel, dtype: to
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.integers(0, 2**31), st.permutations(range(6)), st.data())
 def test_placebos_never_draw_the_target(tokens: int, seed: int, order: Sequence[int], data: st.DataObject) -> None:
-    """Reproducibly from the seed and the prompt's place, whatever the batch; each prompt's are distinct."""
+    """Reproducibly from the seed and the prompt's index, whatever the batch; each prompt's are distinct."""
     model = loaded("gpt2")
     targets = data.draw(st.lists(st.integers(0, model.vocabulary - 1), min_size=6, max_size=6))
 

@@ -181,7 +181,7 @@ def check_metrics(run: Plain, clean: Plain, target: int, found: Any) -> None:
 
 
 def check_downstream(results: xr.Dataset) -> None:
-    """What is later than all that is ablated, is not overridden, and has no overridden part."""
+    """What is later than all that is ablated, is not overridden, and has no overridden unit."""
     for label in results["ablated"].values:
         overridden = [str(component) for component in Override.parse(label).overridden]
         first = min(stage(str(component)) for component in Override.parse(label).ablated)

@@ -30,7 +30,7 @@ def assert_as_it_was(model: LanguageModel, before: dict) -> None:
 
 
 def users_own(case: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
-    """A model that its user trains: some parts frozen, one in eval mode, with hooks of the user's own."""
+    """A model that its user trains: some modules frozen, one in eval mode, with hooks of the user's own."""
     model = tiny(case, dtype)
     model.hf.train()
     model.blocks[1].eval()

@@ -120,7 +120,7 @@ def several_readouts(model: LanguageModel, prompts: int = 2) -> list[Readout]:
 
 @st.composite
 def random_runs(draw, model: LanguageModel) -> list[Override]:
-    """Runs with anything ablated and frozen at once, but no part together with its whole."""
+    """Runs with anything ablated and frozen at once, but no unit together with its sublayer."""
     pool = (*model.sublayers, *heads(model), *neurons(model))
     runs = []
     for _ in range(draw(st.integers(1, 5))):

@@ -1,4 +1,4 @@
-"""Effects of parts ablated together, by plain forward passes of a tiny gpt2 or llama, one combination at a time."""
+"""Effects of components ablated together, by plain passes of a tiny gpt2 or llama, one combination at a time."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, combinations
@@ -47,7 +47,7 @@ def plain_effects(
 
 
 def shapley_values(worth: dict[Combination, np.ndarray], parts: int) -> np.ndarray:
-    """`[…, part]` by the subset formula: Σ |S|! (n − |S| − 1)! / n! (v(S ∪ c) − v(S))."""
+    """`[…, component]` by the subset formula: Σ |S|! (n − |S| − 1)! / n! (v(S ∪ c) − v(S))."""
     values = np.zeros((*np.shape(worth[frozenset()]), parts))
     for part in range(parts):
         for others in combinations_of(parts):

@@ -18,7 +18,7 @@ FAST = [case for case in CONFIGS if shared(case).anatomy.supports_wavefront]
 PLACED = [(case, "span") for case in FAST]
 PLACED += [(case, "last") for case in ("gpt2", "llama", "gpt_neox", "gemma2", "mixtral", "deepseek_v3", "gpt_oss")]
 RUNS = ["attn.0", "mlp.1", "head.1.2", "attn.0|mlp.1", "head.0.1|query.1.2", "attn.0+mlp.2"]
-#: In which one layer alone may react, all of it or some of its heads.
+#: In which one sublayer alone may react, all of it or some of its heads.
 ASIDES = [
     "attn.0|mlp.0|attn.1|mlp.1|attn.2",
     "attn.0|mlp.0|attn.1|mlp.1|mlp.2",
@@ -59,5 +59,5 @@ def on_meta(hf: Any) -> Any:
 
 
 def some_units(model: LanguageModel) -> tuple[Component, ...]:
-    """A head and a neuron of every layer that has them."""
+    """A head and a neuron of every sublayer that has them."""
     return (*heads(model)[1::4], *neurons(model)[::2])

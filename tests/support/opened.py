@@ -68,7 +68,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 
 
 def names(page, of):
-    """The names of what a page shows: `parts`, `components`, `readouts`."""
+    """The names of what a page shows: `ablated`, `components`, `readouts`."""
     return [each["name"] for each in page[0][of]]
 
 

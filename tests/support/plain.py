@@ -87,13 +87,13 @@ class Parts:
         return cls(layers, projections, model.hf.transformer.ln_f if gpt2 else model.hf.model.norm)
 
     def weight(self, layer: str) -> Tensor:
-        """`[columns, width]` of a layer's projection: gpt2 keeps it so, a Linear the other way round."""
+        """`[columns, width]` of a sublayer's projection: gpt2 keeps it so, a Linear the other way round."""
         module: Any = self.projections[layer]
         weight: Tensor = module.weight.detach()
         return weight.T if isinstance(module, nn.Linear) else weight
 
     def columns(self, component: Component) -> slice:
-        """Where a head or neuron stands in the input of its layer's projection."""
+        """Where a head or neuron stands in the input of its sublayer's projection."""
         size = len(self.weight(str(component.sublayer))) // HEADS if component.kind == "head" else 1
         return slice(component.unit * size, (component.unit + 1) * size)
 
@@ -102,7 +102,7 @@ class Parts:
 def plain_run(
     model: LanguageModel, tokens: Sequence[int], overrides: Overrides | None = None, units: Sequence[str] = ()
 ) -> Plain:
-    """Run `tokens`, some parts overridden, and note all layers and the `units` asked for."""
+    """Run `tokens`, some components overridden, and note all sublayers and the `units` asked for."""
     parts, changes = Parts.of(model), overrides or {}
     values: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
@@ -178,14 +178,14 @@ class Reader:
         return float(self.parts(model, [], residual[None], sigma(model, residual))[0])
 
     def parts(self, model: LanguageModel, labels: Sequence[str], added: Tensor, scale: float) -> np.ndarray:
-        """What parts that add `[part, width]` contribute at the scale σ; nothing to what is read before them."""
+        """The contributions at the scale σ of components that add `[component, width]`; 0 above the readout."""
         if self.before is not None:
             return (added @ self.vector).numpy() * [self.below(label) for label in labels]
         gain: Any = Parts.of(model).final_norm.weight
         return (centred(model, added) @ (gain.detach() * self.vector)).numpy() / scale
 
     def below(self, label: str) -> bool:
-        """Whether it reads what the part of this label writes."""
+        """Whether it reads what the component of this label writes."""
         return self.before is None or label == "embed" or Component.parse(label).block < self.before
 
 
@@ -229,6 +229,6 @@ def quantities(
 
 
 def stage(label: str) -> int:
-    """Attention, then the MLP, layer by layer: the blocks of gpt2 and llama are sequential."""
+    """Attention, then the MLP, block by block: the blocks of gpt2 and llama are sequential."""
     component = Component.parse(label)
     return 2 * component.block + (component.kind in ("mlp", "neuron"))

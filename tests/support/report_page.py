@@ -2,7 +2,7 @@
 
 import re
 
-#: What layers write in ablated runs, under each reading of σ.
+#: What sublayers write in ablated runs, under each reading of σ.
 SIGMA = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 

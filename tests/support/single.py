@@ -22,10 +22,10 @@ class Single:
 
     @torch.no_grad()
     def run(self, label: str = "", value: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the last logits, before any soft-cap, and what each layer writes at the last position.
+        """Return the last logits, before any soft-cap, and what each sublayer writes at the last position.
 
         Args:
-            label: of the layer that writes `value` there instead.
+            label: of the sublayer that writes `value` there instead.
         """
         hf: Any = copy.deepcopy(self.model.hf).eval()
         if self.model.hf.dtype == torch.float64 and hf._can_set_experts_implementation():
@@ -60,5 +60,5 @@ class Single:
         return float(logits[self.target] - logits.mean())
 
     def total(self, label: str, value: Tensor | None = None) -> float:
-        """The total effect of a layer that writes `value`, or zeros, at the last position."""
+        """The total effect of a sublayer that writes `value`, or zeros, at the last position."""
         return self.read(self.run(label, value)[0]) - self.read(self.logits)

@@ -31,17 +31,17 @@ def head_labels(layers: int, heads: int) -> list[str]:
 
 
 def downstream(layers: int, parallel: bool = False) -> np.ndarray:
-    """[ablated, component] Whether the layer follows the ablated one."""
+    """[ablated, component] Whether the sublayer follows the ablated one."""
     index = np.arange(2 * layers)
     position = index // 2 if parallel else index
     return position[:, None] < position[None, :]
 
 
 def response(layers: int) -> np.ndarray:
-    """[ablated, component] The share of what is removed that each layer restores, for a plausible model.
+    """[ablated, component] The share of what is removed that each sublayer restores, for a plausible model.
 
-    A few attention layers on, one takes over much of the effect; the late MLPs stop erasing. Attention's part
-    falls with depth, the MLPs' part grows: together about 0.7 in the middle of the network.
+    A few attention sublayers on, one takes over much of the effect; the late MLPs stop erasing. Attention's share
+    falls with depth, the MLPs' share grows: together about 0.7 in the middle of the network.
     """
     shares = np.zeros((2 * layers, 2 * layers))
     for ablated in range(2 * layers):
@@ -59,7 +59,7 @@ def parts_of(label: str) -> list[str]:
 
 
 def holder(part: str) -> str:
-    """The layer that a part belongs to."""
+    """The sublayer that a component belongs to."""
     kind, layer = part.split(".")[:2]
     return f"{HOLDER[kind]}.{layer}"
 
@@ -122,8 +122,8 @@ def world(
     patch_noise: float,
     below: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One readout: `unembed` [prompt, component] of layers, then heads; what every run removes [prompt, run, patch];
-    by how much every run changes the layers, and the heads [prompt, run, patch, component].
+    """One readout: `unembed` [prompt, component] of sublayers, then heads; what every run removes [prompt, run, patch];
+    by how much every run changes the sublayers, and the heads [prompt, run, patch, component].
     """
     names = labels(layers)
     count = 2 * layers
@@ -143,12 +143,12 @@ def world(
     patch = np.broadcast_to(patch, (prompts, count, patches))
     wobble = rng.normal(size=(prompts, count, patches, count)) if noise else np.zeros(1)
     wobble = np.broadcast_to(wobble, (prompts, count, patches, count))
-    # What each head writes is a part of what its layer writes, and the rest is the bias.
+    # What each head writes is a share of what its sublayer writes, and the rest is the bias.
     weights = rng.uniform(0.2, 1.8, size=(layers, heads)) / max(heads, 1)
     of_heads = (unembed[:, 0::2, None] * weights).reshape(prompts, -1)
     clean = dict(zip([*names, *head_labels(layers, heads)], [*unembed.T, *of_heads.T], strict=True))
 
-    # Early layers break what follows: most of their noise is damage.
+    # Early sublayers break what follows: most of their noise is damage.
     spread = noise * 0.3 * (1 + 3 * np.exp(-8 * depth))
     removed = np.zeros((prompts, len(runs), patches))
     change = np.zeros((prompts, len(runs), patches, count))
@@ -161,7 +161,7 @@ def world(
             taken = clean[part][:, None] - patch[:, own]
             removed[:, r] += taken
             change[:, r] += (taken[..., None] * shares[own] + wobble[:, own] * spread[own]) * below[own]
-        # Ablated and frozen layers answer to nothing.
+        # Ablated and frozen sublayers answer to nothing.
         frozen = [names.index(part) for part in run.split("|")[1].split("+")] if "|" in run else []
         change[:, r][..., [*(i for name, i in held.items() if name in parts), *frozen]] = 0
         change_heads[:, r] = change[:, r][..., 0::2, None] * weights
@@ -198,15 +198,15 @@ def results(
 ) -> xr.Dataset:
     """A result in the format of a real run, which balances in both readings of σ.
 
-    Per prompt, ablated layer or head k, patch and layer c downstream of k, on the first readout,
-    `unembed_ablated` = `unembed` + `shares`[k's layer, c] · removed + Gaussian noise, and at the clean σ the norm's
-    part is `norm_share` · removed, where removed = `unembed`[k] less what the patch adds. So without noise the slope
-    of CE on what is removed is exactly Σ_c `shares`[k, c]. Half of the norm's part is direct.
+    Per prompt, ablated sublayer or head k, patch and sublayer c downstream of k, on the first readout,
+    `unembed_ablated` = `unembed` + `shares`[k's sublayer, c] · removed + Gaussian noise, and at the clean σ the norm's
+    share is `norm_share` · removed, where removed = `unembed`[k] less what the patch adds. So without noise the slope
+    of CE on what is removed is exactly Σ_c `shares`[k, c]. Half of the norm's share is direct.
 
     Args:
-        ablated: labels of what is ablated, joint ablations of layers among them; by default all layers, and all
+        ablated: labels of what is ablated, joint ablations of sublayers among them; by default all sublayers, and all
             heads where there are any.
-        heads: how many each attention layer has; `read_heads`: whether they are read, too.
+        heads: how many each attention sublayer has; `read_heads`: whether they are read, too.
         readouts: from each readout's label to the block before which it is read, −1 for the final residual
             stream. Each is a network of its own with the same final norm; the first must be read at the end.
     """
@@ -222,7 +222,7 @@ def results(
 
     unembed, removed, change, _ = worlds[0]
     embed = np.full(prompts, 20.0)
-    # So that (s − 1)(e + Σ u^k) is the norm's part.
+    # So that (s − 1)(e + Σ u^k) is the norm's share.
     whole = embed[:, None, None] + unembed[:, None, None, : 2 * layers].sum(-1) + change.sum(-1)
     scale = (1 + norm_share * removed / whole).astype(dtype).astype(np.float64)
 

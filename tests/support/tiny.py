@@ -24,7 +24,7 @@ _LLAMA = {
     "eos_token_id": 2,
 }
 _EXPERTS = {"num_experts_per_tok": 2}
-# A window of 3 in the middle layer: shorter than most test prompts.
+# A window of 3 in the middle block: shorter than most test prompts.
 _SLIDING = {"sliding_window": 3, "layer_types": ["full_attention", "sliding_attention", "full_attention"]}
 _GPT = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2}
 

@@ -39,7 +39,7 @@ def test_by_definition_from_passes_without_each_block(case):
         handles = without(model, block)
         # A patch at a time: absolute values are taken of each. Zero is one patch alone.
         one = atp(hs.models.LanguageModel(model.hf), PROMPTS, hs.Zero(), **options)["estimate"]
-        # What the block itself adds is held, whichever of its parts is ablated.
+        # The block's own writes don't change, whichever of its sublayers is ablated.
         passes.append(one.where(one["ablated_block"] != block, 0).values)
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""What is kept of clean runs is what plain forward passes write, at the places that correspond."""
+"""What is kept of clean runs is what plain forward passes write, at the positions that correspond."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def bank(prompts: Sequence[Prompt], at: At, batch_size: int = 3) -> CleanActivat
 
 
 def plain_values(prompt: Prompt) -> dict[str, torch.Tensor]:
-    """`[position, columns]` of each part."""
+    """`[position, columns]` of each component."""
     return plain_run(MODEL, MODEL.encode(prompt.text), units=PARTS).values
 
 
@@ -88,7 +88,7 @@ def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Pr
 
 
 def test_prompts_with_fewer_positions_repeat_their_last() -> None:
-    """In one batch, every prompt has as many slots; to write a place twice changes nothing."""
+    """In one batch, every prompt has as many slots; to write a position twice changes nothing."""
     clean = bank([Prompt("ab"), Prompt("cdef")], "all")
     np.testing.assert_array_equal(clean.padded_positions([0, 1]), [[0, 1, 1, 1], [0, 1, 2, 3]])
     np.testing.assert_array_equal(clean.padded_offsets([0, 1]), [[2, 1, 1, 1], [4, 3, 2, 1]])
@@ -97,7 +97,7 @@ def test_prompts_with_fewer_positions_repeat_their_last() -> None:
 
 
 def test_a_source_that_does_not_correspond_is_refused() -> None:
-    """Whoever writes an ablation of their own must not get another place's values without a word."""
+    """Whoever writes an ablation of their own must not get another position's values without a word."""
     clean = bank([Prompt("ab"), Prompt("cdef")], "all")
     with pytest.raises(HydrascopeError, match=r'prompt 1 \("ab"\) is too short to patch prompt 2 \("cdef"\)'):
         clean.activations_of(Component.parse("attn.1"), np.array([[1], [0]]), [0, 1])
@@ -113,7 +113,7 @@ def test_other_targets_can_be_given() -> None:
 
 @given(sets(), st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
-def test_parts_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> None:
+def test_slices_join_to_the_whole(drawn: tuple[list[Prompt], str], size: int) -> None:
     """To the bit, in any order."""
     prompts, at = drawn
     whole, joined = (banked(MODEL, prompts, at, SITES, size, in_parts=in_parts) for in_parts in (False, True))

@@ -56,7 +56,7 @@ def wanted(model: Depth, override: Override) -> Overrides:
 
 
 def written(plan: Schedule, group: int) -> Overrides:
-    """What a group writes: its own overrides and those of all that it groups off; or an branch, its layer free."""
+    """What a group writes: its own overrides and those of all that it groups off; or a branch, its sublayer free."""
     if group >= len(plan.groups):
         branch = plan.branches[group - len(plan.groups)]
         return written(plan, branch.base) - {(branch.sublayer, True)} | {(unit, True) for unit in branch.frozen_units}
@@ -104,8 +104,8 @@ def test_no_branch_is_made_twice_and_none_for_nobody(asked):
 
 @settings(max_examples=50, deadline=None)
 @given(plans(), st.data())
-def test_what_one_layer_alone_may_answer_is_read_aside(asked, data):
-    """In rows that are on their way before its layer, and in which everything below it is as it is in the base."""
+def test_what_one_sublayer_alone_may_answer_is_read_aside(asked, data):
+    """In rows that are on their way before its sublayer, and in which everything below it is as it is in the base."""
     model, _ = asked
     ablated = (data.draw(st.sampled_from(model.sublayers)),)
     below = [layer for layer in model.sublayers if model.stage(layer) > model.stage(ablated[0])]
@@ -122,7 +122,7 @@ def test_what_one_layer_alone_may_answer_is_read_aside(asked, data):
 @settings(max_examples=50, deadline=None)
 @given(plans())
 def test_turns_say_what_joins_and_what_writes_where(asked):
-    """Every group joins once at each layer of the stage at which it starts, and groups join in their order."""
+    """Every group joins once at each sublayer of the stage at which it starts, and groups join in their order."""
     model, runs = asked
     plan = schedule(model, runs)
     joined = []
@@ -149,7 +149,7 @@ def test_turns_say_what_joins_and_what_writes_where(asked):
             here = {c for c, _ in plan.groups[number].own if c.sublayer == layer}
             assert (number in events.at_output) == (layer in here)
             assert (number in events.at_units) == (bool(here) and layer not in here)
-        # Rows that join with a unit join before those that join with the layer.
+        # Rows that join with a unit join before those that join with the sublayer.
         assert events.at_units == sorted(events.at_units)
         assert events.at_output == sorted(events.at_output)
         if not model.parallel:
@@ -212,7 +212,7 @@ def test_a_pair_branches_off_its_first(parallel):
 
 
 def test_a_beginning_that_no_run_is_may_be_shared():
-    """attn.0 with one of many later layers frozen or ablated: made once, though nobody asked for attn.0 alone."""
+    """attn.0 with one of many later sublayers frozen or ablated: made once, though nobody asked for attn.0 alone."""
     model = Depth(6, False)
     later = [Override((Component(0, "attn"), Component(block, "mlp"))) for block in range(2, 6)]
     plan = schedule(model, later)

@@ -131,7 +131,7 @@ def test_a_trace_without_patches_says_so(draw: object) -> None:
     assert "mean of 3 patches (only the mean was kept)" in written(figure)
 
 
-def test_the_default_examples_are_typical_of_the_layer_of_which_most_is_restored() -> None:
+def test_the_default_examples_are_typical_of_the_sublayer_of_which_most_is_restored() -> None:
     results = synthetic.results(6, 31, 2)
     effects = per_prompt(results)
     samples = candidates(effects, "attn")
@@ -207,7 +207,7 @@ def test_what_is_named_is_kept_and_the_rest_differs() -> None:
     assert examples(per_prompt(results.isel(prompt=[0], ablated=[4]))) == ((0, "attn.2"), (0, "attn.2"))
 
 
-def test_a_part_with_nothing_downstream_can_be_named() -> None:
+def test_a_component_with_nothing_downstream_can_be_named() -> None:
     results = synthetic.results(4, 6, 2)
     effects = per_prompt(results)
     (p1, k1), (p2, k2) = examples(effects, ablated="mlp.3")
@@ -269,7 +269,7 @@ def test_figure_2_shows_every_prompt_the_mean_and_the_agreement() -> None:
         assert curve(d, np.array(r))
 
 
-def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
+def test_figure_7_shows_all_sublayers_the_best_and_the_regression() -> None:
     results = synthetic.results(4, 15, 2)
     effects = per_prompt(results)
     figure = figure7(effects, FEW)
@@ -287,7 +287,7 @@ def test_figure_7_shows_all_layers_the_best_and_the_regression() -> None:
     np.testing.assert_allclose(points(b), in_order(direct.sel(ablated=best), response.sel(ablated=best)))
 
 
-def test_figure_8_shows_both_parts_of_the_response() -> None:
+def test_figure_8_shows_both_terms_of_the_response() -> None:
     results = synthetic.results(4, 15, 2)
     effects = per_prompt(results)
     figure = figure8(effects, FEW)
@@ -406,7 +406,7 @@ def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
 
 
 def test_responses_are_shown_where_they_stand() -> None:
-    """Ablated parts from below, attention before MLPs; what can't respond is masked; what isn't sure is 0."""
+    """Ablated components from below, attention before MLPs; what can't respond is masked; what isn't sure is 0."""
     results = synthetic.results(3, 40, 2, noise=0.5)
     figure = figure_responses(per_prompt(results), FEW)
     mean, sure = (image.get_array() for axes in figure.get_axes() for image in axes.get_images())

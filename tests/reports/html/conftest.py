@@ -20,7 +20,7 @@ def file(tmp_path_factory, results):
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
-    """Interactions of some layers, and their page."""
+    """Interactions of some sublayers, and their page."""
     results = synthetic.pairs(["attn.0", "attn.1", "mlp.1", "head.2.1"], 30)
     return results, hs.report(results, tmp_path_factory.mktemp("pairs") / "a.html", bootstrap=FEW).as_uri()
 

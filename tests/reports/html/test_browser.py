@@ -34,7 +34,7 @@ def test_pointing_at_a_cell_says_its_number(opened, file, results):
     assert page.locator("#tip").text_content() == "mlp.3 ablated, attn.0: nothing: not downstream"
 
 
-def test_choosing_a_part_changes_all_views(opened, file, results):
+def test_choosing_a_component_changes_all_views(opened, file, results):
     page = opened(file)
     drawn(page, lambda: page.mouse.click(*cell(page, "mlp.1", "mlp.2")))
     assert page.locator("#component").input_value() == str(PARTS.index("mlp.1"))

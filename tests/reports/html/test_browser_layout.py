@@ -29,7 +29,7 @@ def test_on_paper_nothing_is_hidden_behind_a_scroll_bar(opened, file):
 
 
 @pytest.mark.parametrize("width", [390, 968, 1280])
-def test_what_a_layer_writes_fits_its_button_at_any_width(browser, file, width):
+def test_what_a_sublayer_writes_fits_its_button_at_any_width(browser, file, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(file)
     page.wait_for_selector("body[data-drawn]")
@@ -54,7 +54,7 @@ def test_a_scroll_bar_moves_no_cell_from_its_label(browser, file):
     with_bars.close()
 
 
-def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_is_clicked(opened, file, results):
+def test_the_network_as_a_column_says_what_every_sublayer_writes_and_ablates_what_is_clicked(opened, file, results):
     page = opened(f"{file}#component=mlp.1")
     effects = measures.per_prompt(results, str(results["readout"].values[0])).sel(ablated="attn.2")
     drawn(page, lambda: page.get_by_role("button", name=re.compile(r"^attn\.2, writes")).click())
@@ -73,7 +73,7 @@ def test_the_network_as_a_column_says_what_every_layer_writes_and_ablates_what_i
     assert float(re.search(r"writes ([^\s,]+)", said)[1]) == pytest.approx(expected, abs=0.006)
 
 
-def test_a_layer_that_was_not_ablated_cannot_be_clicked_in_the_column(opened, results, tmp_path):
+def test_a_sublayer_that_was_not_ablated_cannot_be_clicked_in_the_column(opened, results, tmp_path):
     one = results.isel(ablated=[list(results["ablated"].values).index("attn.1")])
     page = opened(hs.report(one, tmp_path / "one.html", bootstrap=FEW).as_uri())
     enabled = page.locator("#column button:enabled")

@@ -145,7 +145,7 @@ def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypat
         assert (said in page.locator("#trace figcaption").text_content()) == (kept is False)
 
 
-def test_what_is_not_known_of_a_part_is_said(opened, tmp_path, results):
+def test_what_is_not_known_of_a_component_is_said(opened, tmp_path, results):
     """A head that was ablated and not read has no direct effect; a readout of nothing has no CE on DE to choose."""
     results = results.isel(component=results["component_kind"].values != "head")
     silent = results["readout"].values == "placebo.0"

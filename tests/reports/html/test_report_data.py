@@ -14,7 +14,7 @@ from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import format_interval, sentences
 from hydrascope.utils.errors import HydrascopeError
 
-#: What layers write in ablated runs, under each reading of σ.
+#: What sublayers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 
@@ -23,7 +23,7 @@ def page(results):
     return page_data(results, FEW)
 
 
-def test_parts_stand_in_the_order_of_the_figures(page):
+def test_components_stand_in_the_order_of_the_figures(page):
     layers = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(4)]
     assert names(page, "ablated") == [*layers, "head.2.1"]
     assert names(page, "components") == layers
@@ -123,7 +123,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
 
 
 def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
-    one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated parts, patches, layers
+    one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated components, patches, sublayers
     monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 4 * one - 1)
     described, chunks = page_data(results, FEW)
     assert described["patched"] == 3
@@ -238,7 +238,7 @@ def test_ce_on_de(results, page, readout, sigma):
             assert line is None
 
 
-def test_it_opens_at_the_part_of_the_verdict(results, page):
+def test_it_opens_at_the_component_of_the_verdict(results, page):
     verdicts = summarise(results, FEW).verdicts
     assert any(names(page, "ablated")[page[0]["start"]] in verdict.component for verdict in verdicts)
 

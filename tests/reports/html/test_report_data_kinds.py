@@ -9,7 +9,7 @@ from hydrascope import measures
 from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import sentences
 
-#: What layers write in ablated runs, under each reading of σ.
+#: What sublayers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
 
@@ -49,7 +49,7 @@ PARTS = ["attn.1", "attn.3", "mlp.3", "head.4.1"]
 
 @pytest.fixture(scope="module", params=["effects", "means"])
 def pairs(phantom, request):
-    """Pairs of parts, a layer and a head of its own among them, which are none."""
+    """Pairs of components, a sublayer and a head of its own among them, which are none."""
     experiment = hs.Interactions([*PARTS, "attn.4"])
     return hs.sweep(*phantom, hs.Zero(), ablate=experiment, keep=request.param, readouts=hs.Logit())
 
@@ -79,7 +79,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     assert described["ablated"][described["start"]]["name"] == "attn.3"
 
 
-def test_single_parts_of_interactions_are_shown_as_a_run_of_them_would_be(pairs, phantom):
+def test_single_components_of_interactions_are_shown_as_a_run_of_them_would_be(pairs, phantom):
     described, chunks = page_data(pairs, FEW)
     plain = hs.sweep(*phantom, hs.Zero(), ablate=[*PARTS, "attn.4"])
     expected, of_plain = page_data(plain, FEW)
@@ -112,7 +112,7 @@ def test_what_was_not_kept_is_not_shown(pairs):
     assert any("Writes" in note for note in described["notes"]) == (pairs.attrs["keep"] == "means")
 
 
-def test_effects_alone_have_parts_and_prompts_and_no_matrix(phantom):
+def test_effects_alone_have_components_and_prompts_and_no_matrix(phantom):
     kept, alone = (hs.sweep(*phantom, hs.Zero(), ablate="attn", keep=keep) for keep in ("means", "effects"))
     described, chunks = page_data(alone, FEW)
     expected, of_kept = page_data(kept, FEW)

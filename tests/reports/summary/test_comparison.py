@@ -21,7 +21,7 @@ FEW = Bootstrap(resamples=200)
 
 
 def held_share(results):
-    """The share restored at the part that was chosen on the other half, by hand."""
+    """The share restored at the component that was chosen on the other half, by hand."""
     held = held_out(candidates(per_prompt(results), "attn"), most_restored)
     return float(held.samples["restored"].sum() / held.samples["removed"].sum())
 
@@ -38,7 +38,7 @@ def test_a_result_beside_itself_does_not_differ():
     assert np.isnan(rows["a", "attn"].restored.estimate)
 
 
-def test_a_share_of_two_parts_is_said_to_be_of_neither():
+def test_a_share_of_two_components_is_said_to_be_of_neither():
     one = synthetic.results(4, 40, 2)
     two = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
     neither = "where the halves chose two components, over both, pooled, and of neither alone"

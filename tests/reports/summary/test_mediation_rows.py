@@ -38,7 +38,7 @@ def test_reactions_are_the_means_of_mediation(measured):
     results = hs.open_results(measured / "mediation.zarr")
     found = summarise(results)
     means = measures.mediation(results).isel(readout=0).mean("prompt")
-    # Downstream of attn.3 are 5 layers and 4 heads; of attn.1, 9 layers and 4 heads; and what one of these reads.
+    # Downstream of attn.3 are 5 sublayers and 4 heads; of attn.1, 9 sublayers and 4 heads; and what one of these reads.
     assert len(found.reactions) == 5 + 4 + 1 + 9 + 4 + 1
     assert {row.mediator for row in found.reactions[:3]} == {"attn.4", "head.4.1", "value.4.1"}
     for row in found.reactions:

@@ -55,7 +55,7 @@ def finding(summary: Summary, name: str) -> Finding:
 
 
 def known() -> Summary:
-    """Six layers in which attn.3 does most, attn.4 gives back half of it and the erasing mlp.4 a fifth; the norm gives
+    """Six blocks in which attn.3 does most, attn.4 gives back half of it and the erasing mlp.4 a fifth; the norm gives
     back a tenth, half of it at once."""
     shares = np.zeros((12, 12))
     index = synthetic.labels(6).index
@@ -168,7 +168,7 @@ def test_only_the_strongest_heads_are_printed() -> None:
     assert f"the {PRINTED} that remove most are listed; {PRINTED} are left out" in text
 
 
-def test_every_layer_has_the_measures_own_numbers() -> None:
+def test_every_sublayer_has_the_measures_own_numbers() -> None:
     results = synthetic.results(3, 10, 2)
     effects = per_prompt(results)
     summary = summarise(results, FEW)
@@ -183,7 +183,7 @@ def test_every_layer_has_the_measures_own_numbers() -> None:
         np.testing.assert_allclose(layer.lost.estimate, -results["total"].sel(ablated=layer.ablated).mean(), 1e-5)
 
 
-def test_the_strongest_layer_can_be_compensated() -> None:
+def test_the_strongest_sublayer_can_be_compensated() -> None:
     results = synthetic.results(3, 6, 1)
     results["unembed"].loc[{"component": "mlp.2"}] = 50
     results["unembed"].loc[{"component": "mlp.0"}] = 20

@@ -1,4 +1,4 @@
-"""The verdict: yes, no or can't tell, at which part, how much and by whom; and what is not told."""
+"""The verdict: yes, no or can't tell, at which component, how much and by whom; and what is not told."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -44,7 +44,7 @@ def test_a_repair_that_is_the_norm_s_alone_is_called_that() -> None:
     results = synthetic.results(5, 60, 2, noise=0, norm_share=0.6, shares=np.zeros((10, 10)))
     found = verdict_of(results)
     assert found.answer == "yes"
-    # Half of the norm's part is direct: it answers to the ablated part alone.
+    # Half of the norm's share is direct: it responds to the ablated component alone.
     assert found.norm.estimate == pytest.approx(found.restored.estimate, abs=1e-4)
     assert abs(found.attention.estimate) < 1e-4
     assert abs(found.mlp.estimate) < 1e-4
@@ -57,7 +57,7 @@ def test_what_cannot_be_told_is_not_told() -> None:
     assert any("Can't tell" in sentence for sentence in sentences(summarise(results, FEW)))
 
 
-def test_why_no_part_can_be_chosen() -> None:
+def test_why_no_component_can_be_chosen() -> None:
     results = synthetic.results(3, 12, 1)
     assert verdict_of(results.isel(prompt=slice(3))).why.startswith("there are too few prompts")
     # The prompts of one half lose what those of the other gain many times over.
@@ -68,7 +68,7 @@ def test_why_no_part_can_be_chosen() -> None:
 
 
 def test_sums_are_off_by_a_share_of_the_size_of_what_is_removed() -> None:
-    """Of a part that was chosen on one half and adds on the other it is below 0."""
+    """Of a component that was chosen on one half and adds on the other it is below 0."""
     effects = per_prompt(synthetic.results(3, 12, 1).assign_attrs(worst_imbalance=1e-5))
     found = verdict_of(synthetic.results(3, 12, 1))
     for removed, off in ((-0.1, False), (-1e-4, True), (0.1, False)):
@@ -140,7 +140,7 @@ def test_two_kinds_share_what_may_be_wrong() -> None:
     assert [each.confidence for each in alone] == [0.95]
 
 
-def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
+def test_a_component_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
     """It may be above it on one half of the prompts and below on the other; that is not yet a no."""
     shares = np.zeros((12, 12))
     index = synthetic.labels(6).index
@@ -155,8 +155,8 @@ def test_a_part_at_the_edge_of_what_can_be_chosen_is_not_passed_over() -> None:
     assert found.clear >= 1
 
 
-def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -> None:
-    """The norm restores a little of each part alike: which half chooses which is chance."""
+def test_where_the_halves_choose_two_components_numbers_are_said_to_be_of_neither() -> None:
+    """The norm restores a little of each component alike: which half chooses which is chance."""
     results = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))
     held = held_out(candidates(per_prompt(results), "attn"), most_restored)
     assert held is not None
@@ -178,7 +178,7 @@ def test_where_the_halves_choose_two_parts_numbers_are_said_to_be_of_neither() -
     assert all(meaning.endswith("; two components, pooled") for meaning in best)
 
 
-def test_of_one_part_nothing_is_pooled() -> None:
+def test_of_one_component_nothing_is_pooled() -> None:
     results = synthetic.results(4, 40, 2)
     found = verdict_of(results)
     assert not found.pooled
@@ -186,7 +186,7 @@ def test_of_one_part_nothing_is_pooled() -> None:
 
 
 def test_what_is_restored_at_none_is_not_surely_restored_there() -> None:
-    """One part chosen on other prompts may be above 0 where bounds that hold for all parts are not."""
+    """One component chosen on other prompts may be above 0 where bounds that hold for all components are not."""
     summary = summarise(synthetic.results(4, 40, 2), FEW)
     told = " ".join(sentences(replace(summary, verdicts=(replace(summary.verdicts[0], clear=0, above_threshold=8),))))
     assert "Yes. " in told

@@ -72,7 +72,7 @@ def _command(arguments: list[str], said: list[Path]) -> None:
 
 
 def _at_home(here: Path) -> None:
-    """Places that are named by chance are in `here`, or not far above it."""
+    """Paths that are named by chance are in `here`, or not far above it."""
     here.mkdir(parents=True)
     os.chdir(here)
     os.environ["HOME"] = str(here)

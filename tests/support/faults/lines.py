@@ -51,7 +51,7 @@ _FITTING = {
     "revision": "main",
     "target": "argmax answer foil 0 58 59 60 61",
 }
-#: Of what parts of a model are named.
+#: The words that component labels are made of.
 _KINDS = (
     *("attn", "mlp", "layers", "heads", "head", "neurons", "neuron", "queries", "query", "key", "value", "logits", "x"),
 )
@@ -122,7 +122,7 @@ def _value(parameter: Any, drawn: random.Random) -> str:
 
 
 def _parts(drawn: random.Random) -> str:
-    """Parts of a model, joint and frozen ones, some of which there are."""
+    """Components of a model, joint and frozen ones, some of which there are."""
 
     def part() -> str:
         return drawn.choice(_KINDS) + drawn.choice(_NUMBERS)
