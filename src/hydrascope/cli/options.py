@@ -37,7 +37,7 @@ class LoadOptions:
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name on the hub, a folder, or `built-in`, `built-in-dropout`, `built-in-depth`, `phantom`.",
+            help="A name on the hub, a folder, a GGUF file, a model of `hydrascope fetch`, or `built-in`.",
         ),
     ]
     dtype: Annotated[
@@ -54,6 +54,9 @@ class LoadOptions:
         typer.Option("--device-map", metavar="auto|FILE.json", help="Spread the model over GPUs, memory and disk."),
     ] = None
     revision: Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")] = None
+    gguf: Annotated[
+        str | None, typer.Option("--gguf", metavar="FILE", help="The GGUF file to read in a folder or repository.")
+    ] = None
     allow_unused_weights: Annotated[
         bool, typer.Option("--allow-unused-weights", help="Load a model even if its configuration leaves out weights.")
     ] = False

@@ -89,7 +89,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes)
 
 
-def shapes(paths: list[Path]) -> dict[str, list[int]]:
+def shapes(paths: Iterable[Path]) -> dict[str, list[int]]:
     """Return the shape of each tensor in safetensors files, read from the files' headers.
 
     Raises:

@@ -1,10 +1,9 @@
-"""Load a language model: from the hub, a folder, a built-in name, or a transformers object.
+"""Load a language model from the hub, a folder, a GGUF file or a transformers object.
 
-Weights are read from safetensors files only. No code from a repository is run.
+Weights are read from safetensors and GGUF files only. No code from a repository is run.
 """
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
@@ -14,20 +13,18 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import errors, snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hydrascope.loading import self_check
-from hydrascope.loading.checkpoint import require_possible, shapes, unused, weight_files
+from hydrascope.loading import gguf_weights, self_check
+from hydrascope.loading.checkpoint import require_possible, shapes, unused
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
+from hydrascope.loading.gguf_header import read_header
+from hydrascope.loading.source import Source, find_source
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.offload import named_tensors
-from hydrascope.utils import assets, input_files
+from hydrascope.utils import assets
 from hydrascope.utils.errors import HydrascopeError, cause
-
-#: The files of a repository that are read besides the weights.
-_READ = ("*.json", "*.jinja", "*.txt", "*.model")
 
 #: A weight's path, its shape in the file, and its shape in the model.
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -45,6 +42,7 @@ def load_model(
     tokenizer: Any = None,
     *,
     revision: str | None = None,
+    gguf: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
     offload: Offload | None = None,
@@ -53,18 +51,20 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model and prove its anatomy.
 
-    The model is given by its hub name, local folder or built-in name, or as a transformers object. An object is
-    never changed: its mode, gradients and hooks stay as they are.
+    The model is given by its hub name, local folder, GGUF file or built-in name, or as a transformers object. An
+    object is never changed: its mode, gradients and hooks stay as they are.
 
         >>> model = hs.load_model("phantom", dtype="float64")
         >>> model = hs.load_model(my_model, my_tokenizer)                        # doctest: +SKIP
         >>> model = hs.load_model("openai-community/gpt2")                       # doctest: +SKIP
         >>> model = hs.load_model("mistralai/Mistral-7B-v0.3", offload="disk")   # doctest: +SKIP
+        >>> model = hs.load_model("SmolLM2-135M-Instruct.Q4_1.gguf")             # doctest: +SKIP
 
     Args:
-        model: a hub name, a local folder, a built-in name, or a transformers model.
+        model: a hub name, a local folder, a GGUF file, a built-in name, or a transformers model.
         tokenizer: the tokenizer of a transformers model. Without it, prompts must be token ids.
         revision: the hub's branch, tag or commit.
+        gguf: the GGUF file to read in a folder or repository; its weights are dequantised.
         dtype: the number format to compute in: float64, float32 (the default), bfloat16 or float16.
         device: a torch device, or "auto" (the default): CUDA if there is one, else the CPU.
         offload: "cpu" or "disk": keep the weights there until their module runs, for models larger than the device.
@@ -87,6 +87,7 @@ def load_model(
         model,
         tokenizer,
         revision=revision,
+        gguf=gguf,
         dtype=dtype,
         device=device,
         offload=offload,
@@ -102,6 +103,7 @@ def read_model(
     tokenizer: Any = None,
     *,
     revision: str | None = None,
+    gguf: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
     offload: Offload | None = None,
@@ -119,13 +121,14 @@ def read_model(
         if tokenizer is not None:
             raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
         placement = Placement.of(device, offload, device_map)
-        return _read(str(model), revision, dtype or "float32", placement, allow_unused_weights)
+        return _read(str(model), revision, gguf, dtype or "float32", placement, allow_unused_weights)
     if not isinstance(model, PreTrainedModel):
         raise HydrascopeError(
             f"a {type(model).__name__} is no transformers model: give a name, a folder or a PreTrainedModel (with "
             "adapters merged by merge_and_unload)"
         )
-    options = {"revision": revision, "dtype": dtype, "device": device, "offload": offload, "device_map": device_map}
+    options: dict[str, Any] = {"revision": revision, "gguf": gguf, "dtype": dtype, "device": device}
+    options |= {"offload": offload, "device_map": device_map}
     for name, value in options.items():
         if value is not None:
             raise HydrascopeError(f"a model given as an object has its own {name}: leave {name} out")
@@ -143,7 +146,9 @@ def read_model(
     return language_model
 
 
-def _read(name: str, revision: str | None, dtype: str, placement: Placement, allow_unused: bool) -> LanguageModel:
+def _read(
+    name: str, revision: str | None, gguf: str | None, dtype: str, placement: Placement, allow_unused: bool
+) -> LanguageModel:
     if dtype not in DTYPES:
         raise HydrascopeError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if name == assets.PHANTOM:
@@ -153,102 +158,68 @@ def _read(name: str, revision: str | None, dtype: str, placement: Placement, all
         built.to(DTYPES[dtype])
         hash_ = fingerprint.hash_parameters(built)
         return LanguageModel(placement.place(name, built), phantom.tokenizer(), name=name, revision=hash_)
-    built_in = assets.model_path(name)
-    folder, commit = _folder(str(built_in or name), revision)
-    paths = _require_readable(name, folder)
+    source = find_source(name, revision, gguf)
     with _quiet():
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            stored = shapes(paths)
-            require_possible(name, config.get_text_config(), len(stored), sum(map(math.prod, stored.values())))
-            placement = placement.fit_to(name, config)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            # Weights of a wrong shape are reported below, with missing ones.
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=DTYPES[dtype],
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **placement.from_pretrained_args,
-            )
+            if source.gguf is not None:
+                return _read_gguf(name, source, dtype, placement)
+            return _read_safetensors(name, source, dtype, placement, allow_unused)
         except HydrascopeError:
             raise
         except Exception as error:  # transformers documents no exceptions here
             raise HydrascopeError(f"cannot load the model {name}: {_reason(error)}") from error
+
+
+def _read_safetensors(name: str, source: Source, dtype: str, placement: Placement, allow_unused: bool) -> LanguageModel:
+    folder = source.folder
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    stored = shapes(source.weights)
+    require_possible(name, config.get_text_config(), len(stored), sum(map(math.prod, stored.values())))
+    placement = placement.fit_to(name, config)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # Weights of a wrong shape are reported below, with missing ones.
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=DTYPES[dtype],
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **placement.from_pretrained_args,
+    )
     hf, info = loaded
     # transformers checks no shape of weights that stay on disk.
     _require_whole(name, info["missing_keys"], {*info["mismatched_keys"], *_mismatched(hf, stored)})
     if not allow_unused:
         _require_all_used(name, unused(info["unexpected_keys"], stored))
-    with _quiet():
-        # A model loaded here is never trained.
-        hf = placement.place(name, hf.eval().requires_grad_(False))
-    _require_finite(name, hf)
-    return LanguageModel(hf, tokenizer, name=name, revision=commit or fingerprint.hash_folder(folder, paths))
+    return _finish(name, hf, tokenizer, placement, source)
 
 
-def _require_readable(name: str, folder: Path) -> list[Path]:
-    """Return a folder's weight files, after checking that its other files can be read."""
-    try:
-        os.listdir(folder / ".")  # needs the rights to list and to enter
-    except OSError as error:
-        raise HydrascopeError(f"cannot load the model {name}: {error.strerror}: {folder}") from error
-    if not os.path.lexists(folder / "config.json"):
-        raise HydrascopeError(f"cannot load the model {name}: there is no config.json in it; give a model's folder")
-    for path in sorted(file for pattern in _READ for file in folder.glob(pattern)):
-        input_files.require_readable(path, "the model")
-    if (folder / "adapter_config.json").exists():
+def _read_gguf(name: str, source: Source, dtype: str, placement: Placement) -> LanguageModel:
+    (path,) = source.weights
+    if placement.offload is not None or placement.spread is not None:
         raise HydrascopeError(
-            f"cannot load the model {name}: it holds adapters (adapter_config.json) without their base model; merge "
-            "them into it (merge_and_unload) and save the result"
+            f"the weights of {path.name} are dequantised in memory: leave out offload and device_map, or give "
+            "the model with safetensors"
         )
-    return weight_files(name, folder)
+    header = read_header(path)
+    with gguf_weights.quick_reader():
+        config = gguf_weights.read_config(path, header)
+        sizes = [tensor.numel for tensor in header.tensors.values()]
+        require_possible(name, config.get_text_config(), len(sizes), sum(sizes))
+        tokenizer = gguf_weights.read_tokenizer(path, header)
+        hf, info = gguf_weights.read_weights(path, header, DTYPES[dtype])
+    _require_whole(name, info["missing_keys"], info["mismatched_keys"])
+    return _finish(name, hf, tokenizer, placement, source, f"{header.quantization}, dequantised to {dtype}")
 
 
-def _folder(source: str, revision: str | None) -> tuple[Path, str]:
-    """Return the model's folder, fetched from the hub unless it is local, and the hub's commit.
-
-    The commit of a local folder is "".
-    """
-    try:
-        folder = Path(source).expanduser()
-        os.stat(folder)
-    except RuntimeError as error:  # ~user without such a user
-        raise HydrascopeError(f"no model folder at {source}: {error}") from error
-    except PermissionError as error:
-        raise HydrascopeError(f"cannot read the model folder {source}: {error.strerror}") from error
-    except (OSError, ValueError):
-        pass  # perhaps a name on the hub
-    if os.path.isdir(folder):  # False for an impossible name, where Path.is_dir may raise
-        if revision is not None:
-            raise HydrascopeError(f"{source} is a local folder, which has no revision {revision!r}: leave revision out")
-        return folder, ""
-    if os.path.exists(folder) or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise HydrascopeError(f"no model folder at {source}: give a folder with config.json and safetensors")
-    # Skip folders such as `original/` and `onnx/`, and copies of the weights in another layout.
-    patterns: dict[str, Any] = {
-        "allow_patterns": [*_READ, "*.safetensors"],
-        "ignore_patterns": ["*/*", "consolidated*"],
-    }
-    try:
-        fetched = Path(snapshot_download(source, revision=revision, **patterns))
-    except errors.HFValidationError:
-        reason = "it is neither a folder nor a valid name on the hub: check the name"
-    except errors.GatedRepoError:
-        reason = "access to it is restricted: ask for access on its page, then log in with `hf auth login`"
-    except errors.RepositoryNotFoundError:
-        reason = "there is no such folder and no such model on the hub: check the name"
-    except errors.RevisionNotFoundError:
-        reason = f"it has no revision {revision!r}: give one of its branches, tags or commits"
-    except errors.LocalEntryNotFoundError:
-        reason = "it is not in the local cache, and the hub cannot be reached: check the name, or give a folder"
-    except (OSError, errors.HfHubHTTPError) as error:
-        reason = cause(error)
-    else:
-        return fetched, fetched.name
-    raise HydrascopeError(f"cannot load the model {source}: {reason}")
+def _finish(
+    name: str, hf: Any, tokenizer: Any, placement: Placement, source: Source, quantization: str = ""
+) -> LanguageModel:
+    # A model loaded here is never trained.
+    hf = placement.place(name, hf.eval().requires_grad_(False))
+    _require_finite(name, hf)
+    return LanguageModel(hf, tokenizer, name=name, revision=source.revision(), quantization=quantization)
 
 
 def _mismatched(hf: Any, stored: dict[str, list[int]]) -> set[Mismatch]:

@@ -35,6 +35,7 @@ class LanguageModel:
         anatomy: its module names.
         name: the name that it was loaded by.
         revision: the hub's commit, or `sha256:…` of the weights in a local folder.
+        quantization: the number format of a GGUF file's weights and of the model's; "" for other files.
         sublayers: its sublayers, attention and MLP of each block in turn.
         blocks, final_norm, unembedding: the modules.
         parallel: whether the MLP of a block reads the same residual stream as its attention.
@@ -49,6 +50,7 @@ class LanguageModel:
         anatomy: Anatomy | None = None,
         name: str = "",
         revision: str = "",
+        quantization: str = "",
     ) -> None:
         """Find the modules of `hf`.
 
@@ -58,6 +60,7 @@ class LanguageModel:
             anatomy: its module names; None for those declared for its architecture.
             name: a name for messages and results; by default the architecture.
             revision: the version of the weights.
+            quantization: the number format of the weights in their file, if they were dequantised.
 
         Raises:
             HydrascopeError: the architecture is unknown, or the anatomy names a module that doesn't exist.
@@ -68,6 +71,7 @@ class LanguageModel:
         self.anatomy = anatomy or anatomy_of(self.config.model_type)
         self.name = name or self.config.model_type
         self.revision = revision
+        self.quantization = quantization
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._module(hf, self.anatomy.norm)
         get_unembedding: Any = hf.get_output_embeddings

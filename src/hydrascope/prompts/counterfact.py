@@ -1,16 +1,14 @@
 """Download the 1,209 known facts of ROME (Meng et al. 2022), the paper's contexts.
 
-The file is cached in `$XDG_CACHE_HOME/hydrascope`, or `~/.cache/hydrascope`.
+The file is cached (`hydrascope.utils.cache`).
 """
 
 import contextlib
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
-from pathlib import Path
 
+from hydrascope.utils.cache import cache_folder, whole_file
 from hydrascope.utils.errors import HydrascopeError
 
 #: The file has 1,209 entries, despite its name. One prompt occurs twice: 1,208 are measured.
@@ -27,7 +25,7 @@ def known_facts() -> bytes:
     Raises:
         HydrascopeError: the file is not in the cache and can't be downloaded.
     """
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hydrascope/known_1000.json"
+    cached = cache_folder() / "known_1000.json"
     with contextlib.suppress(OSError):
         data = cached.read_bytes()
         if _verified(data):
@@ -36,8 +34,8 @@ def known_facts() -> bytes:
     if not _verified(data):
         raise HydrascopeError(f"{URL} has changed (its SHA-256 is another): {_OTHERWISE}")
     # The prompts can be used even if they can't be cached.
-    with contextlib.suppress(OSError):
-        _write_whole(cached, data)
+    with contextlib.suppress(OSError), whole_file(cached) as file:
+        file.write(data)
     return data
 
 
@@ -51,16 +49,3 @@ def _download() -> bytes:
             return bytes(response.read())
     except (OSError, http.client.HTTPException) as error:
         raise HydrascopeError(f"cannot download {URL} ({error}): {_OTHERWISE}") from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` at once, so that the file is never incomplete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -28,6 +28,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         **({"metrics_hash": fingerprint.hash_declared(own)} if own else {}),
         "model": plan.model.name,
         "revision": self_check.revision(plan.model),
+        **({"quantization": plan.model.quantization} if plan.model.quantization else {}),
         "config_hash": fingerprint.hash_config(plan.model.hf.config),
         "dtype": str(plan.model.dtype).removeprefix("torch."),
         "device": plan.model.device.type,

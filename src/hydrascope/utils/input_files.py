@@ -1,5 +1,6 @@
 """Read a user's files; refuse pipes and devices, which may never end."""
 
+import hashlib
 import os
 import stat
 from errno import EISDIR
@@ -41,6 +42,12 @@ def require_readable(path: Path, content: str) -> None:
         path.open("rb").close()
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         raise HydrascopeError(f"cannot read {content} from {path}: {_reason(error)}") from error
+
+
+def hash_file(path: Path) -> str:
+    """Return `sha256:` and the hash of a file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _reason(error: Exception) -> str:
