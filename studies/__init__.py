@@ -1,0 +1,1 @@
+"""Studies that a reader can rerun, each by one command: `make study NAME=replication`."""

@@ -1,0 +1,1 @@
+"""Replicate the findings of McGrath et al. 2023 on two small language models."""
