@@ -144,14 +144,14 @@ def test_resume_and_overwrite(hydrascope: Run, folder: Path, tmp_path: Path) -> 
 def test_summary_prints_findings(hydrascope: Run, folder: Path) -> None:
     code, out, err = hydrascope("summary", folder / "r.zarr")
     assert (code, err) == (0, "")
-    assert "Is what ablating attention removes restored?" in out
+    assert "With attn." in out
     assert "Findings" not in out
     code, out, err = hydrascope("summary", folder / "r.zarr", "--full")
     assert (code, err) == (0, "")
     assert "Findings" in out
     assert "attn.2" in out
     assert max(map(len, out.splitlines())) <= 80
-    for name, start in (("csv", "ablated,kind,direct"), ("json", "{"), ("markdown", "Is what ablating attention")):
+    for name, start in (("csv", "ablated,kind,direct"), ("json", "{"), ("markdown", "With attn.")):
         code, out, err = hydrascope("summary", folder / "r.zarr", "--format", name)
         assert (code, err, out.startswith(start)) == (0, "", True)
 

@@ -343,13 +343,14 @@ def _print_demo(measured: "dict[str, xr.Dataset]", out: Path) -> None:
     from hydrascope.reports.summary import clearest_verdict, one_line
     from hydrascope.reports.summary.comparison import compare as compared
 
-    found = {name: clearest_verdict(summarise(results).verdicts) for name, results in measured.items()}
+    summaries = {name: summarise(results) for name, results in measured.items()}
+    found = {name: clearest_verdict(summary.verdicts) for name, summary in summaries.items()}
     best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
     save(figure_comparison(compared(measured)), out / "figures", "comparison")
     _draw(measured[best], out / "figures")
     say()
     for name, verdict in found.items():
-        say(textwrap.fill(f"{name}: {one_line(verdict)}", 79, subsequent_indent="  ") + "\n")
+        say(textwrap.fill(f"{name}: {one_line(verdict, summaries[name].run)}", 79, subsequent_indent="  ") + "\n")
     say(f"Comparison: {out / 'figures' / 'comparison.png'}. The other figures there show {best}.")
     say(f"For more: hydrascope summary {out / f'{best}.zarr'} --full")
 

@@ -53,23 +53,35 @@ from hydrascope.measures.labels import (
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.prompt_consistency import profile_agreement
+from hydrascope.measures.questions import Answered, Question, three_answers
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
-from hydrascope.measures.restoration import budget, budget_shares, effects_only, outcome, outcome_bounds, restoration
+from hydrascope.measures.restoration import (
+    PARTS,
+    budget,
+    budget_shares,
+    effects_only,
+    outcome,
+    outcome_bounds,
+    restoration,
+)
 from hydrascope.measures.rushing_nanda import self_repair
 
 __all__ = [
     "BOUNDS",
     "FEWEST",
     "MIN_SHARE",
+    "PARTS",
     "SIGMA_NAME",
     "WRITTEN",
+    "Answered",
     "Bootstrap",
     "ComponentKind",
     "Effects",
     "EffectsOnly",
     "HeldOut",
+    "Question",
     "Sigma",
     "SublayerKind",
     "above_threshold",
@@ -123,6 +135,7 @@ __all__ = [
     "strongest",
     "sublayer_labels",
     "takes_effects",
+    "three_answers",
     "unit_numbers",
     "with_direct_effect",
 ]

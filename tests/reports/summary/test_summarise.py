@@ -315,7 +315,7 @@ def test_formats() -> None:
     np.testing.assert_allclose(table["restored_low"], [part.restored.low for part in summary.components])
     markdown = as_markdown(summary)
     assert all(f"| {part.ablated} |" in markdown for part in summary.components)
-    assert markdown.startswith("Is what ablating attention removes restored?")
+    assert markdown.startswith("With attn.")
 
 
 def increased() -> Summary:
@@ -362,10 +362,10 @@ def test_a_share_of_what_may_be_nothing_is_in_no_table() -> None:
 @pytest.mark.parametrize(
     ("ablated", "said"),
     [
-        (None, "4 attention layers, 4 MLP layers, 8 heads ablated (resample, 2 patches, at last), 5 prompts;"),
-        (["mlp.1", "head.2.1"], "1 MLP layer, 1 head ablated "),
-        (["attn.0", "attn.0+mlp.1", "attn.1+mlp.1"], "1 attention layer, 2 combinations ablated "),
-        (["attn.0", "attn.0+mlp.1"], "1 attention layer, 1 combination ablated "),
+        (None, "4 attention sublayers, 4 MLPs, 8 heads ablated (resample, 2 patches, at last), 5 prompts;"),
+        (["mlp.1", "head.2.1"], "1 MLP, 1 head ablated "),
+        (["attn.0", "attn.0+mlp.1", "attn.1+mlp.1"], "1 attention sublayer, 2 combinations ablated "),
+        (["attn.0", "attn.0+mlp.1"], "1 attention sublayer, 1 combination ablated "),
     ],
 )
 def test_what_was_ablated_is_counted(ablated: list[str] | None, said: str) -> None:

@@ -13,7 +13,8 @@ from hydrascope.measures.held_out_selection import halves
 from hydrascope.reports.kinds import summarise
 from hydrascope.reports.summary import Interval, Verdict, clearest_verdict, format_interval
 from hydrascope.reports.summary.caveats import warnings_of
-from hydrascope.reports.summary.verdict_text import one_line, sentences
+from hydrascope.reports.summary.ledger import ledger, parts
+from hydrascope.reports.summary.verdict_text import headline, one_line, sentences
 
 FEW = Bootstrap(resamples=40)
 
@@ -101,10 +102,12 @@ def test_a_share_of_what_may_be_nothing_is_not_told() -> None:
     lost, restored = (
         format_interval(each, 2) for each in (summary.verdicts[0].lost, summary.verdicts[0].restored_amount)
     )
-    assert f" and loses {lost} in the end: {restored} logits are restored." in told
-    assert "ratio of means" not in told
-    assert "Attention restores" not in told
-    assert one_line(summary.verdicts[0]) == f"can't tell: {summary.verdicts[0].why}."
+    assert f" and loses {lost} in the end: {restored} logits come back." in told
+    assert "later attention makes up" not in told
+    verdict = summary.verdicts[0]
+    assert one_line(verdict, summary.run) == (
+        f"With {verdict.component} resampled from other prompts, nothing is surely removed ({verdict.why})."
+    )
 
 
 def test_responders_are_those_that_respond_the_most_first() -> None:
@@ -170,9 +173,9 @@ def test_where_the_halves_choose_two_components_numbers_are_said_to_be_of_neithe
         "The halves of the prompts chose different components. Amounts and shares pool both, and are of neither alone"
     )
     assert f" {neither}: they show that something is restored, not at which of them. " in sentences(summary)[0]
-    assert one_line(found).endswith(f" {neither}.")
+    assert one_line(found, summary.run).endswith(f" {neither}.")
     unsure = replace(found, answer="no", why="of the norm")
-    assert f" {neither}. Ablating " in sentences(replace(summary, verdicts=(unsure,)))[0]
+    assert f" {neither}. Of " in sentences(replace(summary, verdicts=(unsure,)))[0]
     best = [each.meaning for each in summary.findings if " or " in each.name]
     assert best
     assert all(meaning.endswith("; two components, pooled") for meaning in best)
@@ -182,12 +185,49 @@ def test_of_one_component_nothing_is_pooled() -> None:
     results = synthetic.results(4, 40, 2)
     found = verdict_of(results)
     assert not found.pooled
-    assert "pool" not in " ".join([*sentences(summarise(results, FEW)), one_line(found)])
+    summary = summarise(results, FEW)
+    assert "pool" not in " ".join([*sentences(summary), one_line(found, summary.run)])
 
 
-def test_what_is_restored_at_none_is_not_surely_restored_there() -> None:
-    """One component chosen on other prompts may be above 0 where bounds that hold for all components are not."""
+@pytest.mark.parametrize(
+    ("bounds", "ablation", "told"),
+    [
+        ((0.83, 0.77, 0.89), "zero", "With attn.3 set to zero, 83% [77, 89] of what it adds to X comes back"),
+        ((0.83, 0.77, 0.89), "mean", "With attn.3 replaced by its mean, 83% [77, 89] of what that takes from X"),
+        ((0.83, 0.77, 0.89), "mine", "With attn.3 ablated, 83% [77, 89] of what that takes from X comes back"),
+        ((0.1, -0.1, 0.3), "zero", "it isn't sure that anything of what it adds to X comes back: 10% [−10, 30]"),
+        ((-0.4, -0.6, -0.1), "zero", "nothing of what it adds to X comes back, and more is lost: −40% [−60, −10]"),
+        ((0.1, np.nan, np.nan), "zero", "With attn.3 set to zero, nothing is surely removed"),
+    ],
+)
+def test_the_headline_names_the_ablation_and_the_held_out_share(
+    bounds: tuple[float, float, float], ablation: str, told: str
+) -> None:
     summary = summarise(synthetic.results(4, 40, 2), FEW)
-    told = " ".join(sentences(replace(summary, verdicts=(replace(summary.verdicts[0], clear=0, above_threshold=8),))))
-    assert "Yes. " in told
-    assert "something is surely restored at none of the 8 that remove more than 1% of the readout." in told
+    verdict = replace(summary.verdicts[0], component="attn.3", restored=Interval(*bounds))
+    told = told.replace("X", "the answer")
+    assert told in headline(verdict, {"ablation": ablation, "readout": "logit, at the clean run’s σ"})
+
+
+def test_the_ledger_adds_up_to_what_is_removed() -> None:
+    summary = summarise(synthetic.results(4, 40, 2), FEW)
+    found = [verdict for verdict in summary.verdicts if verdict.component]
+    assert found
+    for verdict in found:
+        amounts = [each.estimate for _, each in parts(verdict)]
+        assert sum(amounts) == pytest.approx(verdict.removed.estimate)
+        upper, lower, key = (str(each) for each in ledger(verdict, "logits").renderables)
+        assert len(upper) == len(lower) == 70
+        assert all(name in key for name in ("attention", "MLPs", "the norm", "lost"))
+
+
+def test_an_amount_below_zero_adds_to_what_is_missing() -> None:
+    verdict = replace(
+        summarise(synthetic.results(4, 40, 2), FEW).verdicts[0],
+        removed=Interval(1, 1, 1),
+        amounts=(Interval(-0.5, -1, 0), Interval(0.25, 0, 1), Interval(0.5, 0, 1)),
+        lost=Interval(0.75, 0, 1),
+    )
+    upper, lower, _ = (str(each)[10:] for each in ledger(verdict, "logits").renderables)
+    assert (upper.count("█"), upper.count("▚")) == (40, 20)
+    assert (lower.count("▓"), lower.count("█"), lower.count("·")) == (10, 20, 30)

@@ -39,8 +39,8 @@ LATE = 0.5
 
 _NAME: dict[SublayerKind, str] = {"attn": "attention", "mlp": "MLP"}
 PLURAL: dict[ComponentKind, str] = {
-    "attn": "attention layers",
-    "mlp": "MLP layers",
+    "attn": "attention sublayers",
+    "mlp": "MLPs",
     "head": "heads",
     "neuron": "neurons",
     "joint": "combinations",

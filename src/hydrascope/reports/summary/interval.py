@@ -48,6 +48,14 @@ def format_interval(value: Interval, digits: int) -> str:
     return f"{estimate} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
+def format_share(value: Interval) -> str:
+    """Format a share with its bounds in percent, as `83% [77, 89]`."""
+    estimate = f"{number(100 * value.estimate, 0)}%"
+    if np.isnan(value.low) or np.isnan(value.high):
+        return estimate
+    return f"{estimate} [{number(100 * value.low, 0)}, {number(100 * value.high, 0)}]"
+
+
 def format_significant(value: Interval) -> str:
     """Format an interval with two digits, or enough to show that it excludes 0."""
     nearest = max(value.low, -value.high)

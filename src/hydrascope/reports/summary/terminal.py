@@ -1,6 +1,7 @@
 """The summary for a terminal of 80 columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,18 @@ from hydrascope.reports.summary.interval import (
     number,
     percent,
 )
+from hydrascope.reports.summary.ledger import answers, ledger
 from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.table import numbers_table
-from hydrascope.reports.summary.verdict_text import ASKED_NAME, sentences
+from hydrascope.reports.summary.verdict import Verdict
+from hydrascope.reports.summary.verdict_text import (
+    ASKED_NAME,
+    POOLED,
+    largest,
+    placebo_sentence,
+    sentences,
+    title,
+)
 from hydrascope.utils.text import counted
 
 if TYPE_CHECKING:
@@ -64,16 +74,32 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     Returns:
         A renderable for `rich.print`.
     """
-    answers = [Text(sentence) for sentence in sentences(summary)]
+    verdicts: list[RenderableType] = [_verdict(verdict, summary) for verdict in summary.verdicts]
+    texts = [Text(sentence) for sentence in sentences(replace(summary, verdicts=()))]
     warnings = [Text(f"Note: {warning}.") for warning in summary.warnings]
-    full = full or not (answers or summary.pairs)
+    full = full or not (verdicts or texts)
     more = [_findings(summary)] if full and summary.findings else []
     more += [_components(summary)] if full and summary.components else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")
-    blocks: list[RenderableType] = [Text(_settings(summary.run), style="dim"), *answers, *warnings, *more, notes]
+    settings = Text(_settings(summary.run), style="dim")
+    blocks: list[RenderableType] = [settings, *texts, *verdicts, *warnings, *more, notes]
     return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
+
+
+def _verdict(verdict: Verdict, summary: Summary) -> Group:
+    """Return the finding at one component, its ledger, and the answers to the three questions."""
+    lines: list[RenderableType] = [Text(title(verdict, summary.run), style="bold")]
+    if verdict.pooled:
+        lines.append(Text(f"{POOLED}."))
+    if np.isfinite(verdict.restored.low):
+        lines.append(ledger(verdict, summary.run["unit"]))
+    if verdict.responders:
+        lines.append(Text(f"  Largest responses, as shares of what is removed: {largest(verdict)}."))
+    if np.isfinite(verdict.placebo.estimate):
+        lines.append(Text(f"  {placebo_sentence(verdict, summary.run['unit'])}"))
+    return Group(*lines, *answers(verdict, summary.run))
 
 
 def _settings(run: Mapping[str, str]) -> str:
@@ -171,11 +197,13 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
     unit, level = summary.run["unit"], percent(summary.bootstrap.confidence)
     if summary.verdicts:
         yield (
-            "removed: mean −direct; lost: mean −total; restored: 1 − lost/removed, and who restores what share of "
-            "what is removed, the norm by its change of scale. The component is the one of which most is restored, "
-            "chosen on one half of the prompts and measured on the other. Intervals: in an answer "
-            f"{percent(summary.verdicts[0].confidence)}, so that all answers hold at {level}, of who restores it for "
-            f"all of them together; else {level}."
+            "Removed: mean −direct. Lost: mean −total. What comes back is the difference: what later attention "
+            "and MLPs write more, and the norm by its change of scale. The component is the one of which the "
+            "largest share comes back, chosen on one half of the prompts and measured on the other. Compensation:"
+            " slope of CE on DE over prompts. Prompt by prompt: slope of removed − lost on removed. On average: 1"
+            " − lost/removed. Intervals: "
+            f"{percent(summary.verdicts[0].confidence)}, so that those of all kinds hold at {level}; counts by bounds "
+            "that hold for all components of a kind at once."
         )
     if summary.reactions:
         yield (
@@ -219,9 +247,9 @@ def _cut(rows: Sequence[object], *, full: bool) -> str:
 def side_by_side(comparison: "Comparison") -> Group:
     """Return the table of a comparison for a terminal."""
     table = numbers_table(
-        "Is what ablating them removes restored?",
-        ("result", "ablated", "answer", "at"),
-        ("restored", "less the first’s"),
+        "What comes back after an ablation",
+        ("result", "ablated", "comes back?", "at"),
+        ("share", "less the first’s"),
         (
             [
                 row.name,

@@ -10,7 +10,9 @@ import xarray as xr
 from hydrascope.measures import (
     FEWEST,
     MIN_SHARE,
+    PARTS,
     WRITTEN,
+    Answered,
     Bootstrap,
     ComponentKind,
     Effects,
@@ -27,6 +29,7 @@ from hydrascope.measures import (
     none_above_threshold,
     select_readout,
     simultaneous,
+    three_answers,
 )
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
@@ -54,14 +57,16 @@ class Responder:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer for one kind of ablated component, at the one with the largest share restored.
+    """The answers for one kind of ablated component, and the numbers of one component.
 
-    Everything but the counts is measured on held-out prompts: prompts that had no say in the choice of the component.
+    It is the one with the largest share restored. The numbers are measured on held-out prompts: prompts that had no say
+    in the choice of the component.
 
     Attributes:
         kind: the kind of ablated component.
-        answer: `yes` if the interval of `restored` is above 0. `no` if it is below `NEGLIGIBLE` and no component is
-            `clear`, or if surely no component removes enough. Else `can't tell`.
+        answer: whether something is restored at the chosen component. `yes` if the interval of `restored` is above 0.
+            `no` if it is below `NEGLIGIBLE` and no component is `clear`, or if surely no component removes enough.
+            Else `can't tell`.
         why: the reason for `no` and `can't tell`.
         clear: the number of components with a mean total − direct above 0, by bounds that hold for all at once.
         above_threshold: the number of components that remove more than `MIN_SHARE` of the readout.
@@ -81,6 +86,8 @@ class Verdict:
         restored_amount: the mean total − direct, in the readout's unit.
         placebo: the mean total − direct of the same ablations on placebo tokens, if these were read.
         placebos: the number of placebo tokens per prompt.
+        amounts: the mean of what attention, MLPs and the norm make up for, in the readout's unit, in this order.
+        answers: the answers to the three questions on all components of the kind.
     """
 
     kind: ComponentKind
@@ -102,6 +109,8 @@ class Verdict:
     restored_amount: Interval = UNKNOWN
     placebo: Interval = UNKNOWN
     placebos: int = 0
+    amounts: tuple[Interval, Interval, Interval] = (UNKNOWN, UNKNOWN, UNKNOWN)
+    answers: tuple[Answered, ...] = ()
 
 
 def verdicts(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
@@ -135,13 +144,15 @@ def _verdict(
         "clear": clear,
         "above_threshold": samples.sizes["ablated"],
         "confidence": bootstrap.confidence,
+        "answers": three_answers(effects, kind, bootstrap),
     }
     if held is None:
         return Verdict(kind, *_without_choice(effects, kind, samples, bootstrap), **counts)
     others = _placebos(results)
     found = budget_shares(held.samples, bootstrap)
     restored = Interval.of(found["restored"])
-    means = interval(lambda each: each, held.samples[["removed", "lost", "restored"]], bootstrap)
+    amounts = ["removed", "lost", "restored", *PARTS]
+    means = interval(lambda each: each, held.samples[amounts], bootstrap)
     return Verdict(
         kind,
         *_answer(restored, clear),
@@ -159,6 +170,7 @@ def _verdict(
         restored_amount=Interval.of(means["restored"]),
         placebo=_placebo(results, others, held, bootstrap),
         placebos=len(others),
+        amounts=(Interval.of(means["attention"]), Interval.of(means["mlp"]), Interval.of(means["norm"])),
     )
 
 

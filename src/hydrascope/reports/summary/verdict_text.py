@@ -1,12 +1,13 @@
 """Verdicts as text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from hydrascope.components.component import Component
-from hydrascope.measures import MIN_SHARE, ComponentKind
-from hydrascope.reports.summary.interval import format_interval, format_significant, number
+from hydrascope.measures import MIN_SHARE, Answered, ComponentKind, Question
+from hydrascope.reports.summary.findings import PLURAL
+from hydrascope.reports.summary.interval import Interval, format_interval, format_share, format_significant
 from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Responder, Verdict
@@ -17,19 +18,50 @@ NAMED = 3
 #: The note on a pooled verdict.
 POOLED = "The halves of the prompts chose different components. Amounts and shares pool both, and are of neither alone"
 
+#: The end of `With attn.3 …`, by ablation.
+ABLATED = {
+    "zero": "set to zero",
+    "mean": "replaced by its mean",
+    "resample": "resampled from other prompts",
+    "noise": "computed from noisy embeddings",
+    "counterfactual": "replaced by its value on the twin prompt",
+}
+
+#: The three questions in a few words.
+QUESTION: dict[Question, str] = {
+    "compensation": "Compensation",
+    "prompt by prompt": "Prompt by prompt",
+    "on average": "On average",
+}
+
+#: The least share of what is removed that a necessary or sufficient mediator restores.
+NOTABLE = 0.05
+
+#: The name of one component of each kind.
+ONE_NAME: dict[ComponentKind, str] = {"attn": "attention sublayer", "mlp": "MLP", "head": "head", "neuron": "neuron"}
+
 #: The name of each kind of component in sentences.
-ASKED_NAME: dict[ComponentKind, str] = {"attn": "attention", "mlp": "MLPs", "head": "heads", "neuron": "neurons"}
+ASKED_NAME: dict[ComponentKind, str] = {
+    "attn": "Attention",
+    "mlp": "MLPs",
+    "head": "Heads",
+    "neuron": "Neurons",
+}
 
 
 def sentences(summary: Summary) -> list[str]:
-    """Return a paragraph for each verdict, and one for the pairs of interactions."""
-    texts = [" ".join(_verdict_sentences(verdict, summary.run["unit"])) for verdict in summary.verdicts]
+    """Return a paragraph for each ablation of a mediation, each verdict, and the pairs."""
+    texts = [" ".join(_verdict_sentences(verdict, summary.run)) for verdict in summary.verdicts]
+    if summary.reactions:
+        texts = [*mediation_sentences(summary), *texts]
     return [*texts, " ".join(_pair_sentences(summary))] if summary.pairs else texts
 
 
 def headlines(summary: Summary) -> list[str]:
-    """Return the start of each paragraph of `sentences`: the question and the short answer."""
-    texts = [headline(verdict) for verdict in summary.verdicts]
+    """Return the start of each paragraph of `sentences`."""
+    texts = [headline(verdict, summary.run) for verdict in summary.verdicts]
+    if summary.reactions:
+        texts = [*(each.partition(":")[0] for each in mediation_sentences(summary)), *texts]
     return [*texts, _pairs_headline(summary)] if summary.pairs else texts
 
 
@@ -45,58 +77,142 @@ def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=informative)
 
 
-def one_line(verdict: Verdict, unit: str = "logits") -> str:
-    """Return a verdict in one sentence."""
+def headline(verdict: Verdict, run: Mapping[str, str]) -> str:
+    """Return the finding at the chosen component in one clause, without a full stop.
+
+    Args:
+        verdict: the verdict on a kind of component.
+        run: the settings of the run (`Summary.run`).
+    """
     if not verdict.component:
-        return f"{headline(verdict)}: {verdict.why}."
+        return f"{ASKED_NAME[verdict.kind]}: " + ("nothing to restore" if verdict.answer == "no" else "can't tell")
+    subject = f"With {verdict.component} {ABLATED.get(run.get('ablation', ''), 'ablated')}"
+    of = f"what {'it adds to' if run.get('ablation') == 'zero' else 'that takes from'} {_readout_noun(run)}"
+    share = format_share(verdict.restored)
     if not np.isfinite(verdict.restored.low):
-        return f"{verdict.answer}: {verdict.why}."
-    most = f", most by {_named(verdict.responders[:1])}" if verdict.answer == "yes" and verdict.responders else ""
-    return (
-        f"{verdict.answer}. Of {number(verdict.removed.estimate, 2)} {unit} that ablating {verdict.component} removes, "
-        f"a share of {format_interval(verdict.restored, 2)} is restored{most}.{f' {POOLED}.' if verdict.pooled else ''}"
-    )
+        return f"{subject}, nothing is surely removed"
+    if verdict.restored.low > 0:
+        return f"{subject}, {share} of {of} comes back"
+    if verdict.restored.high < 0:
+        return f"{subject}, nothing of {of} comes back, and more is lost: {share}"
+    return f"{subject}, it isn't sure that anything of {of} comes back: {share}"
 
 
-def headline(verdict: Verdict) -> str:
-    """Return question and answer, as `Is what ablating attention removes restored? Yes`."""
-    answer = verdict.answer[0].upper() + verdict.answer[1:]
-    return f"Is what ablating {ASKED_NAME[verdict.kind]} removes restored? {answer}"
+def one_line(verdict: Verdict, run: Mapping[str, str]) -> str:
+    """Return the finding of a verdict in one sentence."""
+    return f"{title(verdict, run)}{f' {POOLED}.' if verdict.pooled else ''}"
 
 
-def _verdict_sentences(verdict: Verdict, unit: str) -> Iterator[str]:
-    yield f"{headline(verdict)}{f': {verdict.why}' if verdict.why else ''}."
-    if not verdict.component:
-        return
+def title(verdict: Verdict, run: Mapping[str, str]) -> str:
+    """Return the headline, and the reason where it is no finding."""
+    reason = f" ({verdict.why})" if verdict.why else ""
+    return f"{headline(verdict, run)}{reason}."
+
+
+def counts_in_words(answered: Answered) -> str:
+    """Return the counts behind an answer, and the number of prompts that would tell."""
+    counts = f"surely above 0 in {answered.above:,} of {answered.asked:,}"
+    if answered.answer != "yes":
+        counts += f", possibly in {answered.possible:,}"
+    if answered.overshoot:
+        counts += f"; {answered.overshoot:,} surely overshoot{'s' if answered.overshoot == 1 else ''}"
+    if answered.answer == "can't tell":
+        counts += f"; {_prompts_needed(answered)}"
+    return counts
+
+
+def _prompts_needed(answered: Answered) -> str:
+    if answered.prompts_needed:
+        return f"about {answered.prompts_needed:,} prompts would tell"
+    return "more prompts would not tell, since the share is close to a half"
+
+
+def _readout_noun(run: Mapping[str, str]) -> str:
+    readout = run.get("readout", "").partition(",")[0]
+    return {"logit": "the answer", "difference": "the logit difference"}.get(readout, readout)
+
+
+def _verdict_sentences(verdict: Verdict, run: Mapping[str, str]) -> Iterator[str]:
+    unit = run["unit"]
+    yield title(verdict, run)
+    if verdict.component:
+        yield from _component_sentences(verdict, unit)
+    if any(each.asked for each in verdict.answers):
+        yield f"{asked(verdict, run)}:"
+        yield " ".join(
+            f"{QUESTION[each.question]}? {each.answer[0].upper()}{each.answer[1:]}: {counts_in_words(each)}."
+            for each in verdict.answers
+        )
+
+
+def asked(verdict: Verdict, run: Mapping[str, str]) -> str:
+    """Name the components that the three questions are asked of."""
+    count = max(each.asked for each in verdict.answers)
+    name = ONE_NAME[verdict.kind] if count == 1 else PLURAL[verdict.kind]
+    return f"{count:,} {name} surely write{'s' if count == 1 else ''} for {_readout_noun(run)}"
+
+
+def _component_sentences(verdict: Verdict, unit: str) -> Iterator[str]:
+    """Yield sentences on the component that one half of the prompts chose, on the other half."""
     if verdict.pooled:
         which = ": they show that something is restored, not at which of them" if verdict.answer == "yes" else ""
         yield f"{POOLED}{which}."
-    done = (
-        f"Ablating {verdict.component} removes {format_interval(verdict.removed, 2)} {unit} and loses "
-        f"{format_interval(verdict.lost, 2)}"
-    )
+    removed, lost = format_interval(verdict.removed, 2), format_interval(verdict.lost, 2)
     if not np.isfinite(verdict.restored.low):  # a ratio to an amount that may be 0 has no meaning, nor have its shares
-        yield f"{done} in the end: {format_interval(verdict.restored_amount, 2)} {unit} are restored."
-        return
-    yield (
-        f"{done} in the end: of what it removes {format_interval(verdict.restored, 2)} is restored (ratio of means; "
-        f"slope over prompts {format_interval(verdict.slope, 2)})."
-    )
-    if verdict.answer == "no":
-        return
-    yield (
-        f"Attention restores {format_interval(verdict.attention, 2)}, MLPs {format_interval(verdict.mlp, 2)}, the norm "
-        f"{format_interval(verdict.norm, 2)}{_most(verdict)}."
-    )
-    if np.isfinite(verdict.placebo.estimate):
         yield (
-            f"In {unit} {format_interval(verdict.restored_amount, 2)} are restored, of other tokens (placebo, "
-            f"{verdict.placebos:,} a prompt) {format_interval(verdict.placebo, 2)}."
+            f"It removes {removed} {unit} and loses {lost} in the end: {format_interval(verdict.restored_amount, 2)} "
+            f"{unit} come back."
         )
+        return
+    attention, mlps, norm = (format_interval(each, 2) for each in verdict.amounts)
     yield (
-        f"By bounds that hold for all of them at once, something is surely restored at {verdict.clear or 'none'} of "
-        f"the {verdict.above_threshold} that remove more than {MIN_SHARE:.0%} of the readout."
+        f"Of {removed} {unit} removed, later attention makes up {attention}, later MLPs {mlps}, the final norm {norm}, "
+        f"and {lost} are lost."
     )
+    if verdict.responders:
+        yield f"Largest responses, as shares of what is removed: {largest(verdict)}."
+    if np.isfinite(verdict.placebo.estimate):
+        yield placebo_sentence(verdict, unit)
+
+
+def placebo_sentence(verdict: Verdict, unit: str) -> str:
+    """Return the amount that comes back, beside that of placebo tokens."""
+    return (
+        f"{format_interval(verdict.restored_amount, 2)} {unit} come back, of other tokens (placebo, "
+        f"{verdict.placebos:,} a prompt) {format_interval(verdict.placebo, 2)}."
+    )
+
+
+def mediation_sentences(summary: Summary) -> list[str]:
+    """Return for each ablation which mediators are necessary and which are sufficient.
+
+    A mediator is either only if the lower bound is above 0, and the mean at least `NOTABLE` of what is removed.
+    """
+    removed = {each.ablated: each.removed.estimate for each in summary.components}
+    texts = []
+    for ablated in dict.fromkeys(row.ablated for row in summary.reactions):
+        least = max(NOTABLE * removed.get(ablated, np.nan), 0)
+        rows = [row for row in summary.reactions if row.ablated == ablated]
+        necessary = [(row.mediator, row.restored_by) for row in rows if _is_notable(row.restored_by, least)]
+        sufficient = [(row.mediator, row.restored_alone) for row in rows if _is_notable(row.restored_alone, least)]
+        texts.append(
+            f"Who restores what {ablated} removes: necessary {_mediators(necessary)}; sufficient "
+            f"{_mediators(sufficient)}. In {summary.run['unit']}, of {len(rows):,} mediators."
+        )
+    return texts
+
+
+def _is_notable(value: Interval, least: float) -> bool:
+    return value.low > 0 and value.estimate >= least
+
+
+def _mediators(found: Sequence[tuple[str, Interval]]) -> str:
+    if not found:
+        return "is none surely"
+    ranked = sorted(found, key=lambda each: -each[1].estimate)
+    named = ", ".join(f"{name} {format_significant(value)}" for name, value in ranked[:NAMED])
+    more = len(ranked) - NAMED
+    return f"{'is' if len(ranked) == 1 else 'are'} {named}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def _covering(summary: Summary) -> list[Pair]:
@@ -133,11 +249,11 @@ def _in_words(pairs: Sequence[Pair]) -> str:
     return f"{named}{f', and {more:,} more' if more > 0 else ''}"
 
 
-def _most(verdict: Verdict) -> str:
+def largest(verdict: Verdict) -> str:
     """Name the largest responders: sublayers, then heads and neurons."""
     layers = [each for each in verdict.responders if not Component.parse(each.name).is_unit]
     units = [each for each in verdict.responders if each not in layers]
-    return "".join(f"; most by {_named(each)}" for each in (layers, units) if each)
+    return "; ".join(_named(each) for each in (layers, units) if each)
 
 
 def _named(responders: Sequence[Responder]) -> str:
