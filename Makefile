@@ -13,6 +13,7 @@ LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 .PHONY: demo test quick slow lint faults gpu bench lock clean
 
 demo: $(VENV)/ready
+	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
 	$(BIN)/hydrascope demo --out demo
 
 # Two workers with one thread each: a test's numbers depend on the number of threads.

@@ -26,7 +26,8 @@ torch.set_num_threads(1)
 
 
 def test_help_and_version_answer_without_pytorch() -> None:
-    code = "import sys; from hydrascope.cli.app import main; sys.argv[1:] = ['--help']\ntry: main()\n"
+    code = "import sys; from hydrascope.cli import demo
+from hydrascope.cli.app import main; sys.argv[1:] = ['--help']\ntry: main()\n"
     code += "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.endswith("0 False\n")
@@ -214,6 +215,27 @@ def test_check_lists_what_holds_and_what_fails(
 
 
 @pytest.mark.usefixtures("one_format")
+def test_the_demo_of_a_real_model_tells_who_repairs(
+    hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small models in its place: the same runs, pages and sentences."""
+    (tmp_path / "many.txt").write_text("\n".join(f"{letter} cat" for letter in "abcdefghijklmnopqrst"))
+    for name, value in {"MODEL": str(folder / "model"), "PROMPTS": "demo", "CONTROL": "built-in"}.items():
+        monkeypatch.setattr(demo, name, value)
+    for name in ("ZERO", "MEDIATED", "RESAMPLED"):
+        monkeypatch.setattr(demo, name, 12)
+    monkeypatch.setattr(assets, "model_path", lambda name: folder / "model" if name == "built-in" else None)
+    monkeypatch.setattr(assets, "prompt_path", lambda name: tmp_path / "many.txt")
+    code, out, _ = hydrascope("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    assert "built-in (control): With " in " ".join(out.split())
+    assert "Who restores what " in out
+    for name in ("report.html", "who.html", "figures/comparison.png"):
+        assert (tmp_path / "demo" / name).exists()
+    results = open_results(tmp_path / "demo" / "resample.zarr")
+    assert (results.sizes["prompt"], results.sizes["patch"]) == (12, 3)
+
+
 def test_demo_runs_draws_and_tells(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +245,7 @@ def test_demo_runs_draws_and_tells(
     monkeypatch.setattr(assets, "prompt_path", lambda name: tmp_path / "many.txt")
     monkeypatch.setattr(kinds, "draw_all", lambda results, out, *choices: Drawn(out, (out,), ()))
     for again in ((), (), ("--overwrite",)):
-        code, out, _ = hydrascope("demo", "--out", tmp_path / "demo", "--limit", 18, *again)
+        code, out, _ = hydrascope("demo", "--quick", "--out", tmp_path / "demo", "--limit", 18, *again)
         assert code == 0
         assert out.count("18 prompts measured") == 2
         assert f"1 files in {tmp_path / 'demo' / 'figures'}" in out

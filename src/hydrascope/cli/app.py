@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -14,7 +13,7 @@ from hydrascope.cli.analysis_commands import circuit, paths
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
-from hydrascope.cli.run_commands import RunRequest, load_and_run, measure, measure_here, sweep_arguments
+from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError, printable
 
 # PyTorch takes seconds to import. Each command imports what it needs, so that help and mistakes are quick.
@@ -311,48 +310,21 @@ def fetch(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder to write to.")] = Path("demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure the shipped models alone: no network, no real model.")
+    ] = False,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Measure only the first N prompts of each model.")
+        int, typer.Option(min=1, metavar="N", help="Measure only the first N prompts of each model, with --quick.")
     ] = DEMO_PROMPTS,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure the shipped models, each sublayer set to zero, and compare their self-repair."""
-    from hydrascope.runs.config import Output
-    from hydrascope.utils import assets
+    """Measure a real model, find who repairs, and compare it with a model that is known to."""
+    from hydrascope.cli import demo
 
-    found = {}
-    for name in assets.MODELS:
-        path = out / f"{name}.zarr"
-        output = Output(path, resume=not overwrite, overwrite=overwrite)
-        load_and_run(RunRequest(name, "demo", limit, {}, _demo_run(), output))
-        found[name] = open_selected(path)
-    _print_demo(found, out)
-
-
-def _demo_run() -> dict[str, Any]:
-    from hydrascope import Logit, Placebo, Zero
-
-    return {"ablation": Zero(), "readouts": [Logit(), Placebo(2)]}
-
-
-def _print_demo(measured: "dict[str, xr.Dataset]", out: Path) -> None:
-    """Print a verdict for each model, and draw the comparison and the figures of the best."""
-    from hydrascope.reports.figures.comparison import figure_comparison
-    from hydrascope.reports.figures.style import save
-    from hydrascope.reports.kinds import summarise
-    from hydrascope.reports.summary import clearest_verdict, one_line
-    from hydrascope.reports.summary.comparison import compare as compared
-
-    summaries = {name: summarise(results) for name, results in measured.items()}
-    found = {name: clearest_verdict(summary.verdicts) for name, summary in summaries.items()}
-    best = max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
-    save(figure_comparison(compared(measured)), out / "figures", "comparison")
-    _draw(measured[best], out / "figures")
-    say()
-    for name, verdict in found.items():
-        say(textwrap.fill(f"{name}: {one_line(verdict, summaries[name].run)}", 79, subsequent_indent="  ") + "\n")
-    say(f"Comparison: {out / 'figures' / 'comparison.png'}. The other figures there show {best}.")
-    say(f"For more: hydrascope summary {out / f'{best}.zarr'} --full")
+    if quick:
+        demo.show_shipped_models(out, limit, overwrite=overwrite)
+    else:
+        demo.show_real_model(out, overwrite=overwrite)
 
 
 @app.command()

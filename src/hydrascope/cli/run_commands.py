@@ -174,11 +174,17 @@ def load_and_run(request: RunRequest) -> "tuple[LanguageModel, PromptSet]":
     from hydrascope import load_model
 
     prompts = request.read_prompts()
-    model, out = load_model(request.model, **request.loading), request.output.path
+    model = load_model(request.model, **request.loading)
+    run_loaded(request, model, prompts)
+    return model, prompts
+
+
+def run_loaded(request: RunRequest, model: "LanguageModel", prompts: "PromptSet") -> None:
+    """Run the sweep of a request, and print the outcome."""
+    out = request.output.path
     with _interruptible(out, len(prompts.prompts), overwrite=request.output.overwrite):
         request.sweep(model, prompts, progress=True, say=say)
     _say_measured(out)
-    return model, prompts
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The fate of an ablated effect: restored by attention, by MLPs or by the norm, or lost."""
+"""The fate of an ablated effect: made up for by attention, MLPs or the norm, or lost."""
 
 from typing import TypeVar
 

@@ -185,7 +185,7 @@ def _without_choice(
             "on one half of the prompts no component removes anything, so that none can be chosen on it",
         )
     if none_above_threshold(effects, kind, bootstrap):
-        return "no", f"none removes more than {MIN_SHARE:.0%} of the readout, so that there is nothing to restore"
+        return "no", f"none removes more than {MIN_SHARE:.0%} of the readout"
     return "can't tell", f"on average none removes more than {MIN_SHARE:.0%} of the readout, but that isn't sure"
 
 

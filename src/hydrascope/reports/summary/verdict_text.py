@@ -124,7 +124,7 @@ def counts_in_words(answered: Answered) -> str:
 def _prompts_needed(answered: Answered) -> str:
     if answered.prompts_needed:
         return f"about {answered.prompts_needed:,} prompts would tell"
-    return "more prompts would not tell, since the share is close to a half"
+    return "no number up to a million would tell"
 
 
 def _readout_noun(run: Mapping[str, str]) -> str:

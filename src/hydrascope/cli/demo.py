@@ -1,0 +1,128 @@
+"""The demo: a real model beside a positive control, or the shipped models alone."""
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydrascope.cli.options import say
+from hydrascope.cli.results import open_selected
+from hydrascope.cli.run_commands import RunRequest, run_loaded
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from hydrascope.models.language_model import LanguageModel
+    from hydrascope.reports.summary import Summary
+
+#: The real model, and the facts that it is asked.
+MODEL, PROMPTS = "smollm2", "common-facts"
+#: The model that was trained while its sublayers failed: it is known to repair itself.
+CONTROL = "built-in-depth"
+#: The numbers of prompts: set to zero, with frozen mediators, and resampled with `RESAMPLED_PATCHES` patches.
+ZERO, MEDIATED, RESAMPLED = 200, 100, 60
+RESAMPLED_PATCHES = 3
+
+
+def show_real_model(out: Path, *, overwrite: bool) -> None:
+    """Measure SmolLM2 and the control; print the findings, and write pages to `out`.
+
+    Raises:
+        HydrascopeError: the model isn't fetched yet; a result can't be written.
+    """
+    from hydrascope import Mediation, Resample, Zero, load_model
+
+    model = load_model(MODEL)
+    zero = _measured(model, out / "zero.zarr", ZERO, Zero(), "layers", overwrite=overwrite)
+    component = _chosen(zero)
+    mediation = Mediation(component, "layers")
+    mediated = _measured(model, out / "who.zarr", MEDIATED, Zero(), mediation, overwrite=overwrite)
+    resample = Resample(RESAMPLED_PATCHES)
+    resampled = _measured(model, out / "resample.zarr", RESAMPLED, resample, "layers", overwrite=overwrite)
+    control = _measured(
+        load_model(CONTROL), out / "control.zarr", ZERO, Zero(), "layers", prompts="demo", overwrite=overwrite
+    )
+    _tell({MODEL: zero, f"{MODEL}, resampled": resampled, f"{CONTROL} (control)": control}, mediated, out)
+
+
+def show_shipped_models(out: Path, limit: int, *, overwrite: bool) -> None:
+    """Measure the shipped models, each sublayer set to zero, and compare them."""
+    from hydrascope import Logit, Placebo, Zero, load_model
+    from hydrascope.reports.kinds import draw_all
+    from hydrascope.utils import assets
+
+    measured = {
+        name: _measured(
+            load_model(name),
+            out / f"{name}.zarr",
+            limit,
+            Zero(),
+            "layers",
+            prompts="demo",
+            overwrite=overwrite,
+            readouts=[Logit(), Placebo(2)],
+        )
+        for name in assets.MODELS
+    }
+    best = _compare(measured, out)
+    say(str(draw_all(measured[best], out / "figures")))
+    say(f"Comparison: {out / 'figures' / 'comparison.png'}. The other figures there show {best}.")
+    say(f"For more: hydrascope summary {out / f'{best}.zarr'} --full")
+
+
+def _measured(
+    model: "LanguageModel",
+    path: Path,
+    limit: int,
+    ablation: Any,
+    ablate: Any,
+    *,
+    prompts: str = PROMPTS,
+    overwrite: bool,
+    **options: Any,
+) -> "xr.Dataset":
+    """Measure to `path`, or go on with the result there; return it."""
+    from hydrascope.runs.config import Output
+
+    output = Output(path, resume=not overwrite, overwrite=overwrite)
+    request = RunRequest(model.name, prompts, limit, {}, {"ablation": ablation, "ablate": ablate, **options}, output)
+    run_loaded(request, model, request.read_prompts())
+    return open_selected(path)
+
+
+def _chosen(results: "xr.Dataset") -> str:
+    """Return the component of the clearest verdict."""
+    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.summary import clearest_verdict
+
+    return clearest_verdict(summarise(results).verdicts).component.split(" or ")[0]
+
+
+def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", out: Path) -> None:
+    """Print the findings, and write the reports."""
+    from hydrascope.reports.kinds import report, summarise
+    from hydrascope.reports.summary.verdict_text import mediation_sentences
+
+    _compare(measured, out)
+    for sentence in mediation_sentences(summarise(mediated)):
+        say(textwrap.fill(sentence, 79, subsequent_indent="  ") + "\n")
+    for name, results in (("report.html", measured[MODEL]), ("who.html", mediated)):
+        say(f"Report: {report(results, out / name, overwrite=True)}")
+    say(f"Comparison: {out / 'figures' / 'comparison.png'}")
+    say(f"For more: hydrascope summary {out / 'zero.zarr'} --full")
+
+
+def _compare(measured: "dict[str, xr.Dataset]", out: Path) -> str:
+    """Print a verdict for each result, draw the comparison, and return the clearest."""
+    from hydrascope.reports.figures.comparison import figure_comparison
+    from hydrascope.reports.figures.style import save
+    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.summary import clearest_verdict, one_line
+    from hydrascope.reports.summary.comparison import compare
+
+    summaries: dict[str, Summary] = {name: summarise(results) for name, results in measured.items()}
+    found = {name: clearest_verdict(summary.verdicts) for name, summary in summaries.items()}
+    save(figure_comparison(compare(measured)), out / "figures", "comparison")
+    say()
+    for name, verdict in found.items():
+        say(textwrap.fill(f"{name}: {one_line(verdict, summaries[name].run)}", 79, subsequent_indent="  ") + "\n")
+    return max(found, key=lambda name: (found[name].answer == "yes", found[name].restored.estimate))
