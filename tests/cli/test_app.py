@@ -16,6 +16,7 @@ from stored import change_attributes
 
 from hydrascope import Counterfactual, LogitDifference, Noise, load_model, load_prompts, open_results, sweep
 from hydrascope.causal.figures import motifs
+from hydrascope.cli import demo
 from hydrascope.models import architectures
 from hydrascope.models.architectures import Anatomy
 from hydrascope.reports import kinds
@@ -26,8 +27,7 @@ torch.set_num_threads(1)
 
 
 def test_help_and_version_answer_without_pytorch() -> None:
-    code = "import sys; from hydrascope.cli import demo
-from hydrascope.cli.app import main; sys.argv[1:] = ['--help']\ntry: main()\n"
+    code = "import sys; from hydrascope.cli.app import main; sys.argv[1:] = ['--help']\ntry: main()\n"
     code += "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.endswith("0 False\n")
