@@ -90,11 +90,13 @@ def _measured(
 
 
 def _chosen(results: "xr.Dataset") -> str:
-    """Return the component of the clearest verdict."""
+    """Return the component of the clearest verdict, else the attention sublayer that writes most."""
+    from hydrascope.measures import per_prompt
     from hydrascope.reports.kinds import summarise
-    from hydrascope.reports.summary import clearest_verdict
+    from hydrascope.reports.summary import clearest_verdict, strongest_component
 
-    return clearest_verdict(summarise(results).verdicts).component.split(" or ")[0]
+    found = clearest_verdict(summarise(results).verdicts).component.split(" or ")[0]
+    return found or str(strongest_component(per_prompt(results), "attn"))
 
 
 def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", out: Path) -> None:
