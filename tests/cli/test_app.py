@@ -226,8 +226,8 @@ def test_the_demo_of_a_real_model_tells_who_repairs(
         monkeypatch.setattr(demo, name, 12)
     monkeypatch.setattr(assets, "model_path", lambda name: folder / "model" if name == "built-in" else None)
     monkeypatch.setattr(assets, "prompt_path", lambda name: tmp_path / "many.txt")
-    code, out, _ = hydrascope("demo", "--out", tmp_path / "demo")
-    assert code == 0
+    code, out, err = hydrascope("demo", "--out", tmp_path / "demo")
+    assert (code, err) == (0, "")
     assert "built-in (control): With " in " ".join(out.split())
     assert "Who restores what " in out
     for name in ("report.html", "who.html", "figures/comparison.png"):

@@ -32,12 +32,14 @@ def show_real_model(out: Path, *, overwrite: bool) -> None:
     from hydrascope import Mediation, Resample, Zero, load_model
 
     model = load_model(MODEL)
-    zero = _measured(model, out / "zero.zarr", ZERO, Zero(), "layers", overwrite=overwrite)
+    zero = _measured(model, out / "zero.zarr", ZERO, Zero(), "layers", prompts=PROMPTS, overwrite=overwrite)
     component = _chosen(zero)
     mediation = Mediation(component, "layers")
-    mediated = _measured(model, out / "who.zarr", MEDIATED, Zero(), mediation, overwrite=overwrite)
+    mediated = _measured(model, out / "who.zarr", MEDIATED, Zero(), mediation, prompts=PROMPTS, overwrite=overwrite)
     resample = Resample(RESAMPLED_PATCHES)
-    resampled = _measured(model, out / "resample.zarr", RESAMPLED, resample, "layers", overwrite=overwrite)
+    resampled = _measured(
+        model, out / "resample.zarr", RESAMPLED, resample, "layers", prompts=PROMPTS, overwrite=overwrite
+    )
     control = _measured(
         load_model(CONTROL), out / "control.zarr", ZERO, Zero(), "layers", prompts="demo", overwrite=overwrite
     )
@@ -76,7 +78,7 @@ def _measured(
     ablation: Any,
     ablate: Any,
     *,
-    prompts: str = PROMPTS,
+    prompts: str,
     overwrite: bool,
     **options: Any,
 ) -> "xr.Dataset":
