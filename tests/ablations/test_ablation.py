@@ -199,6 +199,7 @@ def test_every_ablation_at_every_position(model: LanguageModel, ablation: Ablati
     options: dict[str, Any] = {"ablate": "layers,head.0.1,attn.0|mlp.1", "at": at}
     found = sweep(model, prompts, ablation, batch_size=1, **options)
     expected = sweep(model, prompts, ablation, engine="reference", **options)
+    assert found.attrs["patch_source"] == type(ablation).patch_source  # type: ignore[attr-defined]
     for name in ("total", "direct", "indirect", "unembed_ablated", "unembed_ablated_own", "scale", "patch_prompt"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-10, err_msg=name)
 
@@ -237,6 +238,7 @@ def test_a_users_own_ablation_is_that_of_plain_hooks(case: str, at: str, back: l
     direction /= direction.norm()
     results = sweep(model, PROMPTS, ProjectOut(direction), at=at, ablate="layers", batch_size=2)
     assert results.attrs["ablation"] == "projectout"
+    assert "patch_source" not in results.attrs
     np.testing.assert_array_equal(results["patch_prompt"][:, 0], range(5))
     for index, prompt in enumerate(PROMPTS):
         tokens = model.encode(prompt.text)

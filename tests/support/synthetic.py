@@ -301,6 +301,7 @@ def results(
             "format": 3,
             "model": "synthetic",
             "ablation": "resample",
+            "patch_source": "another prompt",
             "positions": "last",
             "engine": "none",
             "dtype": dtype,

@@ -62,7 +62,9 @@ class Patches:
 class Ablation(Protocol):
     """The interface of ablations.
 
-    An ablation that reads other components than those that it patches lists their sites in an attribute `sites`.
+    An ablation that reads other components than those that it patches lists their sites in an attribute `sites`. One
+    with a text `patch_source` says there where its patches come from, in a few words for Figure 1; an empty text says
+    that they come from nothing.
 
     Attributes:
         patches: the number of patches of each prompt.
@@ -169,6 +171,7 @@ class Zero:
     """
 
     patches: ClassVar[int] = 1
+    patch_source: ClassVar[str] = ""
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of zeros for each prompt."""
@@ -185,6 +188,7 @@ class Mean:
     """
 
     patches: ClassVar[int] = 1
+    patch_source: ClassVar[str] = "mean over prompts"
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of mean activations for each prompt."""
@@ -206,6 +210,8 @@ class Noise:
     patches: int = 15
     scale: float = 3.0
     seed: int = 0
+
+    patch_source: ClassVar[str] = "this prompt, noised"
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from noised copies of each prompt.
@@ -239,6 +245,8 @@ class Resample:
     patches: int = 15
     seed: int = 0
     different_target: bool = False
+
+    patch_source: ClassVar[str] = "another prompt"
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from other prompts.
@@ -293,6 +301,7 @@ class Counterfactual:
     """
 
     patches: ClassVar[int] = 1
+    patch_source: ClassVar[str] = "this prompt’s twin"
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from the twins.

@@ -15,7 +15,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import texts
 from hydrascope.prompts.token_coords import coordinates
-from hydrascope.runs.attrs import command_line, settings_of
+from hydrascope.runs.attrs import command_line, patch_source_of, settings_of
 from hydrascope.runs.batches import MeasuredChunk
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.schema import FORMAT, add_units
@@ -95,6 +95,8 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
         },
         {
             **settings_of(plan),
+            # It names numbers without deciding them, so a run with another text may still be resumed.
+            **patch_source_of(plan.ablation),
             "engine_reason": plan.engine.reason,
             "command": command_line(),
             "machines": [hardware.kind(model.device)],

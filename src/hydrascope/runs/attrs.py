@@ -79,6 +79,12 @@ def _parameters(ablation: Ablation) -> dict[str, Any]:
     return {"patches": ablation.patches, **kept, **hashed}
 
 
+def patch_source_of(ablation: Ablation) -> dict[str, str]:
+    """Return the attribute `patch_source`, if the ablation says where its patches come from."""
+    source = getattr(ablation, "patch_source", None)
+    return {"patch_source": source} if isinstance(source, str) else {}
+
+
 def _describe_readout(readout: Readout) -> str:
     """Return one line that identifies a readout and its numbers."""
     if not isinstance(readout, Direction):

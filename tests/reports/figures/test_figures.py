@@ -121,6 +121,24 @@ def test_a_trace_of_another_reading(draw: object) -> None:
     np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"patch_source": "median over prompts"}, {"median over prompts", "patch"}),
+        ({"patch_source": ""}, {"zero"}),  # zero ablation alone has no source
+        ({}, {"a patch", "patch"}),  # an ablation of the user's own needn't name one
+        ({"patch_source": "a" * 30}, {"a" * 15 + "…" + "a" * 8, "patch"}),
+    ],
+)
+def test_figure_1_names_the_source_of_the_patches(source: dict[str, str], expected: set[str]) -> None:
+    results = synthetic.results(4, 5, 3)
+    del results.attrs["patch_source"]
+    results.attrs |= {"ablation": "own", **source}
+    drawn = figure1(per_prompt(results), results, 2, "attn.1")
+    words = set(written(drawn).split("\n")) & {*expected, "zero", "patch", "a patch"}
+    assert words == expected
+
+
 @pytest.mark.parametrize("draw", [figure1, figure3])
 def test_a_trace_without_patches_says_so(draw: object) -> None:
     results = synthetic.results(4, 5, 3, by_patch=False)

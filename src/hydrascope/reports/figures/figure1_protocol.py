@@ -6,15 +6,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from hydrascope.measures import depth
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.panels import COLOUR, KINDS
-
-#: The source of a patch, by the name of the ablation; zero ablation has no source.
-SOURCE = {
-    "resample": "another prompt",
-    "counterfactual": "this prompt’s twin",
-    "mean": "mean over prompts",
-    "noise": "this prompt, noised",
-}
+from hydrascope.reports.figures.panels import COLOUR, KINDS, printable
 
 #: The x coordinates of the sublayers: of the block below, the ablated block, and the block above.
 _X = (2.2, 3.2, 4.4, 5.4, 6.6, 7.6)
@@ -38,7 +30,8 @@ def protocol(axes: Axes, results: xr.Dataset, ablated: str, outcome: str) -> Non
     at, other_kind = (2, "mlp") if in_attention else (3, "attn")
     same_block = bool(cut["downstream"].sel(component=f"{other_kind}.{block}"))
     top = block == depth(results) - 1
-    source = SOURCE.get(str(results.attrs.get("ablation", "resample")))
+    # An ablation of the user's own needn't say where its patches come from. Only zero ablation says that it's nowhere.
+    source = printable(str(results.attrs.get("patch_source", "a patch")), limit=24)
     axes.set_axis_off()
     axes.set_xlim(0, 10)
     axes.set_ylim(-0.15, 2.2)
