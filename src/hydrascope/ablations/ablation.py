@@ -192,7 +192,11 @@ class Mean:
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of mean activations for each prompt."""
-        return Patches(_no_sources(prompts, 1), lambda component: clean.mean_activations(component, prompts))
+        return Patches(_no_sources(prompts, 1), lambda component: clean.reduce_activations(component, prompts, _mean))
+
+
+def _mean(values: Float[Tensor, "row columns"]) -> Float[Tensor, "columns"]:
+    return values.mean(0)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,15 @@ def plain_values(prompt: Prompt) -> dict[str, torch.Tensor]:
     return plain_run(MODEL, MODEL.encode(prompt.text), units=PARTS).values
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(0)
+
+
+def largest(values: torch.Tensor) -> torch.Tensor:
+    """Of no prompts there is none: PyTorch refuses."""
+    return values.amax(0)
+
+
 @st.composite
 def sets(draw: st.DrawFn) -> tuple[list[Prompt], str]:
     """Distinct prompts of 2 to 6 tokens with subjects of 1 or 2, and where to ablate them."""
@@ -78,11 +87,13 @@ def test_it_is_what_single_runs_write_where_they_correspond(drawn: tuple[list[Pr
             expected = torch.stack([values[n][part][[where[n][1] - each for each in back]] for n in fitting])
             torch.testing.assert_close(clean.activations_of(component, np.array([fitting]), [index])[0], expected)
             torch.testing.assert_close(clean.own_activations(component, [index])[0, 0], values[index][part][positions])
-            means = []
+            corresponding = []
             for each in back:
                 far = [n for n, (_, other, start) in enumerate(where) if other - each >= start]
-                means.append(torch.stack([values[n][part][where[n][1] - each] for n in far]).mean(0))
-            torch.testing.assert_close(clean.mean_activations(component, [index])[0, 0], torch.stack(means))
+                corresponding.append(torch.stack([values[n][part][where[n][1] - each] for n in far]))
+            for statistic in (mean, largest):
+                reduced = clean.reduce_activations(component, [index], statistic)[0, 0]
+                torch.testing.assert_close(reduced, torch.stack([statistic(each) for each in corresponding]))
     logits = [plain_run(MODEL, MODEL.encode(prompt.text)).logits for prompt in prompts]
     assert list(clean.argmax) == list(clean.targets) == [int(each.argmax()) for each in logits]
 
@@ -143,4 +154,4 @@ def test_selected_concatenated_and_realigned_they_are_as_if_collected_so(
         for site in SITES[:2]:
             values = [clean.activations_of(site, donors[None], [index]) for clean in (direct, again)]
             assert torch.equal(*values)
-            assert torch.equal(*(clean.mean_activations(site, [index]) for clean in (direct, again)))
+            assert torch.equal(*(clean.reduce_activations(site, [index], mean) for clean in (direct, again)))

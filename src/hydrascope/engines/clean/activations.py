@@ -23,6 +23,9 @@ from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import Prompt, counterfactual_tokens, prompt_label, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
+#: A statistic over prompts: a function from `[row, columns]`, at least one row, to `[columns]`.
+Statistic = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class CleanActivations:
@@ -52,8 +55,8 @@ class CleanActivations:
     row_index: Int[np.ndarray, "prompt offset"]
     argmax: Sequence[int]
     prefixes: PrefixStore = field(default_factory=PrefixStore, repr=False)
-    #: Per site `[offset, columns]`, once it is asked for; a copy with other fields begins without.
-    _means: dict[Component, Tensor] = field(default_factory=dict, init=False, repr=False)
+    #: `[offset, columns]` per statistic and site, once it is asked for; a copy with other fields begins without.
+    _reduced: dict[tuple[Statistic, Component], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def activations_of(
         self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
@@ -79,16 +82,26 @@ class CleanActivations:
         """Return activations of `prompts` themselves at their ablated positions."""
         return self.activations_of(component, np.asarray(prompts)[:, None], prompts)
 
-    def mean_activations(self, component: Component, prompts: Sequence[int]) -> Float[Tensor, "prompt 1 slot columns"]:
-        """Return means over all prompts that have a position that corresponds to the ablated one."""
-        if component.site not in self._means:
+    def reduce_activations(
+        self, component: Component, prompts: Sequence[int], statistic: Statistic
+    ) -> Float[Tensor, "prompt 1 slot columns"]:
+        """Return a statistic over all prompts that have the position that is ablated.
+
+        Positions correspond by their distance from the end (the subject's, if subjects are ablated).
+
+        >>> clean.reduce_activations(Component.parse("attn.3"), [0], median)               # doctest: +SKIP
+
+        Args:
+            statistic: a function of a module, not one made anew for each call: results are kept for each function.
+        """
+        key = statistic, component.site
+        if key not in self._reduced:
             values = self.values[component.site]
-            self._means[component.site] = torch.stack(
-                # No prompt has a row at an offset at which none is ablated: that mean is NaN and never read.
-                [_mean(values[torch.from_numpy(rows[rows >= 0])]) for rows in self.row_index.T]
+            self._reduced[key] = torch.stack(
+                [_reduce(values[torch.from_numpy(rows[rows >= 0])], statistic) for rows in self.row_index.T]
             )
-        mean = self._means[component.site][self.padded_offsets(prompts) - 1]
-        return mean[:, None, :, self.model.columns(component)]
+        reduced = self._reduced[key][self.padded_offsets(prompts) - 1]
+        return reduced[:, None, :, self.model.columns(component)]
 
     def donors(self, index: int) -> Bool[np.ndarray, "prompt"]:
         """Mark the prompts that have a position for each ablated position of the prompt at `index`."""
@@ -337,5 +350,11 @@ def _pad(each: Sequence[Sequence[int]]) -> Int[np.ndarray, "prompt slot"]:
     return np.array([[*values, *[values[-1]] * (longest - len(values))] for values in each])
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(0, dtype=wider(values.dtype)).to(values.dtype)
+def _reduce(values: Float[Tensor, "row columns"], statistic: Statistic) -> Float[Tensor, "columns"]:
+    """Return a statistic over rows, computed in float32 or wider.
+
+    Where no position is ablated, there are no rows: the result is NaN, and never read.
+    """
+    if not len(values):
+        return values.new_full(values.shape[1:], torch.nan)
+    return statistic(values.to(wider(values.dtype))).to(values.dtype)
