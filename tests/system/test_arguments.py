@@ -41,7 +41,7 @@ class Nothing:
     ("arguments", "message"),
     [
         ({"ablation": hs.Zero}, r"Zero is a class: give one of its objects, Zero\(…\)"),
-        ({"ablation": "zero"}, r'^"zero" is no ablation: give hs.Zero\(\)'),
+        ({"ablation": "zero"}, r'^"zero" is no ablation: give hs.Resample\(\), hs.Zero\(\), '),
         ({"ablation": Nothing()}, "is no ablation"),
         ({"ablation": hs.Resample("3")}, "patches cannot be '3': give a whole number"),  # type: ignore[arg-type]
         ({"ablation": hs.Resample(2.5)}, "patches cannot be 2.5"),  # type: ignore[arg-type]

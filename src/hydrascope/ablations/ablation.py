@@ -26,7 +26,7 @@ nothing.
 
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -85,6 +85,19 @@ class Ablation(Protocol):
         ...
 
 
+class NamedAblation(Ablation, Protocol):
+    """The interface of the classes in `CLASSES`, which are dataclasses that need no arguments.
+
+    Attributes:
+        patch_source: where patches come from, in a few words for Figure 1; empty for nothing.
+        uses_other_prompts: whether patches are made of other prompts' activations.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    patch_source: ClassVar[str]
+    uses_other_prompts: ClassVar[bool]
+
+
 def require_ablation(ablation: Any) -> None:
     """Make sure that `ablation` is an ablation with valid settings.
 
@@ -94,9 +107,9 @@ def require_ablation(ablation: Any) -> None:
     if isinstance(ablation, type) and hasattr(ablation, "draw"):
         raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
     if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
+        named = ", ".join(f"hs.{each.__name__}()" for each in CLASSES.values())
         raise HydrascopeError(
-            f"{quote(str(ablation))} is no ablation: give hs.Zero(), hs.Mean(), hs.Resample(15), hs.Noise(15), "
-            "hs.Counterfactual(), or an object of your own with patches and draw"
+            f"{quote(str(ablation))} is no ablation: give {named}, or an object of your own with patches and draw"
         )
     _require_whole(ablation.patches, 1, "patches", "ask for at least one")
     if isinstance(ablation, Noise | Resample):
@@ -172,6 +185,7 @@ class Zero:
 
     patches: ClassVar[int] = 1
     patch_source: ClassVar[str] = ""
+    uses_other_prompts: ClassVar[bool] = False
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of zeros for each prompt."""
@@ -189,6 +203,7 @@ class Mean:
 
     patches: ClassVar[int] = 1
     patch_source: ClassVar[str] = "mean over prompts"
+    uses_other_prompts: ClassVar[bool] = True
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of mean activations for each prompt."""
@@ -216,6 +231,7 @@ class Noise:
     seed: int = 0
 
     patch_source: ClassVar[str] = "this prompt, noised"
+    uses_other_prompts: ClassVar[bool] = False
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from noised copies of each prompt.
@@ -251,6 +267,7 @@ class Resample:
     different_target: bool = False
 
     patch_source: ClassVar[str] = "another prompt"
+    uses_other_prompts: ClassVar[bool] = True
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from other prompts.
@@ -306,6 +323,7 @@ class Counterfactual:
 
     patches: ClassVar[int] = 1
     patch_source: ClassVar[str] = "this prompt’s twin"
+    uses_other_prompts: ClassVar[bool] = False
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return patches from the twins.
@@ -320,3 +338,9 @@ class Counterfactual:
 def _no_sources(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
     """Return sources of patches that come from no prompt."""
     return np.full((len(prompts), patches), -1)
+
+
+#: The class of each ablation that has a name on the command line and on the page.
+CLASSES: dict[str, type[NamedAblation]] = {
+    each.__name__.lower(): each for each in (Resample, Zero, Mean, Noise, Counterfactual)
+}

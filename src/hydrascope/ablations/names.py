@@ -5,6 +5,3 @@ from typing import Literal, get_args
 AblationName = Literal["resample", "zero", "mean", "noise", "counterfactual"]
 
 ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
-
-#: The ablations with several patches, drawn from a seed.
-DRAWN: tuple[AblationName, ...] = ("resample", "noise")

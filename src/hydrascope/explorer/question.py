@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydrascope.ablations import parse
-from hydrascope.ablations.ablation import Ablation
-from hydrascope.ablations.names import ABLATIONS, DRAWN
+from hydrascope.ablations.ablation import NamedAblation
+from hydrascope.ablations.names import ABLATIONS
 from hydrascope.prompts.positions import NAMES, SUBJECT
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
@@ -33,8 +33,8 @@ class Question:
         text: the prompt.
         run: the override, as `attn.3+mlp.5|mlp.7`; empty for none.
         ablation: one of `ABLATIONS`.
-        patches: their number, for `resample` and `noise`.
-        noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`.
+        patches, noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`; ablations
+            without such a setting ignore it.
         counterfactual: the prompt's counterfactual, for the ablation `counterfactual`.
         at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
         subject: the prompt's, as it is written there; empty where it has none, or the set knows it.
@@ -107,16 +107,10 @@ class Question:
         """Return the prompt as the library takes it."""
         return Prompt(self.text, subject=self.subject or None, counterfactual=self.counterfactual or None)
 
-    def make_ablation(self) -> Ablation:
+    def make_ablation(self) -> NamedAblation:
         """Return the ablation."""
-        several = self.ablation in DRAWN
-        return parse.ablation(
-            self.ablation,
-            self.patches if several else None,
-            self.noise_scale if self.ablation == "noise" else None,
-            self.seed,
-            self.different_target and self.ablation == "resample",
-        )
+        options = parse.options_of(self.ablation)
+        return parse.ablation(self.ablation, **{option: getattr(self, option) for option in options})
 
     def positions(self) -> list[int]:
         """Return the positions of `at` from the prompt's end, ascending; none where they are named.
