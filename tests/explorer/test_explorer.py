@@ -246,22 +246,44 @@ def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened,
     assert shown["clean"] != shown["own"]
 
 
+#: The controls of each ablation.
+CONTROLS = {
+    "resample": {"patches", "seed", "different_target"},
+    "noise": {"patches", "seed", "noise_scale"},
+    "zero": set(),
+    "mean": set(),
+    "counterfactual": {"counterfactual"},
+}
+
+
 def test_what_other_prompts_are_for_is_said_as_it_is(opened, address):
     page = started(opened, address)
     pool = "7 prompts of prompts"
     for ablation, said in (
         ("resample", f"Patches come from {pool}, and your prompt is one more of them."),
-        ("mean", f"The mean is that of {pool}, and your prompt is one more of them."),
+        ("mean", f"Patches come from {pool}, and your prompt is one more of them."),
         ("zero", f"Results can be saved with the prompts of the pool, too: {pool}."),
         ("noise", f"Results can be saved with the prompts of the pool, too: {pool}."),
         ("resample", "Patches come from"),
     ):
         settle(page, "ablation", ablation)
         assert said in page.locator("#behind").text_content()
-        assert ("Patches" in page.locator("#behind").text_content()) == (ablation == "resample")
+        assert ("Patches" in page.locator("#behind").text_content()) == (ablation in ("resample", "mean"))
         assert page.locator("#trace path.patch").count() == 2 * (PATCHES if ablation in ("resample", "noise") else 0)
     page.locator("#ablation").select_option("counterfactual")
-    page.wait_for_function("() => document.querySelector('#behind').textContent.endsWith('on this machine. ')")
+    page.wait_for_function("() => document.querySelector('#behind').textContent.includes('is measured alone')")
+    every = {name for controls in CONTROLS.values() for name in controls}
+    for ablation, controls in CONTROLS.items():
+        page.locator("#ablation").select_option(ablation)
+        assert {name for name in every if page.locator(f"#{name}").is_visible()} == controls
+
+
+def test_an_unknown_ablation_in_an_address_is_refused(opened, address):
+    page = opened(f"{address}#ablation=constructor")
+    assert "There is no ablation constructor." in page.locator("#behind").text_content()
+    ask(page)
+    assert "'constructor' replaces nothing" in page.locator("#refused").text_content()
+    opened.told.clear()  # the browser notes every answer that is an error
 
 
 def test_heads_are_components_too(opened, session, address):

@@ -5,7 +5,9 @@ from typing import Any
 
 import xarray as xr
 
+from hydrascope.ablations import parse
 from hydrascope.ablations.names import ABLATIONS
+from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
@@ -31,15 +33,27 @@ def live_config(
     """
     model = session.model
     attention = next(sublayer for sublayer in model.sublayers if sublayer.kind == "attn")
+    pool = f"{len(session.pool.prompts.prompts):,} prompts of {session.pool.prompts.name}"
     return {
         "sublayers": [str(sublayer) for sublayer in model.sublayers],
         "heads": len(model.units(attention)),
-        "pool": f"{len(session.pool.prompts.prompts):,} prompts of {session.pool.prompts.name}",
-        "ablations": list(ABLATIONS),
+        "ablations": [_describe_ablation(name, pool) for name in ABLATIONS],
         "folder": str(folder),
         "notebook": notebook,
         "defaults": {} if results is None else _asked(results),
     }
+
+
+def _describe_ablation(name: str, pool: str) -> dict[str, Any]:
+    """Return an ablation's name, its controls on the page, and its use of other prompts."""
+    alone = Question("", ablation=name).is_alone
+    if alone:
+        use = "Your prompt is measured alone, since its counterfactual patches it."
+    elif parse.class_of(name).uses_other_prompts:
+        use = f"Patches come from {pool}, and your prompt is one more of them."
+    else:
+        use = f"Results can be saved with the prompts of the pool, too: {pool}."
+    return {"name": name, "controls": [*parse.options_of(name), *(["counterfactual"] if alone else [])], "use": use}
 
 
 def _asked(results: xr.Dataset) -> dict[str, Any]:

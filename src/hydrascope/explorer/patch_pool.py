@@ -86,7 +86,8 @@ class Pool:
         return [index for index, prompt in enumerate(self.prompts.prompts) if found_subject(self.model, prompt)]
 
     def _require_others(self, question: Question, others: int) -> None:
-        needed = {"resample": question.patches, "mean": 1}.get(question.ablation, 0)
+        ablation = question.make_ablation()
+        needed = ablation.patches if ablation.uses_other_prompts else 0
         if others < needed:
             raise HydrascopeError(
                 f"{needed} patches at the subject need as many other prompts with a subject, and of the "

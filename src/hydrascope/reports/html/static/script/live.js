@@ -13,15 +13,8 @@ const EMPTY = {
   ...{ text: "", run: "", ablation: "resample", patches: 15, seed: 0, noise_scale: 3, different_target: false },
   ...{ counterfactual: "", at: "last", subject: "", target: "", heads: "", views: "", ...live?.defaults },
 };
-/** The controls that say what replaces what is ablated, and for which ablations each is there. */
-const CONTROLS = {
-  ablation: null,
-  patches: ["resample", "noise"],
-  seed: ["resample", "noise"],
-  noise_scale: ["noise"],
-  different_target: ["resample"],
-  counterfactual: ["counterfactual"],
-};
+/** The controls of the replacement. Each ablation names its own, besides the choice of the ablation. */
+const CONTROLS = ["ablation", "patches", "seed", "noise_scale", "different_target", "counterfactual"];
 /** Positions that have a name; all others are chosen tokens, counted from the end. */
 const NAMED = ["last", "all", "subject", "subject-last"];
 const question = { ...EMPTY };
@@ -59,7 +52,7 @@ export function readLive(address) {
 function fillForm() {
   $("text").value = question.text;
   $("run-label").value = question.run;
-  for (const key of Object.keys(CONTROLS)) $(key).value = question[key];
+  for (const key of CONTROLS) $(key).value = question[key];
   $("different_target").checked = String(question.different_target) === "true";
   $("subject").value = question.subject;
   showWhere();
@@ -71,21 +64,14 @@ function fillForm() {
 
 const showWhere = () => ($("where").value = NAMED.includes(question.at) ? question.at : "chosen");
 
-/** What other prompts are there for, by what replaces what is ablated; a counterfactual asks for none. */
-const POOL = {
-  resample: (pool) => `Patches come from ${pool}, and your prompt is one more of them.`,
-  mean: (pool) => `The mean is that of ${pool}, and your prompt is one more of them.`,
-  zero: (pool) => `Results can be saved with the prompts of the pool, too: ${pool}.`,
-  noise: (pool) => POOL.zero(pool),
-};
-
 /** Only what the chosen ablation and positions ask for, and what is true of it. */
 function fitControls() {
   $("subject").parentElement.hidden = !question.at.startsWith("subject");
-  $("behind").textContent = `${page.model}, on this machine. ${POOL[question.ablation]?.(live.pool) ?? ""}`;
-  for (const [key, kinds] of Object.entries(CONTROLS)) {
-    $(key).parentElement.hidden = kinds !== null && !kinds.includes(question.ablation);
-  }
+  // An address may name an unknown ablation. The answer to its question is a refusal.
+  const unknown = { controls: [], use: `There is no ablation ${question.ablation}.` };
+  const { controls, use } = live.ablations.find(({ name }) => name === question.ablation) ?? unknown;
+  $("behind").textContent = `${page.model}, on this machine. ${use}`;
+  for (const key of CONTROLS) $(key).parentElement.hidden = key !== "ablation" && !controls.includes(key);
 }
 
 function change(changed, what = "ablate") {
@@ -245,7 +231,7 @@ export function startLive() {
   $("start").hidden = true;
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
-  $("ablation").append(...live.ablations.map((name) => make("option", { value: name }, name)));
+  $("ablation").append(...live.ablations.map(({ name }) => make("option", { value: name }, name)));
   const attention = live.sublayers.filter((name) => name.startsWith("attn"));
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
   $("views").parentElement.hidden = !stored;
@@ -263,7 +249,7 @@ export function startLive() {
     event.preventDefault();
     $("typed").requestSubmit();
   });
-  for (const key of Object.keys(CONTROLS)) {
+  for (const key of CONTROLS) {
     $(key).addEventListener("change", ({ target }) =>
       change({ [key]: target.type === "checkbox" ? target.checked : target.value }));
   }
