@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from banked import banked
+from every_ablation import every_ablation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import Parts, exactly_normed, loaded, plain_run
 from tiny import VOCABULARY, tiny
 
 import hydrascope as hs
-from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero, draw_patches
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Noise, Resample, Zero, draw_patches
 from hydrascope.ablations.noise import embedding_std
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations
@@ -34,7 +35,6 @@ PROMPTS = [
     Prompt("lmnop", subject="no", counterfactual="aeiou"),
     Prompt("gh", subject="g", counterfactual="zz"),
 ]
-ABLATIONS: list[Ablation] = [Zero(), Mean(), Noise(2), Resample(1), Counterfactual()]
 HEAD, MLP = Component.parse("head.1.2"), Component.parse("mlp.0")
 
 
@@ -141,7 +141,7 @@ def test_each_writes_what_it_says(model: LanguageModel, at: At) -> None:
 def test_draws_do_not_depend_on_the_batch(order: list[int], seed: int, at: str) -> None:
     model = loaded("gpt2")
     clean = bank(model, PROMPTS, at)
-    for ablation in (Resample(2, seed), Noise(2, seed=seed), Counterfactual(), Mean()):
+    for ablation in every_ablation(2, seed):
         together = ablation.draw(clean, order)
         for place, prompt in enumerate(order):
             alone = ablation.draw(clean, [prompt])
@@ -189,7 +189,7 @@ def test_embedding_std_counts_a_scale_inside_the_module() -> None:
     assert embedding_std(model) > 2 * float(embedding.weight.detach().std())
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("ablation", every_ablation(patches=1), ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("at", ["-2", "0,-1", "subject"])
 def test_every_ablation_at_every_position(model: LanguageModel, ablation: Ablation, at: str) -> None:
     """In batches of any size and with either engine; `subject` with the same subject length, so that all can draw."""

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from every_ablation import every_ablation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import LONGER, TEXTS, Plain, Reader, exactly_normed, loaded, plain_run, quantities, sigma, stage
 from stored import run_to_disk
 
-from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Resample, Zero
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Resample
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.readouts import Direction, Logit, Placebo
 from hydrascope.models.language_model import LanguageModel
@@ -199,7 +200,7 @@ def close(one: xr.Dataset, other: xr.Dataset, atol: float = ATOL) -> None:
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=atol, err_msg=name)
 
 
-ABLATIONS = [Zero(), Mean(), Noise(2, 1.0, 3), Resample(2, 5), Resample(2, 5, different_target=True), Counterfactual()]
+ABLATIONS = [*every_ablation(2, 5), Resample(2, 5, different_target=True)]
 OPTIONS: dict[str, Any] = {
     "ablate": "layers,head.1.1,attn.0+mlp.1,attn.0|mlp.2",
     "read": "heads",

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from hydrascope.ablations.names import ABLATIONS
 from hydrascope.cli import app
 
 #: What no option is made for.
@@ -23,7 +24,7 @@ HOSTILE = (
 #: What fits an option, or almost, by its name.
 _FITTING = {
     "ablated": "attn.1 mlp.2 attn.99 head.1.0",
-    "ablation": "resample zero mean noise counterfactual",
+    "ablation": " ".join(ABLATIONS),
     "at": "last all subject subject-last 0 -1 0,1 -99 1-2 last,last 0,0",
     "batch_size": "auto 1 3 100",
     "by": "shapley atp atp_star gim integrated_gradients gim,gim lime shapley,atp,gim",

@@ -1,0 +1,16 @@
+"""The ablations that have a name, for the tests that hold for any."""
+
+from dataclasses import fields
+from typing import Any
+
+from hydrascope.ablations.ablation import CLASSES, Ablation
+
+
+def every_ablation(patches: int = 2, seed: int = 0) -> list[Ablation]:
+    """One of each class in `CLASSES`; a new one is among them by itself."""
+    chosen: dict[str, Any] = {"patches": patches, "seed": seed}
+    settings = {
+        each: {field.name: chosen[field.name] for field in fields(each) if field.name in chosen}
+        for each in CLASSES.values()
+    }
+    return [each(**given) for each, given in settings.items()]
