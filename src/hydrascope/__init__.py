@@ -3,62 +3,43 @@
 from typing import TYPE_CHECKING
 
 from hydrascope._version import __version__ as __version__
-from hydrascope.utils.lazy import lazy_names
+from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from hydrascope import ablations, analyses, causal, measures, models, prompts, reports
-    from hydrascope.ablations.ablation import Counterfactual, Mean, Noise, Resample, Zero
-    from hydrascope.components.component import Component, Override
-    from hydrascope.components.experiments import Interactions, Mediation
-    from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo
-    from hydrascope.explorer.notebook import view
-    from hydrascope.loading.load import load_model
-    from hydrascope.measures.table import tidy
-    from hydrascope.models.architectures import declare
-    from hydrascope.prompts.load import load_prompts
-    from hydrascope.prompts.prompt import Prompt
-    from hydrascope.reports.kinds import report
-    from hydrascope.runs.cost import cost
-    from hydrascope.runs.sweep import sweep
-    from hydrascope.storage.reader import open_results
-    from hydrascope.utils.errors import HydrascopeError
+    from hydrascope import ablations as ablations
+    from hydrascope import analyses as analyses
+    from hydrascope import causal as causal
+    from hydrascope import measures as measures
+    from hydrascope import models as models
+    from hydrascope import prompts as prompts
+    from hydrascope import reports as reports
+    from hydrascope.ablations.ablation import Counterfactual as Counterfactual
+    from hydrascope.ablations.ablation import Mean as Mean
+    from hydrascope.ablations.ablation import Noise as Noise
+    from hydrascope.ablations.ablation import Resample as Resample
+    from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.components.component import Component as Component
+    from hydrascope.components.component import Override as Override
+    from hydrascope.components.experiments import Interactions as Interactions
+    from hydrascope.components.experiments import Mediation as Mediation
+    from hydrascope.engines.readouts import Direction as Direction
+    from hydrascope.engines.readouts import Logit as Logit
+    from hydrascope.engines.readouts import LogitDifference as LogitDifference
+    from hydrascope.engines.readouts import Placebo as Placebo
+    from hydrascope.explorer.notebook import view as view
+    from hydrascope.loading.load import load_model as load_model
+    from hydrascope.measures.table import tidy as tidy
+    from hydrascope.models.architectures import declare as declare
+    from hydrascope.prompts.load import load_prompts as load_prompts
+    from hydrascope.prompts.prompt import Prompt as Prompt
+    from hydrascope.reports.kinds import report as report
+    from hydrascope.runs.cost import cost as cost
+    from hydrascope.runs.sweep import sweep as sweep
+    from hydrascope.storage.reader import open_results as open_results
+    from hydrascope.utils.errors import HydrascopeError as HydrascopeError
 
-__all__ = [
-    "Component",
-    "Counterfactual",
-    "Direction",
-    "HydrascopeError",
-    "Interactions",
-    "Logit",
-    "LogitDifference",
-    "Mean",
-    "Mediation",
-    "Noise",
-    "Override",
-    "Placebo",
-    "Prompt",
-    "Resample",
-    "Zero",
-    "ablations",
-    "analyses",
-    "causal",
-    "cost",
-    "declare",
-    "load_model",
-    "load_prompts",
-    "measures",
-    "models",
-    "open_results",
-    "prompts",
-    "report",
-    "reports",
-    "sweep",
-    "tidy",
-    "view",
-]
-
-__getattr__ = lazy_names(
-    __name__,
+export_lazily(
+    globals(),
     {
         "ablations": (),
         "ablations.ablation": ("Counterfactual", "Mean", "Noise", "Resample", "Zero"),

@@ -1,9 +1,11 @@
 """The public names are there, and asking for the version does not load PyTorch."""
 
+import ast
 import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import get_origin
 
@@ -11,6 +13,7 @@ import pytest
 
 import hydrascope as hs
 
+LAZY = [hs, hs.ablations, hs.models, hs.prompts, hs.reports]
 PACKAGES = [hs, hs.ablations, hs.analyses, hs.causal, hs.measures, hs.models, hs.prompts, hs.reports]
 
 
@@ -20,7 +23,21 @@ def test_every_public_name_is_documented(package, name):
     assert get_origin(found) or found.__doc__
 
 
-@pytest.mark.parametrize("package", [hs, hs.ablations, hs.models, hs.prompts, hs.reports])
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_see_the_public_names_and_no_others(package):
+    """A lazy package imports its names a second time, where only type checkers look."""
+    tree = ast.parse(Path(package.__file__).read_text())
+    block = next(each for each in tree.body if isinstance(each, ast.If))
+    names = {name.asname: (each.module, name.name) for each in block.body for name in each.names}
+    assert sorted(names) == package.__all__
+    for exported, (module, name) in names.items():
+        assert exported == name  # or type checkers take it for private
+        imported = importlib.import_module(module)
+        found = getattr(imported, name, None) or importlib.import_module(f"{module}.{name}")
+        assert getattr(package, name) is found
+
+
+@pytest.mark.parametrize("package", LAZY)
 def test_no_lazy_name_is_a_module_unless_it_stands_for_it(package):
     """Importing the module would replace what the name stood for."""
     modules = {each.name for each in pkgutil.iter_modules(package.__path__)}

@@ -2,16 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from hydrascope.utils.lazy import lazy_names
+from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Noise, Patches, Resample, Zero
-    from hydrascope.engines.clean.activations import CleanActivations
+    from hydrascope.ablations.ablation import Ablation as Ablation
+    from hydrascope.ablations.ablation import Counterfactual as Counterfactual
+    from hydrascope.ablations.ablation import Mean as Mean
+    from hydrascope.ablations.ablation import Noise as Noise
+    from hydrascope.ablations.ablation import Patches as Patches
+    from hydrascope.ablations.ablation import Resample as Resample
+    from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.engines.clean.activations import CleanActivations as CleanActivations
 
-__all__ = ["Ablation", "CleanActivations", "Counterfactual", "Mean", "Noise", "Patches", "Resample", "Zero"]
-
-__getattr__ = lazy_names(
-    __name__,
+export_lazily(
+    globals(),
     {
         "ablation": (
             "Ablation",

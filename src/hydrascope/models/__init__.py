@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from hydrascope.utils.lazy import lazy_names
+from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from hydrascope.models.architectures import Anatomy, declare
-    from hydrascope.models.language_model import LanguageModel
+    from hydrascope.models.architectures import Anatomy as Anatomy
+    from hydrascope.models.architectures import declare as declare
+    from hydrascope.models.language_model import LanguageModel as LanguageModel
 
-__all__ = ["Anatomy", "LanguageModel", "declare"]
-
-__getattr__ = lazy_names(__name__, {"architectures": ("Anatomy", "declare"), "language_model": ("LanguageModel",)})
+export_lazily(globals(), {"architectures": ("Anatomy", "declare"), "language_model": ("LanguageModel",)})

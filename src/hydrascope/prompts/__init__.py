@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from hydrascope.utils.lazy import lazy_names
+from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from hydrascope.prompts.load import load_prompts
-    from hydrascope.prompts.prompt import Prompt, PromptSet
+    from hydrascope.prompts.load import load_prompts as load_prompts
+    from hydrascope.prompts.prompt import Prompt as Prompt
+    from hydrascope.prompts.prompt import PromptSet as PromptSet
 
-__all__ = ["Prompt", "PromptSet", "load_prompts"]
-
-__getattr__ = lazy_names(__name__, {"load": ("load_prompts",), "prompt": ("Prompt", "PromptSet")})
+export_lazily(globals(), {"load": ("load_prompts",), "prompt": ("Prompt", "PromptSet")})

@@ -2,17 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from hydrascope.utils.lazy import lazy_names
+from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from hydrascope.reports.kinds import draw_all, page_data, report, summarise
-    from hydrascope.reports.summary.comparison import compare
-    from hydrascope.reports.summary.terminal import render
+    from hydrascope.reports.kinds import draw_all as draw_all
+    from hydrascope.reports.kinds import page_data as page_data
+    from hydrascope.reports.kinds import report as report
+    from hydrascope.reports.kinds import summarise as summarise
+    from hydrascope.reports.summary.comparison import compare as compare
+    from hydrascope.reports.summary.terminal import render as render
 
-__all__ = ["compare", "draw_all", "page_data", "render", "report", "summarise"]
-
-__getattr__ = lazy_names(
-    __name__,
+export_lazily(
+    globals(),
     {
         "kinds": ("draw_all", "page_data", "report", "summarise"),
         "summary.comparison": ("compare",),

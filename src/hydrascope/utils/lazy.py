@@ -1,29 +1,35 @@
 """Import public names of packages at their first use, since PyTorch takes seconds to import."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return a `__getattr__` that imports the public names of `package` from their modules.
+def export_lazily(package: dict[str, Any], homes: Mapping[str, Sequence[str]]) -> None:
+    """Give a package an `__all__`, and a `__getattr__` that imports these names when used.
 
-        >>> get = lazy_names("hydrascope", {"runs.sweep": ("sweep",)})
-        >>> get("sweep").__name__
-        'sweep'
+    Type checkers don't see them. For these, the package imports the same names where only they look:
+    `from … import sweep as sweep`, where `as` says that the name is public.
+
+        >>> package = {"__name__": "hydrascope"}
+        >>> export_lazily(package, {"runs.sweep": ("sweep",)})
+        >>> package["__all__"], package["__getattr__"]("sweep").__name__
+        (['sweep'], 'sweep')
 
     Args:
-        package: the full name of the package.
+        package: the package's `globals()`.
         homes: module names, relative to the package, with the names that each module defines; no names stand for the
             module itself. A name must not equal that of a module in the package: importing the module would replace it.
     """
+    name = package["__name__"]
 
-    def get(name: str) -> Any:
-        if name in homes and not homes[name]:
-            return import_module(f"{package}.{name}")
+    def get(wanted: str) -> Any:
+        if wanted in homes and not homes[wanted]:
+            return import_module(f"{name}.{wanted}")
         for module, names in homes.items():
-            if name in names:
-                return getattr(import_module(f"{package}.{module}"), name)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            if wanted in names:
+                return getattr(import_module(f"{name}.{module}"), wanted)
+        raise AttributeError(f"module {name!r} has no attribute {wanted!r}")
 
-    return get
+    package["__getattr__"] = get
+    package["__all__"] = sorted(each for module, names in homes.items() for each in names or (module,))
