@@ -20,14 +20,24 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import hydrascope as hs
 from benchmarks.shapes import GPT2_SMALL
 from benchmarks.task import PATCHES, natural_lengths
+from hydrascope.runs import start
+from hydrascope.storage.coordination import join_workers
+from hydrascope.storage.writer import Writer
 
 PROMPTS, BATCH, ROUNDS = 96, 4, 3
 BLOCK = 4 * BATCH
 SIMULATED = (1, 2, 4, 8, 16, 32, 64)
 #: Prompts of the run that is simulated: the paper's.
 OF_THE_PAPER = 1209
+#: What is timed, each with the class or module that it is called from. The functions are named here, so that the module
+#: can't be imported once one of them has another name.
+COUNT, WRITE = (Writer, Writer.update_measured), (Writer, Writer.write)
+CLEAN = (start, start.compute_clean_activations_with_workers)
 
 
 @dataclass(frozen=True)
@@ -51,20 +61,13 @@ class Times:
 
 def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     """The whole of a process; when it began and ended, and its `Times`, go to a file of `folder`."""
-    import torch
-
-    import hydrascope as hs
-    from hydrascope.runs import start
-    from hydrascope.storage import coordination, writer
-
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     vocabulary = GPT2_SMALL.config.vocab_size
     lengths = natural_lengths(PROMPTS)
     prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
     model = hs.models.LanguageModel(GPT2_SMALL.build())
-    counting, ended = _timed(writer.Writer, "count"), _timed(writer.Writer, "write")
-    clean = _timed(start, "clean_runs_by_workers")
+    counting, ended, clean = _timed(*COUNT), _timed(*WRITE), _timed(*CLEAN)
     ready()
     begin = time.monotonic()
     hs.sweep(model, prompts, hs.Resample(PATCHES), out=out, join=True, batch_size=BATCH)
@@ -73,12 +76,12 @@ def measured(out: str, folder: str, ready: Callable[[], object]) -> None:
     block = statistics.median(blocks) if blocks else 0.0
     first, counts = clean[0][0], statistics.median(taken for taken, _ in counting)
     before = ended[0][1] - begin - block - first
-    times = Times(first * BLOCK / PROMPTS, before, block, counts, _claim(coordination))
+    times = Times(first * BLOCK / PROMPTS, before, block, counts, _claim())
     (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps([begin, end, *astuple(times)]))
 
 
-def _claim(workers: Any) -> float:
-    with tempfile.TemporaryDirectory() as folder, workers.join_workers(Path(folder) / "r.zarr") as here:
+def _claim() -> float:
+    with tempfile.TemporaryDirectory() as folder, join_workers(Path(folder) / "r.zarr") as here:
         begin = time.monotonic()
         for block in range(1000):
             with here.claim(str(block)):
@@ -86,9 +89,9 @@ def _claim(workers: Any) -> float:
         return (time.monotonic() - begin) / 1000
 
 
-def _timed(of: Any, name: str) -> list[tuple[float, float]]:
-    """How long each call of a function or method takes, from now on, and when it ended."""
-    function, found = getattr(of, name), list[tuple[float, float]]()
+def _timed(of: Any, function: Callable[..., Any]) -> list[tuple[float, float]]:
+    """How long each call of a function of a module or class takes, from now on, and when it ended."""
+    found = list[tuple[float, float]]()
 
     def timing(*given: Any) -> Any:
         begin = time.monotonic()
@@ -97,7 +100,7 @@ def _timed(of: Any, name: str) -> list[tuple[float, float]]:
         found.append((end - begin, end))
         return result
 
-    setattr(of, name, timing)
+    setattr(of, function.__name__, timing)
     return found
 
 
