@@ -1,6 +1,6 @@
 """Runs the code of a tutorial in Markdown. As a program it writes what the code prints, and its pictures, into it:
 
-python tests/tutorial.py docs/causal-tutorial.md
+python tests/support/tutorial.py docs/causal-tutorial.md
 """
 
 import contextlib

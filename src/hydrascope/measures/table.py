@@ -28,7 +28,8 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
         these columns, effects in the readout's unit:
 
         - `readout`, `prompt` (its index), `text`, `target_text`;
-        - `ablated`, its `kind`, `block` and `unit` (−1 for sublayers; `block` and `unit` are −1 for joint ablations);
+        - `ablated`, its `kind` (`joint` if several components are overridden), `block` (the lowest with an ablated
+          component) and `unit` (−1 for sublayers and joint ablations);
         - `unembed` of the ablated component in the clean pass, NaN if it wasn't read;
         - `direct`, `total`, `indirect`, `removed` = −`direct` and `lost` = −`total`;
         - `scale`, σ/σ^k of the final norm, without unit;
