@@ -1,5 +1,7 @@
 """What is read off a residual stream is what the model's own final norm and unembedding make of it."""
 
+from dataclasses import is_dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
+import hydrascope as hs
 from hydrascope.components.component import Component
-from hydrascope.engines.readouts import FINAL, Direction, Logit, LogitDifference, Placebo, Readouts, Tokens, final_scale
+from hydrascope.engines import readouts as module
+from hydrascope.engines.readouts import (
+    FINAL,
+    Direction,
+    Logit,
+    LogitDifference,
+    Placebo,
+    Readouts,
+    Tokens,
+    final_scale,
+    require_readouts,
+)
 from hydrascope.utils.errors import HydrascopeError
 
 TOKENS = Tokens([3, 17, 60], [5, 6, 7], [8, 9, 10])
@@ -174,3 +188,13 @@ def test_labels_and_needs():
 def test_what_cannot_be_read(readout, message):
     with pytest.raises(HydrascopeError, match=message):
         Readouts.of(shared("llama"), [readout], TOKENS, range(3))
+
+
+def test_every_readout_is_public_and_named_to_whoever_gives_none() -> None:
+    kinds = [kind for kind in vars(module).values() if is_dataclass(kind) and hasattr(kind, "linear")]
+    assert {Logit, LogitDifference, Direction, Placebo} <= set(kinds)
+    with pytest.raises(HydrascopeError) as refused:
+        require_readouts("taste")
+    for kind in kinds:
+        assert getattr(hs, kind.__name__) is kind
+        assert f"hs.{kind.__name__}(" in str(refused.value)

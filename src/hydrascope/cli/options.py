@@ -13,6 +13,9 @@ from typer.models import OptionInfo
 from hydrascope.ablations.names import ABLATIONS, AblationName
 from hydrascope.utils.errors import printable
 
+#: The words of `--readout`, for help and for messages; `parsing.readouts` reads them.
+READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"
+
 
 def to_path(path: str | Path) -> Path:
     """Return the path that an argument on the command line names."""
@@ -82,7 +85,7 @@ class SweepOptions(LoadOptions):
     ] = "last"
     readout: Annotated[
         str,
-        typer.Option(metavar="LIST", help="logit, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"),
+        typer.Option(metavar="LIST", help=READOUTS),
     ] = "logit"
     target: Annotated[str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and metrics.")] = (
         "argmax"

@@ -12,6 +12,7 @@ import xarray as xr
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses import attribution
 from hydrascope.analyses.shapley import require_pairs, shapley
+from hydrascope.cli.options import READOUTS
 from hydrascope.components.component import is_number
 from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo, Readout
 from hydrascope.models.language_model import LanguageModel
@@ -19,8 +20,6 @@ from hydrascope.prompts.prompt import PromptSet
 from hydrascope.runs.config import Target
 from hydrascope.utils import input_files
 from hydrascope.utils.errors import HydrascopeError
-
-_READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"
 
 
 def readouts(text: str) -> list[Readout]:
@@ -51,7 +50,7 @@ def _readout(word: str) -> Readout:
         return Placebo(int(rest))
     if word.startswith("direction:"):
         return _direction(word.removeprefix("direction:"))
-    raise HydrascopeError(f"unknown --readout {word}: give {_READOUTS}")
+    raise HydrascopeError(f"unknown --readout {word}: give {READOUTS}")
 
 
 def _direction(text: str) -> Direction:

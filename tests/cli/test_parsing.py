@@ -1,0 +1,16 @@
+"""What help and messages say may be given is taken."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hydrascope.cli.options import READOUTS
+from hydrascope.cli.parsing import readouts
+
+
+def test_every_word_of_readout_is_read(tmp_path: Path) -> None:
+    np.save(file := tmp_path / "probe.npy", np.ones(4))
+    words = READOUTS.replace("ID", "7").replace(".N", ".2").replace("FILE.npy", str(file)).replace("@B", "@1")
+    labels = [label for readout in readouts(words) for label in readout.labels]
+    singles = ["logit", "logit.answer", "logit.foil", "logit.7", "difference"]
+    assert labels == [*singles, "placebo.0", "placebo.1", "probe", "probe@1"]
