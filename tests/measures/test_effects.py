@@ -106,7 +106,7 @@ def test_components_are_told_apart_and_put_in_order_of_depth() -> None:
     names = ["attn.10", "mlp.0", "head.2.1", "attn.2", "mlp.10", "attn.0+mlp.1", "head.2.0", "attn.0", "neuron.5.1203"]
     array = xr.DataArray(range(9), dims="ablated", coords=synthetic.coordinates("ablated", names))
     assert kinds(array["ablated"]) == ["attn", "mlp", "head", "attn", "mlp", "joint", "head", "attn", "neuron"]
-    assert block_numbers(array["ablated"]) == [10, 0, 2, 2, 10, -1, 2, 0, 5]
+    assert block_numbers(array["ablated"]) == [10, 0, 2, 2, 10, 0, 2, 0, 5]
     assert unit_numbers(array["ablated"]) == [-1, -1, 1, -1, -1, -1, 0, -1, 1203]
     assert list(of_kind(array, "ablated", "attn")["ablated"].values) == ["attn.0", "attn.2", "attn.10"]
     assert list(of_kind(array, "ablated", "head")["ablated"].values) == ["head.2.0", "head.2.1"]

@@ -64,9 +64,14 @@ def holder(part: str) -> str:
     return f"{HOLDER[kind]}.{layer}"
 
 
+def _joint(label: str) -> list:
+    """As of a stored result: the block of several components is the lowest with an ablated one."""
+    return ["joint", min(int(each.split(".")[1]) for each in label.split("|")[0].split("+")), -1]
+
+
 def coordinates(dim: str, names: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
     """The coordinates of `component` or `ablated`."""
-    split = [["joint", -1, -1] if set(name) & set("+|") else [*name.split("."), -1][:3] for name in names]
+    split = [_joint(name) if set(name) & set("+|") else [*name.split("."), -1][:3] for name in names]
     return {
         dim: (dim, np.array(names, STRING)),
         f"{dim}_kind": (dim, np.array([kind for kind, _, _ in split], STRING)),
