@@ -22,7 +22,7 @@ from hydrascope.utils.errors import HydrascopeError
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["gpt2", "llama", "gemma2"])
+@pytest.fixture(params=["gpt2", "llama", pytest.param("gemma2", marks=pytest.mark.slow)])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     found = loaded(request.param)
     found.revision = fingerprint.hash_parameters(found.hf)

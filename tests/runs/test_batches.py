@@ -52,7 +52,7 @@ def swept(
     return {name: each.values for name, each in found.data_vars.items()}, again
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(PROMPTS, st.integers(1, 3), st.sampled_from(["last", "-2", "-2,-1"]), st.sampled_from(["gpt2", "llama"]))
 def test_what_is_kept_of_clean_runs_changes_no_bit(prompts: Any, size: int, at: str, architecture: str) -> None:
     model = tiny(architecture, torch.float32)
@@ -93,7 +93,7 @@ class HoweverSlow(PrefixStore):
         super().put(prompts, prefix, np.inf)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(PROMPTS, st.sampled_from(["last", "-2,-1"]), st.sampled_from([Resample(2), Mean()]))
 def test_clean_values_on_disk_are_those_in_memory(prompts: Any, at: str, ablation: Ablation) -> None:
     model, texts = tiny("gpt2", torch.float32), [list(each) for each in prompts]

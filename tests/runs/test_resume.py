@@ -63,7 +63,12 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
 
 
 @pytest.mark.parametrize(
-    ("ablation", "batches"), [*((Resample(3), batches) for batches in (0, 5, 11)), (Noise(2), 5), (Mean(), 5)]
+    ("ablation", "batches"),
+    [
+        (Resample(3), 5),
+        (Mean(), 5),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((Resample(3), 0), (Resample(3), 11), (Noise(2), 5))),
+    ],
 )
 def test_an_interrupted_run_goes_on(
     model: LanguageModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample, batches: int

@@ -98,7 +98,7 @@ def test_clean_passes_may_mix_and_batches_may_not(rope):
 
 
 @pytest.mark.parametrize("rope", ["longrope", "dynamic"])
-@pytest.mark.parametrize("engine", ["wavefront", "reference"])
+@pytest.mark.parametrize("engine", ["wavefront", pytest.param("reference", marks=pytest.mark.slow)])
 def test_every_kind_of_run_is_as_if_alone(rope, engine):
     """At all positions, by twins and by noise, frozen and joint, with estimates from gradients."""
     model = model_of("llama", rope)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import hydrascope as hs
+from hydrascope.measures import Bootstrap
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -46,6 +47,9 @@ def test_examples_give_what_they_say(
     name: str, names: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Examples show calls; intervals and pictures are tested elsewhere.
+    monkeypatch.setattr("hydrascope.reports.figures.style.FORMATS", ("png",))
+    monkeypatch.setattr(Bootstrap.__init__, "__defaults__", (100, 0.95, 0))
     module: ModuleType = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     for test in doctest.DocTestFinder().find(module, name, globs={**vars(module), **names}):
