@@ -47,8 +47,7 @@ def test_examples_give_what_they_say(
     name: str, names: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Examples show calls; intervals and pictures are tested elsewhere.
-    monkeypatch.setattr("hydrascope.reports.figures.style.FORMATS", ("png",))
+    # Examples show calls; intervals are tested elsewhere.
     monkeypatch.setattr(Bootstrap.__init__, "__defaults__", (100, 0.95, 0))
     module: ModuleType = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=FLAGS)
