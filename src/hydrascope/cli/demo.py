@@ -92,7 +92,7 @@ def _measured(
 
 
 def _chosen(results: "xr.Dataset") -> str:
-    """Return the component of the clearest verdict, else the attention sublayer that writes most."""
+    """Return the component of the clearest verdict, else the strongest attention sublayer."""
     from hydrascope.measures import per_prompt
     from hydrascope.reports.kinds import summarise
     from hydrascope.reports.summary import clearest_verdict, strongest_component

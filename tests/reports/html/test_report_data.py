@@ -1,5 +1,7 @@
 """What a page shows is what the measures say, each number against one that is computed plainly from the results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic
@@ -12,6 +14,8 @@ from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import format_interval, sentences
+from hydrascope.reports.summary.interval import format_share
+from hydrascope.reports.summary.verdict_text import by_clearness
 from hydrascope.utils.errors import HydrascopeError
 
 #: What sublayers write in ablated runs, under each reading of σ.
@@ -174,7 +178,9 @@ def test_inside_the_network_there_is_one_reading():
 def test_words_are_those_of_the_summary(results, page, place, sigma):
     for readout in page[0]["readouts"]:
         found, told = summarise(results, FEW, readout["name"], sigma), readout["readings"][place]
-        assert ["".join(each) for each in told["verdicts"]] == sentences(found)
+        # The clearest comes first.
+        ordered = replace(found, verdicts=by_clearness(found.verdicts))
+        assert ["".join(each) for each in told["verdicts"]] == sentences(ordered)
         assert told["warnings"] == list(found.warnings)
         for part in found.components:
             said = " ".join(told["ablations"][names(page, "ablated").index(part.ablated)])
@@ -184,7 +190,7 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
             if np.isfinite(part.restored.low):
                 assert all(format_interval(each, 2) in said for each in shares)
                 assert said.endswith(f", {measures.SIGMA_NAME[sigma]}.")
-        assert sum("Restored" in " ".join(each) for each in told["ablations"]) > 2
+        assert sum("comes back" in " ".join(each) for each in told["ablations"]) > 2
 
 
 def is_of(line, x, y):
@@ -202,8 +208,8 @@ def test_what_is_undone_of_an_increase_is_called_that():
     part = summarise(results, FEW).components[1]
     removes, adds = (" ".join(each) for each in page_data(results, FEW)[0]["readouts"][0]["readings"][0]["ablations"])
     assert "instead" not in removes
-    share = format_interval(part.restored, 2)
-    assert f". It adds instead of removing: {share} of the increase is undone; by attention " in adds
+    share = format_share(part.restored)
+    assert f". It adds instead of removing: {share} of the increase is undone. Shares: attention " in adds
     assert "Restored" not in adds
 
 

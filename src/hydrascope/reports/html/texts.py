@@ -1,6 +1,7 @@
 """The texts of a page: its verdicts, a text for each ablation, and notes on its numbers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from hydrascope.measures import SIGMA_NAME, Bootstrap, EffectsOnly, outcome
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
+from hydrascope.reports.summary.interval import format_share
 from hydrascope.reports.summary.verdict import Verdict
-from hydrascope.reports.summary.verdict_text import headlines
+from hydrascope.reports.summary.verdict_text import by_clearness, headlines
 
 #: The text instead of a verdict.
 ALONE = (
@@ -56,7 +58,8 @@ def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
 
 
 def _verdict_texts(summary: Summary) -> list[tuple[str, str]]:
-    """Return the headline of every verdict and the text that follows it."""
+    """Return the headline of every verdict and the text that follows it, the clearest first."""
+    summary = replace(summary, verdicts=by_clearness(summary.verdicts))
     heads = headlines(summary)
     return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(summary), strict=True)]
 
@@ -71,16 +74,16 @@ def _ablation_text(findings: ComponentFindings, unit: str, sigma_text: str) -> l
         return [removed, "One prompt has no intervals, and says nothing about others."]
     if np.isnan(findings.restored.low):
         return [removed, "The share restored is unknown: the removed amount may be 0."]
-    restored = f"Restored: {format_interval(findings.restored, 2)} of what it removes"
+    restored = f"{format_share(findings.restored)} of it comes back"
     if findings.adds:
-        restored = f"It adds instead of removing: {format_interval(findings.restored, 2)} of the increase is undone"
+        restored = f"It adds instead of removing: {format_share(findings.restored)} of the increase is undone"
     if np.isnan(findings.attention.estimate):
         return [removed, f"{restored}."]
     shares = (
         f"attention {format_interval(findings.attention, 2)}, MLPs {format_interval(findings.mlp, 2)}, the norm "
         f"{format_interval(findings.norm, 2)}"
     )
-    return [removed, f"{restored}; by {shares}{sigma_text}."]
+    return [removed, f"{restored}. Shares: {shares}{sigma_text}."]
 
 
 def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: bool) -> Iterator[str]:

@@ -68,13 +68,19 @@ def headlines(summary: Summary) -> list[str]:
 def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the most informative verdict on a result.
 
-    `yes` comes before other answers, and a larger share before a smaller one. A share without bounds counts least.
+    `yes` comes before other answers, and a share that is surely larger before a smaller one. A share without bounds
+    counts least.
     """
+    return max(verdicts, key=_clearness)
 
-    def informative(each: Verdict) -> tuple[bool, float]:
-        return each.answer == "yes", float(np.nan_to_num(each.restored.if_bounded.estimate, nan=-np.inf))
 
-    return max(verdicts, key=informative)
+def by_clearness(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Return the verdicts, the most informative first."""
+    return tuple(sorted(verdicts, key=_clearness, reverse=True))
+
+
+def _clearness(verdict: Verdict) -> tuple[bool, float]:
+    return verdict.answer == "yes", float(np.nan_to_num(verdict.restored.low, nan=-np.inf))
 
 
 def headline(verdict: Verdict, run: Mapping[str, str]) -> str:
