@@ -78,6 +78,7 @@ def test_run_stores_what_the_library_measures(hydrascope: Run, folder: Path, tmp
         *("--engine", "reference", "--dtype", "float64", "--device", "cpu", "--batch-size", 2),
     )
     assert (code, err) == (0, "1 duplicate prompt left out\n")
+    assert "first prompt: t|h|e| |c|a|t\n" in out
     assert "7 ablations of 2 patches, 18 components read, 4 prompts, reference engine (asked for), float64" in out
     assert "4 prompts measured, total effects equal the sum of their terms within" in out
     stored = open_results(tmp_path / "r.zarr")

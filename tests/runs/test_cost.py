@@ -118,6 +118,9 @@ def test_wrong_arguments_are_refused() -> None:
         hs.cost(loaded("gpt2"), TOKENS, keep="everything")
 
 
-def test_what_is_measured_is_said_in_a_line() -> None:
-    (line,) = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), SweepConfig("mlp.1")).describe
+def test_what_is_measured_is_said_in_a_line_after_the_first_prompt() -> None:
+    first, line = make_plan(loaded("gpt2", torch.float32), TOKENS, hs.Noise(1234), SweepConfig("mlp.1")).describe
+    assert (
+        first == "first prompt: <s>|a|d|g|j|m|p|<unk>|c|f|i|l|o|</s>|b|e|h|k|n|<s>|a|d|…|c|f|i|l|o|</s>|b|e|h|k|n|<s>|a"
+    )
     assert "1 ablation of 1,234 patches, 6 components read, 5 prompts" in line

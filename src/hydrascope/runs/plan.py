@@ -27,6 +27,7 @@ from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.positions import AblationPositions, format_positions, resolve_positions
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, prompt_label
+from hydrascope.prompts.token_line import tokens_line
 from hydrascope.runs.config import KEEP_BYTES, BatchSize, Keep, SweepConfig, Target
 from hydrascope.storage.schema import MEASURED_VARIABLES
 from hydrascope.utils.errors import HydrascopeError
@@ -69,7 +70,7 @@ class Plan:
 
     @property
     def describe(self) -> list[str]:
-        """Return the notices, and one line that says what is measured."""
+        """Return the notices, the first prompt's tokens, and one line that says what is measured."""
         model, sizes = self.model, self.sizes
         what = (
             f"{model.name}: {counted(sizes['ablated'], 'ablation', 'ablations')} of "
@@ -83,7 +84,8 @@ class Plan:
             and f"products in {str(model.dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in "
             "float32"
         )
-        return [line for line in (*self.notices, what, narrow) if line]
+        first = f"first prompt: {tokens_line(model, self.tokens[0])}"
+        return [line for line in (*self.notices, first, what, narrow) if line]
 
     @property
     def dtype(self) -> str:
