@@ -1,76 +1,25 @@
-"""What may stand in a file of prompts, and what is refused."""
+"""Which names stand for which prompts."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from hydrascope.prompts.load import load_prompts
-from hydrascope.prompts.prompt import Prompt
+from hydrascope.prompts.load import NAMES, load_prompts
 from hydrascope.utils.errors import HydrascopeError
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_a_text_file_is_a_prompt_a_line(tmp_path: Path) -> None:
-    file = write(tmp_path / "p.txt", "\ufeffThe tower is in\r\n\n  \nThe sea \u2028 is \nThe tower is in\n")
-    loaded = load_prompts(file)
-    assert [prompt.text for prompt in loaded.prompts] == ["The tower is in", "The sea \u2028 is "]
-    assert (loaded.name, loaded.duplicates) == ("p.txt", 1)
-
-
-def test_json_and_jsonl_carry_all_fields(tmp_path: Path) -> None:
-    entries = [
-        {"prompt": "The tower is in", "attribute": "Paris", "subject": "tower", "known_id": 1},
-        {"prompt": "Iron is", "answer": "Fe", "attribute": "other", "foil": "Au", "counterfactual": "Gold is"},
-        {"prompt": "Bare", "answer": None},
-    ]
-    expected = (
-        Prompt("The tower is in", "Paris", subject="tower"),
-        Prompt("Iron is", "Fe", foil="Au", counterfactual="Gold is"),
-        Prompt("Bare"),
-    )
-    assert load_prompts(write(tmp_path / "p.json", json.dumps(entries))).prompts == expected
-    lines = "\n\n".join(json.dumps(entry) for entry in entries)
-    assert load_prompts(str(write(tmp_path / "p.jsonl", lines))).prompts == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("p.txt", "", "is empty"),
-        ("p.txt", " \n\n", "is empty"),
-        ("p.json", "[]", "holds no prompts"),
-        ("p.txt", b"fine\n\xff\xfe\n", "line 2: not UTF-8"),
-        ("p.json", '[{"prompt": "a"},\n {"prompt": }]', "line 2, column 13: not JSON"),
-        ("p.json", "[" * 100_000, "JSON that can't be read"),
-        ("p.json", '{"prompt": "a"}', "not a list"),
-        ("p.json", '[{"prompt": "a"}, "b"]', "entry 2: not an object"),
-        ("p.json", '[{"prompt": "a"}, {"prompt": " "}]', 'entry 2: "prompt" is missing or blank'),
-        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}', 'line 2: "prompt" is missing'),
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"', "line 2, column 15: not JSON"),
-        ("p.jsonl", '{"prompt": "a", "answer": 3}', 'line 1: "answer" is not a string'),
-        ("p.jsonl", '{"prompt": "a", "foil": ["b"]}', 'line 1: "foil" is not a string'),
-        ("p.json", '[{"prompt": "a", "counterfactual": [1, 2]}]', 'entry 1: "counterfactual" is not a string'),
-        ("p.jsonl", '{"prompt": "a\\ud800"}', "half a surrogate pair"),
-        ("p.csv", "a", "is no file of prompts"),
-    ],
-)
-def test_bad_files_are_one_clear_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
-    with pytest.raises(HydrascopeError, match=message) as caught:
-        load_prompts(write(tmp_path / name, content))
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(HydrascopeError, match="No such file"):
-        load_prompts(tmp_path / "none.txt")
-    (tmp_path / "folder.txt").mkdir()
-    with pytest.raises(HydrascopeError, match="directory"):
-        load_prompts(tmp_path / "folder.txt")
+def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
     with pytest.raises(HydrascopeError, match=r"no prompt set is called 'nonsense'.*counterfact.*demo.*ioi"):
         load_prompts("nonsense")
+    other = tmp_path / "p.md"
+    other.write_text("a")
+    with pytest.raises(HydrascopeError, match=r"p\.md is no file of prompts: give a file that ends in .*parquet"):
+        load_prompts(other)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "counterfact"])
+def test_every_set_has_prompts_of_its_name(name: str) -> None:
+    loaded = load_prompts(name)
+    assert loaded.name == name
+    assert len(loaded.prompts) > 200
+    assert all(prompt.text.strip() for prompt in loaded.prompts)

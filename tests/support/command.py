@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.txt").write_text("")
     (folder / "bytes.txt").write_bytes(b"\xff\xfe")
     (folder / "broken.json").write_text('[{"prompt": ]')
+    (folder / "ragged.csv").write_text("prompt,answer\na,b\nno\n")
     (folder / "facts.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "no", "answer": "way"}\n')
     pairs = [
         {"prompt": "a cat and ", "answer": "b", "foil": "c", "subject": "cat", "counterfactual": "a dog and "},

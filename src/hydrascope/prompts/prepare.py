@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hydrascope.prompts.answers import after_spaces
-from hydrascope.prompts.load import NAMES, SUFFIXES
+from hydrascope.prompts.files import SUFFIXES
+from hydrascope.prompts.load import NAMES
 from hydrascope.prompts.padding import unpadded
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, prompt_label, tokenize
 from hydrascope.utils.errors import HydrascopeError

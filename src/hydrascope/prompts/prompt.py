@@ -15,7 +15,7 @@ Rules for all prompts:
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import KW_ONLY, astuple, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from io import IOBase
 from operator import index
 from os import PathLike
@@ -40,6 +40,7 @@ class Prompt:
         subject: the words of `text` that the prompt is about.
         counterfactual: the twin, a text or token ids; it differs from the prompt in what decides the answer.
         tokens: token ids, special tokens included, instead of a text.
+        template: a label of the wording that the prompt was made from; it plays no part in a measurement.
     """
 
     text: str = ""
@@ -49,6 +50,11 @@ class Prompt:
     subject: str | None = None
     counterfactual: str | tuple[int, ...] | None = None
     tokens: tuple[int, ...] | None = None
+    template: str | None = None
+
+
+#: The fields of a prompt that may decide a number, in the order in which they are hashed.
+_HASHED = ("text", "answer", "foil", "subject", "counterfactual", "tokens")
 
 
 class Tokenizes(Protocol):
@@ -107,7 +113,7 @@ class PromptSet:
         if isinstance(prompts, PromptSet):
             return prompts
         several = [prompts] if isinstance(prompts, str | Prompt) else _listed(prompts, name)
-        all_prompts = [_prompt(item, f"{name}: prompt {number}") for number, item in enumerate(several, start=1)]
+        all_prompts = [prompt_of(item, f"{name}: prompt {number}") for number, item in enumerate(several, start=1)]
         if not all_prompts:
             raise HydrascopeError(f"{name} holds no prompts: give at least one")
         distinct: dict[str | tuple[int, ...], Prompt] = {}
@@ -142,8 +148,8 @@ class PromptSet:
 
     @property
     def hash(self) -> str:
-        """The SHA-256 of all fields of all prompts, in their order."""
-        content = json.dumps([astuple(prompt) for prompt in self.prompts])
+        """The SHA-256 of all prompts in their order, of all fields but the label of their template."""
+        content = json.dumps([[getattr(prompt, field) for field in _HASHED] for prompt in self.prompts])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -167,8 +173,20 @@ def _listed(prompts: AnyPrompts, name: str) -> list[Any]:
     return list(prompts)
 
 
-def _prompt(item: Any, where: str) -> Prompt:
-    """Return `item` as a prompt, with all token ids as tuples of int."""
+def prompt_of(item: Any, where: str) -> Prompt:
+    """Return a text, a row of fields, a sequence of token ids or a `Prompt` as a prompt.
+
+    All token ids of it are tuples of int.
+
+        >>> prompt_of({"prompt": "Iron is", "answer": "Fe"}, "row 1").answer
+        'Fe'
+
+    Args:
+        where: the name of the prompt in messages.
+
+    Raises:
+        HydrascopeError: it is no prompt, blank, or has both a text and token ids.
+    """
     if isinstance(item, str):
         item = Prompt(item)
     elif isinstance(item, Mapping):

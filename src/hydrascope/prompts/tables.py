@@ -1,6 +1,8 @@
 """Read prompts from tables, and token ids from a tokenizer's output."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from typing import Any
 
 from hydrascope.utils.errors import HydrascopeError
@@ -16,6 +18,7 @@ COLUMNS = {
     "foil": "foil",
     "subject": "subject",
     "counterfactual": "counterfactual",
+    "template": "template",
 }
 
 
@@ -36,15 +39,26 @@ def rows_of(source: Any, name: str) -> list[Any] | None:
     columns = getattr(source, "column_names", None) or getattr(source, "columns", None)
     if columns is None or callable(columns):
         return None
-    columns = [str(column) for column in columns]
-    if not {"text", "tokens"} & {COLUMNS.get(column) for column in columns}:
-        raise HydrascopeError(
-            f'{name}: a table without a column of prompts: call one "prompt" (its columns: {", ".join(columns[:8])})'
-        )
+    require_columns([str(column) for column in columns], name)
     for method, arguments in (("to_dicts", ()), ("to_pylist", ()), ("to_dict", ("records",))):
         if hasattr(source, method) and (method != "to_dict" or not hasattr(source, "column_names")):
             return list(getattr(source, method)(*arguments))
     return list(source)
+
+
+def require_columns(columns: Sequence[str], name: str) -> None:
+    """Make sure that a table has a column of prompts, and each column once.
+
+    Raises:
+        HydrascopeError: it doesn't; the message names the column, or the columns that there are.
+    """
+    twice = [column for column in columns if column in COLUMNS and columns.count(column) > 1]
+    if twice:
+        raise HydrascopeError(f'{name}: two columns are called "{twice[0]}": rename one of them')
+    if not {"text", "tokens"} & {COLUMNS.get(column) for column in columns}:
+        raise HydrascopeError(
+            f'{name}: a table without a column of prompts: call one "prompt" (its columns: {", ".join(columns[:8])})'
+        )
 
 
 def fields_of(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
@@ -63,13 +77,58 @@ def fields_of(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
             continue
         if field in fields and column != "attribute":
             raise HydrascopeError(f"{where} gives {field} in two columns: remove one of them")
-        fields.setdefault(field, value)
+        fields.setdefault(field, str(value) if field == "template" else value)
     for field in ("answer", "foil", "subject", "counterfactual"):
         if "text" in fields and field in fields and not isinstance(fields[field], str):
             raise HydrascopeError(
                 f"{where}: {field} is {fields[field]!r}, which is no text: write it as text, or give Prompts with ids"
             )
     return fields
+
+
+def token_ids(value: Any, where: str) -> tuple[int, ...]:
+    """Return the token ids of a cell: a sequence, a list in JSON, or ids between spaces.
+
+        >>> token_ids("[0, 306, 490]", "row 1")
+        (0, 306, 490)
+        >>> token_ids("0 306 490", "row 1")
+        (0, 306, 490)
+
+    Args:
+        where: the name of the cell in messages.
+
+    Raises:
+        HydrascopeError: the cell holds something else.
+    """
+    try:
+        if isinstance(value, str):
+            value = json.loads(value) if value.lstrip().startswith("[") else value.split()
+        return tuple(token_id(each, where) for each in value)
+    except (TypeError, ValueError, RecursionError):
+        raise HydrascopeError(
+            f"{where}: {_shown(value)} is no list of token ids: write whole numbers, as [0, 306, 490]"
+        ) from None
+
+
+def token_id(value: Any, where: str) -> int:
+    """Return the token id of a cell: a whole number, as a number or in digits.
+
+    Raises:
+        HydrascopeError: the cell holds something else.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        # pandas makes whole numbers floats where one is missing.
+        whole = isinstance(value, str) or (isinstance(value, float) and value.is_integer())
+        return int(value) if whole else index(value)
+    except (TypeError, ValueError):
+        raise HydrascopeError(f"{where}: {_shown(value)} is no token id: write a whole number") from None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _is_missing(value: Any) -> bool:
