@@ -9,7 +9,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
-    with pytest.raises(HydrascopeError, match=r"no prompt set is called 'nonsense'.*counterfact.*demo.*ioi"):
+    with pytest.raises(HydrascopeError, match=r"no prompt set is called 'nonsense'.*counterfact.*demo.*ioi.*hf:ORG"):
         load_prompts("nonsense")
     other = tmp_path / "p.md"
     other.write_text("a")

@@ -76,7 +76,10 @@ class SweepOptions(LoadOptions):
 
     prompts: Annotated[
         str,
-        typer.Option(metavar="FILE|NAME", help="A .txt, .json or .jsonl file, or a set: demo, counterfact, …."),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="A .txt, .json, .jsonl, .csv or .parquet file, hf:ORG/NAME[:split[:column]], or a set: demo, ioi, ….",
+        ),
     ]
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure only the first N prompts.")] = None
     at: Annotated[

@@ -1,10 +1,11 @@
-"""Load prompt sets: shipped, downloaded, made for a tokenizer, or from a file."""
+"""Load prompt sets: shipped, downloaded, made for a tokenizer, from a file, from the hub."""
 
 import os
 from pathlib import Path
 
 from hydrascope.prompts import counterfact, ioi, phantom
 from hydrascope.prompts.files import SUFFIXES, parse, read_file
+from hydrascope.prompts.hub_tables import PREFIX, load_table
 from hydrascope.prompts.prompt import PromptSet
 from hydrascope.utils import assets
 from hydrascope.utils.errors import HydrascopeError
@@ -16,15 +17,15 @@ _FILES = f"a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
 def load_prompts(source: str | Path) -> PromptSet:
-    """Load a prompt set by its name, or from a file.
+    """Load a prompt set by its name, from a file, or from the hub.
 
         >>> hs.load_prompts("world-facts").prompts[0].answer
         'Texas'
 
     Args:
         source: `counterfact` (downloaded, then cached), `demo`, `world-facts`, `contexts`, `passages`, `phantom`, a set
-            that is made for the model's tokenizer (`ioi`), or a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`,
-            `.csv.gz` or `.parquet`.
+            that is made for the model's tokenizer (`ioi`), a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`,
+            `.csv.gz` or `.parquet`, or `hf:ORG/NAME[:split[:column]]`, a table on the hub.
 
     Returns:
         The prompts, each once; `limit` takes the first of them.
@@ -32,6 +33,8 @@ def load_prompts(source: str | Path) -> PromptSet:
     Raises:
         HydrascopeError: there is no such set or file, or the file has an error; the message names the line.
     """
+    if str(source).startswith(PREFIX):
+        return load_table(str(source))
     path = Path(source)
     if path.name.endswith(SUFFIXES):
         return read_file(path, path.name)
@@ -45,4 +48,4 @@ def load_prompts(source: str | Path) -> PromptSet:
         return read_file(assets.prompt_path(str(source)), str(source))
     if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         raise HydrascopeError(f"{source} is no file of prompts: give {_FILES}")
-    raise HydrascopeError(f"no prompt set is called {source!r}: give {', '.join(NAMES)}, or {_FILES}")
+    raise HydrascopeError(f"no prompt set is called {source!r}: give {', '.join(NAMES)}, hf:ORG/NAME, or {_FILES}")

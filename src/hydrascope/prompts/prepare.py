@@ -5,6 +5,7 @@ from typing import Literal
 
 from hydrascope.prompts.answers import after_spaces
 from hydrascope.prompts.files import SUFFIXES
+from hydrascope.prompts.hub_tables import PREFIX
 from hydrascope.prompts.load import NAMES
 from hydrascope.prompts.padding import unpadded
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, prompt_label, tokenize
@@ -39,7 +40,7 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
     Raises:
         HydrascopeError: `prompts` are no prompts, or one of them doesn't suit the model.
     """
-    if isinstance(prompts, str) and (prompts in NAMES or prompts.endswith(SUFFIXES)):
+    if isinstance(prompts, str) and (prompts in NAMES or prompts.endswith(SUFFIXES) or prompts.startswith(PREFIX)):
         raise HydrascopeError(f"{prompts!r} would be measured as one prompt: give load_prompts({prompts!r})")
     fitted, note = PromptSet.of(prompts).fit_to(model)
     fitted, padded = _without_padding(model, fitted)
