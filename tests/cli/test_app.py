@@ -120,6 +120,22 @@ def test_readouts_and_twins(hydrascope: Run, folder: Path, tmp_path: Path) -> No
     xr.testing.assert_allclose(stored["total"][:1], expected["total"], atol=1e-6)
 
 
+def test_prompts_may_be_messages_in_the_chat_template(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages[0]['role'] }} {{ messages[0]['content'] }} b ")
+    code, out, err = hydrascope(
+        *("run", tmp_path / "model", "--prompts", folder / "pairs.jsonl", "--out", tmp_path / "r.zarr", "--limit", 2),
+        *("--chat", "--ablation", "counterfactual", "--at", "subject", "--readout", "difference"),
+    )
+    assert (code, err) == (0, "")
+    assert re.search(r"chat template of .*model applied \(sha256:\w{7}…\)\n", out)
+    assert "first prompt: u|s|e|r| |a| |c|a|t| |a|n|d| | |b| \n" in out
+    stored = open_results(tmp_path / "r.zarr")
+    assert stored.attrs["chat_template"].startswith("sha256:")
+    assert list(stored["text"].values) == ["user a cat and  b ", "user no  b "]
+    assert list(stored["subject"].values) == ["cat", "no"]
+
+
 def test_answers_as_targets(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     code, _, _ = hydrascope(
         *("run", folder / "model", "--prompts", folder / "facts.jsonl", "--out", tmp_path / "r.zarr"),

@@ -81,6 +81,7 @@ torch.set_num_threads(1)
         ("run {model} --prompts {folder}/broken.json --out {out}", "line 1, column 13: not JSON"),
         ("run {model} --prompts {folder}/ragged.csv --out {out}", "ragged.csv, line 3: 1 cell for 2 columns"),
         ("run {model} --prompts hf:surely/nonsense --out {out}", "need datasets: pip install|cannot load hf:surely"),
+        ("run {model} --prompts {prompts} --out {out} --chat", "model has no chat template: leave out chat"),
         ("run {model} --prompts nonsense --out {out}", "no prompt set is called 'nonsense'"),
         ("run {folder}/none --prompts {prompts} --out {out}", "no model folder at"),
         ("run {folder}/nothing --prompts {prompts} --out {out}", "cannot load the model"),

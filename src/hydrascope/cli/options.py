@@ -82,6 +82,9 @@ class SweepOptions(LoadOptions):
         ),
     ]
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure only the first N prompts.")] = None
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put each prompt into the tokenizer's chat template, as a user's message.")
+    ] = False
     at: Annotated[
         str,
         typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last."),

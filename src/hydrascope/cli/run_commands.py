@@ -31,6 +31,7 @@ class RunRequest:
         loading: keywords of `hydrascope.load_model`.
         options: keywords of `hydrascope.sweep`.
         output: where the result is written.
+        chat: whether the prompts are put into the tokenizer's chat template.
     """
 
     model: str
@@ -39,6 +40,7 @@ class RunRequest:
     loading: dict[str, Any]
     options: dict[str, Any]
     output: "Output"
+    chat: bool = False
 
     @classmethod
     def of(cls, options: RunOptions, ablate: "Selection | Experiment", read: str) -> "RunRequest":
@@ -59,6 +61,7 @@ class RunRequest:
             options.loading,
             {**arguments, "keep": options.keep},
             Output(resolve_path(options.out), options.resume, options.join, options.elsewhere, options.overwrite),
+            options.chat,
         )
 
     def read_prompts(self) -> "PromptSet":
@@ -66,7 +69,7 @@ class RunRequest:
         from hydrascope.runs.sweep import refuse_existing
 
         refuse_existing(self.output)
-        return _read_prompts(self.prompts, self.limit)
+        return _read_prompts(self.prompts, self.limit, self.chat)
 
     def sweep(self, model: "LanguageModel", prompts: "PromptSet", **options: Any) -> None:
         """Call `hydrascope.sweep` with the requested options."""
@@ -222,17 +225,18 @@ def load_inputs(options: SweepOptions) -> "tuple[LanguageModel, PromptSet]":
     """
     from hydrascope import load_model
 
-    prompts = _read_prompts(options.prompts, options.limit)
+    prompts = _read_prompts(options.prompts, options.limit, options.chat)
     return load_model(options.model, **options.loading), prompts
 
 
-def _read_prompts(name: str, limit: int | None) -> "PromptSet":
+def _read_prompts(name: str, limit: int | None, chat: bool) -> "PromptSet":
     from hydrascope import load_prompts
 
     prompts = load_prompts(name)
     if prompts.duplicates:
         say(f"{counted(prompts.duplicates, 'duplicate prompt', 'duplicate prompts')} left out", err=True)
-    return prompts if limit is None else prompts.limit(limit)
+    prompts = prompts if limit is None else prompts.limit(limit)
+    return prompts.chat() if chat else prompts
 
 
 def _say_cost(request: RunRequest) -> None:

@@ -28,7 +28,7 @@ def load_prompts(source: str | Path) -> PromptSet:
             `.csv.gz` or `.parquet`, or `hf:ORG/NAME[:split[:column]]`, a table on the hub.
 
     Returns:
-        The prompts, each once; `limit` takes the first of them.
+        The prompts, each once; `limit` takes the first of them, `chat` makes them messages.
 
     Raises:
         HydrascopeError: there is no such set or file, or the file has an error; the message names the line.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hydrascope.prompts.answers import after_spaces
+from hydrascope.prompts.chat import as_messages
 from hydrascope.prompts.files import SUFFIXES
 from hydrascope.prompts.hub_tables import PREFIX
 from hydrascope.prompts.load import NAMES
@@ -43,6 +44,10 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
     if isinstance(prompts, str) and (prompts in NAMES or prompts.endswith(SUFFIXES) or prompts.startswith(PREFIX)):
         raise HydrascopeError(f"{prompts!r} would be measured as one prompt: give load_prompts({prompts!r})")
     fitted, note = PromptSet.of(prompts).fit_to(model)
+    chat = ""
+    if fitted.as_messages:
+        messages, chat = as_messages(model, fitted.prompts)
+        fitted = replace(fitted, prompts=tuple(messages))
     fitted, padded = _without_padding(model, fitted)
     spaced = 0
     if answered != "no":
@@ -55,6 +60,7 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
     kept, again = list(first.values()), len(tokens) - len(first)
     notes = [
         note,
+        chat,
         padded and f"padding removed from {counted(padded, 'prompt', 'prompts')}",
         spaced and f"{counted(spaced, 'prompt', 'prompts')} read after the space that is their answer's first token",
         again and f"{counted(again, 'prompt', 'prompts')} left out: the same tokens as an earlier one",

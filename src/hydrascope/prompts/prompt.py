@@ -87,12 +87,14 @@ class PromptSet:
         prompts: the prompts, in the order of the source.
         duplicates: the number of prompts that were left out because an earlier one is the same.
         fit: a function that makes the set for a model's tokenizer (`fit_to`); None if the set suits all models.
+        as_messages: whether each prompt is a user's message in the chat template of the model's tokenizer.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     duplicates: int = 0
     fit: Callable[[Tokenizes, int], tuple[Sequence[Prompt], str]] | None = None
+    as_messages: bool = False
 
     @classmethod
     def of(cls, prompts: "AnyPrompts", name: str = "prompts") -> "PromptSet":
@@ -132,6 +134,17 @@ class PromptSet:
         if count < 1:
             raise HydrascopeError(f"cannot take {count} prompts of {self.name}: take at least 1")
         return replace(self, prompts=self.prompts[:count])
+
+    def chat(self) -> "PromptSet":
+        """Return the set with each prompt as a user's message, for models that were trained to chat.
+
+        A run puts each prompt and its twin into the chat template of the model's tokenizer
+        (`hydrascope.prompts.chat`).
+
+            >>> hs.load_prompts("world-facts").chat().as_messages
+            True
+        """
+        return replace(self, as_messages=True)
 
     def fit_to(self, model: Tokenizes) -> tuple["PromptSet", str]:
         """Return the set made for a model's tokenizer, and a note for the user.

@@ -38,7 +38,7 @@ def subject_span(model: Locates, number: int, prompt: Prompt) -> tuple[int, int]
         raise HydrascopeError(f"{where} is given as token ids, so its subject can't be found: give text, or positions")
     if prompt.subject is None or not prompt.subject.strip():
         raise HydrascopeError(f"{where} has no subject: give every prompt one, or other positions")
-    start = _last_occurrence(prompt.subject, prompt.text)
+    start = last_occurrence(prompt.subject, prompt.text)
     if start is None:
         raise HydrascopeError(
             f"{where} does not contain its subject {quote(prompt.subject)}: write it as in the prompt"
@@ -61,8 +61,12 @@ def found_subject(model: Locates, prompt: Prompt) -> tuple[int, int] | None:
         return None
 
 
-def _last_occurrence(subject: str, text: str) -> int | None:
-    """Return the start of the last occurrence of a subject, preferably one of whole words."""
+def last_occurrence(subject: str, text: str) -> int | None:
+    """Return the start of the last occurrence of a subject, preferably one of whole words.
+
+    >>> last_occurrence("Niger", "Niger borders Nigeria")
+    0
+    """
     # A lookahead, since occurrences may overlap.
     whole = [match.start() for match in re.finditer(rf"(?<!\w)(?={re.escape(subject)}(?!\w))", text)]
     anywhere = text.rfind(subject)

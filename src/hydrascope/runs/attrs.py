@@ -16,6 +16,7 @@ from hydrascope.engines.metrics import METRICS
 from hydrascope.engines.readouts import Direction, Readout
 from hydrascope.loading import self_check
 from hydrascope.models import fingerprint
+from hydrascope.prompts.chat import template_hash
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.runs.plan import Plan
 
@@ -40,6 +41,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "target": plan.target,
         "keep": plan.kept,
         "prompts": plan.prompts.name,
+        **({"chat_template": template_hash(plan.model)} if plan.prompts.as_messages else {}),
         "prompt_count": len(plan.prompts.prompts),
         "prompts_hash": plan.prompts.hash,
         "tokens_hash": _tokens_hash(plan),
