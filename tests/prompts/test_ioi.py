@@ -16,6 +16,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts import ioi
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.load import load_prompts
+from hydrascope.prompts.made import one_token_words
 from hydrascope.prompts.prompt import counterfactual_tokens, require_same_length, tokenize
 from hydrascope.prompts.subjects import subject_span
 from hydrascope.utils import assets
@@ -103,7 +104,7 @@ def test_fitted_prompts_and_their_twins_are_as_long_position_by_position(model: 
 def test_names_of_several_tokens_are_left_out(model: LanguageModel) -> None:
     alone = [name for name in ioi.NAMES if len(model.encode(f"to {name}")) == 1 + len(model.encode("to"))]
     assert 5 <= len(alone) <= 100
-    assert ioi.one_token_names(model) == alone
+    assert one_token_words(model, ioi.NAMES) == alone
     fitted, said = load_prompts("ioi").fit_to(model)
     assert {name for prompt in fitted.prompts for name in names_in(prompt.text)} == {*alone}
     assert said.startswith(f"ioi: {len(alone)} of 100 names are one token for toy")

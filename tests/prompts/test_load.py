@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hydrascope.prompts.load import NAMES, load_prompts
+from hydrascope.prompts.load import MADE, NAMES, load_prompts
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -23,3 +23,16 @@ def test_every_set_has_prompts_of_its_name(name: str) -> None:
     assert loaded.name == name
     assert len(loaded.prompts) > 200
     assert all(prompt.text.strip() for prompt in loaded.prompts)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_made_set_is_the_same_every_time_and_labelled(name: str) -> None:
+    made = load_prompts(name)
+    assert made == load_prompts(name)
+    assert (len(made.prompts), made.duplicates) == (1000, 0)
+    assert len({prompt.text for prompt in made.prompts}) == 1000
+    for prompt in made.prompts:
+        assert all((prompt.answer, prompt.foil, prompt.subject, prompt.counterfactual, prompt.template))
+        assert str(prompt.subject) in prompt.text
+        assert prompt.answer != prompt.foil
+        assert prompt.counterfactual != prompt.text

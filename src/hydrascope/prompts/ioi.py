@@ -15,12 +15,11 @@ prompt and its twin have the same length.
 """
 
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, permutations
 
+from hydrascope.prompts.made import one_token_words, require_words
 from hydrascope.prompts.prompt import Prompt, PromptSet, Tokenizes
-from hydrascope.utils.errors import HydrascopeError
 
 #: Every name has a space before it, and so the same token in all positions.
 TEMPLATES = (
@@ -77,6 +76,7 @@ def prompts(names: Sequence[str] = NAMES, seed: int = 0) -> Iterator[Prompt]:
                 foil=foil,
                 subject=foil,
                 counterfactual=template.format(first=twin[0], second=twin[1], giver=twin[2]),
+                template=template,
             )
 
 
@@ -97,25 +97,8 @@ def fit(model: Tokenizes, count: int) -> tuple[list[Prompt], str]:
     Raises:
         HydrascopeError: fewer than five names are one token.
     """
-    names = one_token_names(model)
-    if len(names) < _FEWEST:
-        raise HydrascopeError(
-            f"the prompt set ioi needs {_FEWEST} names of one token each, {model.name} has {len(names)}: choose "
-            "another prompt set or model"
-        )
+    names = one_token_words(model, NAMES)
+    require_words(model, "ioi", names, _FEWEST, "names of one token each")
     made = list(islice(prompts(names), count))
     known = f"{len(names)} of {len(NAMES)} names are one token for {model.name}"
     return made, f"ioi: {known}: {len(made):,} prompts use them"
-
-
-def one_token_names(model: Tokenizes) -> list[str]:
-    """Return the `NAMES` that are a single, distinct token after a space."""
-    before = model.encode("Then")
-    token_of = {}
-    for name in NAMES:
-        together = model.encode(f"Then {name}")
-        if together[:-1] == before:
-            token_of[name] = together[-1]
-    # A word-level tokenizer has one token for all unknown words.
-    uses = Counter(token_of.values())
-    return [name for name, token in token_of.items() if uses[token] == 1]

@@ -3,15 +3,25 @@
 import os
 from pathlib import Path
 
-from hydrascope.prompts import counterfact, ioi, phantom
+from hydrascope.prompts import agreement, counterfact, docstring, gender, greater_than, induction, ioi, phantom
 from hydrascope.prompts.files import SUFFIXES, parse, read_file
 from hydrascope.prompts.hub_tables import PREFIX, load_table
 from hydrascope.prompts.prompt import PromptSet
 from hydrascope.utils import assets
 from hydrascope.utils.errors import HydrascopeError
 
+#: The sets that are made for a model's tokenizer.
+MADE = {
+    "ioi": ioi.prompt_set,
+    "greater-than": greater_than.prompt_set,
+    "agreement": agreement.prompt_set,
+    "gender": gender.prompt_set,
+    "docstring": docstring.prompt_set,
+    "induction": induction.prompt_set,
+}
+
 #: The names that `load_prompts` takes: a downloaded set, shipped sets, generated sets.
-NAMES = ("counterfact", *assets.PROMPT_SETS, "ioi", assets.PHANTOM)
+NAMES = ("counterfact", *assets.PROMPT_SETS, *MADE, assets.PHANTOM)
 
 _FILES = f"a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
@@ -24,8 +34,9 @@ def load_prompts(source: str | Path) -> PromptSet:
 
     Args:
         source: `counterfact` (downloaded, then cached), `demo`, `world-facts`, `contexts`, `passages`, `phantom`, a set
-            that is made for the model's tokenizer (`ioi`), a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`,
-            `.csv.gz` or `.parquet`, or `hf:ORG/NAME[:split[:column]]`, a table on the hub.
+            that is made for the model's tokenizer (`ioi`, `greater-than`, `agreement`, `gender`, `docstring`,
+            `induction`), a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`, `.csv.gz` or `.parquet`, or
+            `hf:ORG/NAME[:split[:column]]`, a table on the hub.
 
     Returns:
         The prompts, each once; `limit` takes the first of them, `chat` makes them messages.
@@ -40,8 +51,8 @@ def load_prompts(source: str | Path) -> PromptSet:
         return read_file(path, path.name)
     if source == "counterfact":
         return parse(counterfact.known_facts(), ".json", "counterfact", "counterfact")
-    if source == "ioi":
-        return ioi.prompt_set()
+    if source in MADE:
+        return MADE[str(source)]()
     if source == assets.PHANTOM:
         return phantom.prompts()
     if source in assets.PROMPT_SETS:
