@@ -1,5 +1,6 @@
 """Whatever a user gives ends in success or in one clear line, exit code 2, at once."""
 
+import gzip
 import json
 import os
 import re
@@ -267,21 +268,22 @@ def test_any_configuration_loads_or_is_one_clear_line(
 
 lines = st.one_of(
     st.text(),
-    st.dictionaries(st.sampled_from(["prompt", "answer", "foil", "subject", "counterfactual"]), st.text()).map(
-        json.dumps
-    ),
+    st.dictionaries(
+        st.sampled_from(["prompt", "answer", "foil", "subject", "counterfactual", "tokens"]), st.text() | odd
+    ).map(json.dumps),
+    st.sampled_from(["prompt,answer,tokens", "tokens,counterfactual", "a,b,c", "0 1 2,[3]"]),
     st.recursive(odd, lambda each: st.lists(each) | st.dictionaries(st.text(), each)).map(json.dumps),
 )
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(st.binary(), st.lists(lines).map("\n".join).map(lambda text: text.encode("utf-8", "ignore"))),
-    suffix=st.sampled_from([".txt", ".json", ".jsonl"]),
+    suffix=st.sampled_from([".txt", ".json", ".jsonl", ".csv", ".csv.gz", ".parquet"]),
 )
 def test_any_file_of_prompts_is_read_or_is_one_clear_line(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"p{suffix}"
-    file.write_bytes(content)
+    file.write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
     with suppress(HydrascopeError):
         assert load_prompts(file).prompts
 

@@ -44,7 +44,8 @@ _FITTING = {
     "patches": "1 2 3 1000000000",
     "port": "8765 65535 65536",
     "prompt": "0 3 99",
-    "prompts": "demo ioi phantom counterfact {folder}/facts.jsonl {folder}/pairs.jsonl {folder}/short.txt",
+    "prompts": "demo ioi induction greater-than phantom counterfact hf:surely/none {folder}/facts.jsonl "
+    "{folder}/pairs.jsonl {folder}/short.txt",
     "readout": "logit logit.3 logit.59 logit.99 logit.answer logit.foil difference placebo placebo.2 placebo.58 "
     "placebo.0 logit,logit logit,difference direction:{folder}/probe.npy direction:{folder}/probe.npy@1 "
     "direction:{folder}/probe.npy@9 direction:{folder}/two.npy direction:{folder}/pipe.txt",
