@@ -10,7 +10,7 @@ Circuit for Predicting Gendered Pronouns in GPT-2 Small* (report of a hackathon,
 - `subject`: the name;
 - `counterfactual`: the same sentence with a name of the other gender, after which the foil is right.
 
-No sentence begins with the name: models whose tokenizer adds no token at the beginning read the first word badly.
+No sentence begins with the name: a model whose tokenizer adds no token at the beginning may read the first word badly.
 Sentences are the project's own. The names are those of `hydrascope.prompts.ioi` that are given to one gender alone.
 Only names of one token are used for a model, so that a prompt and its twin have the same length.
 """
