@@ -15,10 +15,10 @@ MODELS = ("built-in", "built-in-dropout", "built-in-depth")
 #: The name of a model with weights set by formula, and of its prompts: see `hydrascope.models.phantom`.
 PHANTOM = "phantom"
 
-#: `demo`: 1,209 prompts of the next two sets. `world-facts`: all facts, each in a wording held out of training.
-#: `contexts`: held-out running text, cut before a word that the model predicts. `passages`: held-out prose, cut before
-#: a word drawn at random.
-PROMPT_SETS = ("demo", "world-facts", "contexts", "passages")
+#: `demo`: 1,209 prompts of `world-facts` and `contexts`. `world-facts`: all facts, each in a wording held out of
+#: training. `common-facts`: facts that small language models know. `contexts`: held-out running text, cut before a word
+#: that the model predicts. `passages`: held-out prose, cut before a word drawn at random.
+PROMPT_SETS = ("demo", "world-facts", "common-facts", "contexts", "passages")
 
 
 def model_path(name: str) -> Path | None:
