@@ -35,8 +35,8 @@ def load_prompts(source: str | Path) -> PromptSet:
     Args:
         source: `counterfact` (downloaded, then cached), `demo`, `world-facts`, `common-facts`, `contexts`, `passages`,
             `phantom`, a set that is made for the model's tokenizer (`ioi`, `greater-than`, `agreement`, `gender`,
-            `docstring`, `induction`), a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`, `.csv.gz` or `.parquet`, or
-            `hf:ORG/NAME[:split[:column]]`, a table on the hub.
+            `docstring`, `induction`), a path that ends in `.txt`, `.json`, `.jsonl`, `.csv`, `.csv.gz` or `.parquet`,
+            or `hf:ORG/NAME[:split[:column]]`, a table on the hub.
 
     Returns:
         The prompts, each once; `limit` takes the first of them, `chat` makes them messages.
