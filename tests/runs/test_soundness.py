@@ -135,7 +135,7 @@ def test_a_run_whose_balance_is_off_fails(
         return readings
 
     engine(monkeypatch, measure)
-    monkeypatch.setattr("hydrascope.runs.plan.automatic_batch", lambda *arguments: plan.Batch(1, 1))
+    monkeypatch.setattr("hydrascope.models.memory.MemoryBudget.batch", lambda budget: plan.Batch(1, 1))
     readout = "large" if name == "scale" else "logit"
     with pytest.raises(
         HydrascopeError,

@@ -11,12 +11,13 @@ import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.kinds import summarise
 from hydrascope.reports.summary import sentences
+from hydrascope.reports.summary.verdict_text import clearest_first
 
 
 def test_interactions_say_who_covers_for_whom(opened, pairs):
     results, file = pairs
     page = opened(file)
-    assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW))
+    assert page.locator("#verdict p").all_text_contents() == sentences(clearest_first(summarise(results, FEW)))
     assert "Surely each for the other in 3 of 6 pairs" in page.locator("#verdict").text_content()
     assert page.locator("#matrix h2").text_content() == "Interaction: mean over 30 prompts"
     found = measures.interactions(results)["interaction"].isel(readout=0).mean("prompt", skipna=False)

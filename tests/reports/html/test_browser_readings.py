@@ -12,13 +12,16 @@ import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.kinds import summarise
 from hydrascope.reports.summary import format_interval, sentences
+from hydrascope.reports.summary.verdict_text import clearest_first
 
 
 def test_another_readout_changes_all_views(opened, file, results):
     page = opened(file)
     before = page.locator("#sentences").text_content()
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
-    assert page.locator("#verdict p").all_text_contents() == sentences(summarise(results, FEW, "placebo.0"))
+    assert page.locator("#verdict p").all_text_contents() == sentences(
+        clearest_first(summarise(results, FEW, "placebo.0"))
+    )
     assert page.locator("#sentences").text_content() != before
     assert "placebo.0" in page.locator("#matrix figcaption").text_content()
     sure = measures.responses(measures.per_prompt(results, "placebo.0"), FEW)
@@ -55,13 +58,13 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     changed = [key for key in after if after[key] != before[key]]
     assert changed == ["verdict", "sentences", "read", "matrix", "sublayers"]
     found = summarise(results, FEW, "logit", sigma)
-    assert after["verdict"] == sentences(found)
+    assert after["verdict"] == sentences(clearest_first(found))
     (part,) = (each for each in found.components if each.ablated == "attn.2")
     shares = (
         f"attention {format_interval(part.attention, 2)}, MLPs {format_interval(part.mlp, 2)}, the norm "
         f"{format_interval(part.norm, 2)}"
     )
-    assert after["sentences"].endswith(f"by {shares}, at {name}.")
+    assert after["sentences"].endswith(f"Shares: {shares}, at {name}.")
     assert after["read"] == [*[f"Readout: logit, at {name}"] * 2, "Readout: logit"]
     sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)
     for row in after["matrix"]:

@@ -1,7 +1,5 @@
 """What a page shows is what the measures say, each number against one that is computed plainly from the results."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import synthetic
@@ -15,7 +13,7 @@ from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import format_interval, sentences
 from hydrascope.reports.summary.interval import format_share
-from hydrascope.reports.summary.verdict_text import by_clearness
+from hydrascope.reports.summary.verdict_text import clearest_first
 from hydrascope.utils.errors import HydrascopeError
 
 #: What sublayers write in ablated runs, under each reading of σ.
@@ -179,8 +177,7 @@ def test_words_are_those_of_the_summary(results, page, place, sigma):
     for readout in page[0]["readouts"]:
         found, told = summarise(results, FEW, readout["name"], sigma), readout["readings"][place]
         # The clearest comes first.
-        ordered = replace(found, verdicts=by_clearness(found.verdicts))
-        assert ["".join(each) for each in told["verdicts"]] == sentences(ordered)
+        assert ["".join(each) for each in told["verdicts"]] == sentences(clearest_first(found))
         assert told["warnings"] == list(found.warnings)
         for part in found.components:
             said = " ".join(told["ablations"][names(page, "ablated").index(part.ablated)])

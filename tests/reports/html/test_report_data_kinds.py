@@ -91,7 +91,7 @@ def test_single_components_of_interactions_are_shown_as_a_run_of_them_would_be(p
     assert [said[0] for said in told["ablations"]] == [said[0] for said in whole["ablations"]]
     # What is restored is said to the same digits; by whom only where that is known.
     for said, full in zip(told["ablations"], whole["ablations"], strict=True):
-        assert said[1].removesuffix(".") == full[1].partition("; by ")[0].removesuffix(".")
+        assert said[1].removesuffix(".") == full[1].partition(". Shares: ")[0].removesuffix(".")
     assert [line["slope"] for line in found] == [line["slope"] for line in of_whole]
 
 

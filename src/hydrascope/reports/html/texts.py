@@ -1,7 +1,6 @@
 """The texts of a page: its verdicts, a text for each ablation, and notes on its numbers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from hydrascope.reports.summary import ComponentFindings, Summary, format_interv
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.interval import format_share
 from hydrascope.reports.summary.verdict import Verdict
-from hydrascope.reports.summary.verdict_text import by_clearness, headlines
+from hydrascope.reports.summary.verdict_text import clearest_first, headlines
 
 #: The text instead of a verdict.
 ALONE = (
@@ -59,7 +58,7 @@ def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
 
 def _verdict_texts(summary: Summary) -> list[tuple[str, str]]:
     """Return the headline of every verdict and the text that follows it, the clearest first."""
-    summary = replace(summary, verdicts=by_clearness(summary.verdicts))
+    summary = clearest_first(summary)
     heads = headlines(summary)
     return [(head, text.removeprefix(head)) for head, text in zip(heads, sentences(summary), strict=True)]
 

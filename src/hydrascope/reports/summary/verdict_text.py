@@ -1,6 +1,7 @@
 """Verdicts as text."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=_clearness)
 
 
-def by_clearness(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Return the verdicts, the most informative first."""
-    return tuple(sorted(verdicts, key=_clearness, reverse=True))
+def clearest_first(summary: Summary) -> Summary:
+    """Return the summary with its most informative verdict first."""
+    return replace(summary, verdicts=tuple(sorted(summary.verdicts, key=_clearness, reverse=True)))
 
 
 def _clearness(verdict: Verdict) -> tuple[bool, float]:
