@@ -49,6 +49,34 @@ def test_what_is_written_is_read_again(
     assert [file.name for file in path.parent.iterdir()] == ["results.zarr"]
 
 
+REPLACED = r"another run replaced .*r\.zarr while it was read: open it again"
+
+
+@pytest.mark.parametrize("step", ["known_files", "_measured_files"])
+def test_a_result_that_is_replaced_while_it_is_opened_is_not_called_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    read_files = getattr(reader, step)
+
+    def late(path: Path, attributes: dict[str, Any]) -> Any:
+        create(path, overwrite=True).close()
+        return read_files(path, attributes)
+
+    monkeypatch.setattr(reader, step, late)
+    with pytest.raises(HydrascopeError, match=REPLACED):
+        reader.open_results(path)
+
+
+def test_a_variable_of_a_replaced_result_is_not_called_damaged(path: Path) -> None:
+    results = reader.open_results(path)
+    create(path, overwrite=True).close()
+    with pytest.raises(HydrascopeError, match=REPLACED):
+        results["total"].load()
+    shutil.rmtree(path)
+    with pytest.raises(HydrascopeError, match=r"r\.zarr was deleted while it was read: measure it again"):
+        results["direct"].load()
+
+
 def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     expected = stored(tmp_path / "r.zarr")
     with warnings.catch_warnings():

@@ -76,6 +76,30 @@ def test_an_old_result_that_cannot_be_put_back_is_not_deleted(tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_of_two_overwrites_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run creates the result after the first has moved the old one away: the second wins, and is locked."""
+    path = tmp_path / "r.zarr"
+    stored(path)
+    rename, others = Path.rename, []
+
+    def overtaken(self: Path, target: Path) -> None:
+        if self.name == "new" and not others:
+            others.append(None)
+            others[0] = create(path)
+        rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", overtaken)
+        with pytest.raises(HydrascopeError, match=r"another run writes to .*r\.zarr: let it end"):
+            create(path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(HydrascopeError, match="another run writes to"):
+        create(path, overwrite=True)
+    with others[0] as writer:
+        write(writer, EVERYTHING)
+    xr.testing.assert_identical(open_results(path).load(), expected(EVERYTHING))
+
+
 def test_a_full_disk_keeps_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.zarr"
     with create(path) as writer:

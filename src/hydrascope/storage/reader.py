@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,10 @@ def open_results(path: str | Path) -> xr.Dataset:
     store = checksums.CheckedStore(LocalStore(path, read_only=True), files)
     variables, coordinates = {}, {}
     for name in sorted({file.split("/")[0] for file in known}):
-        with _reading(path, name):
+        with _reading(path, name, attributes["run"]):
             array: Any = zarr.open_array(StorePath(store, name), mode="r", zarr_format=3)
             dims = array.metadata.dimension_names
-            data = LazilyIndexedArray(_Array(array, path, name))
+            data = LazilyIndexedArray(_Array(array, path, name, attributes["run"]))
             # The other attributes are xarray's own.
             attrs = {key: value for key, value in array.attrs.items() if key in ("long_name", "units")}
             variable = xr.Variable(dims, data, attrs, {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))})
@@ -125,6 +125,7 @@ def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:
     try:
         return checksums.read_listing(path, checksums.KNOWN_FILES, attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
+        _refuse_replaced(path, attributes["run"])
         raise UnreadableError(f"{path} is damaged ({reason(error)}): measure it again") from error
 
 
@@ -152,17 +153,33 @@ def _measured_files(path: Path, attributes: dict[str, Any]) -> dict[str, str]:
         for chunk in split_range(attributes["measured"], attributes["chunk_size"]):
             files |= checksums.read_listing(path, checksums.listing_of(chunk.start), attributes["run"]).files
     except (checksums.DamageError, OSError) as error:
+        _refuse_replaced(path, attributes["run"])
         raise HydrascopeError(f"{path} is damaged ({reason(error)}): {_REMEDY}") from error
     for file in files:
         if not (path / file).is_file():
-            raise _damaged(path, file.split("/")[0], checksums.DamageError(f"{file} is missing"))
+            missing = checksums.DamageError(f"{file} is missing")
+            raise _damaged(path, file.split("/")[0], attributes["run"], missing)
     return files
 
 
 _REMEDY = "resume its run, which measures that again"
 
 
-def _damaged(path: Path, name: str, error: Exception) -> HydrascopeError:
+def _refuse_replaced(path: Path, run: str) -> None:
+    """Raise if `path` no longer holds the result of `run`, so that it isn't called damaged.
+
+    Raises:
+        HydrascopeError: another run replaced it, or it was deleted.
+    """
+    if not path.exists():
+        raise HydrascopeError(f"{path} was deleted while it was read: measure it again")
+    with suppress(UnreadableError, NoResultError):
+        if read_attributes(path)["run"] != run:
+            raise HydrascopeError(f"another run replaced {path} while it was read: open it again")
+
+
+def _damaged(path: Path, name: str, run: str, error: Exception) -> HydrascopeError:
+    _refuse_replaced(path, run)
     remedy = _REMEDY if name in MEASURED_VARIABLES else "measure it again"
     return HydrascopeError(f"{path} is damaged, {name} cannot be read ({reason(error)}): {remedy}")
 
@@ -170,23 +187,23 @@ def _damaged(path: Path, name: str, error: Exception) -> HydrascopeError:
 class _Array(BackendArray):
     """An array on disk that reports damage when it is read."""
 
-    def __init__(self, array: Any, path: Path, name: str) -> None:
-        self.array, self.path, self.name = array, path, name
+    def __init__(self, array: Any, path: Path, name: str, run: str) -> None:
+        self.array, self.path, self.name, self.run = array, path, name, run
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, key: ExplicitIndexer) -> Any:
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        with _reading(self.path, self.name):
+        with _reading(self.path, self.name, self.run):
             return self.array.oindex[key]
 
 
 @contextmanager
-def _reading(path: Path, name: str) -> Iterator[None]:
+def _reading(path: Path, name: str, run: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, HydrascopeError):
         raise
     except Exception as error:  # zarr and its codecs raise errors of many kinds
-        raise _damaged(path, name, error) from error
+        raise _damaged(path, name, run, error) from error

@@ -4,6 +4,7 @@ Foreign files are never removed. Staging folders have unique names. A result is 
 of its files, and it is deleted only after its replacement is complete and on the disk.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -99,18 +100,28 @@ def lock(path: Path, file: str, *, shared: bool = False) -> IO[bytes] | None:
         return None
     if not locked:
         opened.close()
-        raise HydrascopeError(f"another run writes to {path}: let it end, or choose another path")
+        raise _busy(path)
     return opened
 
 
+def _busy(path: Path) -> HydrascopeError:
+    return HydrascopeError(f"another run writes to {path}: let it end, or choose another path")
+
+
 @contextmanager
-def replace_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def replace_atomically(path: Path, file: str, *, overwrite: bool) -> Iterator[Path]:
     """Yield a path for a new folder, then move the folder to `path` and delete the old one.
 
     The caller makes the new folder and flushes it to the disk.
 
+    Args:
+        path: the path of the result.
+        file: the file in the old folder that a run locks while it writes there.
+        overwrite: whether something may be at `path`.
+
     Raises:
-        HydrascopeError: something is at `path` that is not to be overwritten, or that holds foreign files.
+        HydrascopeError: something is at `path` that is not to be overwritten, or that holds foreign files; or another
+            run writes to it or replaces it.
         OSError: the disk refuses. Whatever was at `path` stays, and the staging folder is removed.
     """
     make_folders(path.parent)
@@ -123,14 +134,14 @@ def replace_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
         sync_folder(path.parent)
         with lock(staging, OWNER_FILE) or nullcontext():
             yield staging / _NEW
-            if path.exists():
-                if not overwrite:
-                    raise HydrascopeError(f"{path} exists: choose another path")
-                require_only_ours(path)
+            if path.exists() and not overwrite:
+                raise HydrascopeError(f"{path} exists: choose another path")
             try:
-                if path.exists():
-                    path.rename(staging / _OLD)
-                (staging / _NEW).rename(path)
+                with lock(path, file) or nullcontext(), _sole_replacement(path):
+                    if path.exists():
+                        require_only_ours(path)
+                        path.rename(staging / _OLD)
+                    (staging / _NEW).rename(path)
                 try:
                     # The new result must be on the disk before the old one is deleted.
                     sync_folder(path.parent)
@@ -142,6 +153,17 @@ def replace_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             clear(staging, path)
+
+
+@contextmanager
+def _sole_replacement(path: Path) -> Iterator[None]:
+    """Tell a replacement by another run, between two steps of this one, from other errors of the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+            raise _busy(path) from error
+        raise
 
 
 def clear(staging: Path, path: Path) -> None:

@@ -11,7 +11,7 @@ so that a second run is refused at once. Several processes may write to one resu
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -239,12 +239,10 @@ def create(
     checked = (ZstdCodec(level=1, checksum=True),)
     run = uuid.uuid4().hex
     attributes = {**known.attrs, "format": FORMAT, "run": run, "chunk_size": block, "measured": 0}
-    # Nobody may write to the old result until the new one is complete.
-    replaced = lock(path, checksums.KNOWN_FILES) or nullcontext()
     with (
-        replaced,
+        ExitStack() as on_failure,
         disk(f"cannot create {path}"),
-        replace_atomically(path, overwrite=overwrite) as folder,
+        replace_atomically(path, checksums.KNOWN_FILES, overwrite=overwrite) as folder,
         warnings.catch_warnings(),
     ):
         # xarray.open_zarr looks for consolidated metadata first; zarr warns that it is an extension.
@@ -266,7 +264,11 @@ def create(
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
         checksums.write_listing(folder, checksums.KNOWN_FILES, run, set(files) - {checksums.ROOT}, {})
         checksums.replace(folder, checksums.ROOT, checksums.add_checksum(root))
-    return Writer(path, root["attributes"], lock(path, checksums.KNOWN_FILES, shared=workers is not None), workers)
+        # Locked before it is at `path`, so that no other run replaces it there.
+        writer_lock = lock(folder, checksums.KNOWN_FILES, shared=workers is not None)
+        if writer_lock:
+            on_failure.push(lambda kind, *_: writer_lock.close() if kind else None)
+    return Writer(path, root["attributes"], writer_lock, workers)
 
 
 def _unmeasured(dtype: str) -> Any:
