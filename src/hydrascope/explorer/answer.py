@@ -75,11 +75,11 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
     }
 
 
-def intact(results: xr.Dataset) -> list[dict[str, Any]]:
+def clean_components(results: xr.Dataset) -> list[dict[str, Any]]:
     """Return the clean write of each component that was read, from a result of one prompt."""
     written = results["unembed"].isel(readout=0, prompt=0)
     labels = map(str, written["component"].values)
-    return [{"name": name, "intact": value} for name, value in zip(labels, written.values.tolist(), strict=True)]
+    return [{"name": name, "clean": value} for name, value in zip(labels, written.values.tolist(), strict=True)]
 
 
 def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _components(model: LanguageModel, results: xr.Dataset, override: Override, s
     responds = set(map(str, responding(model, override, [Component.parse(name) for name in names])))
     before = results["unembed"].values.tolist()
     return [
-        {"name": name, "intact": one, "ablated": other, "change": other - one, "responds": name in responds}
+        {"name": name, "clean": one, "ablated": other, "change": other - one, "responds": name in responds}
         for name, one, other in zip(names, before, after, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit
-from hydrascope.explorer.answer import answer, intact, next_tokens
+from hydrascope.explorer.answer import answer, clean_components, next_tokens
 from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.patch_pool import Pool
 from hydrascope.explorer.question import Question
@@ -73,11 +73,11 @@ class Session:
         tokens = self._tokens(question)
         with monitor.attach(self.model), torch.no_grad():
             logits = logits_of(self.model, compute_clean_pass(self.model, [tokens], []).final)[0]
-        # The intact run is read in every run: this one is the smallest.
+        # The clean pass is read in every run: this one is the smallest.
         last = Override(self.model.sublayers[-1:])
         results = self.measured(replace(question, ablation="zero", at="last"), [last], monitor)
         subject = found_subject(self.model, self.pool.prompt_of(question))
-        return {**next_tokens(self.model, tokens, logits), "subject": subject, "components": intact(results)}
+        return {**next_tokens(self.model, tokens, logits), "subject": subject, "components": clean_components(results)}
 
     def ablate(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
         """Return the effects of the question's override, and the worth of its frozen components."""

@@ -371,7 +371,11 @@ def test_draw_all_writes_six_figures_in_three_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ablated", "names", "reason"),
     [
-        (["head.0.1", "head.1.0"], "figure1 figure3 heads responses", "figures 2, 7 and 8, which show ablated layers"),
+        (
+            ["head.0.1", "head.1.0"],
+            "figure1 figure3 heads responses",
+            "figures 2, 7 and 8, which show ablated sublayers",
+        ),
         (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 heads responses", None),
         (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8 responses", None),
     ],
@@ -395,7 +399,7 @@ def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
         with pytest.raises(HydrascopeError, match="the ablation of one component"):
             trace(effects, results)
     for draw in (figure2, figure7, figure8):
-        with pytest.raises(HydrascopeError, match="show ablated layers, and this run ablated none"):
+        with pytest.raises(HydrascopeError, match="show ablated sublayers, and this run ablated none"):
             draw(effects)
     with pytest.raises(HydrascopeError, match="this run ablated none: ablate heads"):
         figure_heads(effects)

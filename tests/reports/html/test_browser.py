@@ -88,7 +88,7 @@ def test_a_prompt_is_chosen_everywhere(opened, file, results):
     at = results.isel(readout=0, prompt=7)
     for row in rows_of(saved(page, "Save the sublayers as CSV")):
         clean = at["unembed"].sel(component=row["component"])
-        np.testing.assert_allclose(float(row["intact"]), clean, rtol=1e-6)
+        np.testing.assert_allclose(float(row["clean"]), clean, rtol=1e-6)
         ablated = results["unembed_ablated"].isel(readout=0).sel(ablated="attn.1", component=row["component"]).values
         np.testing.assert_allclose(float(row["ablated run"]), ablated[7], atol=float(np.ptp(ablated)) / 4000 + 1e-6)
     point = page.locator("#scatter .point").nth(3).bounding_box()
@@ -134,7 +134,7 @@ def test_keys_alone_are_enough(opened, file):
     assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.2: ")
     page.locator("#trace .plot").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#live").text_content().startswith("attn.0: intact ")
+    assert page.locator("#live").text_content().startswith("attn.0: clean ")
     page.locator("#scatter .plot").focus()
     page.keyboard.press("End")
     drawn(page, lambda: page.keyboard.press("Enter"))

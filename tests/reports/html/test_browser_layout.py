@@ -67,7 +67,7 @@ def test_the_network_as_a_column_says_what_every_sublayer_writes_and_ablates_wha
         assert ablated == pytest.approx(float(here["unembed_ablated"].mean()), abs=0.006)
     assert page.locator("#column [aria-pressed=true]").get_attribute("data-component") == "attn.2"
     drawn(page, lambda: page.locator("#prompt").select_option("1"))
-    assert page.locator("#column-title").text_content() == "The network, intact and with attn.2 ablated: prompt 1"
+    assert page.locator("#column-title").text_content() == "The network, clean and with attn.2 ablated: prompt 1"
     said = page.locator("#column [data-component='attn.2']").get_attribute("aria-label").replace("−", "-")
     expected = float(effects["unembed"].isel(prompt=1).sel(component="attn.2"))
     assert float(re.search(r"writes ([^\s,]+)", said)[1]) == pytest.approx(expected, abs=0.006)

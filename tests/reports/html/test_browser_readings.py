@@ -115,8 +115,8 @@ def test_every_patch_is_a_faint_line(opened, file, results, sigma):
     for panel, kind in enumerate(("attn", "mlp")):
         own = [f"{kind}.{block}" for block in range(4)]
         clean = at["unembed"].sel(component=own).values
-        # What is drawn of the intact run says which height is which number.
-        slope, start = np.polyfit(clean, heights(page.locator("#trace path.intact").nth(panel)), 1)
+        # What is drawn of the clean pass says which height is which number.
+        slope, start = np.polyfit(clean, heights(page.locator("#trace path.clean").nth(panel)), 1)
         lines = page.locator(f"#trace path.{kind}.patch")
         assert lines.count() == 2
         for patch, line in enumerate(lines.all()):

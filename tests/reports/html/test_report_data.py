@@ -66,10 +66,10 @@ def test_traces(results, page, sigma):
     """Means as they are; of single prompts what can't respond isn't kept at the clean σ: it stays what it was."""
     described, chunks = page
     at = results.isel(readout=0).sel(component=names(page, "components"))
-    clean = decoded(described["arrays"], chunks, "0.intact")
+    clean = decoded(described["arrays"], chunks, "0.clean_pass")
     np.testing.assert_array_equal(clean, at["unembed"].values)
     np.testing.assert_allclose(
-        decoded(described["arrays"], chunks, "0.intact.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
+        decoded(described["arrays"], chunks, "0.clean_pass.mean"), at["unembed"].astype(float).mean("prompt"), rtol=1e-5
     )
     means = decoded(described["arrays"], chunks, f"0.{sigma}.ablated.mean")
     for row, ablated in enumerate(names(page, "ablated")):
@@ -116,7 +116,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
         expected = (by_patch if sigma == "clean" else by_patch * scale).sel(ablated=ablated)
         expected = expected.transpose("prompt", "patch", "component").values
         kept = described["arrays"][f"{readout}.{sigma}.patches.{row}"]["columns"]
-        found = np.repeat(decoded(described["arrays"], chunks, f"{readout}.intact").astype(float)[:, None], 2, 1)
+        found = np.repeat(decoded(described["arrays"], chunks, f"{readout}.clean_pass").astype(float)[:, None], 2, 1)
         found[..., kept] = decoded(described["arrays"], chunks, f"{readout}.{sigma}.patches.{row}").reshape(40, 2, -1)
         assert (abs(found - expected) <= np.ptp(expected, axis=(0, 1)) / (2 * STEPS) + 1e-6).all()
         assert np.ptp(expected[..., kept], axis=1).max() > 0.1
@@ -150,14 +150,16 @@ def test_what_does_not_depend_on_sigma_is_there_once(page):
     of_one = [name.removeprefix("0.") for name in chunks if name.startswith("0.")]
     by_part = (f"{kind}.{part}" for kind in ("ablated", "patches") for part in range(9))
     each = ["ablated.mean", *by_part, "picture", "compensated"]
-    assert sorted(of_one) == sorted(["intact", "intact.mean", "amounts", *(f"{s}.{a}" for s in WRITTEN for a in each)])
+    assert sorted(of_one) == sorted(
+        ["clean_pass", "clean_pass.mean", "amounts", *(f"{s}.{a}" for s in WRITTEN for a in each)]
+    )
     assert [each["name"] for each in described["readings"]] == list(WRITTEN)
 
 
 def test_one_readout_taken_from_several(results, page):
     described, chunks = page_data(results.isel(readout=1), FEW)
     assert described["patched"] == 40
-    for name in ("own.picture", "clean.patches.3", "intact"):
+    for name in ("own.picture", "clean.patches.3", "clean_pass"):
         assert chunks[f"0.{name}"] == page[1][f"1.{name}"]
 
 

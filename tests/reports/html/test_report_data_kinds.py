@@ -103,7 +103,7 @@ def test_what_was_not_kept_is_not_shown(pairs):
             "Response",
         ]
         assert described["without"] is None
-        assert {"0.intact.mean", "0.clean.ablated.0", "0.own.picture"} <= set(chunks)
+        assert {"0.clean_pass.mean", "0.clean.ablated.0", "0.own.picture"} <= set(chunks)
         assert len(described["readouts"][0]["readings"]) == 2
     else:
         assert described["without"]["views"] == ["trace"]

@@ -92,7 +92,7 @@ def test_what_differs_besides_is_said():
     second.attrs |= {"ablation": "zero", "dtype": "float32"}
     found = " ".join(compare({"a": first, "b": second}, FEW).warnings)
     assert "the ablations differ: a resample, b zero" in found
-    assert "the numbers of layers differ (a 4, b 5): depths are relative" in found
+    assert "the numbers of blocks differ (a 4, b 5): depths are relative" in found
     assert "dtype" not in found
 
 

@@ -104,9 +104,9 @@ def test_findings_of_a_known_network() -> None:
         "restored at attn.3": 0.75 / 0.95,
         "slope of restored on removed at attn.3": 0.75 / 0.95,
         "CE/DE at attn.3": 0.7,
-        "attention layers with slope below 1": 5,
+        "attention sublayers with slope below 1": 5,
         "all attention slopes below 1 from": 2,
-        "attention layers that respond": 1,
+        "attention sublayers that respond": 1,
         "late MLPs that erase": 2,
         "  of these erase less": 1,
         # mlp.3 and mlp.4 hold down six times the effect, and a fifth of one of the six is let go.

@@ -26,8 +26,8 @@ _LOWEST, _HIGHEST = -1.0, 2.0
 #: The upper end of the axes if no share is larger.
 _TOP = 1.3
 _TITLES: dict[ComponentKind, str] = {
-    "attn": "Attention layers ablated",
-    "mlp": "MLP layers ablated",
+    "attn": "Attention sublayers ablated",
+    "mlp": "MLPs ablated",
     "head": "Heads ablated",
     "neuron": "Neurons ablated",
 }

@@ -74,7 +74,7 @@ def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
         paths += save(figure7(effects), folder, "figure7")
         paths += save(figure8(effects), folder, "figure8")
     else:
-        left_out.append("figures 2, 7 and 8, which show ablated layers: this run ablated none")
+        left_out.append("figures 2, 7 and 8, which show ablated sublayers: this run ablated none")
     if "head" in ablated_kinds:
         paths += save(figure_heads(effects), folder, "heads")
     return Drawn(folder, tuple(paths), tuple(left_out))

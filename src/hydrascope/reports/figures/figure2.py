@@ -125,7 +125,7 @@ def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label:
             axes.plot(x, selected.sel(bound="estimate"), color=COLOUR[kind], marker=MARKER[kind], markersize=2)
     low = float(agrees.min())
     axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
-    block_axis(axes, depth, "Ablated layer")
+    block_axis(axes, depth, "Block of the ablated sublayer")
     axes.set_ylabel(label)
     panel_letter(axes, letter)
 

@@ -72,12 +72,12 @@ def figure7(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
         scale = depth_scale(top)
         for axes, letter, each in zip((a, c), "ac", KINDS, strict=True):
             _all_sublayers(axes, direct, response, fit, each, scale, effects.unit)
-            panel_letter(axes, letter, f"{NAME[each]} layers")
+            panel_letter(axes, letter, f"{NAME[each]} sublayers")
         best = best_sublayer(effects, kind)
         held = best_sublayer_held_out(effects, kind, bootstrap)
         _one_sublayer(b, direct, response, fit, best, held and held[1], kind, effects.unit)
         _over_depth(d, of_kind(fit, "ablated", kind), kind, best, top)
-        panel_letter(b, "b", f"{best}: the layer with the highest R²" if best else "")
+        panel_letter(b, "b", f"{best}: the sublayer with the highest R²" if best else "")
         panel_letter(d, "d")
     return figure
 
@@ -94,7 +94,7 @@ def _all_sublayers(
     """Draw the points and the regression lines of all sublayers of one kind."""
     x, y = of_kind(direct, "ablated", kind), of_kind(response, "ablated", kind)
     if not x.size:
-        absent(axes, "no such layer was ablated\nthat has anything downstream")
+        absent(axes, "no such sublayer was ablated\nthat has anything downstream")
         return
     zero_line(axes)
     cloud(axes, x, y, scale)
@@ -128,7 +128,7 @@ def _one_sublayer(
 ) -> None:
     """Draw the points and the line of one sublayer; the legend also gives the held-out line."""
     if ablated is None:
-        absent(axes, "no layer removes enough and is\ncompensated for where it does")
+        absent(axes, "no sublayer removes enough and is\ncompensated for where it does")
         return
     x, y = direct.sel(ablated=ablated).values, response.sel(ablated=ablated).values
     line = fit.sel(ablated=ablated)
@@ -165,7 +165,7 @@ def _over_depth(axes: Axes, fit: xr.Dataset, kind: SublayerKind, best: str | Non
         values = fit[name].sel(bound="estimate").values
         axes.plot(x, values, color=colour, linestyle=line, marker="o", markersize=2, label=label)
     limit_slopes(axes, x, {style.BLACK: values}, shown=(0, 1))
-    block_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+    block_axis(axes, depth, f"Block of the ablated {'attention sublayer' if kind == 'attn' else 'MLP'}")
     axes.set_ylabel("Variance explained R², or slope")
     _legend_below(axes)
 

@@ -63,7 +63,7 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
         figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
         name_reading(figure, effects)
         if not chosen.sizes["ablated"]:
-            absent(figure.subplots(), "Nothing is downstream of the layers that this run ablated.")
+            absent(figure.subplots(), "Nothing is downstream of the sublayers that this run ablated.")
             return figure
         direct, response = direct_effect(chosen), compensation(chosen)
         fits = {name: regression(direct, response[name], bootstrap) for name, _ in SHARES}
@@ -80,7 +80,7 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
             # The panel above an empty cell is the lowest of its column.
             grid.flat[i - columns].tick_params(labelbottom=True)
         panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
-        above.supxlabel(f"Direct effect of the ablated layer ({effects.unit})", fontsize=8)
+        above.supxlabel(f"Direct effect of the ablated sublayer ({effects.unit})", fontsize=8)
         above.supylabel(f"Change in direct effect, ΔDE ({effects.unit})", fontsize=8)
         above.legend(handles=_legend(), loc="outside upper center", ncols=2)
         slope, explained = below.subplots(1, 2)
@@ -89,7 +89,7 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
 
 
 def _legend() -> list[Line2D]:
-    names: tuple[tuple[SublayerKind, str], ...] = (("attn", "attention layers"), ("mlp", "MLP layers"))
+    names: tuple[tuple[SublayerKind, str], ...] = (("attn", "attention sublayers"), ("mlp", "MLPs"))
     return [Line2D([], [], color=COLOUR[kind], marker="o", label=f"downstream {name}") for kind, name in names]
 
 
@@ -120,7 +120,7 @@ def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind:
             bounds = fits[share][name]
             band(axes, x, bounds, colour)
             axes.plot(x, bounds.sel(bound="estimate"), color=colour, marker="o", markersize=2)
-        block_axis(axes, depth, f"Ablated {'attention' if kind == 'attn' else 'MLP'} layer")
+        block_axis(axes, depth, f"Block of the ablated {'attention sublayer' if kind == 'attn' else 'MLP'}")
         axes.set_ylabel(label)
     estimates = {COLOUR[kind]: fits[share]["slope"].sel(bound="estimate").values for share, kind in SHARES}
     limit_slopes(slope, x, estimates)

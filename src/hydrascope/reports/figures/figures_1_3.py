@@ -252,7 +252,7 @@ def _both_kinds(shown: Effects, attention: Axes, mlp: Axes) -> None:
         axes.plot(x, selected["unembed"], color=style.BLACK, marker="o", markersize=size, zorder=4)
         axes.plot(x, selected["unembed_ablated"], color=COLOUR[kind], marker="s", markersize=size, zorder=5)
         block_axis(axes, top)
-        axes.set_title(f"{NAME[kind]} layers")
+        axes.set_title(f"{NAME[kind]} sublayers")
         axes.set_ylabel(f"Direct effect on {outcome} ({shown.unit})")
 
 
@@ -265,12 +265,12 @@ def _legend(figure: Figure | SubFigure, shown: Effects, patches: int) -> None:
     kept = "by_patch" in shown.data
     how = {False: "", True: f", mean of {patches} patches" + ("" if kept else " (only the mean was kept)")}[patches > 1]
     entries: dict[str, Any] = {
-        "intact": Line2D([], [], color=style.BLACK, marker="o"),
+        "clean": Line2D([], [], color=style.BLACK, marker="o"),
         f"{shown['ablated'].item()} ablated{how}": mean,
     }
     if patches > 1 and kept:
         entries["each patch"] = faint
-    entries["the ablated layer" if shown["ablated_unit"] < 0 else "its layer"] = Line2D([], [], **_ABLATED_LINE)
+    entries["the ablated sublayer" if shown["ablated_unit"] < 0 else "its sublayer"] = Line2D([], [], **_ABLATED_LINE)
     handler = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     figure.legend(
         list(entries.values()),

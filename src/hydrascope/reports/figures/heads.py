@@ -48,7 +48,7 @@ def figure_heads(effects: Effects) -> Figure:
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
             axes.invert_yaxis()
             panel_letter(axes, letter if len(panels) > 1 else "", title)
-        row[0].set_ylabel("Layer")
+        row[0].set_ylabel("Block")
         figure.colorbar(image, ax=row, label=f"Mean over prompts ({effects.unit})", aspect=25, pad=0.02)
     return figure
 

@@ -31,7 +31,9 @@ def ablated_blocks(effects: Effects) -> Effects:
     """
     chosen = sublayer_labels(effects["ablated"])
     if not chosen:
-        raise HydrascopeError("figures 2, 7 and 8 show ablated layers, and this run ablated none: ablate layers, too")
+        raise HydrascopeError(
+            "figures 2, 7 and 8 show ablated sublayers, and this run ablated none: ablate layers, too"
+        )
     return effects.isel(ablated=chosen)
 
 
@@ -72,7 +74,7 @@ def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
     axes.set_title(letter, loc="left", fontweight="bold")
 
 
-def block_axis(axes: Axes, depth: int, label: str = "Layer") -> None:
+def block_axis(axes: Axes, depth: int, label: str = "Block") -> None:
     """Set the horizontal axis of a network of `depth` blocks, with whole numbers."""
     margin = 0.02 * depth + 0.3
     axes.set_xlim(-margin, depth - 1 + margin)
@@ -113,7 +115,7 @@ def depth_scale(depth: int) -> ScalarMappable:
 def depth_bar(axes: Axes, scale: ScalarMappable) -> None:
     """Draw the colour bar of `depth_scale` beside `axes`."""
     ticks = MaxNLocator(integer=True, nbins=8, min_n_ticks=1)
-    axes.figure.colorbar(scale, ax=axes, label="Ablated layer", aspect=25, pad=0.02, ticks=ticks)
+    axes.figure.colorbar(scale, ax=axes, label="Block of the ablated sublayer", aspect=25, pad=0.02, ticks=ticks)
 
 
 def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, marker: str = "o") -> None:

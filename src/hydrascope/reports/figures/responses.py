@@ -56,4 +56,4 @@ def _label(axes: Axes, effects: Effects) -> None:
     blocks = [*range(0, top, step)]
     axes.set_xticks([*blocks, *(top + block for block in blocks)], [*map(str, blocks), *map(str, blocks)])
     axes.axvline(top - 0.5, color=style.BLACK, linewidth=0.6)
-    axes.set_xlabel("Responding layer: attention | MLP")
+    axes.set_xlabel("Responding sublayer: attention | MLP")

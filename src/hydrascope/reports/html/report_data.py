@@ -27,7 +27,7 @@ from hydrascope.reports.html.heatmaps import Picture, response
 from hydrascope.reports.html.scatters import ce_on_de, de_and_ce, restored_on_removed
 from hydrascope.reports.html.texts import NOT_KEPT, notes, page_texts, single_prompt_texts
 from hydrascope.reports.html.tokens import keep_tokens
-from hydrascope.reports.html.traces import has_patches, keep_ablated, keep_intact, keep_patches, ordered, patched
+from hydrascope.reports.html.traces import has_patches, keep_ablated, keep_clean, keep_patches, ordered, patched
 from hydrascope.reports.summary import Summary, clearest_verdict, read_effects, run_in_words
 from hydrascope.utils.errors import HydrascopeError
 
@@ -193,7 +193,7 @@ def _views(
     effects, arrays = effects_at["clean"], source.arrays
     samples = outcome(effects)
     if isinstance(effects, Effects):
-        keep_intact(effects, prefix, arrays)
+        keep_clean(effects, prefix, arrays)
     arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
     fixed = [_add_picture(picture, f"{prefix}picture.{number}", arrays) for number, picture in enumerate(others)]
     restored = restored_on_removed(samples, effects.readout, source.bootstrap)

@@ -35,11 +35,11 @@ def patched(results: xr.Dataset) -> int:
     return min(results.sizes["prompt"], PATCH_BYTES // prompt_bytes)
 
 
-def keep_intact(effects: Effects, prefix: str, arrays: Arrays) -> None:
-    """Add what every sublayer writes in the intact pass: each prompt's value and the mean."""
-    intact = effects["unembed"]
-    arrays.add(f"{prefix}intact", intact.transpose("prompt", "component").values)
-    arrays.add(f"{prefix}intact.mean", intact.mean("prompt").values)
+def keep_clean(effects: Effects, prefix: str, arrays: Arrays) -> None:
+    """Add what every sublayer writes in the clean pass: each prompt's value and the mean."""
+    clean = effects["unembed"]
+    arrays.add(f"{prefix}clean_pass", clean.transpose("prompt", "component").values)
+    arrays.add(f"{prefix}clean_pass.mean", clean.mean("prompt").values)
 
 
 def keep_ablated(effects: Effects, prefix: str, arrays: Arrays) -> None:

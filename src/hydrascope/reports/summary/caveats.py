@@ -61,7 +61,7 @@ def _warnings(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstra
             continue
         best = repair_profile(effects, kind, bootstrap)["best"]  # type: ignore[arg-type]
         if float(best.sel(bound="low")) == min(depths) and float(best.sel(bound="high")) == max(depths):
-            yield f"which {name} layer is repaired best isn't settled: its interval spans the network"
+            yield f"which {name} sublayer is repaired best isn't settled: its interval spans the network"
 
 
 def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:

@@ -198,4 +198,4 @@ def _warnings(effects: Mapping[str, Effects], paired: Mapping[str, bool]) -> Ite
     depths = {name: depth(each) for name, each in effects.items()}
     if len(set(depths.values())) > 1:
         named = ", ".join(f"{name} {count}" for name, count in depths.items())
-        yield f"the numbers of layers differ ({named}): depths are relative"
+        yield f"the numbers of blocks differ ({named}): depths are relative"

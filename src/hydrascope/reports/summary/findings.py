@@ -119,7 +119,7 @@ def _restored(effects: Effects, shares: xr.Dataset) -> Iterator[Finding]:
 def _disagreement(read: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
     """Yield the share of prompts on which ablation loses less than the direct effect (Figure 2)."""
     groups: tuple[tuple[str, tuple[ComponentKind, ...]], ...] = (
-        ("layers", ("attn", "mlp")),
+        ("sublayers", ("attn", "mlp")),
         ("heads", ("head",)),
         ("neurons", ("neuron",)),
     )
@@ -128,7 +128,7 @@ def _disagreement(read: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
         if selected.sizes["ablated"]:
             exceeds = (direct_effect(selected) > -selected["total"]).mean("ablated")
             meaning = f"share of prompts and ablated {name} that lose less than their direct effect"
-            which = "" if name == "layers" else f", {name}"
+            which = "" if name == "sublayers" else f", {name}"
             yield Finding(f"DE above lost{which}", Interval.of(mean_interval(exceeds, bootstrap)), meaning)
 
 
@@ -147,7 +147,7 @@ def _repair(
     profile = {str(key): Interval.of(value) for key, value in repair_profile(effects, kind, bootstrap).items()}
     best, strong = best_sublayer_held_out(effects, kind, bootstrap), strongest_component(effects, kind)
 
-    yield Finding(f"best {name} layer", profile["best"], "highest R² of CE on DE", where, whole=True)
+    yield Finding(f"best {name} sublayer", profile["best"], "highest R² of CE on DE", where, whole=True)
     if best is not None:
         held, line = best
         where = held.named
@@ -157,14 +157,14 @@ def _repair(
         yield Finding(f"slope of CE on DE at {where}", Interval.of(line["slope"]), chosen, share)
         yield from _other_reading(results, effects, held, bootstrap)
     if kind == "attn" and strong is not None:
-        meaning = "at the layer with the largest mean DE"
+        meaning = "at the sublayer with the largest mean DE"
         yield Finding(f"slope of CE on DE at {strong}", Interval.at(fit["slope"], strong), meaning, share)
         average = Interval.at(shares["compensated"], strong)
         yield Finding(f"CE/DE at {strong}", average, "the ratio of their means")
     of_all = f"of {profile['slopes'].estimate:g}"
-    yield Finding(f"{name} layers with slope above 0", profile["repairing"], of_all, whole=True)
-    yield Finding(f"{name} layers with slope below 1", profile["partial"], of_all, whole=True)
-    meaning = f"from this layer on every {name} layer’s slope is below 1"
+    yield Finding(f"{name} sublayers with slope above 0", profile["repairing"], of_all, whole=True)
+    yield Finding(f"{name} sublayers with slope below 1", profile["partial"], of_all, whole=True)
+    meaning = f"from this block on every {name} sublayer’s slope is below 1"
     yield Finding(
         f"all {name} slopes below 1 from", profile["partial_from"], meaning, partial, whole=True, nowhere=depth(effects)
     )
@@ -191,9 +191,9 @@ def _response(effects: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
         changed = reached["changed"].sel(ablated=chosen).drop_vars("ablated")
         available = float(reached["available"].sel(ablated=chosen).mean())
         yield Finding(
-            "attention layers that respond",
+            "attention sublayers that respond",
             Interval.of(mean_interval(changed, bootstrap)),
-            f"|ΔDE| > {LOCALISATION_SHARE:.0%} of DE at each prompt’s strongest layer, of {available:.1f} downstream",
+            f"|ΔDE| > {LOCALISATION_SHARE:.0%} of DE at each prompt’s strongest, of {available:.1f} downstream",
         )
     strong = str(strongest_component(effects, "attn"))
     erased = erasure(effects, strong, LATE, bootstrap)
@@ -207,7 +207,7 @@ def _response(effects: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
         yield Finding("  erasure that is taken back", Interval.of(erased["attenuation"]), share)
     if reached.sizes["ablated"]:
         shift = Interval.of(response_shift(effects, "attn", bootstrap)["block"])
-        meaning = "from this ablated layer on MLPs answer more than attention"
+        meaning = "from this ablated block on MLPs respond more than attention"
         yield Finding(
-            "response passes to MLPs at layer", shift, meaning, "by 22 of 32", whole=True, nowhere=depth(effects)
+            "response passes to MLPs at block", shift, meaning, "by 22 of 32", whole=True, nowhere=depth(effects)
         )

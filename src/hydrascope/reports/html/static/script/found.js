@@ -41,7 +41,7 @@ export function tellFound(answer, read) {
     `What it does (${unit})`,
     ["Run", "Removed", "Lost", "Restored", "Probability"],
     [
-      ["intact", "", "", "", percent(answer.probability)],
+      ["clean", "", "", "", percent(answer.probability)],
       ...runs.map((each) => [
         each.label,
         ...[each.removed, each.lost, each.restored].map((values) => overPatches(values, patches, digits)),

@@ -19,7 +19,7 @@ const CONTROLS = ["ablation", "patches", "seed", "noise_scale", "different_targe
 const NAMED = ["last", "all", "subject", "subject-last"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
-let intact = []; // what components write in the intact run of the prompt that was asked about
+let clean = []; // what components write in the clean pass of the prompt that was asked about
 let found = null; // what the run does, as it was answered last
 let current = new AbortController();
 
@@ -100,15 +100,15 @@ async function answer(what) {
   const one = (kind, more = {}) => ask(kind, { question: asked(), ...more }, tellProgress, mine.signal);
   try {
     if (what === "read") tellTokens(await one("read"));
-    else if (what === "heads") intact = (await one("read")).components;
+    else if (what === "heads") clean = (await one("read")).components;
     if (parsed(question.run).ablated.length) {
-      drawNetwork($("asked"), question.run, intact, false);
+      drawNetwork($("asked"), question.run, clean, false);
       found = await one("ablate");
       showFound();
       $("live").textContent = $("found-run").firstChild.textContent;
     } else {
       found = null;
-      drawNetwork($("asked"), question.run, intact, false);
+      drawNetwork($("asked"), question.run, clean, false);
       const hint = question.run ? "Ablate a component, too: frozen ones have nothing to respond to yet." : "Click a component to ablate it.";
       $("found-run").replaceChildren(make("p", { className: "keys" }, hint));
     }
@@ -159,7 +159,7 @@ function tellProgress({ doing, done, total }) {
 
 /** The prompt's tokens, and what most likely comes next. */
 function tellTokens({ tokens, next, components, subject }) {
-  intact = components;
+  clean = components;
   const places = tokens.map((_, i) => i - tokens.length), of = subject ? places.slice(...subject) : [];
   const named = { last: [-1], all: places, subject: of, "subject-last": of.slice(-1) };
   const chosen = named[question.at] ?? question.at.split(",").map(Number);

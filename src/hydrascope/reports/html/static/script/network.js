@@ -89,7 +89,7 @@ export function showHeads(block, heads, pick) {
 export function drawNetwork(root, run, components, changed) {
   const { ablated, frozen } = parsed(run);
   const found = new Map(components.map((each) => [each.name, each]));
-  const sizes = components.flatMap(({ intact, ablated: now }) => [intact, now ?? 0]).map(Math.abs);
+  const sizes = components.flatMap(({ clean, ablated: now }) => [clean, now ?? 0]).map(Math.abs);
   const digits = Math.min(2, decimals(...sizes));
   const most = sizes.reduce((one, other) => Math.max(one, other), 0) || 1;
   for (const button of root.querySelectorAll("button.component")) {
@@ -97,7 +97,7 @@ export function drawNetwork(root, run, components, changed) {
     const how = ablated.includes(name) ? "ablated" : frozen.includes(name) ? "frozen" : "";
     button.className = `component ${how} ${changed && component?.responds ? "responds" : ""}`;
     button.setAttribute("aria-pressed", String(how !== ""));
-    const values = component ? [component.intact, ...(changed ? [component.ablated] : [])].map((each) => written(each, digits)) : [];
+    const values = component ? [component.clean, ...(changed ? [component.ablated] : [])].map((each) => written(each, digits)) : [];
     const facts = [
       values.length && `writes ${values[0]}`,
       values.length > 1 && `in this run ${values[1]}`,
@@ -106,7 +106,7 @@ export function drawNetwork(root, run, components, changed) {
     button.setAttribute("aria-label", [how ? `${name}, ${how}` : name, ...facts.filter(Boolean)].join(", "));
     button.querySelector(".name").textContent = `${SIGN[how]}${name}`;
     button.querySelector(".value").textContent = values.join(" → ");
-    bar(button.querySelector(".was"), component ? component.intact / most : 0);
+    bar(button.querySelector(".was"), component ? component.clean / most : 0);
     bar(button.querySelector("[class^=is]"), component && changed ? component.ablated / most : 0);
   }
 }

@@ -95,11 +95,11 @@ async function draw() {
   document.body.dataset.drawn = String(turn);
 }
 
-/** Every sublayer, intact and with the chosen component ablated; a click ablates another. */
+/** Every sublayer, clean and with the chosen component ablated; a click ablates another. */
 function drawColumn({ clean, ablated }) {
   const whose = state.prompt === ALL ? everyone() : `prompt ${state.prompt}`;
-  $("column-title").textContent = `The network, intact and with ${component().name} ablated: ${whose}`;
-  const components = page.components.map(({ name }, i) => ({ name, intact: clean[i], ablated: ablated[i] }));
+  $("column-title").textContent = `The network, clean and with ${component().name} ablated: ${whose}`;
+  const components = page.components.map(({ name }, i) => ({ name, clean: clean[i], ablated: ablated[i] }));
   drawNetwork($("column"), component().name, components, true);
   for (const button of $("column").querySelectorAll("button.component")) {
     button.disabled = !page.ablated.some((each) => each.name === button.dataset.component);

@@ -18,7 +18,7 @@ export function tellPrompt(tokens) {
   const [removed, lost, restored] = amountsOf(prompt);
   $("story").querySelector("pre").textContent = text;
   $("becomes").textContent =
-    `Prompt ${prompt}, target “${cut(target, 40)}”. ${name} in the intact run: ${written(clean[prompt])} ${unit}. ` +
+    `Prompt ${prompt}, target “${cut(target, 40)}”. ${name} in the clean pass: ${written(clean[prompt])} ${unit}. ` +
     `Ablating ${component().name} removes ${removed}, of which ${restored} is restored: it loses ${lost} ${unit}.`;
   fillBoxes(tokens, prompt);
 }

@@ -16,15 +16,15 @@ function onlyOfSome() {
   return ` Single patches are kept for ${page.patched > 1 ? `prompts 0–${page.patched - 1}` : "prompt 0"} alone.`;
 }
 
-/** What each sublayer writes in the intact and in the ablated run, and by each patch where that is kept. */
+/** What each sublayer writes in the clean pass and in the ablated run, and by each patch where that is kept. */
 export async function traced() {
   const { prompt, component: chosen } = state, one = told();
-  const [intact, ablated, patches] = await Promise.all([
-    ofReadout(prompt === ALL ? "intact.mean" : "intact"),
+  const [stored, ablated, patches] = await Promise.all([
+    ofReadout(prompt === ALL ? "clean_pass.mean" : "clean_pass"),
     ofReading(prompt === ALL ? "ablated.mean" : `ablated.${chosen}`),
     patched() ? ofReading(`patches.${chosen}`) : { rows: 0 },
   ]);
-  const clean = slice(intact, page.components.length, prompt ?? 0);
+  const clean = slice(stored, page.components.length, prompt ?? 0);
   const moved = (array, row) => {
     const after = clean.slice();
     array.columns.forEach((column, i) => (after[column] = array.at(row, i)));
@@ -73,7 +73,7 @@ export function drawTrace({ clean, ablated, patches }) {
     }
     const path = (values) => own.map((i, n) => `${n ? "L" : "M"}${x(page.components[i].block)},${y(values[i])}`).join("");
     root.append(...patches.map((values) => svg("path", { class: `${kind} patch`, d: path(values) })));
-    root.append(svg("path", { class: "intact", d: path(clean) }), svg("path", { class: kind, d: path(ablated) }));
+    root.append(svg("path", { class: "clean", d: path(clean) }), svg("path", { class: kind, d: path(ablated) }));
     for (const i of own) {
       const at = x(page.components[i].block), radius = page.depth > 40 ? 1.6 : 2.6;
       root.append(svg("circle", { class: "dot", cx: at, cy: y(clean[i]), r: radius }));
@@ -82,12 +82,12 @@ export function drawTrace({ clean, ablated, patches }) {
       points.push({
         key: i, order: i, x: at, y: y(ablated[i]), cursor: { cx: at, cy: y(ablated[i]), r: 6 },
         text:
-          `${page.components[i].name}: intact ${written(clean[i], digits)}, ` +
+          `${page.components[i].name}: clean ${written(clean[i], digits)}, ` +
           `${component().name} ablated ${written(ablated[i], digits)} ${unit}`,
       });
     }
   });
-  const before = [["intact"], "intact"], after = [["attn", "mlp"], `${cut(component().name, 14)} ablated`];
+  const before = [["clean"], "clean"], after = [["attn", "mlp"], `${cut(component().name, 14)} ablated`];
   const cutAt = [["cut"], width < 420 ? "its block" : "the ablated block"];
   const one = [["attn patch", "mlp patch"], "one patch"];
   drawLegend(root, patches.length ? [[before, after], [one, cutAt]] : [[before, after, cutAt]]);
@@ -101,7 +101,7 @@ export function drawTrace({ clean, ablated, patches }) {
   $("trace").querySelector("p").textContent = `${read}.${onlyOfSome()}`;
   view.plot.setAttribute("aria-label", `${title}, ${component().name} ablated`);
   view.rows = () => [
-    ["prompt", "ablated", "component", "intact", "ablated run", ...patches.map((_, i) => `patch ${i}`), "unit", "readout", "sigma"],
+    ["prompt", "ablated", "component", "clean", "ablated run", ...patches.map((_, i) => `patch ${i}`), "unit", "readout", "sigma"],
     ...page.components.map((each, i) => [
       state.prompt ?? "mean", component().name, each.name, clean[i], ablated[i], ...patches.map((values) => values[i]),
       unit, now().name, reading().sigma ?? "",
