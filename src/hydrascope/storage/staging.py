@@ -157,7 +157,7 @@ def replace_atomically(path: Path, file: str, *, overwrite: bool) -> Iterator[Pa
 
 @contextmanager
 def _sole_replacement(path: Path) -> Iterator[None]:
-    """Tell a replacement by another run, between two steps of this one, from other errors of the disk."""
+    """Name another run that replaces `path` between two steps of this replacement."""
     try:
         yield
     except OSError as error:
