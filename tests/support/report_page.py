@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 #: What sublayers write in ablated runs, under each reading of σ.
 SIGMA = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
 
@@ -14,7 +16,7 @@ def drawn(page, act):
 
 
 def layers(depth=4):
-    return [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(depth)]
+    return [f"{kind}.{block}" for block in range(depth) for kind in ("attn", "mlp")]
 
 
 PARTS = [*layers(), "head.2.1"]
@@ -23,9 +25,33 @@ PARTS = [*layers(), "head.2.1"]
 def cell(page, ablated, component):
     """The middle of a cell, on the screen: the first row is at the bottom."""
     page.locator("#matrix-keys").scroll_into_view_if_needed()
-    box = page.locator("#matrix canvas").bounding_box()
+    box = page.locator("#matrix .cells").bounding_box()
     across, down = (layers().index(component) + 0.5) / 8, (PARTS.index(ablated) + 0.5) / 9
     return box["x"] + across * box["width"], box["y"] + (1 - down) * box["height"]
+
+
+def colours(page, rows=9, columns=8):
+    """The colours of the matrix's cells, `[row, column, channel]`, and their opacity; the first row first."""
+    pixels = page.evaluate(
+        """async ([rows, columns]) => {
+            const picture = new Image();
+            picture.src = document.querySelector("#matrix .cells").getAttribute("href");
+            await picture.decode();
+            const canvas = document.createElement("canvas");
+            const context = canvas.getContext("2d", { willReadFrequently: true });
+            [canvas.width, canvas.height] = [picture.width, picture.height];
+            context.drawImage(picture, 0, 0);
+            const [w, h] = [picture.width / columns, picture.height / rows], found = [];
+            for (let row = 0; row < rows; row++) {
+                for (let column = 0; column < columns; column++) {
+                    found.push(...context.getImageData((column + 0.5) * w, (rows - row - 0.5) * h, 1, 1).data);
+                }
+            }
+            return found;
+        }""",
+        [rows, columns],
+    )
+    return np.array(pixels).reshape(rows, columns, 4).astype(int)
 
 
 def numbers(text):

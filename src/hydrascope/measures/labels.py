@@ -160,7 +160,7 @@ def separable(ablated: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(values, dims="ablated")
 
 
-_RANK = {kind: rank for rank, kind in enumerate(("attn", "mlp", "head", *INPUT_KINDS, "neuron", "joint", LOGITS))}
+_GROUPS = ("sublayer", "head", *INPUT_KINDS, "neuron", "joint", LOGITS)
 
 
 def kind_of(label: str) -> str:
@@ -171,17 +171,29 @@ def kind_of(label: str) -> str:
     return override.ablated[0].kind if len(override.overridden) == 1 else "joint"
 
 
-def in_order(labels: Sequence[str]) -> list[int]:
-    """Return the indices of labels in order of kind, then of depth.
+def group_of(label: str) -> str:
+    """Return the kind of a component by its label, and `sublayer` for attention and MLPs.
 
-    Kinds are in this order: attention, MLPs, heads, inputs of heads, neurons, joint ablations, logits.
+    >>> group_of("mlp.3")
+    'sublayer'
+    """
+    kind = kind_of(label)
+    return "sublayer" if kind in ("attn", "mlp") else kind
+
+
+def in_order(labels: Sequence[str]) -> list[int]:
+    """Return the indices of labels in order of group, then of depth.
+
+    Groups are in this order: sublayers, attention before the MLP of its block; heads, inputs of heads, neurons, joint
+    ablations, logits.
     """
 
-    def sort_key(index: int) -> tuple[int, int, int, int]:
+    def sort_key(index: int) -> tuple[int, int, bool, int, int]:
+        group = _GROUPS.index(group_of(labels[index]))
         if labels[index] == LOGITS:
-            return _RANK[LOGITS], 0, 0, index
+            return group, 0, False, 0, index
         override = Override.parse(labels[index])
         component = min(override.ablated, key=lambda component: (component.block, component.unit))
-        return _RANK[kind_of(labels[index])], component.block, component.unit, index
+        return group, component.block, component.kind == "mlp", component.unit, index
 
     return sorted(range(len(labels)), key=sort_key)

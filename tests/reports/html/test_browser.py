@@ -5,9 +5,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from opened import FEW, rows_of, saved
-from report_page import PARTS, SIGMA, cell, drawn, layers, numbers
+from report_page import PARTS, SIGMA, cell, colours, drawn, layers, numbers
 
 from hydrascope import measures
+from hydrascope.reports.colour_scale import removal_signs
 from hydrascope.reports.kinds import summarise
 from hydrascope.reports.summary import sentences
 from hydrascope.reports.summary.verdict_text import clearest_first
@@ -17,7 +18,7 @@ def test_the_first_screen_says_the_verdict(opened, file, results):
     page = opened(file)
     assert page.locator("#verdict p").all_text_contents() == sentences(clearest_first(summarise(results, FEW)))
     assert page.locator("#model").text_content() == "synthetic"
-    assert page.locator("#matrix canvas").bounding_box()["y"] < 900
+    assert page.locator("#matrix .cells").bounding_box()["y"] < 900
     assert page.locator("#run").text_content().count("40") == 1
 
 
@@ -127,11 +128,11 @@ def test_keys_alone_are_enough(opened, file):
         page.keyboard.press(key)
     assert page.locator("#live").text_content().startswith("attn.1 ablated, mlp.3: ")
     page.keyboard.press("ArrowUp")
-    assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.3: ")
+    assert page.locator("#live").text_content().startswith("mlp.1 ablated, mlp.3: ")
     drawn(page, lambda: page.keyboard.press("Enter"))
-    assert page.locator("#chosen").text_content() == "attn.2 ablated"
+    assert page.locator("#chosen").text_content() == "mlp.1 ablated"
     page.keyboard.press("ArrowLeft")
-    assert page.locator("#live").text_content().startswith("attn.2 ablated, mlp.2: ")
+    assert page.locator("#live").text_content().startswith("mlp.1 ablated, attn.3: ")
     page.locator("#trace .plot").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#live").text_content().startswith("attn.0: clean ")
@@ -186,20 +187,41 @@ def test_views_are_saved_as_pictures(opened, file):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_say_the_sign(opened, file, results, scheme):
-    """Red above 0, blue below; no colour where nothing can be measured."""
+def test_colours_say_what_goes_against_the_change(opened, file, results, scheme):
+    """Blue against what the ablation removes, orange with it; empty where nothing can be measured."""
     page = opened(file, color_scheme=scheme)
-    pixels = page.evaluate(
-        """() => {
-            const canvas = document.querySelector("#matrix canvas");
-            return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
-        }"""
-    )
-    pixels = np.array(pixels).reshape(9, 8, 4)[::-1].astype(int)
-    sure = measures.responses(measures.per_prompt(results, "logit"), FEW)
-    mean = sure.sel(bound="estimate", ablated=PARTS, component=layers()).values
+    pixels = colours(page)
+    mean, signs = _responses(results)
     red, blue = pixels[..., 0], pixels[..., 2]
-    weighty = abs(mean) > 0.3 * np.nanquantile(abs(mean), 0.99)
-    assert ((red > blue) == (mean > 0))[weighty].all()
-    assert (abs(red - blue) < 20)[np.isnan(mean)].all()
+    weighty = abs(mean * signs) > 0.3 * np.nanmax(abs(mean))
+    assert ((blue > red) == (mean * signs > 0))[weighty].all()
+    assert (pixels[..., 3] == np.where(np.isnan(mean), 0, 255)).all()
     assert weighty.sum() > 3
+    assert page.locator("#matrix .unsure").count() == (signs == 0).sum()
+
+
+def test_no_colour_is_clipped(opened, file, results):
+    """Of two values the larger is darker, up to the largest; in grey, too, blue is darker than orange."""
+    mean, signs = _responses(results)
+    page = opened(file)
+    for mode in ("compressed", "linear", "row"):
+        if mode != "compressed":
+            drawn(page, lambda mode=mode: page.locator("#scale").select_option(mode))
+        grey = colours(page)[..., :3] @ [0.3, 0.59, 0.11]
+        row = 4 if mode == "row" else slice(None)
+        if mode == "row":
+            drawn(page, lambda: page.locator("#component").select_option(PARTS[4]))
+            grey = colours(page)[..., :3] @ [0.3, 0.59, 0.11]
+        values, seen = (mean * signs[:, 0][:, None])[row], grey[row]
+        for side in (1, -1):
+            chosen = side * values > 0
+            order = np.argsort(side * values[chosen])
+            assert (np.diff(seen[chosen][order]) <= 1.5).all()
+            assert len(set(seen[chosen][order][-3:].round())) == min(3, chosen.sum()) or side < 0
+
+
+def _responses(results):
+    """The mean responses, as drawn, and the sign of what each ablation removes."""
+    effects = measures.per_prompt(results, "logit")
+    mean = measures.responses(effects, FEW).sel(bound="estimate", ablated=PARTS, component=layers()).values
+    return mean, removal_signs(effects.sel(ablated=PARTS), FEW)[:, None]

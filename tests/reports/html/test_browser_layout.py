@@ -16,7 +16,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, file):
     page.goto(file)
     page.wait_for_selector("body[data-drawn]")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("#matrix canvas").bounding_box()["width"] > 250
+    assert page.locator("#matrix .cells").bounding_box()["width"] > 250
     page.close()
 
 

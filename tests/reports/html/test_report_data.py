@@ -26,7 +26,7 @@ def page(results):
 
 
 def test_components_stand_in_the_order_of_the_figures(page):
-    layers = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(4)]
+    layers = [f"{kind}.{block}" for block in range(4) for kind in ("attn", "mlp")]
     assert names(page, "ablated") == [*layers, "head.2.1"]
     assert names(page, "components") == layers
     assert names(page, "readouts") == ["logit", "placebo.0"]

@@ -61,7 +61,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     first = described["readouts"][0]["readings"][0]["pictures"][0]
     assert (first["name"], first["joint"], first["grey"]) == ("Interaction", " and ", "no pair")
     assert (
-        first["columns"] == names((described, chunks), "ablated") == ["attn.1", "attn.3", "attn.4", "mlp.3", "head.4.1"]
+        first["columns"] == names((described, chunks), "ablated") == ["attn.1", "attn.3", "mlp.3", "attn.4", "head.4.1"]
     )
     bounds = decoded(described["arrays"], chunks, "0.picture.0")
     for row, one in enumerate(first["columns"]):

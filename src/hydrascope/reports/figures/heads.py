@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hydrascope.measures import Effects, block_numbers, depth, of_kind, takes_effects, unit_numbers
+from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.heatmaps import COLOURS, GREY
+from hydrascope.reports.figures.heatmaps import draw_matrix, draw_scale
 from hydrascope.reports.figures.panels import name_reading, panel_letter
 from hydrascope.utils.errors import HydrascopeError
 
@@ -16,8 +17,8 @@ from hydrascope.utils.errors import HydrascopeError
 def figure_heads(effects: Effects) -> Figure:
     """Draw the mean loss and the mean direct effect of each head, a square per head.
 
-    Panel (a) shows −`total`, panel (b) DE if heads were read; both have one colour scale. A head that wasn't ablated is
-    grey. If only positions before the last are ablated, there is no panel (b).
+    Panel (a) shows −`total`, panel (b) DE if heads were read; both have one colour scale, orange above 0. A head that
+    wasn't ablated is empty. If only positions before the last are ablated, there is no panel (b).
 
         >>> heads = hs.measures.per_prompt(hs.sweep(model, prompts, hs.Zero(), ablate="heads.3"))
         >>> figure = figure_heads(heads)
@@ -35,21 +36,23 @@ def figure_heads(effects: Effects) -> Figure:
     if effects["ablated_read"].all() and effects["direct"].any():
         panels.append(("Direct effect, Δ unembed", effects["contribution"]))
     squares = [_square(values.mean("prompt", skipna=False), depth(effects)) for _, values in panels]
-    most = max(float(np.nanmax(abs(square), initial=0)) for square in squares) or 1.0
+    scale = scale_of(*squares)
     with style.style():
         figure = Figure(figsize=(style.PAGE if len(panels) > 1 else style.COLUMN, 3.2), layout="constrained")
         name_reading(figure, effects)
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, letter, (title, _), square in zip(row, "ab", panels, squares, strict=False):
-            axes.set_facecolor(GREY)
-            image = axes.imshow(square, cmap=COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none")
+            # Orange is what the answer loses, or would lose.
+            image = draw_matrix(axes, -square, scale)
             axes.set_xlabel("Head")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
-            axes.invert_yaxis()
             panel_letter(axes, letter if len(panels) > 1 else "", title)
         row[0].set_ylabel("Block")
-        figure.colorbar(image, ax=row, label=f"Mean over prompts ({effects.unit})", aspect=25, pad=0.02)
+        bar = draw_scale(figure, image, row, scale, f"Mean over prompts ({effects.unit})")
+        bar.ax.invert_yaxis()
+        ticks = list(map(float, bar.get_ticks()))
+        bar.set_ticks(ticks, labels=[f"{0 - tick:.3g}".replace("-", "−") for tick in ticks])
     return figure
 
 

@@ -1,54 +1,81 @@
-"""Draw matrices on one colour scale: red above 0, blue below, grey for no value."""
+"""Draw matrices on one colour scale: blue makes up for an ablation, orange goes with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import AsinhNorm, LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from hydrascope.measures.labels import kind_of
+from hydrascope.measures.labels import group_of
+from hydrascope.reports.colour_scale import AGAINST, WITH, ColourScale
 from hydrascope.reports.figures import style
 
-#: Blue below 0, red above; distinguishable with any colour vision.
-COLOURS = "RdBu_r"
-GREY = "#D9D9D9"
+COLOURS = LinearSegmentedColormap.from_list("against", [*reversed(WITH), *AGAINST])
+#: The colour of the dashes through values that go with the change.
+_STRIKE = "#8f3d12"
 
 
-def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], most: float) -> AxesImage:
-    """Draw a matrix, a square per number, the first row at the bottom; NaN is grey."""
-    axes.set_facecolor(GREY)
+def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], scale: ColourScale) -> AxesImage:
+    """Draw a matrix, a square per number, the first row at the bottom; NaN is paper.
+
+    Args:
+        axes: the axes to draw on.
+        values: above 0 where they make up for the ablation.
+        scale: the scale of the colours; values from `scale.struck` below 0 are struck through.
+    """
     for side in axes.spines.values():
         side.set_visible(False)
-    return axes.imshow(values, cmap=COLOURS, vmin=-most, vmax=most, aspect="auto", interpolation="none", origin="lower")
+    rows, columns = np.nonzero(values <= -scale.struck)
+    axes.hlines(rows, columns - 0.25, columns + 0.25, color=_STRIKE, linewidth=0.4)
+    norm = AsinhNorm(scale.linear, vmin=-scale.most, vmax=scale.most)
+    return axes.imshow(values, cmap=COLOURS, norm=norm, aspect="auto", interpolation="none", origin="lower")
+
+
+def fade_rows(axes: Axes, rows: Iterable[int]) -> None:
+    """Make rows faint: too little is removed there to tell what makes up for it."""
+    for row in rows:
+        axes.axhspan(row - 0.5, row + 0.5, color="white", alpha=0.6, linewidth=0)
+
+
+def draw_scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], scale: ColourScale, label: str) -> Colorbar:
+    """Draw the scale of the colours beside `axes`."""
+    bar = figure.colorbar(image, ax=axes, label=label, aspect=30, pad=0.02)
+    ticks = [*(-tick for tick in reversed(scale.ticks)), 0.0, *scale.ticks]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    bar.minorticks_off()
+    return bar
 
 
 def name_rows(axes: Axes, labels: Sequence[str], most: int) -> None:
-    """Label at most `most` rows; `labels` are ordered by kind."""
+    """Label at most `most` rows; `labels` are ordered by group."""
     ticks = _apart(labels, most)
     axes.set_yticks(ticks, [labels[tick] for tick in ticks])
 
 
 def name_columns(axes: Axes, labels: Sequence[str], most: int) -> None:
-    """Label at most `most` columns; `labels` are ordered by kind."""
+    """Label at most `most` columns; `labels` are ordered by group."""
     ticks = _apart(labels, most)
     axes.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=90)
 
 
 def divide(axes: Axes, *, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> None:
-    """Draw lines between the kinds of components."""
+    """Draw lines between the groups of components."""
     for labels, line in ((rows, axes.axhline), (columns, axes.axvline)):
-        kinds = list(map(kind_of, labels))
-        for index in range(1, len(kinds)):
-            if kinds[index] != kinds[index - 1]:
+        groups = list(map(group_of, labels))
+        for index in range(1, len(groups)):
+            if groups[index] != groups[index - 1]:
                 line(index - 0.5, color=style.BLACK, linewidth=0.6)
 
 
 def _apart(labels: Sequence[str], most: int) -> list[int]:
-    """Return the indices of labels that don't overlap: the first of each kind, then others."""
-    kinds, apart = list(map(kind_of, labels)), max(1, -(-len(labels) // most))
-    firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
-    others = [index for index, kind in enumerate(kinds) if (index - kinds.index(kind)) % apart == 0]
+    """Return the indices of labels that don't overlap: the first of each group, then others."""
+    groups, apart = list(map(group_of, labels)), max(1, -(-len(labels) // most))
+    firsts = [groups.index(group) for group in dict.fromkeys(groups)]
+    others = [index for index, group in enumerate(groups) if (index - groups.index(group)) % apart == 0]
     chosen: list[int] = []
     for index in (*firsts, *others):
         if all(abs(index - other) >= apart for other in chosen):

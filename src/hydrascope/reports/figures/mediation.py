@@ -6,20 +6,22 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from hydrascope.measures import interactions, mediation, select_readout
+from hydrascope.measures import Bootstrap, interactions, mediation, select_readout
 from hydrascope.measures.labels import in_order
-from hydrascope.reports.colour_scale import scale_of
+from hydrascope.reports.colour_scale import removal_signs, scale_of
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.heatmaps import divide, draw_matrix, name_columns, name_rows
+from hydrascope.reports.figures.heatmaps import divide, draw_matrix, draw_scale, fade_rows, name_columns, name_rows
 from hydrascope.reports.figures.panels import panel_letter, printable
+from hydrascope.reports.summary.summarise import read_effects
 
 
 def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
     """Draw the mediators' reactions [ablated, mediator], means over prompts on one scale.
 
     Panel (a) shows the response, the change of what the mediator writes. Panel (b) shows the loss when the mediator is
-    frozen and all others are free, panel (c) the gain when everything else downstream is frozen. Grey cells are not
-    downstream or were not read.
+    frozen and all others are free, panel (c) the gain when everything else downstream is frozen. Blue makes up for the
+    ablation, orange adds to it. Empty cells are not downstream or were not read; rows are faint whose ablation removes
+    nothing sure.
 
         figure_mediation(hydrascope.open_results("mediation.zarr")).savefig("mediation.png")
 
@@ -38,30 +40,36 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
         "Lost again without it": found["restored_by"],
         "Brought by it alone": found["restored_alone"],
     }
-    matrices = [each.where(found["downstream"]).mean("prompt", skipna=False).values for each in panels.values()]
-    most = scale_of(*matrices)
+    effects = read_effects(results, str(found["readout"].values))
+    signs = removal_signs(effects.sel(ablated=names[0]), Bootstrap())
+    towards = np.where(signs == 0, 1.0, signs)[:, None]
+    matrices = [
+        towards * each.where(found["downstream"]).mean("prompt", skipna=False).values for each in panels.values()
+    ]
+    scale = scale_of(*matrices)
     with style.style():
         height = float(np.clip(2.0 + 0.07 * len(names[0]), 2.6, 7.5))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
         row = figure.subplots(1, 3, sharey=True)
         for axes, letter, title, matrix in zip(row, "abc", panels, matrices, strict=True):
-            image = draw_matrix(axes, matrix, most)
+            image = draw_matrix(axes, matrix, scale)
+            fade_rows(axes, [row for row, sign in enumerate(signs) if sign == 0])
             name_columns(axes, names[1], 16)
             divide(axes, rows=names[0], columns=names[1])
             axes.set_xlabel("Mediator")
             panel_letter(axes, letter, title)
         name_rows(row[0], names[0], 24)
         row[0].set_ylabel("Ablated")
-        figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
+        draw_scale(figure, image, row, scale, _label(found, "Makes up (blue), adds to the damage (orange)"))
     return figure
 
 
 def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figure:
     """Draw the mean interaction [first, second] of every pair of components.
 
-    Below 0 (blue) each covers for the other, above 0 they need each other. Panel (a) is in the network's order. Panel
-    (b) groups components with similar interactions: average linkage on the Euclidean distance of their rows, in optimal
-    order (Bar-Joseph et al. 2001).
+    Below 0 (blue) each covers for the other, above 0 (orange) they need each other. Panel (a) is in the network's
+    order. Panel (b) groups components with similar interactions: average linkage on the Euclidean distance of their
+    rows, in optimal order (Bar-Joseph et al. 2001).
 
         figure_interactions(hydrascope.open_results("pairs.zarr")).savefig("interactions.png")
 
@@ -77,7 +85,7 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
     mean = found["interaction"].mean("prompt", skipna=False).values[np.ix_(order, order)]
     names = [str(found["first"].values[index]) for index in order]
     clustered = _clustered(mean)
-    most = scale_of(mean)
+    scale = scale_of(mean)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 3.6), layout="constrained")
         row = figure.subplots(1, 2)
@@ -86,14 +94,14 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
             (row[1], "b", "Alike together", clustered),
         )
         for axes, letter, title, indices in panels:
-            image = draw_matrix(axes, mean[np.ix_(indices, indices)], most)
+            image = draw_matrix(axes, -mean[np.ix_(indices, indices)], scale)
             shown, step = [names[index] for index in indices], max(1, -(-len(names) // 24))
             ticks = range(0, len(names), step)
             axes.set_xticks(ticks, [shown[tick] for tick in ticks], rotation=90)
             axes.set_yticks(ticks, [shown[tick] for tick in ticks])
             panel_letter(axes, letter, title)
         divide(row[0], rows=names, columns=names)
-        figure.colorbar(image, ax=row, label=_label(found, "Mean interaction"), aspect=25, pad=0.02, extend="both")
+        draw_scale(figure, image, row, scale, _label(found, "−interaction: covers (blue), needs (orange)"))
     return figure
 
 
@@ -101,7 +109,7 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     """Draw each sender's effect through each receiver [sender, receiver], means over prompts.
 
     In panel (a) everything else is frozen, in panel (b) everything downstream of the receiver is free. Both have one
-    scale; grey cells are not downstream.
+    scale, orange below 0; empty cells are not downstream.
 
         figure_paths(hydrascope.analyses.path_patching(model, prompts)).savefig("paths.png")
 
@@ -117,20 +125,20 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     rows, columns = (list(map(str, found[dim].values)) for dim in ("sender", "receiver"))
     panels = {"All else frozen at clean": found["frozen"], "All else free": found["free"]}
     matrices = [each.mean("prompt").where(found["downstream"]).values for each in panels.values()]
-    most = scale_of(*matrices)
+    scale = scale_of(*matrices)
     with style.style():
         height = float(np.clip(2.0 + 0.07 * len(rows), 2.6, 7.5))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
         row = figure.subplots(1, 2, sharey=True)
         for axes, letter, title, matrix in zip(row, "ab", panels, matrices, strict=True):
-            image = draw_matrix(axes, matrix, most)
+            image = draw_matrix(axes, matrix, scale)
             name_columns(axes, columns, 24)
             divide(axes, rows=rows, columns=columns)
             axes.set_xlabel("By way of")
             panel_letter(axes, letter, title)
         name_rows(row[0], rows, 24)
         row[0].set_ylabel("Ablated")
-        figure.colorbar(image, ax=row, label=_label(found, "Mean"), aspect=25, pad=0.02, extend="both")
+        draw_scale(figure, image, row, scale, _label(found, "Mean"))
     return figure
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from hydrascope.measures import BOUNDS, Bootstrap, Effects, EffectsOnly, Sigma, reactions, responses
 from hydrascope.measures.labels import in_order
+from hydrascope.reports.colour_scale import removal_signs
 from hydrascope.reports.summary import Pair
 
 
@@ -24,6 +25,9 @@ class Picture:
         caption: the name of the readout and of the reading of σ.
         sigma: the reading of σ; None if the values don't depend on it.
         bounds: [bound, ablated, column]; NaN where there is no value.
+        signs: [ablated], the sign by which a row's values are multiplied before they are coloured: above 0 makes up.
+            0 if the row's ablation removes nothing sure; the row is then faint, and blue is above 0.
+        ends: the meaning of orange and of blue.
         joint: the words between a row's and a column's label.
         grey: the reason why a cell has no value.
     """
@@ -35,6 +39,8 @@ class Picture:
     caption: str
     sigma: Sigma | None
     bounds: Float[np.ndarray, "bound ablated column"]
+    signs: Float[np.ndarray, "ablated"]
+    ends: tuple[str, str] = ("writes with the change", "writes against it, makes up")
     joint: str = " ablated, "
     grey: str = "not downstream"
 
@@ -54,6 +60,7 @@ def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
         effects.caption,
         effects.read_at,
         responses(effects, bootstrap).values,
+        removal_signs(effects, bootstrap),
     )
 
 
@@ -69,6 +76,7 @@ def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Boo
     found = reactions(results, readout, bootstrap).sel(ablated=rows)
     found = found.isel(mediator=in_order(list(map(str, found["mediator"].values))))
     columns = [str(name) for name in found["mediator"].values]
+    signs = removal_signs(effects, bootstrap)
     meanings = {
         "restored_by": (
             "Lost again without it",
@@ -81,7 +89,9 @@ def mediation_pictures(results: xr.Dataset, effects: EffectsOnly, bootstrap: Boo
     }
     for key, (name, meaning) in meanings.items():
         bounds = found[key].transpose("bound", "ablated", "mediator").values
-        yield Picture(name, meaning, "Mediator", columns, readout, None, bounds)
+        yield Picture(
+            name, meaning, "Mediator", columns, readout, None, bounds, signs, ("adds to the change", "makes up")
+        )
 
 
 def interaction_picture(pairs: Sequence[Pair], components: Sequence[str], readout: str) -> Picture:
@@ -101,6 +111,9 @@ def interaction_picture(pairs: Sequence[Pair], components: Sequence[str], readou
         readout,
         None,
         bounds,
+        # Below 0 each covers for the other.
+        np.full(len(components), -1.0),
+        ("they need each other", "one covers for the other"),
         joint=" and ",
         grey="no pair",
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 #: The modules of the page's script. They are joined into one, so top-level names must differ between modules.
 MODULES = (
-    *("elements", "data", "views", "axes", "matrix", "trace", "scatter", "table", "story", "saving"),
+    *("elements", "data", "views", "axes", "colours", "matrix", "trace", "scatter", "table", "story", "saving"),
     *("asking", "network", "found", "live", "page"),
 )
 

@@ -271,6 +271,7 @@ def _stack(samples: xr.Dataset, names: tuple[str, ...], dims: tuple[str, ...]) -
 def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
     """Add a matrix to the arrays under `name`, and return its description."""
     arrays.add(name, picture.bounds)
+    scale = scale_of(picture.bounds[0])
     return {
         "array": name,
         "name": picture.name,
@@ -282,5 +283,7 @@ def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
         "kinds": list(map(kind_of, picture.columns)),
         "joint": picture.joint,
         "grey": picture.grey,
-        "most": scale_of(picture.bounds[0]),
+        "signs": list(picture.signs),
+        "ends": list(picture.ends),
+        "scale": {"most": scale.most, "linear": scale.linear, "struck": scale.struck, "ticks": list(scale.ticks)},
     }

@@ -1,34 +1,10 @@
 // The matrix: ablated component × responding sublayer.
 
-import { $, cut, decimals, svg, withBounds, written } from "./elements.js";
+import { $, cut, make, svg, withBounds } from "./elements.js";
 import { chosenPicture, everyone, now, page, state } from "./data.js";
 import { fresh, views } from "./views.js";
+import { hue, palette, scaleTicks, shares } from "./colours.js";
 import { choose } from "./page.js";
-
-// ColorBrewer's RdBu from below 0 to above, and its like on dark paper.
-const PAPER = { stops: "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f", none: "c4c4c4" };
-const NIGHT = { stops: "b5dcfa 77b9ea 4593d3 2d6aa6 234663 20262d 5b3429 96462f ca5d3b ee8a66 ffc9ae", none: "59616b" };
-export const night = matchMedia("(prefers-color-scheme: dark)");
-let printing = false;
-
-/** Whether what is drawn now is for paper. */
-export function print(value) {
-  printing = value;
-}
-
-const rgb = (hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
-
-/** The colour of a share from −1 to 1. */
-function colours() {
-  const { stops, none } = night.matches && !printing ? NIGHT : PAPER;
-  const scale = stops.split(" ").map(rgb);
-  const of = (share) => {
-    const place = ((Math.max(-1, Math.min(1, share)) + 1) / 2) * (scale.length - 1);
-    const below = Math.min(Math.floor(place), scale.length - 2);
-    return scale[below].map((value, i) => value + (place - below) * (scale[below + 1][i] - value));
-  };
-  return { of, none: rgb(none) };
-}
 
 /** The places of labels of which every so many find room, each kind anew. */
 function some(kinds, room, least) {
@@ -41,13 +17,14 @@ function some(kinds, room, least) {
 }
 
 const LONGEST = 14; // letters of a label
+const LETTERED = { against: 4, along: 2 }; // how many of the largest values are named below the matrix
 
 export function drawMatrix(bounds) {
   const view = views.matrix;
-  const picture = chosenPicture();
+  const picture = chosenPicture(), { signs } = picture;
   const rows = page.ablated.length, columns = picture.columns.length, size = rows * columns;
   const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
-  const box = { left: 30 + long(page.ablated.map((each) => each.name)), top: 46 };
+  const box = { left: 30 + long(page.ablated.map((each) => each.name)), top: 66 };
   const across = Math.max(view.plot.clientWidth, 200) - box.left - 8;
   const down = Math.round(Math.max(170, Math.min(rows * 24, across * 1.2, Math.max(0.62 * innerHeight, 300))));
   const under = 14 + long(picture.columns);
@@ -55,60 +32,71 @@ export function drawMatrix(bounds) {
   const [w, h] = [across / columns, down / rows];
   const top = (row) => box.top + down - (row + 1) * h; // the first row at the bottom
   const value = (bound, row, column) => bounds[bound * size + row * columns + column];
+  /** A value as it is coloured: above 0 against the change. */
+  const against = (row, column) => (signs[row] || 1) * value(0, row, column);
+  const isSure = (row, column) => value(1, row, column) > 0 || value(2, row, column) < 0;
+  const directed = signs.some((sign) => sign !== 0);
 
-  const canvas = view.plot.querySelector("canvas");
-  const { of, none } = colours();
-  Object.assign(canvas, { width: columns, height: rows });
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(columns, rows);
-  const sure = $("sure").checked;
+  const mode = $("scale").value, sure = $("sure").checked, colour = palette();
+  const largest = Math.max(0, ...picture.columns.map((_, column) => Math.abs(value(0, state.component, column))).filter(Number.isFinite));
+  const share = shares(picture.scale, mode, largest);
+  const cells = document.createElement("canvas"), scaled = Math.max(1, Math.min(12, Math.floor(1600 / columns)));
+  Object.assign(cells, { width: columns * scaled, height: rows * scaled });
+  const context = cells.getContext("2d");
+  const strikes = [];
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
-      const [mean, low, high] = [0, 1, 2].map((bound) => value(bound, row, column));
-      const shown = sure && !(low > 0 || high < 0) ? 0 : mean / picture.most;
-      const colour = Number.isFinite(mean) ? of(shown) : none;
-      image.data.set([...colour, 255], 4 * ((rows - 1 - row) * columns + column));
+      const mean = against(row, column);
+      if (!Number.isFinite(mean)) continue; // paper
+      const shown = sure && !isSure(row, column) ? 0 : mean, faint = directed && signs[row] === 0;
+      context.fillStyle = hue(colour(share(shown), faint));
+      context.fillRect(column * scaled, (rows - 1 - row) * scaled, scaled, scaled);
+      if (!faint && shown <= -picture.scale.struck) strikes.push([row, column]);
     }
   }
-  context.putImageData(image, 0, 0);
-  const place = { left: box.left, top: box.top, width: across, height: down };
-  for (const [key, each] of Object.entries(place)) canvas.style[key] = `${each}px`;
-  view.image = { canvas, ...place };
+  const place = { x: box.left, y: box.top, width: across, height: down };
+  root.append(svg("image", { class: "cells", href: cells.toDataURL(), ...place, preserveAspectRatio: "none" }));
+  const dash = strikes.map(([row, column]) => `M${box.left + (column + 0.25) * w} ${top(row) + h / 2}h${w / 2}`).join("");
+  if (h >= 4) root.append(svg("path", { class: "strike", d: dash }));
 
   const text = (attributes, ...children) => root.append(svg("text", attributes, ...children));
   const line = (attributes) => root.append(svg("line", { class: "divide", ...attributes }));
-  const kinds = page.ablated.map((each) => each.kind);
-  some(kinds, h, 13).forEach((named, row) => {
-    const at = { class: "tick", x: box.left - 6, y: top(row) + h / 2 + 4, "text-anchor": "end" };
+  const groups = (kinds) => kinds.map((kind) => (kind === "attn" || kind === "mlp" ? "sublayer" : kind));
+  const [rowGroups, columnGroups] = [groups(page.ablated.map((each) => each.kind)), groups(picture.kinds)];
+  some(rowGroups, h, 13).forEach((named, row) => {
+    const at = { class: "tick", x: box.left - 12, y: top(row) + h / 2 + 4, "text-anchor": "end" };
     if (named) text(at, cut(page.ablated[row].name, LONGEST));
-    if (row && kinds[row] !== kinds[row - 1]) {
+    if (directed && signs[row] === 0) root.append(svg("circle", { class: "unsure", cx: box.left - 5, cy: top(row) + h / 2, r: Math.min(1.8, h / 3) }));
+    if (row && rowGroups[row] !== rowGroups[row - 1]) {
       line({ x1: box.left, x2: box.left + across, y1: top(row - 1), y2: top(row - 1) });
     }
   });
-  some(picture.kinds, w, 14).forEach((named, column) => {
+  some(columnGroups, w, 14).forEach((named, column) => {
     const [x, y] = [box.left + (column + 0.5) * w + 4, box.top + down + 6];
     const at = { class: "tick", x, y, "text-anchor": "end", transform: `rotate(-90 ${x} ${y})` };
     if (named) text(at, cut(picture.columns[column], LONGEST));
-    if (column && picture.kinds[column] !== picture.kinds[column - 1]) {
+    if (column && columnGroups[column] !== columnGroups[column - 1]) {
       line({ x1: x - 4 - w / 2, x2: x - 4 - w / 2, y1: box.top, y2: box.top + down });
     }
   });
   text({ x: box.left + across / 2, y: box.top + down + under + 14, "text-anchor": "middle" }, picture.axis);
   text({ x: 12, y: box.top + down / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${box.top + down / 2})` }, "Ablated component");
-  drawScale(root, box.left, across, picture, of, none);
+  drawScale(root, box.left, across, picture, directed, mode, largest);
+  const named = extremes(rows, columns, signs, against, isSure);
+  named.forEach(([row, column], i) =>
+    drawLetter(root, box.left + (column + 0.5) * w, top(row) + h / 2, i, colour(share(against(row, column)))));
   root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.component) - 1, width: across + 2, height: h + 2 }));
   root.append(svg("rect", { class: "cursor", visibility: "hidden" }));
 
-  const item = (row, column) => {
-    const ablated = page.ablated[row].name, name = picture.columns[column];
+  const item = (row, column) => ({
+    key: [row, column], x: box.left + (column + 0.5) * w, y: top(row) + h / 2, text: told(row, column),
+    cursor: { x: box.left + column * w - 1, y: top(row) - 1, width: w + 2, height: h + 2 },
+    choose: () => choose({ component: row }),
+  });
+  const told = (row, column) => {
     const [mean, low, high] = [0, 1, 2].map((bound) => value(bound, row, column));
     const found = Number.isFinite(mean) ? withBounds(mean, low, high, now().unit) : `nothing: ${picture.grey}`;
-    return {
-      key: [row, column], x: box.left + (column + 0.5) * w, y: top(row) + h / 2,
-      text: `${ablated}${picture.joint}${name}: ${found}`,
-      cursor: { x: box.left + column * w - 1, y: top(row) - 1, width: w + 2, height: h + 2 },
-      choose: () => choose({ component: row }),
-    };
+    return `${page.ablated[row].name}${picture.joint}${picture.columns[column]}: ${found}`;
   };
   const inside = (value, count) => Math.max(0, Math.min(value, count - 1));
   view.at = (x, y) => {
@@ -132,22 +120,54 @@ export function drawMatrix(bounds) {
   $("matrix").querySelector("h2").textContent = title;
   $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} ${read}.`;
   view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated components by ${columns} columns`);
+  const lines = named.map(([row, column]) => {
+    const side = directed ? `, ${picture.ends[against(row, column) > 0 ? 1 : 0].split(",")[0]}` : "";
+    const chosen = { type: "button", className: "link", onclick: () => choose({ component: row }) };
+    return make("li", {}, make("button", chosen, told(row, column) + side));
+  });
+  $("extremes").replaceChildren(...lines);
 }
 
-/** The scale of colours above the matrix, and what grey is. */
-function drawScale(root, left, across, picture, of, none) {
-  const width = Math.min(170, across * 0.5), colour = (each) => `rgb(${each.map(Math.round).join()})`;
-  for (let i = 0; i < 41; i++) {
-    const at = { x: left + (i * width) / 41, y: 6, width: width / 41 + 0.5, height: 11 };
-    root.append(svg("rect", { ...at, fill: colour(of(i / 20 - 1)) }));
+/** The largest values that are surely not 0: some against the change, some with it. */
+function extremes(rows, columns, signs, against, isSure) {
+  const directed = signs.some((sign) => sign !== 0), found = [];
+  for (let row = 0; row < rows; row++) {
+    if (directed && signs[row] === 0) continue;
+    for (let column = 0; column < columns; column++) {
+      if (isSure(row, column)) found.push([row, column]);
+    }
   }
-  const most = written(picture.most, decimals(picture.most) - 1);
-  const ends = [[0, `≤ −${most}`, "start"], [0.5, "0", "middle"], [1, `≥ ${most}`, "end"]];
-  for (const [share, label, anchor] of ends) {
-    root.append(svg("text", { class: "tick", x: left + share * width, y: 31, "text-anchor": anchor }, label));
+  const value = ([row, column]) => against(row, column);
+  const up = found.filter((each) => value(each) > 0).sort((a, b) => value(b) - value(a)).slice(0, LETTERED.against);
+  const down = found.filter((each) => value(each) < 0).sort((a, b) => value(a) - value(b)).slice(0, LETTERED.along);
+  return [...up, ...down];
+}
+
+/** A letter on a cell of some colour, dark or light as it is read best. */
+function drawLetter(root, x, y, i, colour) {
+  const ground = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] < 140 ? "on-dark" : "on-light";
+  root.append(svg("rect", { class: "letter", x: x - 6.5, y: y - 6.5, width: 13, height: 13, fill: hue(colour) }));
+  root.append(svg("text", { class: `letter ${ground}`, x, y: y + 4, "text-anchor": "middle" }, "abcdef"[i]));
+}
+
+/** The scale of colours above the matrix, with the meaning of its two sides. */
+function drawScale(root, left, across, picture, directed, mode, largest) {
+  const width = Math.min(330, across - 4), colour = palette(), share = shares(picture.scale, mode, largest), steps = 60;
+  const [along, against] = directed ? picture.ends : ["writes less", "writes more"];
+  root.append(svg("text", { class: "tick", x: left, y: 11 }, along));
+  root.append(svg("text", { class: "tick", x: left + width, y: 11, "text-anchor": "end" }, against));
+  for (let i = 0; i < steps; i++) {
+    const at = { x: left + (i * width) / steps, y: 17, width: width / steps + 0.5, height: 11 };
+    root.append(svg("rect", { ...at, fill: hue(colour((2 * i + 1) / steps - 1)) }));
   }
-  root.append(svg("text", { class: "tick", x: left + width + 8, y: 16 }, cut(now().unit, 14)));
-  const grey = left + Math.max(width + 70, across - 128);
-  root.append(svg("rect", { x: grey, y: 6, width: 11, height: 11, fill: colour(none) }));
-  root.append(svg("text", { class: "tick", x: grey + 17, y: 16 }, across < 330 ? "none" : picture.grey));
+  let last = -Infinity;
+  for (const [value, label] of scaleTicks(picture.scale, mode, largest)) {
+    const x = left + ((share(value) + 1) / 2) * width, wide = 3.2 * label.length + 3;
+    if (x - wide < last) continue;
+    last = x + wide;
+    root.append(svg("line", { class: "axis", x1: x, x2: x, y1: 28, y2: 32 }));
+    root.append(svg("text", { class: "tick", x, y: 43, "text-anchor": "middle" }, label));
+  }
+  const paper = `${cut(now().unit, 14)}; paper: ${picture.grey}${directed ? "; –: strongly with the change; faint, •: too little is removed to tell" : ""}`;
+  root.append(svg("text", { class: "tick", x: left, y: 58 }, cut(paper, Math.floor(across / 5.6))));
 }

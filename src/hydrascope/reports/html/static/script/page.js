@@ -3,7 +3,8 @@
 import { $, cut, make } from "./elements.js";
 import { ALL, alone, array, chosenPicture, chosenScatter, component, everyone, measured, now, ofReadout, page, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
-import { drawMatrix, night, print } from "./matrix.js";
+import { night, print } from "./colours.js";
+import { drawMatrix } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
 import { orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
@@ -155,7 +156,7 @@ function startControls() {
       choose({ [key]: event.target.value === "" ? ALL : Number(event.target.value) }));
   }
   $("controls").addEventListener("submit", (event) => event.preventDefault());
-  $("sure").addEventListener("change", draw);
+  for (const id of ["sure", "scale"]) $(id).addEventListener("change", draw);
 }
 
 function start() {

@@ -14,7 +14,7 @@ const fileName = (view, kind) =>
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
 
-/** A view as an SVG that needs no style sheet, and says under it what it shows; a matrix’s cells as a picture in it. */
+/** A view as an SVG that needs no style sheet, and says under it what it shows. */
 function standing(view) {
   const shown = view.plot.querySelector("svg"), copy = shown.cloneNode(true);
   const copies = [...copy.querySelectorAll("*")];
@@ -23,14 +23,6 @@ function standing(view) {
     for (const name of LOOKS) copies[i].setAttribute(name, look.getPropertyValue(name));
   });
   copy.querySelectorAll(".cursor").forEach((each) => each.remove());
-  if (view.image) {
-    const { canvas, left, top, width, height } = view.image, sharp = document.createElement("canvas");
-    Object.assign(sharp, { width: canvas.width * 12, height: canvas.height * 12 });
-    const context = sharp.getContext("2d");
-    context.imageSmoothingEnabled = false;
-    context.drawImage(canvas, 0, 0, sharp.width, sharp.height);
-    copy.prepend(svg("image", { href: sharp.toDataURL(), x: left, y: top, width, height, preserveAspectRatio: "none" }));
-  }
   const { width, height } = shown.viewBox.baseVal, look = getComputedStyle(shown.querySelector("text"));
   view.captions.forEach((line, i) => {
     const at = { x: 6, y: height + 16 * (i + 1), "font-family": look.fontFamily, "font-size": "12px", fill: look.fill };
