@@ -10,7 +10,7 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test quick slow lint faults gpu bench lock clean
+.PHONY: demo test quick slow lint faults gpu bench study lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -45,6 +45,10 @@ faults: $(VENV)/ready
 gpu: $(VENV)/ready
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m benchmarks.gpu
+
+# A study of docs/findings, measured or resumed, and its page: make study NAME=replication [PROMPTS=facts.json]
+study: $(VENV)/ready
+	$(BIN)/python -m studies $(NAME) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(MODEL),--model $(MODEL))
 
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks

@@ -1,1 +1,8 @@
-"""Replicate the findings of McGrath et al. 2023 on two small language models."""
+"""Replication of McGrath et al. 2023 on two small language models."""
+
+from studies.replication.figure import draw
+from studies.replication.numbers import condense
+from studies.replication.page import render
+from studies.replication.runs import measure
+
+__all__ = ["condense", "draw", "measure", "render"]
