@@ -6,17 +6,19 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from plain import loaded
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import hydrascope as hs
 from hydrascope.explorer import app as served
-from hydrascope.explorer import require_server, server
+from hydrascope.explorer import connection, require_server, server
 from hydrascope.explorer.app import application
 from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.job_queue import BusyError, Jobs
@@ -356,3 +358,48 @@ def test_the_command(hydrascope, folder, monkeypatch):
     found = given["session"].ablate(Question(text, "attn.3|mlp.3", ablation="zero"), JobMonitor())
     removed, worth = found["runs"][1]["removed"][0], found["frozen"][0]["worth"]
     np.testing.assert_allclose(worth / removed, 0.2, atol=0.01)
+
+
+def test_clients_that_do_not_finish_a_request_are_dropped(session, folder, monkeypatch):
+    """As many as the server takes: then another is answered. A slow answer isn't cut off."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.3)
+    listening, jobs = listen(9100), Jobs()
+    port = listening.getsockname()[1]
+    app = application(session, jobs, port=port, token=TOKEN, folder=folder)
+    running = uvicorn.Server(server.configured(app))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        half = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
+        for number, each in enumerate(half):
+            # Of headers, or of a body.
+            each.sendall(
+                b"GET / HTTP/1.1\r\nHost:"
+                if number % 2
+                else b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+            )
+        deadline = time.monotonic() + 20
+        while _status(port) != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        for each in half:
+            each.settimeout(5)
+            with suppress(ConnectionResetError):
+                while each.recv(1000):
+                    pass
+            each.close()
+    finally:
+        running.should_exit = True
+        thread.join(10)
+        jobs.close()
+        listening.close()
+
+
+def _status(port):
+    """The status of a whole request; 0 if it isn't answered."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as asking:
+            asking.sendall(f"GET /{TOKEN}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+            return int(asking.recv(100).split()[1])
+    except (OSError, IndexError):
+        return 0

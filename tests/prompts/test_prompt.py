@@ -234,3 +234,10 @@ def test_what_is_shown_of_a_prompt(model: LanguageModel) -> None:
     assert texts(speaking(None, vocabulary=9), [Prompt(tokens=(1, 2))]) == ["1 2"]
     assert prompt_label(7, Prompt("a\nb" * 20)).startswith(r'prompt 7 ("a\nba')
     assert prompt_label(7, Prompt(tokens=tuple(range(9)))) == "prompt 7 (token ids 0 1 2 3 4 5 6 7 …)"
+
+
+def test_a_set_is_iterated_over() -> None:
+    prompts = PromptSet.of(["one", Prompt("two", "2"), "one"])
+    assert [prompt.text for prompt in prompts] == ["one", "two"]
+    assert len(prompts) == 2
+    assert PromptSet.of(list(prompts)).hash == prompts.hash

@@ -11,6 +11,7 @@ import uvicorn
 import xarray as xr
 
 from hydrascope.explorer.app import application
+from hydrascope.explorer.connection import Connection
 from hydrascope.explorer.job_queue import Jobs
 from hydrascope.explorer.session import Session
 from hydrascope.utils.errors import HydrascopeError
@@ -63,6 +64,7 @@ def configured(app: object) -> uvicorn.Config:
     """Return the server's configuration: few connections, only errors in the log."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=Connection,
         log_level="error",
         access_log=False,
         server_header=False,

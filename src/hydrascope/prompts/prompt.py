@@ -14,7 +14,7 @@ Rules for all prompts:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, replace
 from io import IOBase
 from operator import index
@@ -122,6 +122,18 @@ class PromptSet:
         for prompt in all_prompts:
             distinct.setdefault(prompt.tokens or prompt.text, prompt)
         return cls(name, tuple(distinct.values()), len(all_prompts) - len(distinct))
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """Iterate over the prompts.
+
+        >>> [prompt.text for prompt in hs.prompts.PromptSet.of(["Iron is", "Gold is"])]
+        ['Iron is', 'Gold is']
+        """
+        return iter(self.prompts)
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.prompts)
 
     def limit(self, count: int) -> "PromptSet":
         """Return the first `count` prompts, or all if there are fewer.

@@ -116,9 +116,63 @@ def test_the_address_holds_what_is_chosen(opened, file):
     assert again.locator("#story").is_hidden()
 
 
-def test_an_address_that_names_nothing_is_passed_over(opened, file):
+def test_an_address_that_names_nothing_here_is_told(opened, file):
     page = opened(f"{file}#component=attn.99&prompt=1e9&readout=<b>&picture=%00&x=%E0%A4%A")
     assert page.locator("#chosen").text_content() == opened(file).locator("#chosen").text_content()
+    told = page.locator("#unknown").text_content()
+    assert "readout <b>, picture \0, component attn.99, prompt 1e9. It shows what it has." in told
+    drawn(page, lambda: page.locator("#component").select_option("2"))
+    assert page.locator("#unknown").is_hidden()
+    assert opened(f"{file}#component=attn.1").locator("#unknown").is_hidden()
+
+
+def test_back_undoes_a_choice(opened, file):
+    page = opened(f"{file}#component=attn.1")
+    for choice in (PARTS.index("mlp.2"), PARTS.index("head.2.1")):
+        drawn(page, lambda choice=choice: page.locator("#component").select_option(str(choice)))
+    for name in ("mlp.2", "attn.1"):
+        drawn(page, page.go_back)
+        assert page.locator("#chosen").text_content() == f"{name} ablated"
+    drawn(page, page.go_forward)
+    assert page.locator("#chosen").text_content() == "mlp.2 ablated"
+
+
+def test_a_prompt_has_a_matrix_and_a_verdict_of_its_own(opened, file, results):
+    page = opened(f"{file}#component=attn.2&prompt=3")
+    effects = measures.per_prompt(results, "logit").isel(prompt=[3])
+    moved = (effects["unembed_ablated"] - effects["unembed"]).isel(prompt=0).sel(ablated=PARTS, component=layers())
+    downstream = effects["downstream"].sel(ablated=PARTS, component=layers())
+    expected = moved.transpose("ablated", "component").values.astype(float)
+    # Pages hold ablated values on a grid over all prompts.
+    coarse = float(np.ptp(results["unembed_ablated"].values)) / 4000
+    assert page.locator("#matrix h2").text_content() == "Response: prompt 3"
+    table = {
+        (each["ablated"], each["responding sublayer"]): each["mean"]
+        for each in rows_of(saved(page, "Save the matrix as CSV"))
+    }
+    for row, ablated in enumerate(PARTS):
+        for column, component in enumerate(layers()):
+            if downstream.sel(ablated=ablated, component=component):
+                found = float(table[ablated, component])
+                assert found == pytest.approx(expected[row, column], abs=coarse)
+            else:
+                assert table[ablated, component] == ""
+    of = measures.outcome(effects).isel(prompt=0).sel(ablated="attn.2")
+    told = numbers(page.locator("#of-prompt").text_content())
+    np.testing.assert_allclose(told, [float(of[name]) for name in ("restored", "removed", "lost")], atol=6e-3)
+    drawn(page, lambda: page.locator("#prompt").select_option(""))
+    assert page.locator("#of-prompt").count() == 0
+
+
+def test_the_network_opens_at_the_ablated_component(opened, file):
+    page = opened(f"{file}#component=attn.0")
+    around, row = (
+        page.locator("#sublayers .column").bounding_box(),
+        page.locator("#column [data-component='attn.0']").bounding_box(),
+    )
+    assert around["y"] <= row["y"]
+    assert row["y"] + row["height"] <= around["y"] + around["height"]
+    assert page.locator("#column tbody th").first.evaluate("each => getComputedStyle(each).position") == "static"
 
 
 def test_keys_alone_are_enough(opened, file):

@@ -13,7 +13,20 @@ from typing import Any
 
 #: The modules of the page's script. They are joined into one, so top-level names must differ between modules.
 MODULES = (
-    *("elements", "data", "views", "axes", "colours", "matrix", "trace", "scatter", "table", "story", "saving"),
+    *(
+        "elements",
+        "data",
+        "views",
+        "axes",
+        "colours",
+        "drill",
+        "matrix",
+        "trace",
+        "scatter",
+        "table",
+        "story",
+        "saving",
+    ),
     *("asking", "network", "found", "live", "page"),
 )
 

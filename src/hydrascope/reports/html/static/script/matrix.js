@@ -1,7 +1,7 @@
 // The matrix: ablated component × responding sublayer.
 
 import { $, cut, make, svg, withBounds } from "./elements.js";
-import { chosenPicture, everyone, now, page, state } from "./data.js";
+import { everyone, now, page, state } from "./data.js";
 import { fresh, views } from "./views.js";
 import { hue, palette, scaleTicks, shares } from "./colours.js";
 import { choose } from "./page.js";
@@ -19,9 +19,9 @@ function some(kinds, room, least) {
 const LONGEST = 14; // letters of a label
 const LETTERED = { against: 4, along: 2 }; // how many of the largest values are named below the matrix
 
-export function drawMatrix(bounds) {
-  const view = views.matrix;
-  const picture = chosenPicture(), { signs } = picture;
+/** Draw a matrix, of `whose` values if not of the mean. */
+export function drawMatrix({ bounds, picture, whose }) {
+  const view = views.matrix, { signs } = picture;
   const rows = page.ablated.length, columns = picture.columns.length, size = rows * columns;
   const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
   const box = { left: 30 + long(page.ablated.map((each) => each.name)), top: 66 };
@@ -34,7 +34,8 @@ export function drawMatrix(bounds) {
   const value = (bound, row, column) => bounds[bound * size + row * columns + column];
   /** A value as it is coloured: above 0 against the change. */
   const against = (row, column) => (signs[row] || 1) * value(0, row, column);
-  const isSure = (row, column) => value(1, row, column) > 0 || value(2, row, column) < 0;
+  // A single prompt has no bounds.
+  const isSure = (row, column) => !(value(1, row, column) <= 0 && value(2, row, column) >= 0);
   const directed = signs.some((sign) => sign !== 0);
 
   const mode = $("scale").value, sure = $("sure").checked, colour = palette();
@@ -115,7 +116,7 @@ export function drawMatrix(bounds) {
     ...page.ablated.flatMap((each, row) => picture.columns.map((name, column) =>
       [each.name, name, ...[0, 1, 2].map((bound) => value(bound, row, column)), now().unit, now().name, picture.sigma ?? ""])),
   ];
-  const title = `${picture.name}: ${everyone()}`, read = `Readout: ${picture.caption}`;
+  const title = `${picture.name}: ${whose ?? everyone()}`, read = `Readout: ${picture.caption}`;
   Object.assign(view, { captions: [title, read], sigma: picture.sigma });
   $("matrix").querySelector("h2").textContent = title;
   $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} ${read}.`;
@@ -134,7 +135,7 @@ function extremes(rows, columns, signs, against, isSure) {
   for (let row = 0; row < rows; row++) {
     if (directed && signs[row] === 0) continue;
     for (let column = 0; column < columns; column++) {
-      if (isSure(row, column)) found.push([row, column]);
+      if (Number.isFinite(against(row, column)) && isSure(row, column)) found.push([row, column]);
     }
   }
   const value = ([row, column]) => against(row, column);

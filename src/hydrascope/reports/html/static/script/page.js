@@ -4,10 +4,11 @@ import { $, cut, make } from "./elements.js";
 import { ALL, alone, array, chosenPicture, chosenScatter, component, everyone, measured, now, ofReadout, page, reading, slice, state } from "./data.js";
 import { mark, point, pointable, views } from "./views.js";
 import { night, print } from "./colours.js";
+import { ofChosenPrompt } from "./drill.js";
 import { drawMatrix } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
-import { orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
+import { amountsOf, orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
 import { tellPrompt, told } from "./story.js";
 import { isLive, liveAddress, readLive, showFound, startLive } from "./live.js";
 import { drawNetwork, startNetwork } from "./network.js";
@@ -28,14 +29,18 @@ const LABELS = {
   prompt: () => page.prompts.map((each, i) => `${i}: ${cut(each.text, 40)}`),
 };
 
+/** Choose what the address names; a name that isn’t here is told. */
 function readAddress() {
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const asked = new URLSearchParams(location.hash.slice(1)), unknown = [];
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
     const place = names().indexOf(asked.get(key));
     if (place >= 0) state[key] = place;
     else if (key === "prompt") state.prompt = ALL;
+    if (place < 0 && asked.get(key)) unknown.push(`${key} ${cut(asked.get(key), 40)}`);
   }
   keepToWhatThereIs();
+  $("unknown").hidden = !unknown.length;
+  $("unknown").textContent = `The link names what this page doesn’t have: ${unknown.join(", ")}. It shows what it has.`;
   return asked;
 }
 
@@ -46,19 +51,22 @@ function keepToWhatThereIs() {
   if (!chosenScatter()) state.points = 0;
 }
 
-export function writeAddress() {
+/** The address of what is shown, as a new entry in the browser’s history if the reader chose it. */
+export function writeAddress(chosen = false) {
   const address = new URLSearchParams(liveAddress());
   for (const [key, names] of measured() ? Object.entries(NAMES) : []) {
     if (names()[state[key]] !== undefined) address.set(key, names()[state[key]]);
   }
   // A page inside a notebook has no address.
-  if (location.protocol !== "about:") history.replaceState(null, "", `#${address}`);
+  if (location.protocol === "about:" || `#${address}` === location.hash) return;
+  history[chosen ? "pushState" : "replaceState"](null, "", `#${address}`);
 }
 
 export function choose(change) {
   Object.assign(state, change);
   keepToWhatThereIs();
-  writeAddress();
+  $("unknown").hidden = true;
+  writeAddress(true);
   draw();
 }
 
@@ -75,12 +83,14 @@ async function draw() {
     wanted ? array("tokens") : null,
   ]);
   if (turn !== drawing) return;
+  const matrix = bounds && (await ofChosenPrompt(bounds, picture));
+  if (turn !== drawing) return;
   const prompts = page.prompts.length;
   const ofComponent = (values, row) => slice(values, prompts, row * page.ablated.length + state.component);
   const amounts = [0, 1, 2].map((row) => ofComponent(three, row));
   takeAmounts(amounts);
   tellReadout();
-  if (bounds) drawMatrix(bounds);
+  if (matrix) drawMatrix(matrix);
   if (lines) {
     drawTrace(lines);
     if (!isLive()) drawColumn(lines);
@@ -102,14 +112,28 @@ function drawColumn({ clean, ablated }) {
   $("column-title").textContent = `The network, clean and with ${component().name} ablated: ${whose}`;
   const components = page.components.map(({ name }, i) => ({ name, clean: clean[i], ablated: ablated[i] }));
   drawNetwork($("column"), component().name, components, true);
+  showInColumn(component().name);
   for (const button of $("column").querySelectorAll("button.component")) {
     button.disabled = !page.ablated.some((each) => each.name === button.dataset.component);
   }
 }
 
+/** Scroll the column, and nothing else, to a component. */
+function showInColumn(name) {
+  const around = $("column").parentElement;
+  const row = [...$("column").querySelectorAll("button.component")].find((each) => each.dataset.component === name)?.closest("tr");
+  if (row && row !== showInColumn.last) around.scrollTop = row.offsetTop - (around.clientHeight - row.offsetHeight) / 2;
+  showInColumn.last = row;
+}
+
 function tellReadout() {
   $("sigma").parentElement.hidden = now().readings.length < 2;
   const verdicts = reading().verdicts.map(([headline, rest]) => make("p", {}, make("strong", {}, headline), rest));
+  if (state.prompt !== ALL && !alone()) {
+    const [removed, lost, restored] = amountsOf(state.prompt), { unit } = now();
+    const headline = `Prompt ${state.prompt}: ${restored} of the ${removed} ${unit} that ${component().name} adds come back`;
+    verdicts.unshift(make("p", { id: "of-prompt" }, make("strong", {}, headline), `, ${lost} are lost. Over all prompts:`));
+  }
   $("verdict").replaceChildren(...verdicts);
   $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
