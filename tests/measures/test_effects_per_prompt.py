@@ -41,7 +41,7 @@ RUNS = [
     patches=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_the_books_balance_in_either_reading(
     ablated: list[str], read_heads: bool, parallel: bool, prompts: int, patches: int, seed: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_single_patches_of_what_kept_means_alone() -> None:
 
 
 @given(parallel=st.booleans(), seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_the_norms_share_patch_by_patch(parallel: bool, seed: int) -> None:
     """(s − 1)(e + Σ u) with u in the run itself, or in the intact network over what doesn't move."""
     results = synthetic.results(3, 4, 3, seed, heads=2, parallel=parallel, readouts=READOUTS, dtype="float64")
@@ -115,7 +115,7 @@ def test_the_norms_share_patch_by_patch(parallel: bool, seed: int) -> None:
 
 
 @given(prompts=st.integers(1, 7), patches=st.integers(1, 4), block=st.integers(1, 20_000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_the_mean_over_patches_is_the_plain_one_whatever_the_block(prompts: int, patches: int, block: int) -> None:
     results = synthetic.results(2, prompts, patches, readouts={"logit": -1, "other": -1})
     with pytest.MonkeyPatch.context() as patch:

@@ -71,6 +71,7 @@ def test_intervals_of_the_chosen_component_cover_its_truth_as_often_as_they_say(
     assert 0.925 <= covered.mean() <= 0.975
 
 
+@pytest.mark.slow
 def test_the_winner_is_cursed_where_it_was_chosen_and_not_where_it_was_measured() -> None:
     rng, truth = np.random.default_rng(1), np.full(20, 0.3)
     naive, honest = [], []

@@ -48,6 +48,7 @@ def test_agreement_that_is_known_stands_out_from_chance(results):
     assert bool(more.sel(pairs=["within", "within − between"]).all())
 
 
+@pytest.mark.slow
 def test_where_there_is_none_chance_holds_it_as_often_as_it_says(results):
     generator = np.random.default_rng(1)
     groups, layers = [0, 1] * 6, int(results["downstream"].sel(ablated="attn.0").sum())

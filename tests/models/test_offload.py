@@ -144,6 +144,7 @@ def test_numbers_are_widened_as_they_are_read(folder):
         assert_identical_results(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["phantom", "built-in"])
 @pytest.mark.parametrize("offload", ["cpu", "disk"])
 def test_built_in_models_too(name, offload):
@@ -196,6 +197,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", ["llama", "gpt2"])
 def test_gradients_are_the_same(case, method):
@@ -208,6 +210,7 @@ def test_gradients_are_the_same(case, method):
     assert [parameter.requires_grad for parameter in other.hf.parameters()] == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
     """Begun with weights on disk, it ends with weights in memory to the bits of a run that was never ended."""
     plain, other = read_model(folder / "model"), read_model(folder / "model", offload="disk")
@@ -229,6 +232,7 @@ def test_a_run_goes_on_wherever_its_weights_are(folder, tmp_path, monkeypatch):
     identical(out, tmp_path / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_the_command_line(hydrascope, folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     asked = ["run", folder / "model", "--prompts", tmp_path / "prompts.txt", "--ablation", "zero"]

@@ -107,6 +107,7 @@ def test_its_own_values_change_nothing_and_nothing_is_restored():
     assert {verdict.answer for verdict in summarise(results).verdicts} <= {"no"}
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_verdict(tmp_path):
     out, run = str(tmp_path / "phantom.zarr"), CliRunner()
     made = run.invoke(app, ["run", "phantom", "--prompts", "phantom", "--out", out], catch_exceptions=False)

@@ -52,6 +52,7 @@ def facts(relation: str) -> dict[str, str]:
     return {fact.subject: fact.answer for fact in FACTS if fact.relation == relation}
 
 
+@pytest.mark.slow
 def test_the_file_is_what_the_script_makes() -> None:
     assert lines(FACTS, built_in_first_token()) == LINES
 

@@ -22,6 +22,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     plt.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("passes_once")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tutorial_does_what_it_says(folder, page):

@@ -189,10 +189,12 @@ def _pair_matrix(_: xr.Dataset, effects: EffectsOnly, summary: Summary, __: Boot
         yield interaction_picture(summary.pairs, [str(name) for name in effects["ablated"].values], effects.readout)
 
 
-#: The reports by kind. A mediation's page shows its reactions as matrices, not in words.
+#: The reports by kind.
 KINDS: Mapping[ResultKind, Kind] = {
     "sweep": Kind(summarise_sweep, _draw_sweep, Views(summarise_sweep, _no_pictures)),
-    "mediation": Kind(summarise_mediation, _draw_mediation, Views(summarise_sweep, _mediation_matrices)),
+    "mediation": Kind(
+        summarise_mediation, _draw_mediation, Views(summarise_mediation, _mediation_matrices, pictures_first=True)
+    ),
     "interactions": Kind(
         summarise_interactions,
         _draw_interactions,

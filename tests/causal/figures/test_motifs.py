@@ -19,6 +19,7 @@ def test_figure6_plots_the_closed_form():
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_draw_all_writes_pictures_that_open(tmp_path):
     written = draw_all(tmp_path / "new")
     assert {path.name for path in written} == {

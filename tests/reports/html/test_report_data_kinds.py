@@ -8,6 +8,7 @@ import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import sentences
+from hydrascope.reports.summary.interval import format_significant
 
 #: What sublayers write in ablated runs, under each reading of σ.
 WRITTEN = {"clean": "unembed_ablated", "own": "unembed_ablated_own"}
@@ -24,13 +25,17 @@ def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     described, chunks = page_data(results, FEW)
     found = measures.mediation(results).isel(readout=0).sel(ablated="attn.3")
     clean, pictures = (each["pictures"] for each in described["readouts"][0]["readings"])
-    assert clean[1:] == pictures[1:]
+    assert clean[:2] == pictures[:2]
     read = [(each["sigma"], each["caption"]) for each in pictures]
-    assert read == [("own", "logit, at each run’s own σ"), (None, "logit"), (None, "logit")]
-    assert [each["name"] for each in pictures] == ["Response", "Lost again without it", "Brought by it alone"]
+    assert read == [(None, "logit"), (None, "logit"), ("own", "logit, at each run’s own σ")]
+    assert [each["name"] for each in pictures] == ["Lost again without it", "Brought by it alone", "Response"]
     assert [each["name"] for each in described["ablated"]] == ["attn.3"]
     reactions = {each.mediator: each for each in summarise(results, FEW).reactions}
-    for number, name in enumerate(("restored_by", "restored_alone"), 1):
+    texts = described["readouts"][0]["readings"][0]
+    assert "".join(texts["verdicts"][0]).startswith("Who restores what attn.3 removes: necessary ")
+    strongest = summarise(results, FEW).reactions[0]
+    assert texts["ranked"][0][:3] == ["attn.3", strongest.mediator, format_significant(strongest.restored_by)]
+    for number, name in enumerate(("restored_by", "restored_alone")):
         bounds = decoded(described["arrays"], chunks, pictures[number]["array"])[:, 0]
         for column, mediator in enumerate(pictures[number]["columns"]):
             one = found.sel(mediator=mediator)

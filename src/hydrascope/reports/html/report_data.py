@@ -283,7 +283,7 @@ def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
         "kinds": list(map(kind_of, picture.columns)),
         "joint": picture.joint,
         "grey": picture.grey,
-        "signs": list(picture.signs),
+        "signs": picture.signs.tolist(),
         "ends": list(picture.ends),
         "scale": {"most": scale.most, "linear": scale.linear, "struck": scale.struck, "ticks": list(scale.ticks)},
     }

@@ -10,9 +10,13 @@ from hydrascope.measures import SIGMA_NAME, Bootstrap, EffectsOnly, outcome
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
-from hydrascope.reports.summary.interval import format_share
+from hydrascope.reports.summary.interval import format_share, format_significant
+from hydrascope.reports.summary.mediation_rows import Reaction
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import clearest_first, headlines
+
+#: The number of mediators in the table, those that restore most.
+RANKED = 12
 
 #: The text instead of a verdict.
 ALONE = (
@@ -35,11 +39,18 @@ def page_texts(summary: Summary, effects: EffectsOnly) -> dict[str, Any]:
     sigma_text = f", {SIGMA_NAME[sigma]}" if sigma else ""
     return {
         "verdicts": _verdict_texts(summary),
+        "ranked": [_ranked(each) for each in summary.reactions[:RANKED]],
         "warnings": [warning for warning in summary.warnings if warning != EFFECTS_ALONE],
         "ablations": [
             _ablation_text(findings_by_name[str(name)], effects.unit, sigma_text) for name in effects["ablated"].values
         ],
     }
+
+
+def _ranked(row: Reaction) -> list[str]:
+    """Return a row of the table of mediators."""
+    amounts = (row.restored_by, row.restored_alone, row.response)
+    return [row.ablated, row.mediator, *map(format_significant, amounts)]
 
 
 def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
@@ -48,6 +59,7 @@ def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
     return {
         "verdicts": [ALONE],
+        "ranked": [],
         "warnings": [],
         "ablations": [
             [f"Ablating {name} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]

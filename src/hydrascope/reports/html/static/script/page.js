@@ -135,6 +135,11 @@ function tellReadout() {
     verdicts.unshift(make("p", { id: "of-prompt" }, make("strong", {}, headline), `, ${lost} are lost. Over all prompts:`));
   }
   $("verdict").replaceChildren(...verdicts);
+  const ranked = reading().ranked ?? [];
+  $("ranked").hidden = !ranked.length;
+  $("ranked-unit").textContent = now().unit;
+  const cell = (text, i) => (i ? make("td", {}, text) : make("th", { scope: "row" }, text));
+  $("ranked").tBodies[0].replaceChildren(...ranked.map((row) => make("tr", {}, ...row.map(cell))));
   $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
 
