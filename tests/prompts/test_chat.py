@@ -12,7 +12,7 @@ from tokenizers import processors
 
 import hydrascope as hs
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
 from hydrascope.prompts.chat import as_messages, template_hash
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.subjects import subject_span
@@ -61,8 +61,14 @@ def test_a_prompt_is_a_message_up_to_the_reply() -> None:
     assert model.encode(made[0].text) == own
     w, d = model.tokenizer.convert_tokens_to_ids(["w", "d"])
     assert (answer_tokens(model, made)[0], foil_tokens(model, made)[0]) == (w, d)
+    assert [[model.decode(token) for token in answer] for answer in whole_answers(model, made)] == [[*"wet"], [*"way"]]
     first, end = subject_span(model, 1, made[0])
     assert "".join(map(model.decode, own[first:end])) == "cat"
+
+
+def test_an_answer_given_as_ids_begins_the_reply_as_it_is() -> None:
+    made, _ = as_messages(chatting(), [hs.Prompt("no", (9, 3)), hs.Prompt("no no", 9)])
+    assert [prompt.answer for prompt in made] == [(9, 3), 9]
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE])

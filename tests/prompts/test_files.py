@@ -42,11 +42,15 @@ def test_json_may_hold_token_ids(tmp_path: Path) -> None:
     entries = [
         {"tokens": [0, 306, 490], "answer": 7, "foil": 8, "counterfactual": [0, 307, 490], "template": "ids"},
         {"tokens": "0 306", "answer": "7"},
+        {"tokens": [0, 308], "answer": [7, 8]},
+        {"tokens": [0, 309], "answer": [7]},
         {"prompt": "Iron is", "tokens": None},
     ]
     expected = (
         Prompt(tokens=(0, 306, 490), answer=7, foil=8, counterfactual=(0, 307, 490), template="ids"),
         Prompt(tokens=(0, 306), answer=7),
+        Prompt(tokens=(0, 308), answer=(7, 8)),
+        Prompt(tokens=(0, 309), answer=(7,)),
         Prompt("Iron is"),
     )
     assert load_prompts(write(tmp_path / "p.json", json.dumps(entries))).prompts == expected

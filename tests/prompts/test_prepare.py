@@ -16,7 +16,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 import hydrascope as hs
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
 from hydrascope.prompts.prepare import prepare
 from hydrascope.utils.errors import HydrascopeWarning
 
@@ -255,6 +255,9 @@ def test_an_answer_that_begins_with_a_bare_space_is_refused(answer: str) -> None
         answer_tokens(model, [hs.Prompt("has", answer)])
     assert "\n" not in str(caught.value)
     piece = model.tokenizer.convert_tokens_to_ids(answer.strip())
+    blank = model.tokenizer.convert_tokens_to_ids("▁")
+    # It is a token of the whole answer.
+    assert whole_answers(model, [hs.Prompt("has", answer)]) == [[blank, piece]]
     assert answer_tokens(model, [hs.Prompt("has ", answer.strip())]) == [piece]
     assert answer_tokens(model, [hs.Prompt("has", "red")]) == [model.tokenizer.convert_tokens_to_ids("▁red")]
 

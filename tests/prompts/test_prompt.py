@@ -1,5 +1,7 @@
 """What a set of prompts may be made of, when two sets are the same, and which tokens a prompt comes to."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from speaking import byte_level, speaking
 
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
 from hydrascope.prompts.prompt import (
     Prompt,
     PromptSet,
@@ -146,6 +148,49 @@ def test_the_answer_is_read_as_it_continues_the_prompt(model: LanguageModel) -> 
     assert found[2] == model.encode("Paris")[0]
     assert model.decode(found[3]) == " in"
     assert found[4:] == [7, 9]
+
+
+def test_a_whole_answer_is_all_that_continues_the_prompt(model: LanguageModel) -> None:
+    asked = [
+        Prompt("The tower is", "in Paris France"),
+        Prompt("The tower is", " in Paris France"),
+        Prompt("The tower is in", "Paris"),
+        Prompt(tokens=(1, 2), answer=(9, 3, 9)),
+        Prompt("The tower is", (9,)),
+    ]
+    found = whole_answers(model, asked)
+    assert [model.decode(token) for token in found[0]] == [" in", " Paris", " France"]
+    assert found[1:] == [found[0], [found[0][1]], [9, 3, 9], [9]]
+    assert answer_tokens(model, asked) == [answer[0] for answer in found]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt("The tower is in"), r'prompt 2 \("The tower is in"\) has no answer: .* leave out the metric'),
+        (Prompt("The tower is in", ()), "has no answer"),
+        (Prompt("The tower is in", 3), "the answer of prompt 2 .* is the id of its first token: give its text, or"),
+        (Prompt("The tower is in", (3, 601)), "the answer of prompt 2 .* has token 601"),
+        (Prompt("The tower is in ", "Paris"), 'prompt 2 .* and its answer "Paris" share a token'),
+        (Prompt(tokens=(1, 2), answer="Paris"), "prompt 2 .* is given as token ids: give the ids of all tokens"),
+    ],
+)
+def test_whole_answers_that_cannot_be_read_are_refused(model: LanguageModel, prompt: Prompt, message: str) -> None:
+    with pytest.raises(HydrascopeError, match=message):
+        whole_answers(model, [Prompt("The tower is in", "Paris"), prompt])
+
+
+@pytest.mark.parametrize("answer", [(4, 5), [4, 5], np.array([4, 5]), [np.int64(4), 5]])
+def test_an_answer_may_be_several_ids(answer: Any) -> None:
+    given = [Prompt("a", answer), {"tokens": [1, 2], "answer": answer}]
+    assert [prompt.answer for prompt in PromptSet.of(given).prompts] == [(4, 5)] * 2
+    assert PromptSet.of(given).hash != PromptSet.of([Prompt("a", (4,)), given[1]]).hash
+
+
+@pytest.mark.parametrize("answer", [True, 1.5, [1.5], ["a"], {4, 5}, b"ab"])
+def test_what_is_no_answer_is_refused(answer: Any) -> None:
+    with pytest.raises(HydrascopeError, match="prompts: prompt 1 is no prompt"):
+        PromptSet.of([Prompt("a", answer)])
 
 
 def test_the_foil_is_read_by_the_same_rule(model: LanguageModel) -> None:

@@ -55,10 +55,12 @@ def test_csv_is_read_by_its_columns(tmp_path: Path) -> None:
 
 
 def test_csv_may_hold_token_ids(tmp_path: Path) -> None:
-    content = 'tokens,answer,counterfactual\n"[0, 306, 490]",7,"[0, 307, 490]"\n0 306,,0 9\n'
+    content = 'tokens,answer,counterfactual\n"[0, 306, 490]",7,"[0, 307, 490]"\n0 306,,0 9\n0 308,7 8,\n0 309,[7],\n'
     assert load_prompts(write(tmp_path / "p.csv", content)).prompts == (
         Prompt(tokens=(0, 306, 490), answer=7, counterfactual=(0, 307, 490)),
         Prompt(tokens=(0, 306), counterfactual=(0, 9)),
+        Prompt(tokens=(0, 308), answer=(7, 8)),
+        Prompt(tokens=(0, 309), answer=(7,)),
     )
 
 
@@ -172,6 +174,8 @@ def test_real_parquet_files(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pd.DataFrame({"tokens": [[0, 306], [0, 7, 8]], "answer": [7, None]}).to_parquet(path)
     assert load_prompts(path).prompts == (Prompt(tokens=(0, 306), answer=7), Prompt(tokens=(0, 7, 8)))
+    pd.DataFrame({"tokens": [[0, 306], [0, 7, 8]], "answer": [[7, 9], None]}).to_parquet(path)
+    assert load_prompts(path).prompts == (Prompt(tokens=(0, 306), answer=(7, 9)), Prompt(tokens=(0, 7, 8)))
     pd.DataFrame({"prompt": ["Iron is", "Gold is"], "answer": ["Fe", None]}).to_parquet(path)
     assert load_prompts(path).prompts == (Prompt("Iron is", "Fe"), Prompt("Gold is"))
     for damaged in (path.read_bytes()[:-9], b"PAR1"):

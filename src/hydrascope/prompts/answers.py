@@ -1,4 +1,4 @@
-"""Tokens of answers and foils: the first token of each, as it continues the prompt."""
+"""Tokens of answers and foils, as they continue the prompt: first tokens and whole answers."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def answer_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool
 
     The prompt and the answer are tokenized together; the first token after the prompt's own is returned. A space is put
     between them unless one of them has white space there, or both are written in a script without spaces. An answer
-    given as a token id is that token.
+    given as a token id is that token; of several ids the first counts.
 
         >>> answer_tokens(model, [Prompt("the fox in the garden is", "red")])
         [5]
@@ -94,28 +94,65 @@ def foil_tokens(model: Tokenizes, prompts: Sequence[Prompt], *, in_pairs: bool =
     return foils
 
 
+def whole_answers(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Return all token ids of each prompt's answer, as they continue the prompt.
+
+    The rules are those of `answer_tokens`, but for these: an answer may begin with a bare space, which is then one of
+    its tokens; and an answer given as ids is a list of all of them.
+
+        >>> whole_answers(model, [Prompt("the fox in the garden is", "red")])
+        [[5]]
+
+    Raises:
+        HydrascopeError: a prompt has no answer; its answer is a text but the prompt is token ids, or is one id, which
+            says nothing of the answer's other tokens; prompt and answer share a token; or the tokenizer doesn't know a
+            word of the answer.
+    """
+    return [_whole_answer(model, prompt, prompt_label(number, prompt)) for number, prompt in enumerate(prompts, 1)]
+
+
+def _whole_answer(model: Tokenizes, prompt: Prompt, where: str) -> list[int]:
+    answer = prompt.answer
+    if isinstance(answer, int):
+        raise HydrascopeError(
+            f"the answer of {where} is the id of its first token: give its text, or a list of all its ids"
+        )
+    if not answer or (isinstance(answer, str) and not answer.strip()):
+        raise HydrascopeError(f"{where} has no answer: give every prompt one, or leave out the metric answer_log_prob")
+    if isinstance(answer, tuple):
+        ids = list(answer)
+    elif prompt.tokens is not None:
+        raise HydrascopeError(f"{where} is given as token ids: give the ids of all tokens of its answer, too")
+    else:
+        ids = _continuation(model, prompt, answer, "answer", where)
+        if getattr(model.tokenizer, "unk_token_id", None) in ids:
+            raise _unknown(model, answer, "answer", where)
+    for token in ids:
+        require_known(model, token, f"the answer of {where}")
+    return ids
+
+
 def _first_token(
-    model: Tokenizes, prompt: Prompt, continuation: str | int | None, field: str, where: str, blank: bool
+    model: Tokenizes,
+    prompt: Prompt,
+    continuation: str | int | tuple[int, ...] | None,
+    field: str,
+    where: str,
+    blank: bool,
 ) -> int:
     """Return the first token id of an answer or foil; `blank` allows a bare space."""
+    if isinstance(continuation, tuple) and continuation:
+        continuation = continuation[0]
     if isinstance(continuation, int):
         require_known(model, continuation, f"the {field} of {where}")
         return continuation
-    if continuation is None or not continuation.strip():
+    if not isinstance(continuation, str) or not continuation.strip():
         raise HydrascopeError(f"{where} has no {field}: give every prompt one, or choose another readout")
     if prompt.tokens is not None:
         raise HydrascopeError(f"{where} is given as token ids: give the first token of its {field} as an id, too")
-    before = model.encode(prompt.text)
-    together = model.encode(prompt.text + _between(prompt.text, continuation) + continuation)
-    if len(together) <= len(before) or together[: len(before)] != before:
-        raise HydrascopeError(
-            f"{where} and its {field} {quote(continuation)} share a token: end the prompt where a word ends"
-        )
-    first = together[len(before)]
+    first = _continuation(model, prompt, continuation, field, where)[0]
     if first == getattr(model.tokenizer, "unk_token_id", None):
-        raise HydrascopeError(
-            f"the {field} {quote(continuation)} of {where} is unknown to the tokenizer of {model.name}: give another"
-        )
+        raise _unknown(model, continuation, field, where)
     require_known(model, first, f"the {field} of {where}")
     if not blank and _is_blank(model, first):
         raise HydrascopeError(
@@ -123,6 +160,23 @@ def _first_token(
             f"the prompt with that space, or give the id of the next token as the {field}"
         )
     return first
+
+
+def _continuation(model: Tokenizes, prompt: Prompt, continuation: str, field: str, where: str) -> list[int]:
+    """Return the token ids of an answer or foil after the prompt's own."""
+    before = model.encode(prompt.text)
+    together = model.encode(prompt.text + _between(prompt.text, continuation) + continuation)
+    if len(together) <= len(before) or together[: len(before)] != before:
+        raise HydrascopeError(
+            f"{where} and its {field} {quote(continuation)} share a token: end the prompt where a word ends"
+        )
+    return together[len(before) :]
+
+
+def _unknown(model: Tokenizes, continuation: str, field: str, where: str) -> HydrascopeError:
+    return HydrascopeError(
+        f"the {field} {quote(continuation)} of {where} is unknown to the tokenizer of {model.name}: give another"
+    )
 
 
 def _between(text: str, continuation: str) -> str:

@@ -8,6 +8,7 @@ program of the model's makers, in Jinja. It is rendered in the sandbox of transf
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label, quote
 from hydrascope.prompts.subjects import last_occurrence
@@ -94,8 +95,11 @@ def _rendered(model: Tokenizes, text: str) -> tuple[str, list[int]]:
     return rendered, added
 
 
-def _reply(continuation: str | int | None, text: str) -> str | int | None:
-    """Return an answer or a foil as it begins a reply."""
+_Continuation = TypeVar("_Continuation")
+
+
+def _reply(continuation: _Continuation, text: str) -> _Continuation | str:
+    """Return an answer or a foil as it begins a reply; token ids stay as they are."""
     return continuation.lstrip() if isinstance(continuation, str) and text[-1:].isspace() else continuation
 
 

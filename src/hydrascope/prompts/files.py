@@ -3,8 +3,9 @@
 A `.txt` file has one prompt per line; blank lines are skipped. A `.json` file is a list of objects, a `.jsonl` file has
 one object per line. Each object has a `prompt` and may have an `answer` (or `attribute`, as in CounterFact), a `foil`,
 a `subject`, a `counterfactual` and a `template`, all texts. Instead of the prompt it may have `tokens`, a list of token
-ids; answer and foil are then token ids, the counterfactual a list of them. Other keys are ignored. A blank prompt in a
-JSON file is an error. Tables are read by `hydrascope.prompts.table_files`. Files are UTF-8.
+ids; answer and foil are then token ids, the counterfactual a list of them; an answer may be a list, too. Other keys
+are ignored. A blank prompt in a JSON file is an error. Tables are read by `hydrascope.prompts.table_files`. Files are
+UTF-8.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from hydrascope.prompts.prompt import Prompt, PromptSet, prompt_of
 from hydrascope.prompts.table_files import read_csv, read_parquet, unzipped
-from hydrascope.prompts.tables import token_id, token_ids
+from hydrascope.prompts.tables import id_or_ids, token_id, token_ids
 from hydrascope.utils import input_files
 from hydrascope.utils.errors import HydrascopeError
 
@@ -122,9 +123,9 @@ def _prompt_of_ids(entry: dict[str, Any], where: str) -> Prompt:
         "subject": _field(entry, "subject", where),
         "template": _field(entry, "template", where),
     }
-    for names, read in ((("answer", "foil"), token_id), (("tokens", "counterfactual"), token_ids)):
-        given = [name for name in names if entry.get(name) is not None]
-        fields |= {name: read(entry[name], f'{where}: "{name}"') for name in given}
+    readers = {"answer": id_or_ids, "foil": token_id, "tokens": token_ids, "counterfactual": token_ids}
+    given = {name: read for name, read in readers.items() if entry.get(name) is not None}
+    fields |= {name: read(entry[name], f'{where}: "{name}"') for name, read in given.items()}
     return prompt_of(Prompt(**fields), where)
 
 

@@ -7,7 +7,7 @@ Rules for all prompts:
   its own activation. Texts with the same tokens are found when a model is measured on them.
 - A prompt is read at its last token. Padding of token ids, and tokens that the tokenizer appends, are removed.
 - An answer or a foil is read by its *first token* as it continues the prompt. A foil with the same first token as the
-  answer is refused.
+  answer is refused. The metric `answer_log_prob` alone reads all tokens of an answer.
 - An empty set, a blank prompt, or a prompt that is longer than the model's context is an error. Messages number the
   prompts of a set from 1.
 """
@@ -35,7 +35,7 @@ class Prompt:
 
     Attributes:
         text: the text; empty if `tokens` are given.
-        answer: the right continuation, or the id of its first token.
+        answer: the right continuation, or the id of its first token, or a tuple of the ids of all its tokens.
         foil: a wrong continuation to compare the answer with, or the id of its first token.
         subject: the words of `text` that the prompt is about.
         counterfactual: the twin, a text or token ids; it differs from the prompt in what decides the answer.
@@ -44,7 +44,7 @@ class Prompt:
     """
 
     text: str = ""
-    answer: str | int | None = None
+    answer: str | int | tuple[int, ...] | None = None
     _: KW_ONLY
     foil: str | int | None = None
     subject: str | None = None
@@ -224,7 +224,7 @@ def prompt_of(item: Any, where: str) -> Prompt:
     try:
         prompt: Prompt = replace(
             item,
-            answer=_text_or(_index, item.answer),
+            answer=_text_or(_index_or_indices, item.answer),
             foil=_text_or(_index, item.foil),
             counterfactual=_text_or(_indices, item.counterfactual),
             tokens=None if item.tokens is None else _indices(item.tokens),
@@ -246,6 +246,13 @@ def _indices(values: Iterable[Any]) -> tuple[int, ...]:
     if isinstance(values, (*_NO_PROMPTS, str)):
         raise TypeError(f"a {type(values).__name__} holds no token ids")
     return tuple(map(_index, values))
+
+
+def _index_or_indices(value: Any) -> int | tuple[int, ...]:
+    try:
+        return _index(value)
+    except TypeError:
+        return _indices(value)
 
 
 def _index(value: Any) -> int:

@@ -2,7 +2,7 @@
 
 The columns are named as in `hydrascope.prompts.tables.COLUMNS`; others are ignored. An empty cell is a missing value.
 Token ids stand in a column `tokens`: a list in parquet, `[0, 306, 490]` or `0 306 490` in CSV. A row with token ids has
-its answer and its foil as token ids, too, and its counterfactual as a list of them.
+its answer and its foil as token ids, too, and its counterfactual as a list of them; an answer may be a list as well.
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.prompts.prompt import Prompt, prompt_of
-from hydrascope.prompts.tables import COLUMNS, fields_of, require_columns, rows_of, token_id, token_ids
+from hydrascope.prompts.tables import COLUMNS, fields_of, id_or_ids, require_columns, rows_of, token_id, token_ids
 from hydrascope.utils.errors import HydrascopeError, cause
 from hydrascope.utils.text import counted
 
@@ -116,9 +116,8 @@ def prompt_of_row(row: Mapping[Any, Any], where: str, place: str) -> Prompt:
     if "tokens" in fields:
         fields["tokens"] = token_ids(fields["tokens"], cell("tokens"))
     if "tokens" in fields and "text" not in fields:
-        fields |= {name: token_id(fields[name], cell(name)) for name in ("answer", "foil") if name in fields}
-        if "counterfactual" in fields:
-            fields["counterfactual"] = token_ids(fields["counterfactual"], cell("counterfactual"))
+        readers = {"answer": id_or_ids, "foil": token_id, "counterfactual": token_ids}
+        fields |= {name: read(fields[name], cell(name)) for name, read in readers.items() if name in fields}
     elif not isinstance(text := fields.get("text"), str) or not text.strip():
         shown = "empty" if text is None or isinstance(text, str) else f"{text!r}, which is no text"
         column = cell("text" if "text" in column_of else "tokens")

@@ -110,6 +110,22 @@ def token_ids(value: Any, where: str) -> tuple[int, ...]:
         ) from None
 
 
+def id_or_ids(value: Any, where: str) -> int | tuple[int, ...]:
+    """Return the token id of an answer's cell, or all token ids if the cell holds a list.
+
+        >>> id_or_ids("1956", "row 1"), id_or_ids("266 1433", "row 1"), id_or_ids([1956], "row 1")
+        (1956, (266, 1433), (1956,))
+
+    Raises:
+        HydrascopeError: the cell holds something else.
+    """
+    if isinstance(value, str):
+        several = value.lstrip().startswith("[") or len(value.split()) > 1
+    else:
+        several = isinstance(value, Iterable)
+    return token_ids(value, where) if several else token_id(value, where)
+
+
 def token_id(value: Any, where: str) -> int:
     """Return the token id of a cell: a whole number, as a number or in digits.
 
