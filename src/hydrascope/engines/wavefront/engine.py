@@ -11,19 +11,22 @@ The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, 
 `[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import FrozenInputs, Prefix, attending, row_attention
-from hydrascope.engines.clean.prefix import compute_prefix
+from hydrascope.engines.attention import FrozenInputs, attending, row_attention
+from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix
 from hydrascope.engines.interface import Readings, Request, sites_read
+from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
 from hydrascope.engines.wavefront.recorder import Recorder
+from hydrascope.engines.wavefront.row_streams import Points, RowStreams
 from hydrascope.engines.wavefront.schedule import Schedule, SublayerEvents, schedule
 from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
@@ -33,7 +36,11 @@ from hydrascope.models.language_model import LanguageModel, wider
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
     """Measure the overrides of `request` on all of its prompts in one pass over the blocks."""
-    return _run_sweep(model, request, ()).record.readings()
+    prepared = _Prepared.of(model, request, sites_read(model, request.units))
+    recorder, _ = _run_sweep(
+        model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
+    )
+    return recorder.readings()
 
 
 @torch.no_grad()
@@ -46,24 +53,54 @@ def activations_before_override(
         `[prompt, override, patch, slot, columns]` by site; the clean activation at sites that aren't downstream of the
         override's first ablated component.
     """
-    return _run_sweep(model, request, sites).watched
+    prepared = _Prepared.of(model, request, ())
+    points = Points.at_end(model, request.tokens)
+    return _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points), sites)[1]
 
 
-def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component]) -> "_Sweep":
-    ids, last = padded(model, request.tokens)
-    positions = request.positions.to(model.device)
-    plan = schedule(model, request.overrides)
-    # All at once, before any hook is on: drawing a patch may run the model.
-    ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
-    values = {component: request.values(component).to(model.device) for component in ablated}
-    routines = fastest_routines(model) if request.routines is None else request.routines
-    common = request.prefix or compute_prefix(
-        model, request.tokens, request.positions, sites_read(model, request.units), routines
-    )
-    prefix = common.prefix
-    with model.measuring(), fast_kernels(model, routines):
-        recorder = Recorder(model, request, plan, common.clean)
-        sweep = _Sweep(model, request, values, plan, recorder, prefix, positions, last, watch)
+@dataclass(frozen=True)
+class _Prepared:
+    """The parts of a sweep that are there before it starts.
+
+    Attributes:
+        plan: the places where rows join.
+        values: `[prompt, patch, slot, columns]` the patches of each ablated component.
+        routines: the routine for each product.
+        common: the tensors that all rows share.
+    """
+
+    plan: Schedule
+    values: Mapping[Component, Tensor]
+    routines: Routines
+    common: SharedPrefix
+
+    @classmethod
+    def of(cls, model: LanguageModel, request: Request, sites: Sequence[Component]) -> "_Prepared":
+        """Draw all patches; compute the prefix, with activations at `sites`, if there is none."""
+        # All at once, before any hook is on: drawing a patch may run the model.
+        ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
+        values = {component: request.values(component).to(model.device) for component in ablated}
+        routines = fastest_routines(model) if request.routines is None else request.routines
+        common = request.prefix or compute_prefix(model, request.tokens, request.positions, sites, routines)
+        return cls(schedule(model, request.overrides), values, routines, common)
+
+
+_Streams = TypeVar("_Streams", bound=RowStreams)
+
+
+def _run_sweep(
+    model: LanguageModel,
+    request: Request,
+    prepared: _Prepared,
+    make_record: Callable[[], _Streams],
+    watch: Sequence[Component] = (),
+) -> tuple[_Streams, dict[Component, Tensor]]:
+    """Send all rows through the blocks; return their record and the watched activations."""
+    ids, _ = padded(model, request.tokens)
+    prefix = prepared.common.prefix
+    with model.measuring(), fast_kernels(model, prepared.routines):
+        record = make_record()
+        sweep = _Sweep(model, request, prepared, record, watch)
         with attending(model, row_attention(prefix, sweep.frozen_inputs)), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.
@@ -71,7 +108,7 @@ def _run_sweep(model: LanguageModel, request: Request, watch: Sequence[Component
             model.hf.base_model(
                 input_ids=suffixes, attention_mask=everything, position_ids=prefix.suffix, use_cache=False
             )
-        return sweep
+    return record, sweep.watched
 
 
 class _Sweep:
@@ -85,30 +122,29 @@ class _Sweep:
         self,
         model: LanguageModel,
         request: Request,
-        values: Mapping[Component, Tensor],
-        plan: Schedule,
-        recorder: Recorder,
-        prefix: Prefix,
-        positions: Tensor,
-        last: Tensor,
+        prepared: _Prepared,
+        record: RowStreams,
         watch: Sequence[Component],
     ) -> None:
+        prefix, points = prepared.common.prefix, record.points
         self.model = model
         self.request = request
         #: `[prompt, patch, slot, columns]` of each ablated component.
-        self.values = values
-        self.plan = plan
-        self.record = recorder
-        #: [prompt, slot] and [prompt], counted from the start of the suffix.
-        self.positions = positions - prefix.start[:, None]
-        self.last = last - prefix.start
+        self.values = prepared.values
+        self.plan = prepared.plan
+        self.record = record
+        #: [prompt, slot] and [point], counted from the start of the suffix.
+        self.positions = request.positions.to(model.device) - prefix.start[:, None]
+        self.read_at = points.positions - prefix.start[points.prompts]
+        #: [point] the prompt of each point.
+        self.read_of = points.prompts
         self.length = prefix.length
         #: Sites whose activations are kept, and these.
         self.watch = watch
         self.watched: dict[Component, Tensor] = {}
         self.prompts = torch.arange(len(request.tokens), device=model.device)
-        #: [prompt, slot] where the last position is overridden; at most one slot a prompt counts.
-        at_last = self.positions == self.last[:, None]
+        #: [point, slot] where a position that is read is overridden; at most one slot a point counts.
+        at_last = self.positions[self.read_of] == self.read_at[:, None]
         self.at_last = at_last & (at_last.cumsum(1) == 1)
         #: The number of groups that have joined, the clean row among them.
         self.joined = 1
@@ -135,10 +171,10 @@ class _Sweep:
         return rows
 
     def _final(self, rows: Tensor) -> Tensor:
-        """Return each row's final position `[prompt, row, width]`, on the model's device."""
+        """Return each row where it is read, `[point, row, width]`, on the model's device."""
         if self.length == 1:
             return rows[:, :, 0].to(self.model.device)
-        return rows[self.prompts.to(rows.device), :, self.last.to(rows.device)].to(self.model.device)
+        return rows[self.read_of.to(rows.device), :, self.read_at.to(rows.device)].to(self.model.device)
 
     def _row_count(self) -> int:
         """Return the number of rows that have joined."""
@@ -291,7 +327,7 @@ class _Sweep:
         columns = self.model.columns(component)
         clean = clean[..., columns]
         values = self.values.get(component)
-        change = None if values is None else self._change(values, self._final(clean))
+        change = self._change(values, clean) if values is not None and self.record.needs_changes else None
         for group, frozen in writes:
             first = joining[group] if group in joining else self.record.first(group)
             here = slice(first, first + self.request.patches)
@@ -299,17 +335,17 @@ class _Sweep:
                 rows[:, here, :, columns] = clean
                 continue
             assert values is not None
-            assert change is not None
             if self.length == 1:
                 rows[:, here, 0, columns] = values[:, :, 0]
             else:
                 which = torch.arange(first, here.stop, device=rows.device)[:, None]
                 rows[*self._index(rows, which), columns] = values.to(rows.device)
-            self.record.add_change(component, group, change)
+            if change is not None:
+                self.record.add_change(component, group, change)
 
     def _change(self, values: Tensor, clean: Tensor) -> Tensor:
         """Return what patches change at the final position `[prompt, patch, columns]`, 0 elsewhere."""
-        wide = wider(values.dtype)
+        wide, clean = wider(values.dtype), self._final(clean)
         if self.length == 1:
             return values[:, :, 0].to(wide) - clean.to(wide)
         change = values.to(wide) - clean.to(wide)[:, :, None]

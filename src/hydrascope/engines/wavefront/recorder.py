@@ -28,22 +28,23 @@ from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.readouts import final_scale
-from hydrascope.engines.wavefront.branches import Branches
+from hydrascope.engines.wavefront.branches import ReactingRows
+from hydrascope.engines.wavefront.row_streams import Points, RowStreams
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.projection import Projection
 
 
-class Recorder:
+class Recorder(RowStreams):
     """The readings of every row at the final position, in the schedule's order.
 
     A row that hasn't joined yet has its parent's readings: those of the clean row, if nothing else.
     """
 
+    needs_changes = True
+
     def __init__(self, model: LanguageModel, request: Request, plan: Schedule, clean: CleanPass) -> None:
-        self.model = model
-        self.request = request
-        self.plan = plan
+        super().__init__(model, request, plan, Points.at_end(model, request.tokens))
         self.clean = clean
         wide = wider(model.dtype)
         prompts, readouts = len(request.tokens), len(request.readouts.rows)
@@ -72,19 +73,10 @@ class Recorder:
         #: [prompt, row, readout] of residual streams inside the network, and of δ of the sublayers below them.
         self.inner = torch.zeros(prompts, rows, readouts, dtype=wide, device=model.device)
         self.inner_delta = torch.zeros_like(self.inner)
-        self.final: Tensor | None = None
-        self.branches = Branches(model, plan, prompts, request.patches)
         #: Readings of reacting sublayers and their units: components, rows, and [prompt, row, component, readout].
         self.branch_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
-        #: Of the sublayer that computes now: activations of units, the projection's output, and per group the change
-        #: by overridden units.
-        self._values: Tensor | None = None
-        self._projection_output: Tensor | None = None
+        #: Of the sublayer that computes now, per group the change by overridden units.
         self._changes: dict[int, Tensor] = {}
-
-    def first(self, group: int) -> int:
-        """Return the first row of a group or branch, which is the number of rows before it."""
-        return 0 if group == 0 else 1 + (group - 1) * self.request.patches
 
     def rows(self, groups: Sequence[int]) -> slice | Tensor:
         """Return the rows of some groups."""
@@ -93,22 +85,9 @@ class Recorder:
         each = [torch.arange(self.first(group), self.first(group + 1)) for group in groups]
         return torch.cat(each).to(self.model.device)
 
-    def parents(self, groups: Sequence[int]) -> Tensor | None:
-        """Return the row that each row of some groups copies; None if all copy the clean row."""
-        above = [self.plan.groups[group].parent for group in groups]
-        if not any(above):
-            return None
-        patches = torch.arange(self.request.patches, device=self.model.device)
-        return torch.cat([patches + self.first(parent) if parent else 0 * patches for parent in above])
-
     def site(self, sublayer: Component) -> Component | None:
         """Return the site of the units of `sublayer`, if any of them is overridden or read."""
-        units = [
-            c
-            for c in (*self.plan.events[sublayer].writes, *self.order, *self.branches.frozen_units(sublayer))
-            if c.is_unit
-        ]
-        return next((unit.site for unit in units if unit.sublayer == sublayer), None)
+        return super().site(sublayer) or (self.reads[sublayer].site if sublayer in self.reads else None)
 
     def start_stage(self, stage: int) -> None:
         """Let the groups that start at a stage take over their parents' readings so far."""
@@ -133,10 +112,6 @@ class Recorder:
         """Keep the activations of all units, `[prompt, row, columns]`, until `sublayer` is read."""
         self._values = values if sublayer in self.reads or self.branches.frozen_units(sublayer) else None
 
-    def keep_projected(self, sublayer: Component, output: Tensor) -> None:
-        """Keep the projection's output, `[prompt, row, width]`, until `sublayer` is read."""
-        self._projection_output = output
-
     def add_change(self, component: Component, group: int, change: Tensor) -> None:
         """Add a component's change at the final position, `[prompt, patch, columns]`, to δ."""
         if not component.is_unit:
@@ -152,13 +127,15 @@ class Recorder:
         if self.request.readouts.blocks:
             self.inner_delta[:, rows] += self._read(sublayer, change)
 
-    def read_reactions(self, sublayer: Component, output: Tensor) -> None:
+    def read_reactions(self, sublayer: Component, output: Tensor) -> list[ReactingRows]:
         """Read an output, `[prompt, row, width]`, before it is overwritten, for the branches."""
-        for found in self.branches.react(sublayer, output, self._values, self._projection_output):
+        reacting = super().read_reactions(sublayer, output)
+        for found in reacting:
             self.branch_reads.append(([sublayer], found.rows, self._read(sublayer, found.output)[:, :, None]))
             if (reads := self.reads.get(sublayer)) is not None:
                 assert found.values is not None
                 self.branch_reads.append((reads.units, found.rows, reads.read(found.values, found.projected)))
+        return reacting
 
     def read_sublayer(self, sublayer: Component, output: Tensor, starting: Tensor) -> None:
         """Read a sublayer and its units, once its output is overwritten.
@@ -183,7 +160,7 @@ class Recorder:
         self._inherit([component for component in self.order if component.sublayer == sublayer], events.elsewhere)
         self._freeze_units(sublayer)
         self._add_unit_changes(sublayer)
-        self._values = self._projection_output = None
+        super().read_sublayer(sublayer, output, starting)
 
     def _freeze_units(self, sublayer: Component) -> None:
         """Give units their clean readings in rows in which `sublayer` is frozen."""
@@ -225,16 +202,11 @@ class Recorder:
             self.read[self.column[unit]][:, rows] = read[:, :, number]
 
     def finish(self, residual: Tensor) -> None:
-        """Keep the final residual streams, `[prompt, row, width]`, and add those of branches.
-
-        A branch is its base except for one sublayer's output.
-        """
-        branches = self.branches
-        if not branches.each:
-            self.final = residual
+        """Keep the final residual streams, `[prompt, row, width]`, and end the readings of branches."""
+        super().finish(residual)
+        if not self.branches.each:
             return
-        added, base = branches.change.to(residual.dtype), branches.base
-        self.final = torch.cat([residual, residual[:, base] + added], 1)
+        base = self.branches.base
         here = slice(residual.shape[1], None)
         for each in (self.delta, self.inner, self.inner_delta):
             each[:, here] = each[:, base]
@@ -250,8 +222,7 @@ class Recorder:
         """Return what was measured, in the order of the request's overrides."""
         assert self.final is not None
         request, readouts = self.request, self.request.readouts
-        patches = torch.arange(request.patches, device=self.model.device)
-        rows = torch.cat([patches + self.first(group) if group else 0 * patches for group in self.plan.index])
+        rows = self.override_rows()
         final, clean = self.final.to(self.delta.dtype), self.clean.final.to(self.delta.dtype)
         scale, own_scale = final_scale(self.model, clean), final_scale(self.model, final)
 

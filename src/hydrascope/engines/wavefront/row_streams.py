@@ -1,0 +1,127 @@
+"""Keep the final residual streams of all rows of a sweep.
+
+The engine's hooks call `RowStreams` at every sublayer. `Recorder` builds on it, reads components, and lists the
+calls in their order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from hydrascope.components.component import Component
+from hydrascope.engines.interface import Request
+from hydrascope.engines.wavefront.branches import Branches, ReactingRows
+from hydrascope.engines.wavefront.schedule import Schedule
+from hydrascope.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points at which rows are read: the last positions of prompts, one or several of each.
+
+    Attributes:
+        prompts: `[point]` the prompt.
+        positions: `[point]` the position, counted from the prompt's start.
+    """
+
+    prompts: Int[Tensor, "point"]
+    positions: Int[Tensor, "point"]
+
+    @classmethod
+    def at_end(
+        cls, model: LanguageModel, tokens: Sequence[Sequence[int]], counts: Sequence[int] | None = None
+    ) -> "Points":
+        """Return the last `counts` positions of each prompt; the last one by default."""
+        each = [
+            (prompt, position)
+            for prompt, (ids, count) in enumerate(zip(tokens, counts or [1] * len(tokens), strict=True))
+            for position in range(len(ids) - count, len(ids))
+        ]
+        prompts, positions = torch.tensor(each).to(model.device).T
+        return cls(prompts, positions)
+
+
+class RowStreams:
+    """The final residual stream of every row at some points, in the schedule's order."""
+
+    #: Whether the changes by overrides are of use to `add_change`.
+    needs_changes: ClassVar[bool] = False
+
+    def __init__(self, model: LanguageModel, request: Request, plan: Schedule, points: Points) -> None:
+        self.model = model
+        self.request = request
+        self.plan = plan
+        self.points = points
+        self.branches = Branches(model, plan, len(points.prompts), request.patches)
+        #: [point, row, width], once the sweep has ended.
+        self.final: Tensor | None = None
+        #: The activations of units of the sublayer that computes now, and the output of its projection.
+        self._values: Tensor | None = None
+        self._projection_output: Tensor | None = None
+
+    def first(self, group: int) -> int:
+        """Return the first row of a group or branch, which is the number of rows before it."""
+        return 0 if group == 0 else 1 + (group - 1) * self.request.patches
+
+    def parents(self, groups: Sequence[int]) -> Tensor | None:
+        """Return the row that each row of some groups copies; None if all copy the clean row."""
+        above = [self.plan.groups[group].parent for group in groups]
+        if not any(above):
+            return None
+        patches = torch.arange(self.request.patches, device=self.model.device)
+        return torch.cat([patches + self.first(parent) if parent else 0 * patches for parent in above])
+
+    def override_rows(self) -> Tensor:
+        """Return the row of each patch of each override, `[override · patch]`."""
+        patches = torch.arange(self.request.patches, device=self.model.device)
+        return torch.cat([patches + self.first(group) if group else 0 * patches for group in self.plan.index])
+
+    def site(self, sublayer: Component) -> Component | None:
+        """Return the site of the units of `sublayer`, if any of them is overridden or read."""
+        units = [*self.plan.events[sublayer].writes, *self.branches.frozen_units(sublayer)]
+        return next((unit.site for unit in units if unit.is_unit), None)
+
+    def start_stage(self, stage: int) -> None:
+        """Take notice that groups start at a stage."""
+
+    def read_stream(self, block: int, residual: Tensor) -> None:
+        """Take the residual streams that enter a block, `[point, row, width]`."""
+
+    def keep_units(self, sublayer: Component, values: Tensor) -> None:
+        """Keep the activations of all units, `[point, row, columns]`, until `sublayer` is read."""
+        self._values = values if self.branches.frozen_units(sublayer) else None
+
+    def keep_projected(self, sublayer: Component, output: Tensor) -> None:
+        """Keep the projection's output, `[point, row, width]`, until `sublayer` is read."""
+        self._projection_output = output
+
+    def add_change(self, component: Component, group: int, change: Tensor) -> None:
+        """Take a component's change by its override, `[point, patch, columns]`."""
+
+    def read_reactions(self, sublayer: Component, output: Tensor) -> list[ReactingRows]:
+        """Find the activations of `sublayer` in the rows of branches.
+
+        Args:
+            sublayer: the sublayer.
+            output: `[point, row, width]` its output, before it is overwritten.
+        """
+        return self.branches.react(sublayer, output, self._values, self._projection_output)
+
+    def read_sublayer(self, sublayer: Component, output: Tensor, starting: Tensor) -> None:
+        """Take the overwritten output of a sublayer, in the rows before and those that start."""
+        self._values = self._projection_output = None
+
+    def finish(self, residual: Tensor) -> None:
+        """Keep the final residual streams, `[point, row, width]`, and add those of branches.
+
+        A branch is its base except for one sublayer's output.
+        """
+        branches = self.branches
+        self.final = residual
+        if branches.each:
+            added = branches.change.to(residual.dtype)
+            self.final = torch.cat([residual, residual[:, branches.base] + added], 1)
