@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from asked import request, several_readouts
-from one_device import ASIDES, METRICS, PLACED, RUNS, OneDevice, on_meta, some_units
+from one_device import ANSWERS, ASIDES, METRICS, PLACED, RUNS, OneDevice, on_meta, some_units
 from tiny import tiny
 
 from hydrascope.engines import wavefront
@@ -24,7 +24,7 @@ def test_a_sweep_stays_on_its_device(case: str, at: str) -> None:
     real = tiny(case, torch.bfloat16)
     model = LanguageModel(on_meta(real.hf), name=case)
     runs = RUNS if real.parallel else RUNS + ASIDES
-    asked = request(real, runs, (5, 7), at, units=some_units(real), metrics=METRICS)
+    asked = request(real, runs, (5, 7), at, units=some_units(real), metrics=METRICS, answers=ANSWERS)
     spoken = Tokens([1, 2], [3, 4], [5, 6])
     asked = replace(asked, readouts=Readouts.of(model, several_readouts(model), spoken, range(2)), routines={})
     with OneDevice():

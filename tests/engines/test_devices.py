@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from asked import assert_same, request, several_readouts
-from one_device import ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
+from one_device import ANSWERS, ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
 from tiny import CONFIGS, tiny, tolerance
 
 from hydrascope.analyses.attribution.gradients import require_gradients
@@ -51,7 +51,8 @@ def spread(case: str, second: str, dtype: torch.dtype = torch.bfloat16) -> Langu
 
 
 def asked(model: LanguageModel, runs: list[str], at: str, lengths: tuple[int, ...] = (5, 7)) -> Request:
-    found, count = request(model, runs, lengths, at, units=some_units(model), metrics=METRICS), len(lengths)
+    count = len(lengths)
+    found = request(model, runs, lengths, at, units=some_units(model), metrics=METRICS, answers=ANSWERS[-count:])
     spoken = Tokens([1, 2][:count], [3, 4][:count], [5, 6][:count])
     readouts = Readouts.of(model, several_readouts(model, count), spoken, range(count))
     return replace(found, readouts=readouts)

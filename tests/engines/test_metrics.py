@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines import ENGINES, choose_engine, metrics
-from hydrascope.engines.metrics import METRICS, UNITS, Metric, evaluate, logits_of, resolve_metrics
+from hydrascope.engines.metrics import BUILT_IN, METRICS, UNITS, Metric, evaluate, logits_of, resolve_metrics
 from hydrascope.models.hooks import hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
@@ -195,7 +195,7 @@ def test_names():
     assert [metric.name for metric in resolve_metrics(["kl", surprise, Distance()])] == ["kl", "surprise", "Distance"]
     assert resolve_metrics(["kl"]) == (Metric("kl", METRICS["kl"]),)
     assert resolve_metrics([]) == ()
-    assert set(UNITS) == set(METRICS)
+    assert set(UNITS) == set(BUILT_IN) == {*METRICS, "answer_log_prob"}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,8 @@ def test_names():
     [
         (
             ["kl", "loss"],
-            "unknown metric 'loss': choose from log_prob, prob, rank, kl, fisher, top, or give a function",
+            "unknown metric 'loss': choose from log_prob, prob, rank, kl, fisher, top, answer_log_prob, or give a "
+            "function",
         ),
         (["kl", "prob", "kl"], "two metrics are called 'kl': each needs a name of its own"),
         ([lambda *_: 0, lambda *_: 1], "two metrics are called '<lambda>'"),

@@ -36,12 +36,18 @@ def request(
     units: Sequence[Component] = (),
     readouts: Sequence[Readout] = (Logit(),),
     metrics: Sequence = (),
+    answers: Sequence[int] = (),
 ) -> Request:
-    """These runs of random prompts, with random patches that differ at every position."""
+    """These runs of random prompts, with random patches that differ at every position.
+
+    Args:
+        answers: the number of tokens of each prompt's answer, drawn as well; none by default.
+    """
     generator = torch.Generator().manual_seed(seed)
     tokens = [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
     target, answer = torch.randint(VOCABULARY, (2, len(lengths)), generator=generator)
     foil = (answer + torch.randint(1, VOCABULARY, (len(lengths),), generator=generator)) % VOCABULARY
+    whole = [torch.randint(VOCABULARY, (count,), generator=generator).tolist() for count in answers]
     slots = [_slots(length, at) for length in lengths]
     longest = max(map(len, slots))
     # A prompt with fewer positions than another has its last one repeated, and what is written there.
@@ -69,6 +75,7 @@ def request(
         Readouts.of(model, readouts, spoken, range(len(lengths))),
         resolve_metrics(metrics),
         target,
+        answers=whole,
     )
 
 

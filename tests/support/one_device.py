@@ -24,7 +24,9 @@ ASIDES = [
     "attn.0|mlp.0|attn.1|mlp.1|mlp.2",
     "attn.0|mlp.0|attn.1|mlp.1|mlp.2|head.2.1",
 ]
-METRICS = ["log_prob", "prob", "rank", "kl", "fisher", "top"]
+METRICS = ["log_prob", "prob", "rank", "kl", "fisher", "top", "answer_log_prob"]
+#: The lengths of the answers of two prompts.
+ANSWERS = (1, 3)
 COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
 
 

@@ -38,6 +38,7 @@ class Request:
         routines: the wavefront engine's routine for each product; by default the fastest ones.
         prefix: the prefix that the wavefront engine has computed earlier, for these prompts, these positions and the
             activations at `sites_read`.
+        answers: the token ids of each prompt's whole answer; needed by metrics of whole answers only.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -51,6 +52,7 @@ class Request:
     targets: Int[Tensor, "prompt"]
     routines: Routines | None = None
     prefix: SharedPrefix | None = None
+    answers: Sequence[Sequence[int]] = ()
 
 
 def sites_read(model: LanguageModel, units: Iterable[Component]) -> tuple[Component, ...]:

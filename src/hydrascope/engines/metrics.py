@@ -7,6 +7,9 @@ final position, soft-cap included:
         return -logits.log_softmax(-1)[:, target]
 
     hs.sweep(model, prompts, metrics=["kl", surprise])
+
+One metric reads several positions: `answer_log_prob` is Σ log p(token | prompt, tokens before) over the tokens of each
+prompt's answer, teacher-forced. `hydrascope.engines.whole_answers` says how.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,15 +70,39 @@ def top(logits: Tensor, clean: Tensor, target: int) -> Tensor:
 #: The built-in metrics by name.
 METRICS: dict[str, MetricFunction] = {metric.__name__: metric for metric in (log_prob, prob, rank, kl, fisher, top)}
 #: The unit of each built-in metric.
-UNITS = {"log_prob": "nats", "prob": "1", "rank": "tokens", "kl": "nats", "fisher": "logits²", "top": "token id"}
+UNITS = {
+    "log_prob": "nats",
+    "prob": "1",
+    "rank": "tokens",
+    "kl": "nats",
+    "fisher": "logits²",
+    "top": "token id",
+    "answer_log_prob": "nats",
+}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: a function of the logits, with its name."""
+    """A metric: a function of the logits, with its name.
+
+    Attributes:
+        name: the name in results.
+        function: the function.
+        of_answer: whether it is a sum over the tokens of the prompt's answer; then `function` gives the share of the
+            first token, as its target.
+    """
 
     name: str
     function: MetricFunction
+    of_answer: bool = False
+
+
+#: The metric of whole answers.
+ANSWER_LOG_PROB = Metric("answer_log_prob", log_prob, of_answer=True)
+#: All built-in metrics by name, that of whole answers among them.
+BUILT_IN = {name: Metric(name, function) for name, function in METRICS.items()} | {
+    ANSWER_LOG_PROB.name: ANSWER_LOG_PROB
+}
 
 
 def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ...]:
@@ -86,10 +113,12 @@ def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ..
     """
     found = []
     for metric in metrics:
-        if not (callable(metric) or (isinstance(metric, str) and metric in METRICS)):
-            raise HydrascopeError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}, or give a function")
-        name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-        found.append(Metric(name, METRICS[metric] if isinstance(metric, str) else metric))
+        if isinstance(metric, str) and metric in BUILT_IN:
+            found.append(BUILT_IN[metric])
+        elif callable(metric):
+            found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))
+        else:
+            raise HydrascopeError(f"unknown metric {metric!r}: choose from {', '.join(BUILT_IN)}, or give a function")
     names = [metric.name for metric in found]
     if len(set(names)) < len(names):
         raise HydrascopeError(f"two metrics are called {max(names, key=names.count)!r}: each needs a name of its own")
@@ -102,6 +131,7 @@ def evaluate(
     residual: Float[Tensor, "row width"],
     clean: Float[Tensor, "width"],
     target: int,
+    answer: Sequence[int] = (),
 ) -> Float[Tensor, "metric row"]:
     """Compute metrics from final residual streams, `[metric, row]`.
 
@@ -113,18 +143,36 @@ def evaluate(
         residual: `[row, width]` the final residual streams of one prompt's rows.
         clean: `[width]` the final residual stream of the clean pass.
         target: the target token's id.
+        answer: the answer's token ids; a metric of whole answers is computed for the first of them.
 
     Raises:
         HydrascopeError: a user's function fails, or returns anything but a number for each row.
     """
     clean_logits = logits_of(model, clean[None])[0]
+    targets = [answer[0] if metric.of_answer else target for metric in metrics]
     pieces = torch.split(residual, max(POSITIONS_AT_ONCE // len(clean_logits), 1))
-    return torch.cat([_piece(metrics, logits_of(model, piece), clean_logits, target) for piece in pieces], -1)
+    return torch.cat([_piece(metrics, logits_of(model, piece), clean_logits, targets) for piece in pieces], -1)
 
 
-def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, target: int) -> Tensor:
+def answer_log_prob(
+    model: LanguageModel, residual: Float[Tensor, "row token width"], answer: Sequence[int]
+) -> Float[Tensor, "row"]:
+    """Return the logarithm of the probability of a whole answer, in nats, `[row]`.
+
+    Args:
+        model: the language model.
+        residual: `[row, token, width]` the final residual streams that predict each of the answer's tokens.
+        answer: the answer's token ids.
+    """
+    first = Metric("log_prob", log_prob)
+    # The clean stream makes no difference to `log_prob`.
+    each = [evaluate(model, [first], residual[:, i], residual[0, i], token)[0] for i, token in enumerate(answer)]
+    return torch.stack(each).sum(0)
+
+
+def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, targets: Sequence[int]) -> Tensor:
     found = []
-    for metric in metrics:
+    for metric, target in zip(metrics, targets, strict=True):
         try:
             values = torch.as_tensor(metric.function(logits, clean, target)).to(logits)
         except Exception as error:

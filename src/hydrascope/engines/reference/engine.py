@@ -16,9 +16,10 @@ from torch import Tensor
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
 from hydrascope.engines.interface import Readings, Request
-from hydrascope.engines.metrics import evaluate
+from hydrascope.engines.metrics import answer_log_prob, evaluate
 from hydrascope.engines.readouts import FINAL, Linear, final_scale
 from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
+from hydrascope.engines.whole_answers import add_whole_answers
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
 
@@ -31,7 +32,10 @@ Row = tuple[Override, int]
 
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
-    """Measure all overrides and patches of `request` by plain forward passes."""
+    """Measure all overrides and patches of `request` by plain forward passes.
+
+    Second passes follow if a metric reads answers of several tokens.
+    """
     with model.measuring():
         per_prompt = [_Prompt.of(model, request, prompt).readings() for prompt in range(len(request.tokens))]
     # The prompt dimension follows that of the readout or metric, which `scale` doesn't have.
@@ -41,7 +45,26 @@ def measure(model: LanguageModel, request: Request) -> Readings:
         for field in fields(Readings)
         if field.name != "clean_error"
     }
-    return Readings(**stacked, clean_error=torch.stack([readings["clean_error"] for readings in per_prompt]).max())
+    error = torch.stack([readings["clean_error"] for readings in per_prompt]).max()
+    return add_whole_answers(model, request, Readings(**stacked, clean_error=error), _answer_log_probs)
+
+
+def _answer_log_probs(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
+    """Measure log p of whole answers; see `whole_answers.Measure`."""
+    clean, ablated = [], []
+    with model.measuring():
+        for index, answer in enumerate(request.answers):
+            prompt = _Prompt.of(model, request, index)
+            passes = [[(Override(()), 0)], *_cut(prompt.rows)]
+            found = [answer_log_prob(model, prompt.run_rows(rows, len(answer)).ends, answer) for rows in passes]
+            clean.append(found[0][0])
+            ablated.append(torch.cat(found[1:]).view(len(request.overrides), request.patches))
+    return torch.stack(clean), torch.stack(ablated)
+
+
+def _cut(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Cut rows into those of each forward pass."""
+    return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
 
 
 @torch.no_grad()
@@ -53,12 +76,11 @@ def activations_before_override(
     Returns:
         `[prompt, ablated, patch, slot, columns]` for each site.
     """
-    rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
     activations: dict[Component, list[Tensor]] = {site: [] for site in sites}
     with model.measuring():
         for index in range(len(request.tokens)):
             prompt = _Prompt.of(model, request, index, sites)
-            passes = [prompt.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+            passes = [prompt.run_rows(rows) for rows in _cut(prompt.rows)]
             for site, per_prompt in activations.items():
                 before = torch.cat([pass_.before[site] for pass_ in passes])
                 per_prompt.append(torch.unflatten(before, 0, (-1, request.patches)))
@@ -73,12 +95,14 @@ class _Pass:
         values: `[row, columns]` the activations at each site.
         before: `[row, slot, columns]` the activations before the override, at the ablated positions.
         streams: `[row, width]` the residual stream before each block with a readout, and the final one.
+        ends: `[row, position, width]` the final residual stream at the last positions, one or several.
         logits: `[row, vocabulary]` the logits, before any soft-cap.
     """
 
     values: dict[Component, Tensor]
     before: dict[Component, Tensor]
     streams: dict[int, Tensor]
+    ends: Tensor
     logits: Tensor
 
 
@@ -109,21 +133,25 @@ class _Prompt:
         return cls(model, request, index, sites, clean.values, clean.embed[-1], patches)
 
     @property
+    def rows(self) -> list[Row]:
+        return [(override, patch) for override in self.request.overrides for patch in range(self.request.patches)]
+
+    @property
     def readouts(self) -> list[Linear]:
         return list(self.request.readouts.rows)
 
     def readings(self) -> dict[str, Tensor]:
         """Return the fields of the prompt's `Readings`, without the prompt dimension."""
         model, request = self.model, self.request
-        rows = [(override, patch) for override in request.overrides for patch in range(request.patches)]
         clean = self.run_rows([(Override(()), 0)])
-        ablated = [self.run_rows(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
+        ablated = [self.run_rows(rows) for rows in _cut(self.rows)]
         final, z = clean.streams[FINAL], torch.cat([pass_.streams[FINAL] for pass_ in ablated])
         sigma, own_sigma = final_scale(model, final), final_scale(model, z)
-        delta = torch.stack([self.delta(row) for row in rows], 1)
+        delta = torch.stack([self.delta(row) for row in self.rows], 1)
         shape = (len(request.overrides), request.patches)
         target = int(request.targets[self.index])
-        metrics = [evaluate(model, request.metrics, s, final[0], target) for s in (final, z)] if request.metrics else []
+        answer = request.answers[self.index] if request.answers else ()
+        metrics = [evaluate(model, request.metrics, s, final[0], target, answer) for s in (final, z) if request.metrics]
 
         def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
@@ -217,8 +245,12 @@ class _Prompt:
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
-    def run_rows(self, rows: Sequence[Row]) -> _Pass:
-        """Run copies of the prompt in one forward pass, each with the override of a row."""
+    def run_rows(self, rows: Sequence[Row], ends: int = 1) -> _Pass:
+        """Run copies of the prompt in one forward pass, each with the override of a row.
+
+        Args:
+            ends: the number of last positions at which final residual streams are kept.
+        """
         model, request = self.model, self.request
         values: dict[Component, Tensor] = {}
         before: dict[Component, Tensor] = {}
@@ -249,7 +281,7 @@ class _Prompt:
             return changed
 
         def keep(block: int, hidden: Tensor) -> None:
-            streams[block] = by_prompt(hidden, len(rows))[:, -1].clone().to(model.device)
+            streams[block] = by_prompt(hidden, len(rows))[:, -ends:].clone().to(model.device)
 
         def hooks() -> Iterator[Handle]:
             for block in request.readouts.blocks:
@@ -264,4 +296,5 @@ class _Prompt:
         with freeze_head_inputs(model, request.tokens[self.index], inputs), hooked(hooks()):
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
-        return _Pass(values, before, streams, logits)
+        last = {block: stream[:, -1] for block, stream in streams.items()}
+        return _Pass(values, before, last, streams[FINAL], logits)

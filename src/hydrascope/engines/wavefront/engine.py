@@ -28,6 +28,7 @@ from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
 from hydrascope.engines.wavefront.recorder import Recorder
 from hydrascope.engines.wavefront.row_streams import Points, RowStreams
 from hydrascope.engines.wavefront.schedule import Schedule, SublayerEvents, schedule
+from hydrascope.engines.whole_answers import add_whole_answers
 from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
@@ -35,12 +36,23 @@ from hydrascope.models.language_model import LanguageModel, wider
 
 @torch.no_grad()
 def measure(model: LanguageModel, request: Request) -> Readings:
-    """Measure the overrides of `request` on all of its prompts in one pass over the blocks."""
+    """Measure the overrides of `request` on all of its prompts in one pass over the blocks.
+
+    A second pass follows if a metric reads answers of several tokens.
+    """
     prepared = _Prepared.of(model, request, sites_read(model, request.units))
     recorder, _ = _run_sweep(
         model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
     )
-    return recorder.readings()
+    return add_whole_answers(model, request, recorder.readings(), _answer_log_probs)
+
+
+def _answer_log_probs(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
+    """Measure log p of whole answers; see `whole_answers.Measure`."""
+    prepared = _Prepared.of(model, request, ())
+    points = Points.at_end(model, request.tokens, [len(answer) for answer in request.answers])
+    streams, _ = _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
+    return streams.answer_log_probs()
 
 
 @torch.no_grad()

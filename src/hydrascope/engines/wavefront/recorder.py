@@ -268,9 +268,10 @@ class Recorder(RowStreams):
         request, shape = self.request, (len(self.request.overrides), self.request.patches)
         if not request.metrics:
             return self.delta.new_zeros(0, len(request.tokens)), self.delta.new_zeros(0, len(request.tokens), *shape)
+        answers = request.answers or [()] * len(self.final)
         each = [
-            evaluate(self.model, request.metrics, final, clean, int(target))
-            for final, clean, target in zip(self.final, self.final[:, 0], request.targets, strict=True)
+            evaluate(self.model, request.metrics, final, clean, int(target), answer)
+            for final, clean, target, answer in zip(self.final, self.final[:, 0], request.targets, answers, strict=True)
         ]
         values = torch.stack(each, 1)
         return values[:, :, 0], values[:, :, rows].unflatten(2, shape)

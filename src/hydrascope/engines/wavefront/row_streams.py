@@ -1,7 +1,7 @@
 """Keep the final residual streams of all rows of a sweep.
 
-The engine's hooks call `RowStreams` at every sublayer. `Recorder` builds on it, reads components, and lists the
-calls in their order.
+The engine's hooks call `RowStreams` at every sublayer. Metrics of whole answers need no more than that. `Recorder`
+builds on it, reads components, and lists the calls in their order.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.interface import Request
+from hydrascope.engines.metrics import answer_log_prob
 from hydrascope.engines.wavefront.branches import Branches, ReactingRows
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.language_model import LanguageModel
@@ -125,3 +126,20 @@ class RowStreams:
         if branches.each:
             added = branches.change.to(residual.dtype)
             self.final = torch.cat([residual, residual[:, branches.base] + added], 1)
+
+    def answer_log_probs(self) -> tuple[Tensor, Tensor]:
+        """Return log p of each prompt's answer; the points predict its tokens.
+
+        Returns:
+            `[prompt]` in the clean row, and `[prompt, override, patch]`.
+        """
+        assert self.final is not None
+        answers = self.request.answers
+        finals = self.final.split([len(answer) for answer in answers])
+        values = torch.stack(
+            [
+                answer_log_prob(self.model, final.transpose(0, 1), answer)
+                for final, answer in zip(finals, answers, strict=True)
+            ]
+        )
+        return values[:, 0], values[:, self.override_rows()].unflatten(1, (-1, self.request.patches))
