@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hydrascope.cli.options import READOUTS
+from hydrascope.cli.options import METRICS, READOUTS
 from hydrascope.cli.parsing import readouts
+from hydrascope.engines.metrics import BUILT_IN
 
 
 def test_every_word_of_readout_is_read(tmp_path: Path) -> None:
@@ -14,3 +15,7 @@ def test_every_word_of_readout_is_read(tmp_path: Path) -> None:
     labels = [label for readout in readouts(words) for label in readout.labels]
     singles = ["logit", "logit.answer", "logit.foil", "logit.7", "difference"]
     assert labels == [*singles, "placebo.0", "placebo.1", "probe", "probe@1"]
+
+
+def test_every_built_in_metric_is_in_the_help() -> None:
+    assert METRICS.split(", ") == list(BUILT_IN)

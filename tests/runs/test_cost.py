@@ -37,7 +37,12 @@ WHAT: dict[str, dict[str, Any]] = {
     "mediation": {"ablate": Mediation("attn", "layers")},
     "metrics": {"metrics": ["kl"]},
     "reference": {"engine": "reference"},
+    "whole answers": {"metrics": ["answer_log_prob"]},
+    "whole answers, earlier": {"metrics": ["answer_log_prob"], "at": -7},
+    "whole answers, reference": {"metrics": ["answer_log_prob"], "engine": "reference"},
 }
+#: Prompts with answers of one to four tokens.
+ANSWERED = [hs.Prompt(tokens=tuple(ids), answer=(5, 6, 7, 8)[: 1 + number % 4]) for number, ids in enumerate(TOKENS)]
 
 
 def counted(plan: Plan) -> float:
@@ -48,15 +53,30 @@ def counted(plan: Plan) -> float:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox", "gemma2", "mixtral"])
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize(
+    ("what", "architecture"),
+    [
+        pytest.param(what, case, marks=pytest.mark.slow if "answers" in what and case != "gpt2" else ())
+        for what in WHAT
+        for case in ("gpt2", "llama", "gpt_neox", "gemma2", "mixtral")
+    ],
+)
 def test_operations_are_those_that_are_done(architecture: str, what: str) -> None:
     """Readouts and routers of experts take some, too: little even in a model as small as these."""
     if architecture == "mixtral" and what == "neurons":
         pytest.skip("a mixture of experts has no neurons that can be told apart")
     config = SweepConfig(**WHAT[what])
-    plan = make_plan(tiny(architecture, torch.float64), TOKENS, hs.Resample(3), config)
+    plan = make_plan(tiny(architecture, torch.float64), ANSWERED, hs.Resample(3), config)
     assert count_operations(plan, range(len(TOKENS)), plan.overrides) == pytest.approx(counted(plan), rel=0.03)
+
+
+@pytest.mark.parametrize(("at", "kept"), [("last", 0), (-3, 2)])
+def test_memory_has_room_for_the_answers(at: Any, kept: int) -> None:
+    model = tiny("gpt2", torch.float32)
+    plan = make_plan(model, ANSWERED, hs.Zero(), SweepConfig(metrics=["answer_log_prob"], at=at))
+    answers = [len(prompt.answer) for prompt in ANSWERED]
+    longest = max(len(ids) + count - 1 for ids, count in zip(TOKENS, answers, strict=True))
+    assert (plan.memory.load.length, plan.memory.load.suffix) == (longest, max(answers) + kept)
 
 
 def test_a_run_takes_no_more_on_disk_and_says_what_it_was_timed_on(tmp_path: Any) -> None:

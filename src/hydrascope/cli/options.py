@@ -16,6 +16,9 @@ from hydrascope.utils.errors import printable
 #: The words of `--readout`, for help and for messages; `parsing.readouts` reads them.
 READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"
 
+#: The words of `--metric`.
+METRICS = "log_prob, prob, rank, kl, fisher, top, answer_log_prob"
+
 
 def to_path(path: str | Path) -> Path:
     """Return the path that an argument on the command line names."""
@@ -93,9 +96,12 @@ class SweepOptions(LoadOptions):
         str,
         typer.Option(metavar="LIST", help=READOUTS),
     ] = "logit"
-    target: Annotated[str, typer.Option(metavar="argmax|answer|ID", help="The token of `logit` and metrics.")] = (
-        "argmax"
-    )
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="argmax|answer|ID", help="The token of `logit` and of metrics, but for `answer_log_prob`."
+        ),
+    ] = "argmax"
     ablation: Annotated[
         AblationName,
         typer.Option(metavar="ABLATION", help=f"How to ablate: {', '.join(ABLATIONS)}."),
@@ -125,7 +131,7 @@ class RunOptions(SweepOptions):
     out: Annotated[
         Path, typer.Option(parser=to_path, metavar="RESULTS", help="The folder to write to, e.g. results.zarr.")
     ]
-    metric: Annotated[str, typer.Option(metavar="LIST", help="log_prob, prob, rank, kl, fisher, top")] = ""
+    metric: Annotated[str, typer.Option(metavar="LIST", help=f"Functions of the logits: {METRICS}.")] = ""
     keep: Annotated[
         Literal["auto", "effects", "means", "patches"],
         typer.Option(

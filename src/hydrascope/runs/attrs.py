@@ -12,7 +12,7 @@ import transformers
 
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
-from hydrascope.engines.metrics import METRICS
+from hydrascope.engines.metrics import BUILT_IN
 from hydrascope.engines.readouts import Direction, Readout
 from hydrascope.loading import self_check
 from hydrascope.models import fingerprint
@@ -23,7 +23,7 @@ from hydrascope.runs.plan import Plan
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """Return the attributes that decide the numbers of a result, and name its model and prompts."""
-    own = {each.name: each.function for each in plan.metrics if METRICS.get(each.name) is not each.function}
+    own = {each.name: each.function for each in plan.metrics if BUILT_IN.get(each.name) != each}
     return {
         **_parameters(plan.ablation),
         **({"metrics_hash": fingerprint.hash_declared(own)} if own else {}),
@@ -59,7 +59,9 @@ def _tokens_hash(plan: Plan) -> str:
     """Return the hash of all tokens and positions of the prompts."""
     places = [[*positions.positions, positions.end, positions.start] for positions in plan.positions]
     twins = [_twin(plan, prompt) for prompt in plan.prompts.prompts]
-    return fingerprint.hash_json([plan.tokens, places, plan.answers, plan.foils, twins])
+    # Left out where no metric reads them, so that older results keep their hash.
+    whole = [plan.whole_answers] if plan.whole_answers else []
+    return fingerprint.hash_json([plan.tokens, places, plan.answers, plan.foils, twins, *whole])
 
 
 def _twin(plan: Plan, prompt: Prompt) -> list[int]:

@@ -265,6 +265,7 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
             torch.tensor([clean.targets[index] for index in indices]),
             plan.routines,
             prefix,
+            plan.answers_of(indices),
         )
         readings = plan.engine.measure(plan.model, request)
         changing = plan.may_change[some].to(readings.scale.device)

@@ -12,8 +12,8 @@ from hydrascope.engines.readouts import Logit, Readout
 from hydrascope.prompts.positions import At
 from hydrascope.utils.errors import HydrascopeError
 
-#: The token of metrics, `Logit()` and placebos: the likeliest in the clean pass, the first of each prompt's answer, or
-#: one token id for all prompts.
+#: The token of metrics (but for `answer_log_prob`), `Logit()` and placebos: the likeliest in the clean pass, the first
+#: of each prompt's answer, or one token id for all prompts.
 Target = Literal["argmax", "answer"] | int
 
 #: What is kept of the writes in ablated rows: nothing (effects only), means over patches, or each patch as well.

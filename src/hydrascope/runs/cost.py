@@ -132,19 +132,43 @@ def _shared_bytes(plan: Plan) -> float:
 
 def count_operations(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -> float:
     """Return the FLOP of some overrides of some prompts, clean passes included."""
+    first = [_Read(len(plan.tokens[index]), plan.positions[index].positions[0], 1) for index in prompts]
+    # Answers of several tokens are read in a second pass.
+    answers = zip(prompts, plan.answers_of(prompts), strict=False)
+    second = [
+        _Read(plan.lengths[index], plan.positions[index].positions[0], len(answer))
+        for index, answer in answers
+        if len(answer) > 1
+    ]
+    return _count_pass(plan, first, overrides, predicts=bool(plan.metrics)) + _count_pass(plan, second, overrides)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Describe a prompt of a pass.
+
+    Attributes:
+        length: the number of its tokens.
+        ablated: its first ablated position.
+        points: the number of positions at which logits are computed.
+    """
+
+    length: int
+    ablated: int
+    points: int
+
+
+def _count_pass(plan: Plan, prompts: Sequence[_Read], overrides: Sequence[Override], *, predicts: bool = True) -> float:
+    """Return the FLOP of a pass; `predicts` says whether the wavefront engine computes logits."""
     model, patches = plan.model, plan.ablation.patches
-    lengths = [len(plan.tokens[index]) for index in prompts]
-    predicted = bool(plan.metrics) * model.unembedding.weight.numel()
+    flop = sum(_through(model, each.length, each.length) for each in prompts)
+    predicted = 2 * sum(each.points for each in prompts) * model.unembedding.weight.numel()
     if plan.engine.name == "reference":
-        rows = len(overrides) * patches + 2
-        whole = sum(_through(model, length, length) for length in lengths)
-        return float(rows * (whole + 2 * len(prompts) * model.unembedding.weight.numel()))
-    suffixes = [len(plan.tokens[index]) - plan.positions[index].positions[0] for index in prompts]
-    flop = sum(_through(model, length, length) for length in lengths)
+        return float((len(overrides) * patches + 2) * (flop + predicted))
     for sublayer, (before, after) in _rows(model, overrides, patches).items():
-        for length, suffix in zip(lengths, suffixes, strict=True):
-            flop += suffix * _sublayer_flop(model, sublayer, before, after, length)
-    return float(flop + 2 * len(prompts) * (len(overrides) * patches + 1) * predicted)
+        for each in prompts:
+            flop += (each.length - each.ablated) * _sublayer_flop(model, sublayer, before, after, each.length)
+    return float(flop + predicts * predicted * (len(overrides) * patches + 1))
 
 
 def _clean_operations(plan: Plan, batch: Batch) -> float:
@@ -241,6 +265,7 @@ def request(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -
         plan.metrics,
         torch.zeros(len(prompts), dtype=torch.long),
         plan.routines,
+        answers=plan.answers_of(prompts),
     )
 
 

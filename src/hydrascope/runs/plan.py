@@ -20,10 +20,11 @@ from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.metrics import Metric, resolve_metrics
 from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
+from hydrascope.engines.whole_answers import continued
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch, Load, MemoryBudget
-from hydrascope.prompts.answers import answer_tokens, foil_tokens
+from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
 from hydrascope.prompts.positions import AblationPositions, format_positions, resolve_positions
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet, prompt_label
@@ -44,7 +45,8 @@ class Plan:
         tokens, positions: the token ids of each prompt, and its ablated positions.
         overrides: measured one by one.
         units: the heads and neurons that are read besides all sublayers.
-        answers, foils: tokens of each prompt, where readouts or the target need them.
+        answers, foils: first tokens of each prompt's, where readouts or the target need them.
+        whole_answers: all tokens of each prompt's answer, where a metric reads them.
         notices: lines about prompts that were changed or left out.
         selection_attrs: the selections as they were given.
         routines: the matrix products of the wavefront engine.
@@ -62,6 +64,7 @@ class Plan:
     target: Target
     answers: list[int]
     foils: list[int]
+    whole_answers: list[list[int]]
     engine: Engine
     keep: Keep
     notices: tuple[str, ...]
@@ -160,12 +163,27 @@ class Plan:
         return self.memory.batch()
 
     @cached_property
+    def lengths(self) -> list[int]:
+        """Return the number of tokens that are run of each prompt, those of its answer among them."""
+        if not self.whole_answers:
+            return list(map(len, self.tokens))
+        return [len(continued(ids, answer)) for ids, answer in zip(self.tokens, self.whole_answers, strict=True)]
+
+    @property
+    def answer_metrics(self) -> tuple[Metric, ...]:
+        """Return the metric of whole answers, if it is measured."""
+        return tuple(metric for metric in self.metrics if metric.of_answer)
+
+    def answers_of(self, prompts: Sequence[int]) -> list[list[int]]:
+        """Return the whole answers of some prompts; nothing where no metric reads them."""
+        return [self.whole_answers[index] for index in prompts] if self.whole_answers else []
+
+    @cached_property
     def memory(self) -> MemoryBudget:
         """Return the memory that the run may take, by the longest prompt."""
-        longest = max(map(len, self.tokens))
-        suffix = max(
-            len(ids) - positions.positions[0] for ids, positions in zip(self.tokens, self.positions, strict=True)
-        )
+        lengths = self.lengths
+        longest = max(lengths)
+        suffix = max(length - positions.positions[0] for length, positions in zip(lengths, self.positions, strict=True))
         reads = len(self.components) * len(self.labels)
         load = Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
         columns = sum(self.model.site_width(site) for site in self.sites)
@@ -219,6 +237,7 @@ def make_plan(
     engine = choose_engine(model, config.engine)
     # One metric may be given alone.
     single = isinstance(config.metrics, str) or not isinstance(config.metrics, Sequence)
+    metrics = resolve_metrics([config.metrics] if single else config.metrics)  # type: ignore[arg-type,list-item]
     needs = {need for readout in readouts for need in readout.needs}
     needs |= {"answer"} if config.target == "answer" else set()
     in_pairs = config.target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
@@ -235,10 +254,11 @@ def make_plan(
         overrides=overrides,
         units=tuple(component for component in read if component.is_unit),
         readouts=tuple(readouts),
-        metrics=resolve_metrics([config.metrics] if single else config.metrics),  # type: ignore[arg-type,list-item]
+        metrics=metrics,
         target=config.target,
         answers=answers,
         foils=foils,
+        whole_answers=whole_answers(model, ready) if any(metric.of_answer for metric in metrics) else [],
         engine=engine,
         keep=config.keep,
         notices=prepared.notes,
@@ -249,6 +269,7 @@ def make_plan(
         },
         routines=fastest_routines(model) if engine.name == "wavefront" else {},
     )
+    _require_room_for_answers(plan)
     # Refuses readouts that don't fit before anything is run; their tokens make no difference to that.
     Readouts.of(model, plan.readouts, Tokens([0] * len(plan.tokens), plan.answers, plan.foils), [0])
     if len(set(plan.labels)) < len(plan.labels):
@@ -264,6 +285,16 @@ def _require_target(model: LanguageModel, target: Target) -> None:
         raise HydrascopeError(f"unknown target {target!r}: choose argmax or answer, or give a token's id")
     if isinstance(target, int) and not 0 <= target < model.vocabulary:
         raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
+
+
+def _require_room_for_answers(plan: Plan) -> None:
+    limit = plan.model.context_length
+    for index, length in enumerate(plan.lengths):
+        if limit is not None and length > limit:
+            raise HydrascopeError(
+                f"{plan.prompt_label(index)} and its answer are {length:,} tokens long without the last, the context "
+                f"of {plan.model.name} holds {limit:,}: shorten it, or leave out the metric answer_log_prob"
+            )
 
 
 def _overrides(model: LanguageModel, config: SweepConfig) -> tuple[tuple[Override, ...], dict[str, str]]:

@@ -114,7 +114,8 @@ def sweep(
         read: components read besides all sublayers, selected alike.
         at: the positions of ablations: `last`, `all`, `subject`, `subject-last`, a number, or several.
         readouts: readouts of the residual stream, each with a `readout` of its own in the result.
-        metrics: functions of the logits: `log_prob`, `prob`, `rank`, `kl`, `top`, or your own (`engines.metrics`).
+        metrics: functions of the logits: `log_prob`, `prob`, `rank`, `kl`, `fisher`, `top`, or your own
+            (`engines.metrics`); and `answer_log_prob`, of the whole answer, which takes a second pass.
         target: the token of `Logit()` and of metrics: the likeliest (`argmax`), the `answer`'s, or an id.
         keep: what is kept of the writes in ablated rows: nothing (`effects`), `means` over patches, or each patch as
             well (`patches`); `auto` keeps patches of sublayers up to 4 GiB, and effects alone of `Interactions`.

@@ -35,7 +35,7 @@ _FITTING = {
     "format_": "text csv json markdown",
     "keep": "auto effects means patches",
     "limit": "1 2 100",
-    "metric": "log_prob prob rank kl fisher top kl,kl log_prob,prob,rank,kl,fisher,top perplexity",
+    "metric": "log_prob prob rank kl fisher top answer_log_prob kl,kl log_prob,prob,rank,kl,fisher,top perplexity",
     "model": "{folder}/gpt2 {folder}/alone surely/nonsense phantom",
     "noise_scale": "0.5 3 0 1e-9",
     "norm": "clean own",
