@@ -57,6 +57,22 @@ def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablat
         assert mean <= worst < 3 * truth.max()
 
 
+@pytest.mark.parametrize("case", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_the_estimate_for_whole_answers(case: str) -> None:
+    prompts = [hs.Prompt(text + ".", "and so"[: 1 + number % 4]) for number, text in enumerate(TEXTS)]
+    options: dict[str, Any] = {"metrics": ["kl", "answer_log_prob"]}
+    narrow = hs.sweep(model(case), prompts, hs.Resample(3), **options)
+    with Float64Mode():
+        wide = hs.sweep(model(case, dtype=torch.float64), prompts, hs.Resample(3), **options)
+    found = narrow.attrs["precision"]["metrics"]
+    assert list(found) == ["answer_log_prob"]
+    mean, worst = found["answer_log_prob"]
+    truth = off(narrow.sel(metric="answer_log_prob"), wide.sel(metric="answer_log_prob"), "metric_ablated")
+    assert 0.1 < mean / truth.mean() < 10
+    assert mean <= worst < 3 * truth.max()
+    assert "metrics" not in hs.sweep(model(case), prompts, hs.Resample(3), metrics="kl").attrs["precision"]
+
+
 def test_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     given = model("llama")
     before = copy.deepcopy(given.hf.state_dict())

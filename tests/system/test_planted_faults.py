@@ -1,5 +1,6 @@
 """Faults of the kinds that make wrong numbers, planted one at a time: production finds each, before or after a run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 import hydrascope as hs
 from hydrascope.engines import attention
 from hydrascope.engines.readouts import final_scale
-from hydrascope.engines.wavefront import recorder
+from hydrascope.engines.wavefront import recorder, row_streams
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.projection import Projection
@@ -67,6 +68,60 @@ def test_what_shows_only_at_the_end_is_stored_and_said(
     with pytest.warns(HydrascopeWarning, match="depend on the prompts"):
         again = hs.sweep(longrope, PROMPTS, hs.Zero())
     np.testing.assert_allclose(again["total"], results["total"], atol=1e-6)
+
+
+ANSWERED = [hs.Prompt(tokens=tuple(ids), answer=(5, 6, 7, 8)[: 2 + number % 3]) for number, ids in enumerate(PROMPTS)]
+
+
+def test_an_answer_that_is_read_a_position_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readouts don't show it, and neither does the balance: the metric is compared itself."""
+    model = tiny("llama", torch.float32)
+    results = hs.sweep(model, ANSWERED, hs.Resample(2), metrics="answer_log_prob")
+    assert results.attrs["batch_difference"] <= results.attrs["batch_tolerance"]
+    at_end = row_streams.Points.at_end
+
+    def too_early(model: LanguageModel, tokens: Any, counts: Any = None) -> row_streams.Points:
+        points = at_end(model, tokens, counts)
+        return replace(points, positions=points.positions - int(counts is not None))
+
+    monkeypatch.setattr(row_streams.Points, "at_end", too_early)
+    with pytest.raises(
+        hs.HydrascopeError, match=r"prompt \d .*: answer_log_prob is off by .* from the same prompt alone"
+    ):
+        hs.sweep(model, ANSWERED, hs.Resample(2), metrics="answer_log_prob")
+    monkeypatch.setattr(start, "check_before", lambda *arguments: BatchCheck(0.0, 1e-6, "logit", "prompt 1"))
+    with pytest.warns(HydrascopeWarning, match="answer_log_prob is off by"):
+        hs.sweep(model, ANSWERED, hs.Resample(2), metrics="answer_log_prob")
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        ("gpt2", torch.float32),
+        ("gpt2", torch.bfloat16),
+        *(
+            pytest.param(case, dtype, marks=pytest.mark.slow)
+            for case in ("gemma2", "bloom")
+            for dtype in (torch.float32, torch.float64, torch.bfloat16)
+        ),
+    ],
+)
+def test_the_check_of_answers_passes_where_nothing_is_wrong(case: str, dtype: torch.dtype) -> None:
+    """Alone, together and by plain passes; on disk the check at the end reads what was stored."""
+    model = tiny(case, dtype)
+    for at, ablation in (("last", hs.Resample(2)), ("all", hs.Zero())):
+        results = hs.sweep(model, ANSWERED, ablation, metrics=["kl", "answer_log_prob"], at=at, ablate="layers,heads.1")
+        assert results.attrs["batch_difference"] <= results.attrs["batch_tolerance"]
+        assert list(results.attrs["precision"]["metrics"]) == ["answer_log_prob"]
+
+
+@pytest.mark.parametrize("rope", ["longrope", pytest.param("dynamic", marks=pytest.mark.slow)])
+def test_the_check_of_answers_that_cross_the_limit_of_a_table(rope: str, tmp_path: Path) -> None:
+    """A prompt's own activation is another once it is continued: that is no error."""
+    model = roped("llama", rope)
+    prompts = [hs.Prompt(tokens=tuple(range(3, 3 + length)), answer=(5, 6, 7)) for length in (LIMIT - 1, 4, LIMIT)]
+    out = run_to_disk(model, prompts, hs.Resample(1), out=tmp_path / "r.zarr", metrics="answer_log_prob")
+    assert hs.open_results(out).attrs["batch_difference"] <= hs.open_results(out).attrs["batch_tolerance"]
 
 
 def test_a_window_that_is_wrong_where_no_short_prompt_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 The balance and the precision can't see such an error: both hold for a prompt that is computed wrongly because of
 another. So the shortest prompt of the most mixed batch, which is padded most, and the longest are measured again alone,
 the longest by plain forward passes. These numbers are compared with the same batch before a run, and with the finished
-result. A patch by a prompt's own clean activation must change nothing.
+result. A patch by a prompt's own clean activation must change nothing. The metric `answer_log_prob`, which takes a pass
+of its own, is compared likewise.
 """
 
 import math
@@ -32,6 +33,11 @@ OVERRIDES = 2
 #: The largest difference, in multiples of the run's own rounding.
 TIMES = 10
 EFFECTS = ("total", "direct", "indirect")
+#: The variables of a result that are compared, the metrics if whole answers are read.
+CHECKED = (*EFFECTS, "logit", "metric_ablated", "metric_clean")
+
+#: The numbers of one prompt: an array for each readout, then one for each metric of whole answers.
+_Numbers = list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,9 @@ class BatchCheck:
     """The largest difference of a prompt's numbers from those of the same prompt alone.
 
     Attributes:
-        difference: in the unit of the readout.
+        difference: in the unit of the readout or metric.
         allowed: the difference that rounding explains.
-        readout: the readout's label.
+        readout: the label of the readout, or the metric's name.
         prompt: the prompt's name in messages.
     """
 
@@ -107,11 +113,13 @@ class MeasuredAlone:
 
 
 def measure_alone(plan: Plan, clean: CleanActivations, batch: Sequence[int]) -> MeasuredAlone:
-    """Measure the shortest prompt of a batch alone, and the longest by the reference engine."""
-    places = _ends(plan, batch)
-    engines = [plan.engine.name, "reference"][-len(places) :]
-    readings = [_alone(plan, clean, batch[place], name) for place, name in zip(places, engines, strict=True)]
-    return MeasuredAlone(batch, places, readings)
+    """Measure the shortest prompt of a batch alone, and the longest by the reference engine.
+
+    If whole answers are read, the reference engine measures the prompt with the longest answer as well.
+    """
+    engines = _engines_by_place(plan, batch)
+    readings = [_alone(plan, clean, batch[place], name) for place, name in engines.items()]
+    return MeasuredAlone(batch, list(engines), readings)
 
 
 def check_before(plan: Plan, clean: CleanActivations, alone: MeasuredAlone, precision: Mapping[str, Any]) -> BatchCheck:
@@ -122,7 +130,7 @@ def check_before(plan: Plan, clean: CleanActivations, alone: MeasuredAlone, prec
     """
     together, fitted = within_memory(partial(_together, plan, clean, alone.batch), Batch(len(alone.batch), OVERRIDES))
     found = [
-        _compared(plan, alone.batch[place], [each[:, place] for each in together], readings, precision)
+        _compared(plan, alone.batch[place], _numbers_of(together, place), readings, precision)
         for place, readings in zip(alone.indices, alone.readings, strict=True)
         if place < fitted.prompts
     ]
@@ -138,22 +146,46 @@ def check_after(
     """Compare prompts that were measured alone with their numbers in a finished result.
 
     Args:
-        stored: from a prompt's index to its `total`, `direct` and `indirect` `[readout, ablated, patch]` and its
-            `logit` `[readout]`.
+        stored: from a prompt's index to the variables `CHECKED` of it.
     """
     found = []
     for place, readings in zip(alone.indices, alone.readings, strict=True):
-        variables = stored(alone.batch[place])
-        each = [variables[name][:, _checked_indices(plan), 0] for name in EFFECTS]
-        together = [torch.from_numpy(np.asarray(values)) for values in (*each, variables["logit"])]
+        together = _stored_numbers(plan, stored(alone.batch[place]))
         found.append(_compared(plan, alone.batch[place], together, readings, precision))
     return max(found, key=lambda each: each.excess)
 
 
-def _ends(plan: Plan, batch: Sequence[int]) -> list[int]:
-    """Return the places of the shortest and the longest prompt; one where all are as long."""
+def _stored_numbers(plan: Plan, variables: Mapping[str, np.ndarray]) -> _Numbers:
+    checked = _checked_indices(plan)
+    effects = [variables[name][:, checked, 0] for name in EFFECTS]
+    metrics = [number for number, metric in enumerate(plan.metrics) if metric.of_answer]
+    if not metrics:
+        return _joined(effects, variables["logit"], np.zeros((0, 0)), np.zeros(0))
+    ablated = variables["metric_ablated"][metrics][:, checked, 0]
+    return _joined(effects, variables["logit"], ablated, variables["metric_clean"][metrics])
+
+
+def _joined(effects: Sequence[np.ndarray], logit: np.ndarray, ablated: np.ndarray, clean: np.ndarray) -> _Numbers:
+    """Join the numbers of each readout and of each metric.
+
+    Args:
+        effects: `[readout, override]` each.
+        logit: `[readout]`.
+        ablated, clean: `[metric, override]` and `[metric]`.
+    """
+    readouts = [np.append(np.concatenate([each[row] for each in effects]), logit[row]) for row in range(len(logit))]
+    return readouts + [np.append(*each) for each in zip(ablated, clean, strict=True)]
+
+
+def _engines_by_place(plan: Plan, batch: Sequence[int]) -> dict[int, str]:
+    """Return the places of the prompts that are measured alone, and the engine for each."""
     lengths = [len(plan.tokens[index]) for index in batch]
-    return [0] if lengths[0] == lengths[-1] else [0, len(batch) - 1]
+    same = lengths[0] == lengths[-1]
+    engines = {0: "reference"} if same else {0: plan.engine.name, len(batch) - 1: "reference"}
+    answers = [len(answer) for answer in plan.answers_of(batch)]
+    if max(answers, default=1) > 1:
+        engines.setdefault(answers.index(max(answers)), "reference")
+    return engines
 
 
 def _checked_indices(plan: Plan) -> list[int]:
@@ -162,33 +194,47 @@ def _checked_indices(plan: Plan) -> list[int]:
     return [int(place) for place in places]
 
 
-def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> list[Tensor]:
-    """Return effects `[readout, prompt, override]` and logits of prompts measured together."""
+def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> Readings:
+    """Measure prompts together, with their first patches."""
     prompts = batch[: fitting.prompts]
     values = draw_patches(plan.ablation, clean, prompts).values
-    request = _request(
-        plan, clean, prompts, lambda component: values(component)[:, :1], 1, clean.prefixes.read(prompts)
+    shared = clean.prefixes.read(prompts)
+    return ENGINES[plan.engine.name](
+        plan.model, _request(plan, clean, prompts, lambda component: values(component)[:, :1], 1, shared)
     )
-    readings = ENGINES[plan.engine.name](plan.model, request)
-    return [*(each[..., 0] for each in _effects(readings)), readings.logit]
+
+
+def _numbers_of(readings: Readings, place: int) -> _Numbers:
+    """Return the numbers of one of the prompts of some readings, with its first patch."""
+    effects = [_numpy(each[:, place, :, 0]) for each in _effects(readings)]
+    ablated, clean = readings.metrics_ablated[:, place, :, 0], readings.metrics[:, place]
+    return _joined(effects, _numpy(readings.logit[:, place]), _numpy(ablated), _numpy(clean))
+
+
+def _changes_by_own_patch(plan: Plan, index: int, readings: Readings) -> _Numbers:
+    """Return the changes of a prompt measured alone by its own activation, which should be 0.
+
+    There are none if it wasn't the second patch.
+    """
+    effects = torch.stack(_effects(readings))[:, :, 0, :, 1:]
+    metrics = readings.metrics_ablated[:, 0, :, 1:] - readings.metrics[:, 0, None, None]
+    # Where the model computes the continued prompt by another table, its activations are others.
+    if plan.model.batch_key(len(plan.tokens[index])) != plan.model.batch_key(plan.lengths[index]):
+        metrics = metrics[..., :0]
+    return [_numpy(each).ravel() for each in (*effects.transpose(0, 1), *metrics)]
 
 
 def _compared(
-    plan: Plan, index: int, together: Sequence[Tensor], readings: Readings, precision: Mapping[str, Any]
+    plan: Plan, index: int, together: _Numbers, readings: Readings, precision: Mapping[str, Any]
 ) -> BatchCheck:
-    """Compare a prompt's effects `[readout, override]` and logit with those of it alone."""
-    effects = [each[:, 0] for each in _effects(readings)]
-    off = [
-        _numpy(here) - _numpy(there)
-        for here, there in zip(together, [*(each[..., 0] for each in effects), readings.logit[:, 0]], strict=True)
-    ]
-    # The second patch is the prompt's own activation, which changes nothing.
-    off += [_numpy(each[..., 1:]) for each in effects]
-    largest = np.stack([np.abs(each).reshape(len(each), -1).max(1, initial=0) for each in off]).max(0)
-    allowed = _allowed(plan, readings, precision)
+    """Compare a prompt's numbers with those of it alone."""
+    off = [here - there for here, there in zip(together, _numbers_of(readings, 0), strict=True)]
+    own = _changes_by_own_patch(plan, index, readings)
+    labels = [*plan.labels, *(metric.name for metric in plan.answer_metrics)]
+    allowed = [*_allowed(plan, readings, precision), *_allowed_of_answers(plan, index, readings, precision)]
     checks = [
-        BatchCheck(float(difference), least, label, plan.prompt_label(index))
-        for difference, least, label in zip(largest, allowed, plan.labels, strict=True)
+        BatchCheck(float(np.abs(np.concatenate(differences)).max()), least, label, plan.prompt_label(index))
+        for *differences, least, label in zip(off, own, allowed, labels, strict=True)
     ]
     return max(checks, key=lambda each: each.excess)
 
@@ -225,10 +271,11 @@ def _request(
         values,
         plan.units,
         Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), prompts),
-        (),
+        plan.answer_metrics,
         torch.tensor([clean.targets[index] for index in prompts]),
         plan.routines,
         shared,
+        plan.answers_of(prompts),
     )
 
 
@@ -249,4 +296,18 @@ def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> li
     return [
         max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), least * size)
         for label, size in zip(plan.labels, sizes, strict=True)
+    ]
+
+
+def _allowed_of_answers(plan: Plan, index: int, readings: Readings, precision: Mapping[str, Any]) -> list[float]:
+    """Return the difference that rounding explains in each metric of whole answers, in nats."""
+    # Of the size of the numbers, and of what log p is without any knowledge: it may be next to 0.
+    tokens = sum(map(len, plan.answers_of([index])))
+    sizes = readings.metrics.abs().sum(1) + readings.metrics_ablated.abs().flatten(1).amax(1)
+    sizes = sizes + tokens * math.log(plan.model.vocabulary)
+    errors = precision.get("precision", {}).get("metrics", {})
+    least = 4 * torch.finfo(plan.model.dtype).eps
+    return [
+        max(TIMES * errors[metric.name][1], least * size) if errors else TIMES * TOLERANCE[plan.model.dtype] * size
+        for metric, size in zip(plan.answer_metrics, sizes.double().tolist(), strict=True)
     ]

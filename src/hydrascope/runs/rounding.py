@@ -3,7 +3,7 @@
 The balance doesn't show a loss that both of its sides share, as where one feature of the residual stream is so large
 that all others drown in its rounding. So some ablations of some prompts are measured again, with the same patches, on a
 copy of the model in float64; norms and softmax are computed in float64 as well. For a model that is too large to copy,
-the two engines are compared.
+the two engines are compared. Of the metrics only `answer_log_prob`, which takes a pass of its own, is compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,9 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
         [2.1e-07, 9.8e-07]
 
     Returns:
-        `against`, the reference; the numbers of `prompts`, `ablations` and `patches`; and by readout and effect the
-        mean and the largest absolute error. An empty dictionary where there is no reference.
+        `against`, the reference; the numbers of `prompts`, `ablations` and `patches`; by readout and effect the mean
+        and the largest absolute error; and likewise in `metrics`, by name, if there is `answer_log_prob`. An empty
+        dictionary where there is no reference.
     """
     other = _other(plan.model, plan.engine.name)
     if other is None:
@@ -48,20 +49,25 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
     places = np.unique(np.linspace(0, len(plan.overrides) - 1, RUNS).round().astype(int))
     runs = [plan.overrides[place] for place in places]
     try:
-        off = torch.cat([_off(plan, clean, index, runs, again) for index in prompts], 2)
+        found = [_off(plan, clean, index, runs, again) for index in prompts]
+        off, of_metrics = (torch.cat(each, 2) for each in zip(*found, strict=True))
     except Exception as error:
         if is_out_of_memory(error):
             return {}
         raise
-    if not off.isfinite().all():
+    if not (off.isfinite().all() and of_metrics.isfinite().all()):
         return {}  # the run itself will say so
     flat = off.flatten(2)
     readouts = {
         label: {name: [float(each.mean()), float(each.max())] for name, each in zip(EFFECTS, effects, strict=True)}
         for label, effects in zip(plan.labels, flat.transpose(0, 1), strict=True)
     }
+    metrics = {
+        metric.name: [float(each.mean()), float(each.max())]
+        for metric, each in zip(plan.answer_metrics, of_metrics[0], strict=True)
+    }
     how = {"prompts": count, "ablations": len(runs), "patches": min(plan.ablation.patches, PATCHES)}
-    return {"precision": {"against": against, **how, "readouts": readouts}}
+    return {"precision": {"against": against, **how, "readouts": readouts, **({"metrics": metrics} if metrics else {})}}
 
 
 #: A model and a way to measure it that serve as the reference.
@@ -87,20 +93,29 @@ def _other(model: LanguageModel, engine: str) -> tuple[str, _Again] | None:
     return f"the {name} engine", (model, ENGINES[name])
 
 
-def _off(plan: Plan, clean: CleanActivations, index: int, overrides: Sequence[Override], again: _Again) -> Tensor:
-    """Return the errors of one prompt's effects `[effect, readout, 1, override, patch]`."""
+def _off(
+    plan: Plan, clean: CleanActivations, index: int, overrides: Sequence[Override], again: _Again
+) -> tuple[Tensor, Tensor]:
+    """Return the errors of one prompt's effects and of its metrics.
+
+    Returns:
+        `[effect, readout, 1, override, patch]` and `[1, metric, 1, override, patch]`.
+    """
     patches = draw_patches(plan.ablation, clean, [index])
     model, measure = again
-    found = _effects(
-        ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, overrides, patches))
-    )
-    return (found - _effects(measure(model, _request(plan, clean, model, index, overrides, patches)))).abs()
+    narrow = ENGINES[plan.engine.name](plan.model, _request(plan, clean, plan.model, index, overrides, patches))
+    wide = measure(model, _request(plan, clean, model, index, overrides, patches))
+    return (_effects(narrow) - _effects(wide)).abs(), (_metrics(narrow) - _metrics(wide)).abs()
 
 
 def _effects(readings: Readings) -> Tensor:
     clean = readings.logit[..., None, None]
     runs = (readings.logit_ablated, readings.logit_direct, readings.logit_indirect)
     return torch.stack([run - clean for run in runs]).double().cpu()
+
+
+def _metrics(readings: Readings) -> Tensor:
+    return readings.metrics_ablated[None].double().cpu()
 
 
 def _request(
@@ -120,7 +135,8 @@ def _request(
         lambda component: patches.values(component)[:, :count].to(model.dtype),
         (),
         Readouts.of(model, plan.readouts, plan.tokens_of(clean), [index]),
-        (),
+        plan.answer_metrics,
         torch.tensor([clean.targets[index]]),
         plan.routines if model is plan.model else {},
+        answers=plan.answers_of([index]),
     )

@@ -18,7 +18,7 @@ from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs import start
 from hydrascope.runs.assemble import assemble, batch_attributes, chunk_attributes, initial_dataset, measured_variables
-from hydrascope.runs.batch_check import EFFECTS, MeasuredAlone, check_after, excess, measure_alone, most_mixed
+from hydrascope.runs.batch_check import CHECKED, MeasuredAlone, check_after, excess, measure_alone, most_mixed
 from hydrascope.runs.batches import BATCHES_PER_CHUNK, compute_clean_activations, measure_chunks
 from hydrascope.runs.config import (
     TARGET_LOGIT,
@@ -208,7 +208,7 @@ def _measure_to_disk(plan: Plan, output: Output, batch_size: BatchSize, progress
 def _stored_numbers(out: Path, index: int) -> dict[str, np.ndarray]:
     """Return one prompt's numbers in the result at `out`, for `check_after`."""
     results = reader.open_results(out).isel(prompt=index)
-    return {name: results[name].values for name in (*EFFECTS, "logit")}
+    return {name: results[name].values for name in CHECKED if name in results}
 
 
 def _check_finished(
