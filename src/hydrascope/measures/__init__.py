@@ -66,6 +66,7 @@ from hydrascope.measures.restoration import (
     outcome_bounds,
     restoration,
 )
+from hydrascope.measures.routes import ROUTES, route_bounds, routes
 from hydrascope.measures.rushing_nanda import self_repair
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "FEWEST",
     "MIN_SHARE",
     "PARTS",
+    "ROUTES",
     "SIGMA_NAME",
     "WRITTEN",
     "Answered",
@@ -126,6 +128,8 @@ __all__ = [
     "response_shift",
     "responses",
     "restoration",
+    "route_bounds",
+    "routes",
     "scores",
     "select_readout",
     "self_repair",
