@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from hydrascope.reports import flow as flow
     from hydrascope.reports.kinds import draw_all as draw_all
     from hydrascope.reports.kinds import page_data as page_data
     from hydrascope.reports.kinds import report as report
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 export_lazily(
     globals(),
     {
+        "flow": (),
         "kinds": ("draw_all", "page_data", "report", "summarise"),
         "summary.comparison": ("compare",),
         "summary.terminal": ("render",),

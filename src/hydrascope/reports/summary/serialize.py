@@ -23,7 +23,7 @@ def as_json(summary: Summary) -> str:
     >>> import json
     >>> low = json.loads(as_json(hs.reports.summarise(results)))["verdicts"][0]["restored"]["low"]
     """
-    return json.dumps(_plain(asdict(summary)), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(asdict(summary)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(summary: Summary) -> str:
@@ -86,9 +86,10 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(each.replace('|', chr(92) + '|') for each in line)} |" for line in lines)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return nested data as JSON values; numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
