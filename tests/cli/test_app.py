@@ -198,7 +198,9 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
         == 0
     )
     assert hydrascope(*command) == (0, f"1 files in {tmp_path}\n", "")
-    assert asked == [(5, tmp_path, 1, "mlp.0", "logit", "own"), (5, tmp_path, None, None, None, None)]
+    assert asked == [(5, tmp_path, 1, "mlp.0", "logit", "own", None), (5, tmp_path, *[None] * 5)]
+    assert hydrascope(*command, "--mediation", folder / "r.zarr")[0] == 0
+    assert isinstance(asked[-1][-1], xr.Dataset)
     monkeypatch.setattr(motifs, "draw_all", lambda out: [out / "figure6.svg"])
     assert hydrascope("motifs", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
 

@@ -179,12 +179,19 @@ def figures(
     prompt: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="The prompt of figures 1 and 3, counted from 0.")
     ] = None,
-    ablated: Annotated[str | None, typer.Option(help="The ablated component of figures 1 and 3, e.g. attn.3.")] = None,
+    ablated: Annotated[
+        str | None, typer.Option(help="The ablated component of the repair flow and of figures 1 and 3, e.g. attn.3.")
+    ] = None,
     readout: Readout = None,
     norm: Norm = None,
+    mediation: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS", help="A result of `mediate` on the same prompts, for the repair flow."),
+    ] = None,
 ) -> None:
-    """Draw the figures of a result (the paper's 1, 2, 3, 7 and 8, and more) as PNG, PDF, SVG."""
-    _draw(open_selected(results), out, prompt, ablated, readout, norm)
+    """Draw the repair flow and the paper's figures (1, 2, 3, 7, 8, and more) as PNG, PDF, SVG."""
+    frozen = None if mediation is None else open_selected(mediation)
+    _draw(open_selected(results), out, prompt, ablated, readout, norm, frozen)
 
 
 def _draw(results: "xr.Dataset", out: Path, *choices: Any) -> None:

@@ -72,34 +72,38 @@ def draw_all(
     ablated: str | None = None,
     readout: str | None = None,
     sigma: Sigma | None = None,
+    mediation: xr.Dataset | None = None,
 ) -> "Drawn":
     """Draw every figure that `results` have data for, as PNG, PDF and SVG.
 
-    A sweep gives the responses, the paper's Figures 1, 2, 3, 7 and 8, and the heads. A mediation also gives the
-    mediators. Interactions give the matrix of pairs alone.
+    A sweep gives the repair flow, the responses, the paper's Figures 1, 2, 3, 7 and 8, and the heads. A mediation also
+    gives the mediators. Interactions give the matrix of pairs alone.
 
         >>> drawn = hs.reports.draw_all(results, Path("figures"))
         >>> len(drawn.paths)
-        18
+        21
 
     Args:
         results: a finished run.
         folder: the folder to write to; it is made if it is missing.
         prompt: the index of the prompt that Figures 1 and 3 show; by default a typical one (`figures.examples`).
-        ablated: the label of the ablation that Figures 1 and 3 show; by default a typical one.
+        ablated: the label of the ablation that Figures 1 and 3 show, by default a typical one, and that the repair flow
+            shows, by default the summary's choice.
         readout: the readout's label; by default the first.
         sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+        mediation: the results of a mediation of the same prompts, with the same options. Its frozen runs show in the
+            repair flow which components are necessary and sufficient.
 
     Returns:
         The files written, and the reasons why figures are missing.
 
     Raises:
-        HydrascopeError: `results` is no result or is unfinished; it lacks the prompt, ablation or readout; or the
-            folder cannot be written.
+        HydrascopeError: `results` is no result or is unfinished; it lacks the prompt, ablation or readout; it
+            doesn't match the mediation; or the folder cannot be written.
     """
     from hydrascope.reports.figures.draw import Choice
 
-    return KINDS[result_kind(results.attrs)].draw(results, folder, Choice(prompt, ablated, readout, sigma))
+    return KINDS[result_kind(results.attrs)].draw(results, folder, Choice(prompt, ablated, readout, sigma, mediation))
 
 
 def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -355,16 +355,16 @@ def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) 
     assert "Compensatory effect (logits)" in paths[2].read_text()
 
 
-def test_draw_all_writes_six_figures_in_three_formats(tmp_path: Path) -> None:
+def test_draw_all_writes_seven_figures_in_three_formats(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2)
     drawn = draw_all(results, tmp_path, prompt=1, ablated="attn.0")
     assert sorted(path.name for path in drawn.paths) == sorted(
         f"{name}.{suffix}"
-        for name in ("responses", *(f"figure{number}" for number in (1, 2, 3, 7, 8)))
+        for name in ("flow", "responses", *(f"figure{number}" for number in (1, 2, 3, 7, 8)))
         for suffix in ("png", "pdf", "svg")
     )
     assert all(path.stat().st_size for path in drawn.paths)
-    assert str(drawn) == f"18 files in {tmp_path}"
+    assert str(drawn) == f"21 files in {tmp_path}"
 
 
 @pytest.mark.usefixtures("one_format")
@@ -373,11 +373,11 @@ def test_draw_all_writes_six_figures_in_three_formats(tmp_path: Path) -> None:
     [
         (
             ["head.0.1", "head.1.0"],
-            "figure1 figure3 heads responses",
+            "figure1 figure3 flow heads responses",
             "figures 2, 7 and 8, which show ablated sublayers",
         ),
-        (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 heads responses", None),
-        (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8 responses", None),
+        (["attn.0", "head.1.0"], "figure1 figure2 figure3 figure7 figure8 flow heads responses", None),
+        (["attn.0", "attn.0+mlp.1"], "figure1 figure2 figure3 figure7 figure8 responses", "the repair flow"),
     ],
 )
 def test_draw_all_draws_what_the_run_has(tmp_path: Path, ablated: list[str], names: str, reason: str | None) -> None:
@@ -393,7 +393,7 @@ def test_of_joint_ablations_the_responses_are_drawn(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2, ablated=["attn.0+mlp.1"])
     drawn = draw_all(results, tmp_path)
     assert {path.stem for path in drawn.paths} == {"responses"}
-    assert [why.split(",")[0] for why in drawn.skipped] == ["figures 1 and 3", "figures 2"]
+    assert [why.split(",")[0] for why in drawn.skipped] == ["figures 1 and 3", "figures 2", "the repair flow"]
     effects = per_prompt(results)
     for trace in (figure1, figure3):
         with pytest.raises(HydrascopeError, match="the ablation of one component"):

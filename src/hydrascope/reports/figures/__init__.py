@@ -8,6 +8,7 @@ from hydrascope.reports.figures.figure2 import figure2
 from hydrascope.reports.figures.figure7 import figure7
 from hydrascope.reports.figures.figure8 import figure8
 from hydrascope.reports.figures.figures_1_3 import examples, figure1, figure3
+from hydrascope.reports.figures.flow import figure_flow
 from hydrascope.reports.figures.heads import figure_heads
 from hydrascope.reports.figures.mediation import figure_interactions, figure_mediation, figure_paths
 from hydrascope.reports.figures.responses import figure_responses
@@ -20,6 +21,7 @@ __all__ = [
     "figure7",
     "figure8",
     "figure_circuit",
+    "figure_flow",
     "figure_heads",
     "figure_interactions",
     "figure_mediation",

@@ -1,6 +1,6 @@
 """The style of all figures, made for print and any colour vision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,23 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(
+    figure: Figure,
+    folder: Path,
+    name: str,
+    metadata: Mapping[str, Mapping[str, str]] | None = None,
+    written: Mapping[str, str] | None = None,
+) -> list[Path]:
     """Write `figure` to `folder` as `name`.png, .pdf and .svg.
 
         >>> paths = save(Figure(), Path("figures"), "empty")
+
+    Args:
+        figure: the figure.
+        folder: the folder; it is made if it is missing.
+        name: the name of the files, without an ending.
+        metadata: metadata of the files by ending: `{"png": {"Title": "…"}}`.
+        written: the text of files that are not drawn from `figure`, by ending.
 
     Returns:
         The files written.
@@ -84,9 +97,14 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with style():
             for path in paths:
+                suffix = path.suffix[1:]
+                if written and suffix in written:
+                    path.write_text(written[suffix], encoding="utf-8", newline="\n")
+                    continue
                 # Without a creation date the same result gives the same file.
-                stamp = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
-                figure.savefig(path, metadata=stamp if path.suffix != ".png" else None)
+                stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
+                own = (metadata or {}).get(suffix, {})
+                figure.savefig(path, metadata={**stamp, **own} or None)
     except OSError as error:
         raise HydrascopeError(f"cannot write figures to {folder}: {error.strerror or error}") from error
     return paths

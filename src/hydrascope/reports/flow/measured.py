@@ -97,8 +97,8 @@ def flow_of(
 def chosen(found: Sequence[Verdict], mediated: Sequence[str] = ()) -> str | None:
     """Return the label of the component that the summary chooses.
 
-    If there are mediated ones, it is one of them. The clearest verdict counts. If the halves of the prompts chose two components, it is the first. None if there is no
-    choice.
+    If there are mediated ones, it is one of them. The clearest verdict counts. If the halves of the prompts chose two
+    components, it is the first. None if there is no choice.
     """
     known = [each for each in found if each.component]
     among = [each for each in known if _first(each) in mediated] or known

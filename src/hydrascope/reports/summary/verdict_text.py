@@ -135,7 +135,11 @@ def _prompts_needed(answered: Answered) -> str:
 
 
 def _readout_noun(run: Mapping[str, str]) -> str:
-    readout = run.get("readout", "").partition(",")[0]
+    return readout_noun(run.get("readout", "").partition(",")[0])
+
+
+def readout_noun(readout: str) -> str:
+    """Return a readout's name in sentences."""
     return {"logit": "the answer", "difference": "the logit difference"}.get(readout, readout)
 
 
