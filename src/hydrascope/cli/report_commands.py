@@ -13,13 +13,18 @@ from hydrascope.utils.errors import HydrascopeError
 def report(
     results: Results,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The page to write: .html.")],
+    mediation: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS", help="A result of `mediate` on the same prompts: it shows who is necessary."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write one page that shows a result; it opens from disk and needs no network."""
     from hydrascope.reports.kinds import report as write
 
     require_new(out, (".html",), overwrite=overwrite)
-    written = write(open_selected(results), out, overwrite=overwrite)
+    frozen = None if mediation is None else open_selected(mediation)
+    written = write(open_selected(results), out, mediation=frozen, overwrite=overwrite)
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 

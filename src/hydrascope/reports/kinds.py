@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from hydrascope.components.experiments import ResultKind, result_kind
-from hydrascope.measures import Bootstrap, EffectsOnly, Sigma
+from hydrascope.measures import Bootstrap, Effects, EffectsOnly, Sigma
+from hydrascope.reports.html.first_screen import first_screen
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediation_pictures
 from hydrascope.reports.html.render import one_file
-from hydrascope.reports.html.report_data import Views, build_page, require_results
+from hydrascope.reports.html.report_data import Built, Views, build_page, require_results
 from hydrascope.reports.summary.summarise import (
     Summary,
     read_effects,
@@ -120,12 +121,22 @@ def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any]
     Raises:
         HydrascopeError: `results` is no result, or lacks a number or a dimension.
     """
+    built = _built(results, bootstrap)
+    return built.page, built.chunks
+
+
+def _built(results: xr.Dataset, bootstrap: Bootstrap) -> Built:
     require_results(results)
     return build_page(results, bootstrap, KINDS[result_kind(results.attrs)].views)
 
 
 def report(
-    results: xr.Dataset, out: str | Path, *, bootstrap: Bootstrap | None = None, overwrite: bool = False
+    results: xr.Dataset,
+    out: str | Path,
+    *,
+    mediation: xr.Dataset | None = None,
+    bootstrap: Bootstrap | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write an HTML page that shows `results`: the verdicts, the responses, and every prompt.
 
@@ -136,6 +147,7 @@ def report(
     Args:
         results: the result of `sweep` or of an experiment. Data that was not kept has no view.
         out: the file to write.
+        mediation: a mediation of the same prompts with the same options; the first screen then shows who is necessary.
         bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
         overwrite: whether to replace an existing file.
 
@@ -148,12 +160,29 @@ def report(
     path = Path(out)
     if path.exists() and not overwrite:
         raise HydrascopeError(f"{path} exists: choose another path, or overwrite it")
-    text = one_file(*page_data(results, bootstrap or Bootstrap()))
+    bootstrap = bootstrap or Bootstrap()
+    built = _built(results, bootstrap)
+    text = one_file(built.page, built.chunks, _first_screen(built, results, mediation, bootstrap))
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise HydrascopeError(f"cannot write {path} ({error.strerror or error}): choose another path") from error
     return path
+
+
+def _first_screen(built: Built, results: xr.Dataset, mediation: xr.Dataset | None, bootstrap: Bootstrap) -> str:
+    """Return the first screen as HTML; nothing if there is no finding to show."""
+    from hydrascope.reports.flow.measured import flow_of
+    from hydrascope.reports.flow.words import why_not
+
+    found = [each for each in built.summary.verdicts if each.component]
+    if not isinstance(built.effects, Effects) or not found:
+        return ""
+    if mediation is None and result_kind(results.attrs) == "mediation":
+        mediation = results
+    flow = flow_of(built.alone, built.effects, None, mediation, bootstrap, built.summary.verdicts)
+    shown = any(flow.ablated in each.component.split(" or ") for each in found) and not why_not(flow)
+    return first_screen(built.summary, flow) if shown else ""
 
 
 # Matplotlib is imported only when a figure is drawn: summaries and pages don't need it.

@@ -18,7 +18,8 @@ def test_the_first_screen_says_the_verdict(opened, file, results):
     page = opened(file)
     assert page.locator("#verdict p").all_text_contents() == sentences(clearest_first(summarise(results, FEW)))
     assert page.locator("#model").text_content() == "synthetic"
-    assert page.locator("#matrix .cells").bounding_box()["y"] < 900
+    assert page.locator("#first-title").bounding_box()["y"] < 200
+    assert page.locator(".first-picture .wide svg").bounding_box()["y"] < 300
     assert page.locator("#run").text_content().count("40") == 1
 
 

@@ -19,7 +19,7 @@ def test_another_readout_changes_all_views(opened, file, results):
     page = opened(file)
     before = page.locator("#sentences").text_content()
     drawn(page, lambda: page.get_by_label("Readout").select_option(label="placebo.0"))
-    assert page.locator("#verdict p").all_text_contents() == sentences(
+    assert page.locator("#verdict p:not(#of-prompt)").all_text_contents() == sentences(
         clearest_first(summarise(results, FEW, "placebo.0"))
     )
     assert page.locator("#sentences").text_content() != before
@@ -34,7 +34,7 @@ def test_another_readout_changes_all_views(opened, file, results):
 def everything(page):
     """What the page says, view by view."""
     return {
-        "verdict": page.locator("#verdict p").all_text_contents(),
+        "verdict": page.locator("#verdict p:not(#of-prompt)").all_text_contents(),
         "sentences": page.locator("#sentences").text_content(),
         "read": re.findall(r"Readout: [^.]*", page.locator("main").text_content()),
         "matrix": rows_of(saved(page, "Save the matrix as CSV")),
@@ -67,7 +67,8 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     assert after["sentences"].endswith(f"Shares: {shares}, at {name}.")
     assert after["read"] == [*[f"Readout: logit, at {name}"] * 2, "Readout: logit"]
     sure = measures.responses(measures.per_prompt(results, "logit", sigma), FEW)
-    for row in after["matrix"]:
+    drawn(page, lambda: page.locator("#prompt").select_option(""))
+    for row in everything(page)["matrix"]:
         expected = sure.sel(ablated=row["ablated"], component=row["responding sublayer"]).values
         shown = [float(row[bound] or "nan") for bound in ("mean", "low", "high")]
         np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-7)

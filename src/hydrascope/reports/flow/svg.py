@@ -18,6 +18,8 @@ _FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans','Liberation Sans
 def as_svg(picture: Picture, colours: Colours = "auto", about: Mapping[str, str] | None = None) -> str:
     """Return a picture as one SVG element, with a title, a description and its own styles.
 
+    Styles stand in one `style` element and no attribute, so that a page's security policy can name them.
+
     All texts are escaped; it holds no script and asks for nothing. Colours are CSS variables (`--hs-paper`), so that a
     page may set its own.
 
@@ -56,7 +58,7 @@ def _style(picture: Picture, mark: str, colours: Colours) -> str:
 
     rules = [f":where(.{mark}){{{variables(DARK if colours == 'dark' else LIGHT)}}}"]
     if colours == "auto":
-        rules.append(f"@media (prefers-color-scheme:dark){{:where(.{mark}){{{variables(DARK)}}}}}")
+        rules.append(f"@media screen and (prefers-color-scheme:dark){{:where(.{mark}){{{variables(DARK)}}}}}")
     rules.append(f".{mark}{{font-family:{_FONTS};max-width:100%;height:auto}}.{mark} .paper{{fill:var(--hs-paper)}}")
     for role in dict.fromkeys(shape.role for shape in picture.shapes):
         rules.append(f".{mark} .{_class(role)}{{{_look(LOOKS[role], picture, mark)}}}")
@@ -83,8 +85,8 @@ def _patterns(picture: Picture, mark: str) -> str:
     return "".join(
         f'<pattern id="{mark}-s{round(100 * share)}" width="{_number(size)}" height="{_number(size)}" '
         f'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="{_number(size)}" '
-        f'height="{_number(size)}" style="fill:var(--hs-paper)"/><rect width="{_number(size * share)}" '
-        f'height="{_number(size)}" style="fill:var(--hs-fix)"/></pattern>'
+        f'height="{_number(size)}" fill="var(--hs-paper)"/><rect width="{_number(size * share)}" '
+        f'height="{_number(size)}" fill="var(--hs-fix)"/></pattern>'
         for share in shares
     )
 
@@ -102,12 +104,12 @@ def _shapes(picture: Picture, mark: str) -> Iterator[str]:
         ends = f'gradientUnits="userSpaceOnUse" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"'
         for letter, colour in (("f", "gap"), ("e", "edge")):
             stops = "".join(
-                f'<stop offset="{offset}" style="stop-color:var(--hs-{colour})" stop-opacity="{opacity}"/>'
+                f'<stop offset="{offset}" stop-color="var(--hs-{colour})" stop-opacity="{opacity}"/>'
                 for offset, opacity in ((0.05, 1), (0.75, 0))
             )
             yield f'<linearGradient id="{mark}-{letter}{place}" {ends}>{stops}</linearGradient>'
-        fade = f"fill:url(#{mark}-f{place});stroke:url(#{mark}-e{place});stroke-width:{_number(2 * picture.stroke)}"
-        yield f'<path {path} style="{fade}"{named}>{inside}</path>'
+        ends = f'fill="url(#{mark}-f{place})" stroke="url(#{mark}-e{place})"'
+        yield f'<path {path} {ends} stroke-width="{_number(2 * picture.stroke)}"{named}>{inside}</path>'
 
 
 def _path(shape: Shape) -> str:

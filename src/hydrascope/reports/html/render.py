@@ -30,13 +30,14 @@ MODULES = (
     *("asking", "network", "found", "live", "page"),
 )
 
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 
 #: Characters that could start or end a script element.
 _MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
-def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bool = False) -> str:
+def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], first: str = "", *, server: bool = False) -> str:
     """Return the HTML of a page.
 
     The page's content security policy allows its own script alone, and no download.
@@ -44,12 +45,14 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bo
     Args:
         page: the content, as JSON values.
         chunks: the compressed arrays, by name.
+        first: the first screen, as HTML whose texts are escaped.
         server: whether the page may send requests to its own server.
     """
     template, style = _static_text("template.html"), _static_text("page.css")
     script = joined_script()
     filled = {
-        "policy": own_policy(server=server),
+        "policy": own_policy(*_STYLE.findall(first), server=server),
+        "first": first,
         "title": escape(f"{page['model']} · hydrascope"),
         "style": style,
         "script": script,
@@ -60,15 +63,17 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], *, server: bo
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], template)
 
 
-def own_policy(*, server: bool) -> str:
-    """Return a content security policy that allows the script and the style of `one_file` alone.
+def own_policy(*styles: str, server: bool) -> str:
+    """Return a security policy that allows the script and the styles of `one_file` alone.
 
     Args:
+        styles: the styles of the first screen's pictures.
         server: whether the page may send requests to its own server.
     """
     connect = " connect-src 'self';" if server else ""
+    allowed = " ".join(f"'{_hash(style)}'" for style in (_static_text("page.css"), *styles))
     return (
-        f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src '{_hash(_static_text('page.css'))}';"
+        f"default-src 'none'; script-src '{_hash(joined_script())}'; style-src {allowed};"
         f"{connect} img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 

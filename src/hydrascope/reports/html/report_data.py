@@ -88,8 +88,27 @@ def require_results(results: xr.Dataset) -> None:
     require_dimensions(results, ("total", "direct", "logit"))
 
 
-def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the page's content as JSON values, and its compressed arrays by name.
+@dataclass(frozen=True)
+class Built:
+    """A page's content, with what it was made from.
+
+    Attributes:
+        page: the content, as JSON values.
+        chunks: the compressed arrays by name.
+        alone: the single ablations of the results.
+        effects: their effects on the first readout.
+        summary: the summary of these effects.
+    """
+
+    page: dict[str, Any]
+    chunks: dict[str, bytes]
+    alone: xr.Dataset
+    effects: EffectsOnly
+    summary: Summary
+
+
+def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> Built:
+    """Return the page's content.
 
     Args:
         results: results that pass `require_results`.
@@ -113,7 +132,8 @@ def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> tuple
     assert first is not None
     effects, summary = first
     remarks = list(notes(bootstrap, summary.verdicts, traces=isinstance(effects, Effects)))
-    return _page(source, effects, summary.run, _start(summary, effects), readouts, remarks)
+    page, chunks = _page(source, effects, summary.run, _start(summary, effects), readouts, remarks)
+    return Built(page, chunks, plain, effects, summary)
 
 
 def single_prompt_page_data(results: xr.Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -185,6 +185,9 @@ function startControls() {
       choose({ [key]: event.target.value === "" ? ALL : Number(event.target.value) }));
   }
   $("controls").addEventListener("submit", (event) => event.preventDefault());
+  for (const door of document.querySelectorAll("[data-door]")) {
+    door.addEventListener("click", () => $(door.dataset.door).scrollIntoView());
+  }
   for (const id of ["sure", "scale"]) $(id).addEventListener("change", draw);
 }
 

@@ -1,0 +1,105 @@
+"""The first screen: its bars and numbers are those of plain means, it is inert, and it reads at any width."""
+
+import re
+
+import numpy as np
+import pytest
+from opened import FEW, example
+from report_page import numbers
+
+import hydrascope as hs
+from hydrascope import measures
+from hydrascope.reports.flow import repair_flow
+from hydrascope.reports.html.first_screen import first_screen
+from hydrascope.reports.html.ledger_bars import ledger_bars
+from hydrascope.reports.kinds import summarise
+
+
+@pytest.fixture(scope="module")
+def flow(results):
+    return repair_flow(results, bootstrap=FEW)
+
+
+def test_both_bars_are_as_long_and_their_parts_are_the_means(results, flow):
+    html = ledger_bars(flow)
+    widths = {"upper": [], "lower": []}
+    for y, width in re.findall(r'<rect class="part \w+" x="[\d.]+" y="(\d+)" width="([\d.]+)"', html):
+        widths["lower" if int(y) else "upper"].append(float(width))
+    assert sum(widths["upper"]) == pytest.approx(sum(widths["lower"]), abs=0.05) == pytest.approx(340, abs=0.05)
+    effects = measures.per_prompt(results).sel(ablated=[flow.ablated])
+    removed = -float(effects["direct"].mean())
+    lost = -float(effects["total"].mean())
+    moved = (
+        (effects["unembed_ablated"] - effects["unembed"]).where(effects["downstream"], 0).isel(ablated=0).mean("prompt")
+    )
+    by_kind = moved.groupby("component_kind").sum()
+    expected = {
+        "attention": float(by_kind.sel(component_kind="attn")),
+        "MLPs": float(by_kind.sel(component_kind="mlp")),
+    }
+    expected |= {"lost": lost, "final norm": removed - lost - sum(expected.values())}
+    key = re.findall(r"</svg>([^<]+)</li>", html)
+    found = {re.match(r"[a-zA-Z ]+(?= )", line)[0]: numbers(line)[0] for line in key}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=0.006)
+    # The scale of the upper bar: what is removed, and what adds to it.
+    whole = removed + sum(-value for value in expected.values() if value < 0)
+    assert widths["upper"][0] == pytest.approx(340 * removed / whole, abs=0.05)
+
+
+def test_its_sentence_and_answers_are_the_summarys(results, flow):
+    summary = summarise(results, FEW)
+    html = first_screen(summary, flow)
+    verdict = next(each for each in summary.verdicts if each.component == flow.ablated)
+    headline = re.search(r'id="first-title">(.*?)</h2>', html)[1]
+    assert f"{100 * verdict.restored.estimate:.0f}%" in headline or "more than all" in headline
+    for each in verdict.answers:
+        assert f"{each.answer}, surely above 0 in {each.above} of {each.asked}" in html.replace("&#x27;", "'")
+
+
+def test_hostile_names_stay_texts(opened, tmp_path):
+    results = example()
+    results.attrs["model"] = "models/<img src=x onerror=alert(1)>"
+    results.attrs["prompts"] = "</svg><script>alert(2)</script>.json"
+    page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())
+    assert page.locator("#first").count() == 1
+    assert page.locator("#first img, #first script").count() == 0
+
+
+def test_its_doors_lead_down_the_page(opened, file):
+    page = opened(f"{file}#component=attn.1")
+    address = page.url
+    for target in ("matrix", "scatter", "prompts"):
+        page.locator(f"[data-door={target}]").click()
+        box = page.locator(f"#{target}").bounding_box()
+        assert -5 <= box["y"] < 900
+        page.evaluate("scrollTo(0, 0)")
+    assert page.url == address
+
+
+@pytest.mark.parametrize("width", [390, 800, 1100, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_one_picture_is_shown(opened, file, width, scheme):
+    page = opened(file, color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shown = [page.locator(f".first-picture .{name}").is_visible() for name in ("wide", "narrow")]
+    assert shown == [width > 560, width <= 560]
+
+
+def test_a_term_is_defined_on_focus(opened, file):
+    page = opened(file)
+    term = page.locator("#first .term").first
+    assert term.locator(".definition").is_hidden()
+    term.focus()
+    assert term.locator(".definition").is_visible()
+
+
+def test_without_a_finding_there_is_no_first_screen(tmp_path):
+    results = example()
+    nothing = results.assign(direct=0 * results["direct"], total=0 * results["total"])
+    page = hs.report(nothing, tmp_path / "a.html", bootstrap=FEW).read_text()
+    assert 'id="first"' not in page
+    one = hs.report(results.isel(prompt=slice(1)), tmp_path / "b.html", bootstrap=FEW).read_text()
+    assert np.char.count(one, 'id="first"') == 0
