@@ -1,5 +1,6 @@
 """The repair flow as SVG: well formed, inert whatever the names, in any colours; and the files that are saved."""
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -82,8 +83,10 @@ def test_two_pictures_in_one_page_share_no_name() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_inert(name: str) -> None:
-    flow = made_up(model=model_name({"model": name}), unit=name[:200] or "logits", responses={"mlp.2": 0.4})
-    for layout in LAYOUTS.values():
+    named = {"model": model_name({"model": name}), "unit": name[:200] or "logits", "responses": {"mlp.2": 0.4}}
+    # The title of a single prompt names the unit.
+    for layout, bounded in itertools.product(LAYOUTS.values(), (True, False)):
+        flow = made_up(**named, bounded=bounded)
         root = ElementTree.fromstring(as_svg(lay_out(flow, layout), "auto", about(flow)))
         assert {each.tag.removeprefix(SPACE) for each in root.iter()} <= DRAWN
         assert not any(key.lower().startswith("on") or "href" in key for each in root.iter() for key in each.attrib)

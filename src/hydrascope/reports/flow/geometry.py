@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import isfinite
 
 from hydrascope.reports.flow import words
 from hydrascope.reports.flow.band import band_shapes, branch_shapes, movers, stream_of
@@ -41,6 +42,7 @@ def lay_out(flow: RepairFlow, layout: Layout = SLIDE, labels: int = LABELS) -> P
     if why:
         return _sentence(flow, layout, why)
     plan = make_plan(flow, layout, labels)
+    layout = plan.layout
     stream = stream_of(plan)
     shapes, texts = _sorted([*axes(plan), *block_numbers(plan)])
     shapes += [plate(plan), *band_shapes(plan, stream)]
@@ -127,8 +129,8 @@ def _sentence(flow: RepairFlow, layout: Layout, why: str) -> Picture:
     ]
     y += 1.3 * size * len(rows)
     decks = (words.deck(flow),) if layout.full else words.short_deck(flow)
-    for deck in decks:
-        heading.append(Text(layout.left, y, ((deck, "soft"),), layout.deck, room=room))
+    for line in (*decks, *_sum(flow, layout)):
+        heading.append(Text(layout.left, y, ((line, "soft"),), layout.deck, room=room))
         y += 1.4 * layout.deck
     source = _source(flow, layout, y, 0.0)
     return Picture(
@@ -155,6 +157,11 @@ def _alike(texts: list[Text], layout: Layout) -> list[Text]:
     return [
         replace(text, size=text.size * min(1.0, max(_LEAST, factors[text.x, text.anchor, text.size]))) for text in texts
     ]
+
+
+def _sum(flow: RepairFlow, layout: Layout) -> list[str]:
+    """Return the sum, if its parts are known."""
+    return [words.total(flow, short=not layout.full)] if isfinite(flow.norm.estimate) else []
 
 
 def _fitted(text: Text, layout: Layout) -> Text:

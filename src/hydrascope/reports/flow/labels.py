@@ -73,11 +73,11 @@ def _left(plan: Plan, each: Sublayer) -> Iterator[Text]:
         third = f"needed: {number(frozen.restored_by.estimate, amount)}"
     more = "more" if each.response.estimate >= 0 else "less"
     second = "frozen" if each.frozen else f"{number(abs(each.response.estimate), amount)} {more}"
-    lowest = 0 if each.frozen or not third or layout.row_left <= layout.row else 12
-    yield Text(x, y - (2 + lowest) * em, ((each.label, "bold"),), layout.label, "end", room)
-    yield Text(x, y + (18 - lowest) * em, ((second, "soft"),), layout.note, "end", room)
-    if lowest:
-        yield Text(x, y + 26 * em, ((third, "soft"),), layout.note, "end", room)
+    three = third and not each.frozen and layout.row_left > layout.row
+    rows = ((-12, each.label), (6, second), (23, third)) if three else ((-2, each.label), (18, second))
+    for place, (shift, words) in enumerate(rows):
+        role, size = ("soft", layout.note) if place else ("bold", layout.label)
+        yield Text(x, y + shift * em, ((words, role),), size, "end", room)
 
 
 def _phone(plan: Plan, each: Sublayer) -> Iterator[Text]:
@@ -195,7 +195,7 @@ def lost_label(plan: Plan, stream: Stream) -> Iterator[Shape | Text]:
     estimate, _, interval = format_interval(value, amount).partition(" ")
     share = format_share(flow.lost_share).partition(" ")[0] if not gained else ""
     unit = f" {flow.source.unit}{',' if share else ''}" if layout.full else ""
-    tail = " ".join(filter(None, (interval + unit, share)))
+    tail = " ".join(filter(None, (interval + unit, share))).strip()
     parts = ((f"{'gained' if gained else 'lost'} {estimate}", "hit"), (f" {tail}", "soft"))
     half = layout.measure("".join(text for text, _ in parts), layout.label, bold=True) / 2
     x = min(max((left + right) / 2, half + 2), layout.width - half - 2)

@@ -1,7 +1,7 @@
 """The plan of a flow's picture: labelled components, scales, the height of every row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -96,13 +96,18 @@ def labelled(flow: RepairFlow, most: int) -> list[str]:
 
 
 def make_plan(flow: RepairFlow, layout: Layout, labels: int) -> Plan:
-    """Return the plan of a picture; labels are left out where there is no room."""
+    """Return the plan of a picture; labels are left out where there is no room.
+
+    The picture of a small network stays low: its plan has a lower layout.
+    """
     shown = labelled(flow, labels)
-    while True:
-        plan = _try_plan(flow, layout, shown)
-        if plan is not None:
-            return plan
+    while (plan := _try_plan(flow, layout, shown)) is None:
         shown = shown[:-1]
+    spare = min(top for top, _ in plan.span.values()) - _head(flow, layout, plan.band) - layout.top
+    if spare < 1:
+        return plan
+    low = replace(layout, bottom=layout.bottom - spare, height=layout.height - spare)
+    return _try_plan(flow, low, shown) or plan
 
 
 def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str]) -> Plan | None:
@@ -111,13 +116,10 @@ def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str]) -> Plan | None
     bar, zero = _columns(flow, layout)
     band = _band_scale(flow, layout, bar, _extent(flow, step))
     shrink, least = 1.0, band * _BAND_SHRINKS
-    sure = is_sure(flow.norm.low, flow.norm.high)
     while True:
         heights = _heights(flow, layout, shown, band, shrink)
-        norm = max(abs(flow.norm.estimate) * band if sure else 0, 0.42 * layout.norm)
         quiet = [label for label, height in heights.items() if height is None]
-        room = layout.bottom - layout.top - sum(each or 0 for each in heights.values())
-        room -= 1.55 * layout.norm + norm + layout.lost
+        room = layout.bottom - layout.top - sum(each or 0 for each in heights.values()) - _head(flow, layout, band)
         if room >= len(quiet) * layout.quiet[0]:
             break
         if shrink > _ROWS_SHRINK:
@@ -131,7 +133,18 @@ def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str]) -> Plan | None
         else:
             return None
     height = min(layout.quiet[1], room / max(len(quiet), 1))
-    return _place(flow, layout, shown, step, bar, zero, band, heights, height, norm)
+    return _place(flow, layout, shown, step, bar, zero, band, heights, height)
+
+
+def _norm_height(flow: RepairFlow, layout: Layout, band: float) -> float:
+    """Return the height of the norm's branch, or of its plate alone."""
+    sure = is_sure(flow.norm.low, flow.norm.high)
+    return max(abs(flow.norm.estimate) * band if sure else 0, 0.42 * layout.norm)
+
+
+def _head(flow: RepairFlow, layout: Layout, band: float) -> float:
+    """Return the room above the blocks, for the norm and for what is lost."""
+    return 1.55 * layout.norm + _norm_height(flow, layout, band) + layout.lost
 
 
 def _heights(
@@ -182,7 +195,6 @@ def _place(
     band: float,
     heights: Mapping[str, float | None],
     quiet: float,
-    norm: float,
 ) -> Plan:
     """Return the plan once all sizes are known: rows are stacked from below."""
     below, span, centre = layout.bottom, {}, {}
@@ -194,6 +206,7 @@ def _place(
             span[each.label] = (below - height, below)
             centre[each.label] = _centre(flow, layout, each, first, shown, band, (below - height, below))
         below -= height
+    norm = _norm_height(flow, layout, band)
     middle = below - 0.55 * layout.norm - norm / 2
     left, right = _extent(flow, step)
     room = layout.stream[1] - layout.stream[0]

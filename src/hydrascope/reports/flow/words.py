@@ -55,10 +55,7 @@ def title(flow: RepairFlow) -> tuple[str, str]:
         return f"{subject(flow)}, nothing comes back:", f"{removed} {unit} are removed, {lost} are lost"
     if share.low <= 0:
         return f"{subject(flow)}, it isn’t sure that anything", f"of {whole} comes back: {format_share(share)}"
-    more = "more than all of" if share.low >= 1 else "of"
-    if share.low >= 1:
-        return f"{subject(flow)}, more than all of", f"{whole} comes back: {format_share(share)}"
-    return f"{subject(flow)}, {format_share(share)}", f"{more} {whole} comes back"
+    return f"{subject(flow)}, {format_share(share)}", f"of {whole} comes back"
 
 
 def why_not(flow: RepairFlow) -> str:
