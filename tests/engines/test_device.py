@@ -11,6 +11,7 @@ import pytest
 import torch
 from asked import request, several_readouts
 from one_device import ANSWERS, ASIDES, METRICS, PLACED, RUNS, OneDevice, on_meta, some_units
+from rest_slow import rest_slow
 from tiny import tiny
 
 from hydrascope.engines import wavefront
@@ -18,7 +19,7 @@ from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 
 
-@pytest.mark.parametrize(("case", "at"), PLACED)
+@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED))
 def test_a_sweep_stays_on_its_device(case: str, at: str) -> None:
     # transformers multiplies experts in groups on the meta device, which takes bfloat16 there.
     real = tiny(case, torch.bfloat16)

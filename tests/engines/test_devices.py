@@ -12,6 +12,7 @@ import torch
 from accelerate import dispatch_model
 from asked import assert_same, request, several_readouts
 from one_device import ANSWERS, ASIDES, FAST, METRICS, PLACED, RUNS, OneDevice, some_units
+from rest_slow import rest_slow
 from tiny import CONFIGS, tiny, tolerance
 
 from hydrascope.analyses.attribution.gradients import require_gradients
@@ -58,7 +59,7 @@ def asked(model: LanguageModel, runs: list[str], at: str, lengths: tuple[int, ..
     return replace(found, readouts=readouts)
 
 
-@pytest.mark.parametrize(("case", "at"), PLACED)
+@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED))
 def test_every_operation_is_on_one_device(case: str, at: str) -> None:
     model = spread(case, "meta")
     assert {device.type for device in model.devices} == {"cpu", "meta"}
@@ -69,7 +70,7 @@ def test_every_operation_is_on_one_device(case: str, at: str) -> None:
     assert found.unembed_ablated.shape[1:4] == (2, len(runs), 2)
 
 
-@pytest.mark.parametrize("case", [case for case in CONFIGS if case not in ("mixtral", "qwen3_moe", "gpt_oss")])
+@pytest.mark.parametrize("case", rest_slow(case for case in CONFIGS if case not in ("mixtral", "qwen3_moe", "gpt_oss")))
 def test_by_plain_forward_passes_too(case: str) -> None:
     model = spread(case, "meta")
     runs = [run for run in RUNS if model.anatomy.supports_wavefront or "query" not in run]

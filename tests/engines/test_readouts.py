@@ -124,6 +124,7 @@ def test_the_scale_is_the_norm_s(case):
     torch.testing.assert_close(final_scale(model, stream), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=8), st.integers(1, 60))
 def test_placebos_are_other_tokens_drawn_by_the_prompt_s_index_alone(seed, targets, count):

@@ -126,6 +126,7 @@ def test_a_frozen_component_shows_what_it_was_worth(opened, session, address):
     assert max(map(abs, worth.values())) > 0.02
 
 
+@pytest.mark.slow
 def test_what_replaces_it_and_where_can_be_chosen(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.1")

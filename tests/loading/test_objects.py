@@ -169,6 +169,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         load_model(given)
 
 
+@pytest.mark.slow
 def test_the_revision_is_a_hash_of_what_is_computed(tmp_path: Path) -> None:
     given = hf(dtype=torch.bfloat16)
     revision = load_model(given).revision

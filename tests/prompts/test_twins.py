@@ -68,6 +68,7 @@ def test_every_subject_is_where_the_wording_has_it(model: LanguageModel) -> None
         assert model.tokenizer.decode(ids[end:]) == after
 
 
+@pytest.mark.slow
 def test_they_are_drawn_anew_as_they_are_shipped() -> None:
     bare = [{key: value for key, value in line.items() if key not in ("foil", "counterfactual")} for line in FACTS]
     assert with_twins(bare, AutoTokenizer.from_pretrained(assets.model_path("built-in"))) == FACTS

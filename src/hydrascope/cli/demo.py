@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from hydrascope.models.language_model import LanguageModel
     from hydrascope.reports.summary import Summary
+    from hydrascope.reports.summary.verdict import Verdict
 
 #: The real model, and the facts that it is asked.
 MODEL, PROMPTS = "smollm2", "common-facts"
 #: The model that was trained while its sublayers failed: it is known to repair itself.
 CONTROL = "built-in-depth"
-#: The numbers of prompts: set to zero, with frozen mediators, and resampled with `RESAMPLED_PATCHES` patches.
-ZERO, MEDIATED, RESAMPLED = 200, 100, 60
+#: The numbers of prompts: set to zero, also with frozen mediators, and resampled with `RESAMPLED_PATCHES` patches.
+ZERO, RESAMPLED = 200, 60
 RESAMPLED_PATCHES = 3
 
 
@@ -35,7 +36,7 @@ def show_real_model(out: Path, *, overwrite: bool) -> None:
     zero = _measured(model, out / "zero.zarr", ZERO, Zero(), "layers", prompts=PROMPTS, overwrite=overwrite)
     component = _chosen(zero)
     mediation = Mediation(component, "layers")
-    mediated = _measured(model, out / "who.zarr", MEDIATED, Zero(), mediation, prompts=PROMPTS, overwrite=overwrite)
+    mediated = _measured(model, out / "who.zarr", ZERO, Zero(), mediation, prompts=PROMPTS, overwrite=overwrite)
     resample = Resample(RESAMPLED_PATCHES)
     resampled = _measured(
         model, out / "resample.zarr", RESAMPLED, resample, "layers", prompts=PROMPTS, overwrite=overwrite
@@ -43,7 +44,8 @@ def show_real_model(out: Path, *, overwrite: bool) -> None:
     control = _measured(
         load_model(CONTROL), out / "control.zarr", ZERO, Zero(), "layers", prompts="demo", overwrite=overwrite
     )
-    _tell({MODEL: zero, f"{MODEL}, resampled": resampled, f"{CONTROL} (control)": control}, mediated, out)
+    measured = {MODEL: zero, f"{MODEL}, resampled": resampled, f"{CONTROL} (control)": control}
+    _tell(measured, mediated, resampled, out)
 
 
 def show_shipped_models(out: Path, limit: int, *, overwrite: bool) -> None:
@@ -92,27 +94,38 @@ def _measured(
 
 
 def _chosen(results: "xr.Dataset") -> str:
-    """Return the component of the clearest verdict, else the strongest attention sublayer."""
+    """Return the attention sublayer of the verdict, else the strongest one.
+
+    The paper's claim is about attention, and few components lie downstream of a late sublayer.
+    """
     from hydrascope.measures import per_prompt
     from hydrascope.reports.kinds import summarise
-    from hydrascope.reports.summary import clearest_verdict, strongest_component
+    from hydrascope.reports.summary import strongest_component
 
-    found = clearest_verdict(summarise(results).verdicts).component.split(" or ")[0]
-    return found or str(strongest_component(per_prompt(results), "attn"))
+    found = [each.component for each in summarise(results).verdicts if each.kind == "attn" and each.component]
+    return found[0].split(" or ")[0] if found else str(strongest_component(per_prompt(results), "attn"))
 
 
-def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", out: Path) -> None:
-    """Print the findings, and write the reports."""
+def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", resampled: "xr.Dataset", out: Path) -> None:
+    """Print the findings, and write the page."""
     from hydrascope.reports.kinds import report, summarise
     from hydrascope.reports.summary.verdict_text import mediation_sentences
 
     _compare(measured, out)
     for sentence in mediation_sentences(summarise(mediated)):
         say(textwrap.fill(sentence, 79, subsequent_indent="  ") + "\n")
-    for name, results in (("report.html", measured[MODEL]), ("who.html", mediated)):
-        say(f"Report: {report(results, out / name, overwrite=True)}")
+    page = report(measured[MODEL], out / "report.html", mediation=mediated, other=resampled, overwrite=True)
+    say(f"Report: {page}")
     say(f"Comparison: {out / 'figures' / 'comparison.png'}")
     say(f"For more: hydrascope summary {out / 'zero.zarr'} --full")
+
+
+def _shown(summary: "Summary") -> "Verdict":
+    """Return the verdict on attention if it chose a component, else the clearest."""
+    from hydrascope.reports.summary import clearest_verdict
+
+    attention = [each for each in summary.verdicts if each.kind == "attn" and each.component]
+    return attention[0] if attention else clearest_verdict(summary.verdicts)
 
 
 def _compare(measured: "dict[str, xr.Dataset]", out: Path) -> str:
@@ -120,11 +133,11 @@ def _compare(measured: "dict[str, xr.Dataset]", out: Path) -> str:
     from hydrascope.reports.figures.comparison import figure_comparison
     from hydrascope.reports.figures.style import save
     from hydrascope.reports.kinds import summarise
-    from hydrascope.reports.summary import clearest_verdict, one_line
+    from hydrascope.reports.summary import one_line
     from hydrascope.reports.summary.comparison import compare
 
     summaries: dict[str, Summary] = {name: summarise(results) for name, results in measured.items()}
-    found = {name: clearest_verdict(summary.verdicts) for name, summary in summaries.items()}
+    found = {name: _shown(summary) for name, summary in summaries.items()}
     save(figure_comparison(compare(measured)), out / "figures", "comparison")
     say()
     for name, verdict in found.items():

@@ -17,14 +17,17 @@ def report(
         Path | None,
         typer.Option(metavar="RESULTS", help="A result of `mediate` on the same prompts: it shows who is necessary."),
     ] = None,
+    other: Annotated[
+        Path | None, typer.Option(metavar="RESULTS", help="The same components under another ablation.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write one page that shows a result; it opens from disk and needs no network."""
     from hydrascope.reports.kinds import report as write
 
     require_new(out, (".html",), overwrite=overwrite)
-    frozen = None if mediation is None else open_selected(mediation)
-    written = write(open_selected(results), out, mediation=frozen, overwrite=overwrite)
+    frozen, compared = (None if path is None else open_selected(path) for path in (mediation, other))
+    written = write(open_selected(results), out, mediation=frozen, other=compared, overwrite=overwrite)
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from hydrascope.components.experiments import ResultKind, result_kind
-from hydrascope.measures import Bootstrap, Effects, EffectsOnly, Sigma
-from hydrascope.reports.html.first_screen import first_screen
+from hydrascope.measures import Bootstrap, Effects, EffectsOnly, Sigma, outcome_bounds
+from hydrascope.reports.flow.repair import RepairFlow
+from hydrascope.reports.html.first_screen import OtherAblation, first_screen
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediation_pictures
 from hydrascope.reports.html.render import one_file
 from hydrascope.reports.html.report_data import Built, Views, build_page, require_results
+from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.summarise import (
     Summary,
     read_effects,
     summarise_interactions,
     summarise_mediation,
+    summarise_mediation_without_findings,
     summarise_sweep,
+    summarise_without_findings,
 )
 from hydrascope.utils.errors import HydrascopeError
 
@@ -135,6 +139,7 @@ def report(
     out: str | Path,
     *,
     mediation: xr.Dataset | None = None,
+    other: xr.Dataset | None = None,
     bootstrap: Bootstrap | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -148,6 +153,7 @@ def report(
         results: the result of `sweep` or of an experiment. Data that was not kept has no view.
         out: the file to write.
         mediation: a mediation of the same prompts with the same options; the first screen then shows who is necessary.
+        other: the same components under another ablation; the first screen names what changes.
         bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
         overwrite: whether to replace an existing file.
 
@@ -162,7 +168,7 @@ def report(
         raise HydrascopeError(f"{path} exists: choose another path, or overwrite it")
     bootstrap = bootstrap or Bootstrap()
     built = _built(results, bootstrap)
-    text = one_file(built.page, built.chunks, _first_screen(built, results, mediation, bootstrap))
+    text = one_file(built.page, built.chunks, _first_screen(built, results, mediation, other, bootstrap))
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
@@ -170,7 +176,13 @@ def report(
     return path
 
 
-def _first_screen(built: Built, results: xr.Dataset, mediation: xr.Dataset | None, bootstrap: Bootstrap) -> str:
+def _first_screen(
+    built: Built,
+    results: xr.Dataset,
+    mediation: xr.Dataset | None,
+    other: xr.Dataset | None,
+    bootstrap: Bootstrap,
+) -> str:
     """Return the first screen as HTML; nothing if there is no finding to show."""
     from hydrascope.reports.flow.measured import flow_of
     from hydrascope.reports.flow.words import why_not
@@ -182,7 +194,23 @@ def _first_screen(built: Built, results: xr.Dataset, mediation: xr.Dataset | Non
         mediation = results
     flow = flow_of(built.alone, built.effects, None, mediation, bootstrap, built.summary.verdicts)
     shown = any(flow.ablated in each.component.split(" or ") for each in found) and not why_not(flow)
-    return first_screen(built.summary, flow) if shown else ""
+    if not shown:
+        return ""
+    return first_screen(built.summary, flow, None if other is None else _other_ablation(other, flow, bootstrap))
+
+
+def _other_ablation(results: xr.Dataset, flow: RepairFlow, bootstrap: Bootstrap) -> OtherAblation:
+    """Return the outcome of the flow's component in another result.
+
+    Raises:
+        HydrascopeError: that result doesn't ablate it.
+    """
+    effects = read_effects(results, flow.source.readout)
+    if flow.ablated not in effects["ablated"].values:
+        raise HydrascopeError(f"the other result doesn't ablate {flow.ablated}: give one that does")
+    found = outcome_bounds(effects.sel(ablated=[flow.ablated]), bootstrap).isel(ablated=0)
+    amounts = (Interval.of(found[name]) for name in ("removed", "lost", "share"))
+    return OtherAblation(str(results.attrs["ablation"]), results.sizes["prompt"], *amounts)
 
 
 # Matplotlib is imported only when a figure is drawn: summaries and pages don't need it.
@@ -224,9 +252,11 @@ def _pair_matrix(_: xr.Dataset, effects: EffectsOnly, summary: Summary, __: Boot
 
 #: The reports by kind.
 KINDS: Mapping[ResultKind, Kind] = {
-    "sweep": Kind(summarise_sweep, _draw_sweep, Views(summarise_sweep, _no_pictures)),
+    "sweep": Kind(summarise_sweep, _draw_sweep, Views(summarise_without_findings, _no_pictures)),
     "mediation": Kind(
-        summarise_mediation, _draw_mediation, Views(summarise_mediation, _mediation_matrices, pictures_first=True)
+        summarise_mediation,
+        _draw_mediation,
+        Views(summarise_mediation_without_findings, _mediation_matrices, pictures_first=True),
     ),
     "interactions": Kind(
         summarise_interactions,

@@ -26,6 +26,7 @@ def test_completeness(case):
     np.testing.assert_allclose(found, exact, atol=tolerance * abs(exact).max(), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["last", "all"])
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 99))

@@ -344,6 +344,7 @@ def test_every_size_is_drawn_without_a_warning(layers: int, prompts: int, patche
             trace(effects, results).canvas.draw()
 
 
+@pytest.mark.slow
 def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) -> None:
     results = synthetic.results(6, 400, 2)
     effects = per_prompt(results)

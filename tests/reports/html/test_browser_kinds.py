@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 import synthetic
 from opened import FEW, rows_of, saved
 from report_page import drawn, numbers
@@ -64,6 +65,7 @@ def test_effects_alone_have_no_matrix(opened, tmp_path, results):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 def test_all_pairs_of_heads_are_quick(opened, tmp_path):
     heads = synthetic.head_labels(12, 12)
     file = hs.report(synthetic.pairs(heads, 30), tmp_path / "a.html", bootstrap=FEW)

@@ -45,6 +45,7 @@ def test_a_result_without_tokens_is_shown_by_its_text(opened, tmp_path, results)
     assert page.locator("#marks").is_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marked", ["many", "all"])
 def test_ten_thousand_tokens_are_quick(opened, tmp_path, results, marked):
     """Each a letter: made, laid out and drawn at once; what is marked is told in words."""
@@ -90,6 +91,7 @@ def test_hostile_texts_stay_texts(opened, tmp_path, results):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 def test_a_thousand_prompts(opened, tmp_path):
     results = example(by_patch=False).isel(prompt=np.arange(1209) % 40)
     texts = [f"prompt {i} of {'many' if i % 3 else 'few'}" for i in range(1209)]

@@ -124,6 +124,7 @@ def test_every_patch_of_every_prompt(results, page, readout, sigma):
         np.testing.assert_allclose(found.mean(1), mean, atol=1e-3 * np.ptp(expected))
 
 
+@pytest.mark.slow
 def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
     one = 2 * 2 * 2 * 9 * 2 * 8  # bytes, readouts, readings, ablated components, patches, sublayers
     monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 4 * one - 1)

@@ -166,6 +166,7 @@ def test_there_must_be_two():
         compare({"a": joint, "b": joint})
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     run = CliRunner()
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(48)

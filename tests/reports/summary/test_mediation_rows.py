@@ -86,6 +86,7 @@ def test_for_programs(measured, name, rows, columns):
     assert f"| {columns[0]} |" in as_markdown(found)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_as_text_and_as_pictures(measured, tmp_path, capsys, monkeypatch):
     def summary(name: str, *options: str) -> str:

@@ -1,6 +1,7 @@
 """The first screen of a report: one finding, its ledger, its picture, three answers."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -13,7 +14,7 @@ from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, percent
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import NEGLIGIBLE, Verdict
-from hydrascope.reports.summary.verdict_text import ONE_NAME, QUESTION, counts_in_words
+from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION, counts_in_words
 
 #: The definitions of the terms of the screen, shown on hover, focus or tap.
 TERMS = {
@@ -38,7 +39,26 @@ _ASKS = {
 }
 
 
-def first_screen(summary: Summary, flow: RepairFlow) -> str:
+@dataclass(frozen=True)
+class OtherAblation:
+    """The same component under another ablation.
+
+    Attributes:
+        ablation: the name of the ablation.
+        prompts: the number of prompts.
+        removed: the amount removed, in the unit of the readout.
+        lost: the amount lost.
+        share: the share that comes back; without bounds where what is removed may be 0.
+    """
+
+    ablation: str
+    prompts: int
+    removed: Interval
+    lost: Interval
+    share: Interval
+
+
+def first_screen(summary: Summary, flow: RepairFlow, other: OtherAblation | None = None) -> str:
     """Return the first screen as HTML; every text from the result is escaped.
 
         >>> flow = hs.reports.flow.repair_flow(results)
@@ -47,6 +67,7 @@ def first_screen(summary: Summary, flow: RepairFlow) -> str:
     Args:
         summary: the summary of the sweep.
         flow: the numbers of the ablation that it shows.
+        other: the same component under another ablation.
     """
     verdict = next(each for each in summary.verdicts if flow.ablated in each.component.split(" or "))
     parts = [
@@ -59,7 +80,7 @@ def first_screen(summary: Summary, flow: RepairFlow) -> str:
         f'<ul class="questions">{"".join(_questions(summary, flow, verdict))}</ul>',
         "</div>",
         f'<div class="first-picture">{"".join(_pictures(flow))}</div>',
-        f"<details><summary>How sure is this?</summary><ul>{''.join(_doubts(flow, verdict))}</ul></details>",
+        f"<details><summary>How sure is this?</summary><ul>{''.join(_doubts(flow, verdict, other))}</ul></details>",
         f"<nav aria-label='More'>{''.join(_doors(flow))}</nav></section>",
     ]
     return "".join(parts)
@@ -141,7 +162,7 @@ def _dot(value: Interval) -> str:
     )
 
 
-def _doubts(flow: RepairFlow, verdict: Verdict) -> Iterator[str]:
+def _doubts(flow: RepairFlow, verdict: Verdict, other: OtherAblation | None) -> Iterator[str]:
     """Yield what would change one's mind."""
     if verdict.pooled:
         yield (
@@ -158,10 +179,7 @@ def _doubts(flow: RepairFlow, verdict: Verdict) -> Iterator[str]:
             f"<li><strong>Tails.</strong> Half of what is removed is on {flow.half:,} of {flow.source.count:,} "
             "prompts: the fewer, the less the mean says about the others.</li>"
         )
-    yield (
-        f"<li><strong>Ablation.</strong> This is the {escape(flow.source.ablation)} ablation at "
-        f"{escape(flow.source.positions)}. Another one removes other amounts: measure it, too.</li>"
-    )
+    yield f"<li><strong>Ablation.</strong> {escape(_about_ablation(flow, other))}</li>"
     if np.isfinite(verdict.placebo.estimate):
         yield (
             f"<li><strong>Placebo.</strong> {format_interval(verdict.restored_amount, 2)} {escape(flow.source.unit)} "
@@ -170,6 +188,18 @@ def _doubts(flow: RepairFlow, verdict: Verdict) -> Iterator[str]:
     frozen = "Components were frozen one by one" if flow.mediated else "No component was frozen"
     yield f"<li><strong>Who.</strong> {frozen}: hydrascope mediate shows who is necessary and who is sufficient.</li>"
     yield f"<li>Intervals: {percent(flow.confidence)}, by resampling the prompts.</li>"
+
+
+def _about_ablation(flow: RepairFlow, other: OtherAblation | None) -> str:
+    unit = flow.source.unit
+    if other is None:
+        return f"This is the {flow.source.ablation} ablation. Another one removes other amounts: measure it, too."
+    how = ABLATED.get(other.ablation, f"ablated by {other.ablation}")
+    share = f", so that {format_share(other.share)} comes back" if np.isfinite(other.share.low) else ""
+    return (
+        f"{flow.ablated} {how}, on {other.prompts:,} prompts: {format_interval(other.removed, 2)} {unit} are removed "
+        f"and {format_interval(other.lost, 2)} lost{share}."
+    )
 
 
 def _doors(flow: RepairFlow) -> Iterator[str]:

@@ -134,11 +134,29 @@ def summarise_sweep(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootst
     Raises:
         HydrascopeError: the results are unfinished.
     """
+    if not isinstance(effects, Effects) or not effects["direct"].any():
+        return summarise_without_findings(results, effects, bootstrap)
+    summary, fit, shares = _measured(results, effects, bootstrap)
+    return replace(summary, findings=tuple(findings(results, effects, fit, shares, bootstrap)))
+
+
+def summarise_without_findings(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Return the verdicts and the numbers of every single ablation; pages show no more.
+
+    Raises:
+        HydrascopeError: the results are unfinished.
+    """
     if not isinstance(effects, Effects):
         return _summarise_effects_only(results, effects, bootstrap)
-    require_complete(effects)
     if not effects["direct"].any():
+        require_complete(effects)
         return _summarise_losses(results, effects, bootstrap)
+    return _measured(results, effects, bootstrap)[0]
+
+
+def _measured(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tuple[Summary, xr.Dataset, xr.Dataset]:
+    """Return a summary without findings, and the regressions and shares of all ablations."""
+    require_complete(effects)
     read = with_direct_effect(effects)
     fit, shares = compensation_regression(read, bootstrap), restoration(effects, bootstrap)
     bounds = {
@@ -150,20 +168,23 @@ def summarise_sweep(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootst
         "lost": mean_interval(-effects["total"], bootstrap),
     }
     answers = verdicts(results, effects, bootstrap)
-    return Summary(
-        run_in_words(results, effects),
-        answers,
-        warnings_of(effects, answers, bootstrap),
-        tuple(findings(results, effects, fit, shares, bootstrap)),
-        tuple(_component_findings(effects, bounds)),
-        bootstrap,
-    )
+    components = tuple(_component_findings(effects, bounds))
+    warnings = warnings_of(effects, answers, bootstrap)
+    return Summary(run_in_words(results, effects), answers, warnings, (), components, bootstrap), fit, shares
 
 
 def summarise_mediation(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
     """Return the summary of a mediation's single ablations, and its reactions."""
-    plain = summarise_sweep(results, effects, bootstrap)
-    return replace(plain, reactions=reactions(results, effects.readout, bootstrap))
+    return _with_reactions(summarise_sweep(results, effects, bootstrap), results, effects)
+
+
+def summarise_mediation_without_findings(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Return what `summarise_mediation` does, less the paper's findings."""
+    return _with_reactions(summarise_without_findings(results, effects, bootstrap), results, effects)
+
+
+def _with_reactions(summary: Summary, results: xr.Dataset, effects: EffectsOnly) -> Summary:
+    return replace(summary, reactions=reactions(results, effects.readout, summary.bootstrap))
 
 
 def summarise_interactions(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
