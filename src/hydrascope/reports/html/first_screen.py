@@ -220,6 +220,6 @@ def _doors(flow: RepairFlow) -> Iterator[str]:
 def _term(name: str, shown: str = "") -> str:
     """Return a term with its definition, which opens on hover, focus or tap."""
     return (
-        f'<button type="button" class="term">{escape(shown or name)}<span class="definition" role="tooltip">'
-        f"{escape(TERMS[name])}</span></button>"
+        f'<span class="term" role="button" tabindex="0">{escape(shown or name)}<span class="definition" '
+        f'role="tooltip">{escape(TERMS[name])}</span></span>'
     )
