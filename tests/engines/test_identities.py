@@ -33,7 +33,7 @@ def assert_zero(values: Tensor, size: Tensor | float, tolerance: float) -> None:
     assert bool((values.abs() <= tolerance * size).all()), f"off by {float(values.abs().max()):.1e}"
 
 
-@pytest.mark.parametrize("at", ["last", "span"])
+@pytest.mark.parametrize("at", ["last", pytest.param("span", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", list(CONFIGS))
 def test_units_and_bias_are_their_sublayer_in_every_run(case, at):
     """Also where a later sublayer is overridden; where a norm follows, it scales both, in every run its own way."""

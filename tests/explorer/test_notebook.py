@@ -59,6 +59,7 @@ def widget(monkeypatch):
     monkeypatch.setattr(notebook, "_widget", lambda *given: given)
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_as_it_is(browser):
     shown = hs.view(with_prompts(example(), HOSTILE), height=500)._repr_html_()
     assert re.fullmatch(

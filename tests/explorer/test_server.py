@@ -175,7 +175,7 @@ def test_a_sweep_is_told_as_a_page(client, session):
     answer = told(post(client, "sweep", {"question": {"text": "<script>", "patches": 2}}))[-1]["answer"]
     assert [each["text"] for each in answer["page"]["prompts"]] == ["<script>"]
     names = [each["name"] for each in answer["page"]["ablated"]]
-    assert names == [f"{k}.{i}" for k in ("attn", "mlp") for i in range(3)]
+    assert names == [f"{k}.{i}" for i in range(3) for k in ("attn", "mlp")]
     assert set(answer["arrays"]) == set(answer["page"]["arrays"])
 
 

@@ -59,6 +59,7 @@ def written_to(model: LanguageModel) -> None:
     weight.data[1, 2] += 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [trained, loaded_into, widened, replaced, written_to])
 def test_a_changed_model_is_another_one(model: LanguageModel, change: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"

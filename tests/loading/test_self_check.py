@@ -15,7 +15,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 @pytest.mark.parametrize("case", list(CONFIGS))
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_every_architecture_passes(case, dtype):
     found = self_check.check(tiny(case, dtype))
     for identity in found:

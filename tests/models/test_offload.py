@@ -15,6 +15,7 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from as_it_was import state, users_own
 from asked import heads, neurons, request, several_readouts
 from faults.processes import TEXTS, identical
+from rest_slow import rest_slow
 from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, save_tiny, tiny
 
@@ -72,7 +73,7 @@ def assert_identical_results(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize(("engine", "dtype"), [("wavefront", torch.float32), ("reference", torch.float64)])
-@pytest.mark.parametrize("case", CONFIGS)
+@pytest.mark.parametrize("case", rest_slow(CONFIGS))
 def test_every_architecture_measures_the_same(case, engine, dtype):
     model = tiny(case, dtype)
     if engine == "wavefront" and not model.anatomy.supports_wavefront:

@@ -38,7 +38,7 @@ def off(narrow: xr.Dataset, wide: xr.Dataset, effect: str) -> np.ndarray:
 
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
 @pytest.mark.parametrize("large", [1.0, 1e4])
-@pytest.mark.parametrize("ablation", [hs.Zero(), hs.Resample(3)])
+@pytest.mark.parametrize("ablation", [pytest.param(hs.Zero(), marks=pytest.mark.slow), hs.Resample(3)])
 def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablation: Any) -> None:
     narrow = hs.sweep(model(case, large=large), TEXTS, ablation)
     with Float64Mode():

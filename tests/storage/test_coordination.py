@@ -49,6 +49,7 @@ def alone_in(folder: Path) -> bool:
     return [file.name for file in folder.iterdir()] == ["r.zarr"]
 
 
+@pytest.mark.slow
 def test_two_that_start_at_once_share_the_work(whole: Path, tmp_path: Path) -> None:
     both = [Process(tmp_path / "r.zarr", join=True) for _ in range(2)]
     assert [each.end() for each in both] == ["", ""]

@@ -14,6 +14,6 @@ ABLATED = {*SUBLAYER_KINDS, *SUBLAYER_OF}
 def test_kinds_are_the_same_everywhere() -> None:
     assert set(get_args(Kind)) == ABLATED | set(INPUT_KINDS)
     assert set(get_args(labels.ComponentKind)) == ABLATED | {"joint"} == set(findings.PLURAL)
-    assert set(labels._RANK) == {*get_args(Kind), "joint", "logits"}
+    assert set(labels._GROUPS) == {"sublayer", *get_args(Kind), "joint", "logits"} - {"attn", "mlp"}
     for kinds in (verdict.ASKED, verdict_text.ASKED_NAME, comparison._TITLES, figures_1_3._PREFERRED):
         assert set(kinds) == ABLATED

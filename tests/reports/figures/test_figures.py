@@ -24,6 +24,7 @@ from hydrascope.measures import (
     per_prompt,
     regression,
 )
+from hydrascope.reports.colour_scale import removal_signs
 from hydrascope.reports.figures import (
     examples,
     figure1,
@@ -430,11 +431,17 @@ def test_the_heads_are_shown_where_they_stand(read_heads: bool) -> None:
 
 
 def test_responses_are_shown_where_they_stand() -> None:
-    """Ablated components from below, attention before MLPs; what can't respond is masked; what isn't sure is 0."""
+    """In the network's order, from below; what can't respond is masked; what isn't sure is 0; blue makes up."""
     results = synthetic.results(3, 40, 2, noise=0.5)
     figure = figure_responses(per_prompt(results), FEW)
     mean, sure = (image.get_array() for axes in figure.get_axes() for image in axes.get_images())
-    names = [f"{kind}.{block}" for kind in ("attn", "mlp") for block in range(3)]
+    names = [f"{kind}.{block}" for block in range(3) for kind in ("attn", "mlp")]
+    signs = dict(zip(names, removal_signs(per_prompt(results).sel(ablated=names), FEW), strict=True))
+    removed = -results["direct"].isel(readout=0).mean(("prompt", "patch"))
+    least = 0.01 * float(abs(results["logit"].isel(readout=0)).mean())
+    assert all(sign in (0, np.sign(removed.sel(ablated=name))) for name, sign in signs.items())
+    assert all(abs(float(removed.sel(ablated=name))) > least for name, sign in signs.items() if sign)
+    assert any(signs.values())
     assert mean.shape == sure.shape == (6, 6)
     for row, ablated in enumerate(names):
         for column, component in enumerate(names):
@@ -445,6 +452,7 @@ def test_responses_are_shown_where_they_stand() -> None:
             at = {"component": component}
             moved = results["unembed_ablated"].sel(ablated=ablated, **at) - results["unembed"].sel(**at)
             values = moved.isel(readout=0).values.astype(float)
+            values *= signs[ablated] or 1
             np.testing.assert_allclose(mean[row, column], values.mean(), rtol=1e-5, atol=1e-6)
             # Far from 0 is sure; within two standard errors of it is not, since many are looked at.
             far = abs(values.mean()) / (values.std() / np.sqrt(len(values)))

@@ -28,6 +28,7 @@ def test_tokens_are_shown_as_tokens_and_the_subject_marked(opened, file, results
     assert "subject" not in page.locator("#marks").text_content()
 
 
+@pytest.mark.slow
 def test_a_prompt_that_stands_alone_has_its_story(opened, tmp_path, results):
     one = results.isel(prompt=[4])
     page = opened(hs.report(one, tmp_path / "a.html", bootstrap=FEW).as_uri())
@@ -37,6 +38,7 @@ def test_a_prompt_that_stands_alone_has_its_story(opened, tmp_path, results):
     assert page.get_by_role("button", name="Back to the mean").is_hidden()
 
 
+@pytest.mark.slow
 def test_a_result_without_tokens_is_shown_by_its_text(opened, tmp_path, results):
     without = results.drop_vars(["token_id", "token_text", "token_ablated"])
     page = opened(f"{hs.report(without, tmp_path / 'a.html', bootstrap=FEW).as_uri()}#prompt=1")

@@ -139,6 +139,7 @@ def heights(line):
     return [float(each) for each in re.findall(r",(-?[\d.]+)", line.get_attribute("d"))]
 
 
+@pytest.mark.slow
 def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypatch):
     monkeypatch.setattr("hydrascope.reports.html.traces.PATCH_BYTES", 3 * 2 * 2 * 2 * 9 * 2 * 8)
     page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri())

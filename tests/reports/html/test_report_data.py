@@ -100,6 +100,7 @@ def test_tokens(results, page):
     assert (marks == 2).any()
 
 
+@pytest.mark.slow
 def test_a_result_that_does_not_tell_its_tokens_is_shown_without(results):
     told, chunks = page_data(results.drop_vars([name for name in results.coords if "token" in results[name].dims]), FEW)
     assert told["tokens"] == []
@@ -138,6 +139,7 @@ def test_patches_of_as_many_prompts_as_fit(results, monkeypatch):
     assert kept == [3 * 2] * 2 * 2 * 9
 
 
+@pytest.mark.slow
 def test_no_patches_where_there_is_one_or_means_alone_were_kept(results):
     one = results.isel(readout=[0])
     for of in (one.isel(patch=[0]), one.drop_vars("unembed_ablated_by_patch")):

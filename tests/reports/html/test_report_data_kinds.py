@@ -84,6 +84,7 @@ def test_interactions_have_a_matrix_of_pairs(pairs):
     assert described["ablated"][described["start"]]["name"] == "attn.3"
 
 
+@pytest.mark.slow
 def test_single_components_of_interactions_are_shown_as_a_run_of_them_would_be(pairs, phantom):
     described, chunks = page_data(pairs, FEW)
     plain = hs.sweep(*phantom, hs.Zero(), ablate=[*PARTS, "attn.4"])

@@ -52,6 +52,7 @@ def told(comparison):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_paired_differences_are_narrower():
     """Where prompts differ much and both results with them, pairing takes that out."""
     first = synthetic.results(6, 60, 2, seed=1)

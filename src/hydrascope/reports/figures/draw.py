@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -13,6 +14,7 @@ from hydrascope.reports.figures.figures_1_3 import examples, figure1, figure3, w
 from hydrascope.reports.figures.flow import save_flow
 from hydrascope.reports.figures.heads import figure_heads
 from hydrascope.reports.figures.mediation import figure_interactions, figure_mediation
+from hydrascope.reports.figures.origin import as_metadata, origin
 from hydrascope.reports.figures.responses import figure_responses
 from hydrascope.reports.figures.style import save
 from hydrascope.reports.flow.measured import chosen, flow_of
@@ -68,26 +70,30 @@ def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
     # Examples come first, so that nothing is written if the prompt or ablation doesn't exist.
     shown = examples(effects, choice.prompt, choice.ablated) if traced else ()
     flow = _flow(results, effects, choice)
-    paths, left_out = save(figure_responses(effects), folder, "responses"), []
+
+    def of(name: str) -> dict[str, dict[str, Any]]:
+        return as_metadata(name, origin(effects.data, effects.caption))
+
+    paths, left_out = save(figure_responses(effects), folder, "responses", of("responses")), []
     if flow is not None:
         paths = save_flow(flow, folder) + paths
     if shown:
         named = choice.prompt is not None or choice.ablated
         first, second = ("" if named else why_chosen(effects, label) for _, label in shown)
-        paths += save(figure1(effects, results, *shown[0], first), folder, "figure1")
-        paths += save(figure3(effects, results, *shown[1], second), folder, "figure3")
+        paths += save(figure1(effects, results, *shown[0], first), folder, "figure1", of("figure1"))
+        paths += save(figure3(effects, results, *shown[1], second), folder, "figure3", of("figure3"))
     else:
         left_out.append("figures 1 and 3, which show the ablation of one component: this run ablated several at once")
     if not effects["direct"].any():
         left_out.append("figures 2, 7 and 8, which show direct effects: only positions before the last are ablated")
     elif ablated_kinds & {"attn", "mlp"}:
-        paths += save(figure2(effects), folder, "figure2")
-        paths += save(figure7(effects), folder, "figure7")
-        paths += save(figure8(effects), folder, "figure8")
+        paths += save(figure2(effects), folder, "figure2", of("figure2"))
+        paths += save(figure7(effects), folder, "figure7", of("figure7"))
+        paths += save(figure8(effects), folder, "figure8", of("figure8"))
     else:
         left_out.append("figures 2, 7 and 8, which show ablated sublayers: this run ablated none")
     if "head" in ablated_kinds:
-        paths += save(figure_heads(effects), folder, "heads")
+        paths += save(figure_heads(effects), folder, "heads", of("heads"))
     if flow is None:
         left_out.append("the repair flow, of one component: the summary chooses none; name one (--ablated)")
     return Drawn(folder, tuple(paths), tuple(left_out))
@@ -106,7 +112,9 @@ def draw_mediation(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
     """Draw the figures of a mediation: those of `draw_sweep`, and the mediators."""
     with_frozen = choice if choice.mediation is not None else replace(choice, mediation=results)
     drawn = draw_sweep(single_ablations(results), folder, with_frozen)
-    mediators = save(figure_mediation(results, choice.readout), folder, "mediation")
+    readout = choice.readout or str(results["readout"].values[0])
+    about = as_metadata("mediation", origin(results, readout))
+    mediators = save(figure_mediation(results, choice.readout), folder, "mediation", about)
     return replace(drawn, paths=(*drawn.paths, *mediators))
 
 
@@ -118,4 +126,5 @@ def draw_interactions(results: xr.Dataset, folder: Path, choice: Choice) -> Draw
     """
     if choice.mediation is not None:
         raise HydrascopeError("interactions have no repair flow: give a mediation together with a sweep")
-    return Drawn(folder, tuple(save(figure_interactions(results, choice.readout), folder, "interactions")), ())
+    about = as_metadata("interactions", origin(results, choice.readout or str(results["readout"].values[0])))
+    return Drawn(folder, tuple(save(figure_interactions(results, choice.readout), folder, "interactions", about)), ())

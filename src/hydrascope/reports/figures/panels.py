@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -16,10 +17,14 @@ from matplotlib.ticker import MaxNLocator
 
 from hydrascope.measures import Effects, SublayerKind, block_numbers, kinds, sublayer_labels
 from hydrascope.reports.figures import style
+from hydrascope.reports.figures.origin import in_one_line, origin
 from hydrascope.utils.errors import HydrascopeError
 
 KINDS: tuple[SublayerKind, SublayerKind] = ("attn", "mlp")
 COLOUR: dict[SublayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
+#: The size of the line that names a run, its most letters an inch, and its most letters.
+_SMALL, _LETTERS, _LONGEST_ORIGIN = 5.5, 22, 300
+
 NAME: dict[SublayerKind, str] = {"attn": "Attention", "mlp": "MLP"}
 
 
@@ -43,8 +48,15 @@ def main_kind(effects: Effects) -> SublayerKind:
 
 
 def name_reading(figure: Figure, effects: Effects) -> None:
-    """Write the readout and the reading of σ above the panels."""
-    figure.suptitle(f"Readout: {printable(effects.caption)}", fontsize=6.5, color=style.GREY)
+    """Write above the panels which run they show, the readout, and the reading of σ."""
+    name_origin(figure, effects.data, effects.caption)
+
+
+def name_origin(figure: Figure, results: xr.Dataset, readout: str) -> None:
+    """Write above the panels which run they show, and the readout."""
+    line = printable(in_one_line(origin(results, readout)), _LONGEST_ORIGIN)
+    width = int(_LETTERS * figure.get_figwidth())
+    figure.suptitle(fill(line, width), fontsize=_SMALL, color=style.DIM)
 
 
 def printable(text: str, limit: int = 80) -> str:

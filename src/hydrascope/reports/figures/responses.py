@@ -49,7 +49,7 @@ def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Fi
         left.set_ylabel("Ablated")
         panel_letter(left, "a", "Mean response")
         panel_letter(right, "b", "Surely not 0")
-        label = f"ΔDE against the change (blue), with it (orange; {effects.unit})"
+        label = f"Against the change (blue), with it (orange): ΔDE ({effects.unit})"
         draw_scale(figure, images[0], (left, right), scale, label)
     return figure
 

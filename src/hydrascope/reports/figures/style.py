@@ -19,6 +19,8 @@ PURPLE = "#CC79A7"
 SKY = "#56B4E9"
 GREY = "#8C8C8C"
 BLACK = "#000000"
+#: Small text that says where a figure comes from.
+DIM = "#6B6B6B"
 
 #: Attention and MLP keep their colours through all figures.
 ATTENTION = BLUE

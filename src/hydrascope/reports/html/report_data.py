@@ -22,6 +22,7 @@ from hydrascope.measures import (
 from hydrascope.measures.effects_per_prompt import require_dimensions
 from hydrascope.measures.labels import kind_of
 from hydrascope.reports.colour_scale import scale_of
+from hydrascope.reports.flow.naming import model_name
 from hydrascope.reports.html.array_encoding import Arrays
 from hydrascope.reports.html.heatmaps import Picture, response
 from hydrascope.reports.html.scatters import ce_on_de, de_and_ce, restored_on_removed
@@ -161,7 +162,7 @@ def _page(
     remarks: list[str],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
-        "model": str(effects.data.attrs.get("model", "")),
+        "model": model_name(effects.data.attrs),
         "run": [[name, value] for name, value in run.items() if name not in ("model", "readout", "unit")],
         "depth": depth(effects),
         "start": start,

@@ -30,7 +30,7 @@ class Scatter:
         name: the name of the scatter.
         title: the title, which the ablated component's label follows.
         names: the names of the amounts, x first.
-        whole: the label of the line on which both amounts are equal.
+        diagonal: the label of the line on which both amounts are equal.
         caption: the name of the readout and of the reading of σ.
         sigma: the reading of σ; None if the amounts don't depend on it.
         lines: [ablated], the regression lines; None where there is no regression.
@@ -39,7 +39,7 @@ class Scatter:
     name: str
     title: str
     names: tuple[str, str]
-    whole: str
+    diagonal: str
     caption: str
     sigma: Sigma | None
     lines: list[Line | None]

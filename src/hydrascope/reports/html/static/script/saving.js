@@ -1,7 +1,7 @@
 // Saving a view as SVG, PNG and CSV.
 
 import { cut, make, svg } from "./elements.js";
-import { component, now } from "./data.js";
+import { component, now, page } from "./data.js";
 
 function save(name, blob) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
@@ -10,7 +10,7 @@ function save(name, blob) {
 }
 
 const fileName = (view, kind) =>
-  `${[view.id, component().name, now().name, view.sigma].filter(Boolean).join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
+  `${[page.model, view.id, component().name, now().name, view.sigma].filter(Boolean).join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
 
@@ -24,11 +24,13 @@ function standing(view) {
   });
   copy.querySelectorAll(".cursor").forEach((each) => each.remove());
   const { width, height } = shown.viewBox.baseVal, look = getComputedStyle(shown.querySelector("text"));
-  view.captions.forEach((line, i) => {
+  const facts = page.run.filter(([name]) => ["ablation", "positions", "prompts", "of"].includes(name)).map((each) => each.join(" "));
+  const captions = [...view.captions, [page.model, ...facts].join(" · ")];
+  captions.forEach((line, i) => {
     const at = { x: 6, y: height + 16 * (i + 1), "font-family": look.fontFamily, "font-size": "12px", fill: look.fill };
     copy.append(svg("text", at, cut(line, Math.floor(width / 6.4))));
   });
-  const below = height + 16 * view.captions.length + 8;
+  const below = height + 16 * captions.length + 8;
   for (const [key, value] of [["height", below], ["viewBox", `0 0 ${width} ${below}`]]) copy.setAttribute(key, value);
   const paper = getComputedStyle(document.body).backgroundColor;
   copy.prepend(svg("rect", { width: "100%", height: "100%", fill: paper }));

@@ -36,7 +36,7 @@ export function drawScatter(scatter, across, up, [removed, lost, restored]) {
     const [from, to] = line.ends;
     root.append(svg("line", { class: "fit", x1: x(from[0]), y1: y(from[1]), x2: x(to[0]), y2: y(to[1]) }));
   }
-  const legend = [["all", scatter.whole], ...(line ? [["fit", `slope ${line.slope}`]] : [])];
+  const legend = [["all", scatter.diagonal], ...(line ? [["fit", `slope ${line.slope}`]] : [])];
   legend.forEach(([kind, label], i) => {
     const left = 62 + i * 140;
     root.append(svg("line", { class: kind, x1: left, x2: left + 20, y1: 10, y2: 10 }));
