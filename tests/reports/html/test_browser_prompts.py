@@ -101,7 +101,7 @@ def test_a_thousand_prompts(opened, tmp_path):
     assert page.locator("#rows tbody tr:not(.gap)").count() < 60
     page.get_by_label("Search").fill("OF FEW")
     assert page.locator("#found").text_content() == "403 of 1,209"
-    page.get_by_role("button", name="Removed").click()
+    page.get_by_role("button", name="Removed", exact=True).click()
     first = numbers(page.locator("#rows tbody tr:not(.gap)").first.text_content().split("”")[-1])[0]
     direct = results["direct"].isel(readout=0).sel(ablated=page.locator("#chosen").text_content().split()[0])
     np.testing.assert_allclose(first, -direct.astype(float).mean("patch").values[::3].min(), atol=0.006)
