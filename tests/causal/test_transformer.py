@@ -8,6 +8,7 @@ import torch
 from asked import request, sizes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rest_slow import rest_slow
 from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
 from hydrascope.causal import (
@@ -77,7 +78,7 @@ def test_values_are_the_model_s_own(case):
 
 
 @pytest.mark.usefixtures("passes_once")
-@pytest.mark.parametrize("case", list(CONFIGS))
+@pytest.mark.parametrize("case", rest_slow(CONFIGS))
 def test_effects_by_definition_are_what_the_engines_measure(case):
     model, prompt, other = shared(case), tokens(1, 7), tokens(2, 4)
     scm, u = final_position_scm(model), {"prompt": prompt}

@@ -233,6 +233,7 @@ def test_check_lists_what_holds_and_what_fails(
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_the_demo_of_a_real_model_tells_who_repairs(
     hydrascope: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

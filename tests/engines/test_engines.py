@@ -7,6 +7,7 @@ import torch
 from asked import PLACES, assert_same, heads, lengths, neurons, random_runs, request, several_readouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rest_slow import rest_slow
 from tiny import CONFIGS, shared, tiny, tolerance
 
 from hydrascope.components.component import INPUT_KINDS, Component, Override
@@ -92,7 +93,7 @@ def test_wavefront_gives_the_same_for_any_plan(case, data, lengths, patches, see
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), tolerance(case))
 
 
-@pytest.mark.parametrize(("case", "at"), SOMEWHERE)
+@pytest.mark.parametrize(("case", "at"), rest_slow(SOMEWHERE))
 def test_heads_that_attend_by_what_they_have_in_the_clean_run(case, at):
     """Their queries, keys and values frozen, one by one and together, in rows that branch off any other."""
     model = shared(case)
@@ -124,7 +125,7 @@ def one_may_react(model: LanguageModel, label: str) -> list[Override]:
     return overrides
 
 
-@pytest.mark.parametrize(("case", "at"), SOMEWHERE)
+@pytest.mark.parametrize(("case", "at"), rest_slow(SOMEWHERE))
 def test_where_one_component_alone_may_react(case, at):
     """Such runs are read aside, without rows of their own."""
     model = shared(case)

@@ -8,6 +8,7 @@ import hydrascope as hs
 from hydrascope.measures import Bootstrap, mean_interval
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
 def test_on_random_weights_a_target_drawn_at_random_is_a_placebo_itself(case: str) -> None:
     """Its intervals hold the placebo's mean about as often as they say: 95% of the time."""

@@ -55,6 +55,7 @@ def opened(browser):
         yield open_page
 
 
+@pytest.mark.slow
 def test_a_click_ablates_a_component_now(opened, session, address):
     page = started(opened, address)
     shares = [numbers(text)[-1] for text in page.locator("#next button").all_text_contents()]
@@ -396,6 +397,7 @@ def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(opened, session
         assert watched[1].stopped
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_and_starts_again(opened, session, folder):
     with serving(session, folder, token="first") as address:
         page = started(opened, address)

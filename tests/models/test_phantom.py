@@ -33,8 +33,8 @@ def test_it_knows_every_colour():
     assert [str(text) for text in results["target_text"].values] == [prompt.answer for prompt in prompts.prompts]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("engine", ["wavefront", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["wavefront", pytest.param("reference", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ablation", [hs.Resample(5), hs.Zero(), hs.Mean(), hs.Counterfactual()])
 def test_shares_are_read_back_on_every_prompt(engine, dtype, ablation):
     """Not only on average: each watcher restores its share of what is removed, prompt by prompt and patch by patch."""

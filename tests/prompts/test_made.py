@@ -50,6 +50,7 @@ def test_fitted_prompts_are_read_as_they_are_meant(model_name: str, name: str) -
         assert own[-1] == twin[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_a_model_that_suits_no_set_is_refused_in_one_line(name: str) -> None:
     words = Tokenizer(models.WordLevel({"<unk>": 0, "is": 1, "are": 2}, unk_token="<unk>"))

@@ -49,6 +49,7 @@ def test_nearly_all_twins_are_as_long_and_none_is_more_than_a_token_off(model: L
     assert off == {0: 4195, 1: 12}
 
 
+@pytest.mark.slow
 def test_answer_and_foil_begin_with_different_tokens(model: LanguageModel) -> None:
     prompts = load_prompts("world-facts").prompts
     # Reading the foils refuses those that don't.

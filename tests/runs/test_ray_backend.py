@@ -119,6 +119,7 @@ def cluster() -> Iterator[str]:
     head.wait()
 
 
+@pytest.mark.slow
 def test_without_its_token_a_cluster_takes_no_work(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
     with pytest.raises(HydrascopeError, match=f"the Ray at {cluster} takes no work from here .*token is missing or"):

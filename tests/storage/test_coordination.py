@@ -217,6 +217,7 @@ def test_a_worker_of_another_version_is_refused(
         run_to_disk(model, TEXTS, **OPTIONS, out=tmp_path / "r.zarr", join=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("others", "message"),
     [

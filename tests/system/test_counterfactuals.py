@@ -14,6 +14,7 @@ def model() -> hs.models.LanguageModel:
     return hs.load_model("built-in")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ioi", "greater-than", "world-facts"])
 @pytest.mark.parametrize("at", ["subject-last", "all"])
 def test_a_small_sweep(model: hs.models.LanguageModel, name: str, at: str) -> None:

@@ -42,7 +42,13 @@ def names() -> dict[str, Any]:
     return {"hs": hs, "np": np, "model": model, "prompts": prompts, "results": results, "effects": effects}
 
 
-@pytest.mark.parametrize("name", modules())
+#: The modules that draw and write pages in their examples.
+LONG = ("hydrascope.reports.kinds", "hydrascope.reports.figures.draw", "hydrascope.analyses.attribution.attribute")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in modules()]
+)
 def test_examples_give_what_they_say(
     name: str, names: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_fault_at_any_write_loses_nothing(tmp_path: Path, scene: str, fault: s
     assert found.total() >= 3
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     assert kills(tmp_path, 4).total() == 4
 

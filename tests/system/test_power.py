@@ -12,6 +12,7 @@ from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders, sync_folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_power_failure_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path, scene: str) -> None:
     recorded = recorded_scene(tmp_path / "recorded", scene)
@@ -21,6 +22,7 @@ def test_a_power_failure_at_any_moment_loses_nothing_that_was_kept(tmp_path: Pat
     assert len(found) >= 2 or found.keys() == {"old"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scene", "folders"),
     # Nothing is written where a result is put back.

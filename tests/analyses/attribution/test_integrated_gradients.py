@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rest_slow import rest_slow
 from tiny import CONFIGS, shared
 from toward import PROMPTS, Toward, slope, total
 
@@ -15,7 +16,7 @@ from hydrascope.utils.errors import HydrascopeError
 CHOOSING = {"mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"}
 
 
-@pytest.mark.parametrize("case", sorted(set(CONFIGS) - CHOOSING))
+@pytest.mark.parametrize("case", rest_slow(sorted(set(CONFIGS) - CHOOSING)))
 def test_completeness(case):
     options = {"ablate": "layers,head.1.2", "at": [-1, -2]}
     ablation = Toward(hs.Resample(1), 0.5)

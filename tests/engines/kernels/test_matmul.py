@@ -93,6 +93,7 @@ def interrupted(path, model, monkeypatch):
             run_to_disk(model, PROMPTS, out=path, batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
 def test_a_resumed_run_multiplies_as_it_did(tmp_path, monkeypatch):
     model = tiny("gpt2", torch.float32)

@@ -321,6 +321,7 @@ def test_figure_8_shows_both_terms_of_the_response() -> None:
         assert curve(panel(figure, "c"), fit["r2"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "prompts", "patches", "options"),
     [
@@ -369,6 +370,7 @@ def test_draw_all_writes_seven_figures_in_three_formats(tmp_path: Path) -> None:
     assert str(drawn) == f"21 files in {tmp_path}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 @pytest.mark.parametrize(
     ("ablated", "names", "reason"),

@@ -73,6 +73,7 @@ def test_the_network_as_a_column_says_what_every_sublayer_writes_and_ablates_wha
     assert float(re.search(r"writes ([^\s,]+)", said)[1]) == pytest.approx(expected, abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_sublayer_that_was_not_ablated_cannot_be_clicked_in_the_column(opened, results, tmp_path):
     one = results.isel(ablated=[list(results["ablated"].values).index("attn.1")])
     page = opened(hs.report(one, tmp_path / "one.html", bootstrap=FEW).as_uri())

@@ -93,6 +93,7 @@ def test_what_a_reaction_is_worth_does_not_depend_on_sigma(opened, tmp_path):
     assert "at each run’s own σ" in page.locator("#matrix figcaption").text_content()
 
 
+@pytest.mark.slow
 def test_inside_the_network_there_is_no_reading_to_choose(opened, tmp_path):
     results = example(readouts={"logit": -1, "inner": 2})
     page = opened(hs.report(results, tmp_path / "a.html", bootstrap=FEW).as_uri() + "#sigma=own")
@@ -150,6 +151,7 @@ def test_patches_that_are_not_kept_are_said(opened, tmp_path, results, monkeypat
         assert (said in page.locator("#trace figcaption").text_content()) == (kept is False)
 
 
+@pytest.mark.slow
 def test_what_is_not_known_of_a_component_is_said(opened, tmp_path, results):
     """A head that was ablated and not read has no direct effect; a readout of nothing has no CE on DE to choose."""
     results = results.isel(component=results["component_kind"].values != "head")

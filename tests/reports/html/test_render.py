@@ -146,6 +146,7 @@ def test_a_file_that_is_there_is_kept(tmp_path, results):
         hs.report(one_prompt, tmp_path / "missing" / "a.html", bootstrap=FEW)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     result, out = tmp_path / "a.zarr", tmp_path / "a.html"
     hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(8), hs.Zero(), out=result)

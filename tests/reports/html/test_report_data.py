@@ -285,6 +285,7 @@ def test_where_nothing_is_removed_directly():
     assert [(each["name"], each["lines"]) for each in told["scatters"]] == [("restored on removed", [None])]
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_marked(results):
     told = page_data(results.assign_attrs(prompt_count=100), FEW)[0]
     assert (
@@ -301,6 +302,7 @@ def test_some_prompts_of_a_finished_run_are_no_unfinished_one(results):
     )
 
 
+@pytest.mark.slow
 def test_how_wide_intervals_are_is_said_of_answers_too(results):
     confidence = summarise(results, FEW).verdicts[0].confidence
     assert confidence > FEW.confidence

@@ -38,6 +38,7 @@ def test_a_result_beside_itself_does_not_differ():
     assert np.isnan(rows["a", "attn"].restored.estimate)
 
 
+@pytest.mark.slow
 def test_a_share_of_two_components_is_said_to_be_of_neither():
     one = synthetic.results(4, 40, 2)
     two = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)))

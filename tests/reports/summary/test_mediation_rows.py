@@ -34,6 +34,7 @@ def measured(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_reactions_are_the_means_of_mediation(measured):
     results = hs.open_results(measured / "mediation.zarr")
     found = summarise(results)

@@ -126,6 +126,7 @@ def test_findings_of_a_known_network() -> None:
     np.testing.assert_allclose(parts, np.array([0.75, 0.5, 0.2, 0.05]) / 0.95, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "other_sigma", "words", "other_words"),
     [
