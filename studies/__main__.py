@@ -34,7 +34,8 @@ def main(name: str, prompts: str | None, models: tuple[str, ...], stores: Path, 
             study.write_results(results)
         study.publish(module)
     except HydrascopeError as error:
-        raise click.ClickException(str(error)) from error
+        click.echo(f"studies: {error}", err=True)
+        raise click.exceptions.Exit(2) from error
     click.echo(f"{study.page}")
 
 

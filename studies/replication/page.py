@@ -53,6 +53,10 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield f"- **Question**: {settings['question']}"
     yield f"- **Quantity**: {settings['estimand']}."
     yield f"- **Predicted**, before these runs: {settings['prediction']}."
+    yield (
+        "- **Known before**: both models had been measured by hand on these prompts when the prediction was written. "
+        "So this page repeats a known result by a program; prompts that nobody has looked at are still to come."
+    )
     yield f"- **Refuted if** {settings['refuted_if']}. {_outcome(main)}"
     yield f"- **Choice**: {settings['selection']}."
     yield ""
@@ -206,7 +210,7 @@ def _of_best(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]]
 
 
 def _late_correlation(of: dict[str, Any]) -> str:
-    """Return the range of correlations in the first and in the last third of the blocks."""
+    """Return the median correlation in the first two thirds of the blocks, and in the last."""
     values = {number_of_block(name): each[0] for name, each in of["correlation"].items() if each[0] is not None}
     third = of["blocks"] // 3
     early = [value for block, value in values.items() if block < of["blocks"] - third]

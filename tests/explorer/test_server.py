@@ -361,7 +361,7 @@ def test_the_command(hydrascope, folder, monkeypatch):
 
 
 def test_clients_that_do_not_finish_a_request_are_dropped(session, folder, monkeypatch):
-    """As many as the server takes: then another is answered. A slow answer isn't cut off."""
+    """Fill all connections with half-sent requests; a whole request is answered soon after."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.3)
     listening, jobs = listen(9100), Jobs()
     port = listening.getsockname()[1]

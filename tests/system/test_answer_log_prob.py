@@ -46,7 +46,7 @@ def last(length: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Case:
-    """What is ablated where, and how a prompt of some length is then patched."""
+    """Hold the ablated positions, and patch a prompt of some length there."""
 
     ablate: str = "layers"
     ablation: Ablation = field(default_factory=lambda: hs.Resample(2))
@@ -75,7 +75,7 @@ def answer_ids(model: LanguageModel, prompt: hs.Prompt) -> tuple[list[int], list
 
 
 def patch_values(case: Case, donor: Plain, component: str, back: list[int]) -> torch.Tensor:
-    """What a component writes in a patched pass, at positions counted from a prompt's end."""
+    """Return the writes of a component in a patched pass, at positions from a prompt's end."""
     if isinstance(case.ablation, hs.Zero):
         return torch.zeros_like(donor.values[component][:1])
     return donor.values[component][back]
@@ -176,7 +176,7 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prompts_and_answers_as_token_ids() -> None:
-    """Of a model without a tokenizer, too."""
+    """Check a model without a tokenizer, too."""
     model = loaded()
     prompts, expected = by_ids(model), hs.sweep(model, PROMPTS, hs.Zero(), metrics="answer_log_prob")
     model.tokenizer = None

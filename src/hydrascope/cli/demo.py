@@ -94,7 +94,7 @@ def _measured(
 
 
 def _chosen(results: "xr.Dataset") -> str:
-    """Return the attention sublayer of the verdict, else the strongest one.
+    """Return the component that the page shows, else the strongest attention sublayer.
 
     The paper's claim is about attention, and few components lie downstream of a late sublayer.
     """
@@ -102,8 +102,8 @@ def _chosen(results: "xr.Dataset") -> str:
     from hydrascope.reports.kinds import summarise
     from hydrascope.reports.summary import strongest_component
 
-    found = [each.component for each in summarise(results).verdicts if each.kind == "attn" and each.component]
-    return found[0].split(" or ")[0] if found else str(strongest_component(per_prompt(results), "attn"))
+    component = _shown(summarise(results)).component.split(" or ")[0]
+    return component or str(strongest_component(per_prompt(results), "attn"))
 
 
 def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", resampled: "xr.Dataset", out: Path) -> None:

@@ -1,6 +1,5 @@
 """The repair flow as a figure of matplotlib, and its files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import text_to_path
 
 from hydrascope.reports.figures import style
+from hydrascope.reports.figures.origin import as_metadata
 from hydrascope.reports.figures.panels import printable
 from hydrascope.reports.flow.colours import INK, LIGHT, LOOKS, STRIPES
 from hydrascope.reports.flow.geometry import BOLD, lay_out
@@ -25,8 +25,6 @@ from hydrascope.reports.flow.words import about
 #: Pixels of a picture to an inch of a figure.
 _PER_INCH = 120
 _CODES = {"M": [Outline.MOVETO], "L": [Outline.LINETO], "C": [Outline.CURVE4] * 3}
-#: The place of each file's metadata.
-_KEYWORDS = {"png": ("Title", "Description"), "pdf": ("Title", "Subject")}
 
 
 def figure_flow(flow: RepairFlow) -> Figure:
@@ -54,11 +52,9 @@ def save_flow(flow: RepairFlow, folder: Path, name: str = "flow") -> list[Path]:
         HydrascopeError: the folder cannot be written.
     """
     picture, of = lay_out(flow), about(flow)
-    described = json.dumps(of, ensure_ascii=False)
-    metadata = {
-        suffix: {title: picture.title, description: described} for suffix, (title, description) in _KEYWORDS.items()
-    }
-    return style.save(_figure(picture), folder, name, metadata, {"svg": as_svg(picture, "light", of)})
+    return style.save(
+        _figure(picture), folder, name, as_metadata(picture.title, of), {"svg": as_svg(picture, "light", of)}
+    )
 
 
 def _figure(picture: Picture) -> Figure:

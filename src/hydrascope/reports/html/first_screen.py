@@ -18,7 +18,6 @@ from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION,
 
 #: The definitions of the terms of the screen, shown on hover, focus or tap.
 TERMS = {
-    "ablated": "Its activation is replaced at the ablated tokens, and everything after it reacts.",
     "removed": "The direct effect that the ablation takes away: nothing else has reacted yet.",
     "comes back": "Removed less lost: the share of what is removed that the rest of the network makes up for.",
     "final norm": "The network's last step divides by the size of the residual stream; a smaller stream is scaled up.",
@@ -26,7 +25,6 @@ TERMS = {
     "frozen": "Held at its clean activation, so that it cannot react.",
     "necessary": "With this component frozen, a part of what came back is lost again.",
     "sufficient": "With everything else frozen, this component alone brings a part back.",
-    "write": "The amount that a component adds to the answer's logit through the last norm.",
 }
 
 _ANSWERS = ("yes", "no", "can't tell")
@@ -74,9 +72,9 @@ def first_screen(summary: Summary, flow: RepairFlow, other: OtherAblation | None
         '<section id="first" aria-labelledby="first-title"><div class="first-words">',
         f'<h2 id="first-title">{escape(" ".join(title(flow)))}.</h2>',
         f'<p class="deck">{"".join(_deck(flow))}</p>',
-        "<h3>What became of what is removed</h3>",
+        f"<h3>What became of what is {_term('removed')}, and what is {_term('lost')}</h3>",
         ledger_bars(flow),
-        "<h3>Is it restored? Three questions, kept apart</h3>",
+        f"<h3>What {_term('comes back')}? Three questions, kept apart</h3>",
         f'<ul class="questions">{"".join(_questions(summary, flow, verdict))}</ul>',
         "</div>",
         f'<div class="first-picture">{"".join(_pictures(flow))}</div>',
@@ -185,8 +183,8 @@ def _doubts(flow: RepairFlow, verdict: Verdict, other: OtherAblation | None) -> 
             f"<li><strong>Placebo.</strong> {format_interval(verdict.restored_amount, 2)} {escape(flow.source.unit)} "
             f"come back; of {verdict.placebos} other tokens a prompt {format_interval(verdict.placebo, 2)}.</li>"
         )
-    frozen = "Components were frozen one by one" if flow.mediated else "No component was frozen"
-    yield f"<li><strong>Who.</strong> {frozen}: hydrascope mediate shows who is necessary and who is sufficient.</li>"
+    if not flow.mediated:
+        yield "<li><strong>Who.</strong> No component was frozen: hydrascope mediate shows who is necessary.</li>"
     yield f"<li>Intervals: {percent(flow.confidence)}, by resampling the prompts.</li>"
 
 

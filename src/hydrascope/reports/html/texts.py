@@ -131,4 +131,7 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
         )
     yield effects_note
     yield precision_note
-    yield f"Made by hydrascope {__version__}. Every number was computed by it; this page only shows them."
+    yield (
+        f"Made by hydrascope {__version__}. Every number was computed by it; this page only subtracts writes for the "
+        "responses of one prompt."
+    )

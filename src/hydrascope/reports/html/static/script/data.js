@@ -1,4 +1,4 @@
-// What the page shows. It chooses, slices and draws numbers; it computes none: hydrascope did.
+// What the page shows. It chooses, slices and draws numbers that hydrascope computed; drill.js subtracts some.
 
 import { $ } from "./elements.js";
 
