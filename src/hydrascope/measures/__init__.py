@@ -53,7 +53,7 @@ from hydrascope.measures.labels import (
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.prompt_consistency import profile_agreement
-from hydrascope.measures.questions import Answered, Question, three_answers
+from hydrascope.measures.questions import NEGLIGIBLE, Answered, ComponentAnswer, Question, answer_of, three_answers
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.regression import compensation_regression, regression
 from hydrascope.measures.responses import responses
@@ -73,12 +73,14 @@ __all__ = [
     "BOUNDS",
     "FEWEST",
     "MIN_SHARE",
+    "NEGLIGIBLE",
     "PARTS",
     "ROUTES",
     "SIGMA_NAME",
     "WRITTEN",
     "Answered",
     "Bootstrap",
+    "ComponentAnswer",
     "ComponentKind",
     "Effects",
     "EffectsOnly",
@@ -88,6 +90,7 @@ __all__ = [
     "SublayerKind",
     "above_threshold",
     "agreement",
+    "answer_of",
     "best_sublayer",
     "best_sublayer_held_out",
     "block_numbers",

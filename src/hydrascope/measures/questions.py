@@ -7,6 +7,8 @@
 They are asked of the components that surely write for the readout, with bounds that hold for all components at once.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +27,9 @@ from hydrascope.measures.restoration import outcome
 Question = Literal["compensation", "prompt by prompt", "on average"]
 Answer = Literal["yes", "no", "can't tell"]
 
+#: A share that is surely below this one is as good as none.
+NEGLIGIBLE = 0.05
+
 #: At the number of prompts that is named, an estimate must exceed its half-width by this factor. At a factor of 1 only
 #: a third of all runs would tell: small samples that name a small number overestimate.
 _MARGIN = 1.5
@@ -32,6 +37,26 @@ _MARGIN = 1.5
 _JUST_PAST = 1 - 1e-9
 #: Numbers of prompts above this one are not named.
 _MOST_PROMPTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ComponentAnswer:
+    """The answer to one question on one ablated component.
+
+    Attributes:
+        ablated: the component's label.
+        answer: `yes` if the number is surely above 0, `no` if it is surely below `NEGLIGIBLE`, else `can't tell`.
+        estimate: the slope or share.
+        low, high: bounds that hold for all components of the kind at once; NaN where the number is unknown.
+        asked: whether the component surely writes for the readout.
+    """
+
+    ablated: str
+    answer: Answer
+    estimate: float
+    low: float
+    high: float
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,7 @@ class Answered:
         asked: the number of components that surely write for the readout.
         prompts_needed: the number of prompts that would tell, at the spread seen; 0 if the answer is known or no
             number up to a million would.
+        each: the answer for every component of the kind.
     """
 
     question: Question
@@ -57,6 +83,7 @@ class Answered:
     overshoot: int
     asked: int
     prompts_needed: int
+    each: tuple[ComponentAnswer, ...] = ()
 
 
 @takes_effects
@@ -79,6 +106,17 @@ def three_answers(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -
         _answered("prompt by prompt", chosen, bootstrap, *_slopes(chosen)),
         _answered("on average", chosen, bootstrap, *_shares(chosen)),
     )
+
+
+def answer_of(low: float, high: float) -> Answer:
+    """Return the answer for one component from the bounds of its slope or share.
+
+    >>> answer_of(0.2, 0.4), answer_of(-0.1, 0.4), answer_of(-0.1, 0.04)
+    ('yes', "can't tell", 'no')
+    """
+    if low > 0:
+        return "yes"
+    return "no" if high < NEGLIGIBLE else "can't tell"
 
 
 def _compensation(effects: Effects) -> tuple[Statistic, xr.Dataset]:
@@ -118,7 +156,23 @@ def _answered(
         estimates.overshoot(),
         asked,
         estimates.prompts_needed(prompts) if answer == "can't tell" else 0,
+        tuple(_each(estimates, known, found)),
     )
+
+
+def _each(estimates: "_Estimates", known: xr.DataArray, found: xr.DataArray) -> Iterator[ComponentAnswer]:
+    """Yield the answer for every component; an amount that may be 0 leaves a ratio without bounds."""
+    bounded = found.where(known.sel(bound="low", drop=True) > 0)
+    bounds = bounded.transpose("ablated", "bound").sel(bound=["low", "high"]).values
+    rows = zip(found["ablated"].values, found.sel(bound="estimate").values, bounds, estimates.writers(1.0), strict=True)
+    for ablated, estimate, (low, high), asked in rows:
+        low, high = _number(low), _number(high)
+        yield ComponentAnswer(str(ablated), answer_of(low, high), _number(estimate), low, high, bool(asked))
+
+
+def _number(value: float) -> float:
+    """Return a float; every NaN is the same object, so that equal answers compare equal."""
+    return math.nan if np.isnan(value) else float(value)
 
 
 def _bounds(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:

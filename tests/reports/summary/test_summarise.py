@@ -230,6 +230,7 @@ def test_every_kind_of_run_has_a_summary(layers: int, prompts: int, options: dic
     for label in results["ablated"].values:
         assert str(label) in text
     assert "nan" not in text
+    assert ("three answers each" in text) == any(each.asked for verdict in summary.verdicts for each in verdict.answers)
 
 
 def test_an_unfinished_result_is_refused() -> None:

@@ -6,14 +6,14 @@ from html import escape
 
 import numpy as np
 
-from hydrascope.measures import Answered
+from hydrascope.measures import Answered, answer_of
 from hydrascope.reports.flow import LAYOUTS, RepairFlow, as_svg, lay_out
 from hydrascope.reports.flow.words import about, digits, sources, title
 from hydrascope.reports.html.ledger_bars import ledger_bars
 from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, percent
 from hydrascope.reports.summary.summarise import Summary
-from hydrascope.reports.summary.verdict import NEGLIGIBLE, Verdict
+from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION, counts_in_words
 
 #: The definitions of the terms of the screen, shown on hover, focus or tap.
@@ -135,10 +135,7 @@ def _questions(summary: Summary, flow: RepairFlow, verdict: Verdict) -> Iterator
 
 
 def _answer(value: Interval) -> str:
-    """Return the answer for one component: yes if its number is surely above 0."""
-    if value.low > 0:
-        return "yes"
-    return "no" if value.high < NEGLIGIBLE else "can't tell"
+    return answer_of(value.low, value.high)
 
 
 def _dot(value: Interval) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hydrascope.measures import NEGLIGIBLE, ComponentAnswer
 from hydrascope.reports.summary.findings import Finding
 from hydrascope.reports.summary.interval import (
     Interval,
@@ -26,6 +28,7 @@ from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import (
     ASKED_NAME,
     POOLED,
+    QUESTION,
     largest,
     placebo_sentence,
     sentences,
@@ -79,6 +82,11 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     warnings = [Text(f"Note: {warning}.") for warning in summary.warnings]
     full = full or not (verdicts or texts)
     more = [_findings(summary)] if full and summary.findings else []
+    more += [
+        _answers(verdict, summary)
+        for verdict in summary.verdicts
+        if full and any(each.asked for each in verdict.answers)
+    ]
     more += [_components(summary)] if full and summary.components else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
@@ -132,6 +140,23 @@ def value_of(finding: Finding) -> str:
         "nowhere" if each == finding.nowhere else number(each, 0) for each in (value.estimate, value.low, value.high)
     ]
     return named[0] if np.isnan(value.low) else f"{named[0]} [{named[1]}, {named[2]}]"
+
+
+def _answers(verdict: Verdict, summary: Summary) -> Table:
+    """Return the answers to the three questions at every component that surely writes for the readout."""
+    by_question = [{each.ablated: each for each in found.each if each.asked} for found in verdict.answers]
+    kept = {each.ablated for each in printed(summary.components)}
+    labels = [label for label in dict.fromkeys(chain(*by_question)) if label in kept]
+    rows = ([label, *(_answer_in_words(found.get(label)) for found in by_question)] for label in labels)
+    headings = [QUESTION[found.question].lower() for found in verdict.answers]
+    return numbers_table(f"{ASKED_NAME[verdict.kind]}: three answers each", ["ablated"], headings, rows)
+
+
+def _answer_in_words(found: ComponentAnswer | None) -> str:
+    """Return the answer at one component with its number, or a dash if it has none."""
+    if found is None:
+        return "–"
+    return found.answer if np.isnan(found.low) else f"{found.answer} {number(found.estimate, 2)}"
 
 
 def _components(summary: Summary) -> Table:
@@ -215,6 +240,12 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         yield (
             f"interaction: what ablating both does less what each does alone, in {unit}, with bounds that hold for all "
             f"pairs at once: below 0 each covers for the other. Loses: mean −total.{_cut(summary.pairs, full=full)}"
+        )
+    if full and any(verdict.answers for verdict in summary.verdicts):
+        yield (
+            "Three answers: yes where the number is surely above 0, no where it is surely below "
+            f"{NEGLIGIBLE:.0%}, by bounds that hold for all components of the kind at once (in --format json); "
+            "components that don't surely write for the readout are left out."
         )
     if full and _any_known(summary, "direct"):
         yield (

@@ -10,6 +10,7 @@ import xarray as xr
 from hydrascope.measures import (
     FEWEST,
     MIN_SHARE,
+    NEGLIGIBLE,
     PARTS,
     WRITTEN,
     Answered,
@@ -35,8 +36,6 @@ from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
 Answer = Literal["yes", "no", "can't tell"]
 
-#: A share restored that is surely below this counts as none.
-NEGLIGIBLE = 0.05
 #: The kinds of components that have a verdict of their own.
 ASKED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
 
