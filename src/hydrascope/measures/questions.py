@@ -161,7 +161,7 @@ def _answered(
 
 
 def _each(estimates: "_Estimates", known: xr.DataArray, found: xr.DataArray) -> Iterator[ComponentAnswer]:
-    """Yield the answer for every component; an amount that may be 0 leaves a ratio without bounds."""
+    """Yield the answer for every component; a ratio to an amount that may be 0 has no bounds."""
     bounded = found.where(known.sel(bound="low", drop=True) > 0)
     bounds = bounded.transpose("ablated", "bound").sel(bound=["low", "high"]).values
     rows = zip(found["ablated"].values, found.sel(bound="estimate").values, bounds, estimates.writers(1.0), strict=True)

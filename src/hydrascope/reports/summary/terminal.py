@@ -143,7 +143,7 @@ def value_of(finding: Finding) -> str:
 
 
 def _answers(verdict: Verdict, summary: Summary) -> Table:
-    """Return the answers to the three questions at every component that surely writes for the readout."""
+    """Return the three answers at every component that surely writes for the readout."""
     by_question = [{each.ablated: each for each in found.each if each.asked} for found in verdict.answers]
     kept = {each.ablated for each in printed(summary.components)}
     labels = [label for label in dict.fromkeys(chain(*by_question)) if label in kept]
