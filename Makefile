@@ -10,7 +10,7 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test quick slow lint faults gpu bench study lock clean
+.PHONY: demo test quick slow lint faults gpu bench study dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -50,6 +50,12 @@ gpu: $(VENV)/ready
 study: $(VENV)/ready
 	$(BIN)/python -m studies $(NAME) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(MODEL),--model $(MODEL))
 
+# An sdist and a wheel in dist/, whose metadata PyPI would take.
+dist: $(VENV)-dist/ready
+	rm -rf dist
+	$(VENV)-dist/bin/python -m build --no-isolation --outdir dist .
+	$(VENV)-dist/bin/twine check --strict dist/*
+
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks
 
@@ -75,6 +81,11 @@ $(VENV)-bench/ready: benchmarks/requirements.txt pyproject.toml
 	$(call INSTALL,$(VENV)-bench) -r benchmarks/requirements.txt --editable .
 	touch $@
 
+$(VENV)-dist/ready: Makefile
+	$(PYTHON) -m venv --without-pip $(VENV)-dist
+	$(call INSTALL,$(VENV)-dist) build==1.6.1 twine==7.0.0 setuptools==80.9.0 wheel==0.45.1
+	touch $@
+
 # What a clean environment gets today, for any platform, with the hashes of all files of each release; and of the build
 # of PyTorch that pip takes here, if it isn't PyPI's.
 lock:
@@ -92,4 +103,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist

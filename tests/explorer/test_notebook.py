@@ -72,7 +72,7 @@ def test_a_result_is_shown_as_it_is(browser):
     page.set_content(f"<!doctype html><title>notebook</title>{shown}".encode("utf-8", "replace").decode())
     frame = page.frame_locator("iframe")
     frame.locator("body[data-drawn]").wait_for()
-    assert "No model is behind this page" in frame.locator("#ask").text_content()
+    assert "No model is behind this page" in frame.locator("#command").text_content()
     assert page.evaluate("window.hacked") is None
     page.close()
     assert "Who covers for whom?" in hs.view(synthetic.pairs(["attn.0", "mlp.0", "mlp.1"], 3)).document

@@ -52,7 +52,7 @@ def ask(page, text=TYPED):
 
 def pick(page, part, how="ablated"):
     page.locator(f"input[value={how}]").check()
-    answered(page, lambda: page.locator(f"[data-component='{part}']").click())
+    answered(page, lambda: page.locator(f"button[data-component='{part}']").click())
 
 
 def settle(page, name, value):

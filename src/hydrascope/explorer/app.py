@@ -21,7 +21,7 @@ from hydrascope.explorer.request_guard import Guard
 from hydrascope.explorer.session import Session
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.html import render
-from hydrascope.reports.kinds import page_data
+from hydrascope.reports.kinds import page_parts
 from hydrascope.utils.errors import HydrascopeError
 
 #: Bytes of a request, and seconds in which it must have come.
@@ -41,9 +41,9 @@ def application(
     Raises:
         HydrascopeError: the results are none that a page can show.
     """
-    page, chunks = page_data(results, Bootstrap()) if results is not None else (empty_page(session), {})
-    document = render.one_file({**page, "live": live_config(session, folder, results)}, chunks, server=True)
-    policy = f"{render.own_policy(server=True)}; frame-ancestors 'none'"
+    page, chunks, first = page_parts(results, Bootstrap()) if results is not None else (empty_page(session), {}, "")
+    document = render.one_file({**page, "live": live_config(session, folder, results)}, chunks, first, server=True)
+    policy = f"{render.policy_of(first, server=True)}; frame-ancestors 'none'"
 
     async def home(request: Request) -> Response:
         return HTMLResponse(document, headers={"Content-Security-Policy": policy})

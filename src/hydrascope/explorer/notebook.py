@@ -20,11 +20,14 @@ from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.reports.html import render
-from hydrascope.reports.kinds import page_data
+from hydrascope.reports.kinds import page_html, page_parts
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.
 _SANDBOX = "allow-scripts allow-forms allow-downloads"
+
+#: The number of characters of a report in a notebook, less a part for what must be escaped there.
+MOST = 420_000
 
 #: What the page says once the kernel that it was made in has ended or was restarted.
 _GONE = "the notebook’s kernel has ended: what was found stays here; run the cell again to ask more"
@@ -87,6 +90,7 @@ def view(
     prompts: AnyPrompts | None = None,
     folder: str | Path = ".",
     height: int = 900,
+    full: bool = False,
 ) -> Any:
     """Show the report of results in a notebook; with a model, the explorer.
 
@@ -100,6 +104,8 @@ def view(
         prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.
         folder: where the page saves results and reports.
         height: of the page, in pixels.
+        full: show single prompts, however large the notebook's file becomes. Without it a report of results holds at
+            most 500 kB: single prompts are left out of a larger one. The explorer shows them always.
 
     Returns:
         what a notebook shows as the value of a cell.
@@ -118,13 +124,13 @@ def view(
     if model is None:
         if results is None:
             raise HydrascopeError("there is nothing to view: give results, or a model")
-        return StaticReport(render.one_file(*page_data(results, Bootstrap())), height)
+        return StaticReport(page_html(results, most=None if full else MOST), height)
     if results is not None:
         require_same_model(model, results, "this result")
     pool = pool_of(model.name, None, None, results) if prompts is None else PromptSet.of(prompts)
     session, place = Session(model, pool), Path(folder).resolve()
-    page, chunks = page_data(results, Bootstrap()) if results is not None else (empty_page(session), {})
-    document = render.one_file({**page, "live": live_config(session, place, results, notebook=True)}, chunks)
+    page, chunks, first = page_parts(results, Bootstrap()) if results is not None else (empty_page(session), {}, "")
+    document = render.one_file({**page, "live": live_config(session, place, results, notebook=True)}, chunks, first)
     return _widget(document, height, Answers(session, place))
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hydrascope.reports import flow as flow
     from hydrascope.reports.kinds import draw_all as draw_all
     from hydrascope.reports.kinds import page_data as page_data
+    from hydrascope.reports.kinds import page_html as page_html
     from hydrascope.reports.kinds import report as report
     from hydrascope.reports.kinds import summarise as summarise
     from hydrascope.reports.summary.comparison import compare as compare
@@ -17,7 +18,7 @@ export_lazily(
     globals(),
     {
         "flow": (),
-        "kinds": ("draw_all", "page_data", "report", "summarise"),
+        "kinds": ("draw_all", "page_data", "page_html", "report", "summarise"),
         "summary.comparison": ("compare",),
         "summary.terminal": ("render",),
     },

@@ -12,6 +12,7 @@ from hydrascope.measures import Bootstrap, Effects, EffectsOnly, Sigma, outcome_
 from hydrascope.reports.flow.repair import RepairFlow
 from hydrascope.reports.html.first_screen import OtherAblation, first_screen
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediation_pictures
+from hydrascope.reports.html.means_only import without_prompts
 from hydrascope.reports.html.render import one_file
 from hydrascope.reports.html.report_data import Built, Views, build_page, require_results
 from hydrascope.reports.summary.interval import Interval
@@ -28,6 +29,13 @@ from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
     from hydrascope.reports.figures.draw import Choice, Drawn
+
+
+#: The sentence on a page without its single prompts.
+LEFT_OUT = (
+    "Single prompts, and readouts but the first, are left out, so that the notebook stays small: hs.view(results, "
+    "full=True) shows them, and hs.report(results, 'report.html') writes them to a file."
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,18 @@ def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any]
     return built.page, built.chunks
 
 
+def page_parts(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes], str]:
+    """Return the content and arrays of a page, and its first screen as HTML.
+
+    The first screen is empty if there is no finding to show.
+
+    Raises:
+        HydrascopeError: `results` is no result, or lacks a number or a dimension.
+    """
+    built = _built(results, bootstrap)
+    return built.page, built.chunks, _first_screen(built, results, None, None, bootstrap)
+
+
 def _built(results: xr.Dataset, bootstrap: Bootstrap) -> Built:
     require_results(results)
     return build_page(results, bootstrap, KINDS[result_kind(results.attrs)].views)
@@ -166,14 +186,53 @@ def report(
     path = Path(out)
     if path.exists() and not overwrite:
         raise HydrascopeError(f"{path} exists: choose another path, or overwrite it")
-    bootstrap = bootstrap or Bootstrap()
-    built = _built(results, bootstrap)
-    text = one_file(built.page, built.chunks, _first_screen(built, results, mediation, other, bootstrap))
+    text = page_html(results, mediation=mediation, other=other, bootstrap=bootstrap)
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise HydrascopeError(f"cannot write {path} ({error.strerror or error}): choose another path") from error
     return path
+
+
+def page_html(
+    results: xr.Dataset,
+    *,
+    mediation: xr.Dataset | None = None,
+    other: xr.Dataset | None = None,
+    bootstrap: Bootstrap | None = None,
+    most: int | None = None,
+) -> str:
+    """Return the page that `report` writes, as text.
+
+        >>> text = hs.reports.page_html(results, most=500_000)
+
+    Args:
+        results, mediation, other, bootstrap: as for `report`.
+        most: the number of characters above which single prompts, and readouts but the first, are left out.
+
+    Raises:
+        HydrascopeError: `results` is no result that a page can show.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    require_results(results)
+    several = results["readout"].size > 1
+    if most is not None and several and _least_size(results) > most:
+        # Further readouts take as long to summarise, and aren't shown.
+        return page_html(results.isel(readout=[0]), mediation=mediation, other=other, bootstrap=bootstrap, most=most)
+    built = _built(results, bootstrap)
+    first = _first_screen(built, results, mediation, other, bootstrap)
+    text = one_file(built.page, built.chunks, first)
+    if most is None or len(text) <= most:
+        return text
+    small = one_file(*without_prompts(built.page, built.chunks, LEFT_OUT), first)
+    if several and len(small) > most:
+        return page_html(results.isel(readout=[0]), mediation=mediation, other=other, bootstrap=bootstrap, most=most)
+    return small
+
+
+def _least_size(results: xr.Dataset) -> int:
+    """Return a number of bytes that a page of all prompts surely exceeds."""
+    return 2 * results.sizes.get("readout", 1) * results.sizes.get("prompt", 1) * results.sizes.get("ablated", 1)
 
 
 def _first_screen(

@@ -217,7 +217,7 @@ def small_ones(plan: Plan, placed: Sequence[Text]) -> Iterator[Shape | Text]:
     top, bottom = min(heights), max(heights)
     em, x = layout.em, layout.axis - 44 * layout.em
     more = "less" if net < 0 else "more"
-    words = (f"{len(rest)} attention", "sublayers write", f"{number(abs(net), digits(flow))} {more} in all")
+    words = (f"{len(rest)} attention", "sublayers", f"write {number(abs(net), digits(flow))}", f"{more} in all")
     tall = 22 * em * len(words)
     taken = [
         (text.y - text.size, text.y + 0.3 * text.size) for text in placed if text.anchor == "end" and text.x < x + 12
@@ -227,7 +227,7 @@ def small_ones(plan: Plan, placed: Sequence[Text]) -> Iterator[Shape | Text]:
         return
     yield Shape("bracket", line((x + 6, top), (x, top), (x, bottom), (x + 6, bottom)))
     for count, each in enumerate(words):
-        at = middle + (22 * count - 16) * em
+        at = middle + (22 * count - 27) * em
         yield Text(x - 9 * em, at, ((each, "soft"),), layout.note, "end", x - 9 * em - 4)
 
 

@@ -23,6 +23,7 @@ MODULES = (
         "matrix",
         "trace",
         "scatter",
+        "histogram",
         "table",
         "story",
         "saving",
@@ -51,7 +52,7 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], first: str = 
     template, style = _static_text("template.html"), _static_text("page.css")
     script = joined_script()
     filled = {
-        "policy": own_policy(*_STYLE.findall(first), server=server),
+        "policy": policy_of(first, server=server),
         "first": first,
         "title": escape(f"{page['model']} · hydrascope"),
         "style": style,
@@ -61,6 +62,11 @@ def one_file(page: Mapping[str, Any], chunks: Mapping[str, bytes], first: str = 
     }
     # One pass fills all fields, so that braces in the data stay as they are.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], template)
+
+
+def policy_of(first: str, *, server: bool) -> str:
+    """Return the security policy of a page with the first screen `first`."""
+    return own_policy(*_STYLE.findall(first), server=server)
 
 
 def own_policy(*styles: str, server: bool) -> str:

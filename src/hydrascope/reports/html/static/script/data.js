@@ -18,7 +18,7 @@ export const measured = () => page.readouts.length > 0;
 export const alone = () => page.prompts.length === 1;
 /** Whose numbers a view shows where no prompt is chosen. */
 export const everyone = () =>
-  alone() ? "this prompt" : `mean over ${page.prompts.length.toLocaleString("en")} prompts`;
+  alone() ? "this prompt" : `mean over ${(page.count ?? page.prompts.length).toLocaleString("en")} prompts`;
 
 const first = page;
 const decoded = new Map();

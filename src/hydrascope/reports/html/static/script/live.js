@@ -218,17 +218,27 @@ export function askAbout(text) {
   change({ text, target: "", subject: "" }, "read");
 }
 
+/** Copy the command; where the browser forbids that, select it. */
+async function copyCommand() {
+  try {
+    await navigator.clipboard.writeText($("start").textContent);
+    $("copied").textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren($("start"));
+    $("copied").textContent = "Selected: copy it with Ctrl+C.";
+  }
+}
+
 export const isLive = () => Boolean(live);
 
 export function startLive() {
   if (!live) {
-    $("behind").textContent =
-      "No model is behind this page, which shows what was measured. To type prompts and to ablate components of the model now:";
+    $("ask").remove();
+    $("command").hidden = false;
     $("start").textContent = `hydrascope explore ${page.model} --results RESULTS`;
-    document.querySelector("footer").before($("ask"));
+    $("copy").onclick = copyCommand;
     return;
   }
-  $("start").hidden = true;
   $("question").disabled = false;
   $("text").placeholder = "Type a prompt; Enter asks, Shift and Enter starts a line";
   $("ablation").append(...live.ablations.map(({ name }) => make("option", { value: name }, name)));

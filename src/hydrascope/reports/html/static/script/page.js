@@ -8,7 +8,8 @@ import { ofChosenPrompt } from "./drill.js";
 import { drawMatrix } from "./matrix.js";
 import { drawTrace, traced } from "./trace.js";
 import { drawScatter } from "./scatter.js";
-import { amountsOf, orderTable, showChosenRow, startTable, takeAmounts } from "./table.js";
+import { drawHistogram } from "./histogram.js";
+import { amountsOf, chooseRange, orderTable, showChosenRow, startTable, stepPrompt, takeAmounts } from "./table.js";
 import { tellPrompt, told } from "./story.js";
 import { isLive, liveAddress, readLive, showFound, startLive } from "./live.js";
 import { drawNetwork, startNetwork } from "./network.js";
@@ -66,6 +67,7 @@ export function choose(change) {
   Object.assign(state, change);
   keepToWhatThereIs();
   $("unknown").hidden = true;
+  if (!("prompt" in change)) chooseRange(); // another component's amounts are others
   writeAddress(true);
   draw();
 }
@@ -78,16 +80,16 @@ async function draw() {
   showFound();
   // What wasn't kept isn't drawn.
   const picture = chosenPicture(), scatter = chosenScatter(), wanted = told() !== ALL && page.tokens.length;
+  const prompts = page.prompts.length; // 0 where only means are kept
   const [three, bounds, compared, lines, tokens] = await Promise.all([
-    ofReadout("amounts"), picture && array(picture.array), array(scatter.array), page.without ? null : traced(),
-    wanted ? array("tokens") : null,
+    prompts ? ofReadout("amounts") : [], picture && array(picture.array), prompts ? array(scatter.array) : [],
+    page.without ? null : traced(), wanted ? array("tokens") : null,
   ]);
   if (turn !== drawing) return;
   const matrix = bounds && (await ofChosenPrompt(bounds, picture));
   if (turn !== drawing) return;
-  const prompts = page.prompts.length;
   const ofComponent = (values, row) => slice(values, prompts, row * page.ablated.length + state.component);
-  const amounts = [0, 1, 2].map((row) => ofComponent(three, row));
+  const amounts = prompts ? [0, 1, 2].map((row) => ofComponent(three, row)) : [[], [], []];
   takeAmounts(amounts);
   tellReadout();
   if (matrix) drawMatrix(matrix);
@@ -95,7 +97,10 @@ async function draw() {
     drawTrace(lines);
     if (!isLive()) drawColumn(lines);
   }
-  if (prompts > 1) drawScatter(scatter, ...scatter.rows.map((row) => ofComponent(compared, row)), amounts);
+  if (prompts > 1) {
+    drawScatter(scatter, ...scatter.rows.map((row) => ofComponent(compared, row)), amounts);
+    drawHistogram(amounts[2]);
+  }
   $("chosen").textContent = `${component().name} ablated`;
   $("sentences").textContent = reading().ablations[state.component].join(" ");
   tellPrompt(tokens);
@@ -147,14 +152,15 @@ function tellReadout() {
 function fillPage() {
   for (const id of ["controls", "views-of"]) $(id).hidden = !measured();
   // Of one prompt there is nothing to compare, and where it was typed it stands above.
-  const one = !measured() || alone();
-  for (const id of ["scatter", "find", "rows", "all"]) $(id).hidden = one;
-  $("prompts").hidden = !measured() || (one && isLive());
+  const one = !measured() || alone(), means = measured() && !page.prompts.length;
+  for (const id of ["scatter", "histogram", "find", "rows", "all", "earlier", "later"]) $(id).hidden = one || means;
+  $("prompts").hidden = !measured() || (one && isLive()) || means;
   $("sure").parentElement.hidden = one;
   const missing = page.without?.views ?? [];
   for (const id of ["matrix", "trace"]) $(id).hidden = missing.includes(id);
-  $("without").hidden = !missing.length;
-  $("without").textContent = page.without?.why ?? "";
+  const why = page.without?.why ?? page.left_out ?? "";
+  $("without").hidden = !why;
+  $("without").textContent = why;
   $("views-of").classList.toggle("narrow", missing.includes("matrix"));
   const facts = page.run.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
   $("run").replaceChildren(...facts);
@@ -164,6 +170,7 @@ function fillPage() {
     $(key).replaceChildren(...labels.map((label, i) => make("option", { value: String(i) }, cut(label, 60))));
     $(key).parentElement.hidden = key !== "component" && labels.length < 2;
   }
+  for (const door of document.querySelectorAll("[data-door]")) door.hidden = $(door.dataset.door).hidden;
   // Where a model is behind the page, its network stands above.
   $("sublayers").hidden = isLive() || missing.includes("trace");
   if (measured() && !isLive()) startNetwork($("column"), page.depth, (name) => choose({ component: page.ablated.findIndex((each) => each.name === name) }));
@@ -189,6 +196,13 @@ function startControls() {
     door.addEventListener("click", () => $(door.dataset.door).scrollIntoView());
   }
   for (const id of ["sure", "scale"]) $(id).addEventListener("change", draw);
+  addEventListener("keydown", (event) => {
+    const by = { n: 1, p: -1 }[event.key];
+    const typing = event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey;
+    if (!by || typing || !measured() || page.prompts.length < 2) return;
+    stepPrompt(by);
+    $("live").textContent = state.prompt === ALL ? "" : `prompt ${state.prompt}`;
+  });
 }
 
 function start() {
@@ -198,6 +212,7 @@ function start() {
   pointable("matrix", "the matrix");
   pointable("trace", "the sublayers");
   pointable("scatter", "the prompts");
+  pointable("histogram", "the histogram");
   startLive();
   fillPage();
   addEventListener("hashchange", () => (readLive(readAddress()), draw()));

@@ -7,7 +7,7 @@ import { saveCsv } from "./saving.js";
 import { askAbout, isLive } from "./live.js";
 import { choose } from "./page.js";
 
-const table = { column: 0, down: false, search: "", order: [] };
+const table = { column: 0, down: false, search: "", order: [], range: null };
 
 const ROW = 30;
 const COLUMNS = ["#", "Prompt", "Target", "Removed", "Lost", "Restored"];
@@ -29,17 +29,36 @@ const cells = (i) => [i, page.prompts[i].text, page.prompts[i].target, ...amount
 export function orderTable() {
   const asked = table.search.toLowerCase();
   const has = ({ text, target }) => text.toLowerCase().includes(asked) || target.toLowerCase().includes(asked);
-  table.order = page.prompts.flatMap((each, i) => (has(each) ? [i] : []));
+  const within = (i) => !table.range || table.range.has(amounts[2][i]);
+  table.order = page.prompts.flatMap((each, i) => (has(each) && within(i) ? [i] : []));
   const keys = page.prompts.map((_, i) => cells(i)[table.column]);
   const compare = (one, other) => (one < other ? -1 : Number(one > other));
   table.order.sort((one, other) => (table.down ? -1 : 1) * compare(keys[one], keys[other]) || one - other);
-  $("found").textContent = asked ? `${table.order.length.toLocaleString("en")} of ${page.prompts.length.toLocaleString("en")}` : "";
+  const among = table.range ? `, ${table.range.words}` : "";
+  const found = `${table.order.length.toLocaleString("en")} of ${page.prompts.length.toLocaleString("en")}${among}`;
+  $("found").textContent = asked || table.range ? found : "";
+  $("whole").hidden = !table.range;
   document.querySelectorAll("#rows th").forEach((head, i) => {
     head.setAttribute("aria-sort", i !== table.column ? "none" : table.down ? "descending" : "ascending");
     head.querySelector("span").textContent = i !== table.column ? "" : table.down ? " ↓" : " ↑";
   });
   $("rows").querySelector("table").setAttribute("aria-rowcount", table.order.length + 1);
   fillTable();
+}
+
+/** List the prompts of which `has` is true of what is restored; without it, all. */
+export function chooseRange(has = null, words = "") {
+  table.range = has && { has, words };
+  $("rows").scrollTop = 0;
+  orderTable();
+  if (has) $("prompts").scrollIntoView({ block: "nearest" });
+}
+
+/** Choose the prompt that comes so many rows after the chosen one in the table. */
+export function stepPrompt(by) {
+  const place = table.order.indexOf(state.prompt), last = table.order.length - 1;
+  const next = place < 0 ? (by > 0 ? 0 : last) : Math.max(0, Math.min(place + by, last));
+  if (last >= 0 && next !== place) choose({ prompt: table.order[next] });
 }
 
 /** Only the rows that are in sight are made. */
@@ -104,6 +123,8 @@ export function startTable() {
     orderTable();
   });
   $("all").onclick = () => choose({ prompt: ALL });
+  $("whole").onclick = () => chooseRange();
+  for (const [id, by] of [["earlier", -1], ["later", 1]]) $(id).onclick = () => stepPrompt(by);
   $("ask-about").hidden = !isLive();
   $("ask-about").onclick = () => askAbout(page.prompts[state.prompt].text);
   const button = make("button", { type: "button", onclick: () => saveCsv(views.scatter) }, "CSV");
