@@ -10,7 +10,7 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test quick slow lint faults gpu bench study dist lock clean
+.PHONY: demo test quick slow lint faults gpu bench study gallery dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -49,6 +49,12 @@ gpu: $(VENV)/ready
 # A study of docs/findings, measured or resumed, and its page: make study NAME=replication [PROMPTS=facts.json]
 study: $(VENV)/ready
 	$(BIN)/python -m studies $(NAME) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(MODEL),--model $(MODEL))
+
+# Real reports, and an index that tells each finding in a sentence: gallery/index.html.
+gallery: $(VENV)/ready
+	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
+	$(BIN)/hydrascope fetch gemma3-270m --python $(PYTHON)
+	$(BIN)/python -m studies.gallery
 
 # An sdist and a wheel in dist/, whose metadata PyPI would take.
 dist: $(VENV)-dist/ready
