@@ -5,6 +5,7 @@ from hydrascope.analyses import attribution
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.mediation import interactions, mediation
 from hydrascope.analyses.path_patching import path_patching
+from hydrascope.analyses.position_map import position_map
 from hydrascope.analyses.responsibility import responsibility
 from hydrascope.analyses.shapley import shapley
 
@@ -14,6 +15,7 @@ __all__ = [
     "interactions",
     "mediation",
     "path_patching",
+    "position_map",
     "responsibility",
     "shapley",
 ]

@@ -110,7 +110,7 @@ def compute_clean_activations(
             plan.sites,
             (each for chunk in chunks for each in batches(plan, chunk, batch.prompts)),
             _clean_pass_function(plan, store, is_needed),
-            _targets(plan),
+            given_targets(plan),
             activation_allocator(plan, folder),
         )
         return replace(clean, prefixes=store)
@@ -174,12 +174,12 @@ def compute_clean_activations_with_workers(
     shards = ((chunk, read_shard(workers.clean, chunk.start)) for chunk in chunks)
     with disk(f"cannot read what workers left beside {workers.path}", "start again"):
         allocate = activation_allocator(plan, folder)
-        clean = join_shards(plan.model, plan.prompts.prompts, *where, shards, _targets(plan), allocate)
+        clean = join_shards(plan.model, plan.prompts.prompts, *where, shards, given_targets(plan), allocate)
     draw_patches(plan.ablation, clean, range(len(plan.tokens)))
     return replace(clean, prefixes=store)
 
 
-def _targets(plan: Plan) -> Sequence[int] | None:
+def given_targets(plan: Plan) -> Sequence[int] | None:
     given = {"argmax": None, "answer": plan.answers}
     return [plan.target] * len(plan.tokens) if isinstance(plan.target, int) else given[plan.target]
 

@@ -1,0 +1,273 @@
+"""The position map: the cost of ablating each component at each token of one prompt.
+
+Every cell is an ablated run of its own, not an estimate. The runs of a few neighbouring tokens share a pass: each of
+their patches changes one token, and keeps the component's clean activation at the others, where nothing has changed.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from hydrascope.ablations.ablation import Ablation, Patches, Zero, draw_patches
+from hydrascope.components.component import Component
+from hydrascope.components.selection import Selection, select_components
+from hydrascope.engines.clean.activations import CleanActivations, collect_clean_activations, plain_pass
+from hydrascope.engines.clean.clean_pass import compute_clean_pass
+from hydrascope.engines.metrics import logits_of
+from hydrascope.engines.readouts import Logit, Readout
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.memory import Batch, within_memory
+from hydrascope.prompts.positions import AblationPositions
+from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet
+from hydrascope.runs.assemble import initial_dataset
+from hydrascope.runs.batches import activation_allocator, batches, given_targets, measure_chunks
+from hydrascope.runs.config import SweepConfig, Target
+from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
+from hydrascope.utils.progress import Advance, show_progress
+
+#: The tokens whose runs share a pass. More would compute more positions before the ablated token, which don't change;
+#: fewer would make smaller matrix products.
+_TOKENS_AT_ONCE = 4
+
+#: What a position map takes over from a result, of its components and of its prompt.
+_COMPONENTS = ("component_kind", "component_block", "component_unit")
+_OF_COMPONENTS = {name.replace("component", "ablated"): name for name in _COMPONENTS}
+_OF_TOKENS = ("token_id", "token_text")
+_OF_PROMPT = ("text", "target_text")
+
+
+def position_map(
+    model: LanguageModel,
+    prompt: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    components: Selection = "layers",
+    readout: Readout | None = None,
+    target: Target = "argmax",
+    others: AnyPrompts | None = None,
+    engine: str = "auto",
+    progress: bool = False,
+) -> xr.Dataset:
+    """Measure the cost of ablating each component at each token of a prompt alone.
+
+    It asks what a component does at a token, whatever carries that on to the last one. Causal tracing (Meng et al.
+    2022) asks another question: it noises the subject and restores one clean state.
+
+        >>> m = hs.analyses.position_map(model, "the fox is")
+        >>> token, component = np.unravel_index(m["cost"].argmax(), m["cost"].shape)
+
+    Args:
+        model: the model to measure.
+        prompt: the prompt: a text, a `Prompt`, or a set of one.
+        ablation: what the component writes at the token instead; by default `Zero()`. `Noise` needs nothing else,
+            `Counterfactual` a twin with as many tokens, `Mean` and `Resample` other prompts.
+        components: sublayers, heads or neurons, one by one.
+        readout: what is read at the last position; by default `Logit()`.
+        target: the token of `Logit()`, as for `sweep`.
+        others: other prompts, for patches of `Mean` and `Resample`. Positions correspond by their distance from the
+            end, so those with fewer tokens than `prompt` give no patch to `Resample`.
+        engine: as for `sweep`.
+        progress: show progress on standard error.
+
+    Returns:
+        a dataset with
+
+        - `cost` [token, component]: by how much the readout falls, mean over patches; below 0 where it rises.
+        - `total` [token, component, patch]: the total effect (Eq. 12) of each patch. The cost is minus its mean.
+        - `logit`, the readout in the clean pass, in the same unit; `probability` of the target there.
+        - `token_id`, `token_text` of the prompt's tokens; `target`, `target_text`, `text`, `readout`; attributes that
+          name the run.
+
+    Raises:
+        HydrascopeError: as `sweep`; or there are several prompts or readouts, or the ablation needs other prompts.
+    """
+    chosen, ablation = select_components(model, components), Zero() if ablation is None else ablation
+    config = SweepConfig(
+        list(chosen), "layers", "all", Logit() if readout is None else readout, (), target, "effects", engine
+    )
+    used = others if getattr(ablation, "uses_other_prompts", True) else None
+    plan = make_plan(model, _with_others(model, prompt, used), ablation, config)
+    for notice in plan.notices:
+        warnings.warn(notice, HydrascopeWarning, stacklevel=2)
+    if len(plan.labels) != 1:
+        raise HydrascopeError(f"a map shows one readout, not {len(plan.labels)}: give one")
+    _require_donors(plan)
+    clean = _clean_activations(plan)
+    with show_progress(len(plan.tokens[0]), 0, progress) as advance:
+        return measure_positions(plan, clean, 0, advance)
+
+
+def measure_positions(
+    plan: Plan, clean: CleanActivations, index: int, advance: Advance = lambda count: None
+) -> xr.Dataset:
+    """Measure the position map of one prompt of a plan, whose clean activations are known.
+
+    Args:
+        plan: a plan with one readout, single components and `at="all"`.
+        clean: the clean activations of all its prompts.
+        index: the prompt's index.
+        advance: called with the number of tokens measured since the last call.
+
+    Returns:
+        the dataset of `position_map`.
+
+    Raises:
+        HydrascopeError: as `position_map`.
+    """
+    drawn = draw_patches(plan.ablation, clean, [index])
+    alone, own, length = _alone(plan, index), clean.select([index], plan.sites), len(plan.tokens[index])
+    totals, worst = [], 0.0
+    for window in _windows(length):
+        here = (AblationPositions(tuple(window), length),)
+        part = replace(alone, positions=here, ablation=_EachTokenAlone(drawn, window, plan.ablation.patches))
+        batch = Batch(1, part.batch(1).overrides)
+        (chunk,) = measure_chunks(part, replace(own, positions=here), [range(1)], batch)
+        # [component, token · patch]
+        total = chunk.measured["total"][0, 0]
+        totals.append(total.reshape(len(total), len(window), -1))
+        worst = max(worst, float(chunk.measured["imbalance"].max()))
+        logit = float(chunk.measured["logit"][0, 0])
+        advance(len(window))
+    return _dataset(alone, own, np.concatenate(totals, 1), logit).assign_attrs(
+        _patch_attrs(plan), worst_imbalance=worst
+    )
+
+
+@dataclass(frozen=True)
+class _EachTokenAlone:
+    """An ablation whose patches change one token each.
+
+    Attributes:
+        drawn: the patches of the whole prompt.
+        window: the tokens that are changed, one after another, each by all of its patches.
+        draws: the number of patches of each token.
+    """
+
+    drawn: Patches
+    window: range
+    draws: int
+
+    @property
+    def patches(self) -> int:
+        """Return the number of patches: those of each token."""
+        return len(self.window) * self.draws
+
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
+        """Return patches that are clean at all tokens but one."""
+        changed = torch.eye(len(self.window), dtype=torch.bool)[:, None, :, None]
+
+        def values(component: Component) -> Float[torch.Tensor, "prompt patch slot columns"]:
+            patches = self.drawn.values(component)[:, :, self.window.start : self.window.stop].cpu()
+            return torch.where(changed, patches, clean.own_activations(component, prompts)).flatten(0, 1)[None]
+
+        return Patches(np.tile(self.drawn.sources, (1, len(self.window))), values)
+
+
+def _with_others(model: LanguageModel, prompt: AnyPrompts, others: AnyPrompts | None) -> PromptSet:
+    """Return the set of the prompt, which is the first, and of the others.
+
+    Raises:
+        HydrascopeError: there are several prompts to map.
+    """
+    own = PromptSet.of(prompt).fit_to(model)[0]
+    if len(own.prompts) != 1:
+        raise HydrascopeError(f"a map is of one prompt, not of {len(own.prompts):,}: give one (others are for patches)")
+    if others is None:
+        return own
+    more: tuple[Prompt, ...] = PromptSet.of(others).fit_to(model)[0].prompts
+    return replace(PromptSet.of([*own.prompts, *more], own.name), as_messages=own.as_messages)
+
+
+def _require_donors(plan: Plan) -> None:
+    """Refuse an ablation by other prompts where none has all of the prompt's positions."""
+    if not getattr(plan.ablation, "uses_other_prompts", False):
+        return
+    name, length = type(plan.ablation).__name__.lower(), len(plan.tokens[0])
+    if len(plan.tokens) == 1:
+        raise HydrascopeError(
+            f"{name} ablation takes its patches from other prompts, and this is one prompt: give others (--prompts), "
+            "or ablate by zero, noise or counterfactual"
+        )
+    if max(map(len, plan.tokens[1:])) < length:
+        raise HydrascopeError(
+            f"{name} ablation takes its patches from other prompts, and none of the others has as many tokens as the "
+            f"prompt ({length}): give longer ones, or ablate by zero, noise or counterfactual"
+        )
+
+
+def _clean_activations(plan: Plan) -> CleanActivations:
+    """Run all prompts clean; patches need to be drawn for the first alone."""
+    prompts, where = plan.prompts.prompts, (plan.tokens, plan.positions, plan.sites)
+
+    def compute(batch: Batch) -> CleanActivations:
+        each = batches(plan, range(len(prompts)), batch.prompts)
+        run = plain_pass(plan.model, plan.tokens, plan.sites)
+        targets, room = given_targets(plan), activation_allocator(plan)
+        return collect_clean_activations(plan.model, prompts, *where, each, run, targets, room)
+
+    return within_memory(compute, plan.batch("auto"))[0]
+
+
+def _windows(length: int) -> Iterator[range]:
+    """Cut positions into groups that share a pass; the last one is alone, which is the fastest."""
+    ends = [*range(_TOKENS_AT_ONCE, length - 1, _TOKENS_AT_ONCE), length - 1, length]
+    for start, end in zip([0, *ends], ends, strict=False):
+        if end > start:
+            yield range(start, end)
+
+
+def _alone(plan: Plan, index: int) -> Plan:
+    """Return the plan of one prompt of a plan."""
+    here = slice(index, index + 1)
+    return replace(
+        plan,
+        prompts=replace(plan.prompts, prompts=plan.prompts.prompts[here]),
+        tokens=plan.tokens[here],
+        positions=plan.positions[here],
+        answers=plan.answers[here],
+        foils=plan.foils[here],
+        whole_answers=plan.whole_answers[here],
+    )
+
+
+def _patch_attrs(plan: Plan) -> dict[str, str]:
+    """Return the attribute that identifies the prompts that patches come from."""
+    return {"patches_hash": plan.prompts.hash} if getattr(plan.ablation, "uses_other_prompts", False) else {}
+
+
+@torch.no_grad()
+def _dataset(
+    plan: Plan, clean: CleanActivations, total: Float[np.ndarray, "component token patch"], logit: float
+) -> xr.Dataset:
+    """Return the map from the total effects of a plan of one prompt."""
+    model, initial = plan.model, initial_dataset(plan, clean).isel(prompt=0)
+    final = logits_of(model, compute_clean_pass(model, plan.tokens, []).final)[0]
+    likely = float(final.softmax(-1)[clean.targets[0]])
+    effects = ("token", "component", "patch"), total.transpose(1, 0, 2)
+    found = xr.Dataset(
+        {
+            "cost": (effects[0][:2], -effects[1].mean(2, dtype=np.float64)),
+            "total": effects,
+            "logit": ((), logit),
+            "probability": ((), likely),
+        },
+        {
+            "token": np.arange(total.shape[1]),
+            **{name: ("token", initial[name].values) for name in _OF_TOKENS},
+            "component": initial["ablated"].values,
+            **{name: ("component", initial[of].values) for of, name in _OF_COMPONENTS.items()},
+            **{name: ((), initial[name].values[()]) for name in _OF_PROMPT},
+            "target": ((), int(initial["target"])),
+            "readout": ((), plan.labels[0]),
+        },
+        {**initial.attrs, "positions": "each token alone"},
+    )
+    for name in ("cost", "total", "logit"):
+        found[name].attrs["units"] = initial.attrs["units"]
+    return found
