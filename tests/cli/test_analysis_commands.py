@@ -1,4 +1,4 @@
-"""Path patching and circuits from the command line: the numbers of the library, with intervals, on the phantom."""
+"""Path patching, circuits and maps from the command line: the numbers of the library, most on the phantom."""
 
 import csv
 import io
@@ -177,3 +177,64 @@ def test_help_names_no_option_of_storing(hydrascope: Run) -> None:
         _, shown, _ = hydrascope(command, "--help")
         assert all(option in shown for option in ("--prompts", "--ablation", "--readout", "--out"))
         assert not any(option in shown for option in ("--resume", "--metric", "--dry-run", "--overwrite"))
+
+
+@pytest.mark.usefixtures("one_format")
+def test_a_map_is_that_of_the_library(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    given = ("map", folder / "model", "--prompt", "the cat", "--dtype", "float64")
+    code, out, err = hydrascope(*given, "--format", "csv", "--out", tmp_path / "m")
+    assert (code, err) == (0, f"2 files in {tmp_path / 'm'}\n")
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["map.csv", "map.png"]
+    assert (tmp_path / "m/map.csv").read_text() == out
+    model = hs.load_model(folder / "model", dtype="float64")
+    found = hs.analyses.position_map(model, "the cat")
+    rows = read(out)
+    assert len(rows) == found["cost"].size == 7 * 6
+    sizes = [abs(float(row["cost"])) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    for row in rows:
+        cell = found["cost"].isel(token=int(row["token"])).sel(component=row["component"])
+        assert float(row["cost"]) == pytest.approx(float(cell), abs=1e-9)
+        assert row["text"] == "the cat"[int(row["token"])]
+    code, out, err = hydrascope(*given)
+    assert (code, err) == (0, "")
+    told = " ".join(out.split())
+    assert "20 of 42 cells are shown" in told
+    assert f"with probability {100 * float(found['probability']):.3g}%" in told
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_map_by_other_prompts_and_by_a_twin(hydrascope: Run, folder: Path) -> None:
+    model = hs.load_model(folder / "model")
+    given = ("map", folder / "model", "--prompt", "abc", "--format", "csv", "--components", "mlp.1")
+    others = hs.load_prompts(folder / "prompts.txt").limit(3)
+    _, out, _ = hydrascope(*given, "--ablation", "mean", "--prompts", folder / "prompts.txt", "--limit", 3)
+    found = hs.analyses.position_map(model, "abc", hs.Mean(), components="mlp.1", others=others)
+    assert {int(row["token"]): float(row["cost"]) for row in read(out)} == pytest.approx(
+        dict(enumerate(found["cost"].values[:, 0])), abs=1e-5
+    )
+    difference = ("--readout", "difference", "--answer", "d", "--foil", "e")
+    _, out, _ = hydrascope(*given, "--ablation", "counterfactual", "--counterfactual", "axc", *difference)
+    prompt = hs.Prompt("abc", "d", foil="e", counterfactual="axc")
+    found = hs.analyses.position_map(
+        model, prompt, hs.Counterfactual(), components="mlp.1", readout=hs.LogitDifference()
+    )
+    assert {int(row["token"]): float(row["cost"]) for row in read(out)} == pytest.approx(
+        dict(enumerate(found["cost"].values[:, 0])), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("--ablation mean", "this is one prompt: give others (--prompts), or ablate by zero, noise or counterfactual"),
+        ("--ablation counterfactual", "counterfactual"),
+        ("--readout logit,placebo", "a map shows one readout, not 2: give one --readout"),
+        ("--components attn.7", "attn.7"),
+        ("--patches 3", "has one patch: leave out --patches"),
+    ],
+)
+def test_mistakes_of_maps(hydrascope: Run, folder: Path, more: str, told: str) -> None:
+    code, out, err = hydrascope("map", folder / "model", "--prompt", "the cat", *more.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err

@@ -33,7 +33,19 @@ def test_help_and_version_answer_without_pytorch() -> None:
     assert output.stdout.endswith("0 False\n")
     assert all(
         command in output.stdout
-        for command in ("run", "figures", "summary", "compare", "export", "check", "demo", "motifs", "paths", "circuit")
+        for command in (
+            "run",
+            "figures",
+            "summary",
+            "compare",
+            "export",
+            "check",
+            "demo",
+            "motifs",
+            "paths",
+            "circuit",
+            "map",
+        )
     )
 
 
@@ -205,7 +217,7 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
     assert hydrascope("motifs", "--out", tmp_path) == (0, f"1 files in {tmp_path}\n", "")
 
 
-@pytest.mark.parametrize("command", ["run", "mediate", "rank", "paths", "explore", "check", "summary"])
+@pytest.mark.parametrize("command", ["run", "mediate", "rank", "paths", "map", "explore", "check", "summary"])
 def test_help_names_options_in_full(hydrascope: Run, command: str) -> None:
     _, shown, _ = hydrascope(command, "--help")
     assert max(map(len, shown.splitlines())) <= 80

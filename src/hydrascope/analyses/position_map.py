@@ -56,11 +56,11 @@ def position_map(
 ) -> xr.Dataset:
     """Measure the cost of ablating each component at each token of a prompt alone.
 
-    It asks what a component does at a token, whatever carries that on to the last one. Causal tracing (Meng et al.
-    2022) asks another question: it noises the subject and restores one clean state.
+    Each cell says how much worse the readout gets without what the component writes at that one token. Causal tracing
+    (Meng et al. 2022) asks another question: it adds noise to the subject, and restores one clean activation.
 
         >>> m = hs.analyses.position_map(model, "the fox is")
-        >>> token, component = np.unravel_index(m["cost"].argmax(), m["cost"].shape)
+        >>> most = m["cost"].max("token").to_pandas().nlargest(3)
 
     Args:
         model: the model to measure.

@@ -1,4 +1,4 @@
-"""Commands that follow an effect: `paths` and `circuit`.
+"""Commands that follow an effect: `paths`, `circuit` and `map`.
 
 They print what they measure, and write it to a folder if asked to; they store no result.
 """
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import SweepOptions, say, to_path, with_options
+from hydrascope.cli.options import MapOptions, SweepOptions, say, to_path, with_options
 from hydrascope.cli.results import require_folder, show
-from hydrascope.cli.run_commands import load_inputs, sweep_arguments
+from hydrascope.cli.run_commands import ablation_arguments, load_inputs, read_prompts, sweep_arguments
+from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +79,39 @@ def circuit(
     _print_rows(rows, format_, circuit_in_text(found, rows[0]))
     if out is not None:
         _write(rows, out, "circuit", figure_circuit(found))
+
+
+@with_options
+def position_map(
+    options: MapOptions,
+    components: Annotated[
+        str, typer.Option(metavar="COMPONENTS", help="Components to ablate, one by one, at each token.")
+    ] = "layers",
+    out: Out = None,
+    format_: Format = "text",
+) -> None:
+    """Map one prompt: the exact cost of ablating each component at each token."""
+    from hydrascope import Prompt, load_model
+    from hydrascope.analyses import position_map as measure
+    from hydrascope.prompts.prompt import PromptSet
+    from hydrascope.reports.figures import figure_map
+    from hydrascope.reports.summary.map_table import map_cells, map_in_text
+
+    if out is not None:
+        require_folder(out)
+    arguments = ablation_arguments(options)
+    readouts = arguments.pop("readouts")
+    if len(readouts) > 1:
+        raise HydrascopeError(f"a map shows one readout, not {len(readouts)}: give one --readout")
+    own = PromptSet.of(Prompt(options.prompt, options.answer, foil=options.foil, counterfactual=options.counterfactual))
+    own = own.chat() if options.chat else own
+    others = None if options.prompts is None else read_prompts(options.prompts, options.limit)
+    model = load_model(options.model, **options.loading)
+    found = measure(model, own, components=components, others=others, readout=readouts[0], progress=True, **arguments)
+    cells = map_cells(found)
+    _print_rows([cells], format_, map_in_text(found, cells))
+    if out is not None:
+        _write([cells], out, "map", figure_map(found))
 
 
 def _checked_arguments(options: SweepOptions, out: Path | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from hydrascope._version import __version__
-from hydrascope.cli.analysis_commands import circuit, paths
+from hydrascope.cli.analysis_commands import circuit, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
@@ -170,6 +170,7 @@ def rank(
 
 app.command()(paths)
 app.command()(circuit)
+app.command("map")(position_map)
 
 
 @app.command()

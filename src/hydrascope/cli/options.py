@@ -27,6 +27,8 @@ def to_path(path: str | Path) -> Path:
     return resolve_path(path)
 
 
+Ablation = Annotated[AblationName, typer.Option(metavar="ABLATION", help=f"How to ablate: {', '.join(ABLATIONS)}.")]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the result at --out and start again.")]
 
 
@@ -74,8 +76,40 @@ class LoadOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(LoadOptions):
-    """The options of a measurement."""
+class AblationOptions(LoadOptions):
+    """The options that say how components are ablated and what is read."""
+
+    readout: Annotated[
+        str,
+        typer.Option(metavar="LIST", help=READOUTS),
+    ] = "logit"
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="argmax|answer|ID", help="The token of `logit` and of metrics, but for `answer_log_prob`."
+        ),
+    ] = "argmax"
+    ablation: Ablation = "resample"
+    patches: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", show_default="15", help="Patches a prompt, for resample and noise."),
+    ] = None
+    noise_scale: Annotated[
+        float | None, typer.Option(show_default="3", help="Scale of noise, in standard deviations of the embeddings.")
+    ] = None
+    different_target: Annotated[
+        bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
+    ] = False
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the patches.")] = 0
+    engine: Annotated[
+        Literal["auto", "wavefront", "reference"],
+        typer.Option(metavar="ENGINE", help="wavefront, reference, or auto: the fastest."),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(AblationOptions):
+    """The options of a measurement of a set of prompts."""
 
     prompts: Annotated[
         str,
@@ -92,36 +126,31 @@ class SweepOptions(LoadOptions):
         str,
         typer.Option(metavar="POSITIONS", help="last, all, subject, subject-last, or numbers: -1 is the last."),
     ] = "last"
-    readout: Annotated[
-        str,
-        typer.Option(metavar="LIST", help=READOUTS),
-    ] = "logit"
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="argmax|answer|ID", help="The token of `logit` and of metrics, but for `answer_log_prob`."
-        ),
-    ] = "argmax"
-    ablation: Annotated[
-        AblationName,
-        typer.Option(metavar="ABLATION", help=f"How to ablate: {', '.join(ABLATIONS)}."),
-    ] = "resample"
-    patches: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", show_default="15", help="Patches a prompt, for resample and noise."),
-    ] = None
-    noise_scale: Annotated[
-        float | None, typer.Option(show_default="3", help="Scale of noise, in standard deviations of the embeddings.")
-    ] = None
-    different_target: Annotated[
-        bool, typer.Option("--different-target", help="Resample only from prompts with another target.")
-    ] = False
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the patches.")] = 0
-    engine: Annotated[
-        Literal["auto", "wavefront", "reference"],
-        typer.Option(metavar="ENGINE", help="wavefront, reference, or auto: the fastest."),
-    ] = "auto"
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Prompts measured at a time.")] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(AblationOptions):
+    """The options of a map of one prompt."""
+
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="The prompt.")]
+    answer: Annotated[
+        str | None, typer.Option("--answer", metavar="TEXT", help="Its answer, for readouts that need one.")
+    ] = None
+    foil: Annotated[str | None, typer.Option("--foil", metavar="TEXT", help="A wrong answer, likewise.")] = None
+    counterfactual: Annotated[
+        str | None, typer.Option("--counterfactual", metavar="TEXT", help="Its twin, of as many tokens, to ablate by.")
+    ] = None
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt into the tokenizer's chat template, as a user's message.")
+    ] = False
+    # One prompt has no others to take patches from.
+    ablation: Ablation = "zero"
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="Others that patches come from, for the ablations resample and mean."),
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N of --prompts.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +186,14 @@ class RunOptions(SweepOptions):
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure nothing; print the cost of the run.")] = False
 
 
-#: The panels of the help, from the first.
-_PANELS = {SweepOptions: "Measurement", RunOptions: "Result", LoadOptions: "Model"}
+#: The panels of the help, from the first. Of two fields of one name the later one counts.
+_PANELS = {
+    SweepOptions: "Measurement",
+    AblationOptions: "Measurement",
+    MapOptions: "Measurement",
+    RunOptions: "Result",
+    LoadOptions: "Model",
+}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import RunOptions, SweepOptions, say
+from hydrascope.cli.options import AblationOptions, RunOptions, SweepOptions, say
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
@@ -69,7 +69,7 @@ class RunRequest:
         from hydrascope.runs.sweep import refuse_existing
 
         refuse_existing(self.output)
-        return _read_prompts(self.prompts, self.limit, self.chat)
+        return read_prompts(self.prompts, self.limit, self.chat)
 
     def sweep(self, model: "LanguageModel", prompts: "PromptSet", **options: Any) -> None:
         """Call `hydrascope.sweep` with the requested options."""
@@ -147,6 +147,12 @@ def _join(request: RunRequest) -> None:
 
 def sweep_arguments(options: SweepOptions) -> dict[str, Any]:
     """Return the keywords of `hydrascope.sweep` except ablate, read, metrics and keep."""
+    batch_size = _batch_size(options.batch_size)
+    return {**ablation_arguments(options), "batch_size": batch_size, "at": options.at}
+
+
+def ablation_arguments(options: AblationOptions) -> dict[str, Any]:
+    """Return the ablation, readouts, target and engine, as keywords of `hydrascope.sweep`."""
     from hydrascope.ablations import parse
     from hydrascope.cli import parsing
 
@@ -156,8 +162,6 @@ def sweep_arguments(options: SweepOptions) -> dict[str, Any]:
         ),
         "readouts": parsing.readouts(options.readout),
         "target": parsing.target(options.target),
-        "batch_size": _batch_size(options.batch_size),
-        "at": options.at,
         "engine": options.engine,
     }
 
@@ -225,11 +229,16 @@ def load_inputs(options: SweepOptions) -> "tuple[LanguageModel, PromptSet]":
     """
     from hydrascope import load_model
 
-    prompts = _read_prompts(options.prompts, options.limit, options.chat)
+    prompts = read_prompts(options.prompts, options.limit, options.chat)
     return load_model(options.model, **options.loading), prompts
 
 
-def _read_prompts(name: str, limit: int | None, chat: bool) -> "PromptSet":
+def read_prompts(name: str, limit: int | None, chat: bool = False) -> "PromptSet":
+    """Read a set of prompts, or its first ones; print how many are there twice.
+
+    Raises:
+        HydrascopeError: there are no such prompts.
+    """
     from hydrascope import load_prompts
 
     prompts = load_prompts(name)

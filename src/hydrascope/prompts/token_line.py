@@ -25,7 +25,7 @@ def tokens_line(model: Decodes, tokens: Sequence[int]) -> str:
         >>> tokens_line(model, [2, 14, 4])
         'the|fox|is'
     """
-    texts = [str(token) if model.tokenizer is None else _escaped(model.decode(token)) for token in tokens]
+    texts = [str(token) if model.tokenizer is None else one_line(model.decode(token)) for token in tokens]
     whole = "|".join(texts)
     if len(whole) <= _LONGEST:
         return whole
@@ -41,5 +41,6 @@ def tokens_line(model: Decodes, tokens: Sequence[int]) -> str:
     return f"{first or texts[0][: _LONGEST - _END] + '…|'}…{last or '|…' + texts[-1][-_END:]}"
 
 
-def _escaped(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text with line breaks, tabs and characters that steer a terminal escaped."""
     return printable(text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r"))

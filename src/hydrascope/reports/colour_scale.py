@@ -15,6 +15,10 @@ from hydrascope.measures import MIN_SHARE, Bootstrap, EffectsOnly, mean_interval
 AGAINST = ("#f3f7fb", "#b9d3ec", "#6da3d6", "#2a6cb0", "#0b3566")
 WITH = ("#fdf6f1", "#fbdfcc", "#f6bf9c", "#ee9d6c", "#e57f45")
 
+#: Colours from 0 to the largest value of a map: what costs the answer, and what it gains by, which stays pale.
+COST = ("#fdf6f1", "#fad3bf", "#f09a76", "#cf4f2b", "#7a1c08")
+GAIN = ("#f3f7fb", "#d5e5f4", "#b0cfea", "#8ab8e0", "#5c9bd1")
+
 #: The share of the largest value up to which the scale is nearly linear.
 _LINEAR_SHARE = 0.006
 

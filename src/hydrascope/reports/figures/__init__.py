@@ -11,6 +11,7 @@ from hydrascope.reports.figures.figures_1_3 import examples, figure1, figure3
 from hydrascope.reports.figures.flow import figure_flow
 from hydrascope.reports.figures.heads import figure_heads
 from hydrascope.reports.figures.mediation import figure_interactions, figure_mediation, figure_paths
+from hydrascope.reports.figures.position_map import figure_map
 from hydrascope.reports.figures.responses import figure_responses
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "figure_flow",
     "figure_heads",
     "figure_interactions",
+    "figure_map",
     "figure_mediation",
     "figure_paths",
     "figure_responses",

@@ -16,15 +16,16 @@ def origin(results: xr.Dataset, readout: str) -> dict[str, str]:
     'zero at last'
 
     Args:
-        results: a result, or effects' data.
+        results: a result, effects' data, or what was measured on one prompt and has no dimension of prompts.
         readout: the readout with its reading of σ.
     """
-    attrs, count = results.attrs, f"{results.sizes['prompt']:,}"
+    attrs, count = results.attrs, f"{results.sizes.get('prompt', 0):,}"
     prompts = prompts_name(attrs)
+    of = (f"{count} of {prompts}" if prompts else count) if "prompt" in results.sizes else ""
     named = {
         "model": model_name(attrs),
         "weights": short_hash(str(attrs.get("revision", ""))),
-        "prompts": f"{count} of {prompts}" if prompts else count,
+        "prompts": of,
         "ablation": " at ".join(str(attrs[name]) for name in ("ablation", "positions") if name in attrs),
         "readout": readout,
         "hydrascope": str(attrs.get("hydrascope", "")),

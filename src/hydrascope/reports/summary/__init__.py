@@ -10,6 +10,7 @@ from hydrascope.reports.summary.interval import (
     number,
     percent,
 )
+from hydrascope.reports.summary.map_table import MapCell, map_cells
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
 from hydrascope.reports.summary.path_table import PathPatchingRow, path_rows
 from hydrascope.reports.summary.serialize import as_csv, as_json, as_markdown
@@ -23,6 +24,7 @@ __all__ = [
     "ComponentFindings",
     "Finding",
     "Interval",
+    "MapCell",
     "Pair",
     "PathPatchingRow",
     "Reaction",
@@ -37,6 +39,7 @@ __all__ = [
     "digits_for",
     "format_interval",
     "format_significant",
+    "map_cells",
     "number",
     "one_line",
     "path_rows",
