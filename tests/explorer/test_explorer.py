@@ -347,6 +347,9 @@ def test_hostile_prompts_stay_texts(opened, address):
         shown = page.locator("#tokens").text_content()
         assert page.locator("#refused").is_visible() or len(shown) > 0
     ask(page, "<b>'\"& \u202eab")
+    settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#draw-map").click())
+    assert page.locator("#map text", has_text="<").count() > 0
     assert page.locator("#refused").is_hidden()
     assert page.evaluate("window.hacked") is None
     assert page.locator("#ask img, #ask b, #ask script").count() == 0
@@ -452,6 +455,49 @@ def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
     assert report.locator("#ask").count() == 0
 
 
+def test_a_prompt_is_mapped(opened, session, address):
+    page = started(opened, address)
+    settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#draw-map").click())
+    found = hs.analyses.position_map(session.model, TYPED)
+    rows = rows_of(saved(page, "Save the map as CSV"))
+    assert len(rows) == found["cost"].size
+    for row in rows:
+        cell = found["cost"].isel(token=int(row["token"])).sel(component=row["component"])
+        assert float(row["cost"]) == pytest.approx(float(cell), rel=1e-6, abs=1e-12)
+        assert (row["text"], row["ablation"]) == (TYPED[int(row["token"])], "zero")
+    token, component = np.unravel_index(np.argmax(found["cost"].values), found["cost"].shape)
+    first, name = page.locator("#map-named li").first.text_content(), found["component"].values[component]
+    assert first.startswith(f"{name} at “{TYPED[token].strip() or '␣'}” (token {token})")
+    assert numbers(first)[-1] == pytest.approx(float(found["cost"].max()), rel=0.005)
+    # A dot for each gain of a size, and only there.
+    struck = 3 * 0.1
+    assert page.locator("#map .gain").count() == int((found["cost"] <= -struck).sum())
+    page.locator("#map .plot").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowUp")
+    told = page.locator("#tip").text_content()
+    before_last = found["cost"].isel(token=-2).sel(component="attn.0")
+    assert told.startswith(f"attn.0 at “{TYPED[-2]}” (token {len(TYPED) - 2})")
+    assert numbers(told)[-1] == pytest.approx(abs(float(before_last)), rel=0.01)
+    assert (" gains " in told) == (float(before_last) < 0)
+    assert b"What ablating there costs" in saved(page, "Save the map as SVG")
+    # Another component makes no difference to it, another replacement does.
+    pick(page, "attn.0")
+    assert page.locator("#map .plot").is_visible()
+    settle(page, "ablation", "noise")
+    assert page.locator("#map .plot").is_hidden()
+
+
+def test_what_cannot_be_mapped_is_said(opened, address):
+    page = opened(f"{address}#patches={PATCHES}&ablation=mean")
+    ask(page, "longer than all others")
+    answered(page, lambda: page.locator("#draw-map").click())
+    assert "none of the others has as many tokens as the prompt" in page.locator("#refused").text_content()
+    assert page.locator("#map .plot").is_hidden()
+    opened.told.clear()
+
+
 def test_keys_alone_are_enough(opened, address):
     page = opened(f"{address}#patches={PATCHES}")
     page.locator("#text").focus()
@@ -480,6 +526,8 @@ def test_axe_finds_nothing_amiss(opened, address):
     page = started(opened, address)
     pick(page, "attn.0")
     pick(page, "mlp.1", "frozen")
+    settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#draw-map").click())
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         found = axe.run(page).response
@@ -492,5 +540,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(opened, address):
     page.set_viewport_size({"width": 390, "height": 800})
     ask(page)
     pick(page, "attn.0")
+    settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#draw-map").click())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("button[data-component='attn.0']").bounding_box()["width"] > 120

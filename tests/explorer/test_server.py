@@ -107,7 +107,7 @@ def test_a_question_without_an_origin_is_refused(session, folder):
 
 
 def test_nothing_is_computed_or_changed_by_a_get(client):
-    for kind in ("read", "ablate", "sweep", "save"):
+    for kind in ("read", "ablate", "map", "sweep", "save"):
         assert client.get(f"/{TOKEN}/{kind}").status_code == 405
 
 
@@ -116,6 +116,14 @@ def test_an_answer_is_the_sessions(client, session):
     assert response.headers["content-type"].startswith("application/x-ndjson")
     expected = session.ablate(Question("cats and", "attn.0", patches=2), JobMonitor())
     assert told(response)[-1]["answer"] == json.loads(json.dumps(expected))
+
+
+def test_a_map_is_the_sessions(client, session):
+    asked = {"question": {"text": "<b>cats", "ablation": "zero"}}
+    answer = told(post(client, "map", asked))[-1]["answer"]
+    assert answer == json.loads(json.dumps(session.map(Question("<b>cats", ablation="zero"), JobMonitor())))
+    refused = told(post(client, "map", {"question": {"text": "many more cats", "ablation": "mean"}}))[-1]["error"]
+    assert "none of the others has as many tokens as the prompt (14)" in refused
 
 
 @pytest.mark.parametrize(

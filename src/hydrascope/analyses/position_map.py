@@ -97,7 +97,7 @@ def position_map(
         warnings.warn(notice, HydrascopeWarning, stacklevel=2)
     if len(plan.labels) != 1:
         raise HydrascopeError(f"a map shows one readout, not {len(plan.labels)}: give one")
-    _require_donors(plan)
+    require_donors(plan, 0)
     clean = _clean_activations(plan)
     with show_progress(len(plan.tokens[0]), 0, progress) as advance:
         return measure_positions(plan, clean, 0, advance)
@@ -121,7 +121,7 @@ def measure_positions(
         HydrascopeError: as `position_map`.
     """
     drawn = draw_patches(plan.ablation, clean, [index])
-    alone, own, length = _alone(plan, index), clean.select([index], plan.sites), len(plan.tokens[index])
+    alone, own, length = plan_of_one(plan, index), clean.select([index], plan.sites), len(plan.tokens[index])
     totals, worst = [], 0.0
     for window in _windows(length):
         here = (AblationPositions(tuple(window), length),)
@@ -184,17 +184,21 @@ def _with_others(model: LanguageModel, prompt: AnyPrompts, others: AnyPrompts | 
     return replace(PromptSet.of([*own.prompts, *more], own.name), as_messages=own.as_messages)
 
 
-def _require_donors(plan: Plan) -> None:
-    """Refuse an ablation by other prompts where none has all of the prompt's positions."""
+def require_donors(plan: Plan, index: int) -> None:
+    """Refuse an ablation by other prompts where none has all positions of the prompt at `index`.
+
+    Raises:
+        HydrascopeError: none has.
+    """
     if not getattr(plan.ablation, "uses_other_prompts", False):
         return
-    name, length = type(plan.ablation).__name__.lower(), len(plan.tokens[0])
+    name, length = type(plan.ablation).__name__.lower(), len(plan.tokens[index])
     if len(plan.tokens) == 1:
         raise HydrascopeError(
             f"{name} ablation takes its patches from other prompts, and this is one prompt: give others (--prompts), "
             "or ablate by zero, noise or counterfactual"
         )
-    if max(map(len, plan.tokens[1:])) < length:
+    if max(len(ids) for place, ids in enumerate(plan.tokens) if place != index) < length:
         raise HydrascopeError(
             f"{name} ablation takes its patches from other prompts, and none of the others has as many tokens as the "
             f"prompt ({length}): give longer ones, or ablate by zero, noise or counterfactual"
@@ -222,7 +226,7 @@ def _windows(length: int) -> Iterator[range]:
             yield range(start, end)
 
 
-def _alone(plan: Plan, index: int) -> Plan:
+def plan_of_one(plan: Plan, index: int) -> Plan:
     """Return the plan of one prompt of a plan."""
     here = slice(index, index + 1)
     return replace(

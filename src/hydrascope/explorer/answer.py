@@ -12,6 +12,8 @@ from hydrascope.components.component import Component, Override
 from hydrascope.components.order import responding
 from hydrascope.measures import SIGMA_NAME, WRITTEN, Effects, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.reports.colour_scale import map_scale
+from hydrascope.reports.summary.map_table import named_cells
 
 #: How many of the most likely next tokens are told.
 _LIKELIEST = 10
@@ -72,6 +74,31 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
             }
             for sigma, effects in read.items()
         ],
+    }
+
+
+def map_answer(found: xr.Dataset) -> dict[str, Any]:
+    """Return a position map for the page.
+
+    Returns:
+        `tokens` as texts, `components` with their `name`, `kind` and `block`; `cost`, a row a token, in `unit`;
+        `named`, the row and column of the cells to label; the `scale` of the colours; what was ablated by, and the
+        `target` with its `logit` and `probability` in the clean pass.
+    """
+    cost, unit = found["cost"].transpose("token", "component"), str(found.attrs["units"])
+    names, scale = list(map(str, cost["component"].values)), map_scale(cost.values, unit)
+    parts = zip(names, cost["component_kind"].values, cost["component_block"].values, strict=True)
+    return {
+        "tokens": list(map(str, found["token_text"].values)),
+        "components": [{"name": name, "kind": str(kind), "block": int(block)} for name, kind, block in parts],
+        "cost": cost.values.tolist(),
+        "named": [[cell.token, names.index(cell.component)] for cell in named_cells(found)],
+        "scale": {"most": scale.most, "linear": scale.linear, "ticks": list(scale.ticks), "struck": scale.struck},
+        "unit": unit,
+        "ablation": str(found.attrs["ablation"]),
+        "target": str(found["target_text"].values),
+        "logit": float(found["logit"]),
+        "probability": float(found["probability"]),
     }
 
 

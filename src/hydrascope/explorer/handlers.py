@@ -21,7 +21,7 @@ Handler = Callable[[Mapping[str, Any]], Task]
 
 
 def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
-    """Return the handlers by name: `read`, `ablate`, `sweep`, and `save` into `folder`.
+    """Return the handlers by name: `read`, `ablate`, `map`, `sweep`, and `save` into `folder`.
 
     A handler checks a request before it returns a task.
     """
@@ -42,7 +42,8 @@ def make_handlers(session: Session, folder: Path) -> dict[str, Handler]:
         keep = session.save_all if asked.get("everyone") is True else session.save
         return lambda monitor: keep(question, place, monitor)
 
-    return {"read": about(session.read), "ablate": about(session.ablate), "sweep": about(sweep), "save": save}
+    answers = {"read": session.read, "ablate": session.ablate, "map": session.map, "sweep": sweep}
+    return {**{name: about(answer) for name, answer in answers.items()}, "save": save}
 
 
 def _file_name(name: Any) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 import xarray as xr
 
+from hydrascope.analyses.position_map import measure_positions, plan_of_one, require_donors
 from hydrascope.components.component import Override
 from hydrascope.components.selection import select_overrides
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit
-from hydrascope.explorer.answer import answer, clean_components, next_tokens
+from hydrascope.explorer.answer import answer, clean_components, map_answer, next_tokens
 from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.patch_pool import Pool
 from hydrascope.explorer.question import Question
@@ -88,6 +89,27 @@ class Session:
     def sweep(self, question: Question, monitor: JobMonitor) -> xr.Dataset:
         """Return a result of one prompt with each sublayer ablated alone."""
         return self.measured(question, "layers", monitor)
+
+    def map(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
+        """Return the position map of the prompt, whatever components and positions are asked."""
+        self._renew()
+        everywhere = replace(question, at="all", run="", heads=())
+        tokens = self._tokens(everywhere)
+        plan, index = self._plan(everywhere, "layers")
+        if question.ablation == "zero":
+            # Nothing comes from other prompts: they needn't be run at all of their positions.
+            plan, index = plan_of_one(plan, index), 0
+        require_donors(plan, index)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            monitor.progress("mapping tokens", done, len(tokens))
+
+        with monitor.attach(self.model, lambda: monitor.progress("mapping tokens", done, len(tokens))):
+            clean = self.pool.clean_runs(plan, index, everywhere, monitor)
+            return map_answer(measure_positions(replace(plan, keep="effects"), clean, index, advance))
 
     def measured(self, question: Question, overrides: str | Sequence[Override], monitor: JobMonitor) -> xr.Dataset:
         """Return the result of `hydrascope.sweep` for the prompt as one of the pool."""

@@ -19,6 +19,9 @@ WITH = ("#fdf6f1", "#fbdfcc", "#f6bf9c", "#ee9d6c", "#e57f45")
 COST = ("#fdf6f1", "#fad3bf", "#f09a76", "#cf4f2b", "#7a1c08")
 GAIN = ("#f3f7fb", "#d5e5f4", "#b0cfea", "#8ab8e0", "#5c9bd1")
 
+#: The logits up to which the scale of a map is nearly linear, so that small costs look alike in all maps.
+MAP_LINEAR = 0.1
+
 #: The share of the largest value up to which the scale is nearly linear.
 _LINEAR_SHARE = 0.006
 
@@ -57,6 +60,12 @@ def scale_of(*matrices: Float[np.ndarray, "row column"]) -> ColourScale:
     sizes = np.concatenate([abs(matrix[np.isfinite(matrix)]) for matrix in matrices])
     most = _rounded_up(float(sizes.max(initial=0)) or 1.0)
     return ColourScale(most, _nearest_step(_LINEAR_SHARE * most))
+
+
+def map_scale(cost: Float[np.ndarray, "token component"], unit: str | None) -> ColourScale:
+    """Return the scale of a position map: of costs in logits it is nearly linear up to 0.1."""
+    scale = scale_of(cost)
+    return ColourScale(max(scale.most, 1.0), MAP_LINEAR) if unit == "logits" else scale
 
 
 def removal_signs(effects: EffectsOnly, bootstrap: Bootstrap) -> Float[np.ndarray, "ablated"]:

@@ -49,7 +49,7 @@ def test_a_scroll_bar_moves_no_cell_from_its_label(browser, file):
     page.goto(file)
     page.wait_for_selector("body[data-drawn]")
     assert page.evaluate("innerWidth - document.documentElement.clientWidth") > 0
-    for plot in page.locator(".plot").all():
+    for plot in page.locator("main .plot").all():
         assert plot.locator("svg").get_attribute("width") == str(plot.evaluate("each => each.clientWidth"))
     with_bars.close()
 

@@ -9,16 +9,15 @@ from matplotlib.colors import AsinhNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hydrascope.reports.colour_scale import COST, GAIN, ColourScale, scale_of
+from hydrascope.reports.colour_scale import COST, GAIN, ColourScale, map_scale
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import name_origin, printable
+from hydrascope.reports.summary.map_table import named_cells
 
 COLOURS = LinearSegmentedColormap.from_list("map", [*reversed(GAIN), *COST])
 #: The titles of panels, and the colour of the dots on gains.
 _TITLES = {"attn": "Attention", "mlp": "MLPs", "head": "Heads", "neuron": "Neurons"}
 _DOT = "#0b3566"
-#: Up to this many logits the scale is nearly linear, so that maps of different prompts have the same colours there.
-_LINEAR = 0.1
 #: The most letters of a token, and the most rows with a label.
 _LETTERS, _LABELLED = 14, 60
 #: Up to so many cells an inch, there are lines between them.
@@ -39,7 +38,7 @@ def figure_map(found: xr.Dataset) -> Figure:
     """
     cost = found["cost"].transpose("token", "component")
     kinds = list(dict.fromkeys(map(str, cost["component_kind"].values)))
-    scale, unit = _scale(cost), str(found.attrs.get("units", "logits"))
+    scale, unit = map_scale(cost.values, cost.attrs.get("units")), str(found.attrs.get("units", "logits"))
     tokens = cost.sizes["token"]
     with style.style():
         height = float(np.clip(1.5 + 0.15 * tokens, 2.4, 9.0))
@@ -48,7 +47,7 @@ def figure_map(found: xr.Dataset) -> Figure:
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         # Lines between cells would hide small ones.
         small = max(cost.sizes["component"] / 5, tokens / height) > _CELLS_PER_INCH
-        named = _named(cost)
+        named = [(cell.token, cell.component) for cell in named_cells(found)]
         for axes, kind in zip(panels, kinds, strict=True):
             here = cost.isel(component=np.flatnonzero(cost["component_kind"].values == kind))
             _draw_panel(axes, here, scale, 0.0 if small else 0.4)
@@ -71,12 +70,6 @@ def _target(found: xr.Dataset) -> str:
     if str(found["readout"].values) != "logit":
         return printable(str(found["readout"].values), 30)
     return f"“{printable(str(found['target_text'].values).strip(), 24)}”"
-
-
-def _scale(cost: xr.DataArray) -> ColourScale:
-    """Return the scale of the colours; its linear part is the same for all maps in logits."""
-    scale = scale_of(cost.values)
-    return ColourScale(max(scale.most, 1.0), _LINEAR) if cost.attrs.get("units") == "logits" else scale
 
 
 def _norm(scale: ColourScale) -> AsinhNorm:
@@ -102,23 +95,6 @@ def _draw_panel(axes: Axes, cost: xr.DataArray, scale: ColourScale, line: float)
     shown = firsts[::step]
     axes.set_xticks(shown, [str(blocks[first]) for first in shown])
     axes.set_xlabel("Block")
-
-
-def _named(cost: xr.DataArray) -> list[tuple[int, str]]:
-    """Return the token and component of the cells to label, without repetition."""
-    values, blocks = cost.values, cost["component_block"].values
-    names, kinds = cost["component"].values, cost["component_kind"].values
-    groups = [np.ones(len(names), bool), *(kinds == kind for kind in dict.fromkeys(kinds)), blocks > 1]
-    places = [_largest(np.where(group, values, -np.inf)) for group in groups if group.any()]
-    places.append(_largest(-values))
-    signs = [1] * (len(places) - 1) + [-1]
-    sized = [place for place, sign in zip(places, signs, strict=True) if sign * values[place] >= _LINEAR]
-    return [(row, str(names[column])) for row, column in dict.fromkeys(sized)]
-
-
-def _largest(values: Float[np.ndarray, "token component"]) -> tuple[int, int]:
-    row, column = np.unravel_index(values.argmax(), values.shape)
-    return int(row), int(column)
 
 
 def _label_cells(axes: Axes, cost: xr.DataArray, named: list[tuple[int, str]]) -> None:

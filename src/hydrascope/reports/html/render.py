@@ -28,7 +28,7 @@ MODULES = (
         "story",
         "saving",
     ),
-    *("asking", "network", "found", "live", "page"),
+    *("asking", "network", "found", "map", "live", "page"),
 )
 
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)

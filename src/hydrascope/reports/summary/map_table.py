@@ -33,8 +33,7 @@ class MapCell:
 def map_cells(found: xr.Dataset) -> tuple[MapCell, ...]:
     """Return the cells of a map, the largest |cost| first.
 
-    >>> map_cells(hs.analyses.position_map(model, "the fox is"))[0].component
-    'attn.2'
+    >>> largest = map_cells(hs.analyses.position_map(model, "the fox is"))[:3]
 
     Args:
         found: the result of `hydrascope.analyses.position_map`.
@@ -44,6 +43,26 @@ def map_cells(found: xr.Dataset) -> tuple[MapCell, ...]:
     order = np.argsort(-abs(cost), axis=None, kind="stable")
     places = zip(*np.unravel_index(order, cost.shape), strict=True)
     return tuple(MapCell(int(i), str(texts[i]), str(names[j]), float(cost[i, j])) for i, j in places)
+
+
+def named_cells(found: xr.Dataset) -> tuple[MapCell, ...]:
+    """Return the cells to label in a picture, each once.
+
+    They are those of the largest cost: of all, of each kind of component, and beyond block 1; and that of the largest
+    gain. A cell within a hundredth of the largest |cost| of 0 isn't named.
+    """
+    cells, least = map_cells(found), 0.01 * float(abs(found["cost"]).max())
+    names = found["component"].values
+    kinds = dict(zip(names, found["component_kind"].values, strict=True))
+    blocks = dict(zip(names, found["component_block"].values, strict=True))
+    costs = [cell for cell in cells if cell.cost > least]
+    groups = [
+        costs,
+        *([cell for cell in costs if kinds[cell.component] == kind] for kind in dict.fromkeys(kinds.values())),
+        [cell for cell in costs if blocks[cell.component] > 1],
+        [cell for cell in cells if cell.cost < -least],
+    ]
+    return tuple(dict.fromkeys(group[0] for group in groups if group))
 
 
 def map_in_text(found: xr.Dataset, cells: tuple[MapCell, ...]) -> Group:

@@ -5,6 +5,7 @@ import { measured, page, show, state } from "./data.js";
 import { Refused, ask, why } from "./asking.js";
 import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
+import { showMap, startMap } from "./map.js";
 import { choose, redraw, writeAddress } from "./page.js";
 
 const live = page.live;
@@ -17,6 +18,8 @@ const EMPTY = {
 const CONTROLS = ["ablation", "patches", "seed", "noise_scale", "different_target", "counterfactual"];
 /** Positions that have a name; all others are chosen tokens, counted from the end. */
 const NAMED = ["last", "all", "subject", "subject-last"];
+/** What a map doesn’t depend on. */
+const OTHER = ["run", "at", "subject", "heads", "views"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let clean = []; // what components write in the clean pass of the prompt that was asked about
@@ -46,6 +49,7 @@ export function readLive(address) {
   for (const key of Object.keys(EMPTY)) question[key] = address.get(key) ?? EMPTY[key];
   if (JSON.stringify(question) === before) return;
   fillForm();
+  showMap(null);
   if (question.text) answer("read");
 }
 
@@ -75,6 +79,8 @@ function fitControls() {
 }
 
 function change(changed, what = "ablate") {
+  // A map is of the prompt, the replacement and the target; the rest makes no difference to it.
+  if (Object.keys(changed).some((key) => !OTHER.includes(key))) showMap(null);
   Object.assign(question, changed);
   fitControls();
   writeAddress();
@@ -194,6 +200,21 @@ function pickToken(place) {
 
 const pickTarget = (target) => change({ target }, "read");
 
+async function askForMap() {
+  current.abort();
+  const mine = (current = new AbortController());
+  $("refused").hidden = true;
+  $("stop").hidden = false;
+  try {
+    const map = await ask("map", { question: asked() }, tellProgress, mine.signal);
+    if (mine !== current) return;
+    showMap(map);
+    finished(mine, "");
+  } catch (error) {
+    if (mine === current) refuseAnswer(error);
+  }
+}
+
 async function saveFound(event) {
   event.preventDefault();
   current.abort();
@@ -278,6 +299,7 @@ export function startLive() {
   });
   $("stop").onclick = () => current.abort();
   $("save").addEventListener("submit", saveFound);
+  startMap(askForMap);
   fillForm();
   drawNetwork($("asked"), "", [], false);
   document.body.dataset.answered = "0";

@@ -145,7 +145,7 @@ function extremes(rows, columns, signs, against, isSure) {
 }
 
 /** A letter on a cell of some colour, dark or light as it is read best. */
-function drawLetter(root, x, y, i, colour) {
+export function drawLetter(root, x, y, i, colour) {
   const ground = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] < 140 ? "on-dark" : "on-light";
   root.append(svg("rect", { class: "letter", x: x - 6.5, y: y - 6.5, width: 13, height: 13, fill: hue(colour) }));
   root.append(svg("text", { class: `letter ${ground}`, x, y: y + 4, "text-anchor": "middle" }, "abcdef"[i]));

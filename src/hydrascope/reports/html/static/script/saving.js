@@ -9,8 +9,11 @@ function save(name, blob) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+/** What names a file: of a view of its own question, that; else what is chosen on the page. */
+const named = (view) => (view.own ? [view.own.name] : [view.id, component().name, now().name, view.sigma]);
+
 const fileName = (view, kind) =>
-  `${[page.model, view.id, component().name, now().name, view.sigma].filter(Boolean).join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
+  `${[page.model, ...named(view)].filter(Boolean).join("-").replaceAll(/[^\w.+-]+/g, "_")}.${kind}`;
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "font-size", "font-family", "visibility"];
 
@@ -24,7 +27,7 @@ function standing(view) {
   });
   copy.querySelectorAll(".cursor").forEach((each) => each.remove());
   const { width, height } = shown.viewBox.baseVal, look = getComputedStyle(shown.querySelector("text"));
-  const facts = page.run.filter(([name]) => ["ablation", "positions", "prompts", "of"].includes(name)).map((each) => each.join(" "));
+  const facts = (view.own ? [] : page.run).filter(([name]) => ["ablation", "positions", "prompts", "of"].includes(name)).map((each) => each.join(" "));
   const captions = [...view.captions, [page.model, ...facts].join(" · ")];
   captions.forEach((line, i) => {
     const at = { x: 6, y: height + 16 * (i + 1), "font-family": look.fontFamily, "font-size": "12px", fill: look.fill };
