@@ -129,14 +129,16 @@ def measure(exhibit: Exhibit, stores: Path) -> xr.Dataset:
     return hs.open_results(path)
 
 
-def sentence(results: xr.Dataset) -> str:
-    """Return the finding of a result in one sentence."""
+def sentence(results: xr.Dataset, mediation: xr.Dataset | None = None) -> str:
+    """Return the finding of a result in one sentence: of the mediation's component if there is a mediation."""
     summary = hs.reports.summarise(results)
     if summary.reactions:
         return mediation_sentences(summary)[0]
     if summary.pairs:
-        return sentences(summary)[0]
-    return f"{headline(clearest_verdict(summary.verdicts), summary.run)}."
+        return sentences(summary)[0].split(", and ")[0] + "."
+    ablated = [] if mediation is None else hs.measures.single_ablations(mediation)["ablated"].values
+    shown = [verdict for verdict in summary.verdicts if verdict.component in ablated]
+    return f"{headline(clearest_verdict(shown or summary.verdicts), summary.run)}."
 
 
 def how(exhibit: Exhibit, results: xr.Dataset) -> str:
@@ -152,7 +154,7 @@ def draw(exhibit: Exhibit, results: xr.Dataset, mediation: xr.Dataset | None, fo
     hs.reports.draw_all(results, folder / "figures" / exhibit.name, mediation=mediation)
     with Image.open(folder / "figures" / exhibit.name / f"{exhibit.picture}.png") as whole:
         size = (_WIDTH, round(_WIDTH * whole.height / whole.width))
-        whole.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(128).save(folder / f"{exhibit.name}.png")
+        whole.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(256).save(folder / f"{exhibit.name}.png")
 
 
 def as_markdown(found: Mapping[str, xr.Dataset]) -> str:
@@ -165,7 +167,7 @@ def as_markdown(found: Mapping[str, xr.Dataset]) -> str:
     ]
     for exhibit in EXHIBITS:
         results = found[exhibit.name]
-        told = sentence(results)
+        told = sentence(results, found.get(exhibit.mediation))
         lines += ["", f"## {exhibit.shows.removesuffix('.')}", "", f"**{told}**", "", f"{how(exhibit, results)}."]
         if exhibit.picture:
             lines += ["", f"![{told}](images/gallery-{exhibit.name}.png)"]
@@ -184,10 +186,10 @@ def as_html(found: Mapping[str, xr.Dataset]) -> str:
 
 def _items(found: Mapping[str, xr.Dataset]) -> Iterator[str]:
     for exhibit in EXHIBITS:
-        results = found[exhibit.name]
+        results, told = found[exhibit.name], sentence(found[exhibit.name], found.get(exhibit.mediation))
         picture = f'<img src="{exhibit.name}.png" alt="">' if exhibit.picture else ""
         yield (
-            f'<li><a href="{exhibit.name}.html">{escape(sentence(results))}</a><p>{escape(exhibit.shows)}</p>'
+            f'<li><a href="{exhibit.name}.html">{escape(told)}</a><p>{escape(exhibit.shows)}</p>'
             f'<p class="how">{escape(how(exhibit, results))}</p>{picture}</li>'
         )
 
@@ -207,7 +209,7 @@ def build(folder: Path, measured: Callable[[Exhibit], xr.Dataset]) -> dict[str, 
         page = hs.reports.report(results, folder / f"{exhibit.name}.html", mediation=mediation, overwrite=True)
         if exhibit.picture:
             draw(exhibit, results, mediation, folder)
-        click.echo(f"{page}: {sentence(results)}")
+        click.echo(f"{page}: {sentence(results, mediation)}")
     (folder / "index.html").write_text(as_html(found), encoding="utf-8")
     return found
 

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from browsing import opening
 from exploring import (
     PATCHES,
     POOL,
@@ -25,34 +24,10 @@ from exploring import (
     typed,
 )
 from opened import FEW, HOSTILE, rows_of, saved
-from plain import loaded
 
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.explorer.session import Session
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(loaded("gpt2"), POOL)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("explored")
-
-
-@pytest.fixture(scope="module")
-def address(session, folder):
-    with serving(session, folder) as address:
-        yield address
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens an address of a server on this machine."""
-    with opening(browser, "http://127.0.0.1:") as open_page:
-        yield open_page
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from hydrascope.utils.errors import HydrascopeError
 
 #: So many that they are run in seconds, and 15 patches can be drawn from them in many ways.
 DEFAULT_PROMPTS = 64
+#: The length of the longest prompt that is an example to click.
+EXAMPLE_LETTERS = 90
 
 
 def live_config(
@@ -41,7 +43,22 @@ def live_config(
         "folder": str(folder),
         "notebook": notebook,
         "defaults": {} if results is None else _asked(results),
+        "examples": _examples(session),
     }
+
+
+def _examples(session: Session) -> list[dict[str, str]]:
+    """Return prompts of the pool, each with a run that shows something of its own."""
+    texts = [prompt.text for prompt in session.pool.prompts.prompts if 0 < len(prompt.text) <= EXAMPLE_LETTERS]
+    last = len(session.model.blocks) - 1
+    early, late = f"attn.{last // 3}", f"attn.{max(last - 1, 0)}"
+    runs = [
+        (late, f"ablate {late}"),
+        (f"mlp.{last}", f"ablate mlp.{last}"),
+        (f"{early}|mlp.{last}", f"ablate {early} with mlp.{last} frozen"),
+    ]
+    spread = texts[:: max(len(texts) // len(runs), 1)]
+    return [{"text": text, "run": run, "shows": shows} for text, (run, shows) in zip(spread, runs, strict=False)]
 
 
 def _describe_ablation(name: str, pool: str) -> dict[str, Any]:

@@ -112,6 +112,8 @@ async function answer(what) {
       found = await one("ablate");
       showFound();
       $("live").textContent = $("found-run").firstChild.textContent;
+      // On a phone the answer stands below the network: its first sentence is brought on the screen.
+      if (matchMedia("(max-width: 40rem)").matches) $("found-run").firstChild.scrollIntoView({ block: "nearest" });
     } else {
       found = null;
       drawNetwork($("asked"), question.run, clean, false);
@@ -144,6 +146,7 @@ const showsPrompt = () => question.views === "prompt" || !stored;
 
 function finished(mine, text) {
   if (mine !== current) return;
+  $("examples").hidden ||= !$("asked").hidden;
   $("stop").hidden = true;
   $("far").hidden = true;
   $("doing").textContent = text;
@@ -239,6 +242,19 @@ export function askAbout(text) {
   change({ text, target: "", subject: "" }, "read");
 }
 
+/** Prompts to click, until something is asked. */
+function showExamples() {
+  $("examples").hidden = !live.examples.length;
+  for (const { text, run, shows } of live.examples) {
+    const ask = () => {
+      $("text").value = text;
+      $("run-label").value = run;
+      change({ text, run, target: "", subject: "" }, "read");
+    };
+    $("examples").append(make("button", { type: "button", dir: "auto", onclick: ask }, `“${oneLine(text)}”, ${shows}`), " ");
+  }
+}
+
 /** Copy the command; where the browser forbids that, select it. */
 async function copyCommand() {
   try {
@@ -267,6 +283,7 @@ export function startLive() {
   $("heads-of").append(...attention.map((name) => make("option", { value: name.slice(5) }, name)));
   $("views").parentElement.hidden = !stored;
   $("saved-to").textContent = `into ${live.folder}`;
+  showExamples();
   startNetwork($("network"), live.sublayers.length / 2, pick);
   $("typed").addEventListener("submit", (event) => {
     event.preventDefault();
