@@ -194,7 +194,7 @@ def test_others_as_long_as_the_prompt_are_needed():
 
 
 def test_mistakes():
-    with pytest.raises(HydrascopeError, match="of one prompt, not of 2"):
+    with pytest.raises(HydrascopeError, match="this is of one prompt, not of 2"):
         hs.analyses.position_map(shared("gpt2"), [[4, 5], [6, 7]])
     with pytest.raises(HydrascopeError, match="one readout, not 2"):
         hs.analyses.position_map(shared("gpt2"), [[4, 5]], readout=[hs.Logit(3), hs.Logit(4)])

@@ -325,6 +325,8 @@ def test_hostile_prompts_stay_texts(opened, address):
     settle(page, "ablation", "zero")
     answered(page, lambda: page.locator("#draw-map").click())
     assert page.locator("#map text", has_text="<").count() > 0
+    pick(page, "mlp.0")
+    assert page.locator("#found-next table").count() == 1
     assert page.locator("#refused").is_hidden()
     assert page.evaluate("window.hacked") is None
     assert page.locator("#ask img, #ask b, #ask script").count() == 0
@@ -428,6 +430,33 @@ def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
     assert "No model is behind this page" in report.locator("#command").text_content()
     assert report.locator("#start").text_content() == "hydrascope explore gpt2 --results RESULTS"
     assert report.locator("#ask").count() == 0
+
+
+def test_next_tokens_stand_side_by_side(opened, session, address):
+    page = started(opened, address)
+    settle(page, "ablation", "zero")
+    pick(page, "mlp.2")
+    pick(page, "attn.0")
+    pick(page, "mlp.1", "frozen")
+    table = page.locator("#found-next table")
+    states = ["clean", "mlp.2+attn.0", "mlp.2+attn.0|mlp.1"]
+    assert table.locator("thead th").all_text_contents()[1:] == states
+    found = hs.analyses.next_tokens(session.model, TYPED, states[-1])
+    rows = [row.locator("td").all_text_contents() for row in table.locator("tbody tr").all()]
+    assert len(rows) == 10
+    for place, row in enumerate(rows):
+        for state, cell in enumerate(row):
+            of = found.isel(state=state, place=place)
+            moved = int(of["rank"]) - place
+            arrow = f" ↑{moved}" if moved > 0 else f" ↓{-moved}" if moved else ""
+            assert cell.startswith(f"“{of['text'].values}” ")
+            assert numbers(cell.removesuffix(arrow).rpartition("” ")[2]) == pytest.approx(
+                [100 * float(of["probability"])], abs=0.06
+            )
+            assert cell.endswith(f"%{arrow}")
+    for name in ("mlp.2", "attn.0"):
+        pick(page, name)
+    assert table.count() == 0
 
 
 def test_a_prompt_is_mapped(opened, session, address):

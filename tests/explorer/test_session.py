@@ -270,6 +270,35 @@ def test_the_likeliest_tokens_are_the_models(session):
     assert "".join(found["tokens"]) == TYPED
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question(TYPED, "attn.0|mlp.2", patches=3),
+        Question(TYPED, "attn.1", ablation="zero", at="all"),
+    ],
+)
+def test_next_tokens_are_the_models_after_each_patch(session, question):
+    """Means over patches; the same sources as of the sweep, and plain runs."""
+    found = session.ablate(question, JobMonitor())
+    states = [each["state"] for each in found["next"]]
+    assert states == ["clean", *dict.fromkeys([question.run.split("|")[0], question.run])]
+    shares = [each["tokens"][0]["probability"] for each in found["next"]]
+    assert shares[0] == pytest.approx(found["probability"])
+    target = found["target"]
+    likely = {run["label"]: run["probability"] for run in found["runs"]}
+    for each in found["next"][1:]:
+        of_target = [token["probability"] for token in each["tokens"] if token["text"] == target]
+        assert of_target == pytest.approx([likely[each["state"]]] * len(of_target))
+    listed = [[token["text"] for token in each["tokens"]] for each in found["next"]]
+    assert target == listed[0][0]
+    for number, now in enumerate(found["next"]):
+        for place, token in enumerate(now["tokens"]):
+            before = listed[max(number - 1, 0)]
+            # One that wasn't listed before was beyond.
+            assert before.index(token["text"]) == token["rank"] if token["text"] in before else token["rank"] >= 10
+            assert place == token["rank"] or number
+
+
 def test_heads_are_read_where_asked(session):
     found = session.ablate(Question(TYPED, "head.0.1", ablation="zero", heads=(1,)), JobMonitor())
     layers = [str(layer) for layer in session.model.sublayers]

@@ -4,6 +4,7 @@
 from hydrascope.analyses import attribution
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.mediation import interactions, mediation
+from hydrascope.analyses.next_tokens import next_tokens
 from hydrascope.analyses.path_patching import path_patching
 from hydrascope.analyses.position_map import position_map
 from hydrascope.analyses.responsibility import responsibility
@@ -14,6 +15,7 @@ __all__ = [
     "faithfulness",
     "interactions",
     "mediation",
+    "next_tokens",
     "path_patching",
     "position_map",
     "responsibility",

@@ -14,18 +14,19 @@ import xarray as xr
 from jaxtyping import Float
 
 from hydrascope.ablations.ablation import Ablation, Patches, Zero, draw_patches
+from hydrascope.analyses.one_prompt import clean_activations, require_donors, with_others
 from hydrascope.components.component import Component
 from hydrascope.components.selection import Selection, select_components
-from hydrascope.engines.clean.activations import CleanActivations, collect_clean_activations, plain_pass
+from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit, Readout
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.memory import Batch, within_memory
+from hydrascope.models.memory import Batch
 from hydrascope.prompts.positions import AblationPositions
-from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet
+from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
-from hydrascope.runs.batches import activation_allocator, batches, given_targets, measure_chunks
+from hydrascope.runs.batches import measure_chunks
 from hydrascope.runs.config import SweepConfig, Target
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
@@ -91,14 +92,13 @@ def position_map(
     config = SweepConfig(
         list(chosen), "layers", "all", Logit() if readout is None else readout, (), target, "effects", engine
     )
-    used = others if getattr(ablation, "uses_other_prompts", True) else None
-    plan = make_plan(model, _with_others(model, prompt, used), ablation, config)
+    plan = make_plan(model, with_others(model, prompt, others, ablation), ablation, config)
     for notice in plan.notices:
         warnings.warn(notice, HydrascopeWarning, stacklevel=2)
     if len(plan.labels) != 1:
         raise HydrascopeError(f"a map shows one readout, not {len(plan.labels)}: give one")
     require_donors(plan, 0)
-    clean = _clean_activations(plan)
+    clean = clean_activations(plan)
     with show_progress(len(plan.tokens[0]), 0, progress) as advance:
         return measure_positions(plan, clean, 0, advance)
 
@@ -167,55 +167,6 @@ class _EachTokenAlone:
             return torch.where(changed, patches, clean.own_activations(component, prompts)).flatten(0, 1)[None]
 
         return Patches(np.tile(self.drawn.sources, (1, len(self.window))), values)
-
-
-def _with_others(model: LanguageModel, prompt: AnyPrompts, others: AnyPrompts | None) -> PromptSet:
-    """Return the set of the prompt, which is the first, and of the others.
-
-    Raises:
-        HydrascopeError: there are several prompts to map.
-    """
-    own = PromptSet.of(prompt).fit_to(model)[0]
-    if len(own.prompts) != 1:
-        raise HydrascopeError(f"a map is of one prompt, not of {len(own.prompts):,}: give one (others are for patches)")
-    if others is None:
-        return own
-    more: tuple[Prompt, ...] = PromptSet.of(others).fit_to(model)[0].prompts
-    return replace(PromptSet.of([*own.prompts, *more], own.name), as_messages=own.as_messages)
-
-
-def require_donors(plan: Plan, index: int) -> None:
-    """Refuse an ablation by other prompts where none has all positions of the prompt at `index`.
-
-    Raises:
-        HydrascopeError: none has.
-    """
-    if not getattr(plan.ablation, "uses_other_prompts", False):
-        return
-    name, length = type(plan.ablation).__name__.lower(), len(plan.tokens[index])
-    if len(plan.tokens) == 1:
-        raise HydrascopeError(
-            f"{name} ablation takes its patches from other prompts, and this is one prompt: give others (--prompts), "
-            "or ablate by zero, noise or counterfactual"
-        )
-    if max(len(ids) for place, ids in enumerate(plan.tokens) if place != index) < length:
-        raise HydrascopeError(
-            f"{name} ablation takes its patches from other prompts, and none of the others has as many tokens as the "
-            f"prompt ({length}): give longer ones, or ablate by zero, noise or counterfactual"
-        )
-
-
-def _clean_activations(plan: Plan) -> CleanActivations:
-    """Run all prompts clean; patches need to be drawn for the first alone."""
-    prompts, where = plan.prompts.prompts, (plan.tokens, plan.positions, plan.sites)
-
-    def compute(batch: Batch) -> CleanActivations:
-        each = batches(plan, range(len(prompts)), batch.prompts)
-        run = plain_pass(plan.model, plan.tokens, plan.sites)
-        targets, room = given_targets(plan), activation_allocator(plan)
-        return collect_clean_activations(plan.model, prompts, *where, each, run, targets, room)
-
-    return within_memory(compute, plan.batch("auto"))[0]
 
 
 def _windows(length: int) -> Iterator[range]:

@@ -45,12 +45,22 @@ class Engine:
         """
         return _BEFORE_OVERRIDE[self.name](model, request, sites)
 
+    def final_streams(
+        self, model: LanguageModel, request: Request
+    ) -> tuple[Float[Tensor, "prompt width"], Float[Tensor, "prompt ablated patch width"]]:
+        """Return the residual streams before the final norm at each prompt's last position.
+
+        They are those of the clean pass, and those of each patch of each override.
+        """
+        return _FINAL_STREAMS[self.name](model, request)
+
 
 ENGINES = {"wavefront": wavefront.measure, "reference": reference.measure}
 _BEFORE_OVERRIDE = {
     "wavefront": wavefront.activations_before_override,
     "reference": reference.activations_before_override,
 }
+_FINAL_STREAMS = {"wavefront": wavefront.final_streams, "reference": reference.final_streams}
 
 
 def choose_engine(model: LanguageModel, name: str = "auto") -> Engine:

@@ -12,6 +12,7 @@ from hydrascope.components.component import Component, Override
 from hydrascope.components.order import responding
 from hydrascope.measures import SIGMA_NAME, WRITTEN, Effects, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.token_text import visible_text
 from hydrascope.reports.colour_scale import map_scale
 from hydrascope.reports.summary.map_table import named_cells
 
@@ -27,9 +28,9 @@ def next_tokens(model: LanguageModel, tokens: Sequence[int], logits: Tensor) -> 
     """
     found = logits.softmax(-1).topk(min(_LIKELIEST, len(logits)))
     return {
-        "tokens": [_text(model, token) for token in tokens],
+        "tokens": [visible_text(model, token) for token in tokens],
         "next": [
-            {"token": token, "text": _text(model, token), "probability": share}
+            {"token": token, "text": visible_text(model, token), "probability": share}
             for share, token in zip(found.values.tolist(), found.indices.tolist(), strict=True)
         ],
     }
@@ -77,6 +78,25 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
     }
 
 
+def tokens_answer(found: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the likeliest next tokens of each `state` for the page.
+
+    A token has its `text`, its `probability`, and the `rank` that it had in the state before.
+    """
+    names = ("text", "probability", "rank")
+    columns = {name: found[name].transpose("state", "place").values.tolist() for name in names}
+    return [
+        {
+            "state": str(state),
+            "tokens": [
+                dict(zip(names, each, strict=True))
+                for each in zip(*(columns[name][number] for name in names), strict=True)
+            ],
+        }
+        for number, state in enumerate(found["state"].values)
+    ]
+
+
 def map_answer(found: xr.Dataset) -> dict[str, Any]:
     """Return a position map for the page.
 
@@ -120,7 +140,7 @@ def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: 
         **{name: [means[name], float(spread[name].min()), float(spread[name].max())] for name in means},
         "share": means["restored"] / means["removed"] if removed.min() * removed.max() > 0 else float("nan"),
         "probability": float(of["metric_ablated"].sel(metric="prob").mean()),
-        "likeliest": [{"text": _text(model, token), "patches": count} for token, count in tops],
+        "likeliest": [{"text": visible_text(model, token), "patches": count} for token, count in tops],
     }
 
 
@@ -160,7 +180,3 @@ def _balance(effects: Effects, results: xr.Dataset) -> dict[str, float]:
     }
     total = float(effects["total"])
     return {**found, "sum": sum(found.values()), "total": total, "off": float(results["imbalance"])}
-
-
-def _text(model: LanguageModel, token: int) -> str:
-    return str(token) if model.tokenizer is None else model.decode(token)

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 import xarray as xr
 
-from hydrascope.analyses.position_map import measure_positions, plan_of_one, require_donors
+from hydrascope.analyses.next_tokens import measure_next_tokens, states_of
+from hydrascope.analyses.one_prompt import require_donors
+from hydrascope.analyses.position_map import measure_positions, plan_of_one
 from hydrascope.components.component import Override
 from hydrascope.components.selection import select_overrides
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit
-from hydrascope.explorer.answer import answer, clean_components, map_answer, next_tokens
+from hydrascope.explorer.answer import answer, clean_components, map_answer, next_tokens, tokens_answer
 from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.patch_pool import Pool
 from hydrascope.explorer.question import Question
@@ -84,7 +86,14 @@ class Session:
         """Return the effects of the question's override, and the worth of its frozen components."""
         asked = self._run(question)
         results = self.measured(question, _with_its_parts(asked), monitor)
-        return answer(self.model, results, asked)
+        return {**answer(self.model, results, asked), "next": self._next(question, asked, monitor)}
+
+    def _next(self, question: Question, asked: Override, monitor: JobMonitor) -> list[dict[str, Any]]:
+        """Return the likeliest next tokens: clean, ablated, and with components frozen."""
+        plan, index = self._plan(question, states_of(asked))
+        with monitor.attach(self.model):
+            clean = self.pool.clean_runs(plan, index, question, monitor)
+            return tokens_answer(measure_next_tokens(plan, clean, index))
 
     def sweep(self, question: Question, monitor: JobMonitor) -> xr.Dataset:
         """Return a result of one prompt with each sublayer ablated alone."""

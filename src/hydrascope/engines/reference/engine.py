@@ -87,6 +87,19 @@ def activations_before_override(
     return {site: torch.stack(per_prompt) for site, per_prompt in activations.items()}
 
 
+@torch.no_grad()
+def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
+    """Return the final residual streams; see `Engine.final_streams`."""
+    clean, ablated = [], []
+    with model.measuring():
+        for index in range(len(request.tokens)):
+            prompt = _Prompt.of(model, request, index)
+            found = [prompt.run_rows(rows).ends[:, -1] for rows in [[(Override(()), 0)], *_cut(prompt.rows)]]
+            clean.append(found[0][0])
+            ablated.append(torch.cat(found[1:]).unflatten(0, (-1, request.patches)))
+    return torch.stack(clean), torch.stack(ablated)
+
+
 @dataclass(frozen=True)
 class _Pass:
     """The values of one prompt's rows in a forward pass, at the final position.

@@ -70,6 +70,16 @@ def activations_before_override(
     return _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points), sites)[1]
 
 
+@torch.no_grad()
+def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
+    """Return the final residual streams; see `Engine.final_streams`."""
+    prepared = _Prepared.of(model, request, ())
+    points = Points.at_end(model, request.tokens)
+    streams, _ = _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
+    assert streams.final is not None
+    return streams.final[:, 0], streams.final[:, streams.override_rows()].unflatten(1, (-1, request.patches))
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """The parts of a sweep that are there before it starts.

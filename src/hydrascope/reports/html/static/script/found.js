@@ -1,13 +1,13 @@
 // What a run did, as hydrascope found it: in a sentence and in tables.
 
-import { $, decimals, make, oneLine, written } from "./elements.js";
+import { $, cut, decimals, make, oneLine, written } from "./elements.js";
 
 /** A text that may be broken between the components that an override’s label names. */
 const breakable = (text) => text.split(/(?<=[+|])/).flatMap((each) => [each, make("wbr")]);
 
 function tableOf(caption, heads, rows) {
   const made = make("table", { className: "found" }, make("caption", {}, ...breakable(caption)));
-  made.append(make("thead", {}, make("tr", {}, ...heads.map((each) => make("th", { scope: "col" }, each)))));
+  made.append(make("thead", {}, make("tr", {}, ...heads.map((each) => make("th", { scope: "col" }, ...breakable(each))))));
   const cell = (each, i) => make(i ? "td" : "th", i ? { dir: "auto" } : { scope: "row" }, ...breakable(each));
   made.append(make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
   return make("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: caption }, made);
@@ -19,6 +19,19 @@ const percent = (share) => (Number.isFinite(share) ? `${written(100 * share, 1)}
 function overPatches([mean, low, high], patches, digits) {
   const range = patches > 1 ? ` [${written(low, digits)},\u00a0${written(high, digits)}]` : "";
   return written(mean, digits) + range;
+}
+
+/** By how many places a token rose or fell from the state before. */
+function moved(rank, place) {
+  if (rank === place) return "";
+  return rank > place ? ` ↑${rank - place}` : ` ↓${place - rank}`;
+}
+
+/** The likeliest next tokens of each state, side by side. */
+function tableOfTokens(states) {
+  const cell = ({ text, probability, rank }, place) => `“${oneLine(cut(text, 24))}” ${percent(probability)}${moved(rank, place)}`;
+  const rows = states[0].tokens.map((_, place) => [String(place + 1), ...states.map(({ tokens }) => cell(tokens[place], place))]);
+  return tableOf("Next tokens; ↑ ↓: places moved from the column before", ["Place", ...states.map(({ state }) => state)], rows);
 }
 
 /** `read` is what depends on how σ is read, under the chosen reading. */
@@ -65,4 +78,5 @@ export function tellFound(answer, read) {
     ],
   );
   $("found-run").replaceChildren(told, effects, ...worth, books);
+  $("found-next").replaceChildren(tableOfTokens(answer.next));
 }

@@ -118,6 +118,7 @@ async function answer(what) {
       found = null;
       drawNetwork($("asked"), question.run, clean, false);
       const hint = question.run ? "Ablate a component, too: frozen ones have nothing to respond to yet." : "Click a component to ablate it.";
+      $("found-next").replaceChildren();
       $("found-run").replaceChildren(make("p", { className: "keys" }, hint));
     }
     if (showsPrompt() && ["read", "ablate"].includes(what)) {
