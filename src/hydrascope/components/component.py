@@ -3,12 +3,14 @@
 Selections are written alike in Python and on the command line: `layers` (all sublayers), `attn`, `mlp`, `heads`,
 `heads.9`, `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. An override may name
 several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation). The
-inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`.
+inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Names of TransformerLens,
+nnsight and nnterp are read, too (`other_names.py`).
 """
 
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from hydrascope.components.other_names import parse_other_name, transformer_lens_name
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of sublayers, in their order within a block.
@@ -82,19 +84,37 @@ class Component:
         """
         return Component(self.block, self.kind)
 
+    def as_transformer_lens(self) -> str:
+        """Return its name in TransformerLens, with the head or neuron as an index.
+
+            >>> hs.Component(9, "head", 6).as_transformer_lens()
+            'blocks.9.attn.hook_z[6]'
+
+        Raises:
+            HydrascopeError: it is a key or a value: TransformerLens counts these by the heads that share one.
+        """
+        return transformer_lens_name(self.block, self.kind, self.unit)
+
     @classmethod
     def parse(cls, label: str) -> "Component":
         """Return the component with a label.
 
             >>> hs.Component.parse("head.9.6").sublayer
             Component(block=9, kind='attn', unit=-1)
+            >>> str(hs.Component.parse("blocks.5.mlp.hook_post[1203]"))
+            'neuron.5.1203'
 
         Args:
             label: `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, `key.L.H` or `value.L.H`; L is the block.
+                Or the component's name in TransformerLens, nnsight, nnterp or the model's own modules
+                (`hydrascope.components.other_names`).
 
         Raises:
-            HydrascopeError: the label has another form.
+            HydrascopeError: the label has another form, or is another tool's name of no single component.
         """
+        if other := parse_other_name(label):
+            block, name, unit = other
+            return cls(block, cast(Kind, name), unit)
         kind, *numbers = label.split(".")
         count = 1 if kind in SUBLAYER_KINDS else 2 if kind in (*SUBLAYER_OF, *INPUT_KINDS) else None
         if count != len(numbers) or not all(map(is_number, numbers)):

@@ -1,5 +1,6 @@
 """Turn selections of components, such as "heads.9,mlp", into overrides."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
@@ -16,6 +17,7 @@ from hydrascope.components.component import (
     UnitKind,
     is_number,
 )
+from hydrascope.components.other_names import parse_other_name
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -149,7 +151,8 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
             for override in heads
             for c in override.ablated
         ]
-    if plural in (*SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS):
+    first = re.split(r"[+|]", word)[0]
+    if plural in (*SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS) or parse_other_name(first):
         return [_require_consistent(model, Override.parse(word))]
     raise HydrascopeError(
         f"{word!r} is no component of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}"
