@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.load import load_prompts
-from hydrascope.prompts.prompt import counterfactual_tokens, tokenize
+from hydrascope.prompts.prompt import tokenize
 from hydrascope.prompts.subjects import subject_span
+from hydrascope.prompts.twins import counterfactual_tokens
 from hydrascope.utils import assets
 from training import common_facts
 from training.common_facts import WORDINGS, Fact, built_in_first_token, lines, near, table, words

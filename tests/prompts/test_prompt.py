@@ -14,12 +14,11 @@ from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
 from hydrascope.prompts.prompt import (
     Prompt,
     PromptSet,
-    counterfactual_tokens,
     prompt_label,
-    require_same_length,
     texts,
     tokenize,
 )
+from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
 

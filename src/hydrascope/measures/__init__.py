@@ -52,6 +52,7 @@ from hydrascope.measures.labels import (
 )
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
+from hydrascope.measures.normalised import Patching, clean_and_corrupt, normalised, patching_of
 from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.questions import NEGLIGIBLE, Answered, ComponentAnswer, Question, answer_of, three_answers
 from hydrascope.measures.ranking import rank
@@ -85,6 +86,7 @@ __all__ = [
     "Effects",
     "EffectsOnly",
     "HeldOut",
+    "Patching",
     "Question",
     "Sigma",
     "SublayerKind",
@@ -99,6 +101,7 @@ __all__ = [
     "by_patch",
     "candidates",
     "change",
+    "clean_and_corrupt",
     "compensable",
     "compensation",
     "compensation_regression",
@@ -116,10 +119,12 @@ __all__ = [
     "mediation",
     "most_restored",
     "none_above_threshold",
+    "normalised",
     "of_kind",
     "outcome",
     "outcome_bounds",
     "own_change",
+    "patching_of",
     "per_prompt",
     "profile_agreement",
     "rank",

@@ -57,7 +57,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
 
         - `unembed` [prompt, component] and `unembed_ablated` [prompt, ablated, component];
         - `total`, `direct`, `indirect` and `norm` [prompt, ablated];
-        - `embed` and `logit` [prompt];
+        - `embed` and `logit` [prompt], and `logit_twin` [prompt] of an ablation `counterfactual`;
         - `contribution` [prompt, ablated]: the clean `unembed` of the ablated component, summed over components that
           are ablated together; NaN where one wasn't read, and `ablated_read` [ablated] is then False;
         - `scale` [prompt, ablated], without unit: 1 for a readout inside the network;
@@ -81,6 +81,8 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     effects = [_effects(batch, sigma, sublayers, in_readout, ablated | downstream) for batch in _batches(chosen)]
     data = xr.concat(effects, "prompt", data_vars="all", coords="minimal", compat="override", join="override")
     data = data.assign(contribution=contribution(chosen), is_ablated=ablated, downstream=downstream & ~ablated)
+    if "logit_twin" in chosen:
+        data = data.assign(logit_twin=chosen["logit_twin"].drop_vars(chosen["logit_twin"].coords).astype(np.float64))
     kept = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]
     named = chosen.coords.to_dataset()[kept].drop_vars(("readout", "readout_before")).isel(component=sublayers).load()
     data = data.assign_coords(named.coords).assign_coords(ablated_read=_ablated_read(chosen))

@@ -144,8 +144,9 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> EffectsOnly
         readout: its label; by default the first.
 
     Returns:
-        effects whose `data` are `total` and `direct` [prompt, ablated] and `logit` [prompt], in the readout's unit,
-        with the coordinates and attributes of `results`, and the attributes `readout` and `readout_before`.
+        effects whose `data` are `total` and `direct` [prompt, ablated] and `logit` [prompt], in the readout's unit, and
+        `logit_twin` [prompt] of an ablation `counterfactual`, with the coordinates and attributes of `results`, and the
+        attributes `readout` and `readout_before`.
 
     Raises:
         HydrascopeError: the dataset is no result of a run, lacks a dimension of one, or has no such readout.
@@ -153,7 +154,8 @@ def effects_only(results: xr.Dataset, readout: str | None = None) -> EffectsOnly
     chosen = select_readout(results, readout)
     require_dimensions(chosen, ("total", "direct", "logit"))
     means = {name: chosen[name].mean("patch", dtype=np.float64, skipna=False) for name in ("total", "direct")}
-    data = xr.Dataset({**means, "logit": chosen["logit"].astype(np.float64)}).transpose("prompt", "ablated")
+    logits = {name: chosen[name].astype(np.float64) for name in ("logit", "logit_twin") if name in chosen}
+    data = xr.Dataset({**means, **logits}).transpose("prompt", "ablated")
     named = [name for name, coord in chosen.coords.items() if {*coord.dims} & {"prompt", "ablated", "component"}]
     name, before = str(chosen["readout"].values), int(chosen["readout_before"])
     data = data.assign_coords(chosen.coords.to_dataset()[named].coords)

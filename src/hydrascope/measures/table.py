@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from hydrascope.measures.effects_per_prompt import contribution, require_variables, select_readout
+from hydrascope.measures.normalised import clean_and_corrupt, patching_of
 
 _ROWS = ("readout", "prompt", "ablated")
 _MEANS = ("direct", "total", "indirect", "scale")
@@ -33,6 +34,8 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
         - `unembed` of the ablated component in the clean pass, NaN if it wasn't read;
         - `direct`, `total`, `indirect`, `removed` = −`direct` and `lost` = −`total`;
         - `scale`, σ/σ^k of the final norm, without unit;
+        - of an ablation `counterfactual`, the readout of the `clean` and of the `corrupt` run, and `normalised` =
+          (patched − corrupt) / (clean − corrupt), NaN where the two don't differ;
         - `NAME_clean` and `NAME_ablated` of every metric. The metric `top` is a token id and has no mean: instead of
           `top_ablated` there is `top_kept`, the share of patches that keep the token.
 
@@ -52,6 +55,7 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
         "removed": -means["direct"],
         "lost": -means["total"],
         "scale": means["scale"],
+        **_normalised(results, means["total"]),
         **dict(_metrics(results)),
     }
     named = {
@@ -66,6 +70,16 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
 
 def _mean(values: xr.DataArray) -> xr.DataArray:
     return values.mean("patch", dtype=np.float64, skipna=False)
+
+
+def _normalised(results: xr.Dataset, total: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Return the columns of a result that patches with counterfactuals, none of another one."""
+    if patching_of(results) is None:
+        return {}
+    clean, corrupt = (values.astype(np.float64) for values in clean_and_corrupt(results))
+    width = clean - corrupt
+    patched = results["logit"].astype(np.float64) + total
+    return {"clean": clean, "corrupt": corrupt, "normalised": (patched - corrupt) / width.where(width != 0)}
 
 
 def _plain(coord: xr.DataArray) -> tuple[str, np.ndarray]:

@@ -19,7 +19,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from io import IOBase
 from operator import index
 from os import PathLike
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hydrascope.prompts.tables import fields_of, rows_of
 from hydrascope.utils.errors import HydrascopeError
@@ -88,6 +88,7 @@ class PromptSet:
         duplicates: the number of prompts that were left out because an earlier one is the same.
         fit: a function that makes the set for a model's tokenizer (`fit_to`); None if the set suits all models.
         as_messages: whether each prompt is a user's message in the chat template of the model's tokenizer.
+        corrupt: whether the prompts are the corrupt ones, and their counterfactuals the clean ones (`swapped`).
     """
 
     name: str
@@ -95,6 +96,7 @@ class PromptSet:
     duplicates: int = 0
     fit: Callable[[Tokenizes, int], tuple[Sequence[Prompt], str]] | None = None
     as_messages: bool = False
+    corrupt: bool = False
 
     @classmethod
     def of(cls, prompts: "AnyPrompts", name: str = "prompts") -> "PromptSet":
@@ -158,6 +160,23 @@ class PromptSet:
         """
         return replace(self, as_messages=True)
 
+    def swapped(self) -> "PromptSet":
+        """Return the set with each prompt and its counterfactual exchanged, and answer and foil.
+
+        `hs.Counterfactual()` then puts the clean activation into the corrupt run (denoising) instead of the corrupt
+        activation into the clean run (noising). `hydrascope.prompts.twins.swap` says what is exchanged.
+
+            >>> hs.load_prompts("world-facts").limit(1).swapped().prompts[0].answer
+            'Rhode Island'
+
+        Raises:
+            HydrascopeError: a prompt has no counterfactual.
+        """
+        from hydrascope.prompts.twins import swap_all, swapping_fit  # it imports this module
+
+        fit = self.fit and swapping_fit(self.fit)
+        return replace(self, prompts=swap_all(self.prompts), fit=fit, corrupt=not self.corrupt)
+
     def fit_to(self, model: Tokenizes) -> tuple["PromptSet", str]:
         """Return the set made for a model's tokenizer, and a note for the user.
 
@@ -170,6 +189,11 @@ class PromptSet:
             return self, ""
         prompts, note = self.fit(model, len(self.prompts))
         return replace(self, prompts=tuple(prompts), fit=None), note
+
+    @property
+    def patching(self) -> Literal["noising", "denoising"]:
+        """The direction in which the counterfactual's activations are put into a prompt's run."""
+        return "denoising" if self.corrupt else "noising"
 
     @property
     def hash(self) -> str:
@@ -271,48 +295,9 @@ def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
         HydrascopeError: a prompt has no tokens, an unknown token, or more tokens than the model's context.
     """
     return [
-        _fitting(model, prompt.tokens or prompt.text, prompt_label(number, prompt))
+        fitting_tokens(model, prompt.tokens or prompt.text, prompt_label(number, prompt))
         for number, prompt in enumerate(prompts, start=1)
     ]
-
-
-def counterfactual_tokens(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Return the token ids of each prompt's twin, by the rules of `tokenize`.
-
-        >>> counterfactual_tokens(model, [Prompt("the fox is", counterfactual="the frog is")])
-        [[2, 20, 4]]
-
-    Raises:
-        HydrascopeError: a prompt has no twin, or a twin with the same tokens; or a twin breaks a rule of `tokenize`.
-    """
-    twins = []
-    for number, prompt in enumerate(prompts, start=1):
-        where = prompt_label(number, prompt)
-        if not prompt.counterfactual:
-            raise HydrascopeError(f"{where} has no counterfactual: give every prompt one, or choose another ablation")
-        twin = _fitting(model, prompt.counterfactual, f"the counterfactual of {where}")
-        if twin == _ids(model, prompt.tokens or prompt.text):
-            raise HydrascopeError(f"{where} is its own counterfactual: give it another text")
-        twins.append(twin)
-    return twins
-
-
-def require_same_length(
-    prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], twins: Sequence[Sequence[int]]
-) -> None:
-    """Make sure that each prompt has as many tokens as its twin.
-
-    Ablations before the last position need it.
-
-    Raises:
-        HydrascopeError: a prompt and its twin differ in length; the message gives both lengths.
-    """
-    for number, (prompt, own, twin) in enumerate(zip(prompts, tokens, twins, strict=True), start=1):
-        if len(own) != len(twin):
-            raise HydrascopeError(
-                f"{prompt_label(number, prompt)} is {len(own):,} tokens long and its counterfactual {len(twin):,}: at "
-                "positions other than the last both must have the same length; change one of them"
-            )
 
 
 def texts(model: Tokenizes, prompts: Sequence[Prompt]) -> list[str]:
@@ -350,13 +335,13 @@ def _spaced(tokens: Sequence[int]) -> str:
     return " ".join(map(str, tokens))
 
 
-def _ids(model: Tokenizes, prompt: str | tuple[int, ...]) -> list[int]:
+def ids_of(model: Tokenizes, prompt: str | tuple[int, ...]) -> list[int]:
     return model.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
 
-def _fitting(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> list[int]:
+def fitting_tokens(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> list[int]:
     """Return the token ids of `prompt`, checked against the model's vocabulary and context."""
-    ids = _ids(model, prompt)
+    ids = ids_of(model, prompt)
     if not ids:
         raise HydrascopeError(f"{where} has no tokens: remove it")
     if model.context_length is not None and len(ids) > model.context_length:

@@ -35,6 +35,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "device": plan.model.device.type,
         "engine": plan.engine.name,
         "ablation": type(plan.ablation).__name__.lower(),
+        **({"patching": plan.prompts.patching} if plan.patches_from_twins else {}),
         **plan.selection_attrs,
         "readouts": [_describe_readout(readout) for readout in plan.readouts],
         "metrics": [metric.name for metric in plan.metrics],

@@ -30,6 +30,7 @@ from hydrascope.engines.clean.activations import (
 from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix, compute_prefix_and_clean_pass
 from hydrascope.engines.clean.prefix_store import PrefixStore
+from hydrascope.engines.clean.readings import clean_readings
 from hydrascope.engines.clean.spill_store import (
     ROOM,
     Allocator,
@@ -288,7 +289,21 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
         _require_sound(plan, indices, pieces[-1], float(readings.clean_error), _numpy(off), _numpy(allowed))
         worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
     measured = {name: _concat(pieces, name, plan.measured_variables[name], "ablated") for name in pieces[0]}
+    if plan.patches_from_twins:
+        twins = clean_readings(plan.model, [clean.twins[index] for index in indices], readouts)
+        measured["logit_twin"] = twins.cpu().numpy().astype(plan.dtype)
+        _require_finite(plan, indices, measured)
     return measured | {"imbalance": worst.astype(plan.dtype), "patch_prompt": patches.sources}
+
+
+def _require_finite(plan: Plan, indices: Sequence[int], measured: dict[str, np.ndarray]) -> None:
+    for name, values in measured.items():
+        by_prompt = np.moveaxis(values, plan.measured_variables[name].index("prompt"), 0).reshape(len(indices), -1)
+        bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
+        if len(bad) and not name.startswith("metric"):
+            raise HydrascopeError(
+                f"{name} of {plan.prompt_label(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
+            )
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
@@ -309,13 +324,7 @@ def _require_sound(
         clean_error: by how much the engine's clean row differs from the clean pass.
         off, allowed: `[readout, prompt, ablated, patch]` the imbalance, and how much rounding explains.
     """
-    for name, values in measured.items():
-        by_prompt = np.moveaxis(values, plan.measured_variables[name].index("prompt"), 0).reshape(len(indices), -1)
-        bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
-        if len(bad) and not name.startswith("metric"):
-            raise HydrascopeError(
-                f"{name} of {plan.prompt_label(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
-            )
+    _require_finite(plan, indices, measured)
     # Comparisons so that a NaN fails.
     if not clean_error <= allowed.max():
         raise HydrascopeError(

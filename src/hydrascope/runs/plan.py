@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from hydrascope.ablations.ablation import Ablation, Resample, require_ablation, require_drawable
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Resample, require_ablation, require_drawable
 from hydrascope.components.component import Component, Override
 from hydrascope.components.experiments import Experiment, result_kind
 from hydrascope.components.selection import Selection, select_components, select_overrides
@@ -112,6 +112,11 @@ class Plan:
         return may_change(self.model, self.overrides)
 
     @property
+    def patches_from_twins(self) -> bool:
+        """Whether patches come from each prompt's counterfactual."""
+        return type(self.ablation) is Counterfactual
+
+    @property
     def labels(self) -> list[str]:
         """Return the labels of all readouts."""
         return [label for readout in self.readouts for label in readout.labels]
@@ -132,6 +137,7 @@ class Plan:
     def measured_variables(self) -> dict[str, tuple[str, ...]]:
         """Return the measured variables and their dimensions."""
         left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
+        left_out += [] if self.patches_from_twins else ["logit_twin"]
         left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
         return {name: variable.dims for name, variable in MEASURED_VARIABLES.items() if name not in left_out}
 

@@ -51,6 +51,7 @@ MEASURED_VARIABLES: dict[str, Variable] = {
     "indirect": Variable(("readout", *_ROW), "indirect effect of the ablation", _LOGITS),
     "scale": Variable(_ROW, "scale of the final norm in the clean pass, divided by that in the ablated row"),
     "logit": Variable(("readout", "prompt"), "readout of the clean pass", _LOGITS),
+    "logit_twin": Variable(("readout", "prompt"), "readout of the counterfactual's clean pass", _LOGITS),
     "embed": Variable(("readout", "prompt"), "direct effect of the embedding", _LOGITS),
     "metric_clean": Variable(("metric", "prompt"), "metric of the clean pass", "unit of the metric"),
     "metric_ablated": Variable(("metric", *_ROW), "metric of the ablated row", "unit of the metric"),

@@ -20,7 +20,8 @@ from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.engines.clean.spill_store import Allocator, Shard, in_memory
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.prompts.positions import AblationPositions
-from hydrascope.prompts.prompt import Prompt, counterfactual_tokens, prompt_label, require_same_length
+from hydrascope.prompts.prompt import Prompt, prompt_label
+from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
 #: A statistic over prompts: a function from `[row, columns]`, at least one row, to `[columns]`.

@@ -18,8 +18,10 @@ from hydrascope.measures import (
     effects_only,
     kinds,
     mean_interval,
+    normalised,
     of_kind,
     outcome_bounds,
+    patching_of,
     per_prompt,
     require_complete,
     restoration,
@@ -54,6 +56,8 @@ class ComponentFindings:
         slope: the slope of the regression of CE on DE over prompts.
         r2: the R² of this regression.
         correlation: the correlation of DE and `lost` over prompts.
+        normalised: of an ablation `counterfactual`, (patched − corrupt) / (clean − corrupt), the ratio of means: 1 is a
+            run as the clean one, 0 one as the corrupt one.
     """
 
     ablated: str
@@ -68,6 +72,7 @@ class ComponentFindings:
     slope: Interval
     r2: Interval
     correlation: Interval
+    normalised: Interval
 
     @property
     def adds(self) -> bool:
@@ -166,6 +171,7 @@ def _measured(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tu
         "direct": mean_interval(direct_effect(read), bootstrap),
         "removed": mean_interval(-effects["direct"], bootstrap),
         "lost": mean_interval(-effects["total"], bootstrap),
+        **_normalised(effects, bootstrap),
     }
     answers = verdicts(results, effects, bootstrap)
     components = tuple(_component_findings(effects, bounds))
@@ -204,7 +210,7 @@ def _summarise_effects_only(results: xr.Dataset, effects: EffectsOnly, bootstrap
 
 def _outcomes(effects: EffectsOnly, bootstrap: Bootstrap) -> tuple[ComponentFindings, ...]:
     outcomes = outcome_bounds(effects, bootstrap)
-    bounds = {"lost": outcomes["lost"]}
+    bounds = {"lost": outcomes["lost"], **_normalised(effects, bootstrap)}
     if effects["direct"].any():  # not if only positions before the last are ablated
         bounds |= {"removed": outcomes["removed"], "restored": outcomes["share"]}
     return tuple(_component_findings(effects, bounds))
@@ -226,8 +232,13 @@ def _summarise_losses(results: xr.Dataset, effects: Effects, bootstrap: Bootstra
         "much is restored",
         *warnings_of(effects, (), bootstrap),
     )
-    components = tuple(_component_findings(effects, {"lost": lost}))
+    components = tuple(_component_findings(effects, {"lost": lost, **_normalised(effects, bootstrap)}))
     return Summary(run_in_words(results, effects), (), warnings, tuple(most_lost), components, bootstrap)
+
+
+def _normalised(effects: EffectsOnly, bootstrap: Bootstrap) -> dict[str, xr.DataArray]:
+    """Return the normalised share [bound, ablated] by its field, if there is a corrupt run."""
+    return {} if patching_of(effects.data) is None else {"normalised": normalised(effects, bootstrap)}
 
 
 def run_in_words(results: xr.Dataset, effects: EffectsOnly) -> dict[str, str]:
@@ -249,7 +260,7 @@ def _ablated_counts(effects: EffectsOnly) -> str:
 
 def _settings(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     """Return the settings of a run as text, by name."""
-    names = ("model", "ablation", "positions", "engine", "dtype", "seed")
+    names = ("model", "ablation", "patching", "positions", "engine", "dtype", "seed")
     sets = {"of": str(results.attrs["prompts"])} if "prompts" in results.attrs else {}
     return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
         "unit": str(results.attrs.get("units", "logits")),

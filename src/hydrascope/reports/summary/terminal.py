@@ -17,6 +17,7 @@ from hydrascope.reports.summary.interval import (
     Interval,
     digits_for,
     format_interval,
+    format_share,
     format_significant,
     number,
     percent,
@@ -54,15 +55,21 @@ _HEADINGS = {
     "slope": "slope",
     "r2": "R²",
     "correlation": "r",
+    "normalised": "share",
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
 #: The note on verdicts whose halves of prompts chose two components.
 _POOLED = "; where the halves chose two components, over both, pooled, and of neither alone"
+#: The note on the normalised share, by the direction of patching.
+NORMALISED = {
+    "noising": "Share: (patched − corrupt) / (clean − corrupt), where corrupt activations are put into the clean run",
+    "denoising": "Share: (patched − corrupt) / (clean − corrupt), where clean activations are put into the corrupt run",
+}
 #: The mark of a share restored that is a share of an increase.
 _ADDS = "†"
 _AMOUNTS = ("direct", "removed", "lost")
-_RATIOS = ("restored", "attention", "mlp", "norm")
+_RATIOS = ("restored", "attention", "mlp", "norm", "normalised")
 
 
 def render(summary: Summary, *, full: bool = False) -> Group:
@@ -105,9 +112,18 @@ def _verdict(verdict: Verdict, summary: Summary) -> Group:
         lines.append(ledger(verdict, summary.run["unit"]))
     if verdict.responders:
         lines.append(Text(f"  Largest responses, as shares of what is removed: {largest(verdict)}."))
+    if row := _of_component(summary, verdict):
+        share = format_share(row.normalised)
+        lines.append(Text(f"  Patched, the readout is {share} of the way from the corrupt to the clean run."))
     if np.isfinite(verdict.placebo.estimate):
         lines.append(Text(f"  {placebo_sentence(verdict, summary.run['unit'])}"))
     return Group(*lines, *answers(verdict, summary.run))
+
+
+def _of_component(summary: Summary, verdict: Verdict) -> ComponentFindings | None:
+    """Return the numbers of a verdict's component if its normalised share is known."""
+    known = (row for row in summary.components if row.ablated == verdict.component)
+    return next((row for row in known if np.isfinite(row.normalised.low)), None)
 
 
 def _settings(run: Mapping[str, str]) -> str:
@@ -163,6 +179,8 @@ def _components(summary: Summary) -> Table:
     shown = printed(summary.components)
     # A column without any number is left out.
     columns = [name for name in _HEADINGS if any(np.isfinite(getattr(row, name).estimate) for row in shown)]
+    if "normalised" in columns and "correlation" in columns:
+        columns.remove("correlation")  # 80 columns have no room for both
     # A table with shares has two digits: there is no room for more, and small amounts have no shares.
     amounts = set(columns) <= set(_AMOUNTS)
     digits = {name: digits_for(getattr(row, name).estimate for row in shown) if amounts else 2 for name in columns}
@@ -248,10 +266,10 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
             "components that don't surely write for the readout are left out."
         )
     if full and _any_known(summary, "direct"):
-        yield (
-            f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts. r: correlation of DE and lost. –: not "
-            "defined."
-        )
+        correlation = "" if _any_known(summary, "normalised") else " r: correlation of DE and lost."
+        yield f"DE: Δ unembed, in {unit}. slope, R²: of CE on DE over prompts.{correlation} –: not defined."
+    if "patching" in summary.run and (full or any(_of_component(summary, each) for each in summary.verdicts)):
+        yield f"{NORMALISED[summary.run['patching']]}. Ratio of means over prompts."
     if full:
         yield from of_increase(printed(summary.components))
     left_out = len(summary.components) - len(printed(summary.components))
