@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hydrascope.ablations.ablation import Noise as Noise
     from hydrascope.ablations.ablation import Resample as Resample
     from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.analyses.activations import activations as activations
     from hydrascope.components.component import Component as Component
     from hydrascope.components.component import Override as Override
     from hydrascope.components.experiments import Interactions as Interactions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hydrascope.reports.kinds import report as report
     from hydrascope.runs.cost import cost as cost
     from hydrascope.runs.sweep import sweep as sweep
+    from hydrascope.storage.activation_file import open_activations as open_activations
     from hydrascope.storage.reader import open_results as open_results
     from hydrascope.utils.errors import HydrascopeError as HydrascopeError
 
@@ -44,6 +46,7 @@ export_lazily(
         "ablations": (),
         "ablations.ablation": ("Counterfactual", "Mean", "Noise", "Resample", "Zero"),
         "analyses": (),
+        "analyses.activations": ("activations",),
         "causal": (),
         "components.component": ("Component", "Override"),
         "components.experiments": ("Interactions", "Mediation"),
@@ -61,6 +64,7 @@ export_lazily(
         "reports.kinds": ("report",),
         "runs.cost": ("cost",),
         "runs.sweep": ("sweep",),
+        "storage.activation_file": ("open_activations",),
         "storage.reader": ("open_results",),
         "utils.errors": ("HydrascopeError",),
     },

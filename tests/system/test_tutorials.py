@@ -10,7 +10,10 @@ from tutorial import blocks, printed
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = ("causal-tutorial.md", "who-repairs.md")
+PAGES = [
+    *(pytest.param(page, marks=pytest.mark.slow) for page in ("causal-tutorial.md", "who-repairs.md")),
+    "activations.md",
+]
 
 
 @pytest.fixture
@@ -22,7 +25,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     plt.close("all")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("passes_once")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tutorial_does_what_it_says(folder, page):

@@ -2,6 +2,7 @@
 
 # Imported eagerly: with a lazy import, a function that shares its module's name would turn into the module.
 from hydrascope.analyses import attribution
+from hydrascope.analyses.activations import activations
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.mediation import interactions, mediation
 from hydrascope.analyses.next_tokens import next_tokens
@@ -11,6 +12,7 @@ from hydrascope.analyses.responsibility import responsibility
 from hydrascope.analyses.shapley import shapley
 
 __all__ = [
+    "activations",
     "attribution",
     "faithfulness",
     "interactions",

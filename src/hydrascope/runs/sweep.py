@@ -144,18 +144,19 @@ def sweep(
         if resume or join or elsewhere or overwrite:
             raise HydrascopeError("resume, join, elsewhere and overwrite are for a result on disk: give out as well")
         plan = make_plan(model, prompts, ablation, config)
-        _tell(plan.notices, say)
+        tell(plan.notices, say)
         return _measure_in_memory(plan, batch_size, progress, say)
     output = Output(resolve_path(out), resume, join, elsewhere, overwrite)
     recover_staging(output.path)
     refuse_existing(output)
     plan = make_plan(model, prompts, ablation, config)
-    _tell(plan.describe if say else plan.notices, say)
+    tell(plan.describe if say else plan.notices, say)
     _measure_to_disk(plan, output, batch_size, progress, say)
     return reader.open_results(output.path)
 
 
-def _tell(lines: Iterable[str], say: Say | None) -> None:
+def tell(lines: Iterable[str], say: Say | None) -> None:
+    """Hand lines to `say`; warn of each where there is none."""
     for line in lines:
         if say is None:
             warnings.warn(line, HydrascopeWarning, stacklevel=3)
@@ -178,7 +179,7 @@ def _measure_in_memory(plan: Plan, batch_size: BatchSize, progress: bool, say: S
         return {name: values.take(index, dims.index("prompt")) for name, (dims, values) in measured.items()}
 
     checked, warning = _check_finished(plan, alone, stored, exact)
-    _tell([warning] if warning else [], say)
+    tell([warning] if warning else [], say)
     attributes = {**exact, **checked, **batch_attributes(size, done[-1].batch)}
     return assemble(initial_dataset(plan, clean), measured, attributes)
 
@@ -202,7 +203,7 @@ def _measure_to_disk(plan: Plan, output: Output, batch_size: BatchSize, progress
             stored = partial(_stored_numbers, output.path)
             checked, warning = _check_finished(plan, session.alone, stored, result.attributes)
             result.add(checked)
-            _tell([warning] if warning else [], say)
+            tell([warning] if warning else [], say)
 
 
 def _stored_numbers(out: Path, index: int) -> dict[str, np.ndarray]:

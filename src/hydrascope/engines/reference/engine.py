@@ -100,6 +100,22 @@ def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tenso
     return torch.stack(clean), torch.stack(ablated)
 
 
+@torch.no_grad()
+def ablated_activations(
+    model: LanguageModel, request: Request, index: int, sites: Sequence[Component], at: Sequence[int]
+) -> dict[Component, Tensor]:
+    """Return the activations of one prompt at `sites` and positions `at` in each ablated row.
+
+    Returns:
+        `[ablated, patch, position, columns]` for each site, with what overrides write.
+    """
+    with model.measuring():
+        prompt = _Prompt.of(model, request, index, sites)
+        passes = [prompt.run_rows(rows, at=at) for rows in _cut(prompt.rows)]
+    shape = (len(request.overrides), request.patches)
+    return {site: torch.cat([pass_.at[site] for pass_ in passes]).unflatten(0, shape) for site in sites}
+
+
 @dataclass(frozen=True)
 class _Pass:
     """The values of one prompt's rows in a forward pass, at the final position.
@@ -107,6 +123,7 @@ class _Pass:
     Attributes:
         values: `[row, columns]` the activations at each site.
         before: `[row, slot, columns]` the activations before the override, at the ablated positions.
+        at: `[row, position, columns]` the activations at positions that were asked for.
         streams: `[row, width]` the residual stream before each block with a readout, and the final one.
         ends: `[row, position, width]` the final residual stream at the last positions, one or several.
         logits: `[row, vocabulary]` the logits, before any soft-cap.
@@ -114,6 +131,7 @@ class _Pass:
 
     values: dict[Component, Tensor]
     before: dict[Component, Tensor]
+    at: dict[Component, Tensor]
     streams: dict[int, Tensor]
     ends: Tensor
     logits: Tensor
@@ -258,39 +276,43 @@ class _Prompt:
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
-    def run_rows(self, rows: Sequence[Row], ends: int = 1) -> _Pass:
+    def run_rows(self, rows: Sequence[Row], ends: int = 1, at: Sequence[int] = (-1,)) -> _Pass:
         """Run copies of the prompt in one forward pass, each with the override of a row.
 
         Args:
             ends: the number of last positions at which final residual streams are kept.
+            at: the positions at which activations of all sites are kept.
         """
         model, request = self.model, self.request
         values: dict[Component, Tensor] = {}
         before: dict[Component, Tensor] = {}
+        kept: dict[Component, Tensor] = {}
         streams: dict[int, Tensor] = {}
         normed = []
 
         def visit(site: Component, hidden: Tensor) -> Tensor:
             changed = hidden.clone()
-            at = by_prompt(changed, len(rows))
-            positions = request.positions[self.index].to(at.device)
-            before[site] = at[:, positions].to(model.device)
+            by_row = by_prompt(changed, len(rows))
+            positions = request.positions[self.index].to(by_row.device)
+            before[site] = by_row[:, positions].to(model.device)
             for number, (override, patch) in enumerate(rows):
                 if site in override.frozen:
-                    at[number] = self.clean[site]
+                    by_row[number] = self.clean[site]
                     continue
                 for component in override.overridden:
                     if component.site != site:
                         continue
                     columns = model.columns(component)
                     if component in override.frozen:
-                        at[number, :, columns] = self.clean[site][:, columns]
+                        by_row[number, :, columns] = self.clean[site][:, columns]
                     else:
-                        at[number, positions, columns] = self.patches[component][patch].to(at.device)
-            values[site] = at[:, -1].clone().to(model.device)
+                        by_row[number, positions, columns] = self.patches[component][patch].to(by_row.device)
+            kept[site] = by_row[:, list(at)].clone().to(model.device)
+            values[site] = by_row[:, -1].clone().to(model.device)
             for number, (override, _) in enumerate(rows):
-                if site.sublayer in override.frozen:
-                    values[site][number] = self.clean[site][-1]  # a frozen sublayer freezes its units too
+                if site.sublayer in override.frozen:  # a frozen sublayer freezes its units too
+                    values[site][number] = self.clean[site][-1]
+                    kept[site][number] = self.clean[site][list(at)]
             return changed
 
         def keep(block: int, hidden: Tensor) -> None:
@@ -310,4 +332,4 @@ class _Prompt:
             model.hf.base_model(input_ids=ids, use_cache=False)
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         last = {block: stream[:, -1] for block, stream in streams.items()}
-        return _Pass(values, before, last, streams[FINAL], logits)
+        return _Pass(values, before, kept, last, streams[FINAL], logits)
