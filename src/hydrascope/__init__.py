@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hydrascope.ablations.ablation import Resample as Resample
     from hydrascope.ablations.ablation import Zero as Zero
     from hydrascope.analyses.activations import activations as activations
+    from hydrascope.analyses.generation import override as override
     from hydrascope.components.component import Component as Component
     from hydrascope.components.component import Override as Override
     from hydrascope.components.experiments import Interactions as Interactions
@@ -47,6 +48,7 @@ export_lazily(
         "ablations.ablation": ("Counterfactual", "Mean", "Noise", "Resample", "Zero"),
         "analyses": (),
         "analyses.activations": ("activations",),
+        "analyses.generation": ("override",),
         "causal": (),
         "components.component": ("Component", "Override"),
         "components.experiments": ("Interactions", "Mediation"),

@@ -4,6 +4,7 @@
 from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
 from hydrascope.analyses.faithfulness import faithfulness
+from hydrascope.analyses.generation import override
 from hydrascope.analyses.mediation import interactions, mediation
 from hydrascope.analyses.next_tokens import next_tokens
 from hydrascope.analyses.path_patching import path_patching
@@ -18,6 +19,7 @@ __all__ = [
     "interactions",
     "mediation",
     "next_tokens",
+    "override",
     "path_patching",
     "position_map",
     "responsibility",

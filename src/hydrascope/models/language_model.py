@@ -19,6 +19,9 @@ from hydrascope.models.projection import Projection, weight_of
 from hydrascope.models.rotary import fresh_tables, stretch, table_key, varying_tables
 from hydrascope.utils.errors import HydrascopeError
 
+#: The attribute of a transformers model that counts its active overrides (`hydrascope.override`).
+OVERRIDDEN = "_hydrascope_overrides"
+
 
 class LanguageModel:
     """A causal language model of transformers with its components.
@@ -228,7 +231,12 @@ class LanguageModel:
         """Turn off dropout and gradients for the length of the context, then restore the model.
 
         All forward passes are made in this context.
+
+        Raises:
+            HydrascopeError: an override of the model is active, which would change what is measured.
         """
+        if getattr(self.hf, OVERRIDDEN, 0):
+            raise HydrascopeError(f"{self.name} is overridden: leave the with block of hs.override, then measure")
         training = [module for module in self.hf.modules() if module.training]
         tables = fresh_tables(self._varying_tables) if self._varying_tables else nullcontext()
         experts = self.hf.get_experts_implementation() if self._grouped_experts else None
