@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hydrascope.components.component import Override as Override
     from hydrascope.components.experiments import Interactions as Interactions
     from hydrascope.components.experiments import Mediation as Mediation
-    from hydrascope.engines.readouts import Direction as Direction
+    from hydrascope.engines.directions import Direction as Direction
+    from hydrascope.engines.directions import Directions as Directions
     from hydrascope.engines.readouts import Logit as Logit
     from hydrascope.engines.readouts import LogitDifference as LogitDifference
     from hydrascope.engines.readouts import Placebo as Placebo
@@ -52,7 +53,8 @@ export_lazily(
         "causal": (),
         "components.component": ("Component", "Override"),
         "components.experiments": ("Interactions", "Mediation"),
-        "engines.readouts": ("Direction", "Logit", "LogitDifference", "Placebo"),
+        "engines.directions": ("Direction", "Directions"),
+        "engines.readouts": ("Logit", "LogitDifference", "Placebo"),
         "explorer.notebook": ("view",),
         "loading.load": ("load_model",),
         "measures": (),

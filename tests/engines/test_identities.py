@@ -15,7 +15,8 @@ from hydrascope.components.component import Component, Override
 from hydrascope.components.order import downstream
 from hydrascope.engines import ENGINES, Readings, Request, balance, choose_engine, wavefront
 from hydrascope.engines.clean.clean_pass import compute_clean_pass, compute_clean_pass_at
-from hydrascope.engines.readouts import Direction, Logit, LogitDifference, final_scale
+from hydrascope.engines.directions import Direction
+from hydrascope.engines.readouts import Logit, LogitDifference, final_scale
 from hydrascope.models.language_model import LanguageModel
 
 #: Sequential and parallel, LayerNorm and RMSNorm, with post-norms, biases, windows, sinks and experts.

@@ -11,10 +11,10 @@ from tiny import CONFIGS, VOCABULARY, shared, tiny, tiny_tokenizer, tolerance
 
 import hydrascope as hs
 from hydrascope.components.component import Component
-from hydrascope.engines import readouts as module
+from hydrascope.engines import directions, readouts
+from hydrascope.engines.directions import Direction, Directions
 from hydrascope.engines.readouts import (
     FINAL,
-    Direction,
     Logit,
     LogitDifference,
     Placebo,
@@ -73,6 +73,46 @@ def test_a_direction_reads_what_the_final_norm_gives_but_for_its_bias(case):
     expected = torch.stack([torch.einsum("prw,pw->pr", normed, vectors), normed @ vectors[0]], -1)
     atol = tolerance(case) * float(expected.abs().max())
     torch.testing.assert_close(whole(case, readouts), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("before", [None, 1])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma", "cohere"])
+def test_directions_read_what_each_reads_alone(case, before):
+    model = shared(case)
+    matrix = torch.randn(5, model.width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    alone = [Direction(row, before, f"direction.{number}") for number, row in enumerate(matrix)]
+    for declared in ([Directions(matrix, before)], [Logit(), Directions(matrix.numpy(), before), LogitDifference()]):
+        one_by_one = [
+            each for readout in declared for each in (alone if isinstance(readout, Directions) else [readout])
+        ]
+        for prompts in (range(3), [1]):
+            together = Readouts.of(model, declared, TOKENS, prompts)
+            each = Readouts.of(model, one_by_one, TOKENS, prompts)
+            assert together.shared == (len(declared) == 1)
+            assert not each.shared
+            assert torch.equal(together.directions, each.directions)
+            torch.testing.assert_close(together.constants, each.constants, rtol=0, atol=1e-12)
+            vectors = streams(case)[list(prompts)]
+            torch.testing.assert_close(together.read(vectors), each.read(vectors), rtol=0, atol=1e-11)
+            assert together.final.tolist() == each.final.tolist()
+            numbers = together.read_before(1)
+            assert numbers == each.read_before(1)
+            if numbers:
+                read = together.select(numbers).read(vectors)
+                torch.testing.assert_close(read, each.read(vectors)[..., numbers], rtol=0, atol=1e-11)
+            component = Component(1, "attn")
+            belongs = [each.belongs(component), together.belongs(component)]
+            assert belongs == [None, None] if before is None else torch.equal(*belongs)
+
+
+def test_directions_have_a_label_each():
+    matrix = np.ones((3, 32))
+    assert Directions(matrix).labels == ("direction.0", "direction.1", "direction.2")
+    assert Directions(matrix, name="sae").labels == ("sae.0", "sae.1", "sae.2")
+    assert Directions(matrix, names=["a", "b", "c"]).labels == ("a", "b", "c")
+    for names in (["a"], "abc"):
+        with pytest.raises(HydrascopeError, match="3 directions need 3 names, as a list"):
+            _ = Directions(matrix, names=names).labels
 
 
 def test_a_direction_within_the_network_is_read_as_it_is():
@@ -182,6 +222,22 @@ def test_labels_and_needs():
         (Direction([np.inf] * 32), "'direction' holds a number that is not finite"),
         (Direction(np.ones(32), before=3), "llama has no block 3 to read before: it has 0 to 2"),
         (Direction(np.ones(32), before=-1), "llama has no block -1"),
+        (
+            Directions(np.ones((2, 31))),
+            r"have the shape \[2, 31\], and the residual stream of llama 32 numbers: give rows",
+        ),
+        (
+            Directions(np.ones((32, 5)), name="sae"),
+            r"'sae' have the shape \[32, 5\].*rows of 32 numbers \(give its transpose",
+        ),
+        (
+            Directions(np.ones(32)),
+            r"have the shape \[32\]: give a matrix with a row for each, or hs\.Direction for one",
+        ),
+        (Directions(np.ones((0, 32))), r"have the shape \[0, 32\]: give a matrix with a row"),
+        (Directions([[np.nan] * 32]), "the directions 'direction' hold a number that is not finite"),
+        (Directions(np.ones((2, 32)), before=7), "llama has no block 7"),
+        (Directions([["a"] * 32]), "are no matrix of numbers"),
         (Placebo(0), "0 placebo tokens: ask for 1 to 60"),
         (Placebo(61), "61 placebo tokens: ask for 1 to 60"),
     ],
@@ -192,8 +248,9 @@ def test_what_cannot_be_read(readout, message):
 
 
 def test_every_readout_is_public_and_named_to_whoever_gives_none() -> None:
-    kinds = [kind for kind in vars(module).values() if is_dataclass(kind) and hasattr(kind, "linear")]
-    assert {Logit, LogitDifference, Direction, Placebo} <= set(kinds)
+    found = {**vars(readouts), **vars(directions)}.values()
+    kinds = [kind for kind in found if is_dataclass(kind) and hasattr(kind, "linear")]
+    assert {Logit, LogitDifference, Direction, Directions, Placebo} <= set(kinds)
     with pytest.raises(HydrascopeError) as refused:
         require_readouts("taste")
     for kind in kinds:

@@ -20,7 +20,8 @@ from zarr.storage import LocalStore
 
 from hydrascope.ablations.ablation import Mean, Noise, Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, wavefront
-from hydrascope.engines.readouts import Direction, Logit
+from hydrascope.engines.directions import Direction
+from hydrascope.engines.readouts import Logit
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
 from hydrascope.runs.sweep import sweep

@@ -14,7 +14,8 @@ from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Resample, Zero
 from hydrascope.engines import Engine, Readings, Request, reference, wavefront
-from hydrascope.engines.readouts import Direction, Logit
+from hydrascope.engines.directions import Direction
+from hydrascope.engines.readouts import Logit
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs import plan
 from hydrascope.runs.sweep import sweep

@@ -17,7 +17,8 @@ from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Resample
 from hydrascope.components.component import Component, Override
-from hydrascope.engines.readouts import Direction, Logit, Placebo
+from hydrascope.engines.directions import Direction
+from hydrascope.engines.readouts import Logit, Placebo
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.runs.sweep import sweep

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Override
 from hydrascope.engines import Readings, Request
+from hydrascope.engines.directions import Direction
 from hydrascope.engines.metrics import resolve_metrics
-from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Readout, Readouts, Tokens
+from hydrascope.engines.readouts import Logit, LogitDifference, Readout, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 

@@ -14,7 +14,10 @@ from hydrascope.ablations.names import ABLATIONS, AblationName
 from hydrascope.utils.errors import printable
 
 #: The words of `--readout`, for help and for messages; `parsing.readouts` reads them.
-READOUTS = "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B"
+READOUTS = (
+    "logit, logit.answer, logit.foil, logit.ID, difference, placebo.N, direction:FILE.npy, direction:FILE.npy@B, "
+    "directions:FILE.npy, directions:FILE.npy@B"
+)
 
 #: The words of `--metric`.
 METRICS = "log_prob, prob, rank, kl, fisher, top, answer_log_prob"

@@ -14,7 +14,8 @@ from hydrascope.analyses import attribution
 from hydrascope.analyses.shapley import require_pairs, shapley
 from hydrascope.cli.options import READOUTS
 from hydrascope.components.component import is_number
-from hydrascope.engines.readouts import Direction, Logit, LogitDifference, Placebo, Readout
+from hydrascope.engines.directions import Direction, Directions
+from hydrascope.engines.readouts import Logit, LogitDifference, Placebo, Readout
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import PromptSet
 from hydrascope.runs.config import Target
@@ -49,30 +50,34 @@ def _readout(word: str) -> Readout:
     if name == "placebo" and is_number(rest):
         return Placebo(int(rest))
     if word.startswith("direction:"):
-        return _direction(word.removeprefix("direction:"))
+        return _direction(word.removeprefix("direction:"), "direction", Direction)
+    if word.startswith("directions:"):
+        return _direction(word.removeprefix("directions:"), "directions", Directions)
     raise HydrascopeError(f"unknown --readout {word}: give {READOUTS}")
 
 
-def _direction(text: str) -> Direction:
-    """Read the direction in a file of NumPy: one vector, or one for each prompt.
+def _direction(text: str, word: str, kind: type[Direction] | type[Directions]) -> Direction | Directions:
+    """Read directions in a file of NumPy.
 
     Args:
-        text: the file, and after `@` the block before which the direction is read.
+        text: the file, and after `@` the block before which is read.
+        word: the word that names the readout.
+        kind: one vector, or one for each prompt; or a row for each direction.
     """
     file, at, block = text.rpartition("@")
     if not at:
         file, block = text, ""
     if at and not is_number(block):
-        raise HydrascopeError(f"--readout direction:{text}: {block!r} is not a block: give a number, counted from 0")
+        raise HydrascopeError(f"--readout {word}:{text}: {block!r} is not a block: give a number, counted from 0")
     path = Path(os.path.expanduser(file))  # unlike Path.expanduser, leaves an unknown user's ~ as it is
     try:
-        vector = np.load(io.BytesIO(input_files.read(path, "the direction")), allow_pickle=False)
+        vector = np.load(io.BytesIO(input_files.read(path, f"the {word}")), allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds of errors
-        raise HydrascopeError(f"cannot read the direction {file} ({error}): give a .npy file of numbers") from error
+        raise HydrascopeError(f"cannot read the {word} {file} ({error}): give a .npy file of numbers") from error
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiu":
-        raise HydrascopeError(f"cannot read the direction {file}: give a .npy file of numbers, as numpy.save writes it")
+        raise HydrascopeError(f"cannot read the {word} {file}: give a .npy file of numbers, as numpy.save writes it")
     name = Path(file).stem
-    return Direction(vector, int(block), f"{name}@{block}") if at else Direction(vector, None, name)
+    return kind(vector, int(block), f"{name}@{block}") if at else kind(vector, None, name)
 
 
 def target(text: str) -> Target:

@@ -41,12 +41,14 @@ class Linear:
         constant: `[prompt]` the constant c.
         before: the block before which it is read; `FINAL` (−1) for the final residual stream.
         tokens: `[prompt]` the tokens of the logit and of the subtracted logit; None for a direction.
+        shared: whether the direction is the same for all prompts of any batch; it then takes no memory for each.
     """
 
     direction: Float[Tensor, "prompt width"]
     constant: Float[Tensor, "prompt"]
     before: int = FINAL
     tokens: tuple[Int[Tensor, "prompt"], Int[Tensor, "prompt"] | None] | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def require_readouts(readouts: Any) -> "list[Readout]":
         if not (hasattr(readout, "linear") and hasattr(readout, "needs")):
             raise HydrascopeError(
                 f"{quote(str(readout))} is no readout: give hs.Logit(), hs.LogitDifference(), hs.Placebo(4), or "
-                "hs.Direction(vector)"
+                "hs.Direction(vector), hs.Directions(matrix)"
             )
     if not several:
         raise HydrascopeError("nothing is read out: give at least one readout")
@@ -167,64 +169,6 @@ class LogitDifference:
         return [_logit(model, answers, foils)]
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """Any vector: a probe's weights, a feature of a sparse autoencoder, a difference of means.
-
-        >>> probe = np.arange(model.width)
-        >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.Direction(probe, before=4)])
-
-    Attributes:
-        vector: `[width]`, or `[prompt, width]` with a vector for each prompt of the set.
-        before: the block to read before, without a norm; by default, the final residual stream is read through the
-            final norm.
-        name: the label in results.
-    """
-
-    vector: Any
-    before: int | None = None
-    name: str = "direction"
-
-    needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label in results: its name."""
-        return (self.name,)
-
-    @property
-    def numbers(self) -> Tensor:
-        """The vector in float64 on the CPU, without gradients."""
-        if isinstance(self.vector, Tensor):
-            return self.vector.detach().to("cpu", torch.float64)
-        try:
-            return torch.from_numpy(np.array(self.vector, np.float64))
-        except (TypeError, ValueError) as error:
-            raise HydrascopeError(f"the direction {self.name!r} is no vector of numbers: {error}") from error
-
-    def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
-        """Return one readout; see `Readout.linear`.
-
-        Raises:
-            HydrascopeError: the vector has a wrong shape or isn't finite, or there is no such block.
-        """
-        count, depth = len(tokens.target), len(model.blocks)
-        vector = self.numbers.to(wider(model.dtype))
-        if vector.shape not in {(model.width,), (count, model.width)}:
-            raise HydrascopeError(
-                f"the direction {self.name!r} has the shape {list(vector.shape)}: give {model.width} numbers, or a row "
-                f"of as many for each of the {count} prompts"
-            )
-        if not vector.isfinite().all():
-            raise HydrascopeError(f"the direction {self.name!r} holds a number that is not finite: give finite numbers")
-        if self.before is not None and not (isinstance(self.before, int) and 0 <= self.before < depth):
-            raise HydrascopeError(f"{model.name} has no block {self.before!r} to read before: it has 0 to {depth - 1}")
-        rows = vector.expand(count, -1)[list(prompts)].to(model.device)
-        if self.before is not None:
-            return [Linear(rows, rows.new_zeros(len(rows)), self.before)]
-        return [Linear(*_through_norm(model, rows))]
-
-
 @dataclass(frozen=True)
 class Placebo:
     """The logits of drawn tokens, never the target: a control for claims about the target.
@@ -276,7 +220,7 @@ def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | Non
     weight, bias = fetch(model.unembedding), fetch(model.unembedding, "bias")
     assert weight is not None
     less = model.mean_unembedding if subtracted is None else _rows(weight, subtracted).to(wide)
-    direction, constant = _through_norm(model, _rows(weight, added).to(wide) - less)
+    direction, constant = through_norm(model, _rows(weight, added).to(wide) - less)
     if bias is not None:
         bias = bias.to(added.device, wide)
         constant = constant + bias[added] - (bias.mean() if subtracted is None else bias[subtracted])
@@ -288,7 +232,7 @@ def _rows(weight: Tensor, tokens: Tensor) -> Tensor:
     return weight[tokens.to(weight.device)].to(tokens.device)
 
 
-def _through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the direction and constant that make `vectors` read the final norm's output.
 
     Args:
@@ -347,8 +291,30 @@ class Readouts:
         return cls(tuple(linear for readout in declared for linear in readout.linear(model, tokens, prompts)))
 
     @cached_property
+    def shared(self) -> bool:
+        """Whether every prompt has the same readouts."""
+        return len(self._shared) == len(self.rows)
+
+    @cached_property
+    def _shared(self) -> list[int]:
+        """The readouts whose vector is one for all prompts."""
+        return [number for number, readout in enumerate(self.rows) if readout.shared]
+
+    @cached_property
+    def _own(self) -> list[int]:
+        """The readouts that have a vector for each prompt."""
+        return [number for number, readout in enumerate(self.rows) if not readout.shared]
+
+    @cached_property
+    def _matrix(self) -> Float[Tensor, "width readout"]:
+        """The vectors of `_shared`, side by side: one product reads them all."""
+        return torch.stack([self.rows[number].direction[0] for number in self._shared], -1)
+
+    @cached_property
     def directions(self) -> Float[Tensor, "prompt width readout"]:
         """The vector a of each readout."""
+        if self.shared and self.rows:
+            return self._matrix.expand(len(self.rows[0].direction), -1, -1)
         return torch.stack([readout.direction for readout in self.rows], -1)
 
     @cached_property
@@ -361,23 +327,43 @@ class Readouts:
         """Whether each readout is read through the final norm, `[readout]`."""
         return torch.tensor([readout.before == FINAL for readout in self.rows], device=self.constants.device)
 
+    @cached_property
+    def _before(self) -> Int[np.ndarray, "readout"]:
+        return np.array([readout.before for readout in self.rows], np.int64)
+
     @property
     def blocks(self) -> set[int]:
         """The blocks before which there is a readout."""
-        return {readout.before for readout in self.rows} - {FINAL}
+        return set(self._before.tolist()) - {FINAL}
 
     def read_before(self, block: int) -> list[int]:
         """Return the indices of the readouts before `block`."""
-        return [number for number, readout in enumerate(self.rows) if readout.before == block]
+        return [int(number) for number in np.flatnonzero(self._before == block)]
+
+    def select(self, numbers: Sequence[int]) -> "Readouts":
+        """Return some of the readouts."""
+        return Readouts(tuple(self.rows[number] for number in numbers))
 
     def belongs(self, component: Component) -> Tensor | None:
         """Return whether `component` is below each readout, `[readout]`; None if it is below all."""
-        below = [readout.before == FINAL or component.block < readout.before for readout in self.rows]
-        return None if all(below) else torch.tensor(below, device=self.constants.device)
+        below = (self._before == FINAL) | (component.block < self._before)
+        return None if below.all() else torch.from_numpy(below).to(self.constants.device)
 
     def read(self, vectors: Float[Tensor, "prompt rows width"]) -> Float[Tensor, "prompt rows readout"]:
-        """Return ⟨v, a⟩ of each vector: its contribution times σ."""
-        return torch.matmul(vectors.to(self.directions.dtype), self.directions)
+        """Return ⟨v, a⟩ of each vector: its contribution times σ.
+
+        Readouts that are the same for all prompts are read by one product.
+        """
+        vectors = vectors.to(self.constants.dtype)
+        if not self._shared:
+            return torch.matmul(vectors, self.directions)
+        together = vectors @ self._matrix
+        if self.shared:
+            return together
+        read = vectors.new_empty(*vectors.shape[:-1], len(self.rows))
+        read[..., self._shared] = together
+        read[..., self._own] = torch.matmul(vectors, self.select(self._own).directions)
+        return read
 
     def rescale(self, values: Tensor, scale: Tensor) -> Tensor:
         """Divide `values` […, readout] by σ […] for readouts through the final norm."""

@@ -12,8 +12,9 @@ import transformers
 
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.engines.directions import Direction, Directions
 from hydrascope.engines.metrics import BUILT_IN
-from hydrascope.engines.readouts import Direction, Readout
+from hydrascope.engines.readouts import Readout
 from hydrascope.loading import self_check
 from hydrascope.models import fingerprint
 from hydrascope.prompts.chat import template_hash
@@ -49,7 +50,9 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "depth": len(plan.model.blocks),
         "heads": len(plan.model.units(plan.model.sublayers[0])),
         "parallel": plan.model.parallel,
-        "units": "unit of the readout" if any(isinstance(each, Direction) for each in plan.readouts) else "logits",
+        "units": "unit of the readout"
+        if any(isinstance(each, Direction | Directions) for each in plan.readouts)
+        else "logits",
         "hydrascope": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -92,10 +95,11 @@ def patch_source_of(ablation: Ablation) -> dict[str, str]:
 
 def _describe_readout(readout: Readout) -> str:
     """Return one line that identifies a readout and its numbers."""
-    if not isinstance(readout, Direction):
+    if not isinstance(readout, Direction | Directions):
         return repr(readout)
     digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
-    return f"Direction(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
+    kind = type(readout).__name__
+    return f"{kind}(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
 
 
 def command_line() -> str:

@@ -48,7 +48,8 @@ _FITTING = {
     "{folder}/pairs.jsonl {folder}/short.txt",
     "readout": "logit logit.3 logit.59 logit.99 logit.answer logit.foil difference placebo placebo.2 placebo.58 "
     "placebo.0 logit,logit logit,difference direction:{folder}/probe.npy direction:{folder}/probe.npy@1 "
-    "direction:{folder}/probe.npy@9 direction:{folder}/two.npy direction:{folder}/pipe.txt",
+    "direction:{folder}/probe.npy@9 directions:{folder}/two.npy "
+    "directions:{folder}/probe.npy@1 direction:{folder}/two.npy direction:{folder}/pipe.txt",
     "results": "{folder}/who.zarr {folder}/pairs.zarr {folder}/heads.zarr {folder}/other.zarr",
     "revision": "main",
     "target": "argmax answer foil 0 58 59 60 61",

@@ -187,8 +187,7 @@ class _Prompt:
         def per_readout(read: Callable[[int, Linear], Tensor]) -> Tensor:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
 
-        def written(readout: Linear, passes: Sequence[_Pass]) -> Tensor:
-            values = torch.cat([self.written(pass_) for pass_ in passes])
+        def written(readout: Linear, values: Tensor) -> Tensor:
             below = torch.tensor([readout.before == FINAL or c.block < readout.before for c in self.components])
             return self.dot(readout, values) * below / (sigma if readout.before == FINAL else 1)
 
@@ -206,7 +205,8 @@ class _Prompt:
             # Without a change, the difference would be rounding alone.
             return torch.where((below == 0).all(-1), logit(readout, passes), read).view(shape)
 
-        unembed = per_readout(lambda _, readout: written(readout, [clean])[0])
+        written_clean, written_ablated = self.written(clean), torch.cat([self.written(pass_) for pass_ in ablated])
+        unembed = per_readout(lambda _, readout: written(readout, written_clean)[0])
         logits = per_readout(lambda _, readout: logit(readout, [clean])[0])
         read = per_readout(lambda _, readout: self.read_logit(readout, clean.streams[readout.before])[0])
         return {
@@ -215,7 +215,7 @@ class _Prompt:
                 lambda _, readout: self.dot(readout, self.embed) / (sigma[0] if readout.before == FINAL else 1)
             ),
             "logit": logits,
-            "unembed_ablated": per_readout(lambda _, readout: written(readout, ablated).view(*shape, -1)),
+            "unembed_ablated": per_readout(lambda _, readout: written(readout, written_ablated).view(*shape, -1)),
             "logit_ablated": per_readout(lambda _, readout: logit(readout, ablated).view(shape)),
             "logit_direct": per_readout(lambda _, readout: shifted(readout, [clean], 1)),
             "logit_indirect": per_readout(lambda _, readout: shifted(readout, ablated, -1)),

@@ -102,11 +102,11 @@ class Recorder(RowStreams):
 
     def read_stream(self, block: int, residual: Tensor) -> None:
         """Read the residual streams that enter a block, `[prompt, row, width]`."""
-        for readout in self.request.readouts.read_before(block):
-            read = residual.to(self.inner.dtype) @ self.request.readouts.directions[:, :, readout, None]
+        if numbers := self.request.readouts.read_before(block):
+            read = self.request.readouts.select(numbers).read(residual)
             # Rows that haven't joined begin with the clean row's; those of other parents take over theirs later.
-            self.inner[:, residual.shape[1] :, readout] = read[:, :1, 0]
-            self.inner[:, : residual.shape[1], readout] = read[..., 0]
+            self.inner[:, residual.shape[1] :, numbers] = read[:, :1]
+            self.inner[:, : residual.shape[1], numbers] = read
 
     def keep_units(self, sublayer: Component, values: Tensor) -> None:
         """Keep the activations of all units, `[prompt, row, columns]`, until `sublayer` is read."""
@@ -286,8 +286,10 @@ class _UnitReads:
         self.site = units[0].site
         self.units = units
         self.projection = projection
-        directions = request.readouts.directions * model.residual_scale
-        below = request.readouts.belongs(units[0])
+        readouts = request.readouts
+        # Without a dimension of prompts where all prompts have the same: that of length 1 is broadcast.
+        directions = (readouts.directions[:1] if readouts.shared else readouts.directions) * model.residual_scale
+        below = readouts.belongs(units[0])
         directions = directions if below is None else directions * below
         pulled = projection.read_vector(directions.mT).mT
         #: The columns of the units, side by side, in the order in which the units are asked for.
@@ -298,8 +300,8 @@ class _UnitReads:
         self.weights = pulled[:, self.columns]
         if projection.width > 1:
             # [prompt, column, unit · readout]: block by block, so that one product reads all units.
-            prompts, _, readouts = self.weights.shape
-            blocks = self.weights.new_zeros(prompts, len(units), projection.width, len(units), readouts)
+            prompts, _, count = self.weights.shape
+            blocks = self.weights.new_zeros(prompts, len(units), projection.width, len(units), count)
             each = range(len(units))
             blocks[:, each, :, each] = self.weights.unflatten(1, (len(units), -1)).transpose(0, 1)
             self.weights = blocks.flatten(3).flatten(1, 2)
