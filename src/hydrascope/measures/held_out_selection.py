@@ -6,6 +6,7 @@ prompts. So each half chooses a component, and the other half measures it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -25,6 +26,9 @@ MIN_SHARE = 0.01
 
 #: The fewest prompts that can be halved: each half needs two for a slope.
 FEWEST = 4
+
+#: A kind of sublayers to choose from, or both kinds.
+EitherKind = SublayerKind | Literal["either"]
 
 #: A function from samples of some prompts to the score of each component, `[ablated]`; NaN where it can't be chosen.
 Score = Callable[[xr.Dataset], xr.DataArray]
@@ -68,8 +72,8 @@ class HeldOut:
 
 
 @takes_effects
-def candidates(effects: Effects, kind: ComponentKind) -> xr.Dataset:
-    """Return the `budget` of the components of one kind that may be chosen.
+def candidates(effects: Effects, *kind: ComponentKind) -> xr.Dataset:
+    """Return the `budget` of the components of some kinds that may be chosen.
 
     These have something downstream and remove more than the share `MIN_SHARE` of the readout. This is decided on all
     prompts: halves might disagree on a component at the edge.
@@ -78,19 +82,23 @@ def candidates(effects: Effects, kind: ComponentKind) -> xr.Dataset:
 
     Args:
         effects: on one readout.
-        kind: the kind of the ablated components.
+        *kind: the kinds of the ablated components.
 
     Returns:
         the variables of `budget` [prompt, ablated], and `size` [prompt], the absolute value of the readout.
     """
-    samples = _budget_of_kind(effects, kind)
+    samples = _budget_of_kind(effects, *kind)
     return samples.isel(ablated=above_threshold(samples).values)
 
 
-def _budget_of_kind(effects: Effects, kind: ComponentKind) -> xr.Dataset:
-    """Return the `budget` of components of one kind with something downstream, and `size`."""
+def _budget_of_kind(effects: Effects, *kind: ComponentKind) -> xr.Dataset:
+    """Return the `budget` of components of some kinds with something downstream, and `size`."""
     samples = budget(effects).assign(size=abs(effects["logit"]))
-    return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", kind)
+    return of_kind(samples.isel(ablated=compensable(effects).values), "ablated", *kind)
+
+
+def _of_either(kind: EitherKind) -> tuple[SublayerKind, ...]:
+    return ("attn", "mlp") if kind == "either" else (kind,)
 
 
 def above_threshold(samples: xr.Dataset) -> xr.DataArray:
@@ -157,7 +165,7 @@ def best_explained(samples: xr.Dataset) -> xr.DataArray:
 
 
 @takes_effects
-def best_sublayer(effects: Effects, kind: SublayerKind = "attn") -> str | None:
+def best_sublayer(effects: Effects, kind: EitherKind = "attn") -> str | None:
     """Return the candidate with the highest R² of CE on DE, chosen on all prompts (Figure 7b).
 
     Its R² is biased upwards on these prompts: `best_sublayer_held_out` measures it on others.
@@ -166,19 +174,19 @@ def best_sublayer(effects: Effects, kind: SublayerKind = "attn") -> str | None:
 
     Args:
         effects: on one readout.
-        kind: the kind of the ablated sublayers.
+        kind: the kind of the ablated sublayers, or `either` to choose among both.
 
     Returns:
         its label, or None if there is no candidate with a positive slope.
     """
-    samples = candidates(effects, kind)
+    samples = candidates(effects, *_of_either(kind))
     scores = best_explained(samples) if samples.sizes["ablated"] else None
     return None if scores is None or scores.isnull().all() else _argmax(scores)
 
 
 @takes_effects
 def best_sublayer_held_out(
-    effects: Effects, kind: SublayerKind = "attn", bootstrap: Bootstrap | None = None
+    effects: Effects, kind: EitherKind = "attn", bootstrap: Bootstrap | None = None
 ) -> tuple[HeldOut, xr.Dataset] | None:
     """Choose the best sublayer on either half of the prompts, and measure it on the other.
 
@@ -186,14 +194,14 @@ def best_sublayer_held_out(
 
     Args:
         effects: on one readout.
-        kind: the kind of the ablated sublayers.
+        kind: the kind of the ablated sublayers, or `either` to choose among both.
         bootstrap: how intervals are drawn.
 
     Returns:
         the choice, and `regression` [bound] of CE on DE over held-out prompts, pooled if the halves choose two
         sublayers. None if a half has no choice.
     """
-    choice = held_out(candidates(effects, kind), best_explained)
+    choice = held_out(candidates(effects, *_of_either(kind)), best_explained)
     if choice is None:
         return None
     samples = choice.samples

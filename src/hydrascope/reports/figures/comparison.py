@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from hydrascope.measures import ComponentKind
 from hydrascope.reports.figures import style
+from hydrascope.reports.figures.limits import mark_beyond
 from hydrascope.reports.figures.panels import absent, printable, zero_line
 from hydrascope.reports.summary.comparison import Comparison
 
@@ -25,6 +26,8 @@ _LOOKS = (
 _LOWEST, _HIGHEST = -1.0, 2.0
 #: The upper end of the axes if no share is larger.
 _TOP = 1.3
+#: The names of the two reference lines.
+_REFERENCES = {0: "none", 1: "all restored"}
 _TITLES: dict[ComponentKind, str] = {
     "attn": "Attention sublayers ablated",
     "mlp": "MLPs ablated",
@@ -37,8 +40,8 @@ def figure_comparison(comparison: Comparison) -> Figure:
     """Draw the share restored over depth, with a panel for each kind of component.
 
     Each result has a colour. Depth runs from 0 (first block) to 1 (last block). Components that remove too little of
-    the readout are left out. Triangles at the edges are shares below −1 or above 2. Hollow markers have no bounds,
-    because the ablation may remove nothing.
+    the readout are left out. Triangles at the edges are shares below −1 or above 2, with the value. Hollow
+    markers have no bounds, because the ablation may remove nothing.
 
         >>> comparison = hs.reports.compare({"a": results, "b": results}, hs.measures.Bootstrap(resamples=50))
         >>> figure = figure_comparison(comparison)
@@ -103,6 +106,18 @@ def _panel(axes: Axes, comparison: Comparison, kind: ComponentKind, names: list[
         return
     zero_line(axes)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
+    for height, meaning in _REFERENCES.items():
+        axes.annotate(
+            meaning,
+            (1, height),
+            (0, 1.5),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=5.5,
+            color=style.DIM,
+        )
+    axes.set_xlim(-0.04, 1.04)
     for i, name in enumerate(names):
         colour, marker = _LOOKS[i % len(_LOOKS)]
         shares = comparison.over_depth.get((name, kind))
@@ -116,8 +131,5 @@ def _panel(axes: Axes, comparison: Comparison, kind: ComponentKind, names: list[
         around = np.array([y - low, high - y])[:, sure].clip(0)
         axes.errorbar(x[sure], y[sure], around, color=colour, marker=marker, markersize=4, linestyle="", elinewidth=0.8)
         axes.plot(x[unbounded], y[unbounded], marker, color=colour, markersize=4, markerfacecolor="none")
-        for beyond, edge, triangle in ((below, _LOWEST - 0.04, "v"), (above, _HIGHEST + 0.04, "^")):
-            if beyond.any():  # an empty unclipped line would spoil the layout
-                axes.plot(x[beyond], np.full(beyond.sum(), edge), triangle, color=colour, markersize=4, clip_on=False)
-    axes.set_xlim(-0.04, 1.04)
+        mark_beyond(axes, x, np.where(below | above, y, np.nan)[None], (_LOWEST - 0.04, _HIGHEST + 0.04), colour)
     axes.set_xlabel("Relative depth of the ablated component")

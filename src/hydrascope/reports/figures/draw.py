@@ -15,6 +15,7 @@ from hydrascope.reports.figures.flow import save_flow
 from hydrascope.reports.figures.heads import figure_heads
 from hydrascope.reports.figures.mediation import figure_interactions, figure_mediation
 from hydrascope.reports.figures.origin import as_metadata, origin
+from hydrascope.reports.figures.panels import can_regress
 from hydrascope.reports.figures.responses import figure_responses
 from hydrascope.reports.figures.style import save
 from hydrascope.reports.flow.measured import chosen, flow_of
@@ -78,7 +79,7 @@ def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
     if flow is not None:
         paths = save_flow(flow, folder) + paths
     if shown:
-        named = choice.prompt is not None or choice.ablated
+        named = choice.prompt is not None or choice.ablated or effects.sizes["prompt"] == 1
         first, second = ("" if named else why_chosen(effects, label) for _, label in shown)
         paths += save(figure1(effects, results, *shown[0], first), folder, "figure1", of("figure1"))
         paths += save(figure3(effects, results, *shown[1], second), folder, "figure3", of("figure3"))
@@ -89,7 +90,10 @@ def draw_sweep(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
     elif ablated_kinds & {"attn", "mlp"}:
         paths += save(figure2(effects), folder, "figure2", of("figure2"))
         paths += save(figure7(effects), folder, "figure7", of("figure7"))
-        paths += save(figure8(effects), folder, "figure8", of("figure8"))
+        if can_regress(effects):
+            paths += save(figure8(effects), folder, "figure8", of("figure8"))
+        else:
+            left_out.append("figure 8, which regresses over prompts: this takes 3 prompts or more")
     else:
         left_out.append("figures 2, 7 and 8, which show ablated sublayers: this run ablated none")
     if "head" in ablated_kinds:

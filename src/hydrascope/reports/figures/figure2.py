@@ -1,5 +1,7 @@
 """Figure 2: unembedding and ablation disagree on how important a sublayer is."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -18,14 +20,17 @@ from hydrascope.measures import (
     takes_effects,
 )
 from hydrascope.reports.figures import style
+from hydrascope.reports.figures.limits import Limits, clip_points, informative, mark_beyond
 from hydrascope.reports.figures.panels import (
     COLOUR,
     KINDS,
     NAME,
+    NO_REGRESSION,
     ablated_blocks,
     absent,
     band,
     block_axis,
+    can_regress,
     cloud,
     depth_bar,
     depth_scale,
@@ -44,7 +49,8 @@ def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
 
     Panels (a) and (b) show `unembed` and −`total` per block: prompts in grey, their mean in colour. Panel (c) plots one
     against the other. Panel (d) shows their correlation over prompts, and (e) the share of prompts with `unembed` >
-    −`total`.
+    −`total`. (a) and (b) have one vertical axis. Axes are clipped where few prompts or blocks would flatten all others;
+    triangles and numbers stand for what is beyond. (d) and (e) need three prompts.
 
         >>> figure = figure2(effects)
 
@@ -58,46 +64,58 @@ def figure2(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     effects = ablated_blocks(effects)
     direct, lost = direct_effect(effects), -effects["total"]
     top = depth(effects)
+    measured = (effects["unembed"], "component"), (lost, "ablated")
+    limits = _shared_limits([values.transpose("prompt", dim).values for values, dim in measured])
     with style.style():
         figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
         grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.35))
         name_reading(figure, effects)
-        for row, (letter, values, dim, label) in enumerate(
-            (
-                ("a", effects["unembed"], "component", f"Direct effect\nΔ unembed ({effects.unit})"),
-                ("b", lost, "ablated", f"Lost\n−Δ ablate ({effects.unit})"),
-            )
-        ):
-            left = figure.add_subplot(grid[row, 0])
+        shared: Axes | None = None
+        labels = f"Direct effect\nΔ unembed ({effects.unit})", f"Lost\n−Δ ablate ({effects.unit})"
+        for row, (letter, (values, dim), label) in enumerate(zip("ab", measured, labels, strict=True)):
+            left = shared = figure.add_subplot(grid[row, 0], sharey=shared)
             right = figure.add_subplot(grid[row, 1], sharey=left)
             for axes, kind in zip((left, right), KINDS, strict=True):
-                _over_depth(axes, of_kind(values, dim, kind), dim, kind, top)
+                _over_depth(axes, of_kind(values, dim, kind), dim, kind, top, limits)
                 panel_letter(axes, letter if kind == "attn" else "", NAME[kind])
             # If attention wasn't ablated, its panel has no axis for numbers.
             (left if left.axison else right).set_ylabel(label)
             right.tick_params(labelleft=not left.axison)
         _against(figure.add_subplot(grid[0, 2]), direct, lost, top, effects.unit)
-        agrees = agreement(effects, bootstrap)
-        _agreement(figure.add_subplot(grid[1, 2]), agrees["correlation"], top, "d", "Correlation of both")
-        _agreement(
-            figure.add_subplot(grid[2, 2]), agrees["share"], top, "e", "Share of prompts with\nΔ unembed > −Δ ablate"
-        )
+        d, e = (figure.add_subplot(grid[row, 2]) for row in (1, 2))
+        if can_regress(effects):
+            agrees = agreement(effects, bootstrap)
+            _agreement(d, agrees["correlation"], top, "Correlation of both")
+            _agreement(e, agrees["share"], top, "Share of prompts with\nΔ unembed > −Δ ablate")
+        else:
+            absent(d, NO_REGRESSION)
+            absent(e, "")
+        panel_letter(d, "d")
+        panel_letter(e, "e" if can_regress(effects) else "")
         room = figure.add_subplot(grid[2, :2])
         room.set_axis_off()
         room.legend(handles=_legend(), loc="center", ncols=2)
     return figure
 
 
-def _over_depth(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, depth: int) -> None:
+def _shared_limits(values: Sequence[np.ndarray]) -> Limits:
+    """Return limits for all `values` [prompt, sublayer]; every mean lies within."""
+    means = [mean for each in values for mean in each.mean(0)]
+    return informative(np.concatenate(values, axis=1), [0.0, *means])
+
+
+def _over_depth(axes: Axes, values: xr.DataArray, dim: str, kind: SublayerKind, depth: int, limits: Limits) -> None:
     """Draw every prompt's values over blocks and their mean; `dim` holds the sublayers."""
     if not values.sizes[dim]:
         absent(axes, "not ablated\nin this run")
         return
-    x = block_numbers(values[dim])
+    x, lines = block_numbers(values[dim]), values.transpose("prompt", dim).values
     zero_line(axes)
-    faint_lines(axes, x, values.transpose("prompt", dim).values, style.GREY)
+    faint_lines(axes, x, lines, style.GREY)
     axes.plot(x, values.mean("prompt", skipna=False), color=COLOUR[kind], marker=MARKER[kind], markersize=2, zorder=3)
     block_axis(axes, depth)
+    axes.set_ylim(limits)
+    mark_beyond(axes, x, lines, limits, style.DIM)
 
 
 def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, unit: str) -> None:
@@ -108,13 +126,15 @@ def _against(axes: Axes, direct: xr.DataArray, lost: xr.DataArray, depth: int, u
         if x.size:
             cloud(axes, x, y, scale, MARKER[kind])
     axes.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.7, linestyle=":", zorder=3)
+    x_limits, y_limits = informative(direct.values), informative(lost.values)
+    clip_points(axes, direct.values.ravel(), lost.values.ravel(), x_limits, y_limits)
     axes.set_xlabel(f"Direct effect ({unit})")
     axes.set_ylabel(f"Lost ({unit})")
     depth_bar(axes, scale)
     panel_letter(axes, "c")
 
 
-def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label: str) -> None:
+def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, label: str) -> None:
     """Draw a measure of agreement [bound, ablated] over depth, with its intervals."""
     zero_line(axes)
     for kind in KINDS:
@@ -127,7 +147,6 @@ def _agreement(axes: Axes, agrees: xr.DataArray, depth: int, letter: str, label:
     axes.set_ylim((-0.05 if np.isnan(low) else min(0.0, low) - 0.05), 1.05)
     block_axis(axes, depth, "Block of the ablated sublayer")
     axes.set_ylabel(label)
-    panel_letter(axes, letter)
 
 
 def _legend() -> list[Line2D]:

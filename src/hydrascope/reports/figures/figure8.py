@@ -3,13 +3,15 @@
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from hydrascope.measures import (
+    BOUNDS,
     Bootstrap,
     Effects,
     SublayerKind,
+    best_sublayer,
     block_numbers,
     compensable,
     compensation,
@@ -20,14 +22,16 @@ from hydrascope.measures import (
     takes_effects,
 )
 from hydrascope.reports.figures import style
+from hydrascope.reports.figures.limits import clip_points, draw_slopes, informative, slope_limits
 from hydrascope.reports.figures.panels import (
     COLOUR,
+    NAME,
     ablated_blocks,
+    ablated_kinds,
     absent,
     band,
     block_axis,
-    limit_slopes,
-    main_kind,
+    can_regress,
     name_reading,
     panel_letter,
     point_size,
@@ -36,16 +40,17 @@ from hydrascope.reports.figures.panels import (
 
 #: The two shares of the response: their names in `compensation`, and the kind of sublayer that responds.
 SHARES: tuple[tuple[str, SublayerKind], ...] = (("attention", "attn"), ("mlp", "mlp"))
-_PANELS = 8
+#: The ablated sublayers of either kind that have a panel.
+_PANELS = 4
 
 
 @takes_effects
 def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """Draw ΔDE of downstream attention and MLPs against the ablated direct effect (Figure 8).
 
-    Panel (a) shows ablated sublayers evenly spaced in depth, a point per prompt, with regression lines. Panels (b) and
-    (c) show slope and R² of all ablated sublayers, with intervals. The ablated sublayers are attention, or MLPs if no
-    attention was ablated. Sublayers with nothing downstream are left out.
+    Panel (a) shows ablated sublayers, a row for either kind: the one with the highest R² (as in Figure 7b), and others
+    evenly spaced in depth; a point per prompt, with regression lines. Panels (b) and (c) show slope and R² of all
+    ablated sublayers, with intervals. Sublayers with nothing downstream are left out.
 
         >>> figure = figure8(effects, hs.measures.Bootstrap(resamples=50))
 
@@ -57,35 +62,71 @@ def figure8(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
         HydrascopeError: no sublayer was ablated.
     """
     effects = ablated_blocks(effects)
-    kind = main_kind(effects)
-    chosen = of_kind(effects.isel(ablated=compensable(effects).values), "ablated", kind)
+    points = effects.isel(ablated=compensable(effects).values)
+    shown = ablated_kinds(points)
     with style.style():
-        figure = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+        figure = Figure(figsize=(style.PAGE, 2.7 + 1.75 * max(len(shown), 1)), layout="constrained")
         name_reading(figure, effects)
-        if not chosen.sizes["ablated"]:
-            absent(figure.subplots(), "Nothing is downstream of the sublayers that this run ablated.")
+        if not shown or not can_regress(effects):
+            nothing = "Nothing is downstream of the sublayers that this run ablated."
+            few = "The response is regressed over prompts: this needs 3 prompts or more."
+            absent(figure.subplots(), few if shown else nothing)
             return figure
-        direct, response = direct_effect(chosen), compensation(chosen)
-        fits = {name: regression(direct, response[name], bootstrap) for name, _ in SHARES}
-        count = chosen.sizes["ablated"]
-        selection = np.unique(np.linspace(0, count - 1, min(count, _PANELS)).round().astype(int))
-        columns = len(selection) if len(selection) <= 5 else -(-len(selection) // 2)
-        rows = -(-len(selection) // columns)
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05 * rows, 1.15))[:, 0]
-        grid = above.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, i in zip(grid.flat, selection, strict=False):
-            _one_sublayer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits, int(i))
-        for i in range(len(selection), grid.size):
-            grid.flat[i].set_axis_off()
-            # The panel above an empty cell is the lowest of its column.
-            grid.flat[i - columns].tick_params(labelbottom=True)
-        panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
-        above.supxlabel(f"Direct effect of the ablated sublayer ({effects.unit})", fontsize=8)
-        above.supylabel(f"Change in direct effect, ΔDE ({effects.unit})", fontsize=8)
-        above.legend(handles=_legend(), loc="outside upper center", ncols=2)
-        slope, explained = below.subplots(1, 2)
-        _over_depth(slope, explained, fits, kind, depth(effects))
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.55 * len(shown), 2.5))[:, 0]
+        chosen = {kind: of_kind(points, "ablated", kind) for kind in shown}
+        fits = {kind: _fits(chosen[kind], bootstrap) for kind in shown}
+        _single_sublayers(above, effects, chosen, fits)
+        _all_sublayers(below, fits, depth(effects))
     return figure
+
+
+def _fits(chosen: Effects, bootstrap: Bootstrap | None) -> dict[str, xr.Dataset]:
+    """Return the regression of either share of the response, by share."""
+    direct, response = direct_effect(chosen), compensation(chosen)
+    return {name: regression(direct, response[name], bootstrap) for name, _ in SHARES}
+
+
+def _single_sublayers(
+    figure: SubFigure,
+    effects: Effects,
+    chosen: dict[SublayerKind, Effects],
+    fits: dict[SublayerKind, dict[str, xr.Dataset]],
+) -> None:
+    """Draw panel (a): a row of ablated sublayers for either kind."""
+    columns = max(min(each.sizes["ablated"], _PANELS) for each in chosen.values())
+    grid = figure.subplots(len(chosen), columns, sharex="row", sharey="row", squeeze=False)
+    for row, (kind, each) in zip(grid, chosen.items(), strict=True):
+        direct, response = direct_effect(each), compensation(each)
+        labels = [str(label) for label in each["ablated"].values]
+        best = best_sublayer(effects, kind)
+        x_limits = informative(direct.transpose("prompt", "ablated").values)
+        both = [response[name].transpose("prompt", "ablated").values for name, _ in SHARES]
+        y_limits = informative(np.concatenate(both, axis=1))
+        indices = _spread(len(labels), labels.index(best) if best in labels else None)
+        for axes, i in zip(row, indices, strict=False):
+            _one_sublayer(axes, direct.isel(ablated=i), response.isel(ablated=i), fits[kind], i)
+            clip_points(
+                axes,
+                np.concatenate([direct.isel(ablated=i).values] * len(SHARES)),
+                np.concatenate([response[name].isel(ablated=i).values for name, _ in SHARES]),
+                x_limits,
+                y_limits,
+            )
+            axes.set_title(f"{labels[i]} ablated{', highest R²' if labels[i] == best else ''}")
+        for axes in row[len(indices) :]:
+            axes.set_axis_off()
+    panel_letter(grid[0, 0], "a", grid[0, 0].get_title())
+    figure.supxlabel(f"Direct effect of the ablated sublayer ({effects.unit})", fontsize=8)
+    figure.supylabel(f"Change in direct effect, ΔDE ({effects.unit})", fontsize=8)
+    figure.legend(handles=_legend(), loc="outside upper center", ncols=2)
+
+
+def _spread(count: int, best: int | None) -> list[int]:
+    """Return indices evenly spaced, the nearest one replaced by the best."""
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _PANELS)).round().astype(int))
+    if best is not None:
+        chosen[np.argmin(abs(chosen - best))] = best
+    return [int(index) for index in chosen]
 
 
 def _legend() -> list[Line2D]:
@@ -108,22 +149,27 @@ def _one_sublayer(axes: Axes, direct: xr.DataArray, response: xr.Dataset, fits: 
         heights = float(line["intercept"]) + float(line["slope"]) * ends
         axes.plot(ends, heights, color="white", linewidth=2)
         axes.plot(ends, heights, color=COLOUR[kind], linewidth=1.1)
-    axes.set_title(f"{direct['ablated'].item()} ablated")
 
 
-def _over_depth(slope: Axes, explained: Axes, fits: dict[str, xr.Dataset], kind: SublayerKind, depth: int) -> None:
-    """Draw slope and R² of either share of the response over depth."""
-    x = block_numbers(fits["mlp"]["ablated"])
-    for axes, name, label in ((slope, "slope", "Slope of ΔDE on direct effect"), (explained, "r2", "R²")):
-        zero_line(axes)
-        for share, colour in ((share, COLOUR[responding]) for share, responding in SHARES):
-            bounds = fits[share][name]
-            band(axes, x, bounds, colour)
-            axes.plot(x, bounds.sel(bound="estimate"), color=colour, marker="o", markersize=2)
-        block_axis(axes, depth, f"Block of the ablated {'attention sublayer' if kind == 'attn' else 'MLP'}")
-        axes.set_ylabel(label)
-    estimates = {COLOUR[kind]: fits[share]["slope"].sel(bound="estimate").values for share, kind in SHARES}
-    limit_slopes(slope, x, estimates)
-    explained.set_ylim(-0.03, 1.03)
-    panel_letter(slope, "b")
-    panel_letter(explained, "c")
+def _all_sublayers(figure: SubFigure, fits: dict[SublayerKind, dict[str, xr.Dataset]], depth: int) -> None:
+    """Draw panels (b) and (c): slope and R² over depth, a column for each ablated kind."""
+    grid = figure.subplots(2, len(fits), sharex=True, sharey="row", squeeze=False, height_ratios=(1.3, 1))
+    every = [share["slope"].sel(bound="estimate").values for each in fits.values() for share in each.values()]
+    limits = slope_limits(*every)
+    for (slope, explained), (kind, shares) in zip(grid.T, fits.items(), strict=True):
+        blocks = block_numbers(shares["mlp"]["ablated"])
+        for axes in (slope, explained):
+            zero_line(axes)
+            block_axis(axes, depth, f"Block of the ablated {'attention sublayer' if kind == 'attn' else 'MLP'}")
+        slope.set_xlabel("")
+        for share, responding in SHARES:
+            fit, colour = shares[share], COLOUR[responding]
+            draw_slopes(slope, blocks, fit["slope"].sel(bound=list(BOUNDS)).values, limits, colour)
+            band(explained, blocks, fit["r2"], colour)
+            explained.plot(blocks, fit["r2"].sel(bound="estimate"), color=colour, marker="o", markersize=2)
+        panel_letter(slope, "b" if slope is grid[0, 0] else "", f"{NAME[kind]} ablated")
+    grid[1, 0].set_ylim(-0.03, 1.03)
+    grid[0, 0].set_ylabel("Slope of ΔDE")
+    grid[1, 0].set_ylabel("R²")
+    panel_letter(grid[1, 0], "c")
+    figure.align_ylabels()

@@ -49,7 +49,8 @@ def figure_heads(effects: Effects) -> Figure:
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
             panel_letter(axes, letter if len(panels) > 1 else "", title)
         row[0].set_ylabel("Block")
-        bar = draw_scale(figure, image, row, scale, f"Mean over prompts ({effects.unit})")
+        over = "Mean over prompts" if effects.sizes["prompt"] > 1 else "On one prompt"
+        bar = draw_scale(figure, image, row, scale, f"{over} ({effects.unit})")
         bar.ax.invert_yaxis()
         ticks = list(map(float, bar.get_ticks()))
         bar.set_ticks(ticks, labels=[f"{0 - tick:.3g}".replace("-", "−") for tick in ticks])

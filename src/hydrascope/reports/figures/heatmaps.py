@@ -1,6 +1,7 @@
 """Draw matrices on one colour scale: blue makes up for an ablation, orange goes with it."""
 
 from collections.abc import Iterable, Sequence
+from textwrap import fill
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from hydrascope.reports.colour_scale import AGAINST, WITH, ColourScale
 from hydrascope.reports.figures import style
 
 COLOURS = LinearSegmentedColormap.from_list("against", [*reversed(WITH), *AGAINST])
+#: The most letters of the scale's label in an inch.
+_LETTERS = 11
 #: The colour of the dashes through values that go with the change.
 _STRIKE = "#8f3d12"
 
@@ -42,8 +45,9 @@ def fade_rows(axes: Axes, rows: Iterable[int]) -> None:
 
 
 def draw_scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], scale: ColourScale, label: str) -> Colorbar:
-    """Draw the scale of the colours beside `axes`."""
-    bar = figure.colorbar(image, ax=axes, label=label, aspect=30, pad=0.02)
+    """Draw the scale of the colours beside `axes`; a long label has several lines."""
+    most = int(_LETTERS * figure.get_figheight())
+    bar = figure.colorbar(image, ax=axes, label=fill(label, most), aspect=30, pad=0.02)
     ticks = [*(-tick for tick in reversed(scale.ticks)), 0.0, *scale.ticks]
     bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
     bar.minorticks_off()

@@ -20,8 +20,8 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
 
     Panel (a) shows the response, the change of what the mediator writes. Panel (b) shows the loss when the mediator is
     frozen and all others are free, panel (c) the gain when everything else downstream is frozen. Blue makes up for the
-    ablation, orange adds to it. Empty cells are not downstream or were not read; rows are faint whose ablation removes
-    nothing sure.
+    ablation, orange adds to it. Empty cells are not downstream or were not read; mediators downstream of nothing are
+    left out. Rows are faint whose ablation removes nothing sure.
 
         figure_mediation(hydrascope.open_results("mediation.zarr")).savefig("mediation.png")
 
@@ -34,6 +34,8 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
     """
     found = select_readout(mediation(results), readout)
     found = found.isel({dim: in_order(list(map(str, found[dim].values))) for dim in ("ablated", "mediator")})
+    reached = found["downstream"].any("ablated")
+    found = found.isel(mediator=reached.values if reached.any() else slice(None))
     names = [list(map(str, found[dim].values)) for dim in ("ablated", "mediator")]
     panels = {
         "It writes more": found["response"],
@@ -55,7 +57,7 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
         for axes, letter, title, matrix in zip(row, "abc", panels, matrices, strict=True):
             image = draw_matrix(axes, matrix, scale)
             fade_rows(axes, [row for row, sign in enumerate(signs) if sign == 0])
-            name_columns(axes, names[1], 16)
+            name_columns(axes, names[1], 12)
             divide(axes, rows=names[0], columns=names[1])
             axes.set_xlabel("Mediator")
             panel_letter(axes, letter, title)

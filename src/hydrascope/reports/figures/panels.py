@@ -1,6 +1,6 @@
 """Elements of figures: axes along depth, faint lines, clouds of points, printable text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from textwrap import fill
 
@@ -22,6 +22,10 @@ from hydrascope.utils.errors import HydrascopeError
 
 KINDS: tuple[SublayerKind, SublayerKind] = ("attn", "mlp")
 COLOUR: dict[SublayerKind, str] = {"attn": style.ATTENTION, "mlp": style.MLP}
+#: The fewest prompts over which a regression means anything.
+FEWEST_TO_REGRESS = 3
+#: What a panel without a regression says.
+NO_REGRESSION = f"a regression needs\n{FEWEST_TO_REGRESS} prompts or more"
 #: The size of the line that names a run, its most letters an inch, and its most letters.
 _SMALL, _LETTERS, _LONGEST_ORIGIN = 5.5, 22, 300
 
@@ -42,9 +46,14 @@ def ablated_blocks(effects: Effects) -> Effects:
     return effects.isel(ablated=chosen)
 
 
-def main_kind(effects: Effects) -> SublayerKind:
-    """Return the kind that a figure with room for one shows: attention if any was ablated."""
-    return "attn" if "attn" in kinds(effects["ablated"]) else "mlp"
+def can_regress(effects: Effects) -> bool:
+    """Whether there are enough prompts for a regression: a line goes through any two points."""
+    return effects.sizes["prompt"] >= FEWEST_TO_REGRESS
+
+
+def ablated_kinds(effects: Effects) -> list[SublayerKind]:
+    """Return the kinds of sublayers that were ablated, attention first."""
+    return [kind for kind in KINDS if kind in kinds(effects["ablated"])]
 
 
 def name_reading(figure: Figure, effects: Effects) -> None:
@@ -124,10 +133,13 @@ def depth_scale(depth: int) -> ScalarMappable:
     return ScalarMappable(Normalize(0, max(depth - 1, 1)), mpl.colors.ListedColormap(colours))
 
 
-def depth_bar(axes: Axes, scale: ScalarMappable) -> None:
-    """Draw the colour bar of `depth_scale` beside `axes`."""
+def depth_bar(axes: Axes | Sequence[Axes], scale: ScalarMappable) -> None:
+    """Draw the colour bar of `depth_scale` beside panels."""
     ticks = MaxNLocator(integer=True, nbins=8, min_n_ticks=1)
-    axes.figure.colorbar(scale, ax=axes, label="Block of the ablated sublayer", aspect=25, pad=0.02, ticks=ticks)
+    panels = [axes] if isinstance(axes, Axes) else list(axes)
+    panels[0].figure.colorbar(
+        scale, ax=panels, label="Block of the ablated sublayer", aspect=25 * len(panels), pad=0.02, ticks=ticks
+    )
 
 
 def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, marker: str = "o") -> None:
@@ -155,30 +167,6 @@ def cloud(axes: Axes, x: xr.DataArray, y: xr.DataArray, scale: ScalarMappable, m
 def point_size(count: int) -> float:
     """Return a marker area in points² at which `count` points in one panel stay apart."""
     return float(np.clip(2500 / max(count, 1), 1.5, 9))
-
-
-def limit_slopes(axes: Axes, x: Sequence[int], slopes: Mapping[str, np.ndarray], shown: Sequence[float] = (0,)) -> None:
-    """Set vertical limits that show the slopes [x] of each colour, at most from −1 to 2.
-
-    Slopes are unreliable where the direct effect hardly varies. A slope beyond the limits is drawn as a triangle at the
-    edge, so that it doesn't flatten the others.
-
-    Args:
-        axes: the panel.
-        x: the blocks.
-        slopes: the slopes [x], by colour.
-        shown: further values that must lie within the limits.
-    """
-    every = np.concatenate([*slopes.values(), np.asarray(shown, dtype=float)])
-    every = every[np.isfinite(every)].clip(-1, 2)
-    room = 0.12 * max(float(np.ptp(every)), 0.1)
-    low, high = every.min() - room, every.max() + room
-    axes.set_ylim(low, high)
-    for colour, values in slopes.items():
-        for block, slope in zip(x, values, strict=True):
-            if slope > high or slope < low:
-                marker, edge = ("^", high) if slope > high else ("v", low)
-                axes.plot(block, edge, marker=marker, color=colour, clip_on=False, markersize=4, zorder=5)
 
 
 def absent(axes: Axes, message: str) -> None:

@@ -16,7 +16,8 @@ from hydrascope.reports.figures.panels import name_reading, panel_letter
 def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Figure:
     """Draw the mean response ΔDE of every sublayer to every ablation [ablated, component].
 
-    Panel (a) shows all responses, panel (b) those that are surely not 0, by bounds that hold for all responses at once.
+    Panel (a) shows all responses, panel (b) those that are surely not 0, by bounds that hold for all responses at once;
+    of a single prompt there is no panel (b).
     Blue writes against the change that the ablation makes directly, orange with it. Rows whose ablation removes nothing
     sure are faint, and blue writes more there. Cells that aren't downstream are empty.
 
@@ -36,21 +37,25 @@ def figure_responses(effects: Effects, bootstrap: Bootstrap | None = None) -> Fi
     unsure = [row for row, sign in enumerate(signs) if sign == 0 and signs.any()]
     scale = scale_of(mean)
     with style.style():
-        rows = len(mean)
-        figure = Figure(figsize=(style.PAGE, float(np.clip(1.6 + 0.06 * rows, 3.0, 7.5))), layout="constrained")
+        rows, single = len(mean), effects.sizes["prompt"] == 1
+        figure = Figure(
+            figsize=(style.COLUMN if single else style.PAGE, float(np.clip(1.6 + 0.06 * rows, 3.0, 7.5))),
+            layout="constrained",
+        )
         name_reading(figure, effects)
-        left, right = figure.subplots(1, 2, sharey=True)
-        images = [draw_matrix(axes, towards * values, scale) for axes, values in ((left, mean), (right, sure))]
-        for axes in (left, right):
+        # A single prompt has no bounds, so nothing is sure.
+        shown = {"Mean response": mean, "Surely not 0": sure} if not single else {"Response on one prompt": mean}
+        row = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, letter, (title, values) in zip(row, "ab", shown.items(), strict=False):
+            image = draw_matrix(axes, towards * values, scale)
             fade_rows(axes, unsure)
             _label(axes, ordered)
             divide(axes, rows=names)
-        name_rows(left, names, 24)
-        left.set_ylabel("Ablated")
-        panel_letter(left, "a", "Mean response")
-        panel_letter(right, "b", "Surely not 0")
+            panel_letter(axes, letter if len(shown) > 1 else "", title)
+        name_rows(row[0], names, 24)
+        row[0].set_ylabel("Ablated")
         label = f"Against the change (blue), with it (orange): ΔDE ({effects.unit})"
-        draw_scale(figure, images[0], (left, right), scale, label)
+        draw_scale(figure, image, row, scale, label)
     return figure
 
 
