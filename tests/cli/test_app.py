@@ -209,7 +209,7 @@ def test_figures_and_motifs_are_drawn_where_they_are_asked_for(
         hydrascope("figures", folder / "r.zarr", "--out", tmp_path, "--prompt", 1, "--ablated", "mlp.0", *choice)[0]
         == 0
     )
-    assert hydrascope(*command) == (0, f"1 files in {tmp_path}\n", "")
+    assert hydrascope(*command) == (0, f"1 files and captions.md in {tmp_path}\n", "")
     assert asked == [(5, tmp_path, 1, "mlp.0", "logit", "own", None), (5, tmp_path, *[None] * 5)]
     assert hydrascope(*command, "--mediation", folder / "r.zarr")[0] == 0
     assert isinstance(asked[-1][-1], xr.Dataset)
@@ -281,7 +281,7 @@ def test_demo_runs_draws_and_tells(
         code, out, _ = hydrascope("demo", "--quick", "--out", tmp_path / "demo", "--limit", 18, *again)
         assert code == 0
         assert out.count("18 prompts measured") == 2
-        assert f"1 files in {tmp_path / 'demo' / 'figures'}" in out
+        assert f"1 files and captions.md in {tmp_path / 'demo' / 'figures'}" in out
         # A sentence a model, then the picture and where to look further.
         assert all(f"\n{name}: " in out for name in assets.MODELS)
         assert (tmp_path / "demo" / "figures" / "comparison.png").exists()

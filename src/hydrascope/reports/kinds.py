@@ -87,10 +87,10 @@ def draw_all(
     sigma: Sigma | None = None,
     mediation: xr.Dataset | None = None,
 ) -> "Drawn":
-    """Draw every figure that `results` have data for, as PNG, PDF and SVG.
+    """Draw every figure that `results` have data for, as PNG, PDF and SVG, and write captions.
 
     A sweep gives the repair flow, the responses, the paper's Figures 1, 2, 3, 7 and 8, and the heads. A mediation also
-    gives the mediators. Interactions give the matrix of pairs alone.
+    gives the mediators. Interactions give the matrix of pairs alone. `captions.md` has a caption for each figure.
 
         >>> drawn = hs.reports.draw_all(results, Path("figures"))
         >>> len(drawn.paths)
@@ -114,9 +114,13 @@ def draw_all(
         HydrascopeError: `results` is no result or is unfinished; it lacks the prompt, ablation or readout; it
             doesn't match the mediation; or the folder cannot be written.
     """
+    from hydrascope.reports.figures.captions import write_captions
     from hydrascope.reports.figures.draw import Choice
 
-    return KINDS[result_kind(results.attrs)].draw(results, folder, Choice(prompt, ablated, readout, sigma, mediation))
+    choice = Choice(prompt, ablated, readout, sigma, mediation)
+    drawn = KINDS[result_kind(results.attrs)].draw(results, folder, choice)
+    write_captions(folder, drawn.captions)
+    return drawn
 
 
 def page_data(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any], dict[str, bytes]]:

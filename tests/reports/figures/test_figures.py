@@ -375,7 +375,7 @@ def test_draw_all_writes_seven_figures_in_three_formats(tmp_path: Path) -> None:
         for suffix in ("png", "pdf", "svg")
     )
     assert all(path.stat().st_size for path in drawn.paths)
-    assert str(drawn) == f"21 files in {tmp_path}"
+    assert str(drawn) == f"21 files and captions.md in {tmp_path}"
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pypdfium2
 import pytest
 import synthetic
 from PIL import Image
 
-from hydrascope.reports.figures.origin import in_one_line, origin
+from hydrascope.measures import per_prompt
+from hydrascope.reports.flow.source import in_one_line, source_of
 from hydrascope.reports.kinds import draw_all
 
 
@@ -16,7 +18,7 @@ from hydrascope.reports.kinds import draw_all
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = synthetic.results(4, 12, 2)
     results.attrs |= {"model": "/home/me/models/tiny.gguf", "prompts": "/home/me/facts.json"}
-    results.attrs["revision"] = "sha256:12345678ab"
+    results.attrs |= {"revision": "sha256:12345678ab", "patches": 2}
     folder = tmp_path_factory.mktemp("figures")
     draw_all(results, folder)
     return folder
@@ -28,7 +30,7 @@ def test_files_tell_what_they_are_of(drawn: Path, name: str) -> None:
         told = picture.text
     assert told["Title"] == name
     of = json.loads(told["Description"])
-    assert (of["model"], of["weights"], of["prompts"]) == ("tiny", "12345678", "12 of facts.json")
+    assert (of["model"], of["weights"], of["prompts"]) == ("tiny", "sha256:12345678ab", "12 of facts.json")
     assert pypdfium2.PdfDocument(drawn / f"{name}.pdf").get_metadata_dict()["Subject"] == told["Description"]
     svg = (drawn / f"{name}.svg").read_text()
     assert "12 of facts.json" in svg
@@ -38,6 +40,37 @@ def test_files_tell_what_they_are_of(drawn: Path, name: str) -> None:
 
 def test_a_figure_names_its_run() -> None:
     results = synthetic.results(4, 12, 2).assign_attrs(model="org/tiny", ablation="zero", positions="last")
-    line = in_one_line(origin(results, "logit"))
+    line = in_one_line(source_of(per_prompt(results)))
     assert line.startswith("tiny · ")
-    assert "zero at last · Readout: logit" in line
+    assert "zero at last · Readout: logit, at the clean run’s σ" in line
+    assert "weights" not in line
+
+
+def test_each_figure_has_its_caption_and_no_path(drawn: Path) -> None:
+    text = (drawn / "captions.md").read_text()
+    parts = dict(part.split("\n\n", 1) for part in text.split("## ")[1:])
+    assert set(parts) == {path.stem for path in drawn.iterdir()} - {"captions"}
+    assert "/home/me" not in text
+    for name, part in parts.items():
+        told = "Model: tiny (weights 12345678); 12 prompts of facts.json"
+        assert told.replace("_", r"\_") in part, name
+        assert "Ablated components are resampled from other prompts at the last token, 2 patches per prompt." in part
+        assert "Readout: logit, at the clean run’s σ, in logits." in part
+    assert "(b) The sublayer of either kind with the highest R²" in parts["figure7"]
+    assert "95% intervals by resampling the prompts, 2,000 times" in parts["figure7"]
+    assert "2 patches, faint, and their mean" in parts["figure1"]
+
+
+@pytest.mark.usefixtures("one_format")
+def test_captions_of_one_prompt_speak_of_no_intervals_and_markup_is_text(tmp_path: Path) -> None:
+    results = synthetic.results(3, 1, 1).assign_attrs(model="a_b*<script>", ablation="zero")
+    results["text"] = results["text"].copy(data=np.array(["**bold** <img src=x> [l](u)"], object))
+    draw_all(results, tmp_path)
+    text = (tmp_path / "captions.md").read_text()
+    assert "1 prompt. " in text
+    assert "set to zero" in text
+    for word in ("interval", "Bounds", "R²", "regression", "patches", "Means"):
+        assert word not in text, word
+    assert "<img" not in text.replace(r"\<", "")
+    assert r"\*\*bold\*\* \<img" in text
+    assert r"a\_b\*\<script\>" in text

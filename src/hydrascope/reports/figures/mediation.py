@@ -11,7 +11,7 @@ from hydrascope.measures.labels import in_order
 from hydrascope.reports.colour_scale import removal_signs, scale_of
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import divide, draw_matrix, draw_scale, fade_rows, name_columns, name_rows
-from hydrascope.reports.figures.panels import name_origin, panel_letter, printable
+from hydrascope.reports.figures.panels import name_reading, panel_letter, printable
 from hydrascope.reports.summary.summarise import read_effects
 
 
@@ -52,7 +52,7 @@ def figure_mediation(results: xr.Dataset, readout: str | None = None) -> Figure:
     with style.style():
         height = float(np.clip(2.0 + 0.07 * len(names[0]), 2.6, 7.5))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
-        name_origin(figure, results, str(found["readout"].values))
+        name_reading(figure, effects)
         row = figure.subplots(1, 3, sharey=True)
         for axes, letter, title, matrix in zip(row, "abc", panels, matrices, strict=True):
             image = draw_matrix(axes, matrix, scale)
@@ -91,7 +91,7 @@ def figure_interactions(results: xr.Dataset, readout: str | None = None) -> Figu
     scale = scale_of(mean)
     with style.style():
         figure = Figure(figsize=(style.PAGE, 3.6), layout="constrained")
-        name_origin(figure, results, str(found["readout"].values))
+        name_reading(figure, read_effects(results, str(found["readout"].values)))
         row = figure.subplots(1, 2)
         panels = (
             (row[0], "a", "In the network’s order", range(len(names))),

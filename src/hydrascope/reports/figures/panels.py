@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from hydrascope.measures import Effects, SublayerKind, block_numbers, kinds, sublayer_labels
+from hydrascope.measures import Effects, EffectsOnly, SublayerKind, block_numbers, kinds, sublayer_labels
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.origin import in_one_line, origin
+from hydrascope.reports.flow.source import Source, in_one_line, source_of
 from hydrascope.utils.errors import HydrascopeError
 
 KINDS: tuple[SublayerKind, SublayerKind] = ("attn", "mlp")
@@ -56,14 +56,14 @@ def ablated_kinds(effects: Effects) -> list[SublayerKind]:
     return [kind for kind in KINDS if kind in kinds(effects["ablated"])]
 
 
-def name_reading(figure: Figure, effects: Effects) -> None:
+def name_reading(figure: Figure, effects: EffectsOnly) -> None:
     """Write above the panels which run they show, the readout, and the reading of σ."""
-    name_origin(figure, effects.data, effects.caption)
+    name_run(figure, source_of(effects))
 
 
-def name_origin(figure: Figure, results: xr.Dataset, readout: str) -> None:
-    """Write above the panels which run they show, and the readout."""
-    line = printable(in_one_line(origin(results, readout)), _LONGEST_ORIGIN)
+def name_run(figure: Figure, source: Source) -> None:
+    """Write above the panels which run they show."""
+    line = printable(in_one_line(source), _LONGEST_ORIGIN)
     width = int(_LETTERS * figure.get_figwidth())
     figure.suptitle(fill(line, width), fontsize=_SMALL, color=style.DIM)
 

@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 
 from hydrascope.reports.colour_scale import COST, GAIN, ColourScale, map_scale
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.panels import name_origin, printable
+from hydrascope.reports.figures.panels import name_run, printable
+from hydrascope.reports.flow.source import source_of_prompt
 from hydrascope.reports.summary.map_table import named_cells
 
 COLOURS = LinearSegmentedColormap.from_list("map", [*reversed(GAIN), *COST])
@@ -43,7 +44,7 @@ def figure_map(found: xr.Dataset) -> Figure:
     with style.style():
         height = float(np.clip(1.5 + 0.15 * tokens, 2.4, 9.0))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
-        name_origin(figure, found, str(found["readout"].values))
+        name_run(figure, source_of_prompt(found))
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         # Lines between cells would hide small ones.
         small = max(cost.sizes["component"] / 5, tokens / height) > _CELLS_PER_INCH

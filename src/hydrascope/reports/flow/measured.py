@@ -9,10 +9,10 @@ import xarray as xr
 from hydrascope import measures
 from hydrascope.components.component import Override
 from hydrascope.components.experiments import result_kind
-from hydrascope.measures import Bootstrap, Effects, Sigma, block_numbers, depth, kinds
+from hydrascope.measures import Bootstrap, Effects, Sigma, block_numbers, kinds
 from hydrascope.reports.flow.matching import require_same_measurement
-from hydrascope.reports.flow.naming import model_name, prompts_name
-from hydrascope.reports.flow.repair import Mediator, RepairFlow, Source, Sublayer
+from hydrascope.reports.flow.repair import Mediator, RepairFlow, Sublayer
+from hydrascope.reports.flow.source import source_of
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.verdict import Verdict, verdicts
 from hydrascope.reports.summary.verdict_text import NOTABLE, clearest_verdict
@@ -130,7 +130,7 @@ def _with_amounts(one: Effects, label: str, bootstrap: Bootstrap) -> RepairFlow:
     shares = measures.budget_shares(samples, bootstrap)
     override = Override.parse(label)
     return RepairFlow(
-        source=_source(one),
+        source=source_of(one),
         ablated=label,
         components=tuple(map(str, override.ablated)),
         confidence=bootstrap.confidence,
@@ -195,26 +195,6 @@ def _half(removed: np.ndarray) -> int:
     """Return the smallest number of prompts that hold half of what is removed; 0 if nothing is."""
     total = removed.sum()
     return int(np.argmax(np.cumsum(np.sort(removed)[::-1]) >= total / 2)) + 1 if total > 0 else 0
-
-
-def _source(one: Effects) -> Source:
-    attributes = one.data.attrs
-    return Source(
-        model=model_name(attributes),
-        weights=str(attributes.get("revision", "")),
-        prompts=prompts_name(attributes),
-        count=one.sizes["prompt"],
-        prompts_hash=str(attributes.get("prompts_hash", "")),
-        ablation=str(attributes.get("ablation", "")),
-        patches=int(attributes.get("patches", 1)),
-        positions=str(attributes.get("positions", "last")),
-        readout=one.readout,
-        unit=one.unit,
-        sigma=one.sigma,
-        depth=depth(one),
-        parallel=bool(attributes.get("parallel", False)),
-        version=str(attributes.get("hydrascope", "")),
-    )
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -3,46 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
-from hydrascope.measures import Sigma
+from hydrascope.reports.flow.source import Source
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.serialize import plain
-
-
-@dataclass(frozen=True)
-class Source:
-    """The run that the numbers are of, in words that may be shown: no paths.
-
-    Attributes:
-        model: the display name of the model.
-        weights: the hash or revision of its weights; empty if unknown.
-        prompts: the display name of the set of prompts; empty if unknown.
-        count: the number of prompts.
-        prompts_hash: the hash of the prompts; empty if unknown.
-        ablation: the name of the ablation: `zero`.
-        patches: the number of patches per prompt.
-        positions: the ablated positions: `last`.
-        readout: the label of the readout.
-        unit: the unit of all amounts.
-        sigma: the reading of σ.
-        depth: the number of blocks of the network.
-        parallel: whether attention and MLP of a block read the same residual stream.
-        version: the version of hydrascope that measured.
-    """
-
-    model: str
-    weights: str
-    prompts: str
-    count: int
-    prompts_hash: str
-    ablation: str
-    patches: int
-    positions: str
-    readout: str
-    unit: str
-    sigma: Sigma
-    depth: int
-    parallel: bool
-    version: str
 
 
 @dataclass(frozen=True)

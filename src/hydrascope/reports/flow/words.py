@@ -4,6 +4,7 @@ import numpy as np
 
 from hydrascope.reports.flow.naming import short_hash
 from hydrascope.reports.flow.repair import Mediator, RepairFlow, Sublayer
+from hydrascope.reports.flow.source import as_named, positions_in_words
 from hydrascope.reports.summary.interval import (
     Interval,
     digits_for,
@@ -87,7 +88,7 @@ def deck(flow: RepairFlow) -> str:
     """Return the line below the title: model, prompts, positions, who is needed."""
     source = flow.source
     count = f"mean of {source.count:,} prompts" if source.count != 1 else "one prompt"
-    return f"{source.model}, {count}, ablated at {_positions(source.positions)}. {_who(flow)}"
+    return f"{source.model}, {count}, ablated at {positions_in_words(source.positions)}. {_who(flow)}"
 
 
 def short_deck(flow: RepairFlow) -> tuple[str, str]:
@@ -95,10 +96,6 @@ def short_deck(flow: RepairFlow) -> tuple[str, str]:
     source = flow.source
     count = f"{source.count:,} prompts" if source.count != 1 else "one prompt"
     return f"{source.model}, {count}", _who(flow)
-
-
-def _positions(positions: str) -> str:
-    return {"last": "the last token", "all": "all tokens", "subject": "the subject"}.get(positions, positions)
 
 
 def _who(flow: RepairFlow) -> str:
@@ -247,16 +244,5 @@ def description(flow: RepairFlow) -> str:
 
 def about(flow: RepairFlow) -> dict[str, str]:
     """Return what a saved picture is of, by name; no paths."""
-    source = flow.source
-    return {
-        "model": source.model,
-        "weights": source.weights,
-        "prompts": f"{source.count:,} of {source.prompts}" if source.prompts else f"{source.count:,}",
-        "prompts hash": source.prompts_hash,
-        "ablated": flow.ablated,
-        "ablation": source.ablation,
-        "positions": source.positions,
-        "readout": f"{source.readout}, {source.sigma} σ",
-        "frozen runs": "yes" if flow.mediated else "no",
-        "hydrascope": source.version,
-    }
+    own = {"ablated": flow.ablated, "frozen runs": "yes" if flow.mediated else "no"}
+    return {**as_named(flow.source), **own}
