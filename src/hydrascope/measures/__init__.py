@@ -12,7 +12,15 @@ readout, and reads ablated rows at the clean pass's σ.
 from hydrascope.components.component import SublayerKind
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.attention_mlp_shift import response_shift
-from hydrascope.measures.bootstrap import BOUNDS, Bootstrap, difference, interval, mean_interval, simultaneous
+from hydrascope.measures.bootstrap import (
+    BOUNDS,
+    Bootstrap,
+    difference,
+    interval,
+    mean_interval,
+    simultaneous,
+    simultaneous_difference,
+)
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.depth_profile import repair_profile
 from hydrascope.measures.effects import (
@@ -57,7 +65,7 @@ from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.questions import NEGLIGIBLE, Answered, ComponentAnswer, Question, answer_of, three_answers
 from hydrascope.measures.ranking import rank
 from hydrascope.measures.regression import compensation_regression, regression
-from hydrascope.measures.responses import responses
+from hydrascope.measures.responses import response_difference, responses
 from hydrascope.measures.restoration import (
     PARTS,
     budget,
@@ -133,6 +141,7 @@ __all__ = [
     "regression",
     "repair_profile",
     "require_complete",
+    "response_difference",
     "response_shift",
     "responses",
     "restoration",
@@ -142,6 +151,7 @@ __all__ = [
     "select_readout",
     "self_repair",
     "simultaneous",
+    "simultaneous_difference",
     "single_ablations",
     "strength",
     "strongest",

@@ -101,14 +101,43 @@ def simultaneous(statistic: Statistic, samples: xr.Dataset, bootstrap: Bootstrap
     Returns:
         the variables of `statistic`, each with a first dimension `bound`.
     """
-    values = statistic(_means(samples, bootstrap))
+    return _max_t(statistic(_means(samples, bootstrap)), samples.sizes["prompt"], bootstrap, dim)
+
+
+def simultaneous_difference(
+    first: xr.Dataset, second: xr.Dataset, bootstrap: Bootstrap, dim: str, *, paired: bool
+) -> xr.Dataset:
+    """Return means of `second` minus those of `first`, with bounds for all of `dim` at once.
+
+    The bounds are those of `simultaneous`.
+
+    >>> first, second = (effects[name].to_dataset(name="effect") for name in ("direct", "total"))
+    >>> bootstrap = hs.measures.Bootstrap()
+    >>> means = hs.measures.simultaneous_difference(first, second, bootstrap, "ablated", paired=True)
+
+    Args:
+        first: variables with a dimension `prompt`.
+        second: the same variables, of the same or of other prompts.
+        bootstrap: how bounds are drawn.
+        dim: the dimension of the entries.
+        paired: whether both have the same prompts in the same order, which are then resampled together.
+
+    Returns:
+        the variables, each with a first dimension `bound`.
+    """
+    before, after = _both_means(first, second, bootstrap, paired=paired)
+    return _max_t(after - before, min(first.sizes["prompt"], second.sizes["prompt"]), bootstrap, dim)
+
+
+def _max_t(values: xr.Dataset, prompts: int, bootstrap: Bootstrap, dim: str) -> xr.Dataset:
+    """Return a statistic [resample, …] with max-t bounds along `dim`, `[bound, …]`."""
     if values.sizes["resample"] < 2 or not values.sizes[dim]:
-        return _percentiles(values, samples.sizes["prompt"], bootstrap)
+        return _percentiles(values, prompts, bootstrap)
     estimate, resampled = values.isel(resample=0), values.isel(resample=slice(1, None))
     error = resampled.std("resample")
     # An entry that doesn't vary makes no bound wider.
     largest = (abs(resampled - estimate) / error.where(error > 0)).fillna(0).max(dim)
-    within = 1 - 2 * bootstrap.tail(samples.sizes["prompt"])
+    within = 1 - 2 * bootstrap.tail(prompts)
     width = largest.quantile(within, "resample").drop_vars("quantile") * error
     sides = xr.concat([0 * width, -width, width], "bound", coords="minimal", compat="override")
     return (estimate + sides.assign_coords(bound=list(BOUNDS))).transpose("bound", ...)
@@ -137,12 +166,20 @@ def difference(
     Returns:
         the variables of `statistic`, each with a first dimension `bound`.
     """
+    before, after = map(statistic, _both_means(first, second, bootstrap, paired=paired))
+    return _percentiles(after - before, min(first.sizes["prompt"], second.sizes["prompt"]), bootstrap)
+
+
+def _both_means(
+    first: xr.Dataset, second: xr.Dataset, bootstrap: Bootstrap, *, paired: bool
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return `_means` of both, with the same prompts in each resample if they are paired."""
     other = bootstrap if paired else replace(bootstrap, seed=bootstrap.seed + 1)
     means = _means(first, bootstrap), _means(second, other)
     # A single prompt has an estimate and no resamples.
     count = min(each.sizes["resample"] for each in means)
-    before, after = (statistic(each.isel(resample=slice(count))) for each in means)
-    return _percentiles(after - before, min(first.sizes["prompt"], second.sizes["prompt"]), bootstrap)
+    before, after = (each.isel(resample=slice(count)) for each in means)
+    return before, after
 
 
 def mean_interval(values: xr.DataArray, bootstrap: Bootstrap) -> xr.DataArray:

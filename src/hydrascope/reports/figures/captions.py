@@ -127,9 +127,10 @@ def flow_caption(flow: RepairFlow) -> str:
         if flow.mediated
         else "No run froze a component, so all branches are responses, not yet repairs."
     )
+    means = " Means over prompts." if flow.certain else ""
     what = (
-        f"{finding} The band is what is missing of the readout, rising through the network; branches are what later "
-        f"sublayers and the final norm make up for, and what reaches the top is lost. {fill}{' Means over prompts.' if flow.certain else ''}"
+        f"{finding}{means} The band is what is missing of the readout, rising through the network; branches are what "
+        f"later sublayers and the final norm make up for, and what reaches the top is lost. {fill}"
     )
     bounds = f"Intervals: {percent(flow.confidence)}, by resampling the prompts, at once for all components of a list."
     return _whole("Repair flow", what, flow.source, bounds if flow.certain else "")
