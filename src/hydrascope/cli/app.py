@@ -12,7 +12,7 @@ from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
-from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, show
+from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, short_names, show
 from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError, printable
 
@@ -239,11 +239,8 @@ def compare(
     from hydrascope.reports.summary.comparison import compare as compared
     from hydrascope.reports.summary.terminal import side_by_side
 
-    stems = [path.stem for path in results]
-    names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in results]
-    found = compared(
-        {name: open_selected(path) for name, path in zip(names, results, strict=True)}, None, readout, norm
-    )
+    opened = {name: open_selected(path) for name, path in zip(short_names(results), results, strict=True)}
+    found = compared(opened, None, readout, norm)
     show(side_by_side(found))
     if out is not None:
         from hydrascope.reports.figures.comparison import figure_comparison

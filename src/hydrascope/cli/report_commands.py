@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from hydrascope.cli.options import LoadOptions, say, to_path, with_options
-from hydrascope.cli.results import Results, open_selected, require_new
+from hydrascope.cli.results import open_selected, require_new, short_names
 from hydrascope.utils.errors import HydrascopeError
 
 
 def report(
-    results: Results,
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULTS…", help="The folder of a result, or of two to six, to compare with the first."),
+    ],
     out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The page to write: .html.")],
     mediation: Annotated[
         Path | None,
@@ -22,12 +25,21 @@ def report(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write one page that shows a result; it opens from disk and needs no network."""
+    """Write one page that shows a result, or compares several; it needs no network."""
     from hydrascope.reports.kinds import report as write
+    from hydrascope.reports.kinds import report_comparison
 
     require_new(out, (".html",), overwrite=overwrite)
-    frozen, compared = (None if path is None else open_selected(path) for path in (mediation, other))
-    written = write(open_selected(results), out, mediation=frozen, other=compared, overwrite=overwrite)
+    if len(results) > 1:
+        if mediation is not None or other is not None:
+            raise HydrascopeError(
+                "--mediation and --other belong to the page of one result: leave them out, or give one result"
+            )
+        opened = {name: open_selected(path) for name, path in zip(short_names(results), results, strict=True)}
+        written = report_comparison(opened, out, overwrite=overwrite)
+    else:
+        frozen, compared = (None if path is None else open_selected(path) for path in (mediation, other))
+        written = write(open_selected(results[0]), out, mediation=frozen, other=compared, overwrite=overwrite)
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 

@@ -1,5 +1,6 @@
 """Steps of commands that read results or write files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,15 @@ Norm = Annotated[
     Literal["clean", "own"] | None,
     typer.Option(show_default="clean", help="Scale σ of the final norm for reading ablated rows."),
 ]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name of each result without its folder; the same names are numbered."""
+    stems = [printable(path.stem) for path in paths]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem} ({stems[: number + 1].count(stem)})"
+        for number, stem in enumerate(stems)
+    ]
 
 
 def open_selected(path: Path) -> "xr.Dataset":

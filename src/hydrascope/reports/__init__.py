@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hydrascope.reports.kinds import page_data as page_data
     from hydrascope.reports.kinds import page_html as page_html
     from hydrascope.reports.kinds import report as report
+    from hydrascope.reports.kinds import report_comparison as report_comparison
     from hydrascope.reports.kinds import summarise as summarise
     from hydrascope.reports.summary.comparison import compare as compare
     from hydrascope.reports.summary.terminal import render as render
@@ -18,7 +19,7 @@ export_lazily(
     globals(),
     {
         "flow": (),
-        "kinds": ("draw_all", "page_data", "page_html", "report", "summarise"),
+        "kinds": ("draw_all", "page_data", "page_html", "report", "report_comparison", "summarise"),
         "summary.comparison": ("compare",),
         "summary.terminal": ("render",),
     },

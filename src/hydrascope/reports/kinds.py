@@ -10,6 +10,7 @@ import xarray as xr
 from hydrascope.components.experiments import ResultKind, result_kind
 from hydrascope.measures import Bootstrap, Effects, EffectsOnly, Sigma, outcome_bounds
 from hydrascope.reports.flow.repair import RepairFlow
+from hydrascope.reports.html.comparison_page import comparison_page
 from hydrascope.reports.html.first_screen import OtherAblation, first_screen
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediation_pictures
 from hydrascope.reports.html.means_only import without_prompts
@@ -187,10 +188,54 @@ def report(
     Raises:
         HydrascopeError: `out` exists or cannot be written, or `results` is no result that a page can show.
     """
+    path = _new(out, overwrite=overwrite)
+    return _write(path, page_html(results, mediation=mediation, other=other, bootstrap=bootstrap))
+
+
+def report_comparison(
+    results: Mapping[str, xr.Dataset],
+    out: str | Path,
+    *,
+    bootstrap: Bootstrap | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an HTML page that compares results with the first.
+
+    It shows a sentence and a ledger for each, the shares restored with their differences, and, of networks of one
+    depth, the difference of every response. The page is one file without script that needs no network.
+
+        >>> path = hs.reports.report_comparison({"first": results, "again": results}, "comparison.html")
+
+    Args:
+        results: two to six results, by name. Another ablation or readout is allowed, and said.
+        out: the file to write.
+        bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
+        overwrite: whether to replace an existing file.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        HydrascopeError: `out` exists or cannot be written, there are too few or too many results, or one cannot be
+            compared.
+    """
+    path = _new(out, overwrite=overwrite)
+    return _write(path, comparison_page(results, bootstrap or Bootstrap()))
+
+
+def _new(out: str | Path, *, overwrite: bool) -> Path:
+    """Return a path to write to.
+
+    Raises:
+        HydrascopeError: it exists, and `overwrite` is false.
+    """
     path = Path(out)
     if path.exists() and not overwrite:
         raise HydrascopeError(f"{path} exists: choose another path, or overwrite it")
-    text = page_html(results, mediation=mediation, other=other, bootstrap=bootstrap)
+    return path
+
+
+def _write(path: Path, text: str) -> Path:
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:

@@ -69,6 +69,24 @@ def policy_of(first: str, *, server: bool) -> str:
     return own_policy(*_STYLE.findall(first), server=server)
 
 
+def still_page(title: str, body: str) -> str:
+    """Return the HTML of a page without script or data, in the style of reports.
+
+    Args:
+        title: the title, which is escaped here.
+        body: the content as HTML whose texts are escaped.
+    """
+    style = _static_text("page.css") + _static_text("comparison.css")
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
 def own_policy(*styles: str, server: bool) -> str:
     """Return a security policy that allows the script and the styles of `one_file` alone.
 
