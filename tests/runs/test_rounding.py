@@ -1,6 +1,7 @@
 """How far rounding puts a run off, as it is estimated and as it is: against the whole run in float64."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablat
     narrow = hs.sweep(model(case, large=large), TEXTS, ablation)
     with Float64Mode():
         wide = hs.sweep(model(case, large=large, dtype=torch.float64), TEXTS, ablation)
-    found = narrow.attrs["precision"]
+    found = json.loads(narrow.attrs["precision"])
     assert {key: found[key] for key in ("against", "prompts", "ablations", "patches")} == {
         "against": "a copy in float64",
         "prompts": 1,
@@ -64,13 +65,14 @@ def test_the_estimate_for_whole_answers(case: str) -> None:
     narrow = hs.sweep(model(case), prompts, hs.Resample(3), **options)
     with Float64Mode():
         wide = hs.sweep(model(case, dtype=torch.float64), prompts, hs.Resample(3), **options)
-    found = narrow.attrs["precision"]["metrics"]
+    found = json.loads(narrow.attrs["precision"])["metrics"]
     assert list(found) == ["answer_log_prob"]
     mean, worst = found["answer_log_prob"]
     truth = off(narrow.sel(metric="answer_log_prob"), wide.sel(metric="answer_log_prob"), "metric_ablated")
     assert 0.1 < mean / truth.mean() < 10
     assert mean <= worst < 3 * truth.max()
-    assert "metrics" not in hs.sweep(model(case), prompts, hs.Resample(3), metrics="kl").attrs["precision"]
+    precision = hs.sweep(model(case), prompts, hs.Resample(3), metrics="kl").attrs["precision"]
+    assert "metrics" not in json.loads(precision)
 
 
 def test_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,21 +105,22 @@ def test_every_readout_has_its_own() -> None:
         hs.Direction(1e5 * np.linspace(-1, 1, 32), name="large"),
         hs.Direction(np.ones(32), 2, "in"),
     ]
-    found = hs.sweep(model("llama"), TEXTS, hs.Zero(), readouts=readouts).attrs["precision"]["readouts"]
+    results = hs.sweep(model("llama"), TEXTS, hs.Zero(), readouts=readouts)
+    found = json.loads(results.attrs["precision"])["readouts"]
     assert list(found) == ["logit", "large", "in"]
     assert found["large"]["total"][0] > 1e3 * found["logit"]["total"][0]
 
 
 def test_a_model_too_large_to_copy_is_compared_with_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float64, "COPY_BYTES", 1000)
-    found = hs.sweep(model("gpt2"), TEXTS, hs.Zero()).attrs["precision"]
+    found = json.loads(hs.sweep(model("gpt2"), TEXTS, hs.Zero()).attrs["precision"])
     assert found["against"] == "the reference engine"
     assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5
     assert "precision" not in hs.sweep(model("bloom"), TEXTS, hs.Zero()).attrs
 
 
 def test_a_wider_dtype_is_compared_with_itself_throughout() -> None:
-    found = hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Zero()).attrs["precision"]
+    found = json.loads(hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Zero()).attrs["precision"])
     assert found["against"] == "float64 throughout"
     assert 0 < found["readouts"]["logit"]["total"][0] < 1e-5
     assert float64_copy(model("llama", dtype=torch.float64)) is None
@@ -136,7 +139,7 @@ def test_a_summary_says_where_rounding_is_much() -> None:
 
     def warned(size: float) -> bool:
         errors = {effect: [size, 2 * size] for effect in EFFECTS}
-        precision = {**results.attrs["precision"], "readouts": {"logit": errors}}
+        precision = {**json.loads(results.attrs["precision"]), "readouts": {"logit": errors}}
         summary = summarise(results.assign_attrs(precision=precision), bootstrap=Bootstrap(20))
         return any(line.startswith("rounding in float32 puts") for line in summary.warnings)
 

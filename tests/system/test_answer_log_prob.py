@@ -1,5 +1,6 @@
 """The metric `answer_log_prob` of a whole run: every number by plain passes, token by token, and what is refused."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -194,7 +195,7 @@ def test_the_result_says_what_it_holds(tmp_path: Path) -> None:
     results = hs.open_results(tmp_path / "r.zarr")
     assert results["metric"].values.tolist() == METRICS
     assert results["metric_units"].values.tolist() == ["nats", "nats"]
-    assert results.attrs["metrics"] == METRICS
+    assert json.loads(results.attrs["metrics"]) == METRICS
     assert "metrics_hash" not in results.attrs
     columns = hs.tidy(results).columns
     assert {"answer_log_prob_clean", "answer_log_prob_ablated"} <= set(columns)

@@ -1,5 +1,6 @@
 """Faults of the kinds that make wrong numbers, planted one at a time: production finds each, before or after a run."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def test_the_check_of_answers_passes_where_nothing_is_wrong(case: str, dtype: to
     for at, ablation in (("last", hs.Resample(2)), ("all", hs.Zero())):
         results = hs.sweep(model, ANSWERED, ablation, metrics=["kl", "answer_log_prob"], at=at, ablate="layers,heads.1")
         assert results.attrs["batch_difference"] <= results.attrs["batch_tolerance"]
-        assert list(results.attrs["precision"]["metrics"]) == ["answer_log_prob"]
+        assert list(json.loads(results.attrs["precision"])["metrics"]) == ["answer_log_prob"]
 
 
 @pytest.mark.parametrize("rope", ["longrope", pytest.param("dynamic", marks=pytest.mark.slow)])

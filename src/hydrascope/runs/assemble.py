@@ -18,7 +18,7 @@ from hydrascope.prompts.token_coords import coordinates
 from hydrascope.runs.attrs import command_line, patch_source_of, settings_of
 from hydrascope.runs.batches import MeasuredChunk
 from hydrascope.runs.plan import Plan
-from hydrascope.storage.schema import FORMAT, add_units
+from hydrascope.storage.schema import FORMAT, add_units, flat_attributes
 
 #: The dimensions and values of measured variables, by name.
 Measured = dict[str, tuple[tuple[str, ...], np.ndarray]]
@@ -34,7 +34,9 @@ def assemble(initial: xr.Dataset, measured: Measured, attributes: Mapping[str, A
     """
     result = add_units(initial.assign(measured), initial.attrs["units"])
     count, worst = initial.sizes["prompt"], float(measured["imbalance"][1].max())
-    return result.assign_attrs(attributes, format=FORMAT, measured=count, prompt_count=count, worst_imbalance=worst)
+    whole = result.assign_attrs(attributes, format=FORMAT, measured=count, prompt_count=count, worst_imbalance=worst)
+    whole.attrs = flat_attributes(whole.attrs)
+    return whole
 
 
 def measured_variables(plan: Plan, chunks: Sequence[MeasuredChunk]) -> Measured:

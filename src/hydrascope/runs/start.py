@@ -16,6 +16,7 @@ from hydrascope.runs.plan import Plan
 from hydrascope.runs.rounding import precision
 from hydrascope.storage import reader, writer
 from hydrascope.storage.coordination import Workers
+from hydrascope.storage.schema import attribute
 from hydrascope.utils.disk_errors import disk
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.fsync import make_folders
@@ -202,8 +203,8 @@ def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
 
 def _with_stored_routines(output: Output, before: dict[str, Any], plan: Plan) -> Plan:
     """Return the plan with the result's own routines; another machine may have others."""
-    machines, here = before.get("machines", []), hardware.kind(plan.model.device)
-    routines = before.get("routines", {})
+    machines, here = attribute(before, "machines", []), hardware.kind(plan.model.device)
+    routines = attribute(before, "routines", {})
     if machines[-1:] == [here] and routines.keys() == plan.routines.keys():
         return replace(plan, routines=routines)
     if not output.elsewhere:

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, StorePath
 
 from hydrascope.storage import checksums
 from hydrascope.storage.paths import resolve_path
-from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, OLD_FORMATS, texts_from_disk
+from hydrascope.storage.schema import FORMAT, MEASURED_VARIABLES, OLD_FORMATS, flat_attributes, texts_from_disk
 from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
 
@@ -113,7 +113,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     # These attributes describe the folder, not the measurement.
     for name in ("coordinates", "run"):
         attributes.pop(name, None)
-    return xr.Dataset(variables, coordinates, attributes).isel(prompt=slice(measured))
+    return xr.Dataset(variables, coordinates, flat_attributes(attributes)).isel(prompt=slice(measured))
 
 
 def known_files(path: Path, attributes: dict[str, Any]) -> Mapping[str, str]:

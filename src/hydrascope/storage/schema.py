@@ -9,7 +9,10 @@ Format 3 renamed coordinates and attributes by the vocabulary. A result of forma
 | attributes `block_size`, `runs_at_once` | `chunk_size`, `overrides_at_once` |
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -86,6 +89,28 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 if none is found", "token"),
     "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 if none is found", "token"),
 }
+
+
+def flat_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as `Dataset.to_netcdf` takes them: mappings and lists as JSON texts.
+
+    >>> flat_attributes({"seed": 0, "metrics": ["kl"], "routines": {"32 to 96": "matmul"}})
+    {'seed': 0, 'metrics': '["kl"]', 'routines': '{"32 to 96": "matmul"}'}
+    """
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+        for name, value in attributes.items()
+    }
+
+
+def attribute(attributes: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return an attribute that is a mapping or a list, or a JSON text of one.
+
+    >>> attribute({"metrics": '["kl"]'}, "metrics", []), attribute({}, "routines", {})
+    (['kl'], {})
+    """
+    value = attributes.get(name, default)
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def texts_to_disk(variables: xr.Dataset) -> xr.Dataset:

@@ -24,7 +24,7 @@ from zarr.codecs import ZstdCodec
 from hydrascope.storage import checksums
 from hydrascope.storage.coordination import Workers
 from hydrascope.storage.reader import UnreadableError, chunks, known_files, read_attributes, read_root
-from hydrascope.storage.schema import FORMAT, add_units, texts_to_disk
+from hydrascope.storage.schema import FORMAT, add_units, attribute, texts_to_disk
 from hydrascope.storage.staging import lock, replace_atomically
 from hydrascope.utils.disk_errors import disk, reason
 from hydrascope.utils.errors import HydrascopeError
@@ -194,7 +194,7 @@ def _with(before: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a result after one more chunk."""
     after = {**before, **how, "worst_imbalance": max(before.get("worst_imbalance", 0.0), how["worst_imbalance"])}
     if "machines" in how:
-        others = [machine for machine in before["machines"] if machine not in how["machines"]]
+        others = [machine for machine in attribute(before, "machines", []) if machine not in how["machines"]]
         after["machines"] = [*others, *how["machines"]]
     return after
 

@@ -27,7 +27,7 @@ from hydrascope.runs.attrs import settings_of
 from hydrascope.runs.batches import compute_clean_activations
 from hydrascope.runs.config import BatchSize, EstimateOptions, SweepConfig
 from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.storage.schema import add_units
+from hydrascope.storage.schema import add_units, flat_attributes
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
 
@@ -178,7 +178,8 @@ def run_estimator(
             for key, values in found.items()
         }
     )
-    result.attrs = {**attributes, "method": name, **settings, "seconds": time.perf_counter() - start}
+    settled = {**attributes, "method": name, **settings, "seconds": time.perf_counter() - start}
+    result.attrs = flat_attributes(settled)
     return result
 
 

@@ -7,6 +7,7 @@ import xarray as xr
 
 from hydrascope.measures import Bootstrap, Effects, block_numbers, compensable, kinds, of_kind, repair_profile
 from hydrascope.reports.summary.verdict import Verdict
+from hydrascope.storage.schema import attribute
 from hydrascope.utils.text import counted
 
 #: With fewer prompts intervals miss more often than their level says.
@@ -78,7 +79,7 @@ def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
 
 def _rounding(attributes: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Yield a warning if rounding errors are large against a verdict's intervals."""
-    precision = attributes.get("precision", {})
+    precision = attribute(attributes, "precision", {})
     errors = precision.get("readouts", {}).get(attributes.get("readout"), {})
     for each in verdicts:
         for amount, effect in (("removed", "direct"), ("lost", "total")):
