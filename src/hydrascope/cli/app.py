@@ -208,8 +208,11 @@ def summary(
     norm: Norm = None,
     full: Annotated[bool, typer.Option("--full", help="Add every finding and every override.")] = False,
     format_: Annotated[
-        Literal["text", "json", "csv", "markdown"],
-        typer.Option("--format", help="text: in short; json, csv, markdown: in full; csv: a row an override."),
+        Literal["text", "json", "csv", "markdown", "latex"],
+        typer.Option(
+            "--format",
+            help="text: in short; json, csv, markdown, latex: in full; csv: a row an override; latex: booktabs tables.",
+        ),
     ] = "text",
 ) -> None:
     """Summarise whether anything is restored, how much, how surely, and by which components."""
@@ -220,7 +223,12 @@ def summary(
     if format_ == "text":
         show(formats.render(found, full=full))
     else:
-        write = {"json": formats.as_json, "csv": formats.as_csv, "markdown": formats.as_markdown}[format_]
+        write = {
+            "json": formats.as_json,
+            "csv": formats.as_csv,
+            "markdown": formats.as_markdown,
+            "latex": formats.as_latex,
+        }[format_]
         say(write(found).rstrip("\n"))
 
 

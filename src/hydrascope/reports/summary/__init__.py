@@ -10,6 +10,7 @@ from hydrascope.reports.summary.interval import (
     number,
     percent,
 )
+from hydrascope.reports.summary.latex import as_latex
 from hydrascope.reports.summary.map_table import MapCell, map_cells
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
 from hydrascope.reports.summary.path_table import PathPatchingRow, path_rows
@@ -34,6 +35,7 @@ __all__ = [
     "Verdict",
     "as_csv",
     "as_json",
+    "as_latex",
     "as_markdown",
     "clearest_verdict",
     "digits_for",

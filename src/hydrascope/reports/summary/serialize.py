@@ -66,17 +66,18 @@ def as_markdown(summary: Summary) -> str:
 
 
 def _rows_table(rows: Sequence[Row]) -> str:
-    names = [field.name for field in fields(rows[0]) if field.name != "kind" and _has_numbers(rows, field.name)]
-    return _table(names, [[_cell(row, name) for name in names] for row in rows])
+    names = [field.name for field in fields(rows[0]) if field.name != "kind" and has_numbers(rows, field.name)]
+    return _table(names, [[cell_text(row, name) for name in names] for row in rows])
 
 
-def _has_numbers(rows: Sequence[Row], name: str) -> bool:
+def has_numbers(rows: Sequence[Row], name: str) -> bool:
     """Whether a field is known of any row."""
     values = [getattr(row, name) for row in rows]
     return any(not isinstance(value, Interval) or not math.isnan(value.estimate) for value in values)
 
 
-def _cell(row: Row, name: str) -> str:
+def cell_text(row: Row, name: str) -> str:
+    """Return one value of a row as text, a number with its interval."""
     value = getattr(row, name)
     if not isinstance(value, Interval):
         return str(value)
