@@ -157,3 +157,9 @@ def test_results_of_some_readouts_prompts_and_runs():
         measures.mediation(results.isel(ablated=[0, 1]))
     with pytest.raises(HydrascopeError, match="'total' has no dimension 'prompt': select with a list"):
         measures.mediation(results.isel(prompt=0))
+
+
+@pytest.mark.parametrize("name", ["mediation", "interactions"])
+def test_metrics_are_refused(name: str) -> None:
+    with pytest.raises(HydrascopeError, match=r"this measures readouts: for metrics of the same runs use hs.sweep"):
+        getattr(hs.analyses, name)(tiny("gpt2"), [[1, 2]], metrics="log_prob")

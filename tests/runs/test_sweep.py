@@ -41,7 +41,7 @@ def last(length: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Case:
-    """What is ablated where, and how a prompt of some length is then patched."""
+    """Hold the ablated components and positions, and the patched positions of a prompt by its length."""
 
     ablate: str = "layers"
     prompts: Sequence[Any] = SOME

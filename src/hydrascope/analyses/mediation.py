@@ -1,5 +1,6 @@
 """Mediation and interactions: an experiment measured in memory and evaluated, in one call."""
 
+from collections.abc import Mapping
 from typing import Unpack
 
 import xarray as xr
@@ -10,8 +11,9 @@ from hydrascope.components.experiments import Interactions, Mediation
 from hydrascope.components.selection import Selection
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
-from hydrascope.runs.config import ExperimentOptions
+from hydrascope.runs.config import AnalysisOptions
 from hydrascope.runs.sweep import sweep
+from hydrascope.utils.errors import HydrascopeError
 
 
 def mediation(
@@ -21,7 +23,7 @@ def mediation(
     *,
     ablate: Selection = "attn",
     mediators: Selection = "layers",
-    **options: Unpack[ExperimentOptions],
+    **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
     """Measure how much each mediator restores after each ablation.
 
@@ -34,15 +36,17 @@ def mediation(
         ablation: as for `sweep`; by default `Resample()`.
         ablate: the components to ablate, as in `Mediation`.
         mediators: the components whose reaction is measured, as in `Mediation`.
-        options: options of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
+        options: options of `sweep`: readouts, at, target, engine, batch_size, progress.
 
     Returns:
         the dataset of `hydrascope.measures.mediation`: among others `restored_by` (necessary) and `restored_alone`
         (sufficient) [readout, prompt, ablated, mediator], in the readouts' units.
 
     Raises:
-        HydrascopeError: as `sweep`; a mediator is a neuron, or an override to ablate freezes a component already.
+        HydrascopeError: as `sweep`; a mediator is a neuron, an override to ablate freezes a component already, or
+            metrics are asked for.
     """
+    _require_no_metrics(options, "Mediation")
     experiment = Mediation(ablate, mediators)
     return measures.mediation(sweep(model, prompts, ablation, ablate=experiment, keep="means", **options))
 
@@ -53,7 +57,7 @@ def interactions(
     ablation: Ablation | None = None,
     *,
     components: Selection = "layers",
-    **options: Unpack[ExperimentOptions],
+    **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
     """Measure how the effect of ablating two components differs from the sum of their effects.
 
@@ -65,13 +69,23 @@ def interactions(
         prompts: the prompts to measure.
         ablation: as for `sweep`; by default `Resample()`.
         components: the components whose pairs are measured, as in `Interactions`.
-        options: options of `sweep`: readouts, metrics, at, target, engine, batch_size, progress.
+        options: options of `sweep`: readouts, at, target, engine, batch_size, progress.
 
     Returns:
         the dataset of `hydrascope.measures.interactions`.
 
     Raises:
-        HydrascopeError: as `sweep`; or there is only one component.
+        HydrascopeError: as `sweep`; there is only one component, or metrics are asked for.
     """
+    _require_no_metrics(options, "Interactions")
     experiment = Interactions(components)
     return measures.interactions(sweep(model, prompts, ablation, ablate=experiment, keep="effects", **options))
+
+
+def _require_no_metrics(options: Mapping[str, object], experiment: str) -> None:
+    """Refuse metrics, which the evaluation would leave out."""
+    if options.get("metrics"):
+        raise HydrascopeError(
+            f"this measures readouts: for metrics of the same runs use hs.sweep(…, ablate=hs.{experiment}(…), "
+            "metrics=…), whose metric_ablated has them"
+        )

@@ -15,7 +15,7 @@ from hydrascope.reports.flow.layout import LAYOUTS, SLIDE, Layout
 from hydrascope.reports.flow.plan import make_plan
 from hydrascope.reports.flow.repair import RepairFlow
 from hydrascope.reports.flow.shapes import Picture, Shape, Text, points_of
-from hydrascope.reports.flow.words import total
+from hydrascope.reports.flow.words import deck, short_deck, total
 
 FLOW = made_up(
     8,
@@ -251,3 +251,9 @@ def test_the_printed_sum_adds_up() -> None:
     amounts = [float(each) for each in numbers if any(char.isdigit() for char in each)]
     decimals = len(left.split()[0].split(".")[1])
     assert round(sum(amounts), decimals) == float(left.split()[0])
+
+
+def test_the_line_below_the_title_names_who_acts_through_the_norm() -> None:
+    flow = made_up(necessary=("mlp.3", "mlp.4"), sufficient=("attn.3",), by_norm=("mlp.4",))
+    assert deck(flow).endswith("Necessary: mlp.3, mlp.4 (through the norm); sufficient: attn.3")
+    assert short_deck(flow)[1] == "Necessary: mlp.3, mlp.4; sufficient: attn.3"

@@ -1,5 +1,7 @@
 """The words of the repair flow: its title, its labels, its sum."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hydrascope.reports.flow.naming import short_hash
@@ -88,22 +90,27 @@ def deck(flow: RepairFlow) -> str:
     """Return the line below the title: model, prompts, positions, who is needed."""
     source = flow.source
     count = f"mean of {source.count:,} prompts" if source.count != 1 else "one prompt"
-    return f"{source.model}, {count}, ablated at {positions_in_words(source.positions)}. {_who(flow)}"
+    return f"{source.model}, {count}, ablated at {positions_in_words(source.positions)}. {_who(flow, _with_way)}"
 
 
 def short_deck(flow: RepairFlow) -> tuple[str, str]:
     """Return the two lines below the title of a phone."""
     source = flow.source
     count = f"{source.count:,} prompts" if source.count != 1 else "one prompt"
-    return f"{source.model}, {count}", _who(flow)
+    return f"{source.model}, {count}", _who(flow, lambda _, each: each.label)
 
 
-def _who(flow: RepairFlow) -> str:
+def _who(flow: RepairFlow, name: Callable[[RepairFlow, Mediator], str]) -> str:
     if not flow.mediated:
         return "No frozen runs: responses only"
-    need = [each.label for each in flow.mediators if each.necessary]
+    need = [name(flow, each) for each in flow.mediators if each.necessary]
     alone = [each.label for each in flow.mediators if each.sufficient]
     return f"Necessary: {_some(need)}; sufficient: {_some(alone)}"
+
+
+def _with_way(flow: RepairFlow, each: Mediator) -> str:
+    """Return the label of a necessary mediator, and the norm if it acts through it."""
+    return f"{each.label} (through the norm)" if moves_norm(flow, each) else each.label
 
 
 def _some(labels: list[str]) -> str:
