@@ -233,6 +233,18 @@ def summary(
 
 
 @app.command()
+def cite(
+    results: Annotated[
+        Path | None, typer.Argument(metavar="[RESULTS]", help="A result, whose methods are cited as well.")
+    ] = None,
+) -> None:
+    """Print BibTeX of hydrascope, of its paper, and of the methods that a result holds."""
+    from hydrascope.reports.summary.citations import citations
+
+    say(citations(None if results is None else open_selected(results)).rstrip("\n"))
+
+
+@app.command()
 def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS…", help="Two results or more; the first is the base.")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hydrascope.reports.kinds import report as report
     from hydrascope.reports.kinds import report_comparison as report_comparison
     from hydrascope.reports.kinds import summarise as summarise
+    from hydrascope.reports.summary.citations import citations as citations
     from hydrascope.reports.summary.comparison import compare as compare
     from hydrascope.reports.summary.terminal import render as render
 
@@ -20,6 +21,7 @@ export_lazily(
     {
         "flow": (),
         "kinds": ("draw_all", "page_data", "page_html", "report", "report_comparison", "summarise"),
+        "summary.citations": ("citations",),
         "summary.comparison": ("compare",),
         "summary.terminal": ("render",),
     },

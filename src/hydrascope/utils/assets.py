@@ -35,3 +35,8 @@ def prompt_path(name: str) -> Path:
     if name not in PROMPT_SETS:
         raise HydrascopeError(f"no prompt set is called {name!r}: give one of {', '.join(PROMPT_SETS)}")
     return _HERE / "prompts" / f"{name}.jsonl"
+
+
+def citation_path() -> Path:
+    """Return the file that says how hydrascope is cited, CITATION.cff."""
+    return _HERE / "CITATION.cff"
