@@ -51,12 +51,6 @@ def test_methods_are_cited_where_a_result_holds_them(attributes: dict, heads: in
     assert keys(citations(results.assign_attrs(attributes))) == [*ALWAYS, *expected]
 
 
-def test_variables_of_edges_are_cited() -> None:
-    results = synthetic.results(2, 3, 1)
-    assert keys(citations(results.assign(eap_ig=results["total"]))) == [*ALWAYS, "hanna2024faith"]
-    assert keys(citations(results.assign(eap=results["total"]))) == [*ALWAYS, "syed2023attribution"]
-
-
 def test_it_is_bibtex() -> None:
     results = synthetic.results(2, 3, 1)
     text = citations(results.assign({name: results["total"] for name in _METHODS if name != "rushing"}))

@@ -147,7 +147,7 @@ def _best(
 ) -> None:
     """Draw panel (b): the best sublayer; the legend also gives the held-out line."""
     ablated = None if fit is None else best_sublayer(effects, "either")
-    panel_letter(axes, "b", f"{ablated}: the sublayer with the highest R²" if ablated else "")
+    panel_letter(axes, "b", f"{ablated}: highest R²" if ablated else "")
     if fit is None:
         absent(axes, NO_REGRESSION)
         return
