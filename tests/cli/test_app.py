@@ -53,7 +53,7 @@ def test_a_bare_command_shows_the_help(hydrascope: Run) -> None:
     code, out, err = hydrascope()
     assert (code, err) == (0, "")
     assert "figures" in out
-    assert hydrascope("--version") == (0, "0.1.0\n", "")
+    assert hydrascope("--version") == (0, "0.2.0\n", "")
 
 
 def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(hydrascope: Run, folder: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_best_sublayer_is_of_either_kind(compensated: bool) -> None:
     assert expected.startswith("mlp" if compensated else "attn")
     assert best_sublayer(effects, "either") == expected
     figure = figure7(effects, FEW)
-    assert f"{expected}: the sublayer with the highest R²" in texts(figure)
+    assert f"{expected}: highest R²" in texts(figure)
     assert f"{expected}: highest R²" in texts(figure)
     shown = {text for text in texts(figure8(effects, FEW)) if text.endswith("highest R²")}
     best = [best_sublayer(effects, kind) for kind in ("attn", "mlp")]
