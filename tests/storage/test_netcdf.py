@@ -1,5 +1,6 @@
 """A result can be written to netCDF, and what is read from there has the same tables and summaries."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_it_comes_back_from_netcdf(kind: str, tmp_path: Path, monkeypatch: pytes
         assert as_json(summarise(again, few)) == as_json(summarise(results, few))
         assert json.loads(again.attrs["metrics"]) == (["kl"] if kind != "mediation" else [])
         assert json.loads(again.attrs["precision"])["prompts"] == 1
+        assert results.attrs["precision"]["prompts"] == copy.deepcopy(results).attrs["precision"]["prompts"] == 1
+        assert dict(results.attrs["routines"]) == json.loads(again.attrs["routines"])
 
 
 def test_a_stored_result_keeps_mappings_on_disk_and_goes_on(tmp_path: Path) -> None:

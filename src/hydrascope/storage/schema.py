@@ -10,9 +10,9 @@ Format 3 renamed coordinates and attributes by the vocabulary. A result of forma
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -91,16 +91,45 @@ STATIC_VARIABLES: dict[str, Variable] = {
 }
 
 
+class JsonRecord(str):
+    """A mapping as JSON text, which netCDF takes, and which is read like the mapping.
+
+    >>> record = JsonRecord({"clean": {"rows": 2}})
+    >>> record["clean"], record.get("other", 0), str(record)
+    ({'rows': 2}, 0, '{"clean": {"rows": 2}}')
+    """
+
+    def __new__(cls, value: Mapping[str, Any] | str) -> Self:
+        """Take a mapping, or the text of one: copies of a record are made from its text."""
+        return super().__new__(cls, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the value of a name; characters by number, as of any text."""
+        return json.loads(self)[key] if isinstance(key, str) else super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a name, or the default."""
+        return json.loads(self).get(key, default)
+
+    def keys(self) -> Iterable[str]:
+        """Return the names, so that `dict(record)` is the mapping."""
+        names: Iterable[str] = json.loads(self).keys()
+        return names
+
+
 def flat_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes as `Dataset.to_netcdf` takes them: mappings and lists as JSON texts.
+    """Return attributes as `Dataset.to_netcdf` takes them: mappings as records, lists as JSON texts.
 
     >>> flat_attributes({"seed": 0, "metrics": ["kl"], "routines": {"32 to 96": "matmul"}})
     {'seed': 0, 'metrics': '["kl"]', 'routines': '{"32 to 96": "matmul"}'}
     """
-    return {
-        name: json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
-        for name, value in attributes.items()
-    }
+    return {name: _flat(value) for name, value in attributes.items()}
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return JsonRecord(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else value
 
 
 def attribute(attributes: Mapping[str, Any], name: str, default: Any) -> Any:
