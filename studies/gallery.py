@@ -16,6 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import hydrascope as hs
+from hydrascope.reports.flow.words import title
 from hydrascope.reports.summary.verdict_text import clearest_verdict, headline, mediation_sentences, sentences
 from hydrascope.utils.errors import HydrascopeError
 
@@ -136,9 +137,9 @@ def sentence(results: xr.Dataset, mediation: xr.Dataset | None = None) -> str:
         return mediation_sentences(summary)[0]
     if summary.pairs:
         return sentences(summary)[0].split(", and ")[0] + "."
-    ablated = [] if mediation is None else hs.measures.single_ablations(mediation)["ablated"].values
-    shown = [verdict for verdict in summary.verdicts if verdict.component in ablated]
-    return f"{headline(clearest_verdict(shown or summary.verdicts), summary.run)}."
+    if mediation is not None:
+        return f"{' '.join(title(hs.reports.flow.repair_flow(results, mediation=mediation)))}."
+    return f"{headline(clearest_verdict(summary.verdicts), summary.run)}."
 
 
 def how(exhibit: Exhibit, results: xr.Dataset) -> str:

@@ -22,6 +22,7 @@ from hydrascope.engines.readouts import Readouts
 from hydrascope.engines.reference.engine import ablated_activations
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At, format_positions, resolve_positions
 from hydrascope.prompts.prompt import AnyPrompts, texts
 from hydrascope.runs.batches import compute_clean_activations
@@ -44,6 +45,7 @@ _LONG_NAMES = {
 _AFTER = ", after the ablation"
 
 
+@plain_torch()
 def activations(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -17,6 +17,7 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.prompts.token_text import visible_text
@@ -28,6 +29,7 @@ from hydrascope.utils.errors import HydrascopeError
 LISTED = 10
 
 
+@plain_torch()
 def next_tokens(
     model: LanguageModel,
     prompt: AnyPrompts,

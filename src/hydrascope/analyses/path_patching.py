@@ -22,6 +22,7 @@ from hydrascope.engines import Request, choose_engine
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import PathOptions
 from hydrascope.runs.sweep import sweep
@@ -30,6 +31,7 @@ from hydrascope.utils.errors import HydrascopeError
 _DIMS = ("readout", "prompt", "sender", "receiver")
 
 
+@plain_torch()
 def path_patching(
     model: LanguageModel,
     prompts: AnyPrompts,

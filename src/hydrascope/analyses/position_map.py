@@ -23,6 +23,7 @@ from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit, Readout
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
@@ -43,6 +44,7 @@ _OF_TOKENS = ("token_id", "token_text")
 _OF_PROMPT = ("text", "target_text")
 
 
+@plain_torch()
 def position_map(
     model: LanguageModel,
     prompt: AnyPrompts,
@@ -94,7 +96,7 @@ def position_map(
     )
     plan = make_plan(model, with_others(model, prompt, others, ablation), ablation, config)
     for notice in plan.notices:
-        warnings.warn(notice, HydrascopeWarning, stacklevel=2)
+        warnings.warn(notice, HydrascopeWarning, stacklevel=3)
     if len(plan.labels) != 1:
         raise HydrascopeError(f"a map shows one readout, not {len(plan.labels)}: give one")
     require_donors(plan, 0)

@@ -14,11 +14,13 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.selection import Selection, select_components
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
+@plain_torch()
 def shapley(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -8,12 +8,12 @@ Soft-cap and sinks are computed here and once more in `reference/frozen_inputs.p
 other, so they share none of this.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,7 @@ class AttentionInputs:
 #: Computes attention, `[prompt, head, position, head width]`.
 Attend = Callable[[AttentionInputs], Tensor]
 _attend: ContextVar[Attend] = ContextVar("attend")
+_block_of: ContextVar[Mapping[nn.Module, int]] = ContextVar("block_of")
 
 
 @dataclass
@@ -123,13 +124,16 @@ def attending(model: LanguageModel, attend: Attend) -> Iterator[None]:
     """Let the attention of every block of `model` call `attend` in here."""
     configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}.values()
     before = [config._attn_implementation for config in configs]
-    token = _attend.set(attend)
+    # `layer_idx` is no place: blocks may be taken out or reordered.
+    blocks = {module: i for i, block in enumerate(model.blocks) for module in block.modules()}
+    token, numbered = _attend.set(attend), _block_of.set(blocks)
     try:
         for config in configs:
             config._attn_implementation = _NAME
         yield
     finally:
         _attend.reset(token)
+        _block_of.reset(numbered)
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
 
@@ -254,7 +258,7 @@ def _forward(
 ) -> tuple[Tensor, None]:
     """Attend as transformers asks for it."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    block = cast(int, module.layer_idx)
+    block = _block_of.get()[module]
     out = _attend.get()(AttentionInputs(block, query, key, value, attention_mask, scaling, softcap, s_aux))
     return out.transpose(1, 2).contiguous(), None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hydrascope.loading import gguf_weights, self_check
@@ -23,6 +24,7 @@ from hydrascope.loading.source import Source, find_source
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.offload import named_tensors
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.utils import assets
 from hydrascope.utils.errors import HydrascopeError, cause
 
@@ -37,6 +39,7 @@ DTYPES = {
 }
 
 
+@plain_torch()
 def load_model(
     model: str | Path | PreTrainedModel,
     tokenizer: Any = None,
@@ -98,6 +101,7 @@ def load_model(
     return loaded
 
 
+@plain_torch()
 def read_model(
     model: str | Path | PreTrainedModel,
     tokenizer: Any = None,
@@ -142,8 +146,21 @@ def read_model(
     require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, model)
     language_model = LanguageModel(model, tokenizer, name=name, revision=fingerprint.hash_parameters(model))
+    _require_distinct_blocks(language_model)
     require_whole_blocks(name, model, getattr(model, "hf_device_map", {}))
     return language_model
+
+
+def _require_distinct_blocks(model: LanguageModel) -> None:
+    """Refuse a model in which one block stands in two places: an ablation would change both."""
+    places: dict[nn.Module, int] = {}
+    for place, block in enumerate(model.hf.get_submodule(model.anatomy.blocks)):
+        if block in places:
+            raise HydrascopeError(
+                f"blocks {places[block]} and {place} are one module, so that neither can be ablated alone: copy it "
+                "(copy.deepcopy)"
+            )
+        places[block] = place
 
 
 def _read(
@@ -254,7 +271,7 @@ def _require_finite(name: str | Path, hf: PreTrainedModel) -> None:
     for parameter, value in named_tensors(hf):
         if value.device.type == "meta":
             raise HydrascopeError(f"the weights of {name} hold no numbers: {parameter} is on the meta device")
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.detach()).all():
             raise HydrascopeError(f"the weights of {name} are not finite: NaN or infinity in {parameter}")
 
 

@@ -18,6 +18,7 @@ from hydrascope.models import fingerprint
 from hydrascope.models.batching import padded
 from hydrascope.models.float64 import float64_copy
 from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.utils.errors import HydrascopeError
 
 #: The largest relative error that rounding explains, by the model's dtype. Many models compute norms in float32 even
@@ -50,6 +51,7 @@ class Identity:
         return self.error <= self.tolerance
 
 
+@plain_torch()
 def require_valid(model: LanguageModel) -> None:
     """Refuse `model` unless every identity holds.
 

@@ -24,6 +24,7 @@ from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
@@ -67,6 +68,7 @@ class Cost:
         )
 
 
+@plain_torch()
 def cost(
     model: LanguageModel,
     prompts: AnyPrompts,

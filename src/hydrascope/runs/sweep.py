@@ -14,6 +14,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs import start
@@ -70,6 +71,7 @@ def sweep(
 ) -> xr.Dataset: ...
 
 
+@plain_torch()
 def sweep(
     model: LanguageModel,
     prompts: AnyPrompts,
@@ -159,7 +161,7 @@ def tell(lines: Iterable[str], say: Say | None) -> None:
     """Hand lines to `say`; warn of each where there is none."""
     for line in lines:
         if say is None:
-            warnings.warn(line, HydrascopeWarning, stacklevel=3)
+            warnings.warn(line, HydrascopeWarning, stacklevel=4)
         else:
             say(line)
 

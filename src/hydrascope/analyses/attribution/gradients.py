@@ -129,6 +129,11 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
         raise HydrascopeError(
             f"the blocks of {model.name} are on {devices}: attribution needs one device; load it with offload"
         )
+    if any(parameter.is_inference() for parameter in model.hf.parameters()):
+        raise HydrascopeError(
+            f"the weights of {model.name} were made under torch.inference_mode, through which no gradient goes: load "
+            "the model outside of it"
+        )
     entering: dict[int, Tensor] = {}
     written: dict[Component, Tensor] = {}
 

@@ -1,0 +1,39 @@
+"""Keep settings of the user's process out of measurements: autocast, inference mode, default device and dtype."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+#: The kinds of devices on which autocast may be on.
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Let PyTorch compute as in a fresh process, then restore the caller's settings.
+
+    A measurement under autocast would be one of another model, and so would one with coarser matrix products. It is a
+    decorator, too.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16), plain_torch():
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        if products != "highest":
+            stack.callback(torch.set_float32_matmul_precision, products)
+            torch.set_float32_matmul_precision("highest")
+        # Contexts that nothing needs are left out: some slow down every call of PyTorch.
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        for kind in filter(torch.is_autocast_enabled, _AUTOCAST):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
