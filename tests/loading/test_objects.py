@@ -132,7 +132,7 @@ def test_a_hook_that_no_component_accounts_for_is_refused(module: Callable[[Any]
 
 
 class Wrapped(nn.Module):
-    """As PEFT's models: a module around one of transformers."""
+    """A module around one of transformers, of no tool that is known."""
 
     def __init__(self, inner: PreTrainedModel) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Wrapped(hf()),), "a Wrapped is no transformers model: give a name, a folder or a PreTrainedModel"),
+        ((Wrapped(hf()),), "a Wrapped is no transformers model: give a name, a folder, a PreTrainedModel, or a"),
         ((None,), "a NoneType is no transformers model"),
         (("somewhere", tiny_tokenizer()), "the tokenizer of somewhere comes with it: leave yours out"),
     ],

@@ -21,6 +21,7 @@ from hydrascope.loading.checkpoint import require_possible, shapes, unused
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.loading.gguf_header import read_header
 from hydrascope.loading.source import Source, find_source
+from hydrascope.loading.wrappers import unwrap
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.offload import named_tensors
@@ -41,7 +42,7 @@ DTYPES = {
 
 @plain_torch()
 def load_model(
-    model: str | Path | PreTrainedModel,
+    model: Any,
     tokenizer: Any = None,
     *,
     revision: str | None = None,
@@ -54,18 +55,22 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model and prove its anatomy.
 
-    The model is given by its hub name, local folder, GGUF file or built-in name, or as a transformers object. An
-    object is never changed: its mode, gradients and hooks stay as they are.
+    The model is given by its hub name, local folder, GGUF file or built-in name, or as an object: a model of
+    transformers, or one in a wrapper of TransformerLens (`TransformerBridge`), nnsight, nnterp, PEFT or `torch.compile`
+    (`hydrascope.loading.wrappers`). An object is never changed: its mode, gradients and hooks stay as they are.
+    Adapters are merged in a copy: load the model again after training them.
 
         >>> model = hs.load_model("phantom", dtype="float64")
         >>> model = hs.load_model(my_model, my_tokenizer)                        # doctest: +SKIP
+        >>> model = hs.load_model(my_peft_model, my_tokenizer)                   # doctest: +SKIP
         >>> model = hs.load_model("openai-community/gpt2")                       # doctest: +SKIP
         >>> model = hs.load_model("mistralai/Mistral-7B-v0.3", offload="disk")   # doctest: +SKIP
         >>> model = hs.load_model("SmolLM2-135M-Instruct.Q4_1.gguf")             # doctest: +SKIP
 
     Args:
-        model: a hub name, a local folder, a GGUF file, a built-in name, or a transformers model.
-        tokenizer: the tokenizer of a transformers model. Without it, prompts must be token ids.
+        model: a hub name, a local folder, a GGUF file, a built-in name, a transformers model, or a wrapper of one.
+        tokenizer: the tokenizer of an object; by default the one that a wrapper holds. Without any, prompts must be
+            token ids.
         revision: the hub's branch, tag or commit.
         gguf: the GGUF file to read in a folder or repository; its weights are dequantised.
         dtype: the number format to compute in: float64, float32 (the default), bfloat16 or float16.
@@ -103,7 +108,7 @@ def load_model(
 
 @plain_torch()
 def read_model(
-    model: str | Path | PreTrainedModel,
+    model: Any,
     tokenizer: Any = None,
     *,
     revision: str | None = None,
@@ -126,11 +131,6 @@ def read_model(
             raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
         placement = Placement.of(device, offload, device_map)
         return _read(str(model), revision, gguf, dtype or "float32", placement, allow_unused_weights)
-    if not isinstance(model, PreTrainedModel):
-        raise HydrascopeError(
-            f"a {type(model).__name__} is no transformers model: give a name, a folder or a PreTrainedModel (with "
-            "adapters merged by merge_and_unload)"
-        )
     options: dict[str, Any] = {"revision": revision, "gguf": gguf, "dtype": dtype, "device": device}
     options |= {"offload": offload, "device_map": device_map}
     for name, value in options.items():
@@ -141,13 +141,17 @@ def read_model(
             f"a {type(tokenizer).__name__} is no tokenizer: give a transformers tokenizer, from "
             "AutoTokenizer.from_pretrained, or none"
         )
-    name = model.config._name_or_path or type(model).__name__
-    weights = list(model.state_dict().values())
-    require_possible(name, model.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
-    _require_finite(name, model)
-    language_model = LanguageModel(model, tokenizer, name=name, revision=fingerprint.hash_parameters(model))
+    found = unwrap(model)
+    hf = found.hf
+    name = hf.config._name_or_path or type(hf).__name__
+    weights = list(hf.state_dict().values())
+    require_possible(name, hf.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
+    _require_finite(name, hf)
+    tokenizer = found.tokenizer if tokenizer is None else tokenizer
+    revision = fingerprint.hash_parameters(hf)
+    language_model = LanguageModel(hf, tokenizer, name=name, revision=revision, change=found.change)
     _require_distinct_blocks(language_model)
-    require_whole_blocks(name, model, getattr(model, "hf_device_map", {}))
+    require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
     return language_model
 
 

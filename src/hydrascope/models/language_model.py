@@ -39,6 +39,7 @@ class LanguageModel:
         name: the name that it was loaded by.
         revision: the hub's commit, or `sha256:…` of the weights in a local folder.
         quantization: the number format of a GGUF file's weights and of the model's; "" for other files.
+        change: how the weights differ from those of the model that it is named after; "" if they don't.
         sublayers: its sublayers, attention and MLP of each block in turn.
         blocks, final_norm, unembedding: the modules.
         parallel: whether the MLP of a block reads the same residual stream as its attention.
@@ -54,6 +55,7 @@ class LanguageModel:
         name: str = "",
         revision: str = "",
         quantization: str = "",
+        change: str = "",
     ) -> None:
         """Find the modules of `hf`.
 
@@ -64,6 +66,7 @@ class LanguageModel:
             name: a name for messages and results; by default the architecture.
             revision: the version of the weights.
             quantization: the number format of the weights in their file, if they were dequantised.
+            change: how the weights differ from those of the model `name`.
 
         Raises:
             HydrascopeError: the architecture is unknown, or the anatomy names a module that doesn't exist.
@@ -75,6 +78,7 @@ class LanguageModel:
         self.name = name or self.config.model_type
         self.revision = revision
         self.quantization = quantization
+        self.change = change
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._module(hf, self.anatomy.norm)
         get_unembedding: Any = hf.get_output_embeddings
@@ -102,9 +106,10 @@ class LanguageModel:
         Raises:
             HydrascopeError: the anatomy doesn't fit the changed model.
         """
-        hf, tokenizer, anatomy, name = self.hf, self.tokenizer, self.anatomy, self.name
+        hf, tokenizer = self.hf, self.tokenizer
+        kept: dict[str, Any] = {name: getattr(self, name) for name in ("anatomy", "name", "quantization", "change")}
         vars(self).clear()
-        LanguageModel.__init__(self, hf, tokenizer, anatomy=anatomy, name=name)
+        LanguageModel.__init__(self, hf, tokenizer, **kept)
 
     def weights_state(self) -> tuple[Any, Any]:
         """Return fingerprints of weights and hooks, to detect changes.

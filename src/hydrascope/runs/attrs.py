@@ -31,6 +31,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "model": plan.model.name,
         "revision": self_check.revision(plan.model),
         **({"quantization": plan.model.quantization} if plan.model.quantization else {}),
+        **({"weights_changed": plan.model.change} if plan.model.change else {}),
         "config_hash": fingerprint.hash_config(plan.model.hf.config),
         "dtype": str(plan.model.dtype).removeprefix("torch."),
         "device": plan.model.device.type,
