@@ -68,6 +68,9 @@ class LoadOptions:
     gguf: Annotated[
         str | None, typer.Option("--gguf", metavar="FILE", help="The GGUF file to read in a folder or repository.")
     ] = None
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="FOLDER|NAME", help="A LoRA adapter to merge into the weights.")
+    ] = None
     allow_unused_weights: Annotated[
         bool, typer.Option("--allow-unused-weights", help="Load a model even if its configuration leaves out weights.")
     ] = False

@@ -6,6 +6,7 @@ Weights are read from safetensors and GGUF files only. No code from a repository
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 from tempfile import gettempdir
@@ -17,11 +18,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hydrascope.loading import gguf_weights, self_check
+from hydrascope.loading.adapter import merge, read_adapter
 from hydrascope.loading.checkpoint import require_possible, shapes, unused
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.loading.gguf_header import read_header
 from hydrascope.loading.source import Source, find_source
-from hydrascope.loading.wrappers import unwrap
+from hydrascope.loading.wrappers import MERGED, unwrap
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.offload import named_tensors
@@ -51,6 +53,7 @@ def load_model(
     device: str | None = None,
     offload: Offload | None = None,
     device_map: str | Path | DeviceMap | None = None,
+    adapter: str | Path | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a causal language model and prove its anatomy.
@@ -80,6 +83,8 @@ def load_model(
         device_map: the device of each module, for models larger than one device; it replaces `device` and
             `offload`. Give "auto" to fill the GPUs first, then memory, then the disk; or a mapping from module names
             to a CUDA index, a device, or "disk"; or a `.json` file with such a mapping.
+        adapter: the folder or hub name of a LoRA adapter, which is merged into the weights
+            (`hydrascope.loading.adapter`). Its hash enters the model's revision.
         allow_unused_weights: accept weights that the configuration leaves out, as when a configuration with fewer
             blocks cuts a model short.
 
@@ -88,8 +93,8 @@ def load_model(
 
     Raises:
         HydrascopeError: the model can't be found or read; its configuration is impossible; weights are missing,
-            unused or not finite; a device map doesn't fit it; or it fails the self-check. The message names the
-            cause.
+            unused or not finite; a device map or an adapter doesn't fit it; or it fails the self-check. The message
+            names the cause.
     """
     loaded = read_model(
         model,
@@ -100,6 +105,7 @@ def load_model(
         device=device,
         offload=offload,
         device_map=device_map,
+        adapter=adapter,
         allow_unused_weights=allow_unused_weights,
     )
     self_check.require_valid(loaded)
@@ -117,6 +123,7 @@ def read_model(
     device: str | None = None,
     offload: Offload | None = None,
     device_map: str | Path | DeviceMap | None = None,
+    adapter: str | Path | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a model without the self-check, so that the check can be run on it.
@@ -130,7 +137,13 @@ def read_model(
         if tokenizer is not None:
             raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
         placement = Placement.of(device, offload, device_map)
-        return _read(str(model), revision, gguf, dtype or "float32", placement, allow_unused_weights)
+        if adapter is None:
+            return _read(str(model), revision, gguf, dtype or "float32", placement, allow_unused_weights)
+        return _read_adapted(str(model), adapter, revision, gguf, dtype or "float32", placement, allow_unused_weights)
+    if adapter is not None:
+        raise HydrascopeError(
+            "an adapter is merged into a model that is read: give the model's name or folder, or a model of PEFT alone"
+        )
     options: dict[str, Any] = {"revision": revision, "gguf": gguf, "dtype": dtype, "device": device}
     options |= {"offload": offload, "device_map": device_map}
     for name, value in options.items():
@@ -165,6 +178,36 @@ def _require_distinct_blocks(model: LanguageModel) -> None:
                 "(copy.deepcopy)"
             )
         places[block] = place
+
+
+def _read_adapted(
+    name: str,
+    adapter: str | Path,
+    revision: str | None,
+    gguf: str | None,
+    dtype: str,
+    placement: Placement,
+    allow_unused: bool,
+) -> LanguageModel:
+    """Read a model and merge an adapter into its weights before they are placed."""
+    if placement.offload is not None or placement.spread is not None:
+        raise HydrascopeError(
+            f"the adapter {adapter} is merged in memory: leave out offload and device_map, or merge it beforehand"
+        )
+    read = read_adapter(adapter)
+    # On the CPU first: the sum needs no room on the device.
+    on_cpu = replace(placement, device=torch.device("cpu"))
+    model = _read(name, revision, gguf, dtype, on_cpu, allow_unused)
+    merge(read, name, model.hf)
+    _require_finite(name, model.hf)
+    return LanguageModel(
+        placement.place(name, model.hf),
+        model.tokenizer,
+        name=name,
+        revision=f"{model.revision} + adapter {read.hash}",
+        quantization=model.quantization,
+        change=f"{MERGED}: {read.name}",
+    )
 
 
 def _read(

@@ -103,8 +103,8 @@ def _require_readable(name: str, folder: Path) -> None:
         input_files.require_readable(path, "the model")
     if (folder / "adapter_config.json").exists():
         raise HydrascopeError(
-            f"cannot load the model {name}: it holds adapters (adapter_config.json) without their base model; merge "
-            "them into it (merge_and_unload) and save the result"
+            f"cannot load the model {name}: it holds adapters (adapter_config.json) without their base model; give "
+            "the base model, with these as the adapter (--adapter)"
         )
 
 
@@ -136,11 +136,21 @@ def _find(source: str, revision: str | None, gguf: str | None) -> tuple[Path, st
         )
     if source.endswith(".gguf"):
         raise HydrascopeError(f"there is no GGUF file {source}: give a path, or a name on the hub with gguf (--gguf)")
-    return _download(source, revision, gguf)
+    return download(source, revision, gguf)
 
 
-def _download(source: str, revision: str | None, gguf: str | None) -> tuple[Path, str]:
-    """Return the folder of a repository on the hub, and the commit."""
+def download(source: str, revision: str | None, gguf: str | None, content: str = "model") -> tuple[Path, str]:
+    """Return the folder of a repository on the hub, and the commit.
+
+    Args:
+        source: its name.
+        revision: its branch, tag or commit.
+        gguf: the one file to read.
+        content: a noun for what it holds, for error messages.
+
+    Raises:
+        HydrascopeError: there is none, or it can't be read.
+    """
     # Skip folders such as `original/` and `onnx/`, and copies of the weights in another layout.
     patterns: dict[str, Any] = {
         "allow_patterns": [*_READ, "*.safetensors"] if gguf is None else [gguf],
@@ -153,7 +163,7 @@ def _download(source: str, revision: str | None, gguf: str | None) -> tuple[Path
     except errors.GatedRepoError:
         reason = "access to it is restricted: ask for access on its page, then log in with `hf auth login`"
     except errors.RepositoryNotFoundError:
-        reason = "there is no such folder and no such model on the hub: check the name"
+        reason = f"there is no such folder and no such {content} on the hub: check the name"
     except errors.RevisionNotFoundError:
         reason = f"it has no revision {revision!r}: give one of its branches, tags or commits"
     except errors.LocalEntryNotFoundError:
@@ -162,4 +172,4 @@ def _download(source: str, revision: str | None, gguf: str | None) -> tuple[Path
         reason = cause(error)
     else:
         return fetched, fetched.name
-    raise HydrascopeError(f"cannot load the model {source}: {reason}")
+    raise HydrascopeError(f"cannot load the {content} {source}: {reason}")
