@@ -80,7 +80,7 @@ def test_wrong_arguments_name_the_right_call(model: LanguageModel, arguments: di
 
 
 def test_a_model_that_is_not_loaded(model: LanguageModel) -> None:
-    for given in (model.hf, "gpt2", None):
+    for given in ("gpt2", None):
         with pytest.raises(HydrascopeError, match=r"is no model to measure: give hs.load_model\(model, tokenizer\)"):
             hs.sweep(given, TEXTS, hs.Zero())  # type: ignore[arg-type]
 

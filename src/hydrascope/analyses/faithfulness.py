@@ -14,6 +14,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.component import Component
 from hydrascope.components.selection import ModelShape, Selection, select_components
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.models.language_model import LanguageModel
@@ -27,6 +28,7 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @plain_torch()
+@takes_any_model
 def faithfulness(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -9,6 +9,7 @@ from hydrascope import measures
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.experiments import Interactions, Mediation
 from hydrascope.components.selection import Selection
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
@@ -16,6 +17,7 @@ from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
 
+@takes_any_model
 def mediation(
     model: LanguageModel,
     prompts: AnyPrompts,
@@ -51,6 +53,7 @@ def mediation(
     return measures.mediation(sweep(model, prompts, ablation, ablate=experiment, keep="means", **options))
 
 
+@takes_any_model
 def interactions(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -21,6 +21,7 @@ from hydrascope.components.selection import Selection, select_components, select
 from hydrascope.engines import Request, choose_engine
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
@@ -32,6 +33,7 @@ _DIMS = ("readout", "prompt", "sender", "receiver")
 
 
 @plain_torch()
+@takes_any_model
 def path_patching(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -21,6 +21,7 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit, Readout
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.models.torch_state import plain_torch
@@ -45,6 +46,7 @@ _OF_PROMPT = ("text", "target_text")
 
 
 @plain_torch()
+@takes_any_model
 def position_map(
     model: LanguageModel,
     prompt: AnyPrompts,

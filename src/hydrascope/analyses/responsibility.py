@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.selection import Selection, select_components
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
@@ -23,6 +24,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 @plain_torch()
+@takes_any_model
 def responsibility(
     model: LanguageModel,
     prompts: AnyPrompts,

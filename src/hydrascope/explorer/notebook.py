@@ -16,6 +16,7 @@ from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.job_queue import Jobs
 from hydrascope.explorer.page_state import empty_page, live_config, pool_of, require_same_model
 from hydrascope.explorer.session import Session
+from hydrascope.loading.any_model import as_loaded
 from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
@@ -113,6 +114,7 @@ def view(
     Raises:
         HydrascopeError: there is nothing to show, the results are none that a page can show, or are of another model.
     """
+    model = as_loaded(model)
     if model is not None and not isinstance(model, LanguageModel):
         raise HydrascopeError(f"a {type(model).__name__} is no model to ask: give that of load_model")
     if model is not None and find_spec("anywidget") is None:

@@ -29,6 +29,15 @@ from hydrascope.utils.errors import HydrascopeError, cause
 MERGED = "adapter merged"
 _PROCESSED = "weights processed by TransformerLens"
 
+#: The packages and classes of wrappers. A HookedTransformer is refused with a line of its own.
+_WRAPPERS = (
+    ("torch", "OptimizedModule"),
+    ("nnsight", "Envoy"),
+    ("transformer_lens", "TransformerBridge"),
+    ("transformer_lens", "HookedTransformer"),
+    ("peft", "PeftModel"),
+)
+
 
 @dataclass(frozen=True)
 class Unwrapped:
@@ -43,6 +52,11 @@ class Unwrapped:
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None = None
     change: str = ""
+
+
+def is_wrapper(thing: Any) -> bool:
+    """Whether it is an object of another tool that may hold a transformers model."""
+    return any(is_of(thing, *kind) for kind in _WRAPPERS)
 
 
 def unwrap(model: Any) -> Unwrapped:

@@ -1,4 +1,4 @@
-"""Keep settings of the user's process out of measurements: autocast, inference mode, default device and dtype."""
+"""Keep the caller's settings of PyTorch, autocast and others, out of measurements."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -22,6 +22,7 @@ from hydrascope.engines.clean.prefix_store import FILE_BYTES
 from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.engines.wavefront.schedule import schedule
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.models.torch_state import plain_torch
@@ -69,6 +70,7 @@ class Cost:
 
 
 @plain_torch()
+@takes_any_model
 def cost(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -13,6 +13,7 @@ import xarray as xr
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
@@ -41,12 +42,14 @@ from hydrascope.storage.staging import lock, recover_staging, require_only_ours
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 from hydrascope.utils.progress import show_progress
 
+#: A loaded model, or an object that `load_model` takes.
+AnyModel = LanguageModel | Any
 Say = Callable[[str], object]
 
 
 @overload
 def sweep(
-    model: LanguageModel,
+    model: AnyModel,
     prompts: AnyPrompts,
     ablation: Ablation | None = None,
     *,
@@ -59,7 +62,7 @@ def sweep(
 
 @overload
 def sweep(
-    model: LanguageModel,
+    model: AnyModel,
     prompts: AnyPrompts,
     ablation: Ablation | None = None,
     *,
@@ -72,6 +75,7 @@ def sweep(
 
 
 @plain_torch()
+@takes_any_model
 def sweep(
     model: LanguageModel,
     prompts: AnyPrompts,

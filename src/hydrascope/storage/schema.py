@@ -118,7 +118,7 @@ class JsonRecord(str):
 
 
 def flat_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes as `Dataset.to_netcdf` takes them: mappings as records, lists as JSON texts.
+    """Return attributes as netCDF takes them: mappings as records, lists as JSON texts.
 
     >>> flat_attributes({"seed": 0, "metrics": ["kl"], "routines": {"32 to 96": "matmul"}})
     {'seed': 0, 'metrics': '["kl"]', 'routines': '{"32 to 96": "matmul"}'}

@@ -8,12 +8,14 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import record_graph
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import EstimatorOptions
 
 
+@takes_any_model
 def atp(
     model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
 ) -> xr.Dataset:

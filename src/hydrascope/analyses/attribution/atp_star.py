@@ -12,6 +12,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.components.component import Component
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.hooks import Handle, hooked, on_output
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
@@ -20,6 +21,7 @@ from hydrascope.runs.config import EstimatorOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
+@takes_any_model
 def atp_star(
     model: LanguageModel, prompts: AnyPrompts, ablation: Ablation | None = None, **options: Unpack[EstimatorOptions]
 ) -> xr.Dataset:

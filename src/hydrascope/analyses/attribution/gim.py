@@ -11,6 +11,7 @@ from hydrascope.analyses.attribution.backward_rules import Rules, apply_rules, r
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import differentiable_scale, record_graph
 from hydrascope.engines.readouts import final_scale
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
@@ -19,6 +20,7 @@ from hydrascope.runs.config import EstimatorOptions
 _GIM = Rules()
 
 
+@takes_any_model
 def gim(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -11,6 +11,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.attribution.estimator import PromptBatch, run_estimator
 from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.components.component import Component
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
@@ -18,6 +19,7 @@ from hydrascope.runs.config import EstimatorOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
+@takes_any_model
 def integrated_gradients(
     model: LanguageModel,
     prompts: AnyPrompts,
