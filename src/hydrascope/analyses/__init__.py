@@ -3,6 +3,7 @@
 # Imported eagerly: with a lazy import, a function that shares its module's name would turn into the module.
 from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
+from hydrascope.analyses.attention import attention
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.generation import override
 from hydrascope.analyses.mediation import interactions, mediation
@@ -14,6 +15,7 @@ from hydrascope.analyses.shapley import shapley
 
 __all__ = [
     "activations",
+    "attention",
     "attribution",
     "faithfulness",
     "interactions",

@@ -54,12 +54,24 @@ class Engine:
         """
         return _FINAL_STREAMS[self.name](model, request)
 
+    def attention_weights(
+        self, model: LanguageModel, request: Request, heads: Sequence[Component]
+    ) -> tuple[Float[Tensor, "prompt head position"], Float[Tensor, "prompt ablated patch head position"]]:
+        """Return the attention weights of heads at each prompt's last position.
+
+        They are those of the clean pass, and those of each patch of each override, in float32 or wider. A head has
+        weights even where its output, or that of its block's attention, is overwritten. Positions after a prompt's
+        last have weight 0.
+        """
+        return _ATTENTION_WEIGHTS[self.name](model, request, heads)
+
 
 ENGINES = {"wavefront": wavefront.measure, "reference": reference.measure}
 _BEFORE_OVERRIDE = {
     "wavefront": wavefront.activations_before_override,
     "reference": reference.activations_before_override,
 }
+_ATTENTION_WEIGHTS = {"wavefront": wavefront.attention_weights, "reference": reference.attention_weights}
 _FINAL_STREAMS = {"wavefront": wavefront.final_streams, "reference": reference.final_streams}
 
 

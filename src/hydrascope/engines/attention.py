@@ -62,6 +62,8 @@ class AttentionInputs:
 
 #: Computes attention, `[prompt, head, position, head width]`.
 Attend = Callable[[AttentionInputs], Tensor]
+#: Takes a block's attention weights, `[prompt, head, row · suffix, prefix and suffix]`, in float32 or wider.
+TakeWeights = Callable[[int, Tensor], None]
 _attend: ContextVar[Attend] = ContextVar("attend")
 _block_of: ContextVar[Mapping[nn.Module, int]] = ContextVar("block_of")
 
@@ -122,18 +124,27 @@ class Prefix:
 @contextmanager
 def attending(model: LanguageModel, attend: Attend) -> Iterator[None]:
     """Let the attention of every block of `model` call `attend` in here."""
-    configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}.values()
-    before = [config._attn_implementation for config in configs]
     # `layer_idx` is no place: blocks may be taken out or reordered.
     blocks = {module: i for i, block in enumerate(model.blocks) for module in block.modules()}
     token, numbered = _attend.set(attend), _block_of.set(blocks)
     try:
-        for config in configs:
-            config._attn_implementation = _NAME
-        yield
+        with attention_implementation(model, _NAME):
+            yield
     finally:
         _attend.reset(token)
         _block_of.reset(numbered)
+
+
+@contextmanager
+def attention_implementation(model: LanguageModel, name: str) -> Iterator[None]:
+    """Let every block of `model` attend by transformers' implementation called `name` in here."""
+    configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}.values()
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = name
+        yield
+    finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
 
@@ -157,13 +168,14 @@ def causal_attention(prefix: Prefix) -> Attend:
     return attend
 
 
-def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs]) -> Attend:
+def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], take_weights: TakeWeights) -> Attend:
     """Let each row attend to its prompt's prefix and its own suffix.
 
     Queries, keys and values are `[prompt, head, row · suffix, head width]`.
 
     Args:
         frozen_inputs: returns the frozen inputs of a block's heads: there they attend by those of row 0, the clean row.
+        take_weights: is called with the weights of each block.
     """
 
     def attend(inputs: AttentionInputs) -> Tensor:
@@ -189,7 +201,9 @@ def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs]) 
         if length > 1:
             unseen = ~prefix.own[block][:, None, None]
             own.view(prompts, heads, suffixes, length, length).masked_fill_(unseen, -torch.inf)
-        weights = softmax(torch.cat([scores, own], dim=-1), inputs.sinks).to(value.dtype)
+        weights = softmax(torch.cat([scores, own], dim=-1), inputs.sinks)
+        take_weights(block, weights)
+        weights = weights.to(value.dtype)
         shared = (
             weights[..., :before].reshape(prompts, kv_heads, heads // kv_heads * rows, before) @ prefix.values[block]
         )

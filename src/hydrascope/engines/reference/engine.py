@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hydrascope.components.component import Component, Override
+from hydrascope.engines.attention import attention_implementation
 from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import answer_log_prob, evaluate
@@ -22,6 +24,7 @@ from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
 from hydrascope.engines.whole_answers import add_whole_answers
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.utils.errors import HydrascopeError
 
 #: The number of rows in one forward pass.
 ROWS = 16
@@ -114,6 +117,46 @@ def ablated_activations(
         passes = [prompt.run_rows(rows, at=at) for rows in _cut(prompt.rows)]
     shape = (len(request.overrides), request.patches)
     return {site: torch.cat([pass_.at[site] for pass_ in passes]).unflatten(0, shape) for site in sites}
+
+
+@torch.no_grad()
+def attention_weights(model: LanguageModel, request: Request, heads: Sequence[Component]) -> tuple[Tensor, Tensor]:
+    """Return attention weights; see `Engine.attention_weights`."""
+    clean, ablated = [], []
+    longest = max(map(len, request.tokens))
+    with model.measuring():
+        for index, tokens in enumerate(request.tokens):
+            prompt = _Prompt.of(model, request, index)
+            passes = [prompt.weights(rows) for rows in [[(Override(()), 0)], *_cut(prompt.rows)]]
+            chosen = [torch.stack([weights[head.block][:, head.unit] for head in heads], 1) for weights in passes]
+            whole = [F.pad(each, (0, longest - len(tokens))) for each in chosen]
+            clean.append(whole[0][0])
+            ablated.append(torch.cat(whole[1:]).unflatten(0, (-1, request.patches)))
+    return torch.stack(clean), torch.stack(ablated)
+
+
+def _own_weights(model: LanguageModel, ids: Tensor) -> dict[int, Tensor]:
+    """Run a model for the attention weights that it hands on.
+
+    It is one that doesn't attend through transformers' interface.
+
+    Returns:
+        each block's weights at the last position, `[row, head, position]`.
+
+    Raises:
+        HydrascopeError: the model computes something else when it is asked for weights.
+    """
+    own = model.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    # Falcon's sdpa attention hands on no weights; asked for them, it leaves out the mask.
+    with attention_implementation(model, "eager"):
+        found = model.hf.base_model(input_ids=ids, use_cache=False, output_attentions=True)
+    # Under sdpa Falcon leaves out ALiBi where there is no padding, and eager attention doesn't.
+    if (found.last_hidden_state - own).abs().max() > torch.finfo(own.dtype).eps ** 0.5 * own.abs().max():
+        raise HydrascopeError(
+            f"the attention weights of this {model.config.model_type} can't be read, since its eager attention gives "
+            'other outputs than its own: load it with attn_implementation="eager"'
+        )
+    return {block: weights[:, :, -1].to(wider(weights.dtype)) for block, weights in enumerate(found.attentions)}
 
 
 @dataclass(frozen=True)
@@ -276,12 +319,25 @@ class _Prompt:
                 change[number] = outputs[1] - outputs[0]
         return change * model.residual_scale
 
-    def run_rows(self, rows: Sequence[Row], ends: int = 1, at: Sequence[int] = (-1,)) -> _Pass:
+    def weights(self, rows: Sequence[Row]) -> dict[int, Tensor]:
+        """Return each block's attention weights at the last position, `[row, head, position]`."""
+        kept: dict[int, Tensor] = {}
+        self.run_rows(rows, weights=kept)
+        return {block: weights.to(self.model.device) for block, weights in kept.items()}
+
+    def run_rows(
+        self,
+        rows: Sequence[Row],
+        ends: int = 1,
+        at: Sequence[int] = (-1,),
+        weights: dict[int, Tensor] | None = None,
+    ) -> _Pass:
         """Run copies of the prompt in one forward pass, each with the override of a row.
 
         Args:
             ends: the number of last positions at which final residual streams are kept.
             at: the positions at which activations of all sites are kept.
+            weights: if given, gets each block's attention weights at the last position.
         """
         model, request = self.model, self.request
         values: dict[Component, Tensor] = {}
@@ -328,8 +384,11 @@ class _Prompt:
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
         inputs = [[component for component in override.frozen if component.is_input] for override, _ in rows]
-        with freeze_head_inputs(model, request.tokens[self.index], inputs), hooked(hooks()):
-            model.hf.base_model(input_ids=ids, use_cache=False)
+        with freeze_head_inputs(model, request.tokens[self.index], inputs, weights), hooked(hooks()):
+            if weights is None or model.anatomy.supports_wavefront:
+                model.hf.base_model(input_ids=ids, use_cache=False)
+            else:
+                weights.update(_own_weights(model, ids))
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         last = {block: stream[:, -1] for block, stream in streams.items()}
         return _Pass(values, before, kept, last, streams[FINAL], logits)

@@ -17,7 +17,10 @@ from hydrascope.utils.errors import HydrascopeError
 
 @contextmanager
 def freeze_head_inputs(
-    model: LanguageModel, tokens: Sequence[int], frozen: Sequence[Sequence[Component]]
+    model: LanguageModel,
+    tokens: Sequence[int],
+    frozen: Sequence[Sequence[Component]],
+    kept: dict[int, Tensor] | None = None,
 ) -> Iterator[None]:
     """Freeze inputs of heads at their clean activations in forward passes inside this context.
 
@@ -25,29 +28,35 @@ def freeze_head_inputs(
         model: the language model.
         tokens: the prompt's token ids; the passes run a batch of its copies.
         frozen: the queries, keys and values to freeze in each row of the batch.
+        kept: if given, gets the attention weights of each block at the last position, `[row, head, position]`, if the
+            model attends through transformers' interface.
 
     Raises:
         HydrascopeError: an input is to be frozen, but the model doesn't attend through transformers' interface.
     """
-    if not any(frozen):
+    through_interface = model.anatomy.supports_wavefront
+    if not any(frozen) and (kept is None or not through_interface):
         yield
         return
-    if not model.anatomy.supports_wavefront:
+    if not through_interface:
         raise HydrascopeError(
             f"{model.config.model_type} does not attend through transformers' AttentionInterface: inputs of its heads "
             "cannot be frozen; freeze heads"
         )
     clean: dict[int, dict[str, Tensor]] = {}
-    with attending(model, _attend_frozen(clean, [])):
+    with attending(model, _attend_frozen(clean, [], {})):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
-    with attending(model, _attend_frozen(clean, frozen)):
+    with attending(model, _attend_frozen(clean, frozen, {} if kept is None else kept)):
         yield
 
 
-def _attend_frozen(clean: dict[int, dict[str, Tensor]], frozen: Sequence[Sequence[Component]]) -> Attend:
+def _attend_frozen(
+    clean: dict[int, dict[str, Tensor]], frozen: Sequence[Sequence[Component]], kept: dict[int, Tensor]
+) -> Attend:
     """Return attention written out, which takes the frozen inputs of heads from the clean pass.
 
-    The first pass is the clean one: it fills `clean` with the queries, keys and values of each block.
+    The first pass is the clean one: it fills `clean` with the queries, keys and values of each block. Every pass fills
+    `kept` with the weights of the last position's query, `[row, head, position]`.
     """
 
     def attend(inputs: AttentionInputs) -> Tensor:
@@ -70,6 +79,7 @@ def _attend_frozen(clean: dict[int, dict[str, Tensor]], frozen: Sequence[Sequenc
             sink = inputs.sinks.to(scores.dtype)[None, :, None, None].expand(len(scores), -1, scores.shape[2], 1)
             scores = torch.cat([scores, sink], -1)
         weights = scores.softmax(-1)[..., : inputs.mask.shape[-1]]
+        kept[block] = weights[:, :, -1].clone()
         return weights.to(inputs.value.dtype) @ own["value"]
 
     return attend

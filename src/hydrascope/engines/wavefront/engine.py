@@ -40,8 +40,8 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
     A second pass follows if a metric reads answers of several tokens.
     """
-    prepared = _Prepared.of(model, request, sites_read(model, request.units))
-    recorder, _ = _run_sweep(
+    prepared = Prepared.of(model, request, sites_read(model, request.units))
+    recorder, _ = run_sweep(
         model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
     )
     return add_whole_answers(model, request, recorder.readings(), _answer_log_probs)
@@ -49,9 +49,9 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
 def _answer_log_probs(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
     """Measure log p of whole answers; see `whole_answers.Measure`."""
-    prepared = _Prepared.of(model, request, ())
+    prepared = Prepared.of(model, request, ())
     points = Points.at_end(model, request.tokens, [len(answer) for answer in request.answers])
-    streams, _ = _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
+    streams, _ = run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
     return streams.answer_log_probs()
 
 
@@ -65,23 +65,23 @@ def activations_before_override(
         `[prompt, override, patch, slot, columns]` by site; the clean activation at sites that aren't downstream of the
         override's first ablated component.
     """
-    prepared = _Prepared.of(model, request, ())
+    prepared = Prepared.of(model, request, ())
     points = Points.at_end(model, request.tokens)
-    return _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points), sites)[1]
+    return run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points), sites)[1]
 
 
 @torch.no_grad()
 def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
     """Return the final residual streams; see `Engine.final_streams`."""
-    prepared = _Prepared.of(model, request, ())
+    prepared = Prepared.of(model, request, ())
     points = Points.at_end(model, request.tokens)
-    streams, _ = _run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
+    streams, _ = run_sweep(model, request, prepared, lambda: RowStreams(model, request, prepared.plan, points))
     assert streams.final is not None
     return streams.final[:, 0], streams.final[:, streams.override_rows()].unflatten(1, (-1, request.patches))
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """The parts of a sweep that are there before it starts.
 
     Attributes:
@@ -97,7 +97,7 @@ class _Prepared:
     common: SharedPrefix
 
     @classmethod
-    def of(cls, model: LanguageModel, request: Request, sites: Sequence[Component]) -> "_Prepared":
+    def of(cls, model: LanguageModel, request: Request, sites: Sequence[Component]) -> "Prepared":
         """Draw all patches; compute the prefix, with activations at `sites`, if there is none."""
         # All at once, before any hook is on: drawing a patch may run the model.
         ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
@@ -110,10 +110,10 @@ class _Prepared:
 _Streams = TypeVar("_Streams", bound=RowStreams)
 
 
-def _run_sweep(
+def run_sweep(
     model: LanguageModel,
     request: Request,
-    prepared: _Prepared,
+    prepared: Prepared,
     make_record: Callable[[], _Streams],
     watch: Sequence[Component] = (),
 ) -> tuple[_Streams, dict[Component, Tensor]]:
@@ -123,7 +123,7 @@ def _run_sweep(
     with model.measuring(), fast_kernels(model, prepared.routines):
         record = make_record()
         sweep = _Sweep(model, request, prepared, record, watch)
-        with attending(model, row_attention(prefix, sweep.frozen_inputs)), hooked(sweep.hooks()):
+        with attending(model, row_attention(prefix, sweep.frozen_inputs, record.take_weights)), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.
             everything = torch.ones_like(suffixes)
@@ -144,7 +144,7 @@ class _Sweep:
         self,
         model: LanguageModel,
         request: Request,
-        prepared: _Prepared,
+        prepared: Prepared,
         record: RowStreams,
         watch: Sequence[Component],
     ) -> None:

@@ -89,6 +89,9 @@ class RowStreams:
     def start_stage(self, stage: int) -> None:
         """Take notice that groups start at a stage."""
 
+    def take_weights(self, block: int, weights: Tensor) -> None:
+        """Take the attention weights of a block; see `TakeWeights`."""
+
     def read_stream(self, block: int, residual: Tensor) -> None:
         """Take the residual streams that enter a block, `[point, row, width]`."""
 
