@@ -10,6 +10,7 @@ import typer
 
 from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, paths, position_map
+from hydrascope.cli.encoding import take_any_text
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, short_names, show
@@ -40,6 +41,8 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; print a user's mistake in one line and exit with code 2."""
     _quiet()
+    for stream in (sys.stdout, sys.stderr):
+        take_any_text(stream)
     try:
         code = app(standalone_mode=False)
     except HydrascopeError as error:

@@ -95,17 +95,17 @@ def _gguf_file(name: str, folder: Path, gguf: str | None) -> Path | None:
 
 def _require_readable(name: str, folder: Path) -> None:
     """Check that a folder holds a model, and that its files besides the weights can be read."""
+    if (folder / "adapter_config.json").exists():
+        raise HydrascopeError(
+            f"cannot load the model {name}: it holds adapters (adapter_config.json) without their base model; give "
+            "the base model, with these as the adapter (--adapter)"
+        )
     if not os.path.lexists(folder / "config.json"):
         raise HydrascopeError(
             f"cannot load the model {name}: there is no config.json in it; give a model's folder, or a GGUF file"
         )
     for path in sorted(file for pattern in _READ for file in folder.glob(pattern)):
         input_files.require_readable(path, "the model")
-    if (folder / "adapter_config.json").exists():
-        raise HydrascopeError(
-            f"cannot load the model {name}: it holds adapters (adapter_config.json) without their base model; give "
-            "the base model, with these as the adapter (--adapter)"
-        )
 
 
 def _find(source: str, revision: str | None, gguf: str | None) -> tuple[Path, str]:

@@ -8,6 +8,7 @@ An architecture of transformers that is missing here can be declared from Python
     >>> hs.declare("my_model_type", anatomy)
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -204,12 +205,24 @@ def declared() -> list[str]:
     return sorted(_ANATOMIES)
 
 
+#: The names of architectures that have layers of another kind than attention and MLPs.
+_RECURRENT = re.compile(
+    "mamba|rwkv|jamba|bamba|zamba|xlstm|hyena|retnet|recurrent|hybrid|nemotron_h|lfm2|falcon_h1|qwen3_next|qwen3_5|"
+    "kimi_linear|minimax|olmo_hybrid|griffin"
+)
+
+
 def anatomy_of(model_type: str) -> Anatomy:
     """Return the anatomy that is declared for `model_type`.
 
     Raises:
         HydrascopeError: there is none; the message shows how to declare it.
     """
+    if model_type not in _ANATOMIES and _RECURRENT.search(model_type):
+        raise HydrascopeError(
+            f"the architecture {model_type!r} isn't supported: it has state-space, recurrent or convolutional layers, "
+            "and hydrascope measures models whose blocks are attention and an MLP"
+        )
     try:
         return _ANATOMIES[model_type]
     except KeyError:

@@ -80,7 +80,7 @@ class LanguageModel:
         self.quantization = quantization
         self.change = change
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
-        self.final_norm: Any = self._module(hf, self.anatomy.norm)
+        self.final_norm: Any = self._final_norm(hf)
         get_unembedding: Any = hf.get_output_embeddings
         self.unembedding: Any = get_unembedding()
         if self.unembedding is None:
@@ -138,6 +138,18 @@ class LanguageModel:
             raise HydrascopeError(
                 f"{type(parent).__name__} has no module {path!r}: its anatomy does not fit this model ({error})"
             ) from None
+
+    def _final_norm(self, hf: nn.Module) -> nn.Module:
+        try:
+            return self._module(hf, self.anatomy.norm)
+        except HydrascopeError:
+            parent, _, name = self.anatomy.norm.rpartition(".")
+            if hasattr(self._module(hf, parent), name):  # it is there, and None
+                raise HydrascopeError(
+                    f"{self.name} has no final norm, since its norms follow the sublayers (as in OPT-350M): such "
+                    "models aren't supported"
+                ) from None
+            raise
 
     def _output(self, sublayer: Component) -> nn.Module:
         block = self.blocks[sublayer.block]

@@ -1,18 +1,27 @@
 """Resolve and check paths of results."""
 
 import os
+import re
 from pathlib import Path
 
 from hydrascope.utils.disk_errors import reason
 from hydrascope.utils.errors import HydrascopeError
+
+#: The start of an address; a `Path` has lost one of its slashes. Windows' drives have one letter.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def resolve_path(path: str | Path) -> Path:
     """Return an absolute path; expand `~` and follow symbolic links.
 
     Raises:
-        HydrascopeError: the path is invalid, or a folder on it may not be entered.
+        HydrascopeError: the path is invalid or an address, or a folder on it may not be entered.
     """
+    if _ADDRESS.match(str(path)):
+        raise HydrascopeError(
+            f"{path} is an address, and hydrascope reads and writes local folders alone: copy the folder, with rclone, "
+            "aws s3 sync or gcloud storage cp"
+        )
     try:
         resolved = Path(path).expanduser().resolve()
         resolved.exists()

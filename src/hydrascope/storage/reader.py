@@ -63,6 +63,11 @@ def read_root(path: Path) -> dict[str, Any]:
     try:
         checksums.check_attributes(root)
     except checksums.DamageError as error:
+        if not {"checksum", "run"} & root["attributes"].keys():
+            raise HydrascopeError(
+                f"{path} was saved from an opened result, by xarray's to_zarr or another program: open it with "
+                "xarray.open_zarr"
+            ) from error
         raise UnreadableError(
             f"{path} is damaged, its attributes in {checksums.ROOT} are not what was written: measure it again"
         ) from error

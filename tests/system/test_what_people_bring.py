@@ -1,0 +1,85 @@
+"""Inputs from bug reports of the field: each gives the right value, or one line that names the cause."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import Run
+from plain import LONGER, loaded
+from transformers import OPTConfig, OPTForCausalLM
+
+import hydrascope as hs
+from hydrascope.models.architectures import anatomy_of
+
+
+def in_encoding(encoding: str, *arguments: str) -> str:
+    """Return what a command prints where the terminal's encoding is another than UTF-8."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "hydrascope", *arguments]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "latin-1"])
+def test_numbers_are_printed_in_any_encoding(encoding: str, folder: Path) -> None:
+    """A minus sign must not get lost: it becomes ASCII's."""
+    arguments = ("summary", str(folder / "r.zarr"), "--full")
+    whole = in_encoding("utf-8", *arguments)
+    found = in_encoding(encoding, *arguments)
+
+    def numbers(text: str) -> list[str]:
+        words = text.replace("−", "-").replace("│", " ").replace("|", " ").replace("[", " ").replace("]", " ").split()
+        return [word for word in words if word.strip("-.,%").replace(".", "").isdigit()]
+
+    assert numbers(found) == numbers(whole)
+    assert any(word.startswith("-") for word in numbers(found))
+    assert "?" not in found.replace("?  ", "").replace("average? ", "")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/run.zarr", "gs://bucket/a", "https://example.org/a.zarr", "file:/a"])
+def test_an_address_is_no_folder(address: str, hydrascope: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = set(folder.iterdir())
+    code, _, said = hydrascope("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", address)
+    assert code == 2
+    assert said.splitlines()[-1].startswith(
+        f"hydrascope: {address} is an address, and hydrascope reads and writes local"
+    )
+    assert set(folder.iterdir()) == before
+    for given in (address, Path(address)):
+        with pytest.raises(hs.HydrascopeError, match="is an address"):
+            hs.open_results(given)
+
+
+def test_a_part_saved_by_xarray_is_not_called_damaged(tmp_path: Path) -> None:
+    results = hs.sweep(loaded("gpt2"), LONGER, hs.Zero(), out=tmp_path / "run.zarr")
+    results.isel(prompt=slice(0, 2)).load().to_zarr(tmp_path / "part.zarr", consolidated=False)
+    with pytest.raises(hs.HydrascopeError, match=r"was saved from an opened result, .* open it with xarray.open_zarr"):
+        hs.open_results(tmp_path / "part.zarr")
+
+
+def test_an_adapter_without_its_model_is_named(tmp_path: Path) -> None:
+    """As PEFT saves it, with no config.json."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "x", "peft_type": "LORA"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(hs.HydrascopeError, match=r"it holds adapters .* without their base model; give the base model"):
+        hs.load_model(tmp_path)
+
+
+def test_norms_after_sublayers_without_a_final_norm_are_named() -> None:
+    config = OPTConfig(
+        vocab_size=50, hidden_size=16, word_embed_proj_dim=8, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32,
+        do_layer_norm_before=False, max_position_embeddings=32,
+    )  # fmt: skip
+    with pytest.raises(hs.HydrascopeError, match="has no final norm, since its norms follow the sublayers"):
+        hs.load_model(OPTForCausalLM(config))
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "mamba2", "jamba", "rwkv", "falcon_h1", "recurrent_gemma", "zamba2"])
+def test_state_space_models_are_not_offered_a_declaration(model_type: str) -> None:
+    with pytest.raises(hs.HydrascopeError, match="isn't supported: it has state-space, recurrent") as refused:
+        anatomy_of(model_type)
+    assert "declare" not in str(refused.value)
