@@ -277,6 +277,55 @@ def test_heads_are_components_too(opened, session, address):
     np.testing.assert_allclose(numbers(label)[2], intact, atol=0.006)
 
 
+def shown_weights(page):
+    """The tokens of the boxes, and the weights in them of each state, as shares."""
+    boxes = page.locator("#attention li").all()
+    rows = [[cell.text_content() for cell in box.locator("span").all()] for box in boxes]
+    (_, *states), *tokens = rows
+    shares = [[numbers(text)[0] / 100 for text in column] for column in zip(*(row[1:] for row in tokens), strict=True)]
+    return [row[0] for row in tokens], dict(zip(states, shares, strict=True))
+
+
+def test_what_a_head_attends_to_is_shown_before_and_after(opened, session, address):
+    page = started(opened, address)
+    assert page.locator("#attention").is_hidden()
+    settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#heads-of").select_option("2"))
+    assert "Point at a head" in page.locator("#attention p").text_content()
+    assert page.locator("#attention ol").is_hidden()
+
+    def expected(head, run="attn.0|mlp.1"):
+        return hs.analyses.attention(session.model, TYPED, run, head)["attention"].isel(head=0)
+
+    page.locator("button[data-component='head.2.3']").hover()
+    tokens, shares = shown_weights(page)
+    assert tokens == list(TYPED)
+    assert list(shares) == ["clean"]
+    np.testing.assert_allclose(shares["clean"], expected("head.2.3")[0], atol=0.0006)
+    pick(page, "attn.0")
+    pick(page, "mlp.1", "frozen")
+    page.locator("button[data-component='head.2.0']").focus()
+    page.keyboard.press("ArrowRight")
+    tokens, shares = shown_weights(page)
+    found = expected("head.2.1")
+    assert list(shares) == ["clean", "attn.0", "attn.0|mlp.1"] == found["state"].values.tolist()
+    for state, weights in shares.items():
+        np.testing.assert_allclose(weights, found.sel(state=state), atol=0.0006)
+    assert "Attention of head.2.1 from the last token" in page.locator("#attention p").text_content()
+    most = TYPED[int(found[0].values.argmax())]
+    said = page.locator("#live").text_content()
+    assert said.startswith(f"head.2.1 attends most to “{most}”: clean ")
+    np.testing.assert_allclose(numbers(said.partition("clean ")[2])[0], 100 * float(found[0].max()), atol=0.06)
+    # The darkest box is that of the largest weight.
+    cells = page.locator("#attention li:not(:first-child) span:nth-child(2)")
+    share = cells.evaluate_all("all => all.map((each) => parseFloat(each.style.getPropertyValue('--share')))")
+    assert share == pytest.approx((50 * found[0]).values.tolist(), abs=1e-3)
+    answered(page, lambda: page.locator("#heads-of").select_option("1"))
+    assert "head.2" not in page.locator("#attention").text_content()
+    answered(page, lambda: page.locator("#heads-of").select_option(""))
+    assert page.locator("#attention").is_hidden()
+
+
 @pytest.mark.slow
 def test_a_link_asks_the_same_again(opened, address):
     page = started(opened, address)
@@ -327,6 +376,9 @@ def test_hostile_prompts_stay_texts(opened, address):
     assert page.locator("#map text", has_text="<").count() > 0
     pick(page, "mlp.0")
     assert page.locator("#found-next table").count() == 1
+    answered(page, lambda: page.locator("#heads-of").select_option("1"))
+    page.locator("button[data-component='head.1.0']").hover()
+    assert shown_weights(page)[0][:3] == ["<unk>", "b", "<unk>"]
     assert page.locator("#refused").is_hidden()
     assert page.evaluate("window.hacked") is None
     assert page.locator("#ask img, #ask b, #ask script").count() == 0
@@ -531,6 +583,8 @@ def test_axe_finds_nothing_amiss(opened, address):
     pick(page, "attn.0")
     pick(page, "mlp.1", "frozen")
     settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#heads-of").select_option("0"))
+    page.locator("button[data-component='head.0.0']").focus()
     answered(page, lambda: page.locator("#draw-map").click())
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -545,6 +599,9 @@ def test_a_phone_shows_all_without_scrolling_sideways(opened, address):
     ask(page)
     pick(page, "attn.0")
     settle(page, "ablation", "zero")
+    answered(page, lambda: page.locator("#heads-of").select_option("2"))
+    page.locator("button[data-component='head.2.1']").focus()
     answered(page, lambda: page.locator("#draw-map").click())
+    assert page.locator("#attention li").count() == 1 + len(TYPED)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("button[data-component='attn.0']").bounding_box()["width"] > 120

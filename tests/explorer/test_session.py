@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -297,6 +298,55 @@ def test_next_tokens_are_the_models_after_each_patch(session, question):
             # One that wasn't listed before was beyond.
             assert before.index(token["text"]) == token["rank"] if token["text"] in before else token["rank"] >= 10
             assert place == token["rank"] or number
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question(TYPED, "attn.0|mlp.1", ablation="mean", heads=(2,)),
+        Question(TYPED, "head.0.1", ablation="zero", at="all", heads=(1,)),
+    ],
+)
+def test_attention_is_the_librarys(session, question):
+    (block,) = question.heads
+    clean, found = (ask(question, JobMonitor())["attention"] for ask in (session.read, session.ablate))
+    others = () if question.ablation == "zero" else POOL
+    expected = hs.analyses.attention(
+        session.model,
+        TYPED,
+        question.run,
+        f"heads.{block}",
+        question.make_ablation(),
+        at=question.at,
+        others=others or None,
+    )
+    assert found["states"] == expected["state"].values.tolist()
+    assert clean["states"] == ["clean"]
+    for each in (clean, found):
+        assert each["tokens"] == list(TYPED)
+        assert list(each["heads"]) == [f"head.{block}.{number}" for number in range(4)]
+        for head, rows in each["heads"].items():
+            weights = expected["attention"].sel(head=head)
+            assert len(rows) == len(each["states"])
+            for row, state in zip(rows, weights, strict=False):
+                np.testing.assert_allclose(row["weights"], state, atol=2e-6)
+                assert row["rest"] == pytest.approx(0, abs=1e-6)
+    assert session.ablate(replace(question, heads=()), JobMonitor())["attention"] is None
+
+
+def test_a_sink_takes_the_rest():
+    session = Session(loaded("gpt_oss"), POOL)
+    found = session.ablate(Question(TYPED, "attn.0", ablation="zero", heads=(1,)), JobMonitor())["attention"]
+    for row in chain.from_iterable(found["heads"].values()):
+        assert row["rest"] == pytest.approx(1 - sum(row["weights"]), abs=1e-5)
+        assert row["rest"] > 0.001
+
+
+def test_weights_that_cannot_be_read_cost_nothing_else():
+    session = Session(loaded("falcon-sequential"), POOL)
+    found = session.ablate(Question(TYPED, "attn.0", ablation="zero", heads=(1,)), JobMonitor())
+    assert "its eager attention gives other outputs than its own" in found["attention"]["refused"]
+    assert found["runs"][0]["label"] == "attn.0"
 
 
 def test_heads_are_read_where_asked(session):

@@ -34,9 +34,9 @@ def attention(
 ) -> xr.Dataset:
     """Return the attention of heads on a prompt's tokens, before and after an ablation.
 
-    They attend from the last token, where the prompt is read. The weights are those that the head averages values by,
-    in float32 or wider: masks, windows and soft-caps are in them. A head has weights even where its output is ablated
-    or frozen.
+    They attend from the last token, where the prompt is read. The weights are those that a head averages values by, in
+    float32 or wider: masks, windows and soft-caps are in them. A head has weights even where its output is ablated or
+    frozen.
 
         >>> found = hs.analyses.attention(model, "the fox is", "attn.0", "heads.1")
         >>> found["attention"].dims

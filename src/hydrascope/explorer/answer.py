@@ -97,6 +97,26 @@ def tokens_answer(found: xr.Dataset) -> list[dict[str, Any]]:
     ]
 
 
+def attention_answer(found: xr.Dataset) -> dict[str, Any]:
+    """Return the attention of heads for the page.
+
+    Returns:
+        the `tokens` as texts, the `states`, and by the name of each head, for each state, its `weights` on the tokens
+        and the `rest`, which its sink takes.
+    """
+    weights = found["attention"].transpose("head", "state", "token")
+    rest = (1 - weights.sum("token")).round(6).values
+    each = zip(map(str, weights["head"].values), weights.values.round(6).tolist(), rest.tolist(), strict=True)
+    return {
+        "tokens": list(map(str, found["token_text"].values)),
+        "states": list(map(str, found["state"].values)),
+        "heads": {
+            head: [{"weights": one, "rest": left} for one, left in zip(rows, lefts, strict=True)]
+            for head, rows, lefts in each
+        },
+    }
+
+
 def map_answer(found: xr.Dataset) -> dict[str, Any]:
     """Return a position map for the page.
 

@@ -39,7 +39,7 @@ class Question:
         at: `last`, `all`, `subject`, `subject-last`, or positions from the prompt's end, as `-3,-2`.
         subject: the prompt's, as it is written there; empty where it has none, or the set knows it.
         target: the token that is read; the likeliest by default.
-        heads: layers whose heads are read, too.
+        heads: blocks whose heads are read, too, with their attention.
     """
 
     text: str

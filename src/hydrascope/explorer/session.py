@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from hydrascope.analyses.attention import measure_attention, select_heads
 from hydrascope.analyses.next_tokens import measure_next_tokens, states_of
 from hydrascope.analyses.one_prompt import require_donors
 from hydrascope.analyses.position_map import measure_positions, plan_of_one
@@ -18,8 +19,15 @@ from hydrascope.engines import Readings, Request
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Logit
-from hydrascope.explorer.answer import answer, clean_components, map_answer, next_tokens, tokens_answer
-from hydrascope.explorer.job_monitor import JobMonitor
+from hydrascope.explorer.answer import (
+    answer,
+    attention_answer,
+    clean_components,
+    map_answer,
+    next_tokens,
+    tokens_answer,
+)
+from hydrascope.explorer.job_monitor import JobMonitor, StoppedError
 from hydrascope.explorer.patch_pool import Pool
 from hydrascope.explorer.question import Question
 from hydrascope.loading import self_check
@@ -72,21 +80,30 @@ class Session:
             self.pool.warm(monitor)
 
     def read(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
-        """Return a prompt's tokens, subject, likeliest next tokens, and clean writes."""
+        """Return a prompt's tokens, subject, likeliest next tokens, clean writes and attention."""
         tokens = self._tokens(question)
         with monitor.attach(self.model), torch.no_grad():
             logits = logits_of(self.model, compute_clean_pass(self.model, [tokens], []).final)[0]
         # The clean pass is read in every run: this one is the smallest.
         last = Override(self.model.sublayers[-1:])
-        results = self.measured(replace(question, ablation="zero", at="last"), [last], monitor)
-        subject = found_subject(self.model, self.pool.prompt_of(question))
-        return {**next_tokens(self.model, tokens, logits), "subject": subject, "components": clean_components(results)}
+        least = replace(question, ablation="zero", at="last")
+        results = self.measured(least, [last], monitor)
+        return {
+            **next_tokens(self.model, tokens, logits),
+            "subject": found_subject(self.model, self.pool.prompt_of(question)),
+            "components": clean_components(results),
+            "attention": self._attention(least, (), monitor),
+        }
 
     def ablate(self, question: Question, monitor: JobMonitor) -> dict[str, Any]:
         """Return the effects of the question's override, and the worth of its frozen components."""
         asked = self._run(question)
         results = self.measured(question, _with_its_parts(asked), monitor)
-        return {**answer(self.model, results, asked), "next": self._next(question, asked, monitor)}
+        return {
+            **answer(self.model, results, asked),
+            "next": self._next(question, asked, monitor),
+            "attention": self._attention(question, states_of(asked), monitor),
+        }
 
     def _next(self, question: Question, asked: Override, monitor: JobMonitor) -> list[dict[str, Any]]:
         """Return the likeliest next tokens: clean, ablated, and with components frozen."""
@@ -94,6 +111,28 @@ class Session:
         with monitor.attach(self.model):
             clean = self.pool.clean_runs(plan, index, question, monitor)
             return tokens_answer(measure_next_tokens(plan, clean, index))
+
+    def _attention(
+        self, question: Question, states: tuple[Override, ...], monitor: JobMonitor
+    ) -> dict[str, Any] | None:
+        """Return the attention of the heads that are read, clean and in some states.
+
+        Without heads it is None. A model whose weights can't be read answers all else, and gives the reason here.
+        """
+        if not question.heads:
+            return None
+        heads = select_heads(self.model, [f"heads.{block}" for block in question.heads])
+        # Of the clean pass alone, the smallest override is asked, too.
+        plan, index = self._plan(question, states or [Override(self.model.sublayers[-1:])])
+        with monitor.attach(self.model):
+            clean = self.pool.clean_runs(plan, index, question, monitor)
+            try:
+                found = measure_attention(plan, clean, index, heads)
+            except StoppedError:
+                raise
+            except HydrascopeError as error:
+                return {"refused": str(error)}
+        return attention_answer(found.isel(state=slice(1 + len(states))))
 
     def sweep(self, question: Question, monitor: JobMonitor) -> xr.Dataset:
         """Return a result of one prompt with each sublayer ablated alone."""

@@ -28,7 +28,7 @@ MODULES = (
         "story",
         "saving",
     ),
-    *("asking", "network", "found", "map", "live", "page"),
+    *("asking", "network", "found", "attention", "map", "live", "page"),
 )
 
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)

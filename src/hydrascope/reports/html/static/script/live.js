@@ -5,6 +5,7 @@ import { measured, page, show, state } from "./data.js";
 import { Refused, ask, why } from "./asking.js";
 import { drawNetwork, fillGroup, parsed, showHeads, startNetwork, toggled } from "./network.js";
 import { tellFound } from "./found.js";
+import { showAttention, startAttention } from "./attention.js";
 import { showMap, startMap } from "./map.js";
 import { choose, redraw, writeAddress } from "./page.js";
 
@@ -23,6 +24,7 @@ const OTHER = ["run", "at", "subject", "heads", "views"];
 const question = { ...EMPTY };
 const stored = page.readouts.length > 0; // a result came with the page
 let clean = []; // what components write in the clean pass of the prompt that was asked about
+let cleanAttention = null; // what its heads attend to
 let found = null; // what the run does, as it was answered last
 let current = new AbortController();
 
@@ -105,8 +107,12 @@ async function answer(what) {
   $("stop").hidden = false;
   const one = (kind, more = {}) => ask(kind, { question: asked(), ...more }, tellProgress, mine.signal);
   try {
-    if (what === "read") tellTokens(await one("read"));
-    else if (what === "heads") clean = (await one("read")).components;
+    if (["read", "heads"].includes(what)) {
+      const told = await one("read");
+      clean = told.components;
+      cleanAttention = told.attention;
+      if (what === "read") tellTokens(told);
+    }
     if (parsed(question.run).ablated.length) {
       drawNetwork($("asked"), question.run, clean, false);
       found = await one("ablate");
@@ -121,6 +127,7 @@ async function answer(what) {
       $("found-next").replaceChildren();
       $("found-run").replaceChildren(make("p", { className: "keys" }, hint));
     }
+    showAttention(found ? found.attention : cleanAttention);
     if (showsPrompt() && ["read", "ablate"].includes(what)) {
       const { page: told, arrays } = await one("sweep");
       show(told, arrays);
@@ -168,8 +175,7 @@ function tellProgress({ doing, done, total }) {
 }
 
 /** The prompt's tokens, and what most likely comes next. */
-function tellTokens({ tokens, next, components, subject }) {
-  clean = components;
+function tellTokens({ tokens, next, subject }) {
   const places = tokens.map((_, i) => i - tokens.length), of = subject ? places.slice(...subject) : [];
   const named = { last: [-1], all: places, subject: of, "subject-last": of.slice(-1) };
   const chosen = named[question.at] ?? question.at.split(",").map(Number);
@@ -318,6 +324,7 @@ export function startLive() {
   $("stop").onclick = () => current.abort();
   $("save").addEventListener("submit", saveFound);
   startMap(askForMap);
+  startAttention();
   fillForm();
   drawNetwork($("asked"), "", [], false);
   document.body.dataset.answered = "0";
