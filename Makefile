@@ -10,7 +10,10 @@ INSTALL = $(call PIP,$(1)) install --quiet
 # Nothing but what the locks name, and of that only files whose SHA-256 they hold.
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
-.PHONY: demo test quick slow lint faults gpu bench study gallery dist lock clean
+# The tools whose objects it takes; each has requirements of its own.
+INTEROP := transformer-lens nnsight nnterp peft
+
+.PHONY: demo test quick slow lint faults gpu bench study gallery interop dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -65,6 +68,12 @@ dist: $(VENV)-dist/ready
 bench: $(VENV)-bench/ready
 	$(VENV)-bench/bin/python -m benchmarks
 
+# What researchers hold, with the real packages, and the code of the guides that come from them.
+interop: $(INTEROP:%=$(VENV)-interop/%/ready)
+	for tool in $(INTEROP); do echo "== $$tool" && OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	  $(VENV)-interop/$$tool/bin/python -m pytest -p no:cacheprovider -o filterwarnings=default --disable-warnings \
+	  interop/test_$$(echo $$tool | tr - _).py || exit 1; done
+
 # Which build of PyTorch is the platform's affair: pip downloads the one it is set up for (told hashes it would prefer
 # PyPI's), and installs it if the lock holds its hash. CUDA is installed where that build asks for it.
 $(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock pyproject.toml
@@ -85,6 +94,19 @@ $(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock 
 $(VENV)-bench/ready: benchmarks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)-bench
 	$(call INSTALL,$(VENV)-bench) -r benchmarks/requirements.txt --editable .
+	touch $@
+
+# uv links the files that environments share, such as PyTorch; pip downloads the build that it is set up for.
+$(VENV)-interop/uv/ready: Makefile
+	$(PYTHON) -m venv --without-pip $(VENV)-interop/uv
+	$(call INSTALL,$(VENV)-interop/uv) uv==$(UV)
+	$(call PIP,$(VENV)-interop/uv) download --quiet --no-deps --only-binary :all: --dest $(VENV)-interop/torch torch==$(TORCH)
+	touch $@
+
+$(VENV)-interop/%/ready: interop/requirements-%.txt pyproject.toml $(VENV)-interop/uv/ready
+	$(PYTHON) -m venv --without-pip $(VENV)-interop/$*
+	$(VENV)-interop/uv/bin/uv pip install --quiet --python $(VENV)-interop/$*/bin/python \
+	  --find-links $(VENV)-interop/torch -r $< --editable .
 	touch $@
 
 $(VENV)-dist/ready: Makefile
@@ -109,4 +131,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist $(VENV)-interop

@@ -262,6 +262,16 @@ def test_hooks_of_the_user_are_measured_and_run_on_the_copy() -> None:
     assert partial.args[0] is model.hf.model.layers[1].mlp.gate_proj
 
 
+def test_a_hook_on_the_users_object_is_not_one_on_the_copy() -> None:
+    """Nor are hydrascope's own on the user's: the two share weights alone."""
+    given = stand_ins.with_adapters(hf())
+    model = hs.load_model(stand_ins.PeftModel(given))
+    calls: list[int] = []
+    given.model.layers[0].mlp.register_forward_hook(lambda *arguments: calls.append(1))
+    hs.sweep(model, TOKENS, hs.Zero(), ablate="attn")
+    assert not calls
+
+
 def test_weights_that_are_shared_are_seen_when_they_change() -> None:
     given = stand_ins.with_adapters(hf())
     model = hs.load_model(stand_ins.PeftModel(given))
