@@ -1,4 +1,4 @@
-"""Print to terminals and pipes that can't take every character: on Windows, or where the locale is C."""
+"""Print where the encoding lacks characters: on Windows, or where the locale is C."""
 
 import codecs
 from typing import TextIO
