@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hydrascope.loading import gguf_weights, self_check
 from hydrascope.loading.adapter import merge, read_adapter
@@ -23,6 +23,7 @@ from hydrascope.loading.checkpoint import require_possible, shapes, unused
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.loading.gguf_header import read_header
 from hydrascope.loading.source import Source, find_source
+from hydrascope.loading.text_part import class_to_read, text_part
 from hydrascope.loading.wrappers import MERGED, unwrap
 from hydrascope.models import fingerprint, phantom
 from hydrascope.models.language_model import LanguageModel
@@ -155,8 +156,8 @@ def read_model(
             "AutoTokenizer.from_pretrained, or none"
         )
     found = unwrap(model)
-    hf = found.hf
-    name = hf.config._name_or_path or type(hf).__name__
+    name = found.hf.config._name_or_path or type(found.hf).__name__
+    hf = text_part(found.hf)
     weights = list(hf.state_dict().values())
     require_possible(name, hf.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, hf)
@@ -242,7 +243,7 @@ def _read_safetensors(name: str, source: Source, dtype: str, placement: Placemen
     placement = placement.fit_to(name, config)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # Weights of a wrong shape are reported below, with missing ones.
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = class_to_read(config).from_pretrained(
         folder,
         dtype=DTYPES[dtype],
         use_safetensors=True,
@@ -281,7 +282,7 @@ def _finish(
     name: str, hf: Any, tokenizer: Any, placement: Placement, source: Source, quantization: str = ""
 ) -> LanguageModel:
     # A model loaded here is never trained.
-    hf = placement.place(name, hf.eval().requires_grad_(False))
+    hf = placement.place(name, text_part(hf.eval().requires_grad_(False)))
     _require_finite(name, hf)
     return LanguageModel(hf, tokenizer, name=name, revision=source.revision(), quantization=quantization)
 

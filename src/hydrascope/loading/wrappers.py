@@ -83,7 +83,7 @@ def unwrap(model: Any) -> Unwrapped:
     # What PEFT's model computes may be more than what its base model does.
     given = inner if adapted is None else adapted
     if given is not hf:
-        _require_same_logits(type(model).__name__, given, hf)
+        require_same_logits(type(model).__name__, given, hf)
     return Unwrapped(hf, tokenizer, "; ".join(changes))
 
 
@@ -123,7 +123,7 @@ def _inside(wrapper: Any, outermost: str) -> Any:
 
 
 @torch.no_grad()
-def _require_same_logits(name: str, given: Any, hf: Any) -> None:
+def require_same_logits(name: str, given: Any, hf: Any) -> None:
     """Refuse a plain copy that computes other logits than the model that it was made of.
 
     Raises:
