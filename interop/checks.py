@@ -17,6 +17,8 @@ torch.set_num_threads(1)
 # Two attributes that only other architectures read would confuse TransformerLens.
 CONFIGS["gpt_neox"][1].pop("num_key_value_heads", None)
 
+_FOLDER = TemporaryDirectory()
+
 TOKENS = [[5, 6, 7], [9, 4, 11, 3], [20, 21, 22, 23, 24]]
 NAMES = ("total", "direct", "indirect", "unembed", "unembed_ablated", "unembed_ablated_own", "logit", "scale")
 
@@ -28,10 +30,9 @@ def model_of(case: str) -> PreTrainedModel:
 
 
 def tokenizer() -> Any:
-    """Return a tokenizer of single characters, read from a folder, as some tools expect it."""
-    with TemporaryDirectory() as folder:
-        tiny_tokenizer().save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder)
+    """Return a tokenizer of single characters, read from a folder, which TransformerLens reads again."""
+    tiny_tokenizer().save_pretrained(_FOLDER.name)
+    return AutoTokenizer.from_pretrained(_FOLDER.name)
 
 
 def require_same(given: Any, expected: Any, atol: float = 0.0) -> hs.models.LanguageModel:

@@ -1,6 +1,7 @@
 """TransformerLens: the bridge, with weights as they are and processed."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 import hydrascope as hs
 from hydrascope.utils.errors import HydrascopeError
+from interop import guides
 from interop.checks import TOKENS, model_of, require_same, tokenizer, unchanged
 
 CASES = ["gpt2", "llama", "gpt_neox", "gemma2"]
@@ -77,3 +79,7 @@ def test_a_hook_that_stays_is_refused() -> None:
 
 def test_a_copy_of_a_bridge_is_as_good() -> None:
     require_same(copy.deepcopy(bridge_of("llama")), model_of("llama"))
+
+
+def test_the_guide_gives_the_same_numbers_twice(tmp_path: Path) -> None:
+    guides.require_same("from-transformerlens.md", tmp_path)
