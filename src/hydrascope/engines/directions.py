@@ -56,7 +56,7 @@ class Direction:
         if vector.shape not in {(model.width,), (count, model.width)}:
             raise HydrascopeError(
                 f"the direction {self.name!r} has the shape {list(vector.shape)}: give {model.width} numbers, or a row "
-                f"of as many for each of the {count} prompts"
+                f"of as many for each of the {count} prompts; several directions are hs.Directions"
             )
         _require_readable(model, vector, self.before, f"the direction {self.name!r} holds")
         rows = vector.expand(count, -1)[list(prompts)].to(model.device)
