@@ -119,6 +119,34 @@ def _pass(model: LanguageModel, text: str, patches: dict[str, Tensor]) -> tuple[
     return logits, writes, stream[0]
 
 
+@torch.no_grad()
+def test_a_head_attends_to_the_country(model: LanguageModel) -> None:
+    """The weights of docs/explore.md, and those of transformers' eager attention, clean and without attn.22."""
+    found = hs.analyses.attention(model, TEXTS[0], "attn.22", "head.23.4")["attention"].isel(head=0)
+    np.testing.assert_allclose(found[0], [0.08, 0.01, 0.01, 0.89, 0.01], atol=0.006)
+    np.testing.assert_allclose(found[1], [0.11, 0.02, 0.01, 0.85, 0.01], atol=0.006)
+    kept: list[Tensor] = []
+    attention = model.attention(22), model.attention(23)
+
+    def keep(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> None:
+        kept.append(output[1][0, 4, -1])
+
+    def leave_out(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        last = torch.arange(output[0].shape[1])[:, None] == output[0].shape[1] - 1
+        return output[0].masked_fill(last, 0), output[1]
+
+    before = model.hf.config._attn_implementation
+    with ExitStack() as stack:
+        stack.callback(setattr, model.hf.config, "_attn_implementation", before)
+        model.hf.config._attn_implementation = "eager"
+        stack.callback(attention[1].register_forward_hook(keep).remove)
+        model.hf(torch.tensor([model.encode(TEXTS[0])]))
+        stack.callback(attention[0].register_forward_hook(leave_out).remove)
+        model.hf(torch.tensor([model.encode(TEXTS[0])]))
+    for weights, expected in zip(found, kept, strict=True):
+        np.testing.assert_allclose(weights, expected, atol=1e-5)
+
+
 @torch.inference_mode()
 def _value(model: LanguageModel, text: str, label: str) -> Tensor:
     """Return the clean activation of a component at the last position of a prompt."""
