@@ -166,8 +166,8 @@ def _best(
     held = best_sublayer_held_out(effects, "either", bootstrap)
     if held is not None:
         choice, chosen = held
-        name = "" if choice.named == ablated else f"{choice.named}, "
-        axes.plot([], [], linestyle="", label=f"chosen on other prompts: {name}{_equation(chosen)}")
+        name = "" if choice.named == ablated else f": {choice.named}"
+        axes.plot([], [], linestyle="", label=f"chosen on other prompts{name}\n{_equation(chosen)}")
     full_repair(axes)
     clip_points(axes, x, y, informative(x[:, None], ()), informative(y[:, None]))
     axes.set_xlabel(f"Direct effect ({effects.unit})")
