@@ -32,5 +32,5 @@ def test_a_folder_is_built_and_its_texts_are_inert(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "one.html").exists()
     assert (tmp_path / "one.png").exists()
     assert gallery.sentence(results) in gallery.as_markdown(found)
-    with pytest.raises(hs.HydrascopeError, match="no result"):
+    with pytest.raises(hs.HydrascopeError, match="no hydrascope result"):
         gallery.sentence(results.drop_vars("total"))
