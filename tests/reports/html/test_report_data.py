@@ -5,6 +5,7 @@ import pytest
 import synthetic
 import xarray as xr
 from opened import FEW, decoded, example, lines, names
+from scipy.special import stdtrit
 from tiny import tiny
 
 import hydrascope as hs
@@ -12,7 +13,7 @@ from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.kinds import page_data, summarise
 from hydrascope.reports.summary import format_interval, sentences
-from hydrascope.reports.summary.interval import format_share
+from hydrascope.reports.summary.interval import Interval, format_share
 from hydrascope.reports.summary.verdict_text import clearest_first
 from hydrascope.utils.errors import HydrascopeError
 
@@ -59,6 +60,31 @@ def test_amounts(results, page, readout):
     np.testing.assert_allclose(removed, -direct, rtol=1e-6)
     np.testing.assert_allclose(lost, -total, rtol=1e-6)
     np.testing.assert_allclose(restored, total - direct, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("readout", [0, 1])
+def test_bars(results, page, readout):
+    """Means of what is removed and lost, with the bounds that the sentences say; rows as in the matrix."""
+    described, chunks = page
+    bars = described["readouts"][readout]["bars"]
+    found = decoded(described["arrays"], chunks, bars["array"])
+    at = results.isel(readout=readout).sel(ablated=names(page, "ablated"))
+    for amount, effect in enumerate(("direct", "total")):
+        values = -at[effect].astype(float).mean("patch").transpose("prompt", "ablated").values
+        np.testing.assert_allclose(found[amount, 0], values.mean(0), rtol=1e-5, atol=1e-6)
+        # Bounds of a mean of 40 are about those of Student's t.
+        wide = 2 * stdtrit(39, 0.975) * values.std(0, ddof=1) / 40**0.5
+        np.testing.assert_allclose(found[amount, 2] - found[amount, 1], wide, rtol=0.4, atol=1e-6)
+        assert (found[amount, 1] <= found[amount, 0]).all()
+        assert (found[amount, 0] <= found[amount, 2]).all()
+    for row, texts in enumerate(described["readouts"][readout]["readings"][0]["ablations"]):
+        removed, lost = (format_interval(Interval(*map(float, found[amount, :, row])), 2) for amount in (0, 1))
+        assert texts[0].split(" removes ")[1].startswith(f"{removed} ")
+        assert f" loses {lost}" in texts[0]
+    least, most = bars["limits"]
+    assert least <= min(0, np.sort(found[:, 0].min(0))[1])
+    assert most >= np.sort(found[:, 0].max(0))[-2]
+    assert all(picture["bars"] for each in described["readouts"][readout]["readings"] for picture in each["pictures"])
 
 
 @pytest.mark.parametrize("sigma", ["clean", "own"])
@@ -154,7 +180,7 @@ def test_what_does_not_depend_on_sigma_is_there_once(page):
     by_part = (f"{kind}.{part}" for kind in ("ablated", "patches") for part in range(9))
     each = ["ablated.mean", *by_part, "picture", "compensated"]
     assert sorted(of_one) == sorted(
-        ["clean_pass", "clean_pass.mean", "amounts", *(f"{s}.{a}" for s in WRITTEN for a in each)]
+        ["clean_pass", "clean_pass.mean", "amounts", "outcomes.mean", *(f"{s}.{a}" for s in WRITTEN for a in each)]
     )
     assert [each["name"] for each in described["readings"]] == list(WRITTEN)
 

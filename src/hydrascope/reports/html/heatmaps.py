@@ -30,6 +30,7 @@ class Picture:
         ends: the meaning of orange and of blue.
         joint: the words between a row's and a column's label.
         grey: the reason why a cell has no value.
+        bars: whether bars at the end of a row make sense: what its ablation removes and what is lost.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Picture:
     ends: tuple[str, str] = ("writes with the change", "writes against it, makes up")
     joint: str = " ablated, "
     grey: str = "not downstream"
+    bars: bool = True
 
 
 def response(effects: Effects, bootstrap: Bootstrap) -> Picture:
@@ -116,4 +118,5 @@ def interaction_picture(pairs: Sequence[Pair], components: Sequence[str], readou
         ("they need each other", "one covers for the other"),
         joint=" and ",
         grey="no pair",
+        bars=False,
     )

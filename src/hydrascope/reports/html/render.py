@@ -20,6 +20,8 @@ MODULES = (
         "axes",
         "colours",
         "drill",
+        "bars",
+        "key",
         "matrix",
         "trace",
         "scatter",

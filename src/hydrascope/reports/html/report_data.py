@@ -21,10 +21,12 @@ from hydrascope.measures import (
 )
 from hydrascope.measures.effects_per_prompt import require_dimensions
 from hydrascope.measures.labels import kind_of
+from hydrascope.reports.bar_axis import bar_limits
 from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.flow.naming import model_name
 from hydrascope.reports.html.array_encoding import Arrays
 from hydrascope.reports.html.heatmaps import Picture, response
+from hydrascope.reports.html.outcomes import Outcomes, mean_outcomes, single_outcomes
 from hydrascope.reports.html.scatters import ce_on_de, de_and_ce, restored_on_removed
 from hydrascope.reports.html.texts import NOT_KEPT, notes, page_texts, single_prompt_texts
 from hydrascope.reports.html.tokens import keep_tokens
@@ -129,7 +131,9 @@ def build_page(results: xr.Dataset, bootstrap: Bootstrap, views: Views) -> Built
         first = first or (effects_at["clean"], summaries["clean"])
         texts = {sigma: page_texts(summaries[sigma], each) for sigma, each in effects_at.items()}
         others = list(views.pictures(results, effects_at["clean"], summaries["clean"], bootstrap))
-        readouts.append(_views(source, effects_at, texts, others, f"{number}."))
+        rows = [str(name) for name in effects_at["clean"]["ablated"].values]
+        outcomes = mean_outcomes(summaries["clean"].components, rows)
+        readouts.append(_views(source, effects_at, texts, others, outcomes, f"{number}."))
     assert first is not None
     effects, summary = first
     remarks = list(notes(bootstrap, summary.verdicts, traces=isinstance(effects, Effects)))
@@ -147,7 +151,8 @@ def single_prompt_page_data(results: xr.Dataset) -> tuple[dict[str, Any], dict[s
     label = str(results["readout"].values[0])
     effects_at = {sigma: ordered(each) for sigma, each in _read(results, label).items()}
     effects = effects_at["clean"]
-    views = _views(source, effects_at, dict.fromkeys(effects_at, single_prompt_texts(effects)), [], "0.")
+    texts = dict.fromkeys(effects_at, single_prompt_texts(effects))
+    views = _views(source, effects_at, texts, [], single_outcomes(effects), "0.")
     start = int(effects["direct"].values[0].argmin())
     remarks = list(notes(None, (), traces=isinstance(effects, Effects)))
     return _page(source, effects, run_in_words(results, effects), start, [views], remarks)
@@ -200,6 +205,7 @@ def _views(
     effects_at: Mapping[Sigma, EffectsOnly],
     texts: Mapping[Sigma, dict[str, Any]],
     others: list[Picture],
+    outcomes: Outcomes,
     prefix: str,
 ) -> dict[str, Any]:
     """Return the page's content on one readout, with data that depend on σ under each reading.
@@ -209,6 +215,7 @@ def _views(
         effects_at: the effects under each reading of σ.
         texts: the texts under each reading of σ.
         others: the matrices that don't depend on σ.
+        outcomes: the amounts that the bars beside the matrices show.
         prefix: the start of the arrays' names.
     """
     effects, arrays = effects_at["clean"], source.arrays
@@ -216,6 +223,7 @@ def _views(
     if isinstance(effects, Effects):
         keep_clean(effects, prefix, arrays)
     arrays.add(f"{prefix}amounts", _stack(samples, AMOUNTS, ("ablated", "prompt")))
+    arrays.add(f"{prefix}outcomes.mean", outcomes)
     fixed = [_add_picture(picture, f"{prefix}picture.{number}", arrays) for number, picture in enumerate(others)]
     restored = restored_on_removed(samples, effects.readout, source.bootstrap)
     plotted = {
@@ -226,6 +234,7 @@ def _views(
     return {
         "name": effects.readout,
         "unit": effects.unit,
+        "bars": {"array": f"{prefix}outcomes.mean", "limits": list(bar_limits(outcomes[:, 0].astype(np.float32)))},
         "clean": [float(value) for value in effects["logit"].values],
         "readings": [
             {**texts[sigma], **_reading(source, each, fixed, plotted, f"{prefix}{sigma}.")}
@@ -306,5 +315,6 @@ def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
         "grey": picture.grey,
         "signs": picture.signs.tolist(),
         "ends": list(picture.ends),
+        "bars": picture.bars,
         "scale": {"most": scale.most, "linear": scale.linear, "struck": scale.struck, "ticks": list(scale.ticks)},
     }

@@ -6,9 +6,9 @@ import { alone, now, ofReading, ofReadout, page, state, ALL } from "./data.js";
 const LEAST = 0.01;
 
 /** A matrix and its values: of the prompt that is chosen, if there is one and its responses are known. */
-export async function ofChosenPrompt(bounds, picture) {
+export async function ofChosenPrompt(bounds, picture, outcomes) {
   const { prompt } = state, known = picture.name === "Response" && !page.without;
-  if (prompt === ALL || alone() || !known) return { bounds, picture, whose: null };
+  if (prompt === ALL || alone() || !known) return { bounds, picture, outcomes, whose: null };
   const rows = page.ablated.length, columns = picture.columns.length, prompts = page.prompts.length;
   const [clean, amounts, ...ablated] = await Promise.all([
     ofReadout("clean_pass"), ofReadout("amounts"), ...page.ablated.map((_, row) => ofReading(`ablated.${row}`)),
@@ -28,5 +28,10 @@ export async function ofChosenPrompt(bounds, picture) {
   });
   const largest = values.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
   const scale = largest > picture.scale.most ? { ...picture.scale, most: largest, ticks: [...picture.scale.ticks.slice(0, -1), largest] } : picture.scale;
-  return { bounds: values, picture: { ...picture, signs, scale }, whose: `prompt ${prompt}` };
+  // Removed and lost there; without bounds, and nothing where nothing is removed directly.
+  const own = outcomes.map((mean, i) => {
+    const [kind, bound, row] = [Math.floor(i / (3 * rows)), Math.floor(i / rows) % 3, i % rows];
+    return bound || Number.isNaN(mean) ? NaN : amounts[(kind * rows + row) * prompts + prompt];
+  });
+  return { bounds: values, picture: { ...picture, signs, scale }, outcomes: own, whose: `prompt ${prompt}` };
 }

@@ -3,7 +3,9 @@
 import { $, cut, make, svg, withBounds } from "./elements.js";
 import { everyone, now, page, state } from "./data.js";
 import { fresh, views } from "./views.js";
-import { hue, palette, scaleTicks, shares } from "./colours.js";
+import { hue, palette, shares } from "./colours.js";
+import { besideWidth, drawBars, headLeft, tellBars } from "./bars.js";
+import { corner, drawKey, fitLines, keyFor } from "./key.js";
 import { choose } from "./page.js";
 
 /** The places of labels of which every so many find room, each kind anew. */
@@ -17,26 +19,38 @@ function some(kinds, room, least) {
 }
 
 const LONGEST = 14; // letters of a label
-const LETTERED = { against: 4, along: 2 }; // how many of the largest values are named below the matrix
+const LETTERED = { against: 4, along: 2 }; // how many of the largest values are named
+const PHONE = 480; // pixels
+const LINE = 17; // of a named value
 
-/** Draw a matrix, of `whose` values if not of the mean. */
-export function drawMatrix({ bounds, picture, whose }) {
+/** Draw a matrix, of `whose` values if not of the mean, with the outcomes of its rows. */
+export function drawMatrix({ bounds, picture, whose, outcomes }) {
   const view = views.matrix, { signs } = picture;
   const rows = page.ablated.length, columns = picture.columns.length, size = rows * columns;
   const long = (names) => 6.4 * Math.min(LONGEST, Math.max(...names.map((name) => name.length)));
-  const box = { left: 30 + long(page.ablated.map((each) => each.name)), top: 66 };
-  const across = Math.max(view.plot.clientWidth, 200) - box.left - 8;
+  const width = Math.max(view.plot.clientWidth, 200), phone = width < PHONE;
+  const left = (phone ? 14 : 30) + long(page.ablated.map((each) => each.name));
+  const beside = picture.bars ? besideWidth(width) : { gap: 0, bars: 0 };
+  const across = width - left - 8 - beside.gap - beside.bars;
   const down = Math.round(Math.max(170, Math.min(rows * 24, across * 1.2, Math.max(0.62 * innerHeight, 300))));
-  const under = 14 + long(picture.columns);
-  const { root } = fresh(view, box.top + down + under + 22);
   const [w, h] = [across / columns, down / rows];
-  const top = (row) => box.top + down - (row + 1) * h; // the first row at the bottom
   const value = (bound, row, column) => bounds[bound * size + row * columns + column];
+  const directed = signs.some((sign) => sign !== 0);
+  const bars = { x: left + across + beside.gap, width: beside.bars, height: down };
+  // The key stands in the empty corner if there is room, else above the matrix.
+  const free = corner(rows, columns, w, h, (row, column) => Number.isFinite(value(0, row, column)));
+  const inside = keyFor(picture, directed, free(90) - 24);
+  const cornered = !phone && inside.width >= inside.wanted;
+  const key = cornered ? inside : keyFor(picture, directed, width - left - 14, (picture.bars ? headLeft(bars) : width) - left - 8);
+  const box = { left, top: cornered ? (picture.bars ? 34 : 8) : key.height + 8 };
+  bars.y = box.top;
+  const under = 14 + long(picture.columns);
+  const { root } = fresh(view, box.top + down + Math.max(under + 22, picture.bars ? 36 : 0));
+  const top = (row) => box.top + down - (row + 1) * h; // the first row at the bottom
   /** A value as it is coloured: above 0 against the change. */
   const against = (row, column) => (signs[row] || 1) * value(0, row, column);
   // A single prompt has no bounds.
   const isSure = (row, column) => !(value(1, row, column) <= 0 && value(2, row, column) >= 0);
-  const directed = signs.some((sign) => sign !== 0);
 
   const mode = $("scale").value, sure = $("sure").checked, colour = palette();
   const largest = Math.max(0, ...picture.columns.map((_, column) => Math.abs(value(0, state.component, column))).filter(Number.isFinite));
@@ -81,12 +95,18 @@ export function drawMatrix({ bounds, picture, whose }) {
     }
   });
   text({ x: box.left + across / 2, y: box.top + down + under + 14, "text-anchor": "middle" }, picture.axis);
-  text({ x: 12, y: box.top + down / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${box.top + down / 2})` }, "Ablated component");
-  drawScale(root, box.left, across, picture, directed, mode, largest);
+  if (phone) text({ class: "tick", x: box.left - 12, y: box.top - 5, "text-anchor": "end" }, "ablated");
+  else text({ x: 12, y: box.top + down / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${box.top + down / 2})` }, "Ablated component");
+  const corners = { x: box.left + 12, y: box.top + 4 };
+  if (cornered) drawKey(root, key, corners.x, corners.y, picture.scale, mode, largest);
+  else drawKey(root, key, box.left, 0, picture.scale, mode, largest);
+  if (picture.bars) drawBars(root, bars, h, outcomes, now().bars.limits);
   const named = extremes(rows, columns, signs, against, isSure);
-  named.forEach(([row, column], i) =>
-    drawLetter(root, box.left + (column + 0.5) * w, top(row) + h / 2, i, colour(share(against(row, column)))));
-  root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.component) - 1, width: across + 2, height: h + 2 }));
+  const letter = (i, x, y, size) => drawLetter(root, x, y, i, colour(share(against(...named[i]))), size);
+  // Those of neighbours would cover each other.
+  const edge = h < 13 ? 10 : 13;
+  named.forEach(([row, column], i) => letter(i, box.left + (column + 0.5) * w, top(row) + h / 2, edge));
+  root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.component) - 1, width: across + 2 + beside.gap + beside.bars, height: h + 2 }));
   root.append(svg("rect", { class: "cursor", visibility: "hidden" }));
 
   const item = (row, column) => ({
@@ -99,9 +119,28 @@ export function drawMatrix({ bounds, picture, whose }) {
     const found = Number.isFinite(mean) ? withBounds(mean, low, high, now().unit) : `nothing: ${picture.grey}`;
     return `${page.ablated[row].name}${picture.joint}${picture.columns[column]}: ${found}`;
   };
-  const inside = (value, count) => Math.max(0, Math.min(value, count - 1));
+  /** The bars of a row, as one more column. */
+  const ofBars = (row) => ({
+    key: [row, columns], x: bars.x + bars.width / 2, y: top(row) + h / 2, text: tellBars(outcomes, row),
+    cursor: { x: bars.x - 1, y: top(row) - 1, width: bars.width + 2, height: h + 2 },
+    choose: () => choose({ component: row }),
+  });
+  const side = (row, column) => (directed ? `, ${picture.ends[against(row, column) > 0 ? 1 : 0].split(",")[0]}` : "");
+  const first = corners.y + key.height + 17;
+  const room = (i) => box.left + free(first + LINE * i + 5 - box.top) - 4;
+  const short = named.map(([row, column]) => told(row, column).replace(` ${now().unit}`, ""));
+  const lines = [short.map((each, i) => each + side(...named[i])), short, short.map((each) => each.replace(picture.joint, " → "))];
+  const written = cornered && lines.some((each) => fitLines(root, each, corners.x + 20, first, LINE, room));
+  if (written) named.forEach((_, i) => letter(i, corners.x + 6.5, first + LINE * i - 4, 13));
+  const last = written ? first + LINE * (named.length - 1) + 5 : corners.y + key.height;
+  const clamped = (value, count) => Math.max(0, Math.min(value, count - 1));
   view.at = (x, y) => {
     const [row, column] = [Math.floor((box.top + down - y) / h), Math.floor((x - box.left) / w)];
+    const line = Math.floor((y - first + 13) / LINE);
+    if (cornered && y >= box.top && y < last && x > box.left && x < box.left + free(y - box.top)) {
+      return written && line in named ? { ...item(...named[line]), text: told(...named[line]) + side(...named[line]) } : null;
+    }
+    if (picture.bars && row >= 0 && row < rows && x >= bars.x - 3) return ofBars(row);
     return row >= 0 && row < rows && column >= 0 && column < columns ? item(row, column) : null;
   };
   view.step = (from, key) => {
@@ -109,7 +148,8 @@ export function drawMatrix({ bounds, picture, whose }) {
     if (!from) return item(row, column);
     const move = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
     if (!move) return item(row, key === "Home" ? 0 : columns - 1);
-    return item(inside(row + move[0], rows), inside(column + move[1], columns));
+    const [to, beyond] = [clamped(row + move[0], rows), column + move[1]];
+    return picture.bars && beyond >= columns ? ofBars(to) : item(to, clamped(beyond, columns));
   };
   view.rows = () => [
     ["ablated", picture.axis.toLowerCase(), "mean", "low", "high", "unit", "readout", "sigma"],
@@ -121,12 +161,12 @@ export function drawMatrix({ bounds, picture, whose }) {
   $("matrix").querySelector("h2").textContent = title;
   $("matrix").querySelector("figcaption p").textContent = `${picture.meaning} ${read}.`;
   view.plot.setAttribute("aria-label", `${picture.name}: ${rows} ablated components by ${columns} columns`);
-  const lines = named.map(([row, column]) => {
-    const side = directed ? `, ${picture.ends[against(row, column) > 0 ? 1 : 0].split(",")[0]}` : "";
+  // Written in the corner, the list is for readers of another kind, and for the keys.
+  $("extremes").classList.toggle("unseen", written);
+  $("extremes").replaceChildren(...named.map(([row, column]) => {
     const chosen = { type: "button", className: "link", onclick: () => choose({ component: row }) };
-    return make("li", {}, make("button", chosen, told(row, column) + side));
-  });
-  $("extremes").replaceChildren(...lines);
+    return make("li", {}, make("button", chosen, told(row, column) + side(row, column)));
+  }));
 }
 
 /** The largest values that are surely not 0: some against the change, some with it. */
@@ -145,30 +185,8 @@ function extremes(rows, columns, signs, against, isSure) {
 }
 
 /** A letter on a cell of some colour, dark or light as it is read best. */
-export function drawLetter(root, x, y, i, colour) {
+export function drawLetter(root, x, y, i, colour, size = 13) {
   const ground = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] < 140 ? "on-dark" : "on-light";
-  root.append(svg("rect", { class: "letter", x: x - 6.5, y: y - 6.5, width: 13, height: 13, fill: hue(colour) }));
-  root.append(svg("text", { class: `letter ${ground}`, x, y: y + 4, "text-anchor": "middle" }, "abcdef"[i]));
-}
-
-/** The scale of colours above the matrix, with the meaning of its two sides. */
-function drawScale(root, left, across, picture, directed, mode, largest) {
-  const width = Math.min(330, across - 4), colour = palette(), share = shares(picture.scale, mode, largest), steps = 60;
-  const [along, against] = directed ? picture.ends : ["writes less", "writes more"];
-  root.append(svg("text", { class: "tick", x: left, y: 11 }, along));
-  root.append(svg("text", { class: "tick", x: left + width, y: 11, "text-anchor": "end" }, against));
-  for (let i = 0; i < steps; i++) {
-    const at = { x: left + (i * width) / steps, y: 17, width: width / steps + 0.5, height: 11 };
-    root.append(svg("rect", { ...at, fill: hue(colour((2 * i + 1) / steps - 1)) }));
-  }
-  let last = -Infinity;
-  for (const [value, label] of scaleTicks(picture.scale, mode, largest)) {
-    const x = left + ((share(value) + 1) / 2) * width, wide = 3.2 * label.length + 3;
-    if (x - wide < last) continue;
-    last = x + wide;
-    root.append(svg("line", { class: "axis", x1: x, x2: x, y1: 28, y2: 32 }));
-    root.append(svg("text", { class: "tick", x, y: 43, "text-anchor": "middle" }, label));
-  }
-  const paper = `${cut(now().unit, 14)}; paper: ${picture.grey}${directed ? "; –: strongly with the change; faint, •: too little is removed to tell" : ""}`;
-  root.append(svg("text", { class: "tick", x: left, y: 58 }, cut(paper, Math.floor(across / 5.6))));
+  root.append(svg("rect", { class: "letter", x: x - size / 2, y: y - size / 2, width: size, height: size, fill: hue(colour) }));
+  root.append(svg("text", { class: `letter ${ground}${size < 13 ? " small" : ""}`, x, y: y + 0.3 * size, "text-anchor": "middle" }, "abcdef"[i]));
 }

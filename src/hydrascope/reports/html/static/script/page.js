@@ -81,12 +81,12 @@ async function draw() {
   // What wasn't kept isn't drawn.
   const picture = chosenPicture(), scatter = chosenScatter(), wanted = told() !== ALL && page.tokens.length;
   const prompts = page.prompts.length; // 0 where only means are kept
-  const [three, bounds, compared, lines, tokens] = await Promise.all([
-    prompts ? ofReadout("amounts") : [], picture && array(picture.array), prompts ? array(scatter.array) : [],
+  const [three, bounds, outcomes, compared, lines, tokens] = await Promise.all([
+    prompts ? ofReadout("amounts") : [], picture && array(picture.array), array(now().bars.array), prompts ? array(scatter.array) : [],
     page.without ? null : traced(), wanted ? array("tokens") : null,
   ]);
   if (turn !== drawing) return;
-  const matrix = bounds && (await ofChosenPrompt(bounds, picture));
+  const matrix = bounds && (await ofChosenPrompt(bounds, picture, outcomes));
   if (turn !== drawing) return;
   const ofComponent = (values, row) => slice(values, prompts, row * page.ablated.length + state.component);
   const amounts = prompts ? [0, 1, 2].map((row) => ofComponent(three, row)) : [[], [], []];
