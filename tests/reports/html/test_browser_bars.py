@@ -149,6 +149,14 @@ def test_the_key_and_the_largest_stand_in_the_empty_corner(wide, scheme):
     assert page.locator("#tip").text_content().startswith(f"{ablated} ablated, ")
     drawn(page, names.last.click)
     assert page.locator("#chosen").text_content() == f"{ablated} ablated"
+    # The frame of a chosen row crosses no text.
+    for component in ("mlp.13", "mlp.12", "mlp.11", "mlp.10", "mlp.9"):
+        drawn(page, lambda component=component: page.locator("#component").select_option(component))
+        frame = page.locator("#matrix rect.row").bounding_box()
+        for each in inside:
+            box = each.bounding_box()
+            over = box["y"] < frame["y"] + frame["height"] and frame["y"] < box["y"] + box["height"]
+            assert not over or box["x"] + box["width"] <= frame["x"], component
 
 
 def test_the_list_appears_once_keys_reach_it(wide):

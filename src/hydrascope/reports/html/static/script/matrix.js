@@ -106,7 +106,6 @@ export function drawMatrix({ bounds, picture, whose, outcomes }) {
   // Those of neighbours would cover each other.
   const edge = h < 13 ? 10 : 13;
   named.forEach(([row, column], i) => letter(i, box.left + (column + 0.5) * w, top(row) + h / 2, edge));
-  root.append(svg("rect", { class: "row", x: box.left - 1, y: top(state.component) - 1, width: across + 2 + beside.gap + beside.bars, height: h + 2 }));
   root.append(svg("rect", { class: "cursor", visibility: "hidden" }));
 
   const item = (row, column) => ({
@@ -133,6 +132,10 @@ export function drawMatrix({ bounds, picture, whose, outcomes }) {
   const written = cornered && lines.some((each) => fitLines(root, each, corners.x + 20, first, LINE, room));
   if (written) named.forEach((_, i) => letter(i, corners.x + 6.5, first + LINE * i - 4, 13));
   const last = written ? first + LINE * (named.length - 1) + 5 : corners.y + key.height;
+  // The frame of the chosen row crosses no text in the corner.
+  const start = box.left + (cornered && top(state.component) < last ? free((rows - state.component - 0.5) * h) : 0);
+  const end = box.left + across + beside.gap + beside.bars;
+  root.append(svg("rect", { class: "row", x: start - 1, y: top(state.component) - 1, width: end - start + 2, height: h + 2 }));
   const clamped = (value, count) => Math.max(0, Math.min(value, count - 1));
   view.at = (x, y) => {
     const [row, column] = [Math.floor((box.top + down - y) / h), Math.floor((x - box.left) / w)];
