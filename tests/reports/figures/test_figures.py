@@ -37,6 +37,7 @@ from hydrascope.reports.figures import (
 )
 from hydrascope.reports.figures.figures_1_3 import why_chosen
 from hydrascope.reports.figures.heatmaps import name_columns
+from hydrascope.reports.figures.outcome_bars import draw_outcomes
 from hydrascope.reports.figures.panels import printable
 from hydrascope.reports.figures.style import save
 from hydrascope.reports.kinds import draw_all
@@ -470,6 +471,46 @@ def test_responses_are_shown_where_they_stand() -> None:
                 np.testing.assert_allclose(sure[row, column], values.mean(), rtol=1e-5)
             if far < 2:
                 assert sure[row, column] == 0
+
+
+def test_bars_beside_the_responses_are_what_is_removed_and_lost() -> None:
+    results = synthetic.results(3, 40, 2, noise=0.5)
+    figure = figure_responses(per_prompt(results), FEW)
+    (beside,) = (axes for axes in figure.get_axes() if axes.containers)
+    names = [f"{kind}.{block}" for block in range(3) for kind in ("attn", "mlp")]
+    for bars, effect, side in zip(beside.containers, ("direct", "total"), (1, -1), strict=True):
+        means = -results[effect].isel(readout=0).astype(float).mean(("prompt", "patch")).sel(ablated=names).values
+        np.testing.assert_allclose([bar.get_width() for bar in bars], means, rtol=1e-6)
+        middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+        np.testing.assert_allclose(middles, np.arange(6) + 0.2 * side)
+    assert beside.get_xlabel() == "logits"
+    assert [text.get_text() for text in beside.get_legend().get_texts()] == ["removed", "lost"]
+
+
+def test_bars_beyond_the_axis_end_in_a_triangle_with_the_number() -> None:
+    removed, lost = np.full(40, 0.3), np.full(40, -0.1)
+    removed[4], lost[7] = -2.04, 8.66
+    axes = Figure().subplots()
+    draw_outcomes(axes, removed, lost)
+    assert [bars[row].get_width() for bars, row in zip(axes.containers, (4, 7), strict=True)] == [-0.3, 0.3]
+    assert {(text.get_text(), text.get_position()[1]) for text in axes.texts} == {("−2.0", 4.2), ("8.7", 6.8)}
+    marks = {(line.get_marker(), *line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1}
+    assert marks == {("<", -0.3, 4.2), (">", 0.3, 6.8)}
+    assert all(-0.3 <= tick <= 0.3 for tick in axes.get_xticks())
+
+
+def test_the_key_stands_in_the_empty_corner_of_a_deep_network() -> None:
+    deep = figure_responses(per_prompt(synthetic.results(10, 20, 1)), FEW)
+    (matrix, _) = (axes for axes in deep.get_axes() if axes.get_images())
+    (key,) = matrix.child_axes
+    deep.draw_without_rendering()
+    shape = matrix.get_images()[0].get_array()
+    (left, low), (right, high) = matrix.transData.inverted().transform(key.get_tightbbox().get_points())
+    assert (left, high) > (-0.5, low)
+    assert high <= 19.5
+    assert np.ma.getmaskarray(shape)[round(low) :, : round(right) + 1].all()
+    shallow = figure_responses(per_prompt(synthetic.results(3, 20, 1)), FEW)
+    assert not any(axes.child_axes for axes in shallow.get_axes())
 
 
 def test_a_direction_s_unit_stands_at_the_axes() -> None:

@@ -25,10 +25,14 @@ _MATRIX = (
 def responses_caption(source: Source) -> str:
     """Return the caption of the figure of responses."""
     what = "ΔDE, the change of what each sublayer (columns) writes for the readout once a component (rows) is ablated"
+    bars = (
+        "Bars: what the ablation removes directly (outline) and what is lost in the end (solid); triangles with "
+        "numbers stand for what is beyond the axis."
+    )
     if source.count == 1:
-        return _whole("Responses", f"{what}, on one prompt. {_MATRIX}", source)
+        return _whole("Responses", f"{what}, on one prompt. {_MATRIX} {bars}", source)
     panels = f"{what}. (a) Means over prompts. (b) Those that are surely not 0, by bounds that hold for all at once."
-    return _whole("Responses", f"{panels} {_MATRIX}", source)
+    return _whole("Responses", f"{panels} {_MATRIX} {bars}", source)
 
 
 def example_caption(source: Source, number: int, prompt: int, ablated: str, text: str, target: str) -> str:

@@ -20,6 +20,10 @@ COLOURS = LinearSegmentedColormap.from_list("against", [*reversed(WITH), *AGAINS
 _LETTERS = 11
 #: The colour of the dashes through values that go with the change.
 _STRIKE = "#8f3d12"
+#: The size of the letters of a key inside a matrix.
+_KEY = 5.5
+#: The fewest rows of a matrix with a key inside.
+_FEWEST_ROWS = 16
 
 
 def draw_matrix(axes: Axes, values: Float[np.ndarray, "row column"], scale: ColourScale) -> AxesImage:
@@ -51,6 +55,39 @@ def draw_scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], scale: Co
     ticks = [*(-tick for tick in reversed(scale.ticks)), 0.0, *scale.ticks]
     bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
     bar.minorticks_off()
+    return bar
+
+
+def has_corner(values: Float[np.ndarray, "row column"]) -> bool:
+    """Whether the empty corner at the top left of a matrix has room for `draw_key`."""
+    rows, columns = values.shape
+    return rows >= _FEWEST_ROWS and bool(np.isnan(values[-int(0.2 * rows) :, : int(0.66 * columns)]).all())
+
+
+def draw_key(
+    figure: Figure, axes: Axes, image: AxesImage, scale: ColourScale, ends: tuple[str, str], label: str
+) -> Colorbar:
+    """Draw the scale of the colours in the empty corner of a matrix.
+
+    Args:
+        figure: the figure.
+        axes: the matrix's.
+        image: the matrix.
+        scale: the scale of its colours.
+        ends: the meaning of orange and of blue.
+        label: the name and the unit of the values.
+    """
+    inset = axes.inset_axes((0.05, 0.935, 0.56, 0.02))
+    bar = figure.colorbar(image, cax=inset, orientation="horizontal")
+    # Few, so that they don't touch.
+    most = [tick for tick in scale.ticks if tick == scale.most or not f"{tick:e}".startswith("3")]
+    ticks = [*(-tick for tick in reversed(most)), 0.0, *most]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize=_KEY, length=2, pad=1.5)
+    bar.set_label(label, fontsize=_KEY, labelpad=1)
+    for text, place, side in zip(ends, (0.0, 1.0), ("left", "right"), strict=True):
+        inset.text(place, 1.3, text, transform=inset.transAxes, ha=side, va="bottom", fontsize=_KEY)
     return bar
 
 
