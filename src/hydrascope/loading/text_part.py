@@ -1,4 +1,4 @@
-"""Take the language model out of a model that also sees images, as Gemma 3, Mistral 3 and LLaVA do."""
+"""Take the language model out of a model that also sees images, as Gemma 3 does."""
 
 import copy
 from typing import Any
@@ -18,13 +18,13 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def class_to_read(config: PretrainedConfig) -> Any:
-    """Return the class of transformers that reads a model: of language alone, or of images and text."""
+    """Return the class that reads a model: of language alone, or of images and text."""
     sees = type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def text_part(hf: PreTrainedModel) -> PreTrainedModel:
-    """Return the causal language model inside a model of images and text; any other model as it is.
+    """Return the language model inside a model of images and text; others as they are.
 
     It shares its modules with `hf`, and has no weights of its own.
 
