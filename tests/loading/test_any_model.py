@@ -10,6 +10,7 @@ import stand_ins
 from tiny import tiny, tiny_tokenizer
 
 import hydrascope as hs
+from hydrascope.loading import any_model
 from hydrascope.models.language_model import LanguageModel
 
 TOKENS = [[5, 6, 7], [9, 4, 11, 3]]
@@ -26,11 +27,23 @@ def functions() -> dict[str, Callable[..., Any]]:
     }
 
 
-def test_every_public_function_of_a_model_is_one_of_them() -> None:
+class Loaded(Exception):
+    """Raised in place of loading."""
+
+
+def test_every_public_function_of_a_model_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(model: Any) -> Any:
+        raise Loaded
+
+    monkeypatch.setattr(any_model, "load_model", load)
     found = functions()
     assert {"sweep", "cost", "path_patching", "shapley", "atp"} <= set(found)
-    plain = {name for name, each in found.items() if not hasattr(each, "__wrapped__")}
-    assert plain == {"load_model"}
+    for name, function in found.items():
+        if name != "load_model":
+            _, *others = inspect.signature(function).parameters.values()
+            needed = [None for each in others if each.default is each.empty and each.kind < each.VAR_POSITIONAL]
+            with pytest.raises(Loaded):
+                function(stand_ins.Envoy(None), *needed)
 
 
 @pytest.mark.parametrize("wrap", [lambda model: model, stand_ins.Envoy])
@@ -52,8 +65,6 @@ def test_the_tokenizer_of_a_wrapper_reads_prompts() -> None:
 
 
 def test_a_loaded_model_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydrascope.loading import any_model
-
     monkeypatch.setattr(any_model, "load_model", lambda model: pytest.fail("it was loaded again"))
     model = LanguageModel(tiny("gpt2").hf)
     assert any_model.as_loaded(model) is model

@@ -1,6 +1,7 @@
 """A model inside another tool's object: found, measured as the plain one, and left as it was."""
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiny import tiny, tiny_tokenizer
 from torch import nn
 
 import hydrascope as hs
+from hydrascope.loading import plain_copy
 from hydrascope.utils.errors import HydrascopeError
 
 torch.set_num_threads(1)
@@ -102,8 +104,6 @@ def test_a_bridge_with_processed_weights_is_measured_as_it_stands() -> None:
 
 def test_heads_that_take_turns_in_a_joint_projection_are_joined_so() -> None:
     """As in GPT-NeoX: query, key and value of the first head, then of the second."""
-    from hydrascope.loading.plain_copy import _joined
-
     whole = nn.Linear(8, 12)
     rows = torch.arange(12).unflatten(0, (2, 3, 2))
     parts = []
@@ -112,7 +112,7 @@ def test_heads_that_take_turns_in_a_joint_projection_are_joined_so() -> None:
         chosen = rows[:, number].flatten()
         part.weight, part.bias = (nn.Parameter(each.detach()[chosen]) for each in (whole.weight, whole.bias))
         parts.append(part)
-    made = _joined(whole, parts, 2)
+    made = plain_copy._joined(whole, parts, 2)
     assert torch.equal(made.weight, whole.weight)
     assert torch.equal(made.bias, whole.bias)
 
@@ -296,3 +296,19 @@ def test_what_holds_no_transformers_model_is_refused() -> None:
     waiting = copy.deepcopy(hf()).to("meta")
     with pytest.raises(HydrascopeError, match="is on the meta device"):
         hs.load_model(stand_ins.Envoy(waiting))
+
+
+def test_merged_layers_live_as_long_as_the_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules are known by their ids: one that dies could give its own to the next."""
+    merge, made = plain_copy._merged, []
+
+    def watched(layer: Any) -> Any:
+        assert all(each() is not None for each in made)
+        found = merge(layer)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(plain_copy, "_merged", watched)
+    given = stand_ins.with_adapters(hf())
+    plain_copy.plain_copy(given)
+    assert len(made) == 9

@@ -21,6 +21,7 @@ from hydrascope.engines.interface import Request
 from hydrascope.engines.readouts import Readouts
 from hydrascope.engines.reference.engine import ablated_activations
 from hydrascope.loading import self_check
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At, format_positions, resolve_positions
@@ -46,6 +47,7 @@ _AFTER = ", after the ablation"
 
 
 @plain_torch()
+@takes_any_model
 def activations(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -12,6 +12,7 @@ from hydrascope.components.selection import Selection, select_components, select
 from hydrascope.engines import Request
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
@@ -21,6 +22,7 @@ from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError
 
 
+@takes_any_model
 def attention(
     model: LanguageModel,
     prompt: AnyPrompts,

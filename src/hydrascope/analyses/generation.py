@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from hydrascope.analyses.activations import activations
 from hydrascope.components.component import Component, Override
 from hydrascope.components.selection import Selection, select_overrides
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.loading.load import load_model
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_site
 from hydrascope.models.language_model import OVERRIDDEN, LanguageModel
@@ -34,6 +35,7 @@ By = Literal["zero", "mean"] | Any
 _BY = "give 'zero', 'mean' with prompts, a vector, or a vector for each component, {'head.9.6': vector}"
 
 
+@takes_any_model
 @contextmanager
 def override(
     model: LanguageModel | PreTrainedModel,

@@ -16,6 +16,7 @@ from hydrascope.engines import Request
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.metrics import logits_of
 from hydrascope.engines.readouts import Readouts
+from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
@@ -30,6 +31,7 @@ LISTED = 10
 
 
 @plain_torch()
+@takes_any_model
 def next_tokens(
     model: LanguageModel,
     prompt: AnyPrompts,

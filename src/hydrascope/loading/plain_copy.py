@@ -82,16 +82,22 @@ def _is_adapted(module: nn.Module) -> Any:
     )
 
 
-def _copy(module: nn.Module, copies: dict[int, Any]) -> Any:
-    """Return the plain copy of `module`; `copies` maps ids of modules to copies made already."""
+def _copy(module: nn.Module, copies: dict[int, tuple[nn.Module, Any]]) -> Any:
+    """Return the plain copy of `module`.
+
+    Args:
+        module: the module.
+        copies: by id, the modules that are copied already, with their copies. It keeps them alive: a merged layer would
+            else give its id to the next one.
+    """
     if id(module) in copies:
-        return copies[id(module)]
+        return copies[id(module)][1]
     inside = _inside(module)
     if inside is not module:
-        copies[id(module)] = _copy(inside, copies)
-        return copies[id(module)]
+        copies[id(module)] = module, _copy(inside, copies)
+        return copies[id(module)][1]
     made = module.__class__.__new__(module.__class__)
-    copies[id(module)] = made
+    copies[id(module)] = module, made
     for name, value in vars(module).items():
         vars(made)[name] = _rebound(value, module, made)
     made._modules = {name: None if child is None else _copy(child, copies) for name, child in module._modules.items()}
@@ -131,15 +137,15 @@ def _merged(layer: Any) -> Any:
     return copied.get_base_layer()
 
 
-def _join_all(model: Any) -> dict[int, Any]:
-    """Return copies of the joint projections, by id, made of the bridge's query, key and value."""
-    joined = {}
+def _join_all(model: Any) -> dict[int, tuple[nn.Module, Any]]:
+    """Return the joint projections, by id, with copies made of the bridge's q, k and v."""
+    joined: dict[int, tuple[nn.Module, Any]] = {}
     heads = model.config.num_attention_heads if model.config.model_type in _HEAD_BY_HEAD else 1
     for module in model.modules():
         if _is_bridged(module) and {*_JOINED, "qkv"} <= set(module._modules):
             whole = _innermost(module._modules["qkv"])
             parts = [_innermost(module._modules[part]) for part in _JOINED]
-            joined[id(whole)] = _joined(whole, parts, heads)
+            joined[id(whole)] = whole, _joined(whole, parts, heads)
     return joined
 
 
