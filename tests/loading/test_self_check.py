@@ -149,8 +149,8 @@ def test_a_nan_passes_no_identity():
 
 
 def test_unknown_architecture_says_how_to_declare_it():
-    with pytest.raises(HydrascopeError, match=r"hydrascope\.declare\('mamba'.*Anatomy"):
-        anatomy_of("mamba")
+    with pytest.raises(HydrascopeError, match=r"hydrascope\.declare\('deepcraft'.*Anatomy"):
+        anatomy_of("deepcraft")
 
 
 def test_a_declared_architecture_is_known():

@@ -114,7 +114,7 @@ def test_what_was_not_kept_is_not_shown(pairs):
     else:
         assert described["without"]["views"] == ["trace"]
         assert "--keep means" in described["without"]["why"]
-        assert set(chunks) == {"tokens", "0.amounts", "0.picture.0"}
+        assert set(chunks) == {"tokens", "0.amounts", "0.outcomes.mean", "0.picture.0"}
     assert any("Writes" in note for note in described["notes"]) == (pairs.attrs["keep"] == "means")
 
 
@@ -123,7 +123,7 @@ def test_effects_alone_have_components_and_prompts_and_no_matrix(phantom):
     described, chunks = page_data(alone, FEW)
     expected, of_kept = page_data(kept, FEW)
     assert described["without"]["views"] == ["matrix", "trace"]
-    assert set(chunks) == {"tokens", "0.amounts"}
+    assert set(chunks) == {"tokens", "0.amounts", "0.outcomes.mean"}
     np.testing.assert_array_equal(
         decoded(described["arrays"], chunks, "0.amounts"), decoded(expected["arrays"], of_kept, "0.amounts")
     )
