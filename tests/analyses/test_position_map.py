@@ -145,6 +145,7 @@ def test_patches_from_the_prompt_itself_change_nothing():
     np.testing.assert_allclose(found["cost"], 0, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_row_is_a_sweep_at_that_token(data):

@@ -81,6 +81,7 @@ def test_a_run_of_many_components_is_broken_between_them(opened, address):
     assert page.locator("#found-run strong").text_content() == run
 
 
+@pytest.mark.slow
 def test_a_frozen_component_shows_what_it_was_worth(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.0")
@@ -192,6 +193,7 @@ def test_the_views_are_of_the_typed_prompt(opened, session, address):
     assert "One prompt" in page.locator("#verdict").text_content()
 
 
+@pytest.mark.slow
 def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened, session, address):
     page = started(opened, address)
     pick(page, "attn.0")
@@ -266,6 +268,7 @@ def test_an_unknown_ablation_in_an_address_is_refused(opened, address):
     opened.told.clear()  # the browser notes every answer that is an error
 
 
+@pytest.mark.slow
 def test_heads_are_components_too(opened, session, address):
     page = started(opened, address)
     answered(page, lambda: page.locator("#heads-of").select_option("1"))
@@ -363,6 +366,7 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_lost(opened, address):
     opened.told.clear()  # the browser notes every answer that is an error
 
 
+@pytest.mark.slow
 def test_hostile_prompts_stay_texts(opened, address):
     page = opened(f"{address}#patches={PATCHES}")
     for text in HOSTILE:
@@ -467,6 +471,7 @@ def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
         page.wait_for_function("() => document.querySelector('#matrix h2').textContent.includes('8 prompts')")
 
 
+@pytest.mark.slow
 def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
     monkeypatch.setattr("hydrascope.explorer.session.report", partial(hs.report, bootstrap=FEW))
     page = started(opened, address)

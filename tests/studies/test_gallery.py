@@ -21,6 +21,7 @@ def test_the_committed_index_shows_every_exhibit() -> None:
             assert (DOCS / "images" / f"gallery-{exhibit.name}.png").stat().st_size < 200_000
 
 
+@pytest.mark.slow
 def test_a_folder_is_built_and_its_texts_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = replace(gallery.EXHIBITS[0], name="one", picture="responses", mediation="")
     monkeypatch.setattr(gallery, "EXHIBITS", (shown,))

@@ -12,8 +12,6 @@ from hydrascope.loading.fetch import model_file
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-#: The notebook that stands for the others in quick runs.
-QUICK = "your-own-model-and-prompts"
 
 needs_smollm2 = pytest.mark.skipif(
     not model_file("smollm2").exists(), reason="SmolLM2 isn't fetched: run `hydrascope fetch smollm2`"
@@ -28,9 +26,8 @@ def code(name: str) -> list[str]:
 
 
 @needs_smollm2
-@pytest.mark.parametrize(
-    "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_every_cell_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     limit = hs.prompts.PromptSet.limit

@@ -37,7 +37,8 @@ def model() -> LanguageModel:
     return exactly_normed(hs.load_model("smollm2", dtype="float64"))
 
 
-@pytest.mark.parametrize("engine", ["wavefront", pytest.param("reference", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["wavefront", "reference"])
 def test_every_number_is_that_of_a_plain_pass(model: LanguageModel, engine: str) -> None:
     """Two prompts, each patched by the other: hooks on transformers, a whole pass for every number."""
     with Float64Mode():

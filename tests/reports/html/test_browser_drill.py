@@ -93,6 +93,7 @@ def test_the_command_is_copied(opened, file):
     assert page.locator("form#typed").count() == 0
 
 
+@pytest.mark.slow
 def test_a_page_of_means_has_the_same_matrix(opened, tmp_path, results):
     page, chunks = hs.reports.page_data(results, FEW)
     small, kept = without_prompts(page, chunks, "Left out.")
