@@ -289,6 +289,7 @@ def shown_weights(page):
     return [row[0] for row in tokens], dict(zip(states, shares, strict=True))
 
 
+@pytest.mark.slow
 def test_what_a_head_attends_to_is_shown_before_and_after(opened, session, address):
     page = started(opened, address)
     assert page.locator("#attention").is_hidden()
@@ -403,6 +404,7 @@ def test_two_tabs_are_answered_one_after_the_other(opened, session, address):
         close(shown_effects(page, run), expected_effects(found, run))
 
 
+@pytest.mark.slow
 def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(opened, session, address, monkeypatch):
     page, watched = started(opened, address), []
 
@@ -451,6 +453,7 @@ def test_a_server_that_ends_and_starts_again(opened, session, folder):
     opened.told.clear()
 
 
+@pytest.mark.slow
 def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
     monkeypatch.setattr("hydrascope.explorer.app.Bootstrap", lambda: FEW)
     results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
@@ -489,6 +492,7 @@ def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
     assert report.locator("#ask").count() == 0
 
 
+@pytest.mark.slow
 def test_next_tokens_stand_side_by_side(opened, session, address):
     page = started(opened, address)
     settle(page, "ablation", "zero")

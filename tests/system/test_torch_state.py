@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from plain import LONGER
+from rest_slow import rest_slow
 from tiny import save_tiny, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -100,7 +101,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, n
     return path, measured(path)
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", rest_slow(STATES, ("autocast", "inference mode", "a default device")))
 def test_no_number_depends_on_it(name: str, expected: tuple[str, dict[str, np.ndarray]]) -> None:
     path, alone = expected
     with STATES[name]():
@@ -115,7 +116,7 @@ def test_no_number_depends_on_it(name: str, expected: tuple[str, dict[str, np.nd
             np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", rest_slow(STATES, ("autocast",)))
 def test_a_report_is_the_same(name: str, expected: tuple[str, dict[str, np.ndarray]], tmp_path: Any) -> None:
     results = hs.sweep(hs.load_model(expected[0]), LONGER, hs.Zero())
     with STATES[name]():

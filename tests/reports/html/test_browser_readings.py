@@ -15,6 +15,7 @@ from hydrascope.reports.summary import format_interval, sentences
 from hydrascope.reports.summary.verdict_text import clearest_first
 
 
+@pytest.mark.slow
 def test_another_readout_changes_all_views(opened, file, results):
     page = opened(file)
     before = page.locator("#sentences").text_content()
@@ -80,6 +81,7 @@ def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
         assert (row["readout"], row["sigma"]) == ("logit", sigma)
 
 
+@pytest.mark.slow
 def test_what_a_reaction_is_worth_does_not_depend_on_sigma(opened, tmp_path):
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(8)
     results = hs.sweep(model, prompts, hs.Resample(patches=2), ablate=hs.Mediation("attn.3", "layers"))
