@@ -109,6 +109,7 @@ def test_heads_of_several_sublayers_ablated_together():
         np.testing.assert_allclose(found["restored_by"].sel(mediator=name)[..., 0], expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_on_the_phantom_each_watcher_brings_its_share():
     model, prompts = hs.load_model("phantom", dtype="float64"), hs.load_prompts("phantom").limit(40)
     watchers = [*phantom.BACKUPS, "attn.5"]

@@ -86,6 +86,7 @@ def test_single_patches_of_what_kept_means_alone() -> None:
         by_patch(results, sigma="other")
 
 
+@pytest.mark.slow
 @given(parallel=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=6, deadline=None)
 def test_the_norms_share_patch_by_patch(parallel: bool, seed: int) -> None:

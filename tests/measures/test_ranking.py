@@ -87,6 +87,7 @@ def test_what_cannot_be_ranked():
         hs.measures.rank(effects, exact)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     def run(*options: str) -> tuple[int, str, str]:
         command = ["rank", "phantom", "--prompts", "phantom", "--limit", "20", "--ablation", "zero"]

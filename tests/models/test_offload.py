@@ -155,6 +155,7 @@ def test_built_in_models_too(name, offload):
     assert_identical_results(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_a_model_that_its_user_has_put_elsewhere(tmp_path, on_disk):
     plain = tiny("llama", torch.float32).hf

@@ -91,6 +91,7 @@ def test_the_erasing_mlp_is_told_from_the_one_that_writes_more(results):
     assert float(erased["attenuated"]) == 1
 
 
+@pytest.mark.slow
 def test_its_own_values_change_nothing_and_nothing_is_restored():
     class Own:
         """Each component's own clean value: an ablation that ablates nothing."""

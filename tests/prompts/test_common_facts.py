@@ -113,6 +113,7 @@ def test_foils_are_of_many_kinds() -> None:
         assert len(foils) >= 0.6 * len(answers), relation
 
 
+@pytest.mark.slow
 def test_prompts_differ_in_tokens_and_answers_from_foils_on_the_built_in_model(model: LanguageModel) -> None:
     prompts = load_prompts("common-facts").prompts
     tokens = tokenize(model, prompts)

@@ -51,6 +51,7 @@ def test_a_prompt_is_completed_by_the_name_that_stands_once(seed: int, count: in
         assert blanked(prompt.counterfactual) == blanked(prompt.text)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(1, 300))
 @settings(max_examples=10, deadline=None)
 def test_any_first_prompts_are_balanced_over_sentences_and_orders(seed: int, count: int) -> None:

@@ -43,6 +43,7 @@ def test_a_twin_is_another_fact_in_the_same_words_and_the_foil_its_answer() -> N
         assert answers[line["relation"], other] == line["foil"] != line["answer"]
 
 
+@pytest.mark.slow
 def test_nearly_all_twins_are_as_long_and_none_is_more_than_a_token_off(model: LanguageModel) -> None:
     prompts = load_prompts("world-facts").prompts
     tokens, twins = tokenize(model, prompts), counterfactual_tokens(model, prompts)

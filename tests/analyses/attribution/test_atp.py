@@ -54,6 +54,7 @@ def test_a_patch_that_changes_nothing_has_no_effect(method):
     assert not method(shared("gemma2"), PROMPTS, same, ablate=PARTS, **fewer_steps(method))["estimate"].values.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=3, deadline=None)
 @given(
