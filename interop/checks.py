@@ -1,4 +1,4 @@
-"""What the checks share: tiny random models made on the spot, and a comparison of two models' numbers."""
+"""Make tiny random models on the spot, and compare the numbers of two models."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

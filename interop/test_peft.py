@@ -56,7 +56,7 @@ def test_adapters_inside_a_model_of_transformers(case: str) -> None:
 
 
 def test_an_ablated_head_is_what_a_hook_on_the_unmerged_model_gives() -> None:
-    """By plain passes of the user's own model, with the value of head 2 of block 1 set to zero."""
+    """Measure by plain passes of the user's own model, with the value of head 2 of block 1 set to zero."""
     given = adapted("llama").eval()
     results = hs.sweep(given, TOKENS, hs.Zero(), ablate="head.1.2")
 

@@ -134,7 +134,7 @@ def test_a_transformers_model_will_do() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_never_the_last_position(side: str) -> None:
-    """Of a padded batch each prompt has what it has alone."""
+    """Require that each prompt of a padded batch gives what it gives alone."""
     model, values = model_of("llama"), {"mlp.0": torch.ones(32, dtype=torch.float64)}
     prompts = [[5, 6, 7, 8], [9, 10]]
     pad = [0, 0]

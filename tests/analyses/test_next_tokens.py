@@ -18,7 +18,7 @@ def shares(model, overrides):
 
 
 def require_same(found, expected):
-    """Of states in turn: the tokens, their probabilities, and how many were likelier in the state before."""
+    """Require the right tokens, probabilities, and ranks in the state before, of each state in turn."""
     for number, now in enumerate(expected):
         order = sorted(range(len(now)), key=lambda token: (-now[token], token))[:10]
         before = expected[max(number - 1, 0)]

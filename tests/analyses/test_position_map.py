@@ -22,7 +22,7 @@ def reading(logits: torch.Tensor, target: int) -> float:
 
 
 def expected(model, ids, label, value) -> np.ndarray:
-    """By token, how much the likeliest token's centred logit falls; `value` maps a token to what is written there."""
+    """Return how much the likeliest token's centred logit falls, for each token that is overridden by `value`."""
     clean = plain_run(model, ids).logits
     target = int(clean.argmax())
     changed = [plain_run(model, ids, {label: ([token], value(token))}).logits for token in range(len(ids))]
@@ -95,7 +95,7 @@ def test_every_cell_of_a_head():
 
 
 def test_a_twin_and_other_prompts():
-    """What is written at a token comes from where it corresponds, by the distance from the end."""
+    """Take each patch from the corresponding token of the other prompt, counted from the end."""
     model, ids = exactly_normed(loaded("gpt2")), IDS[:6]
     twin, others = [20, 21, 22, 23, 24, 25], [[30, 31, 32, 33, 34, 35, 36], [40, 41, 42, 43, 44, 45]]
     own, of_twin, one, other = (plain_run(model, each).values for each in (ids, twin, *others))

@@ -178,7 +178,7 @@ def rows_by_formula(model, ids, block, query_of, key_of):
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_weights_are_softmax_of_products_of_queries_and_keys(engine):
-    """Of a gpt2, and of a block without rotary positions: heads 0 and 1 share a key there, and heads 2 and 3."""
+    """Compute softmax(q·k) of a gpt2, and of a block without rotary positions whose heads share keys in pairs."""
     for case, block, shared_by in (("gpt2", 0, 1), ("gpt2", 2, 1), ("smollm3", 1, 2)):
         model = shared(case)
         asked = request(model, ["mlp.0"], (6,))

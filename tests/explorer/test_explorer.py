@@ -23,10 +23,9 @@ from exploring import (
     swept,
     typed,
 )
-from opened import FEW, HOSTILE, rows_of, saved
+from opened import FEW, HOSTILE
 
 import hydrascope as hs
-from hydrascope import measures
 from hydrascope.explorer.session import Session
 
 
@@ -179,64 +178,6 @@ def test_the_subject_is_ablated_where_it_is_typed(opened, session, folder, monke
         assert page.locator("#subject").is_hidden()
 
 
-def test_the_views_are_of_the_typed_prompt(opened, session, address):
-    page = started(opened, address)
-    found = swept(session).isel(readout=0, prompt=-1)
-    for row in rows_of(saved(page, "Save the matrix as CSV")):
-        at = {"ablated": row["ablated"], "component": row["responding sublayer"]}
-        change = found["unembed_ablated"].sel(at) - found["unembed"].sel(component=at["component"])
-        expected = change if found["downstream"].sel(at) else np.nan
-        np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
-        assert row["low"] == row["high"] == ""
-    assert page.locator("#prompts").is_hidden()
-    assert "this prompt" in page.locator("#matrix h2").text_content()
-    assert "One prompt" in page.locator("#verdict").text_content()
-
-
-@pytest.mark.slow
-def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened, session, address):
-    page = started(opened, address)
-    pick(page, "attn.0")
-    found = swept(session).isel(readout=0, prompt=-1)
-    shown = {}
-    for name, written in (("clean", "unembed_ablated"), ("own", "unembed_ablated_own")):
-        page.evaluate("name => (location.hash = location.hash.replace(/sigma=\\w+/, `sigma=${name}`))", name)
-        page.wait_for_function("name => document.querySelector('#sigma').value === name", arg="01"[name == "own"])
-        for row in rows_of(saved(page, "Save the matrix as CSV")):
-            at = {"ablated": row["ablated"], "component": row["responding sublayer"]}
-            change = found[written].sel(at) - found["unembed"].sel(component=at["component"])
-            expected = change if found["downstream"].sel(at) else np.nan
-            np.testing.assert_allclose(float(row["mean"] or "nan"), expected, rtol=1e-5, atol=1e-6)
-            assert row["sigma"] == name
-        part = page.locator("#component option:checked").text_content()
-        assert page.locator("#trace path.patch").count() == 2 * PATCHES
-        of = found.sel(ablated=part)
-        patches = of["unembed_ablated_by_patch"] * (of["scale"] if name == "own" else 1)
-        for row in rows_of(saved(page, "Save the sublayers as CSV")):
-            each = [float(row[f"patch {patch}"]) for patch in range(PATCHES)]
-            np.testing.assert_allclose(each, patches.sel(component=row["component"]), atol=2e-3)
-        # What stands above is read alike.
-        said = page.locator("button[data-component='mlp.2']").get_attribute("aria-label")
-        np.testing.assert_allclose(
-            numbers(said)[2], found[written].sel(ablated="attn.0", component="mlp.2"), atol=0.006
-        )
-        assert f"read {measures.SIGMA_NAME[name]}" in page.locator("#found-run").text_content()
-        shown[name] = page.locator("#found-run .wide").last.locator("td").all_text_contents()
-        sweep = measures.per_prompt(swept(session), sigma=name).isel(prompt=-1).sel(ablated="attn.0")
-        np.testing.assert_allclose(numbers(shown[name][3])[0], sweep["norm"], atol=0.002)
-    assert shown["clean"] != shown["own"]
-
-
-#: The controls of each ablation.
-CONTROLS = {
-    "resample": {"patches", "seed", "different_target"},
-    "noise": {"patches", "seed", "noise_scale"},
-    "zero": set(),
-    "mean": set(),
-    "counterfactual": {"counterfactual"},
-}
-
-
 @pytest.mark.slow
 def test_what_other_prompts_are_for_is_said_as_it_is(opened, address):
     page = started(opened, address)
@@ -278,56 +219,6 @@ def test_heads_are_components_too(opened, session, address):
     intact = found["unembed"].isel(readout=0, prompt=-1).sel(component="head.1.3")
     label = page.locator("button[data-component='head.1.3']").get_attribute("aria-label")
     np.testing.assert_allclose(numbers(label)[2], intact, atol=0.006)
-
-
-def shown_weights(page):
-    """The tokens of the boxes, and the weights in them of each state, as shares."""
-    boxes = page.locator("#attention li").all()
-    rows = [[cell.text_content() for cell in box.locator("span").all()] for box in boxes]
-    (_, *states), *tokens = rows
-    shares = [[numbers(text)[0] / 100 for text in column] for column in zip(*(row[1:] for row in tokens), strict=True)]
-    return [row[0] for row in tokens], dict(zip(states, shares, strict=True))
-
-
-@pytest.mark.slow
-def test_what_a_head_attends_to_is_shown_before_and_after(opened, session, address):
-    page = started(opened, address)
-    assert page.locator("#attention").is_hidden()
-    settle(page, "ablation", "zero")
-    answered(page, lambda: page.locator("#heads-of").select_option("2"))
-    assert "Point at a head" in page.locator("#attention p").text_content()
-    assert page.locator("#attention ol").is_hidden()
-
-    def expected(head, run="attn.0|mlp.1"):
-        return hs.analyses.attention(session.model, TYPED, run, head)["attention"].isel(head=0)
-
-    page.locator("button[data-component='head.2.3']").hover()
-    tokens, shares = shown_weights(page)
-    assert tokens == list(TYPED)
-    assert list(shares) == ["clean"]
-    np.testing.assert_allclose(shares["clean"], expected("head.2.3")[0], atol=0.0006)
-    pick(page, "attn.0")
-    pick(page, "mlp.1", "frozen")
-    page.locator("button[data-component='head.2.0']").focus()
-    page.keyboard.press("ArrowRight")
-    tokens, shares = shown_weights(page)
-    found = expected("head.2.1")
-    assert list(shares) == ["clean", "attn.0", "attn.0|mlp.1"] == found["state"].values.tolist()
-    for state, weights in shares.items():
-        np.testing.assert_allclose(weights, found.sel(state=state), atol=0.0006)
-    assert "Attention of head.2.1 from the last token" in page.locator("#attention p").text_content()
-    most = TYPED[int(found[0].values.argmax())]
-    said = page.locator("#live").text_content()
-    assert said.startswith(f"head.2.1 attends most to “{most}”: clean ")
-    np.testing.assert_allclose(numbers(said.partition("clean ")[2])[0], 100 * float(found[0].max()), atol=0.06)
-    # The darkest box is that of the largest weight.
-    cells = page.locator("#attention li:not(:first-child) span:nth-child(2)")
-    share = cells.evaluate_all("all => all.map((each) => parseFloat(each.style.getPropertyValue('--share')))")
-    assert share == pytest.approx((50 * found[0]).values.tolist(), abs=1e-3)
-    answered(page, lambda: page.locator("#heads-of").select_option("1"))
-    assert "head.2" not in page.locator("#attention").text_content()
-    answered(page, lambda: page.locator("#heads-of").select_option(""))
-    assert page.locator("#attention").is_hidden()
 
 
 @pytest.mark.slow
@@ -450,116 +341,6 @@ def test_a_server_that_ends_and_starts_again(opened, session, folder):
         fresh = opened(again + page.url.partition("/first/")[2])
         fresh.wait_for_function("() => document.body.dataset.answered === '1'")
         assert fresh.locator("#found-run strong").text_content().startswith("attn.0")
-    opened.told.clear()
-
-
-@pytest.mark.slow
-def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
-    monkeypatch.setattr("hydrascope.explorer.app.Bootstrap", lambda: FEW)
-    results = swept(session, hs.Resample(PATCHES, seed=2, different_target=True), target="argmax")
-    session = Session(session.model, list(results["text"].values))
-    with serving(session, folder, results=results) as address:
-        page = opened(f"{address}#component=attn.1&prompt=3")
-        page.wait_for_selector("body[data-drawn]")
-        assert page.locator("#story pre").text_content() == POOL[3]
-        answered(page, lambda: page.get_by_role("button", name="Ask the model about it").click())
-        assert page.locator("#patches").input_value() == str(PATCHES)
-        pick(page, "attn.1")
-        stored = results.isel(prompt=[3])
-        close(shown_effects(page, "attn.1"), expected_effects(stored, "attn.1"))
-        assert "prompt 3" in page.locator("#matrix h2").text_content()
-        answered(page, lambda: page.locator("#views").select_option("prompt"))
-        assert "this prompt" in page.locator("#matrix h2").text_content()
-        answered(page, lambda: page.locator("#views").select_option(""))
-        page.wait_for_function("() => document.querySelector('#matrix h2').textContent.includes('8 prompts')")
-
-
-@pytest.mark.slow
-def test_what_was_found_is_saved(opened, session, address, folder, monkeypatch):
-    monkeypatch.setattr("hydrascope.explorer.session.report", partial(hs.report, bootstrap=FEW))
-    page = started(opened, address)
-    pick(page, "mlp.0")
-    page.locator("#save-name").fill("my find")
-    page.locator("#everyone").check()
-    answered(page, lambda: page.get_by_role("button", name="Save result and report").click())
-    assert "Saved 8 prompts" in page.locator("#doing").text_content()
-    results = hs.open_results(folder / "my find.zarr")
-    np.testing.assert_allclose(results["total"], swept(session, ablate="mlp.0")["total"], rtol=1e-6, atol=1e-8)
-    report = opened((folder / "my find.html").as_uri())
-    report.wait_for_selector("body[data-drawn]")
-    assert "No model is behind this page" in report.locator("#command").text_content()
-    assert report.locator("#start").text_content() == "hydrascope explore gpt2 --results RESULTS"
-    assert report.locator("#ask").count() == 0
-
-
-@pytest.mark.slow
-def test_next_tokens_stand_side_by_side(opened, session, address):
-    page = started(opened, address)
-    settle(page, "ablation", "zero")
-    pick(page, "mlp.2")
-    pick(page, "attn.0")
-    pick(page, "mlp.1", "frozen")
-    table = page.locator("#found-next table")
-    states = ["clean", "mlp.2+attn.0", "mlp.2+attn.0|mlp.1"]
-    assert table.locator("thead th").all_text_contents()[1:] == states
-    found = hs.analyses.next_tokens(session.model, TYPED, states[-1])
-    rows = [row.locator("td").all_text_contents() for row in table.locator("tbody tr").all()]
-    assert len(rows) == 10
-    for place, row in enumerate(rows):
-        for state, cell in enumerate(row):
-            of = found.isel(state=state, place=place)
-            moved = int(of["rank"]) - place
-            arrow = f" ↑{moved}" if moved > 0 else f" ↓{-moved}" if moved else ""
-            assert cell.startswith(f"“{of['text'].values}” ")
-            assert numbers(cell.removesuffix(arrow).rpartition("” ")[2]) == pytest.approx(
-                [100 * float(of["probability"])], abs=0.06
-            )
-            assert cell.endswith(f"%{arrow}")
-    for name in ("mlp.2", "attn.0"):
-        pick(page, name)
-    assert table.count() == 0
-
-
-def test_a_prompt_is_mapped(opened, session, address):
-    page = started(opened, address)
-    settle(page, "ablation", "zero")
-    answered(page, lambda: page.locator("#draw-map").click())
-    found = hs.analyses.position_map(session.model, TYPED)
-    rows = rows_of(saved(page, "Save the map as CSV"))
-    assert len(rows) == found["cost"].size
-    for row in rows:
-        cell = found["cost"].isel(token=int(row["token"])).sel(component=row["component"])
-        assert float(row["cost"]) == pytest.approx(float(cell), rel=1e-6, abs=1e-12)
-        assert (row["text"], row["ablation"]) == (TYPED[int(row["token"])], "zero")
-    token, component = np.unravel_index(np.argmax(found["cost"].values), found["cost"].shape)
-    first, name = page.locator("#map-named li").first.text_content(), found["component"].values[component]
-    assert first.startswith(f"{name} at “{TYPED[token].strip() or '␣'}” (token {token})")
-    assert numbers(first)[-1] == pytest.approx(float(found["cost"].max()), rel=0.005)
-    # A dot for each gain of a size, and only there.
-    struck = 3 * 0.1
-    assert page.locator("#map .gain").count() == int((found["cost"] <= -struck).sum())
-    page.locator("#map .plot").focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowUp")
-    told = page.locator("#tip").text_content()
-    before_last = found["cost"].isel(token=-2).sel(component="attn.0")
-    assert told.startswith(f"attn.0 at “{TYPED[-2]}” (token {len(TYPED) - 2})")
-    assert numbers(told)[-1] == pytest.approx(abs(float(before_last)), rel=0.01)
-    assert (" gains " in told) == (float(before_last) < 0)
-    assert b"What ablating there costs" in saved(page, "Save the map as SVG")
-    # Another component makes no difference to it, another replacement does.
-    pick(page, "attn.0")
-    assert page.locator("#map .plot").is_visible()
-    settle(page, "ablation", "noise")
-    assert page.locator("#map .plot").is_hidden()
-
-
-def test_what_cannot_be_mapped_is_said(opened, address):
-    page = opened(f"{address}#patches={PATCHES}&ablation=mean")
-    ask(page, "longer than all others")
-    answered(page, lambda: page.locator("#draw-map").click())
-    assert "none of the others has as many tokens as the prompt" in page.locator("#refused").text_content()
-    assert page.locator("#map .plot").is_hidden()
     opened.told.clear()
 
 

@@ -386,7 +386,7 @@ def test_a_map_is_the_librarys(session, question):
 
 @pytest.mark.parametrize("question", [Question("cats and", patches=2), Question("cats and", "", "noise", 2)])
 def test_a_row_of_a_map_is_what_a_click_gives(session, question):
-    """Of prompts that are all as long, so that the same patches are drawn at one position as at all."""
+    """Take prompts of one length, so that the same patches are drawn at one position as at all."""
     fresh = Session(session.model, ("the cats", "and dogs", "or a cow", "no a pig"))
     found = fresh.map(question, JobMonitor())
     for place in (-1, -3, -8):

@@ -103,7 +103,7 @@ def test_a_bridge_with_processed_weights_is_measured_as_it_stands() -> None:
 
 
 def test_heads_that_take_turns_in_a_joint_projection_are_joined_so() -> None:
-    """As in GPT-NeoX: query, key and value of the first head, then of the second."""
+    """Join query, key and value head by head, as GPT-NeoX does."""
     whole = nn.Linear(8, 12)
     rows = torch.arange(12).unflatten(0, (2, 3, 2))
     parts = []

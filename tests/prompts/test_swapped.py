@@ -1,4 +1,4 @@
-"""What is exchanged of a prompt and its counterfactual, and which words become the subject."""
+"""Test the exchange of a prompt and its counterfactual, and the subject of the exchanged prompt."""
 
 import pytest
 from hypothesis import given

@@ -48,7 +48,7 @@ def test_byte_fallback():
     ],
 )
 def test_byte_level(content, shown):
-    """By transformers' own table of letters."""
+    """Compare with transformers' own table of letters."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = bytes_to_unicode()

@@ -77,7 +77,7 @@ class SplitAttention(ComponentBridge):
 
 
 class Split(ComponentBridge):
-    """What attention calls as its joint projection."""
+    """Stand in for the joint projection that attention calls."""
 
     __module__ = "transformer_lens.model_bridge.generalized_components.linear"
 
@@ -111,7 +111,7 @@ class TransformerBridge(nn.Module):
 
 
 class BaseTunerLayer:
-    """What PEFT's layers inherit."""
+    """Stand in for the base class of PEFT's layers."""
 
     __module__ = "peft.tuners.tuners_utils"
 

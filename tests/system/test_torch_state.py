@@ -1,4 +1,4 @@
-"""What the user's process sets in PyTorch changes no number, and is as it was afterwards."""
+"""Test that settings of PyTorch in the user's process change no number, and are restored."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -23,7 +23,6 @@ from hydrascope.engines.reference.engine import ablated_activations
 from hydrascope.loading import self_check
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel, wider
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At, format_positions, resolve_positions
 from hydrascope.prompts.prompt import AnyPrompts, texts
 from hydrascope.runs.batches import compute_clean_activations
@@ -46,7 +45,6 @@ _LONG_NAMES = {
 _AFTER = ", after the ablation"
 
 
-@plain_torch()
 @takes_any_model
 def activations(
     model: LanguageModel,

@@ -4,21 +4,17 @@ import numpy as np
 import torch
 import xarray as xr
 
-from hydrascope.ablations.ablation import Ablation, Zero, draw_patches
-from hydrascope.analyses.next_tokens import states_of
-from hydrascope.analyses.one_prompt import clean_activations, require_donors, with_others
+from hydrascope.ablations.ablation import Ablation
+from hydrascope.analyses.one_prompt import clean_activations, plan_states, request_of, state_names
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import Selection, select_components, select_overrides
-from hydrascope.engines import Request
+from hydrascope.components.selection import Selection, select_components
 from hydrascope.engines.clean.activations import CleanActivations
-from hydrascope.engines.readouts import Readouts
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.prompts.token_text import visible_text
-from hydrascope.runs.config import SweepConfig
-from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.runs.plan import Plan
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -66,13 +62,8 @@ def attention(
     Raises:
         HydrascopeError: as `sweep`; or there are several prompts or overrides, or `heads` names another component.
     """
-    overrides, chosen = select_overrides(model, override), select_heads(model, heads)
-    if len(overrides) != 1:
-        raise HydrascopeError(f"{str(override)!r:.60} are {len(overrides)} overrides: give one, as attn.3+mlp.5|mlp.7")
-    ablation = Zero() if ablation is None else ablation
-    config = SweepConfig(ablate=states_of(overrides[0]), at=at, keep="effects", engine=engine)
-    plan = make_plan(model, with_others(model, prompt, others, ablation), ablation, config)
-    require_donors(plan, 0)
+    chosen = select_heads(model, heads)
+    plan = plan_states(model, prompt, override, ablation, at, others, engine)
     return measure_attention(plan, clean_activations(plan), 0, chosen)
 
 
@@ -92,25 +83,14 @@ def select_heads(model: LanguageModel, heads: Selection) -> tuple[Component, ...
 def measure_attention(plan: Plan, clean: CleanActivations, index: int, heads: tuple[Component, ...]) -> xr.Dataset:
     """Return the attention of heads on one prompt of a plan; see `attention`."""
     model, tokens = plan.model, plan.tokens[index]
-    request = Request(
-        [tokens],
-        torch.from_numpy(clean.padded_positions([index])),
-        plan.overrides,
-        plan.ablation.patches,
-        draw_patches(plan.ablation, clean, [index]).values,
-        (),
-        Readouts(()),
-        (),
-        torch.tensor([clean.targets[index]]),
-        plan.routines or None,
-    )
+    request = request_of(plan, clean, index)
     before, after = plan.engine.attention_weights(model, request, heads)
     # [state, patch, head, token]
     each = torch.cat([before[:, None].expand_as(after[0, :1]), after[0]]).double().cpu().numpy()
     found = xr.Dataset(
         {"attention": (("state", "head", "token"), each.mean(1))},
         {
-            "state": np.array(["clean", *map(str, plan.overrides)], object),
+            "state": state_names(plan),
             "head": np.array(list(map(str, heads)), object),
             "token_id": ("token", np.array(tokens)),
             "token_text": ("token", np.array([visible_text(model, token) for token in tokens], object)),

@@ -18,7 +18,6 @@ from hydrascope.loading.any_model import takes_any_model
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
@@ -27,7 +26,6 @@ from hydrascope.utils.errors import HydrascopeError
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-@plain_torch()
 @takes_any_model
 def faithfulness(
     model: LanguageModel,

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hydrascope.analyses.activations import activations
 from hydrascope.components.component import Component, Override
 from hydrascope.components.selection import Selection, select_overrides
 from hydrascope.loading.any_model import takes_any_model
-from hydrascope.loading.load import load_model
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_site
 from hydrascope.models.language_model import OVERRIDDEN, LanguageModel
+from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.utils.errors import HydrascopeError
 
@@ -38,7 +37,7 @@ _BY = "give 'zero', 'mean' with prompts, a vector, or a vector for each componen
 @takes_any_model
 @contextmanager
 def override(
-    model: LanguageModel | PreTrainedModel,
+    model: LanguageModel,
     components: Selection,
     *,
     by: By = "zero",
@@ -78,11 +77,9 @@ def override(
         raise HydrascopeError(f"unknown at {at!r}: choose last or all")
     if (by == "mean" if isinstance(by, str) else False) != (prompts is not None):
         raise HydrascopeError("prompts are those of by='mean': give both, or neither")
-    wrapped = model if isinstance(model, LanguageModel) else load_model(model)
-    overridden = _components(wrapped, components)
-    values = _values(wrapped, overridden, by, at, prompts)
-    hf = wrapped.hf
-    with hooked(_hooks(wrapped, values, at)):
+    values = _values(model, _components(model, components), by, at, prompts)
+    hf = model.hf
+    with hooked(_hooks(model, values, at)):
         setattr(hf, OVERRIDDEN, getattr(hf, OVERRIDDEN, 0) + 1)
         try:
             yield hf
@@ -107,6 +104,7 @@ def _components(model: LanguageModel, selection: Selection) -> tuple[Component, 
     return select_overrides(model, together)[0].ablated
 
 
+@plain_torch()
 def _values(
     model: LanguageModel, components: Sequence[Component], by: By, at: Step, prompts: AnyPrompts | None
 ) -> dict[Component, Float[Tensor, "column"]]:

@@ -10,7 +10,6 @@ from numpy import ndarray
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.component import Component, Override
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import ExperimentOptions
 from hydrascope.runs.sweep import sweep
@@ -20,7 +19,6 @@ from hydrascope.utils.errors import HydrascopeError
 MOST_OVERRIDES = 20_000
 
 
-@plain_torch()
 def joint_effects(
     model: LanguageModel,
     prompts: AnyPrompts,

@@ -8,29 +8,22 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Ablation, Zero, draw_patches
-from hydrascope.analyses.one_prompt import clean_activations, require_donors, with_others
+from hydrascope.ablations.ablation import Ablation
+from hydrascope.analyses.one_prompt import clean_activations, plan_states, request_of, state_names
 from hydrascope.components.component import Override
-from hydrascope.components.selection import select_overrides
-from hydrascope.engines import Request
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.metrics import logits_of
-from hydrascope.engines.readouts import Readouts
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.prompts.token_text import visible_text
-from hydrascope.runs.config import SweepConfig
-from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.utils.errors import HydrascopeError
+from hydrascope.runs.plan import Plan
 
 #: How many tokens are listed.
 LISTED = 10
 
 
-@plain_torch()
 @takes_any_model
 def next_tokens(
     model: LanguageModel,
@@ -68,37 +61,15 @@ def next_tokens(
     Raises:
         HydrascopeError: as `sweep`; or there are several prompts or overrides.
     """
-    overrides = select_overrides(model, override)
-    if len(overrides) != 1:
-        raise HydrascopeError(f"{str(override)!r:.60} are {len(overrides)} overrides: give one, as attn.3+mlp.5|mlp.7")
-    ablation = Zero() if ablation is None else ablation
-    config = SweepConfig(ablate=states_of(overrides[0]), at=at, keep="effects", engine=engine)
-    plan = make_plan(model, with_others(model, prompt, others, ablation), ablation, config)
-    require_donors(plan, 0)
+    plan = plan_states(model, prompt, override, ablation, at, others, engine)
     return measure_next_tokens(plan, clean_activations(plan), 0, count)
-
-
-def states_of(override: Override) -> tuple[Override, ...]:
-    """Return the override without its frozen components and, if it has any, with them."""
-    return tuple(dict.fromkeys((Override(override.ablated), override)))
 
 
 @torch.no_grad()
 def measure_next_tokens(plan: Plan, clean: CleanActivations, index: int, count: int = LISTED) -> xr.Dataset:
     """Return the likeliest next tokens of one prompt of a plan, after each override."""
     model = plan.model
-    request = Request(
-        [plan.tokens[index]],
-        torch.from_numpy(clean.padded_positions([index])),
-        plan.overrides,
-        plan.ablation.patches,
-        draw_patches(plan.ablation, clean, [index]).values,
-        (),
-        Readouts(()),
-        (),
-        torch.tensor([clean.targets[index]]),
-        plan.routines or None,
-    )
+    request = request_of(plan, clean, index)
     before, after = plan.engine.final_streams(model, request)
     shares = [_shares(model, before), *(_shares(model, streams) for streams in after[0])]
     listed = [_ranked(share)[:count] for share in shares]
@@ -113,7 +84,7 @@ def measure_next_tokens(plan: Plan, clean: CleanActivations, index: int, count: 
             "rank": (("state", "place"), np.stack(ranks)),
         },
         {
-            "state": np.array(["clean", *map(str, plan.overrides)], object),
+            "state": state_names(plan),
             "text": (("state", "place"), _texts(model, tokens)),
         },
     )

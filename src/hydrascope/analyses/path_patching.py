@@ -23,7 +23,6 @@ from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import PathOptions
 from hydrascope.runs.sweep import sweep
@@ -32,7 +31,6 @@ from hydrascope.utils.errors import HydrascopeError
 _DIMS = ("readout", "prompt", "sender", "receiver")
 
 
-@plain_torch()
 @takes_any_model
 def path_patching(
     model: LanguageModel,

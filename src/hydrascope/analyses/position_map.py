@@ -24,7 +24,6 @@ from hydrascope.engines.readouts import Logit, Readout
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import AblationPositions
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
@@ -45,7 +44,6 @@ _OF_TOKENS = ("token_id", "token_text")
 _OF_PROMPT = ("text", "target_text")
 
 
-@plain_torch()
 @takes_any_model
 def position_map(
     model: LanguageModel,

@@ -15,13 +15,11 @@ from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.selection import Selection, select_components
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
 from hydrascope.utils.errors import HydrascopeError
 
 
-@plain_torch()
 @takes_any_model
 def shapley(
     model: LanguageModel,

@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 
 from hydrascope.analyses.attention import measure_attention, select_heads
-from hydrascope.analyses.next_tokens import measure_next_tokens, states_of
-from hydrascope.analyses.one_prompt import require_donors
+from hydrascope.analyses.next_tokens import measure_next_tokens
+from hydrascope.analyses.one_prompt import require_donors, states_of
 from hydrascope.analyses.position_map import measure_positions, plan_of_one
 from hydrascope.components.component import Override
 from hydrascope.components.selection import select_overrides

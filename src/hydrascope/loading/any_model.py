@@ -1,4 +1,4 @@
-"""Let functions that take a loaded model take what `load_model` takes as an object, too."""
+"""Let functions of a loaded model take the user's own object, and compute in plain PyTorch."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from hydrascope.loading.load import load_model
 from hydrascope.loading.wrappers import is_wrapper
+from hydrascope.models.torch_state import plain_torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -21,10 +22,12 @@ def takes_any_model(function: _Function) -> _Function:
     """Make a function of a loaded model take a model of transformers or of another tool, too.
 
     Such a model is loaded, and proven, at each call: call `load_model` once for several. What is no model is passed on.
+    The caller's settings of PyTorch change no number (`plain_torch`).
     """
 
     @wraps(function)
     def taking(model: Any, *arguments: Any, **options: Any) -> Any:
-        return function(as_loaded(model), *arguments, **options)
+        with plain_torch():
+            return function(as_loaded(model), *arguments, **options)
 
     return cast(_Function, taking)

@@ -25,7 +25,6 @@ from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
@@ -69,7 +68,6 @@ class Cost:
         )
 
 
-@plain_torch()
 @takes_any_model
 def cost(
     model: LanguageModel,

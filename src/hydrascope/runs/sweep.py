@@ -15,7 +15,6 @@ from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs import start
@@ -74,7 +73,6 @@ def sweep(
 ) -> xr.Dataset: ...
 
 
-@plain_torch()
 @takes_any_model
 def sweep(
     model: LanguageModel,

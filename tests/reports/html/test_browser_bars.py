@@ -12,7 +12,7 @@ import hydrascope as hs
 
 
 def _outcomes(results, prompt=None):
-    """What is removed and what is lost, `[amount, ablated]`: means, or on one prompt."""
+    """Return the amounts removed and lost, `[amount, ablated]`, as means or on one prompt."""
     at = results.isel(readout=0).sel(ablated=PARTS)
     values = [
         -at[name].astype(float).mean("patch").transpose("prompt", "ablated").values for name in ("direct", "total")

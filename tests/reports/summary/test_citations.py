@@ -1,4 +1,4 @@
-"""What is cited: hydrascope and its paper, from one source, and only the methods that a result holds."""
+"""Test the citations: hydrascope and its paper, from one source, and the methods that a result holds."""
 
 import re
 from pathlib import Path

@@ -21,7 +21,6 @@ from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.memory import Batch, within_memory
-from hydrascope.models.torch_state import plain_torch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.attrs import settings_of
@@ -125,7 +124,6 @@ class PromptBatch:
 Estimator = Callable[[PromptBatch], dict[str, Tensor]]
 
 
-@plain_torch()
 def run_estimator(
     name: str,
     method: Estimator,
