@@ -16,8 +16,10 @@ import xarray as xr
 from PIL import Image
 
 import hydrascope as hs
+from hydrascope.reports.flow.source import in_one_line, source_of
 from hydrascope.reports.flow.words import title
-from hydrascope.reports.summary.verdict_text import clearest_verdict, headline, mediation_sentences, sentences
+from hydrascope.reports.summary import read_effects
+from hydrascope.reports.summary.verdict_text import clearest_verdict, headline, headlines, mediation_sentences
 from hydrascope.utils.errors import HydrascopeError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -136,18 +138,15 @@ def sentence(results: xr.Dataset, mediation: xr.Dataset | None = None) -> str:
     if summary.reactions:
         return mediation_sentences(summary)[0]
     if summary.pairs:
-        return sentences(summary)[0].split(", and ")[0] + "."
+        return f"{headlines(summary)[0]}."
     if mediation is not None:
         return f"{' '.join(title(hs.reports.flow.repair_flow(results, mediation=mediation)))}."
     return f"{headline(clearest_verdict(summary.verdicts), summary.run)}."
 
 
-def how(exhibit: Exhibit, results: xr.Dataset) -> str:
-    """Return the settings of an exhibit in one line."""
-    return (
-        f"{results.attrs['model']}, {results.sizes['prompt']:,} prompts of {exhibit.prompts}, "
-        f"{results.attrs['ablation']} ablation"
-    )
+def run_of(results: xr.Dataset) -> str:
+    """Return the run of a result in one line, as figures say it."""
+    return in_one_line(source_of(read_effects(results)))
 
 
 def draw(exhibit: Exhibit, results: xr.Dataset, mediation: xr.Dataset | None, folder: Path) -> None:
@@ -169,7 +168,7 @@ def as_markdown(found: Mapping[str, xr.Dataset]) -> str:
     for exhibit in EXHIBITS:
         results = found[exhibit.name]
         told = sentence(results, found.get(exhibit.mediation))
-        lines += ["", f"## {exhibit.shows.removesuffix('.')}", "", f"**{told}**", "", f"{how(exhibit, results)}."]
+        lines += ["", f"## {exhibit.shows.removesuffix('.')}", "", f"**{told}**", "", f"{run_of(results)}."]
         if exhibit.picture:
             lines += ["", f"![{told}](images/gallery-{exhibit.name}.png)"]
     return "\n".join(lines) + "\n"
@@ -191,7 +190,7 @@ def _items(found: Mapping[str, xr.Dataset]) -> Iterator[str]:
         picture = f'<img src="{exhibit.name}.png" alt="">' if exhibit.picture else ""
         yield (
             f'<li><a href="{exhibit.name}.html">{escape(told)}</a><p>{escape(exhibit.shows)}</p>'
-            f'<p class="how">{escape(how(exhibit, results))}</p>{picture}</li>'
+            f'<p class="how">{escape(run_of(results))}</p>{picture}</li>'
         )
 
 

@@ -22,12 +22,21 @@ Norm = Annotated[
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name of each result without its folder; the same names are numbered."""
-    stems = [printable(path.stem) for path in paths]
-    return [
-        stem if stems.count(stem) == 1 else f"{stem} ({stems[: number + 1].count(stem)})"
-        for number, stem in enumerate(stems)
-    ]
+    """Return a name of each result: without its folders, or with as many as tell it from the others.
+
+    Raises:
+        HydrascopeError: a result is given twice.
+    """
+    whole = [path.absolute().with_suffix("").parts for path in paths]
+    names = []
+    for path, parts in zip(paths, whole, strict=True):
+        if whole.count(parts) > 1:
+            raise HydrascopeError(f"{path} is given twice: give each result once")
+        others = [each for each in whole if each != parts]
+        tails = (parts[-length:] for length in range(1, len(parts) + 1))
+        tail = next(tail for tail in tails if all(each[-len(tail) :] != tail for each in others))
+        names.append(printable("/".join(tail)))
+    return names
 
 
 def open_selected(path: Path) -> "xr.Dataset":

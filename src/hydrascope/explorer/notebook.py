@@ -105,8 +105,8 @@ def view(
         prompts: what patches come from; by default the prompts of `results`, or 64 that are shipped.
         folder: where the page saves results and reports.
         height: of the page, in pixels.
-        full: show single prompts, however large the notebook's file becomes. Without it a report of results holds at
-            most 500 kB: single prompts are left out of a larger one. The explorer shows them always.
+        full: show everything, however large the notebook's file becomes. Without it single prompts, then readouts but
+            the first, are left out of a report above 500 kB. The explorer shows them always.
 
     Returns:
         what a notebook shows as the value of a cell.

@@ -13,7 +13,7 @@ from hydrascope.reports.flow.repair import RepairFlow
 from hydrascope.reports.html.comparison_page import comparison_page
 from hydrascope.reports.html.first_screen import OtherAblation, first_screen
 from hydrascope.reports.html.heatmaps import Picture, interaction_picture, mediation_pictures
-from hydrascope.reports.html.means_only import without_prompts
+from hydrascope.reports.html.means_only import left_out, without_prompts
 from hydrascope.reports.html.render import one_file
 from hydrascope.reports.html.report_data import Built, Views, build_page, require_results
 from hydrascope.reports.summary.interval import Interval
@@ -30,13 +30,6 @@ from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
     from hydrascope.reports.figures.draw import Choice, Drawn
-
-
-#: The sentence on a page without its single prompts.
-LEFT_OUT = (
-    "Single prompts, and readouts but the first, are left out, so that the notebook stays small: hs.view(results, "
-    "full=True) shows them, and hs.report(results, 'report.html') writes them to a file."
-)
 
 
 @dataclass(frozen=True)
@@ -257,26 +250,30 @@ def page_html(
 
     Args:
         results, mediation, other, bootstrap: as for `report`.
-        most: the number of characters above which single prompts, and readouts but the first, are left out.
+        most: the number of characters above which single prompts are left out and, if that isn't enough, readouts but
+            the first; the page says so. The means of a very large network may still take more.
 
     Raises:
         HydrascopeError: `results` is no result that a page can show.
     """
     bootstrap = bootstrap or Bootstrap()
     require_results(results)
-    several = results["readout"].size > 1
-    if most is not None and several and _least_size(results) > most:
-        # Further readouts take as long to summarise, and aren't shown.
-        return page_html(results.isel(readout=[0]), mediation=mediation, other=other, bootstrap=bootstrap, most=most)
-    built = _built(results, bootstrap)
-    first = _first_screen(built, results, mediation, other, bootstrap)
-    text = one_file(built.page, built.chunks, first)
-    if most is None or len(text) <= most:
-        return text
-    small = one_file(*without_prompts(built.page, built.chunks, LEFT_OUT), first)
-    if several and len(small) > most:
-        return page_html(results.isel(readout=[0]), mediation=mediation, other=other, bootstrap=bootstrap, most=most)
-    return small
+    kept = [results]
+    if most is not None and results["readout"].size > 1:
+        # Readouts that can't fit aren't summarised: each takes as long as the first.
+        kept = [*(kept if _least_size(results) <= most else []), results.isel(readout=[0])]
+    text = ""
+    for shown in kept:
+        built = _built(shown, bootstrap)
+        first = _first_screen(built, shown, mediation, other, bootstrap)
+        missing = [] if shown is results else ["readouts but the first"]
+        text = one_file({**built.page, "left_out": left_out(missing)}, built.chunks, first)
+        if most is None or len(text) <= most:
+            return text
+        text = one_file(*without_prompts(built.page, built.chunks, left_out(["single prompts", *missing])), first)
+        if len(text) <= most:
+            return text
+    return text
 
 
 def _least_size(results: xr.Dataset) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 
 import numpy as np
@@ -22,6 +23,9 @@ def prompt(page) -> str:
 
 def test_keys_go_from_prompt_to_prompt(opened, file):
     page = opened(file)
+    page.keyboard.press("n")  # nothing has the focus
+    assert prompt(page) is None
+    page.locator("#scatter .plot").focus()
     for key, expected in [("n", "0"), ("n", "1"), ("n", "2"), ("p", "1"), ("p", "0")]:
         drawn(page, lambda key=key: page.keyboard.press(key))
         assert prompt(page) == expected
@@ -35,7 +39,7 @@ def test_keys_go_from_prompt_to_prompt(opened, file):
     assert prompt(page) == "1"
     page.locator("#search").fill("")
     drawn(page, lambda: page.get_by_role("button", name="Back to the mean").click())
-    drawn(page, lambda: page.locator("h1").click() or page.keyboard.press("p"))
+    drawn(page, lambda: page.locator("#scatter .plot").focus() or page.keyboard.press("p"))
     assert prompt(page) == "39"
 
 
@@ -43,6 +47,7 @@ def test_keys_follow_the_order_of_the_table(opened, file, results):
     page = opened(f"{file}#component=attn.1")
     page.get_by_role("button", name="Restored").click()
     one = results.sel(ablated="attn.1").isel(readout=0).mean("patch")
+    page.locator("#rows table").focus()
     order = np.argsort(-(one["total"] - one["direct"]).values, kind="stable")
     for place in range(3):
         drawn(page, lambda: page.keyboard.press("n"))
@@ -107,6 +112,7 @@ def test_a_page_of_means_has_the_same_matrix(opened, tmp_path, results):
     assert "hs.view(results, full=True)" in shown.locator("#without").text_content()
     for hidden in ("#scatter", "#histogram", "#prompts", "#prompt"):
         assert shown.locator(hidden).is_hidden()
+    shown.locator("#matrix .plot").focus()
     shown.keyboard.press("n")
     assert shown.locator("#trouble").is_hidden()
     assert shown.locator("#trace svg").count() == 1
@@ -123,3 +129,25 @@ def test_a_notebook_holds_half_a_megabyte_at_most(prompts, readouts):
     assert len(shown._repr_html_()) <= 500_000
     whole = page_html(results, bootstrap=Bootstrap())
     assert len(whole) > MOST or shown.document == whole
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("smollm2", "smollm2"), ("a/b-1.4b", "a/b-1.4b"), ("/home/x/y", "MODEL"), ("x;y", "MODEL"), ("-x", "MODEL")],
+)
+def test_the_command_is_one_that_a_shell_may_read(results, model, expected):
+    page, _ = hs.reports.page_data(results.assign_attrs(model=model), FEW)
+    assert page["command"] == f"hydrascope explore {expected} --results RESULTS"
+
+
+@pytest.mark.parametrize("readouts", [1, 2])
+@pytest.mark.parametrize("share", [1.01, 0.95, 0.3])
+def test_a_page_names_what_it_leaves_out(results, readouts, share):
+    """From the whole page down to what is surely too small for single prompts."""
+    shown = results.isel(readout=slice(readouts))
+    whole = page_html(shown, bootstrap=FEW)
+    text = page_html(shown, bootstrap=FEW, most=int(share * len(whole)))
+    page = json.loads(re.search(r'id="page">(.*?)</script>', text, re.DOTALL)[1])
+    assert ("single prompts" in page["left_out"].lower()) == (not page["prompts"])
+    assert ("readouts but the first" in page["left_out"].lower()) == (len(page["readouts"]) < readouts)
+    assert (page["left_out"] == "") == (share > 1)

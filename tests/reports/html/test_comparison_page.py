@@ -182,7 +182,10 @@ def test_the_command_compares_and_refuses_what_does_not_fit(tmp_path: Path, monk
 
 
 def test_results_of_one_name_are_numbered() -> None:
-    assert short_names([Path("a/x.zarr"), Path("b/x.zarr"), Path("y.zarr")]) == ["x (1)", "x (2)", "y"]
+    assert short_names([Path("a/x.zarr"), Path("b/x.zarr"), Path("y.zarr")]) == ["a/x", "b/x", "y"]
+    assert short_names([Path("a/x.zarr"), Path("b/x.zarr"), Path("c/x (1).zarr")]) == ["a/x", "b/x", "x (1)"]
+    with pytest.raises(HydrascopeError, match="is given twice: give each result once"):
+        short_names([Path("a.zarr"), Path("a.zarr")])
 
 
 def test_what_is_gained_in_the_end_is_not_called_missing() -> None:

@@ -25,7 +25,7 @@ from hydrascope.reports.html.ledger_bars import PATTERN, ledger_bars, ledger_len
 from hydrascope.reports.html.render import still_page
 from hydrascope.reports.summary.comparison import Comparison, compare
 from hydrascope.reports.summary.interval import format_interval, format_share, percent
-from hydrascope.reports.summary.verdict_text import ASKED_NAME
+from hydrascope.reports.summary.verdict_text import ASKED_NAME, POOLED_SHARES
 from hydrascope.utils.errors import HydrascopeError
 
 #: The differences that are told in words.
@@ -134,13 +134,16 @@ def _mark(index: int) -> str:
 
 
 def _finding(each: _Shown) -> str:
-    """Return the finding of a result as a sentence, with its held-out number."""
+    """Return the finding of a result as a sentence, and the number on all prompts, which the bars show."""
     flow = each.flow
     if flow is None:
         return "No component is chosen: none removes enough, or the prompts are too few."
     if why_not(flow):
         return why_not(flow)
-    held = " Chosen on one half of the prompts, measured on the other." if np.isfinite(flow.held_out.estimate) else ""
+    held = ""
+    if np.isfinite(flow.held_out.estimate):
+        whole = format_share(flow.share)
+        held = f" Chosen on one half of the prompts, measured on the other; on all prompts, as in the bars, {whole}."
     rival = f" Half of the prompts chose {flow.rival}." if flow.rival else ""
     return f"{' '.join(title(flow))}.{held}{rival}"
 
@@ -152,9 +155,10 @@ def _table(found: Comparison) -> str:
         for index in range(len(found.rows))
     )
     levels = sorted({percent(row.verdict.confidence) for row in found.rows})
+    pooled = f"; {POOLED_SHARES}" if any(row.verdict.pooled for row in found.rows) else ""
     about = (
         "1 − lost/removed at the component of which most is restored, chosen on one half of the prompts and measured "
-        f"on the other. Intervals of shares: {' or '.join(levels)}; of differences: "
+        f"on the other{pooled}. Intervals of shares: {' or '.join(levels)}; of differences: "
         f"{percent(found.bootstrap.confidence)}, paired where the prompts are the same."
     )
     top = "".join(f'<th scope="col">{each}</th>' for each in head)

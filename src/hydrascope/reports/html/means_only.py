@@ -1,10 +1,25 @@
 """A page without its single prompts, small enough to stand in a notebook's file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: The ends of the names of arrays that are means over prompts.
 _MEANS = (".mean",)
+
+
+def left_out(missing: Sequence[str]) -> str:
+    """Return the sentence that names the parts left out of a page; empty if there are none.
+
+    >>> left_out(["single prompts", "readouts but the first"]).partition(",")[0]
+    'Single prompts and readouts but the first are left out'
+    """
+    if not missing:
+        return ""
+    named = " and ".join(missing)
+    return (
+        f"{named[0].upper()}{named[1:]} are left out, so that the notebook stays small: hs.view(results, full=True) "
+        "shows them, and hs.report(results, 'report.html') writes them to a file."
+    )
 
 
 def without_prompts(

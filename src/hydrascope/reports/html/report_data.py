@@ -1,5 +1,6 @@
 """The content of a page: every number that it shows, computed here, as arrays and as text."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -168,6 +169,7 @@ def _page(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     page = {
         "model": model_name(effects.data.attrs),
+        "command": f"hydrascope explore {_argument(effects.data.attrs)} --results RESULTS",
         "run": [[name, value] for name, value in run.items() if name not in ("model", "readout", "unit")],
         "depth": depth(effects),
         "start": start,
@@ -186,6 +188,12 @@ def _page(
         "arrays": source.arrays.known,
     }
     return page, source.arrays.chunks
+
+
+def _argument(attributes: Mapping[str, Any]) -> str:
+    """Return the model's name for a command; a path, or a name that a shell would read, is left to the reader."""
+    name = str(attributes.get("model", ""))
+    return name if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name, re.ASCII) else "MODEL"
 
 
 def _read(results: xr.Dataset, label: str) -> dict[Sigma, EffectsOnly]:

@@ -133,5 +133,5 @@ def notes(bootstrap: Bootstrap | None, verdicts: Sequence[Verdict], *, traces: b
     yield precision_note
     yield (
         f"Made by hydrascope {__version__}. Every number was computed by it; this page only subtracts writes for the "
-        "responses of one prompt."
+        "responses of one prompt, and counts prompts in the histogram."
     )

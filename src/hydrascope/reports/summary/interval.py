@@ -49,7 +49,9 @@ def format_interval(value: Interval, digits: int) -> str:
 
 
 def format_share(value: Interval) -> str:
-    """Format a share with its bounds in percent, as `83% [77, 89]`."""
+    """Format a share with its bounds in percent, as `83% [77, 89]`; a dash if it is unknown."""
+    if np.isnan(value.estimate):
+        return number(value.estimate, 0)
     estimate = f"{number(100 * value.estimate, 0)}%"
     if np.isnan(value.low) or np.isnan(value.high):
         return estimate

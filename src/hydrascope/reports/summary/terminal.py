@@ -29,6 +29,7 @@ from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import (
     ASKED_NAME,
     POOLED,
+    POOLED_SHARES,
     QUESTION,
     largest,
     placebo_sentence,
@@ -59,8 +60,6 @@ _HEADINGS = {
 }
 _REACTION = ("restored by it", "by it alone", "it writes more")
 _PAIR = ("interaction", "second loses", "once first is gone")
-#: The note on verdicts whose halves of prompts chose two components.
-_POOLED = "; where the halves chose two components, over both, pooled, and of neither alone"
 #: The note on the normalised share, by the direction of patching.
 NORMALISED = {
     "noising": "Share: (patched − corrupt) / (clean − corrupt), where corrupt activations are put into the clean run",
@@ -312,7 +311,7 @@ def side_by_side(comparison: "Comparison") -> Group:
         ),
     )
     notes = [f"Note: {warning}." for warning in comparison.warnings]
-    pooled = _POOLED if any(row.verdict.pooled for row in comparison.rows) else ""
+    pooled = f"; {POOLED_SHARES}" if any(row.verdict.pooled for row in comparison.rows) else ""
     notes.append(
         "restored: 1 − lost/removed, the ratio of means at the component of which most is restored, chosen on one half "
         f"of the prompts and measured on the other{pooled}. Intervals: bootstrap over prompts, "

@@ -19,6 +19,9 @@ NAMED = 3
 #: The note on a pooled verdict.
 POOLED = "The halves of the prompts chose different components. Amounts and shares pool both, and are of neither alone"
 
+#: The note on the shares of several verdicts, of which some are pooled.
+POOLED_SHARES = "where the halves chose two components, over both, pooled, and of neither alone"
+
 #: The end of `With attn.3 …`, by ablation.
 ABLATED = {
     "zero": "set to zero",

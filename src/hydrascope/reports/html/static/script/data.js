@@ -1,4 +1,5 @@
-// What the page shows. It chooses, slices and draws numbers that hydrascope computed; drill.js subtracts some.
+// What the page shows. It chooses, slices and draws numbers that hydrascope computed; drill.js subtracts some, and
+// histogram.js counts prompts.
 
 import { $ } from "./elements.js";
 

@@ -279,7 +279,7 @@ export function startLive() {
   if (!live) {
     $("ask").remove();
     $("command").hidden = false;
-    $("start").textContent = `hydrascope explore ${page.model} --results RESULTS`;
+    $("start").textContent = page.command;
     $("copy").onclick = copyCommand;
     return;
   }

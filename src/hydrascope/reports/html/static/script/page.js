@@ -198,8 +198,10 @@ function startControls() {
   for (const id of ["sure", "scale"]) $(id).addEventListener("change", draw);
   addEventListener("keydown", (event) => {
     const by = { n: 1, p: -1 }[event.key];
-    const typing = event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey;
-    if (!by || typing || !measured() || page.prompts.length < 2) return;
+    // Where the focus is on a view or among the prompts: elsewhere a letter may be meant for something else.
+    const here = event.target.closest?.("#prompts, #views-of .plot") && !event.target.closest("input, textarea, select");
+    const held = event.ctrlKey || event.metaKey || event.altKey;
+    if (!by || !here || held || !measured() || page.prompts.length < 2) return;
     stepPrompt(by);
     $("live").textContent = state.prompt === ALL ? "" : `prompt ${state.prompt}`;
   });
