@@ -68,3 +68,9 @@ def test_mistakes():
         hs.analyses.next_tokens(shared("gpt2"), [IDS], "layers")
     with pytest.raises(HydrascopeError, match=r"this is one prompt: give others \(--prompts\)"):
         hs.analyses.next_tokens(shared("gpt2"), [IDS], "attn.0", hs.Mean())
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_a_list_has_tokens(count):
+    with pytest.raises(HydrascopeError, match="tokens to list: ask for at least 1"):
+        hs.analyses.next_tokens(loaded("gpt2"), [IDS], "attn.0", count=count)

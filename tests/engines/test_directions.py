@@ -1,5 +1,6 @@
 """A run that reads many directions at once has the numbers of runs that read one by one, in both engines."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,27 @@ def test_two_readouts_of_one_name_are_refused() -> None:
     readouts = [hs.Directions(matrix()), hs.Direction(matrix()[0], name="direction.3")]
     with pytest.raises(HydrascopeError, match=r"two readouts are called 'direction\.3'"):
         hs.sweep(loaded("gpt2"), LONGER, hs.Zero(), readouts=readouts)
+
+
+@pytest.mark.parametrize("before", [None, 2])
+def test_a_thousand_rows_pass_the_check_of_batches(before: int | None) -> None:
+    """Allow some rows small products by chance; rounding goes with the length of a row."""
+    torch.manual_seed(0)
+    model = hs.load_model("phantom")
+    matrix = torch.nn.functional.normalize(torch.randn(1000, model.width), dim=1)
+    prompts = hs.load_prompts("phantom").limit(6)
+    many = hs.sweep(model, prompts, hs.Zero(), ablate="attn.3", readouts=hs.Directions(matrix, before=before))
+    one = hs.sweep(
+        model, prompts, hs.Zero(), ablate="attn.3", readouts=hs.Direction(matrix[7], before=before, name="direction.7")
+    )
+    np.testing.assert_allclose(many["total"].sel(readout="direction.7"), one["total"].isel(readout=0), atol=1e-4)
+
+
+def test_other_names_are_another_result(tmp_path: Path) -> None:
+    model = loaded("gpt2")
+    matrix = torch.eye(model.width)[:2]
+    first = hs.Directions(matrix, names=["a", "b"])
+    hs.sweep(model, LONGER, hs.Zero(), ablate="attn.0", readouts=first, out=tmp_path / "r.zarr")
+    other = hs.Directions(matrix, names=["c", "d"])
+    with pytest.raises(HydrascopeError, match="cannot resume"):
+        hs.sweep(model, LONGER, hs.Zero(), ablate="attn.0", readouts=other, out=tmp_path / "r.zarr", resume=True)

@@ -81,6 +81,18 @@ def test_it_is_measured_as_the_text_only_model(pair: tuple[Any, Any], given: str
         assert torch.equal(value, before[name])
 
 
+def test_the_text_part_generates_as_the_whole_and_is_measured_by_nobody_meanwhile() -> None:
+    torch.manual_seed(0)
+    whole, _ = gemma3()
+    whole.generation_config.eos_token_id = [1, 7]
+    first, second = hs.load_model(whole.eval()), hs.load_model(whole)
+    with hs.override(first, "mlp.1", at="all") as hf:
+        assert hf.generation_config.eos_token_id == [1, 7]
+        with pytest.raises(hs.HydrascopeError, match="is overridden: leave the with block"):
+            hs.sweep(second, PROMPTS, hs.Zero())
+    assert hs.sweep(second, PROMPTS, hs.Zero()).sizes["prompt"] == 3
+
+
 def test_a_text_part_without_a_model_of_its_own_is_named() -> None:
     config = tf.Qwen2_5_VLConfig(
         text_config={

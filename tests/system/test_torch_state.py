@@ -57,6 +57,17 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+@contextmanager
+def lower_precision(products: Any, precision: str) -> Iterator[None]:
+    """Set the precision of one library's products, as PyTorch's newer settings do."""
+    before = products.fp32_precision
+    products.fp32_precision = precision
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
 STATES: dict[str, Callable[[], Any]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "inference mode": torch.inference_mode,
@@ -64,6 +75,8 @@ STATES: dict[str, Callable[[], Any]] = {
     "a default device": default_device,
     "a default dtype": default_dtype,
     "coarse products": coarse_products,
+    "TF32": lambda: lower_precision(torch.backends.cuda.matmul, "tf32"),
+    "bfloat16 products": lambda: lower_precision(torch.backends.mkldnn.matmul, "bf16"),
     "deterministic algorithms": deterministic,
     "another attention kernel": lambda: torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
 }
@@ -74,7 +87,8 @@ def settings() -> tuple[Any, ...]:
     return (
         torch.get_default_dtype(),
         torch.get_default_device(),
-        torch.get_float32_matmul_precision(),
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.mkldnn.matmul.fp32_precision,
         torch.is_inference_mode_enabled(),
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cpu"),
@@ -101,7 +115,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, n
     return path, measured(path)
 
 
-@pytest.mark.parametrize("name", rest_slow(STATES, ("autocast", "inference mode", "a default device")))
+@pytest.mark.parametrize(
+    "name", rest_slow(STATES, ("autocast", "inference mode", "a default device", "bfloat16 products"))
+)
 def test_no_number_depends_on_it(name: str, expected: tuple[str, dict[str, np.ndarray]]) -> None:
     path, alone = expected
     with STATES[name]():

@@ -90,7 +90,8 @@ def activations(
 
         - `activation` [prompt, slot, component, column]: what stands at the component's site, as an ablation
           overrides it: a sublayer's output, a head's columns of the projection's input, a neuron's value.
-        - `write` [prompt, slot, component, width]: what the component adds to the residual stream.
+        - `write` [prompt, slot, component, width]: what the component adds to the residual stream. In rows that ablate
+          its whole sublayer a head or neuron has what it would have added: nothing of it reaches the stream.
         - `activation_ablated`, `write_ablated` [prompt, ablated, patch, slot, component, …]: the same in ablated rows.
 
         A slot is one of the positions; the coordinate `position` [prompt, slot] says which, counted from 0. A prompt

@@ -78,16 +78,16 @@ def override(
     if (by == "mean" if isinstance(by, str) else False) != (prompts is not None):
         raise HydrascopeError("prompts are those of by='mean': give both, or neither")
     values = _values(model, _components(model, components), by, at, prompts)
-    hf = model.hf
+    hf, base = model.hf, model.hf.base_model
     with hooked(_hooks(model, values, at)):
-        setattr(hf, OVERRIDDEN, getattr(hf, OVERRIDDEN, 0) + 1)
+        setattr(base, OVERRIDDEN, getattr(base, OVERRIDDEN, 0) + 1)
         try:
             yield hf
         finally:
-            left = getattr(hf, OVERRIDDEN) - 1
-            setattr(hf, OVERRIDDEN, left)
+            left = getattr(base, OVERRIDDEN) - 1
+            setattr(base, OVERRIDDEN, left)
             if not left:
-                delattr(hf, OVERRIDDEN)
+                delattr(base, OVERRIDDEN)
 
 
 def _components(model: LanguageModel, selection: Selection) -> tuple[Component, ...]:

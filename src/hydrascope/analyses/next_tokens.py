@@ -19,6 +19,7 @@ from hydrascope.prompts.positions import At
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.prompts.token_text import visible_text
 from hydrascope.runs.plan import Plan
+from hydrascope.utils.errors import HydrascopeError
 
 #: How many tokens are listed.
 LISTED = 10
@@ -59,8 +60,10 @@ def next_tokens(
         patches; tokens of equal probability are in the order of their ids.
 
     Raises:
-        HydrascopeError: as `sweep`; or there are several prompts or overrides.
+        HydrascopeError: as `sweep`; or there are several prompts or overrides, or `count` is no positive number.
     """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise HydrascopeError(f"{count!r} tokens to list: ask for at least 1")
     plan = plan_states(model, prompt, override, ablation, at, others, engine)
     return measure_next_tokens(plan, clean_activations(plan), 0, count)
 

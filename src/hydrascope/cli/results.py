@@ -22,7 +22,7 @@ Norm = Annotated[
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name of each result: without its folders, or with as many as tell it from the others.
+    """Return a name of each result, with as many folders as tell it from the others.
 
     Raises:
         HydrascopeError: a result is given twice.

@@ -311,6 +311,11 @@ class Readouts:
         return torch.stack([self.rows[number].direction[0] for number in self._shared], -1)
 
     @cached_property
+    def _own_directions(self) -> Float[Tensor, "prompt width readout"]:
+        """The vectors of `_own`."""
+        return torch.stack([self.rows[number].direction for number in self._own], -1)
+
+    @cached_property
     def directions(self) -> Float[Tensor, "prompt width readout"]:
         """The vector a of each readout."""
         if self.shared and self.rows:
@@ -362,7 +367,7 @@ class Readouts:
             return together
         read = vectors.new_empty(*vectors.shape[:-1], len(self.rows))
         read[..., self._shared] = together
-        read[..., self._own] = torch.matmul(vectors, self.select(self._own).directions)
+        read[..., self._own] = torch.matmul(vectors, self._own_directions)
         return read
 
     def rescale(self, values: Tensor, scale: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def text_part(hf: PreTrainedModel) -> PreTrainedModel:
     made_by: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
     with torch.device("meta"):
         alone: Any = made_by(copy.deepcopy(text))
-    alone.config = text
+    alone.config, alone.generation_config = text, whole.generation_config
     alone.model, alone.lm_head = inner, whole.get_output_embeddings()
     alone.train(hf.training)
     require_same_logits(name, hf, alone)

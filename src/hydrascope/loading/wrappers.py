@@ -127,7 +127,8 @@ def require_same_logits(name: str, given: Any, hf: Any) -> None:
     """Refuse a plain copy that computes other logits than the model that it was made of.
 
     Raises:
-        HydrascopeError: the logits differ by more than rounding, or the model can't be run.
+        HydrascopeError: the logits differ by more than rounding may (`TOLERANCE` of the largest: 0.1% in float32, 10%
+            in bfloat16), or the model can't be run.
     """
     embedding = hf.get_input_embeddings().weight
     ids = torch.tensor([[number * 7919 % len(embedding) for number in range(1, 9)]], device=embedding.device)

@@ -253,7 +253,8 @@ class LanguageModel(ReadsText):
         Raises:
             HydrascopeError: an override of the model is active, which would change what is measured.
         """
-        if getattr(self.hf, OVERRIDDEN, 0):
+        # On the base model, which a text part shares with the model of images that it was taken from.
+        if getattr(self.hf.base_model, OVERRIDDEN, 0):
             raise HydrascopeError(f"{self.name} is overridden: leave the with block of hs.override, then measure")
         training = [module for module in self.hf.modules() if module.training]
         tables = fresh_tables(self._varying_tables) if self._varying_tables else nullcontext()

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
 #: The kinds of devices on which autocast may be on.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+#: The products whose precision in float32 a user may lower.
+_BACKENDS: Any = torch.backends
+_PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.mkldnn.matmul)
 
 
 @contextmanager
@@ -20,13 +25,13 @@ def plain_torch() -> Iterator[None]:
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
-    dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     with ExitStack() as stack:
-        stack.callback(torch.set_default_dtype, dtype)
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
-        if products != "highest":
-            stack.callback(torch.set_float32_matmul_precision, products)
-            torch.set_float32_matmul_precision("highest")
+        # `torch.set_float32_matmul_precision` sets these, too, and can't be asked once one of them was set alone.
+        for products in _PRODUCTS:
+            stack.callback(setattr, products, "fp32_precision", products.fp32_precision)
+            products.fp32_precision = "ieee"
         # Contexts that nothing needs are left out: some slow down every call of PyTorch.
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

@@ -98,7 +98,10 @@ def _describe_readout(readout: Readout) -> str:
     """Return one line that identifies a readout and its numbers."""
     if not isinstance(readout, Direction | Directions):
         return repr(readout)
-    digest = hashlib.sha256(readout.numbers.contiguous().numpy().tobytes()).hexdigest()
+    content = readout.numbers.contiguous().numpy().tobytes()
+    if isinstance(readout, Directions) and readout.names is not None:
+        content += "\n".join(readout.labels).encode()
+    digest = hashlib.sha256(content).hexdigest()
     kind = type(readout).__name__
     return f"{kind}(name={readout.name!r}, before={readout.before}, sha256:{digest[:16]})"
 

@@ -22,7 +22,8 @@ from hydrascope.components.component import Component, Override
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.balance import TOLERANCE
 from hydrascope.engines.clean.activations import CleanActivations
-from hydrascope.engines.readouts import Readouts
+from hydrascope.engines.directions import Directions
+from hydrascope.engines.readouts import Readout, Readouts
 from hydrascope.models.memory import Batch, within_memory
 from hydrascope.runs.batches import batches
 from hydrascope.runs.plan import Plan
@@ -290,13 +291,32 @@ def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> li
     terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
     sizes = terms[:, 0].double().tolist()
     errors = precision.get("precision", {}).get("readouts", {})
-    if not errors:
-        return [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
-    least = 4 * torch.finfo(plan.model.dtype).eps
-    return [
-        max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), least * size)
-        for label, size in zip(plan.labels, sizes, strict=True)
-    ]
+    if errors:
+        least = 4 * torch.finfo(plan.model.dtype).eps
+        allowed = [
+            max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), least * size)
+            for label, size in zip(plan.labels, sizes, strict=True)
+        ]
+    else:
+        allowed = [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
+    return _pooled(plan.readouts, allowed)
+
+
+def _pooled(readouts: Sequence[Readout], allowed: list[float]) -> list[float]:
+    """Allow all rows of one `Directions` the same for their length.
+
+    A dot product rounds as the lengths of its vectors. Of many rows some have small products and errors by chance.
+    """
+    pooled, start = [], 0
+    for readout in readouts:
+        own = allowed[start : start + len(readout.labels)]
+        if isinstance(readout, Directions):
+            lengths = readout.numbers.norm(dim=1).tolist()
+            most = max((each / length for each, length in zip(own, lengths, strict=True) if length), default=0.0)
+            own = [max(each, most * length) for each, length in zip(own, lengths, strict=True)]
+        pooled += own
+        start += len(own)
+    return pooled
 
 
 def _allowed_of_answers(plan: Plan, index: int, readings: Readings, precision: Mapping[str, Any]) -> list[float]:

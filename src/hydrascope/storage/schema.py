@@ -92,7 +92,9 @@ STATIC_VARIABLES: dict[str, Variable] = {
 
 
 class JsonRecord(str):
-    """A mapping as JSON text, which netCDF takes, and which is read like the mapping.
+    """A mapping as JSON text: netCDF takes it, and its values are read by name.
+
+    Iteration and comparison are those of a text: `dict(record)` is the mapping.
 
     >>> record = JsonRecord({"clean": {"rows": 2}})
     >>> record["clean"], record.get("other", 0), str(record)
@@ -106,6 +108,10 @@ class JsonRecord(str):
     def __getitem__(self, key: Any) -> Any:
         """Return the value of a name; characters by number, as of any text."""
         return json.loads(self)[key] if isinstance(key, str) else super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the mapping has this name."""
+        return key in json.loads(self)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a name, or the default."""

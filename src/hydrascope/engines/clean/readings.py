@@ -23,13 +23,12 @@ def clean_readings(
         readouts: the prompts' own readouts.
     """
     found = compute_clean_pass(model, tokens, model.sublayers if readouts.blocks else ())
-    scale = final_scale(model, found.final)
-    values = []
-    for readout in readouts.rows:
+    values = readouts.constants.new_zeros(len(tokens), len(readouts.rows))
+    for block in (FINAL, *readouts.blocks):
         stream = found.final
-        if readout.before != FINAL:
+        if block != FINAL:
             # The residual stream that enters a block is what was written below it.
-            stream = found.embed + found.written(model)[:, [c.block < readout.before for c in model.sublayers]].sum(1)
-        read = (stream.to(readout.direction.dtype) * readout.direction).sum(-1)
-        values.append(read / scale + readout.constant if readout.before == FINAL else read)
-    return torch.stack(values)
+            stream = found.embed + found.written(model)[:, [c.block < block for c in model.sublayers]].sum(1)
+        if numbers := readouts.read_before(block):
+            values[:, numbers] = readouts.select(numbers).read(stream[:, None])[:, 0]
+    return (readouts.rescale(values, final_scale(model, found.final)) + readouts.constants).T

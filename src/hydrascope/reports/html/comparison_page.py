@@ -134,7 +134,7 @@ def _mark(index: int) -> str:
 
 
 def _finding(each: _Shown) -> str:
-    """Return the finding of a result as a sentence, and the number on all prompts, which the bars show."""
+    """Return the finding of a result as a sentence, with the number that the bars show."""
     flow = each.flow
     if flow is None:
         return "No component is chosen: none removes enough, or the prompts are too few."

@@ -191,7 +191,10 @@ def _page(
 
 
 def _argument(attributes: Mapping[str, Any]) -> str:
-    """Return the model's name for a command; a path, or a name that a shell would read, is left to the reader."""
+    """Return the model's name for a command.
+
+    A path, or a name that a shell would read otherwise, is left to the reader.
+    """
     name = str(attributes.get("model", ""))
     return name if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name, re.ASCII) else "MODEL"
 
