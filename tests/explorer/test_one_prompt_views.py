@@ -113,6 +113,11 @@ def test_a_prompt_is_mapped(opened, session, address):
     # A dot for each gain of a size, and only there.
     struck = 3 * 0.1
     assert page.locator("#map .gain").count() == int((found["cost"] <= -struck).sum())
+    # The scale of colours above it ends at what its colours end at.
+    ends = [float(text.replace("−", "-")) for text in page.locator("#map text[y='28']").all_text_contents()]
+    assert ends == sorted(ends)
+    assert -ends[0] == ends[-1] >= float(abs(found["cost"]).max())
+    assert 0 in ends
     page.locator("#map .plot").focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowUp")

@@ -133,7 +133,7 @@ def map_answer(found: xr.Dataset) -> dict[str, Any]:
         "components": [{"name": name, "kind": str(kind), "block": int(block)} for name, kind, block in parts],
         "cost": cost.values.tolist(),
         "named": [[cell.token, names.index(cell.component)] for cell in named_cells(found)],
-        "scale": {"most": scale.most, "linear": scale.linear, "ticks": list(scale.ticks), "struck": scale.struck},
+        "scale": scale.for_page(),
         "unit": unit,
         "ablation": str(found.attrs["ablation"]),
         "target": str(found["target_text"].values),

@@ -54,6 +54,10 @@ class ColourScale:
         """The |value| from which a value that goes with the change is struck through."""
         return 3 * self.linear
 
+    def for_page(self) -> dict[str, float | list[float]]:
+        """Return the scale as the scripts of pages read it."""
+        return {"most": self.most, "linear": self.linear, "struck": self.struck, "ticks": list(self.ticks)}
+
 
 def scale_of(*matrices: Float[np.ndarray, "row column"]) -> ColourScale:
     """Return the scale that shows all values of some matrices; it ends at 1 if all values are 0."""

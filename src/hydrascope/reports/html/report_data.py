@@ -312,7 +312,6 @@ def _stack(samples: xr.Dataset, names: tuple[str, ...], dims: tuple[str, ...]) -
 def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
     """Add a matrix to the arrays under `name`, and return its description."""
     arrays.add(name, picture.bounds)
-    scale = scale_of(picture.bounds[0])
     return {
         "array": name,
         "name": picture.name,
@@ -327,5 +326,5 @@ def _add_picture(picture: Picture, name: str, arrays: Arrays) -> dict[str, Any]:
         "signs": picture.signs.tolist(),
         "ends": list(picture.ends),
         "bars": picture.bars,
-        "scale": {"most": scale.most, "linear": scale.linear, "struck": scale.struck, "ticks": list(scale.ticks)},
+        "scale": scale_of(picture.bounds[0]).for_page(),
     }

@@ -28,22 +28,28 @@ export function keyFor(picture, directed, room, forNotes = room) {
 }
 
 export function drawKey(root, { ends, notes, width }, left, top, scale, mode, largest) {
-  const colour = palette(), share = shares(scale, mode, largest), steps = 60;
   root.append(svg("text", { class: "tick", x: left, y: top + 11 }, ends[0]));
   root.append(svg("text", { class: "tick", x: left + width, y: top + 11, "text-anchor": "end" }, ends[1]));
+  const share = shares(scale, mode, largest), marks = scaleTicks(scale, mode, largest);
+  drawRamp(root, left, top + 17, width, palette(), share, marks);
+  notes.forEach((line, i) => root.append(svg("text", { class: "tick", x: left, y: top + 58 + 14 * i }, line)));
+}
+
+/** The scale of colours from −1 to 1, and below it the marks [value, label] that find room. */
+export function drawRamp(root, left, top, width, colour, share, marks) {
+  const steps = 60;
   for (let i = 0; i < steps; i++) {
-    const at = { x: left + (i * width) / steps, y: top + 17, width: width / steps + 0.5, height: 11 };
+    const at = { x: left + (i * width) / steps, y: top, width: width / steps + 0.5, height: 11 };
     root.append(svg("rect", { ...at, fill: hue(colour((2 * i + 1) / steps - 1)) }));
   }
   let last = -Infinity;
-  for (const [value, label] of scaleTicks(scale, mode, largest)) {
+  for (const [value, label] of marks) {
     const x = left + ((share(value) + 1) / 2) * width, wide = 3.2 * label.length + 3;
     if (x - wide < last) continue;
     last = x + wide;
-    root.append(svg("line", { class: "axis", x1: x, x2: x, y1: top + 28, y2: top + 32 }));
-    root.append(svg("text", { class: "tick", x, y: top + 43, "text-anchor": "middle" }, label));
+    root.append(svg("line", { class: "axis", x1: x, x2: x, y1: top + 11, y2: top + 15 }));
+    root.append(svg("text", { class: "tick", x, y: top + 26, "text-anchor": "middle" }, label));
   }
-  notes.forEach((line, i) => root.append(svg("text", { class: "tick", x: left, y: top + 58 + 14 * i }, line)));
 }
 
 /** The empty corner at the top left of a matrix: how wide it is down to some depth below the top. */

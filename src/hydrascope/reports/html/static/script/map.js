@@ -3,6 +3,7 @@
 import { $, cut, make, oneLine, svg, written } from "./elements.js";
 import { fresh, mark, point, pointable, views } from "./views.js";
 import { hue, mapPalette, night, scaleTicks, shares } from "./colours.js";
+import { drawRamp } from "./key.js";
 import { drawLetter } from "./matrix.js";
 
 const KINDS = { attn: "Attention", mlp: "MLPs" };
@@ -84,7 +85,7 @@ export function drawMap() {
       root.append(svg("circle", { class: "gain", cx: x + w / 2, cy: top + (row + 0.5) * h, r: Math.min(1.8, w / 3, h / 3) }));
     });
   }
-  drawMapScale(root, left, Math.min(330, width - left - 12), colour, share);
+  drawRamp(root, left, 2, Math.min(330, width - left - 12), colour, share, scaleTicks(scale, "compressed"));
   const told = (row, column) => {
     const amount = value(row, column), { name } = components[column];
     const verb = amount < 0 ? "gains" : "costs";
@@ -114,21 +115,4 @@ export function drawMap() {
     ...tokens.flatMap((token, row) => components.map(({ name }, column) => [row, token, name, value(row, column), unit, map.ablation])),
   ];
   mark(view);
-}
-
-/** The scale of colours above the map. */
-function drawMapScale(root, left, width, colour, share) {
-  const steps = 60;
-  for (let i = 0; i < steps; i++) {
-    const at = { x: left + (i * width) / steps, y: 2, width: width / steps + 0.5, height: 11 };
-    root.append(svg("rect", { ...at, fill: hue(colour((2 * i + 1) / steps - 1)) }));
-  }
-  let end = -Infinity;
-  for (const [value, label] of scaleTicks(map.scale, "compressed")) {
-    const x = left + ((share(value) + 1) / 2) * width, wide = 3.2 * label.length + 3;
-    if (x - wide < end) continue;
-    end = x + wide;
-    root.append(svg("line", { class: "axis", x1: x, x2: x, y1: 13, y2: 17 }));
-    root.append(svg("text", { class: "tick", x, y: 28, "text-anchor": "middle" }, label));
-  }
 }
