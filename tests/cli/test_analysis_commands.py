@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import Run
+from PIL import Image
 from tiny import shared
 
 import hydrascope as hs
@@ -29,6 +31,13 @@ def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
+def run_of(picture: Path) -> tuple[str | None, ...]:
+    """What the metadata of a picture name."""
+    with Image.open(picture) as opened:
+        run = json.loads(opened.text["Description"])
+    return tuple(run.get(name) for name in ("model", "prompts", "ablation", "positions", "readout"))
+
+
 def number(row: dict[str, str], name: str) -> list[float]:
     """An estimate and its bounds."""
     return [float(row[name + end]) for end in ("", "_low", "_high")]
@@ -39,6 +48,7 @@ def test_paths_are_the_means_of_path_patching(hydrascope: Run, tmp_path: Path) -
     code, out, err = hydrascope(*PATHS, "--format", "csv", "--out", tmp_path / "p")
     assert (code, err) == (0, f"2 files in {tmp_path / 'p'}\n")
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["paths.csv", "paths.png"]
+    assert run_of(tmp_path / "p/paths.png") == ("phantom", "30 of phantom", "zero", "last", "logit")
     assert (tmp_path / "p/paths.csv").read_text() == out
     model, prompts = hs.load_model("phantom"), hs.load_prompts("phantom").limit(30)
     asked = {"senders": phantom.SOURCE, "receivers": "layers,head.4.1,value.4.1,logits"}
@@ -80,6 +90,7 @@ def test_circuits_are_those_of_faithfulness(hydrascope: Run, tmp_path: Path) -> 
     code, out, err = hydrascope(*CIRCUIT, "--format", "csv", "--out", tmp_path)
     assert (code, err) == (0, f"2 files in {tmp_path}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circuit.csv", "circuit.png"]
+    assert run_of(tmp_path / "circuit.png") == ("phantom", "30 of phantom", "zero", "last", "difference")
     rows = read(out)
     assert [row["readout"] for row in rows] == 4 * ["difference"] + 4 * ["logit"]
     assert [(row["kept"], row["component"]) for row in rows[:4]] == [
@@ -136,14 +147,19 @@ def test_figures_show_the_means() -> None:
     found = hs.analyses.path_patching(
         model, prompts, hs.Zero(), senders="mlp.1,attn.0", receivers="logits,query.1.0,mlp"
     )
-    axes = figure_paths(found).axes[0]
+    drawn_paths = figure_paths(found)
+    assert "zero at last · Readout: logit · hydrascope" in " ".join(drawn_paths.get_suptitle().split())
+    assert "prompts: 3 · " in " ".join(drawn_paths.get_suptitle().split())
+    axes = drawn_paths.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"]
     drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
     held = found["frozen"].isel(readout=0).mean("prompt").where(found["downstream"])
     expected = held.sel(sender=["attn.0", "mlp.1"], receiver=["mlp.0", "mlp.1", "mlp.2", "query.1.0", "logits"])
     np.testing.assert_allclose(drawn, expected)
     faithful = hs.analyses.faithfulness(model, prompts, hs.Zero(), order="layers", shares=(0, 0.5, 1))
-    (line,) = (line for line in figure_circuit(faithful).axes[0].lines if len(line.get_xdata()) == 3)
+    drawn_circuit = figure_circuit(faithful)
+    assert "prompts: 3 · zero at last · Readout: logit" in " ".join(drawn_circuit.get_suptitle().split())
+    (line,) = (line for line in drawn_circuit.axes[0].lines if len(line.get_xdata()) == 3)
     np.testing.assert_array_equal(line.get_xdata(), [0, 3, 6])
     np.testing.assert_allclose(line.get_ydata(), faithful["faithfulness"].sel(bound="estimate").isel(readout=0))
     assert [row.kept for row in steps(faithful, growing_sets(model, "layers", "layers")[0])] == [0, 3, 6]
@@ -185,6 +201,7 @@ def test_a_map_is_that_of_the_library(hydrascope: Run, folder: Path, tmp_path: P
     code, out, err = hydrascope(*given, "--format", "csv", "--out", tmp_path / "m")
     assert (code, err) == (0, f"2 files in {tmp_path / 'm'}\n")
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["map.csv", "map.png"]
+    assert run_of(tmp_path / "m/map.png") == ("model", None, "zero", "each token alone", "logit")
     assert (tmp_path / "m/map.csv").read_text() == out
     model = hs.load_model(folder / "model", dtype="float64")
     found = hs.analyses.position_map(model, "the cat")

@@ -16,6 +16,7 @@ from hydrascope.cli.run_commands import ablation_arguments, load_inputs, read_pr
 from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
@@ -52,7 +53,7 @@ def paths(
     rows = [path_rows(found, str(readout)) for readout in found["readout"].values]
     _print_rows(rows, format_, paths_in_text(found, rows[0]))
     if out is not None:
-        _write(rows, out, "paths", figure_paths(found))
+        _write(rows, out, "paths", figure_paths(found), found)
 
 
 @with_options
@@ -78,7 +79,7 @@ def circuit(
     rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
     _print_rows(rows, format_, circuit_in_text(found, rows[0]))
     if out is not None:
-        _write(rows, out, "circuit", figure_circuit(found))
+        _write(rows, out, "circuit", figure_circuit(found), found)
 
 
 @with_options
@@ -111,7 +112,7 @@ def position_map(
     cells = map_cells(found)
     _print_rows([cells], format_, map_in_text(found, cells))
     if out is not None:
-        _write([cells], out, "map", figure_map(found))
+        _write([cells], out, "map", figure_map(found), found)
 
 
 def _checked_arguments(options: SweepOptions, out: Path | None) -> dict[str, Any]:
@@ -131,12 +132,18 @@ def _print_rows(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableTy
         show(text)
 
 
-def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure") -> None:
+def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure", found: "xr.Dataset") -> None:
+    """Write the figure of an analysis, named with its run, and its rows as CSV."""
+    from hydrascope.measures import select_readout
+    from hydrascope.reports.figures.origin import as_metadata
     from hydrascope.reports.figures.style import save
+    from hydrascope.reports.flow.source import as_named, source_of_analysis
     from hydrascope.reports.summary.serialize import rows_as_csv
     from hydrascope.utils.disk_errors import disk
 
-    drawn = save(figure, out, name)
+    # The figure shows the first readout.
+    run = as_named(source_of_analysis(select_readout(found)))
+    drawn = save(figure, out, name, as_metadata(name, run))
     with disk(f"cannot write to {out}"):
         (out / f"{name}.csv").write_text(rows_as_csv(list(chain.from_iterable(rows))))
     # To stderr, since programs read the rows from stdout.

@@ -266,10 +266,9 @@ def compare(
     found = compared(opened, None, readout, norm)
     show(side_by_side(found))
     if out is not None:
-        from hydrascope.reports.figures.comparison import figure_comparison
-        from hydrascope.reports.figures.style import save
+        from hydrascope.reports.figures.comparison import save_comparison
 
-        say(f"{len(save(figure_comparison(found), out, 'comparison'))} files in {out}")
+        say(f"{len(save_comparison(found, opened, out, readout, norm))} files in {out}")
 
 
 @app.command()

@@ -35,6 +35,7 @@ from hydrascope.reports.figures import (
     figure_heads,
     figure_responses,
 )
+from hydrascope.reports.figures.figure7 import _equation
 from hydrascope.reports.figures.figures_1_3 import why_chosen
 from hydrascope.reports.figures.heatmaps import name_columns
 from hydrascope.reports.figures.outcome_bars import draw_outcomes
@@ -105,7 +106,7 @@ def test_a_trace_shows_before_after_and_every_patch(draw: object) -> None:
 def test_a_trace_of_another_reading(draw: object) -> None:
     results = synthetic.results(4, 5, 3, heads=2, readouts={"logit": -1, "placebo.0": -1, "probe": 3})
     figure = draw(per_prompt(results, "placebo.0", "own"), results, 2, "attn.1")  # type: ignore[operator]
-    assert "Readout: placebo.0, at each run’s own σ" in written(figure)
+    assert "Readout: placebo.0, at each run’s own σ" in " ".join(figure.get_suptitle().split())
     assert "Direct effect on placebo.0 (logits)" in written(figure)
     assert "target" not in written(figure)
     for title, start in (("Attention", 0), ("MLP", 1)):
@@ -116,7 +117,7 @@ def test_a_trace_of_another_reading(draw: object) -> None:
         np.testing.assert_allclose([segment[:, 1] for segment in faint.get_segments()], after)
         assert curve(axes, after.mean(0))
     inside = draw(per_prompt(results, "probe", "own"), results, 2, "head.1.1")  # type: ignore[operator]
-    assert "Readout: probe, before block 3, without a norm" in written(inside)
+    assert "Readout: probe, before block 3, without a norm" in " ".join(inside.get_suptitle().split())
     assert "in place of head.1.1" in written(inside) or draw is figure3
     after = results["unembed_ablated_by_patch"].sel(readout="probe", ablated="head.1.1")[2, :, 0:8:2]
     faint = next(each for each in panel(inside, "Attention").collections if isinstance(each, LineCollection))
@@ -499,6 +500,16 @@ def test_bars_beyond_the_axis_end_in_a_triangle_with_the_number() -> None:
     assert all(-0.3 <= tick <= 0.3 for tick in axes.get_xticks())
 
 
+def test_a_slope_that_rounds_to_0_has_no_sign() -> None:
+    line = xr.Dataset(
+        {"slope": ("bound", [-0.004, -0.012, 0.002]), "r2": ("bound", [0.25, 0.1, 0.3])},
+        {"bound": ["estimate", "low", "high"]},
+    )
+    assert _equation(line) == "slope 0.00 [−0.01, 0.00], R² = 0.25"
+    line["slope"][1:] = np.nan
+    assert _equation(line) == "slope 0.00, R² = 0.25"
+
+
 def test_the_key_stands_in_the_empty_corner_of_a_deep_network() -> None:
     deep = figure_responses(per_prompt(synthetic.results(10, 20, 1)), FEW)
     (matrix, _) = (axes for axes in deep.get_axes() if axes.get_images())
@@ -524,15 +535,19 @@ def test_a_direction_s_unit_stands_at_the_axes() -> None:
 
 
 def test_figures_name_their_reading() -> None:
-    effects = per_prompt(synthetic.results(3, 6, 2, heads=2, readouts={"difference": -1}), sigma="own")
+    results = synthetic.results(3, 6, 2, heads=2, readouts={"difference": -1})
+    effects = per_prompt(results, sigma="own")
     for figure in (
+        figure1(effects, results),
+        figure3(effects, results),
         figure2(effects, FEW),
         figure7(effects, FEW),
         figure8(effects, FEW),
         figure_heads(effects),
         figure_responses(effects, FEW),
     ):
-        assert "Readout: difference, at each run’s own σ" in written(figure)
+        assert figure.get_suptitle().startswith("synthetic · ")
+        assert "Readout: difference, at each run’s own σ" in " ".join(figure.get_suptitle().split())
 
 
 def test_draw_all_refuses_an_unfinished_result(tmp_path: Path) -> None:

@@ -74,6 +74,12 @@ def test_points_beyond_are_counted_with_the_furthest() -> None:
     np.testing.assert_array_equal(marks[">"], [[1, 0.5]])
 
 
+def test_a_number_at_the_edge_that_rounds_to_0_has_no_sign() -> None:
+    axes = Figure().subplots()
+    clip_points(axes, np.array([-0.04, 0.5]), np.array([0.5, 0.5]), (0, 1), (0, 1))
+    assert "◀ 1 to 0.0" in texts(axes)
+
+
 def test_one_wild_slope_leaves_the_axis_and_has_its_value() -> None:
     axes = Figure().subplots()
     block_axis(axes, 6)

@@ -1,6 +1,7 @@
 """Every saved figure says what it is of, on it and in its files, and no path."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def test_files_tell_what_they_are_of(drawn: Path, name: str) -> None:
     assert (of["model"], of["weights"], of["prompts"]) == ("tiny", "sha256:12345678ab", "12 of facts.json")
     assert pypdfium2.PdfDocument(drawn / f"{name}.pdf").get_metadata_dict()["Subject"] == told["Description"]
     svg = (drawn / f"{name}.svg").read_text()
-    assert "12 of facts.json" in svg
+    shown = " ".join(re.sub(r"<[^>]+>", " ", svg.partition("</metadata>")[2]).split())
+    assert "tiny · weights 12345678 · prompts: 12 of facts.json · " in shown
     for suffix in ("png", "pdf", "svg"):
         assert b"/home/me" not in (drawn / f"{name}.{suffix}").read_bytes()
 

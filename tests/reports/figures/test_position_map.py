@@ -70,6 +70,14 @@ def test_it_names_its_run_and_what_is_read(found):
     assert {"−0.3", "0", "0.3", "1", "3"} < set(ticks)
 
 
+def test_numbers_have_no_exponent_and_0_has_no_sign(found):
+    figure = figure_map(found.assign(cost=40 * found["cost"], logit=found["logit"] * 0 - 0.04))
+    ticks = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert (ticks[0], ticks[-1]) == ("−80", "360")
+    assert not any("e" in tick for tick in ticks)
+    assert "Clean: 0.0, probability" in figure.axes[-1].get_xlabel()
+
+
 @pytest.mark.parametrize("prompt", [[5], [5] * 64])
 def test_of_any_length_and_component(prompt):
     model = loaded("gpt2")

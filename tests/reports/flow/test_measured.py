@@ -10,6 +10,7 @@ import xarray as xr
 
 import hydrascope as hs
 from hydrascope.measures import Bootstrap, mediation, routes
+from hydrascope.prompts import PromptSet
 from hydrascope.reports.flow.measured import chosen, repair_flow
 from hydrascope.reports.flow.naming import model_name, prompts_name
 from hydrascope.reports.flow.repair import RepairFlow
@@ -206,3 +207,4 @@ def test_no_path_is_a_name(model: str, name: str) -> None:
 
 def test_a_table_on_the_hub_keeps_its_name() -> None:
     assert prompts_name({"prompts": "hf:NeelNanda/pile-10k:train:text"}) == "NeelNanda/pile-10k"
+    assert prompts_name({"prompts": PromptSet.of([[1, 2]]).name}) == ""

@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import synthetic
 import xarray as xr
@@ -16,7 +17,7 @@ import hydrascope as hs
 from hydrascope.cli.app import app
 from hydrascope.cli.results import short_names
 from hydrascope.measures import Bootstrap
-from hydrascope.reports.html.comparison_charts import MOST_RESULTS
+from hydrascope.reports.html.comparison_charts import MOST_RESULTS, difference_matrix
 from hydrascope.reports.html.comparison_page import comparison_page
 from hydrascope.utils.errors import HydrascopeError
 
@@ -133,6 +134,31 @@ def test_a_single_prompt_has_no_bounds_and_no_sure_difference() -> None:
     assert 'class="sure" cx="6"' in page  # the key alone
     assert page.count('class="sure"') == 1
     assert "nan" not in said(page).lower()
+
+
+def test_what_is_not_there_is_not_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither texts of cells where there are too many, nor a scale of all bars where one result has some."""
+    results = two()
+    whole = comparison_page(results, FEW)
+    assert "Point at a cell for its numbers." in whole
+    assert "All bars have one scale." in whole
+    monkeypatch.setattr("hydrascope.reports.html.comparison_charts._MOST_TEXTS", results["one"]["downstream"].size - 1)
+    page = comparison_page({"one": results["one"], "two": results["two"].isel(prompt=[0])}, FEW)
+    assert "Point at a cell" not in page
+    assert not any(" ablated, " in title for title in titles(page))
+    assert page.count('class="ledger"') == 1
+    assert "scale" not in said(page).split("The shares side by side")[0]
+
+
+def test_the_key_of_small_differences_ends_at_them() -> None:
+    values = xr.DataArray(
+        np.full((3, 1, 1), -0.0042),
+        {"bound": ["estimate", "low", "high"], "ablated": ["attn.0"], "component": ["mlp.0"]},
+        ("bound", "ablated", "component"),
+    )
+    matrix = said(difference_matrix(values, "logits", "a", "b"))
+    assert "more, up to 0.0042 logits" in matrix
+    assert "less, up to -0.0042 logits" in matrix
 
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{page}}</style><script>alert(2)</script>"

@@ -13,6 +13,7 @@ from hydrascope.reports.flow.words import title, why_not
 from hydrascope.reports.summary.interval import percent
 from hydrascope.reports.summary.verdict_text import ABLATED
 from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.text import counted
 
 #: The characters with a meaning in Markdown or HTML.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|&~])")
@@ -188,7 +189,7 @@ def _at_once(source: Source) -> str:
 def _run(source: Source) -> str:
     """Return the sentences on the run."""
     model = f"{source.model} (weights {short_hash(source.weights)})" if source.weights else source.model
-    count = f"{source.count:,} prompt{'' if source.count == 1 else 's'}"
+    count = counted(source.count, "prompt", "prompts")
     prompts = f"{count} of {source.prompts}" if source.prompts else count
     prompts += f" ({short_hash(source.prompts_hash)})" if source.prompts_hash else ""
     how = ABLATED.get(source.ablation, f"ablated by {source.ablation}" if source.ablation else "ablated")

@@ -6,7 +6,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hydrascope.measures import select_readout
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.panels import band, printable, zero_line
+from hydrascope.reports.figures.panels import band, name_run, printable, zero_line
+from hydrascope.reports.flow.source import source_of_analysis
 
 
 def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
@@ -24,7 +25,8 @@ def figure_circuit(found: xr.Dataset, readout: str | None = None) -> Figure:
     found = select_readout(found, readout)
     kept, bounds = found["kept"].values, found["faithfulness"]
     with style.style():
-        figure = Figure(figsize=(style.COLUMN, 2.6), layout="constrained")
+        figure = Figure(figsize=(style.COLUMN, 2.8), layout="constrained")
+        name_run(figure, source_of_analysis(found))
         axes = figure.subplots()
         zero_line(axes)
         axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)

@@ -44,6 +44,7 @@ from hydrascope.reports.figures.panels import (
     point_size,
     zero_line,
 )
+from hydrascope.reports.summary.interval import Interval, format_interval, number
 
 
 @takes_effects
@@ -177,9 +178,8 @@ def _best(
 
 def _equation(line: xr.Dataset) -> str:
     """Format a regression's slope, with its interval if there is one, and R²."""
-    slope, low, high = (float(line["slope"].sel(bound=bound)) for bound in BOUNDS)
-    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    return f"slope {slope:.2f}{interval}, R² = {float(line['r2'].sel(bound='estimate')):.2f}".replace("-", "−")
+    slope, explained = format_interval(Interval.of(line["slope"]), 2), float(line["r2"].sel(bound="estimate"))
+    return f"slope {slope}, R² = {number(explained, 2)}"
 
 
 def _over_depth(figure: SubFigure, fit: xr.Dataset | None, best: str | None, depth: int) -> None:

@@ -25,7 +25,16 @@ from hydrascope.measures import (
 )
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.figure1_protocol import protocol
-from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, block_axis, faint_lines, printable, zero_line
+from hydrascope.reports.figures.panels import (
+    COLOUR,
+    KINDS,
+    NAME,
+    block_axis,
+    faint_lines,
+    name_reading,
+    printable,
+    zero_line,
+)
 from hydrascope.utils.errors import HydrascopeError
 
 #: The line at the block of the ablated component.
@@ -177,7 +186,8 @@ def figure1(
     prompt, ablated = examples(effects, prompt, ablated)[0]
     shown = _one(effects, results, prompt, ablated)
     with style.style():
-        figure = Figure(figsize=(style.PAGE, 3.9), layout="constrained")
+        figure = Figure(figsize=(style.PAGE, 4.1), layout="constrained")
+        name_reading(figure, effects)
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.5))[:, 0]
         protocol(above.subplots(), results, ablated, _outcome(shown, "logit of the\ntarget token"))
         attention, mlp = below.subplots(1, 2, sharex=True)
@@ -205,13 +215,16 @@ def figure3(
     prompt, ablated = examples(effects, prompt, ablated)[1]
     shown = _one(effects, results, prompt, ablated)
     with style.style():
-        figure = Figure(figsize=(style.PAGE, 4.6), layout="constrained")
-        attention, mlp = figure.subplots(2, 1, sharex=True)
+        figure = Figure(figsize=(style.PAGE, 4.8), layout="constrained")
+        name_reading(figure, effects)
+        # Of its own, since the figure's title names the run.
+        whole = figure.subfigures(1, 1, squeeze=False)[0, 0]
+        attention, mlp = whole.subplots(2, 1, sharex=True)
         _both_kinds(shown, attention, mlp)
         attention.set_xlabel("")
-        figure.align_ylabels()
-        figure.suptitle(_title(shown, prompt, 88, why), fontsize=8)
-        _legend(figure, shown, results.sizes["patch"])
+        whole.align_ylabels()
+        whole.suptitle(_title(shown, prompt, 88, why), fontsize=8)
+        _legend(whole, shown, results.sizes["patch"])
     return figure
 
 
@@ -226,10 +239,10 @@ def _one(effects: Effects, results: xr.Dataset, prompt: int, ablated: str) -> Ef
 
 
 def _title(shown: Effects, prompt: int, limit: int, why: str) -> str:
-    """Return the title: the prompt, its target token, the readout, and why it was chosen."""
+    """Return the title: the prompt, its target token, and why it was chosen."""
     text, target = (str(shown[name].values) for name in ("text", "target_text"))
     first = f"Prompt {prompt}: {printable(text, limit)}  ▸  “{printable(target, 24)}”"
-    return f"{first}\nReadout: {printable(shown.caption)}{f'; {why}' if why else ''}"
+    return f"{first}\n{why[:1].upper()}{why[1:]}" if why else first
 
 
 def _outcome(shown: Effects, logit: str) -> str:
@@ -256,7 +269,7 @@ def _both_kinds(shown: Effects, attention: Axes, mlp: Axes) -> None:
         axes.set_ylabel(f"Direct effect on {outcome} ({shown.unit})")
 
 
-def _legend(figure: Figure | SubFigure, shown: Effects, patches: int) -> None:
+def _legend(figure: SubFigure, shown: Effects, patches: int) -> None:
     """Draw one legend for both panels, with entries in both kinds' colours."""
     faint, mean = (
         tuple(Line2D([], [], color=COLOUR[kind], **look) for kind in KINDS)

@@ -10,6 +10,7 @@ from hydrascope.reports.colour_scale import scale_of
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import draw_matrix, draw_scale
 from hydrascope.reports.figures.panels import name_reading, panel_letter
+from hydrascope.reports.summary.tick_text import tick_text
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -53,7 +54,7 @@ def figure_heads(effects: Effects) -> Figure:
         bar = draw_scale(figure, image, row, scale, f"{over} ({effects.unit})")
         bar.ax.invert_yaxis()
         ticks = list(map(float, bar.get_ticks()))
-        bar.set_ticks(ticks, labels=[f"{0 - tick:.3g}".replace("-", "−") for tick in ticks])
+        bar.set_ticks(ticks, labels=[tick_text(-tick) for tick in ticks])
     return figure
 
 

@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from hydrascope.measures.labels import group_of
 from hydrascope.reports.colour_scale import AGAINST, WITH, ColourScale
 from hydrascope.reports.figures import style
+from hydrascope.reports.summary.tick_text import tick_text
 
 COLOURS = LinearSegmentedColormap.from_list("against", [*reversed(WITH), *AGAINST])
 #: The most letters of the scale's label in an inch.
@@ -53,7 +54,7 @@ def draw_scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], scale: Co
     most = int(_LETTERS * figure.get_figheight())
     bar = figure.colorbar(image, ax=axes, label=fill(label, most), aspect=30, pad=0.02)
     ticks = [*(-tick for tick in reversed(scale.ticks)), 0.0, *scale.ticks]
-    bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    bar.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
     bar.minorticks_off()
     return bar
 
@@ -82,7 +83,7 @@ def draw_key(
     # Few, so that they don't touch.
     most = [tick for tick in scale.ticks if tick == scale.most or not f"{tick:e}".startswith("3")]
     ticks = [*(-tick for tick in reversed(most)), 0.0, *most]
-    bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    bar.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
     bar.minorticks_off()
     bar.ax.tick_params(labelsize=_KEY, length=2, pad=1.5)
     bar.set_label(label, fontsize=_KEY, labelpad=1)

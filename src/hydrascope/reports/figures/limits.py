@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from hydrascope.reports.figures import style
+from hydrascope.reports.summary.interval import number
 
 #: The share of a group's values below and above the range that counts.
 _TAIL = 0.005
@@ -191,4 +192,4 @@ def _apart(apart: float, x: np.ndarray, size: np.ndarray, beyond: np.ndarray) ->
 
 def _number(value: float) -> str:
     """Return a number at an edge: whole from 10 on, else with one decimal."""
-    return f"{value:.0f}".replace("-", "−") if abs(value) >= 10 else f"{value:.1f}".replace("-", "−")
+    return number(value, 0 if abs(value) >= 10 else 1)

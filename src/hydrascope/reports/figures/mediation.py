@@ -11,7 +11,8 @@ from hydrascope.measures.labels import in_order
 from hydrascope.reports.colour_scale import removal_signs, scale_of
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.heatmaps import divide, draw_matrix, draw_scale, fade_rows, name_columns, name_rows
-from hydrascope.reports.figures.panels import name_reading, panel_letter, printable
+from hydrascope.reports.figures.panels import name_reading, name_run, panel_letter, printable
+from hydrascope.reports.flow.source import source_of_analysis
 from hydrascope.reports.summary.summarise import read_effects
 
 
@@ -133,6 +134,7 @@ def figure_paths(found: xr.Dataset, readout: str | None = None) -> Figure:
     with style.style():
         height = float(np.clip(2.0 + 0.07 * len(rows), 2.6, 7.5))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
+        name_run(figure, source_of_analysis(found))
         row = figure.subplots(1, 2, sharey=True)
         for axes, letter, title, matrix in zip(row, "ab", panels, matrices, strict=True):
             image = draw_matrix(axes, matrix, scale)

@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hydrascope.reports.bar_axis import bar_limits
 from hydrascope.reports.figures import style
+from hydrascope.reports.summary.interval import number
 
 #: The colour of what is lost.
 LOST = "#d9682f"
@@ -38,7 +39,7 @@ def draw_outcomes(axes: Axes, removed: Float[np.ndarray, "ablated"], lost: Float
         for end, marker, side, beyond in ((low, "<", "right", values < low), (high, ">", "left", values > high)):
             axes.plot(np.full(beyond.sum(), end), rows[beyond] + at, marker, color=style.BLACK, markersize=1.8)
             for row in rows[beyond]:
-                place, text = end + (0.05 if marker == ">" else -0.05) * span, f"{values[row]:.1f}".replace("-", "−")
+                place, text = end + (0.05 if marker == ">" else -0.05) * span, number(values[row], 1)
                 axes.text(place, row + at, text, ha=side, va="center", fontsize=_SMALL, color=style.DIM)
     ticks = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(low, high)
     axes.set_xticks([tick for tick in np.asarray(ticks).tolist() if low <= tick <= high])

@@ -12,8 +12,10 @@ from matplotlib.patches import Rectangle
 from hydrascope.reports.colour_scale import COST, GAIN, ColourScale, map_scale
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import name_run, printable
-from hydrascope.reports.flow.source import source_of_prompt
+from hydrascope.reports.flow.source import source_of_analysis
+from hydrascope.reports.summary.interval import number
 from hydrascope.reports.summary.map_table import named_cells
+from hydrascope.reports.summary.tick_text import tick_text
 
 COLOURS = LinearSegmentedColormap.from_list("map", [*reversed(GAIN), *COST])
 #: The titles of panels, and the colour of the dots on gains.
@@ -44,7 +46,7 @@ def figure_map(found: xr.Dataset) -> Figure:
     with style.style():
         height = float(np.clip(1.5 + 0.15 * tokens, 2.4, 9.0))
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
-        name_run(figure, source_of_prompt(found))
+        name_run(figure, source_of_analysis(found))
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         # Lines between cells would hide small ones.
         small = max(cost.sizes["component"] / 5, tokens / height) > _CELLS_PER_INCH
@@ -61,9 +63,9 @@ def figure_map(found: xr.Dataset) -> Figure:
 
 def _key_label(found: xr.Dataset, unit: str, scale: ColourScale) -> str:
     """Return what the colours mean, and what the readout is in the clean pass."""
-    meaning = f"{_target(found)}: {unit} lost by ablating there. Dot: {_short(scale.struck)} or more gained."
+    meaning = f"{_target(found)}: {unit} lost by ablating there. Dot: {tick_text(scale.struck)} or more gained."
     likely = f", probability {float(found['probability']):.0%}" if str(found["readout"].values) == "logit" else ""
-    return f"{meaning} Clean: {_signed(float(found['logit']))}{likely}."
+    return f"{meaning} Clean: {number(float(found['logit']), 1)}{likely}."
 
 
 def _target(found: xr.Dataset) -> str:
@@ -108,7 +110,7 @@ def _label_cells(axes: Axes, cost: xr.DataArray, named: list[tuple[int, str]]) -
         axes.add_patch(_frame(column, row))
         right = column < 0.6 * len(names)
         axes.annotate(
-            f"{name} {_signed(float(cost.values[row, column]))}",
+            f"{name} {number(float(cost.values[row, column]), 1)}",
             (column + (0.5 if right else -0.5), row),
             xytext=(3 if right else -3, 0),
             textcoords="offset points",
@@ -144,16 +146,8 @@ def _draw_key(
     ticks = [*(-tick for tick in reversed(scale.ticks)), 0.0, *scale.ticks]
     # Both ends are labelled, and no tick is so near to one that the labels would overlap.
     inside = [ends[0], *(tick for tick in ticks if 2 * ends[0] <= 3 * tick <= 2 * ends[1]), ends[1]]
-    bar.set_ticks(inside, labels=[f"{tick:.2g}".replace("-", "−") for tick in inside])
+    bar.set_ticks(inside, labels=[tick_text(tick, 2) for tick in inside])
     bar.ax.set_xlim(*ends)
     bar.minorticks_off()
     bar.outline.set_visible(False)
     bar.set_label(label)
-
-
-def _signed(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")

@@ -9,6 +9,7 @@ from hydrascope.reports.flow.repair import Sublayer
 from hydrascope.reports.flow.shapes import Shape, Text, line, lines, polygon, rectangle
 from hydrascope.reports.flow.words import digits
 from hydrascope.reports.summary.interval import number
+from hydrascope.reports.summary.tick_text import tick_text
 from hydrascope.reports.summary.verdict_text import readout_noun
 
 _NAMES = {"attn": "attention", "mlp": "MLPs"}
@@ -44,7 +45,7 @@ def axes(plan: Plan) -> Iterator[Shape | Text]:
         for count in range(first, last + 1):
             x = zero + count * step * plan.bar
             yield Shape("tick", line((x, low), (x, low + 4)))
-            words = f"{count * step:g}".replace("-", "−")
+            words = tick_text(count * step)
             yield Text(x, low + 3 + layout.tick, ((words, "faint"),), layout.tick - 1, "middle", step * plan.bar)
         unit = plan.flow.source.unit if layout.full and kind == "mlp" else ""
         name = ((_NAMES[kind], "bold"), (f" {unit} for {readout_noun(plan.flow.source.readout)}", "soft"))[

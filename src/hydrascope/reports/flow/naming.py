@@ -21,12 +21,15 @@ def model_name(attributes: Mapping[Any, Any]) -> str:
 
 
 def prompts_name(attributes: Mapping[Any, Any]) -> str:
-    """Return the display name of a set of prompts: a name, or a file without its folder.
+    """Return the display name of a set of prompts: a name, a file without its folder, or nothing.
 
     >>> prompts_name({"prompts": "data/known_1000.json"})
     'known_1000.json'
     """
     name = str(attributes.get("prompts", ""))
+    # Python's default for prompts without a name.
+    if name == "prompts":
+        return ""
     return _short(name.split(":", 2)[1] if re.match(r"hf:[\w.-]+/[\w.-]+", name) else _last_part(name))
 
 

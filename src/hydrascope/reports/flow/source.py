@@ -1,6 +1,8 @@
 """The run that numbers are of, in words for figures, files, captions and pages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 
@@ -57,51 +59,70 @@ def source_of(effects: EffectsOnly) -> Source:
         effects: on one readout.
     """
     attributes = effects.data.attrs
-    return Source(
-        model=model_name(attributes),
-        weights=str(attributes.get("revision", "")),
+    return _source(
+        attributes,
         prompts=prompts_name(attributes),
         count=effects.sizes["prompt"],
-        prompts_hash=str(attributes.get("prompts_hash", "")),
-        ablation=str(attributes.get("ablation", "")),
-        patches=int(attributes.get("patches", 1)),
-        positions=str(attributes.get("positions", "last")),
         readout=effects.readout,
         unit=effects.unit,
         sigma=effects.read_at,
         depth=depth(effects) if "component" in effects.data.coords else int(attributes.get("depth", 0)),
-        parallel=bool(attributes.get("parallel", False)),
-        version=str(attributes.get("hydrascope", "")),
         reading=effects.caption,
     )
 
 
-def source_of_prompt(found: xr.Dataset) -> Source:
-    """Return the run that numbers of one prompt are of.
+def source_of_analysis(found: xr.Dataset) -> Source:
+    """Return the run that the numbers of an analysis are of; it has no reading of σ.
 
-    >>> source_of_prompt(hs.analyses.position_map(model, "the fox is")).count
+    >>> source_of_analysis(hs.analyses.position_map(model, "the fox is")).count
     0
 
     Args:
-        found: a dataset without a dimension of prompts, with the coordinate `readout`.
+        found: the dataset of an analysis, with one `readout`; without a dimension `prompt` it is of one prompt that
+            belongs to no set.
     """
-    attributes, readout = found.attrs, str(found["readout"].values)
+    attributes, readout = found.attrs, str(found["readout"].item())
+    count = found.sizes.get("prompt", 0)
+    return _source(
+        attributes,
+        prompts=prompts_name(attributes) if count else "",
+        count=count,
+        readout=readout,
+        unit=str(attributes.get("units", "logits")),
+        sigma=None,
+        depth=int(attributes.get("depth", 0)),
+        reading=readout,
+    )
+
+
+def _source(
+    attributes: Mapping[Any, Any],
+    *,
+    prompts: str,
+    count: int,
+    readout: str,
+    unit: str,
+    sigma: Sigma | None,
+    depth: int,
+    reading: str,
+) -> Source:
+    """Return a run, with what a result and an analysis alike hold as attributes."""
     return Source(
         model=model_name(attributes),
         weights=str(attributes.get("revision", "")),
-        prompts="",
-        count=0,
+        prompts=prompts,
+        count=count,
         prompts_hash=str(attributes.get("prompts_hash", "")),
         ablation=str(attributes.get("ablation", "")),
         patches=int(attributes.get("patches", 1)),
         positions=str(attributes.get("positions", "last")),
         readout=readout,
-        unit=str(attributes.get("units", "logits")),
-        sigma=None,
-        depth=int(attributes.get("depth", 0)),
+        unit=unit,
+        sigma=sigma,
+        depth=depth,
         parallel=bool(attributes.get("parallel", False)),
         version=str(attributes.get("hydrascope", "")),
-        reading=readout,
+        reading=reading,
     )
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from hydrascope.reports.colour_scale import ColourScale, scale_of
 from hydrascope.reports.summary.interval import Interval, format_interval, number
+from hydrascope.reports.summary.tick_text import tick_text
 
 #: The shares restored that a profile shows; others are triangles at its edge, with their value.
 LOWEST, HIGHEST = -1.0, 2.0
@@ -126,6 +127,11 @@ def _up(share: float) -> float:
     return _TOP + (high - share) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
 
+def has_texts(bounds: xr.DataArray) -> bool:
+    """Whether each cell of a matrix [bound, ablated, component] has a text of its own."""
+    return bounds.sizes["ablated"] * bounds.sizes["component"] <= _MOST_TEXTS
+
+
 def difference_matrix(bounds: xr.DataArray, unit: str, name: str, told: str) -> str:
     """Return a matrix of differences as SVG, the first row at the bottom.
 
@@ -139,7 +145,7 @@ def difference_matrix(bounds: xr.DataArray, unit: str, name: str, told: str) -> 
     """
     estimate, low, high = bounds.transpose("bound", "ablated", "component").values
     rows, columns = (list(map(str, bounds[dim].values)) for dim in ("ablated", "component"))
-    scale, sure = scale_of(estimate), (low > 0) | (high < 0)
+    scale, sure, with_texts = scale_of(estimate), (low > 0) | (high < 0), has_texts(bounds)
     cell = (_SIDE - _MARGIN) / max(len(rows), len(columns))
     width, height = _MARGIN + cell * len(columns) + 2, _MARGIN + cell * len(rows) + 2
     parts = []
@@ -147,7 +153,7 @@ def difference_matrix(bounds: xr.DataArray, unit: str, name: str, told: str) -> 
         x, y = _MARGIN + column * cell, (len(rows) - 1 - row) * cell + 2
         value = Interval(*(float(each[row, column]) for each in (estimate, low, high)))
         said = f"{rows[row]} ablated, {columns[column]}: {format_interval(value, 3)} {unit}"
-        title = f"<title>{escape(said)}</title>" if estimate.size <= _MOST_TEXTS else ""
+        title = f"<title>{escape(said)}</title>" if with_texts else ""
         place = f'x="{x:.1f}" y="{y:.1f}" width="{cell:.2f}" height="{cell:.2f}"'
         square = f'<rect class="{shade(value.estimate, scale)}" {place}/>'
         dot = f'<circle class="sure" cx="{x + cell / 2:.1f}" cy="{y + cell / 2:.1f}" r="{0.16 * cell:.2f}"/>'
@@ -170,10 +176,10 @@ def shade(value: float, scale: ColourScale) -> str:
 
 def _labels(rows: list[str], columns: list[str], cell: float, height: float) -> Iterator[str]:
     apart = max(1, int(np.ceil(13 / cell)))
-    for index in _named(rows, apart):
+    for index in range(0, len(rows), apart):
         y = (len(rows) - 1 - index + 0.5) * cell + 6
         yield f'<text class="tick" x="{_MARGIN - 5}" y="{y:.1f}" text-anchor="end">{escape(rows[index])}</text>'
-    for index in _named(columns, apart):
+    for index in range(0, len(columns), apart):
         x = _MARGIN + (index + 0.5) * cell + 4
         y = height - _MARGIN + 5
         yield (
@@ -182,23 +188,15 @@ def _labels(rows: list[str], columns: list[str], cell: float, height: float) -> 
         )
 
 
-def _named(labels: list[str], apart: int) -> Iterator[int]:
-    """Yield the indices of labels that stand apart."""
-    yield from range(0, len(labels), apart)
-
-
 def _key(scale: ColourScale, unit: str) -> str:
-    """Return the colours with the values at which each begins."""
-    edges = [
-        scale.linear * np.sinh(step / _STEPS * np.arcsinh(scale.most / scale.linear)) for step in range(_STEPS + 1)
-    ]
+    """Return the colours with the largest value on either side."""
     items = []
     for sign, letter, word in ((1, "a", "more"), (-1, "w", "less")):
         squares = "".join(
             f'<rect class="{letter}{step + 1}" x="{14 * step}" width="14" height="12"/>' for step in range(_STEPS)
         )
         svg = f'<svg class="ramp" viewBox="0 0 70 12" aria-hidden="true">{squares}</svg>'
-        items.append(f"<li>{svg}{word}, up to {number(sign * edges[-1], 2)} {escape(unit)}</li>")
+        items.append(f"<li>{svg}{word}, up to {tick_text(sign * scale.most)} {escape(unit)}</li>")
     dot = '<svg class="mark" viewBox="0 0 12 12" aria-hidden="true"><circle class="sure" cx="6" cy="6" r="4"/></svg>'
     return f'<ul class="key">{"".join(items)}<li>{dot}surely not 0</li></ul>'
 

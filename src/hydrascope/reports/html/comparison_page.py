@@ -17,6 +17,7 @@ from hydrascope.reports.flow.words import title, why_not
 from hydrascope.reports.html.comparison_charts import (
     MOST_RESULTS,
     difference_matrix,
+    has_texts,
     largest,
     marker,
     profile,
@@ -107,16 +108,18 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def _scale_in_words(units: set[str]) -> str:
+    several = "The units differ, so that each pair of bars has its own scale."
+    return f'<p class="keys">{"All bars have one scale." if len(units) == 1 else several}</p>'
+
+
 def _ledgers(shown: list[_Shown]) -> str:
     """Return a sentence and bars for each result; bars of one unit have one scale."""
     units = {each.source.unit for each in shown}
     lengths = [ledger_length(each.flow) for each in shown if each.flow is not None and not why_not(each.flow)]
     longest = max(lengths, default=None) if len(units) == 1 else None
-    scale = (
-        "All bars have one scale."
-        if len(units) == 1
-        else "The units differ, so that each pair of bars has its own scale."
-    )
+    # Of a single pair of bars nothing is to be compared.
+    told = _scale_in_words(units) if len(lengths) > 1 else ""
     parts, defs = [], PATTERN
     for index, each in enumerate(shown):
         words = f'<h3>{_mark(index)}{escape(each.name)}</h3><p class="finding">{escape(_finding(each))}</p>'
@@ -126,7 +129,7 @@ def _ledgers(shown: list[_Shown]) -> str:
         parts.append(
             f'<div class="result"><div>{words}<p>{escape(in_one_line(each.source))}</p></div><div>{bars}</div></div>'
         )
-    return f'<p class="keys">{scale}</p><div class="results">{"".join(parts)}</div>'
+    return f'{told}<div class="results">{"".join(parts)}</div>'
 
 
 def _mark(index: int) -> str:
@@ -230,12 +233,13 @@ def _difference(first: _Shown, second: _Shown, bootstrap: Bootstrap, *, paired: 
     )
     several = f"<p>The largest sure differences:</p><ol>{listed}</ol>" if listed else "<p>No difference is sure.</p>"
     left_out = _left_out(first, second, before)
+    point = " Point at a cell for its numbers." if has_texts(bounds) else ""
     return (
         f'<div class="matrix-of"><div>{difference_matrix(bounds, unit, name, told)}</div><div>'
         f"<p>Rows: ablated; columns: responding. A cell is the mean response ΔDE in {escape(second.name)} less that in "
         f"{escape(first.name)}: blue writes more, orange less. A dot is on what is surely not 0, by "
         f"{percent(bootstrap.confidence)} bounds that hold for all cells at once: {counted:,} of {cells:,}. {how}"
-        f"{escape(left_out)} Point at a cell for its numbers.</p>{several}</div></div>"
+        f"{escape(left_out)}{point}</p>{several}</div></div>"
     )
 
 
