@@ -21,7 +21,7 @@ def model_name(attributes: Mapping[Any, Any]) -> str:
 
 
 def prompts_name(attributes: Mapping[Any, Any]) -> str:
-    """Return the display name of a set of prompts: a name, a file without its folder, or nothing.
+    """Return the display name of a set of prompts: a name, a file without folder, or nothing.
 
     >>> prompts_name({"prompts": "data/known_1000.json"})
     'known_1000.json'
