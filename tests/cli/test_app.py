@@ -132,6 +132,21 @@ def test_readouts_and_twins(hydrascope: Run, folder: Path, tmp_path: Path) -> No
     xr.testing.assert_allclose(stored["total"][:1], expected["total"], atol=1e-6)
 
 
+def test_prompts_may_be_swapped(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    asked = ("--ablation", "counterfactual", "--at", "subject", "--readout", "difference", "--swapped")
+    given = ("run", folder / "model", "--prompts", folder / "pairs.jsonl", "--out", tmp_path / "r.zarr")
+    assert hydrascope(*given, "--limit", 2, *asked)[::2] == (0, "")
+    prompts = load_prompts(folder / "pairs.jsonl").limit(2).swapped()
+    expected = sweep(
+        load_model(folder / "model"), prompts, Counterfactual(), at="subject", readouts=[LogitDifference()]
+    )
+    xr.testing.assert_allclose(open_results(tmp_path / "r.zarr")["total"], expected["total"], atol=1e-6)
+    unpaired = ("--prompts", folder / "prompts.txt", "--out", tmp_path / "new.zarr")
+    code, _, err = hydrascope("run", folder / "model", *unpaired, "--swapped")
+    assert code == 2
+    assert "has no counterfactual to exchange it with: give every prompt one" in err
+
+
 def test_prompts_may_be_messages_in_the_chat_template(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "model", tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages[0]['role'] }} {{ messages[0]['content'] }} b ")

@@ -76,7 +76,7 @@ def made_up(
     )
     share = around(restored / removed, bounded=bounded) if removed else UNKNOWN
     source = Source(
-        model, "sha256:0123456789", "facts.json", 100 if bounded else 1, "f" * 40, "zero", 1, "last", "logit", unit,
+        model, "sha256:0123456789", "", "facts.json", 100 if bounded else 1, "f" * 40, "zero", 1, "last", "logit", unit,
         "clean", depth, parallel, "0.1.0", "logit, at the clean run’s σ",
     )  # fmt: skip
     return RepairFlow(

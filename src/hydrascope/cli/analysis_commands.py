@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hydrascope.cli.options import MapOptions, SweepOptions, say, to_path, with_options
+from hydrascope.cli.prompt_request import PromptRequest
 from hydrascope.cli.results import require_folder, show
-from hydrascope.cli.run_commands import ablation_arguments, load_inputs, read_prompts, sweep_arguments
+from hydrascope.cli.run_commands import ablation_arguments, load_inputs, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def position_map(
         raise HydrascopeError(f"a map shows one readout, not {len(readouts)}: give one --readout")
     own = PromptSet.of(Prompt(options.prompt, options.answer, foil=options.foil, counterfactual=options.counterfactual))
     own = own.chat() if options.chat else own
-    others = None if options.prompts is None else read_prompts(options.prompts, options.limit)
+    others = None if options.prompts is None else PromptRequest(options.prompts, options.limit).read()
     model = load_model(options.model, **options.loading)
     found = measure(model, own, components=components, others=others, readout=readouts[0], progress=True, **arguments)
     cells = map_cells(found)

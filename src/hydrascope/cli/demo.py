@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydrascope.cli.options import say
+from hydrascope.cli.prompt_request import PromptRequest
 from hydrascope.cli.results import open_selected
 from hydrascope.cli.run_commands import RunRequest, run_loaded
 
@@ -88,7 +89,8 @@ def _measured(
     from hydrascope.runs.config import Output
 
     output = Output(path, resume=not overwrite, overwrite=overwrite)
-    request = RunRequest(model.name, prompts, limit, {}, {"ablation": ablation, "ablate": ablate, **options}, output)
+    asked = PromptRequest(prompts, limit)
+    request = RunRequest(model.name, asked, {}, {"ablation": ablation, "ablate": ablate, **options}, output)
     run_loaded(request, model, request.read_prompts())
     return open_selected(path)
 

@@ -125,6 +125,9 @@ class SweepOptions(AblationOptions):
         ),
     ]
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure only the first N prompts.")] = None
+    swapped: Annotated[
+        bool, typer.Option("--swapped", help="Exchange each prompt with its counterfactual: the other way of patching.")
+    ] = False
     chat: Annotated[
         bool, typer.Option("--chat", help="Put each prompt into the tokenizer's chat template, as a user's message.")
     ] = False

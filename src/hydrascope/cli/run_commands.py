@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from hydrascope.cli.options import AblationOptions, RunOptions, SweepOptions, say
+from hydrascope.cli.prompt_request import PromptRequest
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 
@@ -26,21 +27,17 @@ class RunRequest:
 
     Attributes:
         model: the model's name or folder.
-        prompts: the name or file of the prompts.
-        limit: the number of prompts to measure, from the first; None for all.
+        prompts: the set of prompts.
         loading: keywords of `hydrascope.load_model`.
         options: keywords of `hydrascope.sweep`.
         output: where the result is written.
-        chat: whether the prompts are put into the tokenizer's chat template.
     """
 
     model: str
-    prompts: str
-    limit: int | None
+    prompts: PromptRequest
     loading: dict[str, Any]
     options: dict[str, Any]
     output: "Output"
-    chat: bool = False
 
     @classmethod
     def of(cls, options: RunOptions, ablate: "Selection | Experiment", read: str) -> "RunRequest":
@@ -56,12 +53,10 @@ class RunRequest:
         arguments = {**sweep_arguments(options), "ablate": ablate, "read": read, "metrics": metrics}
         return cls(
             options.model,
-            options.prompts,
-            options.limit,
+            PromptRequest.of(options),
             options.loading,
             {**arguments, "keep": options.keep},
             Output(resolve_path(options.out), options.resume, options.join, options.elsewhere, options.overwrite),
-            options.chat,
         )
 
     def read_prompts(self) -> "PromptSet":
@@ -69,7 +64,7 @@ class RunRequest:
         from hydrascope.runs.sweep import refuse_existing
 
         refuse_existing(self.output)
-        return read_prompts(self.prompts, self.limit, self.chat)
+        return self.prompts.read()
 
     def sweep(self, model: "LanguageModel", prompts: "PromptSet", **options: Any) -> None:
         """Call `hydrascope.sweep` with the requested options."""
@@ -229,23 +224,8 @@ def load_inputs(options: SweepOptions) -> "tuple[LanguageModel, PromptSet]":
     """
     from hydrascope import load_model
 
-    prompts = read_prompts(options.prompts, options.limit, options.chat)
+    prompts = PromptRequest.of(options).read()
     return load_model(options.model, **options.loading), prompts
-
-
-def read_prompts(name: str, limit: int | None, chat: bool = False) -> "PromptSet":
-    """Read a set of prompts, or its first ones; print how many are there twice.
-
-    Raises:
-        HydrascopeError: there are no such prompts.
-    """
-    from hydrascope import load_prompts
-
-    prompts = load_prompts(name)
-    if prompts.duplicates:
-        say(f"{counted(prompts.duplicates, 'duplicate prompt', 'duplicate prompts')} left out", err=True)
-    prompts = prompts if limit is None else prompts.limit(limit)
-    return prompts.chat() if chat else prompts
 
 
 def _say_cost(request: RunRequest) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pypdfium2
 import pytest
 import synthetic
 from PIL import Image
+from rich.console import Console
 
-from hydrascope.measures import per_prompt
-from hydrascope.reports.flow.source import in_one_line, source_of
-from hydrascope.reports.kinds import draw_all
+from hydrascope.measures import Bootstrap, per_prompt
+from hydrascope.reports.figures.captions import figure2_caption
+from hydrascope.reports.flow.source import as_named, in_one_line, source_of
+from hydrascope.reports.html.report_data import build_page
+from hydrascope.reports.kinds import KINDS, draw_all
+from hydrascope.reports.summary.terminal import render
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,19 @@ def test_a_figure_names_its_run() -> None:
     assert line.startswith("tiny · ")
     assert "zero at last · Readout: logit, at the clean run’s σ" in line
     assert "weights" not in line
+
+
+def test_changed_weights_are_named_wherever_a_run_is() -> None:
+    results = synthetic.results(4, 12, 2).assign_attrs(revision="sha256:12345678ab", weights_changed="adapter merged")
+    source = source_of(per_prompt(results))
+    assert "weights 12345678, adapter merged · " in in_one_line(source)
+    assert as_named(source)["weights changed"] == "adapter merged"
+    assert "(weights 12345678, adapter merged)" in figure2_caption(source)
+    built = build_page(results, Bootstrap(resamples=20), KINDS["sweep"].views)
+    assert ["weights changed", "adapter merged"] in built.page["run"]
+    shown = StringIO()
+    Console(file=shown, width=200).print(render(built.summary))
+    assert ", adapter merged: " in shown.getvalue()
 
 
 def test_each_figure_has_its_caption_and_no_path(drawn: Path) -> None:

@@ -8,7 +8,7 @@ from hydrascope.measures import Bootstrap
 from hydrascope.reports.figures.panels import FEWEST_TO_REGRESS, printable
 from hydrascope.reports.flow.naming import short_hash
 from hydrascope.reports.flow.repair import RepairFlow
-from hydrascope.reports.flow.source import Source, positions_in_words
+from hydrascope.reports.flow.source import Source, positions_in_words, weights_in_words
 from hydrascope.reports.flow.words import title, why_not
 from hydrascope.reports.summary.interval import percent
 from hydrascope.reports.summary.verdict_text import ABLATED
@@ -188,7 +188,8 @@ def _at_once(source: Source) -> str:
 
 def _run(source: Source) -> str:
     """Return the sentences on the run."""
-    model = f"{source.model} (weights {short_hash(source.weights)})" if source.weights else source.model
+    weights = weights_in_words(source)
+    model = f"{source.model} ({weights})" if weights else source.model
     count = counted(source.count, "prompt", "prompts")
     prompts = f"{count} of {source.prompts}" if source.prompts else count
     prompts += f" ({short_hash(source.prompts_hash)})" if source.prompts_hash else ""

@@ -17,6 +17,7 @@ class Source:
     Attributes:
         model: the display name of the model.
         weights: the hash or revision of its weights; empty if unknown.
+        change: how the weights differ from those of the model of that name; empty if they don't.
         prompts: the display name of the set of prompts; empty if unknown.
         count: the number of prompts; 0 where the numbers are of one prompt that belongs to no set.
         prompts_hash: the hash of the prompts; empty if unknown.
@@ -34,6 +35,7 @@ class Source:
 
     model: str
     weights: str
+    change: str
     prompts: str
     count: int
     prompts_hash: str
@@ -110,6 +112,7 @@ def _source(
     return Source(
         model=model_name(attributes),
         weights=str(attributes.get("revision", "")),
+        change=str(attributes.get("weights_changed", "")),
         prompts=prompts,
         count=count,
         prompts_hash=str(attributes.get("prompts_hash", "")),
@@ -135,6 +138,7 @@ def as_named(source: Source) -> dict[str, str]:
     named = {
         "model": source.model,
         "weights": source.weights,
+        "weights changed": source.change,
         "prompts": _prompts(source),
         "prompts hash": source.prompts_hash,
         "ablation": source.ablation,
@@ -154,13 +158,24 @@ def in_one_line(source: Source) -> str:
     """
     parts = (
         source.model,
-        f"weights {short_hash(source.weights)}" if source.weights else "",
+        weights_in_words(source),
         f"prompts: {_prompts(source)}" if source.count else "",
         " at ".join(each for each in (source.ablation, source.positions) if each),
         f"Readout: {source.reading}",
         f"hydrascope {source.version}" if source.version else "",
     )
     return " · ".join(part for part in parts if part)
+
+
+def weights_in_words(source: Source) -> str:
+    """Return the hash of a model's weights and how they were changed; empty if nothing is known.
+
+    >>> results.attrs |= {"revision": "sha256:12345678ab", "weights_changed": "adapter merged: poet"}
+    >>> weights_in_words(source_of(hs.measures.per_prompt(results)))
+    'weights 12345678, adapter merged: poet'
+    """
+    known = f"weights {short_hash(source.weights)}" if source.weights else ""
+    return ", ".join(each for each in (known, source.change) if each)
 
 
 def positions_in_words(positions: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from hydrascope.reports.flow.naming import short_hash
 from hydrascope.reports.flow.repair import Mediator, RepairFlow, Sublayer
-from hydrascope.reports.flow.source import as_named, positions_in_words
+from hydrascope.reports.flow.source import as_named, positions_in_words, weights_in_words
 from hydrascope.reports.summary.interval import (
     Interval,
     digits_for,
@@ -222,7 +222,7 @@ def sources(flow: RepairFlow) -> list[str]:
     many = ", at once for all components of a list" if flow.certain else ""
     return [
         f"hydrascope {source.version}".strip(),
-        *([f"weights {short_hash(source.weights)}"] if source.weights else []),
+        *filter(None, [weights_in_words(source)]),
         named_set,
         f"{source.readout}, {source.sigma} σ",
         *([f"{level}{many}"] if flow.certain else ["one prompt: no intervals"]),

@@ -260,9 +260,10 @@ def _ablated_counts(effects: EffectsOnly) -> str:
 
 def _settings(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
     """Return the settings of a run as text, by name."""
-    names = ("model", "ablation", "patching", "positions", "engine", "dtype", "seed")
+    names = ("model", "weights_changed", "ablation", "patching", "positions", "engine", "dtype", "seed")
     sets = {"of": str(results.attrs["prompts"])} if "prompts" in results.attrs else {}
-    return {name: str(results.attrs[name]) for name in names if name in results.attrs} | {
+    known = {name.replace("_", " "): str(results.attrs[name]) for name in names if name in results.attrs}
+    return known | {
         "unit": str(results.attrs.get("units", "logits")),
         "prompts": f"{results.sizes['prompt']:,}",
         **sets,

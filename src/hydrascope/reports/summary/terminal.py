@@ -130,8 +130,9 @@ def _settings(run: Mapping[str, str]) -> str:
     of = f" of {run['of']}" if "of" in run else ""
     how = [f"{run[name]}" for name in ("engine", "dtype") if name in run]
     patches, prompts = counted(run["patches"], "patch", "patches"), counted(run["prompts"], "prompt", "prompts")
+    model = ", ".join(run[name] for name in ("model", "weights changed") if name in run) or "a model"
     return (
-        f"{run.get('model', 'a model')}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
+        f"{model}: {run['ablated']} ablated ({run.get('ablation', '?')}, {patches}, at "
         f"{run.get('positions', '?')}), {prompts}{of}; {', '.join(how)}."
     )
 
