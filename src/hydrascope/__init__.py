@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hydrascope.components.component import Override as Override
     from hydrascope.components.experiments import Interactions as Interactions
     from hydrascope.components.experiments import Mediation as Mediation
+    from hydrascope.components.experiments import Split as Split
     from hydrascope.engines.directions import Direction as Direction
     from hydrascope.engines.directions import Directions as Directions
     from hydrascope.engines.readouts import Logit as Logit
@@ -52,7 +53,7 @@ export_lazily(
         "analyses.generation": ("override",),
         "causal": (),
         "components.component": ("Component", "Override"),
-        "components.experiments": ("Interactions", "Mediation"),
+        "components.experiments": ("Interactions", "Mediation", "Split"),
         "engines.directions": ("Direction", "Directions"),
         "engines.readouts": ("Logit", "LogitDifference", "Placebo"),
         "explorer.notebook": ("view",),

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from rest_slow import rest_slow
 from tiny import tiny
 from torch import nn
 from transformers import PreTrainedModel
@@ -40,7 +41,7 @@ def rebuilt(hf: PreTrainedModel, order: list[int]) -> PreTrainedModel:
     return made
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "llama"], ("llama",)))
 @pytest.mark.parametrize("order", [[0, 2], [2, 0, 1], [1]])
 def test_it_is_measured_as_it_stands(case: str, order: list[int]) -> None:
     hf = tiny(case, torch.float32).hf.eval()

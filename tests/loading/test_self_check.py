@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rest_slow import rest_slow
 from tiny import CONFIGS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -14,7 +15,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
 
-@pytest.mark.parametrize("case", list(CONFIGS))
+@pytest.mark.parametrize("case", rest_slow(CONFIGS))
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_every_architecture_passes(case, dtype):
     found = self_check.check(tiny(case, dtype))

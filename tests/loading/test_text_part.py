@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from rest_slow import rest_slow
 from tiny import tiny_tokenizer
 
 import hydrascope as hs
@@ -63,7 +64,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     return whole.eval(), alone.eval()
 
 
-@pytest.mark.parametrize("given", ["object", "folder"])
+@pytest.mark.parametrize("given", rest_slow(["object", "folder"], ("folder",)))
 def test_it_is_measured_as_the_text_only_model(pair: tuple[Any, Any], given: str, tmp_path: Path) -> None:
     whole, alone = pair
     tokenizer = tiny_tokenizer()

@@ -67,8 +67,10 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcep
     ("ablation", "batches"),
     [
         (Resample(3), 5),
-        (Mean(), 5),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((Resample(3), 0), (Resample(3), 11), (Noise(2), 5))),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((Mean(), 5), (Resample(3), 0), (Resample(3), 11), (Noise(2), 5))
+        ),
     ],
 )
 def test_an_interrupted_run_goes_on(

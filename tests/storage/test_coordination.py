@@ -59,6 +59,7 @@ def test_two_that_start_at_once_share_the_work(whole: Path, tmp_path: Path) -> N
     assert alone_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_who_comes_later_measures_what_is_left(model: LanguageModel, whole: Path, tmp_path: Path) -> None:
     # The first is in its second block.
     first = Process(tmp_path / "r.zarr", join=True, hold=6)

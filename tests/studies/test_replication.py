@@ -50,6 +50,7 @@ def test_results_of_other_settings_are_refused(tmp_path: Path, monkeypatch: pyte
         Study("repli")
 
 
+@pytest.mark.slow
 def test_a_small_run_goes_all_the_way(measured: tuple[dict[str, Any], dict[tuple[str, str], Path]]) -> None:
     settings, stores = measured
     results = json.loads(json.dumps(replication.condense(settings, stores)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rest_slow import CORE
 from ropes import LIMIT, roped, ropes_of
 from single import Single
 from tiny import CONFIGS, VOCABULARY, shared, tolerance
@@ -23,7 +24,7 @@ torch.set_num_threads(1)
 #: Rope types that depend on nothing but the position: they are tried at length.
 FIXED = ("linear", "yarn", "llama3")
 CASES = [
-    pytest.param(case, rope, marks=pytest.mark.slow if rope in FIXED else ())
+    pytest.param(case, rope, marks=pytest.mark.slow if rope in FIXED or case not in CORE else ())
     for case in CONFIGS
     for rope in ropes_of(case) or [""]
 ]

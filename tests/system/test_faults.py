@@ -49,6 +49,7 @@ def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     assert kills(tmp_path, 4).total() == 4
 
 
+@pytest.mark.slow
 def test_of_runs_that_start_at_once_one_wins(tmp_path: Path) -> None:
     """Others are told so in one line; who reads meanwhile reads the one result or the other, or is told."""
     out = tmp_path / "r.zarr"

@@ -120,6 +120,7 @@ def _pass(model: LanguageModel, text: str, patches: dict[str, Tensor]) -> tuple[
     return logits, writes, stream[0]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_head_attends_to_the_country(model: LanguageModel) -> None:
     """The weights of docs/explore.md, and those of transformers' eager attention, clean and without attn.22."""

@@ -100,9 +100,14 @@ def run(
     read: Annotated[
         str, typer.Option(metavar="COMPONENTS", help="Components to read, besides all sublayers.")
     ] = "layers",
+    split: Annotated[
+        bool, typer.Option("--split", help="Ablate by parts of the change as well: what does the repair follow?")
+    ] = False,
 ) -> None:
     """Ablate components of a model on every prompt and store all effects."""
-    measure(options, ablate, read)
+    from hydrascope import Split
+
+    measure(options, Split(ablate) if split else ablate, read)
 
 
 @app.command()

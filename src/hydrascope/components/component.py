@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from hydrascope.components.other_names import parse_other_name, transformer_lens_name
+from hydrascope.components.part import Part, cut_part
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of sublayers, in their order within a block.
@@ -134,18 +135,26 @@ class Override:
     Attributes:
         ablated: the components that write a patch. All patches in one row come from the same source.
         frozen: the components that write their clean activation at every position.
+        part: the part of the change that is written instead of the whole (`hydrascope.Split`).
     """
 
     ablated: tuple[Component, ...]
     frozen: tuple[Component, ...] = ()
+    part: Part | None = None
 
     def __str__(self) -> str:
-        return "+".join(map(str, self.ablated)) + "".join(f"|{component}" for component in self.frozen)
+        frozen = "".join(f"|{component}" for component in self.frozen)
+        return "+".join(map(str, self.ablated)) + frozen + (f":{self.part}" if self.part else "")
 
     @property
     def overridden(self) -> tuple[Component, ...]:
         """All ablated and frozen components."""
         return self.ablated + self.frozen
+
+    @property
+    def at_sublayers(self) -> "Override":
+        """The override with each unit replaced by its sublayer, and without a part."""
+        return Override(tuple(dict.fromkeys(component.sublayer for component in self.ablated)), self.frozen)
 
     @classmethod
     def parse(cls, label: str) -> "Override":
@@ -155,14 +164,16 @@ class Override:
             (Component(block=9, kind='head', unit=6),)
 
         Args:
-            label: labels of ablated components joined by `+`, then those of frozen ones, each after `|`.
+            label: labels of ablated components joined by `+`, then those of frozen ones, each after `|`, then the part
+                after `:`.
 
         Raises:
             HydrascopeError: the label names something that is no component.
         """
+        label, part = cut_part(label)
         ablated, *frozen = label.split("|")
         frozen_labels = [part for group in frozen for part in group.split("+")]
-        return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, frozen_labels)))
+        return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, frozen_labels)), part)
 
 
 def is_number(text: str) -> bool:

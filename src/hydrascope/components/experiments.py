@@ -7,22 +7,28 @@ The attributes of a result describe its experiment. With `Network` they give its
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from math import isfinite
 from typing import Any, Literal, get_args
 
 from hydrascope.components.component import INPUT_KINDS, Component, Override
 from hydrascope.components.order import responding
+from hydrascope.components.part import Part, PartKind
 from hydrascope.components.selection import ModelShape, Selection, select_components, select_mediators, select_overrides
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of results: of a plain sweep, or of an experiment.
-ResultKind = Literal["sweep", "mediation", "interactions"]
+ResultKind = Literal["sweep", "mediation", "interactions", "split"]
+
+#: The two parts that a readout splits a change into.
+SPLIT: tuple[PartKind, ...] = ("readout", "content")
 
 #: The command and the class that make the results of an experiment.
 MADE_BY: dict[ResultKind, str] = {
     "mediation": "hydrascope mediate, or Mediation",
     "interactions": "hydrascope interact, or Interactions",
+    "split": "hydrascope run --split, or Split",
 }
 
 
@@ -215,4 +221,71 @@ class Interactions:
         return {"experiment": "interactions", "ablate": ",".join(map(str, select_components(model, self.components)))}
 
 
-Experiment = Mediation | Interactions
+@dataclass(frozen=True)
+class Split:
+    """The split of ablations: each again with parts of the change that it makes.
+
+    δ is the change of what a component writes at the last position. Its *readout part* is its projection on a
+    readout's direction, its *content* the rest. Each part is written alone, with every readout of the run; so are
+    multiples of δ, among them the opposite change (*boost*). `hydrascope.measures.split` reads the result.
+
+        >>> results = hs.sweep(model, prompts, hs.Zero(), ablate=hs.Split("attn.3"))
+        >>> results["ablated"].values.tolist()
+        ['attn.3', 'attn.3:readout(logit)', 'attn.3:content(logit)', 'attn.3:boost']
+
+    Attributes:
+        ablate: the components to ablate, one by one or together.
+        doses: multiples of δ; −1 is the boost.
+    """
+
+    ablate: Selection = "layers"
+    doses: tuple[float, ...] = (-1.0,)
+
+    def overrides(self, model: ModelShape, readouts: Sequence[str]) -> tuple[Override, ...]:
+        """Return the ablations, then each with every part.
+
+        Parts are in an order in which neighbours can be measured together: a sublayer writes one part at a time.
+
+        Args:
+            model: the model.
+            readouts: the labels of the run's readouts.
+
+        Raises:
+            HydrascopeError: the selection names a missing component or freezes something, or a dose isn't finite.
+        """
+        whole = select_overrides(model, self.ablate)
+        for override in whole:
+            if override.frozen:
+                raise HydrascopeError(f"{override} freezes {override.frozen[0]}: name only what is ablated")
+        for dose in self.doses:
+            if isinstance(dose, bool) or not isinstance(dose, int | float) or not isfinite(dose):
+                raise HydrascopeError(f"{dose!r} is no dose: give numbers")
+        parts = [Part(kind, readout) for readout in readouts for kind in SPLIT]
+        parts += [Part("dose", dose=float(dose)) for dose in dict.fromkeys(self.doses)]
+        ordered = [override for together in _disjoint(whole) for override in together]
+        return (*whole, *(replace(override, part=part) for part in parts for override in ordered))
+
+    def reads(self, model: ModelShape) -> tuple[Component, ...]:
+        """Return no component besides all sublayers."""
+        return ()
+
+    def settings(self, model: ModelShape) -> dict[str, Any]:
+        """Return the attributes that describe the experiment in a result."""
+        ablated = ",".join(map(str, select_overrides(model, self.ablate)))
+        return {"experiment": "split", "ablate": ablated, "doses": ",".join(f"{dose:g}" for dose in self.doses)}
+
+
+def _disjoint(overrides: Sequence[Override]) -> list[list[Override]]:
+    """Group overrides so that no two of a group override the same sublayer."""
+    groups: list[tuple[set[Component], list[Override]]] = []
+    for override in overrides:
+        sublayers = set(override.at_sublayers.ablated)
+        taken, group = next((each for each in groups if not each[0] & sublayers), (set(), []))
+        if not group:
+            groups.append((taken, group))
+        taken |= sublayers
+        group.append(override)
+    return [group for _, group in groups]
+
+
+Experiment = Mediation | Interactions | Split

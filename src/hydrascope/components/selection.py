@@ -176,6 +176,8 @@ def _require_consistent(model: ModelShape, override: Override) -> Override:
             raise HydrascopeError(
                 f"{override} overrides {component} and all of {component.sublayer}: choose one of them"
             )
+    if override.part:
+        raise HydrascopeError(f"{override} is a part of an ablation: name the component alone, and ask for the split")
     first = min(map(model.stage, override.ablated))
     for component in override.frozen:
         if model.stage(component) <= first:

@@ -6,10 +6,11 @@ readout, and reads ablated rows at the clean pass's σ.
     >>> effects = hs.measures.per_prompt(results)
     >>> restored = hs.measures.restoration(effects)["restored"]
 
-`mediation`, `interactions` and `self_repair` take the results themselves.
+`mediation`, `interactions`, `split` and `self_repair` take the results themselves.
 """
 
 from hydrascope.components.component import SublayerKind
+from hydrascope.components.part import BOOST, Part
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.attention_mlp_shift import response_shift
 from hydrascope.measures.bootstrap import (
@@ -77,8 +78,10 @@ from hydrascope.measures.restoration import (
 )
 from hydrascope.measures.routes import ROUTES, route_bounds, routes
 from hydrascope.measures.rushing_nanda import self_repair
+from hydrascope.measures.split import select_part, split
 
 __all__ = [
+    "BOOST",
     "BOUNDS",
     "FEWEST",
     "MIN_SHARE",
@@ -94,6 +97,7 @@ __all__ = [
     "Effects",
     "EffectsOnly",
     "HeldOut",
+    "Part",
     "Patching",
     "Question",
     "Sigma",
@@ -148,11 +152,13 @@ __all__ = [
     "route_bounds",
     "routes",
     "scores",
+    "select_part",
     "select_readout",
     "self_repair",
     "simultaneous",
     "simultaneous_difference",
     "single_ablations",
+    "split",
     "strength",
     "strongest",
     "sublayer_labels",

@@ -99,7 +99,7 @@ def sublayer_labels(labels: xr.DataArray) -> list[int]:
 
 
 def single_ablations(results: xr.Dataset) -> xr.Dataset:
-    """Select the ablations with nothing frozen of a mediation, or without pairs of interactions.
+    """Select the ablations of an experiment with nothing frozen, without pairs and parts.
 
     >>> single = hs.measures.single_ablations(results)
 
@@ -109,7 +109,7 @@ def single_ablations(results: xr.Dataset) -> xr.Dataset:
     Returns:
         the results as a sweep would have made them; those of a sweep unchanged.
     """
-    separator = {"sweep": "", "mediation": "|", "interactions": "+"}[result_kind(results.attrs)]
+    separator = {"sweep": "", "mediation": "|", "interactions": "+", "split": ":"}[result_kind(results.attrs)]
     if not separator:
         return results
     chosen = [separator not in str(label) for label in results["ablated"].values]

@@ -23,6 +23,8 @@ from hydrascope.reports.summary.summarise import (
     summarise_interactions,
     summarise_mediation,
     summarise_mediation_without_findings,
+    summarise_split,
+    summarise_split_without_findings,
     summarise_sweep,
     summarise_without_findings,
 )
@@ -333,6 +335,12 @@ def _draw_mediation(results: xr.Dataset, folder: Path, choice: "Choice") -> "Dra
     return draw_mediation(results, folder, choice)
 
 
+def _draw_split(results: xr.Dataset, folder: Path, choice: "Choice") -> "Drawn":
+    from hydrascope.reports.figures.draw import draw_split
+
+    return draw_split(results, folder, choice)
+
+
 def _draw_interactions(results: xr.Dataset, folder: Path, choice: "Choice") -> "Drawn":
     from hydrascope.reports.figures.draw import draw_interactions
 
@@ -368,4 +376,5 @@ KINDS: Mapping[ResultKind, Kind] = {
         _draw_interactions,
         Views(summarise_interactions, _pair_matrix, pictures_first=True),
     ),
+    "split": Kind(summarise_split, _draw_split, Views(summarise_split_without_findings, _no_pictures)),
 }

@@ -71,7 +71,10 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
     """Return a result before its measurement: coordinates, `target`, `downstream`, attributes."""
     model, alone = (
         plan.model,
-        [override.ablated[0] if len(override.overridden) == 1 else None for override in plan.overrides],
+        [
+            override.ablated[0] if len(override.overridden) == 1 and not override.part else None
+            for override in plan.overrides
+        ],
     )
     linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).rows
     below = np.array([downstream(model, override, plan.components) for override in plan.overrides])
@@ -83,7 +86,13 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
             "component_block": ("component", np.array([component.block for component in plan.components])),
             "component_unit": ("component", np.array([component.unit for component in plan.components])),
             "ablated": _text(map(str, plan.overrides)),
-            "ablated_kind": ("ablated", _text("joint" if component is None else component.kind for component in alone)),
+            "ablated_kind": (
+                "ablated",
+                _text(
+                    "part" if override.part else "joint" if component is None else component.kind
+                    for override, component in zip(plan.overrides, alone, strict=True)
+                ),
+            ),
             "ablated_block": (
                 "ablated",
                 np.array([min(c.block for c in override.ablated) for override in plan.overrides]),

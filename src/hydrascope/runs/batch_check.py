@@ -191,8 +191,8 @@ def _engines_by_place(plan: Plan, batch: Sequence[int]) -> dict[int, str]:
 
 def _checked_indices(plan: Plan) -> list[int]:
     """Return the places of the overrides to check, away from the first and the last."""
-    places = np.unique(np.linspace(0, len(plan.overrides) - 1, OVERRIDES + 2)[1:-1].round().astype(int))
-    return [int(place) for place in places]
+    places = np.unique(np.linspace(0, len(plan.whole) - 1, OVERRIDES + 2)[1:-1].round().astype(int))
+    return [plan.whole[place] for place in places]
 
 
 def _together(plan: Plan, clean: CleanActivations, batch: Sequence[int], fitting: Batch) -> Readings:

@@ -45,6 +45,7 @@ from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.memory import Batch, within_memory
+from hydrascope.runs.parts import stretches, values_of, written
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.coordination import Workers
 from hydrascope.utils.disk_errors import disk
@@ -252,14 +253,13 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
     if prefix is None and plan.engine.name == "wavefront":
         prefix = compute_prefix(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
     pieces, worst = [], np.zeros(len(indices))
-    for first in range(0, len(plan.overrides), batch.overrides):
-        some = slice(first, first + batch.overrides)
+    for some in stretches(plan.overrides, batch.overrides):
         request = Request(
             tokens,
             positions,
-            plan.overrides[some],
+            written(plan.overrides[some]),
             plan.ablation.patches,
-            patches.values,
+            values_of(plan, clean, patches.values, readouts, indices, plan.overrides[some]),
             plan.units,
             readouts,
             plan.metrics,

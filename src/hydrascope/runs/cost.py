@@ -28,6 +28,7 @@ from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
+from hydrascope.runs.parts import stretches, written
 from hydrascope.runs.plan import Plan, make_plan
 
 #: Seconds that the timed part of the run takes at least.
@@ -98,7 +99,9 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
         HydrascopeError: its patches can't be drawn.
     """
     plan.require_drawable()
-    flop = count_operations(plan, range(len(plan.tokens)), plan.overrides) + _clean_operations(plan, batch)
+    every = range(len(plan.tokens))
+    together = [written(plan.overrides[some]) for some in stretches(plan.overrides, batch.overrides)]
+    flop = sum(count_operations(plan, every, overrides) for overrides in together) + _clean_operations(plan, batch)
     rate, timed = _rate(plan, batch)
     memory = plan.memory
     on_disk = memory.activation_bytes if memory.activations_on_disk else 0
@@ -232,7 +235,7 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
     while True:
         first = max(0, (len(order) - prompts) // 2)
         chosen = order[first : first + prompts]
-        overrides = [plan.overrides[place * len(plan.overrides) // ablations] for place in range(ablations)]
+        overrides = [plan.overrides[plan.whole[place * len(plan.whole) // ablations]] for place in range(ablations)]
         start = time.perf_counter()
         plan.engine.measure(plan.model, request(plan, chosen, overrides))
         if plan.model.device.type == "cuda":

@@ -10,7 +10,7 @@ import torch
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Resample, require_ablation, require_drawable
 from hydrascope.components.component import Component, Override
-from hydrascope.components.experiments import Experiment, result_kind
+from hydrascope.components.experiments import Experiment, Split, result_kind
 from hydrascope.components.selection import Selection, select_components, select_overrides
 from hydrascope.engines import Engine, choose_engine
 from hydrascope.engines.balance import may_change
@@ -103,8 +103,17 @@ class Plan:
     @cached_property
     def sites(self) -> tuple[Component, ...]:
         """Return the sites of ablated components, and others that the ablation draws from."""
-        ablated = (component.site for override in self.overrides for component in override.ablated)
+        ablated = [component.site for override in self.overrides for component in override.ablated]
+        # A part is written by the whole sublayer.
+        ablated += [
+            component for override in self.overrides if override.part for component in override.at_sublayers.ablated
+        ]
         return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
+
+    @cached_property
+    def whole(self) -> tuple[int, ...]:
+        """Return the places of the overrides that write whole patches, not parts of changes."""
+        return tuple(place for place, override in enumerate(self.overrides) if not override.part)
 
     @cached_property
     def may_change(self) -> torch.Tensor:
@@ -236,7 +245,7 @@ def make_plan(
     _require_target(model, config.target)
     if config.keep not in get_args(Keep):
         raise HydrascopeError(f"unknown keep {config.keep!r}: choose {', '.join(get_args(Keep))}")
-    overrides, selection_attrs = _overrides(model, config)
+    overrides, selection_attrs = _overrides(model, config, [label for each in readouts for label in each.labels])
     read = dict.fromkeys(select_components(model, config.read))
     if isinstance(config.ablate, Experiment):
         read |= dict.fromkeys(config.ablate.reads(model))
@@ -276,6 +285,7 @@ def make_plan(
         routines=fastest_routines(model) if engine.name == "wavefront" else {},
     )
     _require_room_for_answers(plan)
+    _require_last_for_parts(plan)
     # Refuses readouts that don't fit before anything is run; their tokens make no difference to that.
     Readouts.of(model, plan.readouts, Tokens([0] * len(plan.tokens), plan.answers, plan.foils), [0])
     if len(set(plan.labels)) < len(plan.labels):
@@ -293,6 +303,14 @@ def _require_target(model: LanguageModel, target: Target) -> None:
         raise HydrascopeError(f"{model.name} has no token {target} to target: it has 0 to {model.vocabulary - 1}")
 
 
+def _require_last_for_parts(plan: Plan) -> None:
+    """Refuse parts of changes at other positions than the last, where readouts are."""
+    if len(plan.whole) < len(plan.overrides) and any(
+        at.positions != (len(ids) - 1,) for at, ids in zip(plan.positions, plan.tokens, strict=True)
+    ):
+        raise HydrascopeError("a split is of what is written at the last position: leave the positions at last")
+
+
 def _require_room_for_answers(plan: Plan) -> None:
     limit = plan.model.context_length
     for index, length in enumerate(plan.lengths):
@@ -303,8 +321,16 @@ def _require_room_for_answers(plan: Plan) -> None:
             )
 
 
-def _overrides(model: LanguageModel, config: SweepConfig) -> tuple[tuple[Override, ...], dict[str, str]]:
-    """Return the overrides of a run, and the attributes that name them."""
+def _overrides(
+    model: LanguageModel, config: SweepConfig, labels: Sequence[str]
+) -> tuple[tuple[Override, ...], dict[str, str]]:
+    """Return the overrides of a run, and the attributes that name them.
+
+    Args:
+        labels: the labels of the run's readouts.
+    """
+    if isinstance(config.ablate, Split):
+        return config.ablate.overrides(model, labels), config.ablate.settings(model)
     if isinstance(config.ablate, Experiment):
         return config.ablate.overrides(model), config.ablate.settings(model)
     return select_overrides(model, config.ablate), {"ablate": _selection(config.ablate)}

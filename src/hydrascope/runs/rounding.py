@@ -46,8 +46,8 @@ def precision(plan: Plan, clean: CleanActivations) -> dict[str, Any]:
     against, again = other
     count = min(PROMPTS, max(1, len(plan.tokens) // ONE_IN))
     prompts = np.sort(np.random.default_rng(0).choice(len(plan.tokens), count, replace=False)).tolist()
-    places = np.unique(np.linspace(0, len(plan.overrides) - 1, RUNS).round().astype(int))
-    runs = [plan.overrides[place] for place in places]
+    places = np.unique(np.linspace(0, len(plan.whole) - 1, RUNS).round().astype(int))
+    runs = [plan.overrides[plan.whole[place]] for place in places]
     try:
         found = [_off(plan, clean, index, runs, again) for index in prompts]
         off, of_metrics = (torch.cat(each, 2) for each in zip(*found, strict=True))

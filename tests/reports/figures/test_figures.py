@@ -368,6 +368,7 @@ def test_drawn_files_are_small_reproducible_and_keep_their_text(tmp_path: Path) 
     assert "Compensatory effect (logits)" in paths[2].read_text()
 
 
+@pytest.mark.slow
 def test_draw_all_writes_seven_figures_in_three_formats(tmp_path: Path) -> None:
     results = synthetic.results(2, 4, 2)
     drawn = draw_all(results, tmp_path, prompt=1, ablated="attn.0")

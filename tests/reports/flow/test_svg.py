@@ -115,6 +115,7 @@ def test_files_say_what_they_are_of(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
 
 
+@pytest.mark.slow
 def test_matplotlib_draws_the_same_texts_in_the_picture(tmp_path: Path) -> None:
     picture, figure = lay_out(FLOW), figure_flow(FLOW)
     written = [text.get_text() for text in figure.findobj(Written) if text.get_text()]
@@ -134,6 +135,7 @@ def test_matplotlib_draws_the_same_texts_in_the_picture(tmp_path: Path) -> None:
         assert (abs(image - to_rgb(LIGHT[name])).max(-1) < 0.01).any(), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_figures_draw_the_flow_of_the_chosen_component(tmp_path: Path) -> None:
     results = synthetic.results(4, 40, 2)

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from opened import FEW, example, rows_of, saved
 from report_page import SIGMA, drawn
+from rest_slow import rest_slow
 
 import hydrascope as hs
 from hydrascope import measures
@@ -47,7 +48,7 @@ def everything(page):
     }
 
 
-@pytest.mark.parametrize("sigma", SIGMA)
+@pytest.mark.parametrize("sigma", rest_slow(SIGMA, ("own",)))
 def test_the_reading_of_sigma_is_chosen(opened, file, results, sigma):
     """All that depends on it changes, in every view and in what is saved; removed, lost and restored don't."""
     name, control = measures.SIGMA_NAME[sigma].removeprefix("at "), "Ablated runs read at"

@@ -11,6 +11,7 @@ import pytest
 import synthetic
 import xarray as xr
 from browsing import opening
+from rest_slow import rest_slow
 from typer.testing import CliRunner
 
 import hydrascope as hs
@@ -94,6 +95,7 @@ def test_a_sentence_and_a_ledger_for_each_on_one_scale(page: str) -> None:
     assert page.count('id="worse-stripes"') == 1
 
 
+@pytest.mark.slow
 def test_other_prompts_ablations_and_depths_are_said() -> None:
     results = two()
     results["two"] = results["two"].assign_coords(text=results["two"]["text"] + "!").assign_attrs(ablation="zero")
@@ -178,7 +180,7 @@ def opened(browser: Any) -> Iterator[Any]:
         yield open_page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], ("dark",)))
 def test_it_opens_without_a_network_and_hostile_text_is_inert(opened: Any, written: Path, scheme: str) -> None:
     page = opened(written.as_uri(), color_scheme=scheme)
     assert page.locator("script, img, [onerror]").count() == 0

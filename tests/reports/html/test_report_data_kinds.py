@@ -34,7 +34,7 @@ def test_a_mediation_has_a_matrix_of_what_each_response_is_worth(phantom):
     texts = described["readouts"][0]["readings"][0]
     assert "".join(texts["verdicts"][0]).startswith("Who restores what attn.3 removes: necessary ")
     strongest = summarise(results, FEW).reactions[0]
-    assert texts["ranked"][0][:3] == ["attn.3", strongest.mediator, format_significant(strongest.restored_by)]
+    assert texts["ranked"]["rows"][0][:3] == ["attn.3", strongest.mediator, format_significant(strongest.restored_by)]
     for number, name in enumerate(("restored_by", "restored_alone")):
         bounds = decoded(described["arrays"], chunks, pictures[number]["array"])[:, 0]
         for column, mediator in enumerate(pictures[number]["columns"]):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import synthetic
 import xarray as xr
+from rest_slow import rest_slow
 from rich.console import Console
 
 from hydrascope.measures import (
@@ -201,19 +202,22 @@ def test_the_strongest_head_is_known_without_its_direct_effect() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "prompts", "options"),
-    [
-        (1, 1, {}),
-        (1, 5, {"parallel": True}),
-        (4, 5, {"ablated": ["attn.1"]}),
-        (4, 5, {"ablated": ["mlp.1", "mlp.3"]}),
-        (3, 5, {"parallel": True}),
-        (3, 5, {"noise": 0, "patch_noise": 0}),
-        (2, 5, {"heads": 2}),
-        (2, 5, {"heads": 2, "read_heads": False, "by_patch": False}),
-        (2, 5, {"heads": 2, "read_heads": False, "ablated": ["head.0.0", "head.1.1"]}),
-        (3, 5, {"ablated": ["attn.0+mlp.1"]}),
-        (3, 5, {"readouts": {"probe": 2}}),
-    ],
+    rest_slow(
+        [
+            (1, 1, {}),
+            (1, 5, {"parallel": True}),
+            (4, 5, {"ablated": ["attn.1"]}),
+            (4, 5, {"ablated": ["mlp.1", "mlp.3"]}),
+            (3, 5, {"parallel": True}),
+            (3, 5, {"noise": 0, "patch_noise": 0}),
+            (2, 5, {"heads": 2}),
+            (2, 5, {"heads": 2, "read_heads": False, "by_patch": False}),
+            (2, 5, {"heads": 2, "read_heads": False, "ablated": ["head.0.0", "head.1.1"]}),
+            (3, 5, {"ablated": ["attn.0+mlp.1"]}),
+            (3, 5, {"readouts": {"probe": 2}}),
+        ],
+        (1, 3),
+    ),
 )
 def test_every_kind_of_run_has_a_summary(layers: int, prompts: int, options: dict) -> None:
     results = synthetic.results(layers, prompts, 1, **options)

@@ -13,6 +13,7 @@ from hydrascope.reports.figures.heads import figure_heads
 from hydrascope.reports.figures.mediation import figure_interactions, figure_mediation, figure_paths
 from hydrascope.reports.figures.position_map import figure_map
 from hydrascope.reports.figures.responses import figure_responses
+from hydrascope.reports.figures.split import figure_split
 
 __all__ = [
     "examples",
@@ -29,4 +30,5 @@ __all__ = [
     "figure_mediation",
     "figure_paths",
     "figure_responses",
+    "figure_split",
 ]

@@ -111,6 +111,17 @@ def mediation_caption(source: Source) -> str:
     return _whole("Who restores", what + _MATRIX, source, bounds=False)
 
 
+def split_caption(source: Source) -> str:
+    """Return the caption of the figure of a split."""
+    what = (
+        "For each ablation that surely removes: (a) the share that comes back prompt by prompt, after the ablation and "
+        "after its opposite; (b) the share that comes back of the missing push along the readout alone (damping), and "
+        "what comes back where the rest of the write alone is missing, as a share of what the whole removes. Shares "
+        "beyond the axis are written at its edge."
+    )
+    return _whole("What repair follows", what, source)
+
+
 def interactions_caption(source: Source) -> str:
     """Return the caption of the figure of interactions."""
     what = (

@@ -1,6 +1,6 @@
 """Write every figure of a result as PNG, PDF and SVG, with a function per kind of result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hydrascope.reports.figures.mediation import figure_interactions, figure_med
 from hydrascope.reports.figures.origin import as_metadata
 from hydrascope.reports.figures.panels import can_regress
 from hydrascope.reports.figures.responses import figure_responses
+from hydrascope.reports.figures.split import figure_split
 from hydrascope.reports.figures.style import save
 from hydrascope.reports.flow.measured import chosen, flow_of
 from hydrascope.reports.flow.repair import RepairFlow
@@ -142,9 +143,24 @@ def draw_mediation(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
     """Draw the figures of a mediation: those of `draw_sweep`, and the mediators."""
     with_frozen = choice if choice.mediation is not None else replace(choice, mediation=results)
     drawn = draw_sweep(single_ablations(results), folder, with_frozen)
+    figure = figure_mediation(results, choice.readout)
+    return _with_figure(drawn, results, choice, "mediation", figure, captions.mediation_caption)
+
+
+def draw_split(results: xr.Dataset, folder: Path, choice: Choice) -> Drawn:
+    """Draw the figures of a split: those of `draw_sweep`, and the split of each ablation."""
+    drawn = draw_sweep(single_ablations(results), folder, choice)
+    figure = figure_split(results, choice.readout)
+    return _with_figure(drawn, results, choice, "split", figure, captions.split_caption)
+
+
+def _with_figure(
+    drawn: Drawn, results: xr.Dataset, choice: Choice, name: str, figure: Figure, caption: Callable[[Source], str]
+) -> Drawn:
+    """Save one more figure, and return all that is drawn."""
     source = source_of(read_effects(results, choice.readout))
-    written = _Written(folder, source)
-    written.add("mediation", figure_mediation(results, choice.readout), captions.mediation_caption(source))
+    written = _Written(drawn.folder, source)
+    written.add(name, figure, caption(source))
     more = {**drawn.captions, **written.captions}
     return replace(drawn, paths=(*drawn.paths, *written.paths), captions=more)
 

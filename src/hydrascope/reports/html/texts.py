@@ -11,7 +11,7 @@ from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.interval import format_share, format_significant
-from hydrascope.reports.summary.mediation_rows import Reaction
+from hydrascope.reports.summary.split_rows import COLUMNS
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import clearest_first, headlines
 
@@ -39,7 +39,7 @@ def page_texts(summary: Summary, effects: EffectsOnly) -> dict[str, Any]:
     sigma_text = f", {SIGMA_NAME[sigma]}" if sigma else ""
     return {
         "verdicts": _verdict_texts(summary),
-        "ranked": [_ranked(each) for each in summary.reactions[:RANKED]],
+        "ranked": _ranked(summary, effects.unit),
         "warnings": [warning for warning in summary.warnings if warning != EFFECTS_ALONE],
         "ablations": [
             _ablation_text(findings_by_name[str(name)], effects.unit, sigma_text) for name in effects["ablated"].values
@@ -47,10 +47,39 @@ def page_texts(summary: Summary, effects: EffectsOnly) -> dict[str, Any]:
     }
 
 
-def _ranked(row: Reaction) -> list[str]:
-    """Return a row of the table of mediators."""
-    amounts = (row.restored_by, row.restored_alone, row.response)
-    return [row.ablated, row.mediator, *map(format_significant, amounts)]
+def _ranked(summary: Summary, unit: str) -> dict[str, Any] | None:
+    """Return the table of mediators, or of splits."""
+    if summary.reactions:
+        return {
+            "caption": (
+                "The mediators that restore most: lost again if one is frozen; brought back by it alone; its own "
+                f"response. In {unit}, with bounds that hold for all at once."
+            ),
+            "head": ["Ablated", "Mediator", "Lost again without it", "Brought by it alone", "Writes more"],
+            "rows": [
+                [
+                    row.ablated,
+                    row.mediator,
+                    *map(format_significant, (row.restored_by, row.restored_alone, row.response)),
+                ]
+                for row in summary.reactions[:RANKED]
+            ],
+        }
+    if summary.splits:
+        return {
+            "caption": (
+                "What repair follows. Restored: after the whole ablation, prompt by prompt. Damping: the share of the "
+                "missing push along the readout that comes back. Content: what comes back where the rest alone is "
+                "missing. Boost undone: as restored, where the component writes more of the same. One-sided: the even "
+                "part’s share of the response. Shares, with bounds that hold for all at once."
+            ),
+            "head": ["Ablated", *(name[:1].upper() + name[1:] for name in COLUMNS.values())],
+            "rows": [
+                [row.ablated, *(format_interval(getattr(row, name), 2) for name in COLUMNS)]
+                for row in summary.splits[:RANKED]
+            ],
+        }
+    return None
 
 
 def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
@@ -59,7 +88,7 @@ def single_prompt_texts(effects: EffectsOnly) -> dict[str, Any]:
     lines = zip(*(samples[name].values for name in ("ablated", "removed", "lost")), strict=True)
     return {
         "verdicts": [ALONE],
-        "ranked": [],
+        "ranked": None,
         "warnings": [],
         "ablations": [
             [f"Ablating {name} removes {number(removed, 2)} {effects.unit} and loses {number(lost, 2)}."]

@@ -51,7 +51,7 @@ def _tables(summary: Summary) -> Iterator[str]:
     if summary.findings:
         rows = [[each.name, value_of(each), each.meaning] for each in summary.findings]
         yield _table(f"Findings. {caption}", ["finding", "value", "how"], rows, "lrl")
-    for rows_of_kind in (summary.components, summary.reactions, summary.pairs):
+    for rows_of_kind in (summary.components, summary.reactions, summary.pairs, summary.splits):
         if rows_of_kind:
             names = [field.name for field in fields(rows_of_kind[0]) if has_numbers(rows_of_kind, field.name)]
             names = [name for name in names if name != "kind"]

@@ -10,11 +10,12 @@ import pandas as pd
 
 from hydrascope.reports.summary.interval import Interval, format_interval, format_significant
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction
+from hydrascope.reports.summary.split_rows import SplitRow
 from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.terminal import cell, of_increase, value_of
 from hydrascope.reports.summary.verdict_text import sentences
 
-Row = ComponentFindings | Reaction | Pair
+Row = ComponentFindings | Reaction | Pair | SplitRow
 
 
 def as_json(summary: Summary) -> str:
@@ -29,10 +30,10 @@ def as_json(summary: Summary) -> str:
 def as_csv(summary: Summary) -> str:
     """Return a row for each ablated component as CSV.
 
-    If the summary has reactions or pairs, the rows are these. Each number has the columns `NAME`,
+    If the summary has reactions, pairs or splits, the rows are these. Each number has the columns `NAME`,
     `NAME_low` and `NAME_high`.
     """
-    return rows_as_csv(summary.reactions or summary.pairs or summary.components)
+    return rows_as_csv(summary.reactions or summary.pairs or summary.splits or summary.components)
 
 
 def rows_as_csv(rows: Sequence[Any]) -> str:
@@ -59,7 +60,7 @@ def as_markdown(summary: Summary) -> str:
         *sentences(summary),
         *(f"Note: {warning}." for warning in summary.warnings),
         *([_table(["finding", "this run", "how", "Chinchilla 7B"], findings)] if findings else []),
-        *(_rows_table(rows) for rows in (summary.components, summary.reactions, summary.pairs) if rows),
+        *(_rows_table(rows) for rows in (summary.components, summary.reactions, summary.pairs, summary.splits) if rows),
         *of_increase(summary.components),
     ]
     return "\n\n".join(blocks) + "\n"

@@ -33,6 +33,7 @@ from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_prompts, warnin
 from hydrascope.reports.summary.findings import PLURAL, Finding, findings
 from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction, pairs, reactions
+from hydrascope.reports.summary.split_rows import SplitRow, split_rows
 from hydrascope.reports.summary.verdict import Verdict, verdicts
 from hydrascope.utils.text import counted
 
@@ -97,6 +98,7 @@ class Summary:
         bootstrap: the resampling that gave the intervals.
         reactions: the mediators' reactions, if the result is of `hydrascope.Mediation`.
         pairs: the interactions of pairs, if the result is of `hydrascope.Interactions`.
+        splits: the split of each ablation, if the result is of `hydrascope.Split`.
     """
 
     run: dict[str, str]
@@ -107,6 +109,7 @@ class Summary:
     bootstrap: Bootstrap
     reactions: tuple[Reaction, ...] = ()
     pairs: tuple[Pair, ...] = ()
+    splits: tuple[SplitRow, ...] = ()
 
 
 def read_effects(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> EffectsOnly:
@@ -191,6 +194,21 @@ def summarise_mediation_without_findings(results: xr.Dataset, effects: EffectsOn
 
 def _with_reactions(summary: Summary, results: xr.Dataset, effects: EffectsOnly) -> Summary:
     return replace(summary, reactions=reactions(results, effects.readout, summary.bootstrap))
+
+
+def summarise_split(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Return the summary of the whole ablations of a split, and the split of each."""
+    return _with_splits(summarise_sweep(results, effects, bootstrap), results, effects)
+
+
+def summarise_split_without_findings(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
+    """Return what `summarise_split` does, less the paper's findings."""
+    return _with_splits(summarise_without_findings(results, effects, bootstrap), results, effects)
+
+
+def _with_splits(summary: Summary, results: xr.Dataset, effects: EffectsOnly) -> Summary:
+    removed = {each.ablated: each.removed for each in summary.components}
+    return replace(summary, splits=split_rows(results, effects.readout, removed, summary.bootstrap))
 
 
 def summarise_interactions(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:

@@ -23,6 +23,7 @@ from hydrascope.reports.summary.interval import (
     percent,
 )
 from hydrascope.reports.summary.ledger import answers, ledger
+from hydrascope.reports.summary.split_rows import COLUMNS, NARROW
 from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.table import numbers_table
 from hydrascope.reports.summary.verdict import Verdict
@@ -35,6 +36,7 @@ from hydrascope.reports.summary.verdict_text import (
     placebo_sentence,
     sentences,
     title,
+    told_splits,
 )
 from hydrascope.utils.text import counted
 
@@ -96,9 +98,11 @@ def render(summary: Summary, *, full: bool = False) -> Group:
     more += [_components(summary)] if full and summary.components else []
     more += [_reactions(summary, full=full)] if summary.reactions else []
     more += [_pairs(summary, full=full)] if summary.pairs else []
+    more += [_splits(summary, full=full)] if summary.splits else []
     notes = Text("\n".join(_notes(summary, full=full)), style="dim")
     settings = Text(_settings(summary.run), style="dim")
-    blocks: list[RenderableType] = [settings, *texts, *verdicts, *warnings, *more, notes]
+    splits = [Text(sentence) for sentence in told_splits(summary)]
+    blocks: list[RenderableType] = [settings, *texts, *verdicts, *splits, *warnings, *more, notes]
     return Group(*[line for block in blocks for line in (block, Text(""))][:-1])
 
 
@@ -212,6 +216,16 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
     return numbers_table("Who covers for whom", ("first", "second"), _PAIR, rows)
 
 
+def _splits(summary: Summary, *, full: bool) -> Table:
+    """Return a table of all splits, or of the ablations that remove most."""
+    names = list(COLUMNS) if full else NARROW
+    rows = (
+        [row.ablated, *(format_interval(getattr(row, name), 2) for name in names)]
+        for row in (summary.splits if full else summary.splits[:PRINTED])
+    )
+    return numbers_table("What repair follows", ("ablated",), tuple(COLUMNS[name] for name in names), rows)
+
+
 def printed(components: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
     """Return all sublayers and joint ablations, and the strongest heads and neurons."""
     units = [each for each in components if each.kind in ("head", "neuron")]
@@ -258,6 +272,14 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         yield (
             f"interaction: what ablating both does less what each does alone, in {unit}, with bounds that hold for all "
             f"pairs at once: below 0 each covers for the other. Loses: mean −total.{_cut(summary.pairs, full=full)}"
+        )
+    if summary.splits:
+        yield (
+            "restored: after the whole ablation, prompt by prompt. damping: the share of the missing push along the "
+            "readout that comes back. content: what comes back where the rest alone is missing, as a share of what the "
+            "whole removes. boost undone: as restored, where the component writes more of the same. one-sided: the "
+            "even part’s share of the response. Shares, with bounds for all ablations at once."
+            f"{_cut(summary.splits, full=full)}"
         )
     if full and any(verdict.answers for verdict in summary.verdicts):
         yield (

@@ -10,6 +10,7 @@ from hydrascope.measures import MIN_SHARE, Answered, ComponentKind, Question
 from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, format_significant
 from hydrascope.reports.summary.mediation_rows import Pair
+from hydrascope.reports.summary.split_rows import split_sentences
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Responder, Verdict
 
@@ -58,6 +59,7 @@ def sentences(summary: Summary) -> list[str]:
     texts = [" ".join(_verdict_sentences(verdict, summary.run)) for verdict in summary.verdicts]
     if summary.reactions:
         texts = [*mediation_sentences(summary), *texts]
+    texts += told_splits(summary)
     return [*texts, " ".join(_pair_sentences(summary))] if summary.pairs else texts
 
 
@@ -66,6 +68,7 @@ def headlines(summary: Summary) -> list[str]:
     texts = [headline(verdict, summary.run) for verdict in summary.verdicts]
     if summary.reactions:
         texts = [*(each.partition(":")[0] for each in mediation_sentences(summary)), *texts]
+    texts += (each.partition(":")[0] for each in told_splits(summary))
     return [*texts, _pairs_headline(summary)] if summary.pairs else texts
 
 
@@ -214,6 +217,12 @@ def mediation_sentences(summary: Summary) -> list[str]:
             f"{_mediators(sufficient)}. In {summary.run['unit']}, of {len(rows):,} mediators."
         )
     return texts
+
+
+def told_splits(summary: Summary) -> list[str]:
+    """Return what the repair of each verdict's component follows, if the result is of a split."""
+    components = [name for verdict in summary.verdicts for name in verdict.component.split(" or ")]
+    return list(split_sentences(summary.splits, components))
 
 
 def _is_notable(value: Interval, least: float) -> bool:

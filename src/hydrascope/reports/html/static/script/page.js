@@ -140,11 +140,12 @@ function tellReadout() {
     verdicts.unshift(make("p", { id: "of-prompt" }, make("strong", {}, headline), `, ${lost} are lost. Over all prompts:`));
   }
   $("verdict").replaceChildren(...verdicts);
-  const ranked = reading().ranked ?? [];
-  $("ranked").hidden = !ranked.length;
-  $("ranked-unit").textContent = now().unit;
+  const ranked = reading().ranked ?? { caption: "", head: [], rows: [] };
+  $("ranked").hidden = !ranked.rows.length;
+  $("ranked").caption.textContent = ranked.caption;
+  $("ranked").tHead.replaceChildren(make("tr", {}, ...ranked.head.map((name) => make("th", { scope: "col" }, name))));
   const cell = (text, i) => (i ? make("td", {}, text) : make("th", { scope: "row" }, text));
-  $("ranked").tBodies[0].replaceChildren(...ranked.map((row) => make("tr", {}, ...row.map(cell))));
+  $("ranked").tBodies[0].replaceChildren(...ranked.rows.map((row) => make("tr", {}, ...row.map(cell))));
   $("warnings").replaceChildren(...reading().warnings.map((each) => make("li", {}, each)));
 }
 

@@ -1,0 +1,104 @@
+"""The rows of a split, and what they say of a component's repair in a sentence."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from hydrascope import measures
+from hydrascope.measures import Bootstrap
+from hydrascope.reports.summary.interval import Interval, format_interval, format_share
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """The split of one ablation (`hydrascope.measures.split`).
+
+    All bounds hold for all ablations of the run at once.
+
+    Attributes:
+        ablated: the label of the ablation.
+        restored_slope: the share restored prompt by prompt after the whole ablation.
+        damping: the share of the readout part's effect that is undone.
+        content_repair: what comes back where the content alone is missing, as a share of what the whole removes.
+        content_share: the content's share of both.
+        boost_slope: the share undone prompt by prompt where the component writes more of the same.
+        one_sided: the even part's share of the response's energy.
+    """
+
+    ablated: str
+    restored_slope: Interval
+    damping: Interval
+    content_repair: Interval
+    content_share: Interval
+    boost_slope: Interval
+    one_sided: Interval
+
+    @property
+    def answer(self) -> str:
+        """Return whether damping or content repair is surely larger, and above 0; or `can't tell`."""
+        if self.damping.low > max(self.content_repair.high, 0):
+            return "prediction"
+        if self.content_repair.low > max(self.damping.high, 0):
+            return "content"
+        return "can't tell"
+
+
+#: The names of the columns of a table of splits.
+COLUMNS = {
+    "restored_slope": "restored",
+    "damping": "damping",
+    "content_repair": "content",
+    "content_share": "content’s share",
+    "boost_slope": "boost undone",
+    "one_sided": "one-sided",
+}
+#: The columns for which a terminal has room.
+NARROW = ("restored_slope", "damping", "content_repair", "boost_slope")
+_ANSWERS = {
+    "prediction": "So the network answers mostly to the missing prediction: a damping",
+    "content": "So the network answers mostly to the missing content: a backup",
+    "can't tell": "Which of the two is the larger can’t be told",
+}
+
+
+def split_rows(
+    results: xr.Dataset, readout: str, removed: Mapping[str, Interval], bootstrap: Bootstrap
+) -> tuple[SplitRow, ...]:
+    """Return the split of each ablation, first of those that surely remove, the most first.
+
+    Args:
+        results: of a run of `hydrascope.Split`.
+        readout: the readout's label.
+        removed: what each ablation removes, by label.
+        bootstrap: how bounds are drawn.
+    """
+    table = measures.split(results, readout, bootstrap)
+    rows = [
+        SplitRow(str(label), **{name: Interval.of(table[name].sel(ablated=label)) for name in COLUMNS})
+        for label in table["ablated"].values
+        if np.isfinite(table["damping"].sel(ablated=label, bound="estimate"))
+    ]
+
+    def place(row: SplitRow) -> tuple[bool, float]:
+        amount = removed[row.ablated]
+        return not amount.low > 0, -amount.estimate
+
+    return tuple(sorted(rows, key=place))
+
+
+def split_sentences(rows: Sequence[SplitRow], components: Sequence[str]) -> Iterator[str]:
+    """Yield for each component what its repair follows.
+
+    Args:
+        rows: the splits.
+        components: the components that verdicts are about; of those without a split nothing is said.
+    """
+    by_name = {row.ablated: row for row in rows}
+    for row in (by_name[name] for name in dict.fromkeys(components) if name in by_name):
+        yield (
+            f"What the repair of {row.ablated} follows: of the missing push along the readout alone "
+            f"{format_share(row.damping)} comes back (damping); where its content alone is missing, "
+            f"{format_interval(row.content_repair, 2)} of what it removes. {_ANSWERS[row.answer]}."
+        )
