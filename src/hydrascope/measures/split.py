@@ -1,4 +1,4 @@
-"""The split of an ablation: the response to the missing prediction and to the missing content.
+"""The split of an ablation: responses to the missing prediction and the missing content.
 
 An ablation changes what a component writes by δ. The readout part of δ is its projection on the readout's direction, so
 it holds the whole direct effect at the clean σ; the content is the rest. Each is written alone (`hydrascope.Split`).

@@ -1,7 +1,7 @@
 """The plan of a run: its options, checked to fit the model and the prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import get_args
 
@@ -245,7 +245,7 @@ def make_plan(
     _require_target(model, config.target)
     if config.keep not in get_args(Keep):
         raise HydrascopeError(f"unknown keep {config.keep!r}: choose {', '.join(get_args(Keep))}")
-    overrides, selection_attrs = _overrides(model, config, [label for each in readouts for label in each.labels])
+    overrides, selection_attrs = _overrides(model, config)
     read = dict.fromkeys(select_components(model, config.read))
     if isinstance(config.ablate, Experiment):
         read |= dict.fromkeys(config.ablate.reads(model))
@@ -293,6 +293,9 @@ def make_plan(
         raise HydrascopeError(
             f"two readouts are called {twice!r}: give a Direction a name of its own, or leave one out"
         )
+    if isinstance(config.ablate, Split):
+        # Labels are known to be right only now.
+        return replace(plan, overrides=config.ablate.overrides(model, plan.labels))
     return plan
 
 
@@ -321,16 +324,10 @@ def _require_room_for_answers(plan: Plan) -> None:
             )
 
 
-def _overrides(
-    model: LanguageModel, config: SweepConfig, labels: Sequence[str]
-) -> tuple[tuple[Override, ...], dict[str, str]]:
-    """Return the overrides of a run, and the attributes that name them.
-
-    Args:
-        labels: the labels of the run's readouts.
-    """
+def _overrides(model: LanguageModel, config: SweepConfig) -> tuple[tuple[Override, ...], dict[str, str]]:
+    """Return the overrides of a run, but for parts by readouts, and the attributes that name them."""
     if isinstance(config.ablate, Split):
-        return config.ablate.overrides(model, labels), config.ablate.settings(model)
+        return config.ablate.overrides(model, ()), config.ablate.settings(model)
     if isinstance(config.ablate, Experiment):
         return config.ablate.overrides(model), config.ablate.settings(model)
     return select_overrides(model, config.ablate), {"ablate": _selection(config.ablate)}
