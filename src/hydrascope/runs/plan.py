@@ -325,7 +325,7 @@ def _require_room_for_answers(plan: Plan) -> None:
 
 
 def _overrides(model: LanguageModel, config: SweepConfig) -> tuple[tuple[Override, ...], dict[str, str]]:
-    """Return the overrides of a run, but for parts by readouts, and the attributes that name them."""
+    """Return the overrides of a run, without parts by readouts, and their attributes."""
     if isinstance(config.ablate, Split):
         return config.ablate.overrides(model, ()), config.ablate.settings(model)
     if isinstance(config.ablate, Experiment):
