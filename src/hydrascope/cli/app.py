@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -101,12 +102,18 @@ def run(
         str, typer.Option(metavar="COMPONENTS", help="Components to read, besides all sublayers.")
     ] = "layers",
     split: Annotated[
-        bool, typer.Option("--split", help="Ablate by parts of the change as well: what does the repair follow?")
+        bool,
+        typer.Option(
+            "--split", help="Write parts of the change, too: what does the repair follow? Reads logit,difference."
+        ),
     ] = False,
 ) -> None:
     """Ablate components of a model on every prompt and store all effects."""
     from hydrascope import Split
 
+    if split:
+        # What is common to all logits is damped, too, and no part of a difference.
+        options = replace(options, readout=options.readout or "logit,difference")
     measure(options, Split(ablate) if split else ablate, read)
 
 

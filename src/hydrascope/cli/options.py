@@ -86,9 +86,9 @@ class AblationOptions(LoadOptions):
     """The options that say how components are ablated and what is read."""
 
     readout: Annotated[
-        str,
-        typer.Option(metavar="LIST", help=READOUTS),
-    ] = "logit"
+        str | None,
+        typer.Option(metavar="LIST", show_default="logit", help=READOUTS),
+    ] = None
     target: Annotated[
         str,
         typer.Option(

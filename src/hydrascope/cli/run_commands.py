@@ -155,7 +155,7 @@ def ablation_arguments(options: AblationOptions) -> dict[str, Any]:
         "ablation": parse.ablation(
             options.ablation, options.patches, options.noise_scale, options.seed, options.different_target
         ),
-        "readouts": parsing.readouts(options.readout),
+        "readouts": parsing.readouts(options.readout or "logit"),
         "target": parsing.target(options.target),
         "engine": options.engine,
     }

@@ -59,11 +59,13 @@ class Tokens:
         target: the target token of each prompt.
         answer: the answer's first token of each prompt; empty if no readout needs it.
         foil: the foil's first token of each prompt; empty if no readout needs it.
+        rival: the most likely token of each prompt but for the target, in place of foils where there are none.
     """
 
     target: Sequence[int]
     answer: Sequence[int] = ()
     foil: Sequence[int] = ()
+    rival: Sequence[int] = ()
 
 
 class Readout(Protocol):
@@ -155,7 +157,8 @@ class Logit:
 class LogitDifference:
     """The answer's logit minus the foil's; a change of all logits alike doesn't change it.
 
-    The prompts must have an answer and a foil.
+    If no prompt of the set has a foil, it is the target's logit minus that of the runner-up of the clean pass. If one
+    has a foil, all must have an answer and a foil.
 
     >>> results = hs.sweep(model, prompts, hs.Zero(), readouts=[hs.LogitDifference()])
     """
@@ -165,7 +168,8 @@ class LogitDifference:
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
         """Return one readout; see `Readout.linear`."""
-        answers, foils = ([ids[index] for index in prompts] for ids in (tokens.answer, tokens.foil))
+        pair = (tokens.answer, tokens.foil) if tokens.foil else (tokens.target, tokens.rival)
+        answers, foils = ([ids[index] for index in prompts] for ids in pair)
         return [_logit(model, answers, foils)]
 
 

@@ -191,6 +191,11 @@ class PromptSet:
         return replace(self, prompts=tuple(prompts), fit=None), note
 
     @property
+    def has_foils(self) -> bool:
+        """Whether a prompt has a foil; sets that are made for a tokenizer have."""
+        return self.fit is not None or any(prompt.foil is not None for prompt in self.prompts)
+
+    @property
     def patching(self) -> Literal["noising", "denoising"]:
         """The direction in which the counterfactual's activations are put into a prompt's run."""
         return "denoising" if self.corrupt else "noising"

@@ -114,6 +114,10 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
             "routines": dict(plan.routines),
         },
     )
+    if plan.reads_runner_up:
+        rivals = np.array(clean.rivals, np.int64)
+        result = result.assign(runner_up=("prompt", rivals))
+        result = result.assign_coords(runner_up_text=("prompt", _text(map(_decoder(model), clean.rivals))))
     if plan.metrics:
         names = [metric.name for metric in plan.metrics]
         units = _text(UNITS.get(name, "") for name in names)

@@ -20,7 +20,7 @@ from hydrascope.engines.clean.activations import padded_positions
 from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.clean.prefix_store import FILE_BYTES
 from hydrascope.engines.interface import sites_read
-from hydrascope.engines.readouts import Readouts, Tokens
+from hydrascope.engines.readouts import Readouts
 from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
@@ -29,7 +29,7 @@ from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
 from hydrascope.runs.parts import stretches, written
-from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.runs.plan import Plan, make_plan, nowhere
 
 #: Seconds that the timed part of the run takes at least.
 _SECONDS = 1.0
@@ -253,7 +253,6 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
 def request(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -> Request:
     """Some runs of some prompts, patched by zeros."""
     positions = torch.from_numpy(padded_positions(plan.positions, prompts))
-    nowhere = Tokens([0] * len(plan.tokens), plan.answers, plan.foils)
 
     def zeros(component: Component) -> torch.Tensor:
         columns = len(range(plan.model.site_width(component.site))[plan.model.columns(component)])
@@ -266,7 +265,7 @@ def request(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -
         plan.ablation.patches,
         zeros,
         plan.units,
-        Readouts.of(plan.model, plan.readouts, nowhere, prompts),
+        Readouts.of(plan.model, plan.readouts, nowhere(plan), prompts),
         plan.metrics,
         torch.zeros(len(prompts), dtype=torch.long),
         plan.routines,

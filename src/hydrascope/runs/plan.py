@@ -19,7 +19,7 @@ from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.metrics import Metric, resolve_metrics
-from hydrascope.engines.readouts import Readout, Readouts, Tokens, require_readouts
+from hydrascope.engines.readouts import LogitDifference, Readout, Readouts, Tokens, require_readouts
 from hydrascope.engines.whole_answers import continued
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
@@ -215,13 +215,18 @@ class Plan:
             self.ablation, without_activations(self.model, self.prompts.prompts, self.tokens, self.positions)
         )
 
+    @property
+    def reads_runner_up(self) -> bool:
+        """Whether a difference is read to the runner-up, since no prompt has a foil."""
+        return not self.foils and any(isinstance(each, LogitDifference) for each in self.readouts)
+
     def prompt_label(self, index: int) -> str:
         """Return the name of the prompt at `index` in messages."""
         return prompt_label(index + 1, self.prompts.prompts[index])
 
     def tokens_of(self, clean: CleanActivations) -> Tokens:
         """Return the tokens that readouts need."""
-        return Tokens(clean.targets, self.answers, self.foils)
+        return Tokens(clean.targets, self.answers, self.foils, clean.rivals)
 
 
 def make_plan(
@@ -253,10 +258,15 @@ def make_plan(
     # One metric may be given alone.
     single = isinstance(config.metrics, str) or not isinstance(config.metrics, Sequence)
     metrics = resolve_metrics([config.metrics] if single else config.metrics)  # type: ignore[arg-type,list-item]
+    # A text may be the name of a set, which is refused where prompts are prepared.
+    given = prompts if isinstance(prompts, str) else PromptSet.of(prompts)
+    has_foils = isinstance(given, PromptSet) and given.has_foils
     needs = {need for readout in readouts for need in readout.needs}
+    if not has_foils:
+        needs -= {"foil"} | ({"answer"} if all(readout.needs != ("answer",) for readout in readouts) else set())
     needs |= {"answer"} if config.target == "answer" else set()
-    in_pairs = config.target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
-    prepared = prepare(model, prompts, answered="no" if not needs else "in pairs" if in_pairs else "alone")
+    in_pairs = has_foils and config.target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
+    prepared = prepare(model, given, answered="no" if not needs else "in pairs" if in_pairs else "alone")
     ready = prepared.prompts.prompts
     answers = answer_tokens(model, ready, in_pairs=in_pairs) if needs else []
     foils = foil_tokens(model, ready, in_pairs=in_pairs) if "foil" in needs else []
@@ -287,7 +297,7 @@ def make_plan(
     _require_room_for_answers(plan)
     _require_last_for_parts(plan)
     # Refuses readouts that don't fit before anything is run; their tokens make no difference to that.
-    Readouts.of(model, plan.readouts, Tokens([0] * len(plan.tokens), plan.answers, plan.foils), [0])
+    Readouts.of(model, plan.readouts, nowhere(plan), [0])
     if len(set(plan.labels)) < len(plan.labels):
         twice = max(plan.labels, key=plan.labels.count)
         raise HydrascopeError(
@@ -297,6 +307,12 @@ def make_plan(
         # Labels are known to be right only now.
         return replace(plan, overrides=config.ablate.overrides(model, plan.labels))
     return plan
+
+
+def nowhere(plan: Plan) -> Tokens:
+    """Return tokens for readouts while targets are unknown: other ones, as many."""
+    count = len(plan.tokens)
+    return Tokens([0] * count, plan.answers, plan.foils, [1] * count)
 
 
 def _require_target(model: LanguageModel, target: Target) -> None:

@@ -84,6 +84,8 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "metric_units": Variable(("metric",), "unit of the metric, empty if unknown"),
     "text": Variable(("prompt",), "prompt"),
     "target_text": Variable(("prompt",), "target token as text"),
+    "runner_up": Variable(("prompt",), "likeliest token of the clean pass but for the target", "token id"),
+    "runner_up_text": Variable(("prompt",), "likeliest token but for the target, as text"),
     "token_id": Variable(("prompt", "token"), "token of the prompt, -1 after its end", "token id"),
     "token_text": Variable(("prompt", "token"), "token of the prompt as text, empty after its end"),
     "token_ablated": Variable(("prompt", "token"), "whether components are ablated at this token"),

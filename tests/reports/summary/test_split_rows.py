@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from rich.console import Console
+from typer.testing import CliRunner
 
 import hydrascope as hs
+from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap, split
 from hydrascope.reports.figures import figure_split
 from hydrascope.reports.kinds import draw_all, page_data, summarise
@@ -28,7 +30,7 @@ def results() -> xr.Dataset:
 
 
 def row(damping: tuple[float, ...], content: tuple[float, ...]) -> SplitRow:
-    return SplitRow("attn.3", NONE, Interval(*damping), Interval(*content), NONE, NONE, NONE)
+    return SplitRow("attn.3", "logit", NONE, Interval(*damping), Interval(*content), NONE, NONE, NONE)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def test_the_summary_holds_the_splits(results: xr.Dataset) -> None:
             np.testing.assert_array_equal([value.estimate, value.low, value.high], expected)
     written = json.loads(as_json(summary))
     assert [each["ablated"] for each in written["splits"]] == [each.ablated for each in summary.splits]
-    assert as_csv(summary).splitlines()[0].startswith("ablated,restored_slope,restored_slope_low")
-    assert "| ablated | restored_slope | damping |" in as_markdown(summary)
+    assert as_csv(summary).splitlines()[0].startswith("ablated,readout,restored_slope,restored_slope_low")
+    assert "| ablated | readout | restored_slope | damping |" in as_markdown(summary)
     assert "restored\\_slope & damping" in as_latex(summary)
     shown = StringIO()
     Console(file=shown, width=100).print(render(summary))
@@ -100,3 +102,24 @@ def test_the_figure_shows_each_split(results: xr.Dataset, tmp_path: Path) -> Non
     drawn = draw_all(results, tmp_path)
     assert {"split", "responses", "figure7"} <= set(drawn.captions)
     assert (tmp_path / "split.pdf").exists()
+
+
+def test_other_readouts_come_after_the_first(results: xr.Dataset) -> None:
+    rows = [row((0.7, 0.6, 0.8), (0.0, -0.2, 0.2)), SplitRow("attn.3", "difference", *[NONE] * 6)]
+    (sentence,) = split_sentences(rows, ["attn.3"])
+    assert "a damping. On difference, of the missing push" in sentence
+    prompts = hs.load_prompts("phantom").limit(30)
+    readouts = [hs.Logit(), hs.Placebo(1), hs.LogitDifference()]
+    both = hs.sweep(hs.load_model("phantom"), prompts, hs.Zero(), ablate=hs.Split("attn.3"), readouts=readouts)
+    assert [each.readout for each in summarise(both, FEW).splits] == ["logit", "difference"]
+    found = split(both, "difference", FEW)["damping"].sel(ablated="attn.3", bound="estimate")
+    assert summarise(both, FEW).splits[1].damping.estimate == float(found)
+
+
+def test_the_command_reads_the_difference_as_well(tmp_path: Path) -> None:
+    out = tmp_path / "split.zarr"
+    given = ["run", "phantom", "--prompts", "phantom", "--limit", "6", "--ablation", "zero", "--ablate", "attn.3"]
+    assert CliRunner().invoke(app, [*given, "--split", "--out", str(out)]).exit_code == 0
+    results = hs.open_results(out)
+    assert list(results["readout"].values) == ["logit", "difference"]
+    assert "attn.3:content(difference)" in results["ablated"].values

@@ -42,7 +42,7 @@ class CleanActivations:
         values: per site `[row, columns]`, on the CPU, or on disk and mapped into memory as it is read.
         row_index: `[prompt, offset]` the row of the activations at `offset` + 1 tokens from a prompt's end; −1 where
             the prompt is too short.
-        argmax: each prompt's most likely next token.
+        likeliest: each prompt's two most likely next tokens.
         prefixes: the prefixes of the batches that were run, as far as they were kept.
     """
 
@@ -54,7 +54,7 @@ class CleanActivations:
     targets: Sequence[int]
     values: dict[Component, Float[Tensor, "row columns"]]
     row_index: Int[np.ndarray, "prompt offset"]
-    argmax: Sequence[int]
+    likeliest: Sequence[Sequence[int]]
     prefixes: PrefixStore = field(default_factory=PrefixStore, repr=False)
     #: `[offset, columns]` per statistic and site, once it is asked for; a copy with other fields begins without.
     _reduced: dict[tuple[Statistic, Component], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -103,6 +103,19 @@ class CleanActivations:
             )
         reduced = self._reduced[key][self.padded_offsets(prompts) - 1]
         return reduced[:, None, :, self.model.columns(component)]
+
+    @property
+    def argmax(self) -> list[int]:
+        """Each prompt's most likely next token."""
+        return [first for first, _ in self.likeliest]
+
+    @property
+    def rivals(self) -> list[int]:
+        """Each prompt's most likely next token but for its target: the runner-up of the clean pass."""
+        return [
+            first if first != target else second
+            for (first, second), target in zip(self.likeliest, self.targets, strict=True)
+        ]
 
     def donors(self, index: int) -> Bool[np.ndarray, "prompt"]:
         """Mark the prompts that have a position for each ablated position of the prompt at `index`."""
@@ -183,7 +196,7 @@ class CleanActivations:
 
 
 #: The fields that have an item a prompt.
-_OF_PROMPTS = ("prompts", "tokens", "positions", "targets", "argmax")
+_OF_PROMPTS = ("prompts", "tokens", "positions", "targets", "likeliest")
 
 
 def without_activations(
@@ -194,7 +207,7 @@ def without_activations(
 ) -> CleanActivations:
     """Return what needs no pass, such as donors; there are no activations and no true targets."""
     return CleanActivations(
-        model, prompts, tokens, positions, (), [0] * len(tokens), {}, _row_index(positions), [0] * len(tokens)
+        model, prompts, tokens, positions, (), [0] * len(tokens), {}, _row_index(positions), [(0, 1)] * len(tokens)
     )
 
 
@@ -252,7 +265,7 @@ def collect_clean_activations(
         tokens,
         positions,
         sites,
-        likeliest if targets is None else targets,
+        [first for first, _ in likeliest] if targets is None else targets,
         values,
         _row_index(positions),
         likeliest,
@@ -275,12 +288,12 @@ def collect_shard(
         batches: the chunk's, as for `collect_clean_activations`.
 
     Returns:
-        `[row, columns]` by the label of each site, and `[prompt]` the most likely next tokens.
+        `[row, columns]` by the label of each site, and `[prompt, 2]` the two most likely next tokens.
     """
     row = _row_index(positions)
     rows = _rows_of_chunk(row, chunk)
     values = {site: allocate(len(rows), model.site_width(site), model.dtype) for site in sites}
-    likeliest = torch.zeros(len(chunk), dtype=torch.long)
+    likeliest = torch.zeros(len(chunk), 2, dtype=torch.long)
     for batch in batches:
         here = [
             (number, offset, index) for number, index in enumerate(batch) for offset in np.flatnonzero(row[index] >= 0)
@@ -294,7 +307,7 @@ def collect_shard(
             values[site][to] = found.values[site][len(batch) :].cpu()
         with torch.no_grad():
             logits = model.unembedded(found.normed[: len(batch)])
-        likeliest[torch.tensor(batch) - chunk.start] = logits.argmax(-1).cpu()
+        likeliest[torch.tensor(batch) - chunk.start] = _two_likeliest(logits).cpu()
     return {_LIKELIEST: likeliest, **{str(site): values[site] for site in sites}}
 
 
@@ -309,16 +322,21 @@ def join_shards(
     allocate: Allocator = in_memory,
 ) -> CleanActivations:
     """Join the shards of all chunks to the same result as `collect_clean_activations`."""
-    row, likeliest = _row_index(positions), [0] * len(prompts)
+    row, likeliest = _row_index(positions), [[0, 1]] * len(prompts)
     values = {site: allocate(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
     for chunk, shard in shards:
         rows = _rows_of_chunk(row, chunk)
         for site in sites:
             values[site][rows.start : rows.stop] = shard[str(site)]
         likeliest[chunk.start : chunk.stop] = shard[_LIKELIEST].tolist()
-    return CleanActivations(
-        model, prompts, tokens, positions, sites, likeliest if targets is None else targets, values, row, likeliest
-    )
+    targets = [first for first, _ in likeliest] if targets is None else targets
+    return CleanActivations(model, prompts, tokens, positions, sites, targets, values, row, likeliest)
+
+
+def _two_likeliest(logits: Float[Tensor, "prompt vocabulary"]) -> Int[Tensor, "prompt 2"]:
+    """Return the two most likely tokens; of equal ones the first, as argmax does."""
+    first = logits.argmax(-1, keepdim=True)
+    return torch.cat([first, logits.scatter(-1, first, -torch.inf).argmax(-1, keepdim=True)], -1)
 
 
 #: The name of the most likely next tokens in a shard.

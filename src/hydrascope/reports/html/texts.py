@@ -11,7 +11,7 @@ from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.interval import format_share, format_significant
-from hydrascope.reports.summary.split_rows import COLUMNS
+from hydrascope.reports.summary.split_rows import COLUMNS, of_first_readout
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import clearest_first, headlines
 
@@ -76,7 +76,7 @@ def _ranked(summary: Summary, unit: str) -> dict[str, Any] | None:
             "head": ["Ablated", *(name[:1].upper() + name[1:] for name in COLUMNS.values())],
             "rows": [
                 [row.ablated, *(format_interval(getattr(row, name), 2) for name in COLUMNS)]
-                for row in summary.splits[:RANKED]
+                for row in of_first_readout(summary.splits)[:RANKED]
             ],
         }
     return None

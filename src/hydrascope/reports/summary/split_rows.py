@@ -19,6 +19,7 @@ class SplitRow:
 
     Attributes:
         ablated: the label of the ablation.
+        readout: the label of the readout that splits and is read.
         restored_slope: the share restored prompt by prompt after the whole ablation.
         damping: the share of the readout part's effect that is undone.
         content_repair: what comes back where the content alone is missing, as a share of what the whole removes.
@@ -28,6 +29,7 @@ class SplitRow:
     """
 
     ablated: str
+    readout: str
     restored_slope: Interval
     damping: Interval
     content_repair: Interval
@@ -66,39 +68,56 @@ _ANSWERS = {
 def split_rows(
     results: xr.Dataset, readout: str, removed: Mapping[str, Interval], bootstrap: Bootstrap
 ) -> tuple[SplitRow, ...]:
-    """Return the split of each ablation, first of those that surely remove, the most first.
+    """Return the split of each ablation on one readout, then on the others but placebos.
+
+    On each, those that surely remove come first, the most removing ahead.
 
     Args:
         results: of a run of `hydrascope.Split`.
-        readout: the readout's label.
+        readout: the label of the first readout.
         removed: what each ablation removes, by label.
         bootstrap: how bounds are drawn.
     """
-    table = measures.split(results, readout, bootstrap)
-    rows = [
-        SplitRow(str(label), **{name: Interval.of(table[name].sel(ablated=label)) for name in COLUMNS})
-        for label in table["ablated"].values
-        if np.isfinite(table["damping"].sel(ablated=label, bound="estimate"))
-    ]
+    others = [str(each) for each in np.atleast_1d(results["readout"].values) if not str(each).startswith("placebo")]
+    rows = []
+    for each in dict.fromkeys([readout, *others]):
+        table = measures.split(results, each, bootstrap)
+        rows += [
+            SplitRow(str(label), each, **{name: Interval.of(table[name].sel(ablated=label)) for name in COLUMNS})
+            for label in table["ablated"].values
+            if np.isfinite(table["damping"].sel(ablated=label, bound="estimate"))
+        ]
 
-    def place(row: SplitRow) -> tuple[bool, float]:
+    def place(row: SplitRow) -> tuple[bool, bool, float]:
         amount = removed[row.ablated]
-        return not amount.low > 0, -amount.estimate
+        return row.readout != readout, not amount.low > 0, -amount.estimate
 
     return tuple(sorted(rows, key=place))
 
 
 def split_sentences(rows: Sequence[SplitRow], components: Sequence[str]) -> Iterator[str]:
-    """Yield for each component what its repair follows.
+    """Yield for each component what its repair follows, on each readout.
 
     Args:
         rows: the splits.
         components: the components that verdicts are about; of those without a split nothing is said.
     """
-    by_name = {row.ablated: row for row in rows}
-    for row in (by_name[name] for name in dict.fromkeys(components) if name in by_name):
-        yield (
-            f"What the repair of {row.ablated} follows: of the missing push along the readout alone "
-            f"{format_share(row.damping)} comes back (damping); where its content alone is missing, "
-            f"{format_interval(row.content_repair, 2)} of what it removes. {_ANSWERS[row.answer]}."
-        )
+    for name in dict.fromkeys(components):
+        several = [row for row in rows if row.ablated == name]
+        told = [_in_words(row, several[0].readout) for row in several]
+        if told:
+            yield f"What the repair of {name} follows: {' '.join(told)}"
+
+
+def _in_words(row: SplitRow, first: str) -> str:
+    other = f"On {row.readout}, " if row.readout != first else ""
+    damped, restored = format_share(row.damping), format_interval(row.content_repair, 2)
+    return (
+        f"{other}of the missing push along the readout alone {damped} comes back (damping); where its content alone is "
+        f"missing, {restored} of what it removes. {_ANSWERS[row.answer]}."
+    )
+
+
+def of_first_readout(rows: Sequence[SplitRow]) -> list[SplitRow]:
+    """Return the splits on the readout that comes first."""
+    return [row for row in rows if row.readout == rows[0].readout]

@@ -23,7 +23,7 @@ from hydrascope.reports.summary.interval import (
     percent,
 )
 from hydrascope.reports.summary.ledger import answers, ledger
-from hydrascope.reports.summary.split_rows import COLUMNS, NARROW
+from hydrascope.reports.summary.split_rows import COLUMNS, NARROW, of_first_readout
 from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.table import numbers_table
 from hydrascope.reports.summary.verdict import Verdict
@@ -217,11 +217,15 @@ def _pairs(summary: Summary, *, full: bool) -> Table:
 
 
 def _splits(summary: Summary, *, full: bool) -> Table:
-    """Return a table of all splits, or of the ablations that remove most."""
+    """Return a table of all splits, or of the ablations that remove most, on the first readout."""
     names = list(COLUMNS) if full else NARROW
+    first = summary.splits[0].readout
     rows = (
-        [row.ablated, *(format_interval(getattr(row, name), 2) for name in names)]
-        for row in (summary.splits if full else summary.splits[:PRINTED])
+        [
+            row.ablated if row.readout == first else f"{row.ablated} on {row.readout}",
+            *(format_interval(getattr(row, name), 2) for name in names),
+        ]
+        for row in (summary.splits if full else of_first_readout(summary.splits)[:PRINTED])
     )
     return numbers_table("What repair follows", ("ablated",), tuple(COLUMNS[name] for name in names), rows)
 
