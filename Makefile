@@ -42,7 +42,7 @@ lint: $(VENV)/ready
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
-	cd tests && for what in damage inputs writes power kills; do PYTHONPATH=support ../$(BIN)/python -m faults $$what || exit 1; done
+	cd tests && for what in damage inputs states writes power kills; do PYTHONPATH=support ../$(BIN)/python -m faults $$what || exit 1; done
 
 # What needs a GPU, and is skipped elsewhere.
 gpu: $(VENV)/ready

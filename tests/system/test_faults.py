@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import inputs
+from faults import inputs, states
 from faults.damage import BAD, KINDS, damages
 from faults.kills import kills
 from faults.processes import Process, identical
@@ -31,6 +31,19 @@ def test_every_input_ends_in_success_or_in_one_line(tmp_path: Path) -> None:
     assert not bad
     assert {kind for kind, _ in found} == {kind.__name__ for kind in inputs.KINDS}
     assert {outcome for _, outcome in found} == {"fine", "one line"}
+
+
+def test_a_state_of_the_process_changes_no_number_and_ends_in_no_traceback(tmp_path: Path) -> None:
+    telling = ("standard output full", "a reader that leaves", "a working directory that is gone")
+    found = states.states(tmp_path, telling, ("summary",))
+    assert found == {("summary", "one line"): 2, ("summary", "a quiet end"): 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", states.SHELLS)
+def test_every_state_of_the_process_is_told_or_changes_nothing(state: str, tmp_path: Path) -> None:
+    found = states.states(tmp_path, (state,), ("run", "summary"))
+    assert not [outcome for _, outcome in found if outcome in states.BAD], found
 
 
 #: A death and a full disk in every scene; other refusals of the disk, which end alike, in one.

@@ -11,12 +11,13 @@ import typer
 
 from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, paths, position_map
-from hydrascope.cli.encoding import take_any_text
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, short_names, show
 from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
+from hydrascope.cli.streams import ReaderLeft, end_like_sigpipe, open_streams, print_error
 from hydrascope.utils.errors import HydrascopeError, printable
+from hydrascope.utils.working_directory import require_working_directory
 
 # PyTorch takes seconds to import. Each command imports what it needs, so that help and mistakes are quick.
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; print a user's mistake in one line and exit with code 2."""
     _quiet()
-    for stream in (sys.stdout, sys.stderr):
-        take_any_text(stream)
+    open_streams()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except ReaderLeft:
+        end_like_sigpipe()
     except HydrascopeError as error:
         _fail(str(error))
     except _UsageError as error:
@@ -60,7 +63,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"hydrascope: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print_error(f"hydrascope: {printable(' '.join(message.split()))}")
     sys.exit(2)
 
 
@@ -83,6 +86,7 @@ def _without_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
+    require_working_directory()
     if context.invoked_subcommand is None:
         say(context.get_help())
 

@@ -24,6 +24,27 @@ def hooked(handles: Iterable[Handle]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_backward_hooks(hf: nn.Module) -> Iterator[None]:
+    """Take the user's hooks on gradients off for the length of the context.
+
+    They change no activation, so they are no part of the model.
+    """
+    taken = [
+        (hooks, hooks.copy())
+        for module in hf.modules()
+        for hooks in (module._backward_hooks, module._backward_pre_hooks)
+        if hooks
+    ]
+    try:
+        for hooks, _ in taken:
+            hooks.clear()
+        yield
+    finally:
+        for hooks, before in taken:
+            hooks.update(before)
+
+
 def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Tensor | None]) -> Handle:
     """Call `change` with the activations at `site`; a returned tensor replaces them.
 

@@ -5,6 +5,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules import module as modules
+
+from hydrascope.utils.working_directory import require_working_directory
 
 #: The kinds of devices on which autocast may be on.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
@@ -13,18 +17,35 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _BACKENDS: Any = torch.backends
 _PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.mkldnn.matmul)
 
+#: The kernels of attention that a user may turn off, and whether they are on.
+_KERNELS = {
+    SDPBackend.FLASH_ATTENTION: _BACKENDS.cuda.flash_sdp_enabled,
+    SDPBackend.EFFICIENT_ATTENTION: _BACKENDS.cuda.mem_efficient_sdp_enabled,
+    SDPBackend.MATH: _BACKENDS.cuda.math_sdp_enabled,
+    SDPBackend.CUDNN_ATTENTION: _BACKENDS.cuda.cudnn_sdp_enabled,
+}
+
+#: The hooks that run in all modules of the process, of `register_module_forward_hook` and its like.
+_GLOBAL_HOOKS: list[dict[Any, Any]] = [
+    hooks for name, hooks in vars(modules).items() if name.startswith("_global_") and isinstance(hooks, dict)
+]
+
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """Let PyTorch compute as in a fresh process, then restore the caller's settings.
 
-    A measurement under autocast would be one of another model, and so would one with coarser matrix products. It is a
-    decorator, too.
+    A measurement under autocast would be one of another model, and so would one with coarser matrix products, or with
+    hooks that run in all modules. It is a decorator, too.
 
     >>> with torch.autocast("cpu", dtype=torch.bfloat16), plain_torch():
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
+
+    Raises:
+        HydrascopeError: the working directory has been deleted.
     """
+    require_working_directory()
     with ExitStack() as stack:
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -32,6 +53,9 @@ def plain_torch() -> Iterator[None]:
         for products in _PRODUCTS:
             stack.callback(setattr, products, "fp32_precision", products.fp32_precision)
             products.fp32_precision = "ieee"
+        for hooks in filter(None, _GLOBAL_HOOKS):
+            stack.callback(hooks.update, hooks.copy())
+            hooks.clear()
         # Contexts that nothing needs are left out: some slow down every call of PyTorch.
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -41,4 +65,6 @@ def plain_torch() -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        if not all(is_on() for is_on in _KERNELS.values()):
+            stack.enter_context(sdpa_kernel([*_KERNELS, SDPBackend.OVERRIDEABLE]))
         yield

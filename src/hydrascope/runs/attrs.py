@@ -1,6 +1,7 @@
 """The attributes of a result."""
 
 import hashlib
+import os
 import shlex
 import sys
 from dataclasses import fields, is_dataclass
@@ -108,4 +109,6 @@ def _describe_readout(readout: Readout) -> str:
 
 def command_line() -> str:
     """Return the command that runs, with `~` for the user's folder."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace(str(Path.home()), "~")
+    words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    home = os.path.expanduser("~")  # "~" for a user without a folder, where Path.home() raises; "/" in containers
+    return words if home.strip(os.sep) == "" else words.replace(home, "~")

@@ -34,8 +34,16 @@ def require_room(path: Path) -> None:
     """Check before anything is computed that a folder can be made at `path`.
 
     Raises:
-        HydrascopeError: the nearest existing parent is no folder, or may not be written to.
+        HydrascopeError: the nearest existing parent is no folder, or may not be written to; or the umask forbids the
+            user's own new folders.
     """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if umask & 0o700 and getattr(os, "geteuid", lambda: 0)():  # root may do everything
+        raise HydrascopeError(
+            f"cannot create {path}: the umask {umask:03o} takes your own rights from all that you create: set another "
+            "(umask 022)"
+        )
     parent = next(parent for parent in path.parents if parent.exists())
     if not parent.is_dir():
         raise HydrascopeError(f"cannot create {path} ({parent} is no folder): choose another path")

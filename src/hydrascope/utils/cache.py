@@ -10,7 +10,10 @@ from typing import IO
 
 def cache_folder() -> Path:
     """Return the folder of downloaded files, which may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hydrascope"
+    home = os.path.expanduser("~")
+    if home == "~":  # a user without a folder, as in a container: nothing is found, and writing fails
+        home = "/nonexistent"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")) / "hydrascope"
 
 
 @contextmanager

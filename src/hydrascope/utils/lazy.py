@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from hydrascope.utils.working_directory import require_working_directory
+
 
 def export_lazily(package: dict[str, Any], homes: Mapping[str, Sequence[str]]) -> None:
     """Give a package an `__all__`, and a `__getattr__` that imports these names when used.
@@ -28,6 +30,8 @@ def export_lazily(package: dict[str, Any], homes: Mapping[str, Sequence[str]]) -
             return import_module(f"{name}.{wanted}")
         for module, names in homes.items():
             if wanted in names:
+                if not module.startswith("utils."):  # the errors themselves, which `except` asks for
+                    require_working_directory()
                 return getattr(import_module(f"{name}.{module}"), wanted)
         raise AttributeError(f"module {name!r} has no attribute {wanted!r}")
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -59,6 +59,7 @@ def _lines(total: int, done: int) -> Advance:
         last = now
         # Nothing is measured yet while this process only waits for others.
         left = f", {(total - done - measured) * (now - start) / measured:,.0f} s left" if measured else ""
-        print(f"{done + measured:,} of {total:,} prompts measured{left}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a full disk, or a reader that left, must not end the run
+            print(f"{done + measured:,} of {total:,} prompts measured{left}", file=sys.stderr, flush=True)
 
     return advance

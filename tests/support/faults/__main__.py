@@ -1,4 +1,4 @@
-"""The long form of the fault tests; by `make faults`: damage, inputs, writes, power, kills."""
+"""The long form of the fault tests; by `make faults`: damage, inputs, states, writes, power, kills."""
 
 import argparse
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import conftest  # noqa: F401  what all tests are run with
 
-from faults import inputs
+from faults import inputs, states
 from faults.commands import Ended
 from faults.damage import BAD, damages
 from faults.kills import kills
@@ -17,12 +17,13 @@ from faults.writes import FAULTS, SCENES, faulty_writes
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("what", choices=["damage", "inputs", "writes", "power", "kills"])
+    parser.add_argument("what", choices=["damage", "inputs", "states", "writes", "power", "kills"])
     parser.add_argument("--count", type=int, help="2,000 damages, 500 inputs, 500 power failures a scene, 100 kills")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        what = {"damage": damage, "inputs": put_in, "writes": writes, "power": power, "kills": killed}[asked.what]
+        tried = {"damage": damage, "inputs": put_in, "states": stand_in, "writes": writes, "power": power}
+        what = {**tried, "kills": killed}[asked.what]
         what(Path(folder), asked.count, asked.seed)
 
 
@@ -47,6 +48,15 @@ def put_in(folder: Path, count: int | None, seed: int) -> None:
 def _tell(line: list[str], end: Ended, outcome: str) -> None:
     if outcome in inputs.BAD:
         print(f"{outcome}: {shlex.join(line)}\n{end.err}")
+
+
+def stand_in(folder: Path, count: int | None, seed: int) -> None:
+    found = states.states(folder)
+    for (command, outcome), often in sorted(found.items()):
+        print(f"{often:5,}  {command:8}  {outcome}")
+    bad = sum(often for (_, outcome), often in found.items() if outcome in states.BAD)
+    print(f"{bad} of {found.total():,} commands gave other numbers, or ended in anything but one clear line")
+    raise SystemExit(bad > 0)
 
 
 def writes(folder: Path, count: int | None, seed: int) -> None:

@@ -12,7 +12,16 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.readouts import FINAL, Readouts
 from hydrascope.models.batching import padded
-from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.models.hooks import (
+    Handle,
+    as_given,
+    by_prompt,
+    hooked,
+    on_input,
+    on_output,
+    on_site,
+    without_backward_hooks,
+)
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
@@ -187,7 +196,7 @@ def _with_gradients(model: LanguageModel) -> Iterator[None]:
     try:
         for name in trained:
             model.hf.get_parameter(name).requires_grad_(False)
-        with model.measuring(), torch.enable_grad():
+        with model.measuring(), without_backward_hooks(model.hf), torch.enable_grad():
             yield
     finally:
         for name in trained:

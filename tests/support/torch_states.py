@@ -1,0 +1,142 @@
+"""States of PyTorch and of Python in the user's process, as contexts: none may change a number."""
+
+import locale
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules import module as modules
+
+_KERNELS = (
+    *(SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION),
+    SDPBackend.CUDNN_ATTENTION,
+)
+
+
+@contextmanager
+def default_device() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def default_dtype() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def coarse_products() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def lower_precision(products: Any, precision: str) -> Iterator[None]:
+    """Set the precision of one library's products, as PyTorch's newer settings do."""
+    before = products.fp32_precision
+    products.fp32_precision = precision
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
+@contextmanager
+def global_hook(register: Callable[[Any], Any], hook: Callable[..., Any]) -> Iterator[None]:
+    handle = register(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def louder(module: nn.Module, inputs: Any, output: Any) -> Any:
+    return output * 1.5 if isinstance(module, nn.Linear) else None
+
+
+def louder_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    return (inputs[0] * 1.5,) if isinstance(module, nn.Linear) else None
+
+
+def louder_gradients(module: nn.Module, of_inputs: Any, of_output: Any) -> Any:
+    return tuple(None if each is None else each * 3 for each in of_inputs) if isinstance(module, nn.Linear) else None
+
+
+def louder_output(module: nn.Module, of_output: Any) -> Any:
+    return tuple(None if each is None else each * 3 for each in of_output) if isinstance(module, nn.Linear) else None
+
+
+def comma_folder(folder: str) -> bool:
+    """Make the locale de_DE.UTF-8 in a folder, for LOCPATH; whether it could be made."""
+    if shutil.which("localedef") is None:
+        return False
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "UTF-8", f"{folder}/de_DE.UTF-8"], capture_output=True, check=False
+    )
+    return made.returncode == 0
+
+
+@contextmanager
+def decimal_comma() -> Iterator[None]:
+    """Write 1,5 for 1.5 wherever the locale decides; nothing is changed where the machine has no such locale."""
+    before = locale.setlocale(locale.LC_ALL)
+    with tempfile.TemporaryDirectory() as folder:
+        found = comma_folder(folder)
+        os.environ["LOCPATH"] = folder
+        try:
+            if found:
+                locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+                assert locale.str(1.5) == "1,5"
+            yield
+        finally:
+            del os.environ["LOCPATH"]
+            locale.setlocale(locale.LC_ALL, before)
+
+
+STATES: dict[str, Callable[[], Any]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "a default device": default_device,
+    "a default dtype": default_dtype,
+    "coarse products": coarse_products,
+    "TF32": lambda: lower_precision(torch.backends.cuda.matmul, "tf32"),
+    "bfloat16 products": lambda: lower_precision(torch.backends.mkldnn.matmul, "bf16"),
+    "deterministic algorithms": deterministic,
+    **{f"attention by {each.name} alone": partial(sdpa_kernel, each) for each in _KERNELS},
+    **{f"no attention by {each.name}": partial(sdpa_kernel, [*({*_KERNELS} - {each})]) for each in _KERNELS},
+    "compiling alone": lambda: torch.compiler.set_stance("fail_on_recompile"),
+    "no compiling": lambda: torch.compiler.set_stance("force_eager"),
+    "a hook in all modules": lambda: global_hook(modules.register_module_forward_hook, louder),
+    "a hook before all modules": lambda: global_hook(modules.register_module_forward_pre_hook, louder_input),
+    "a hook on all gradients": lambda: global_hook(modules.register_module_full_backward_hook, louder_gradients),
+    "a hook before all gradients": lambda: global_hook(modules.register_module_full_backward_pre_hook, louder_output),
+    "a decimal comma": decimal_comma,
+}
