@@ -1,15 +1,18 @@
 """Inputs from bug reports of the field: each gives the right value, or one line that names the cause."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from command import Run
 from plain import LONGER, loaded
 from rest_slow import rest_slow
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig, OPTForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import hydrascope as hs
 from hydrascope.models.architectures import anatomy_of
@@ -79,8 +82,61 @@ def test_norms_after_sublayers_without_a_final_norm_are_named() -> None:
         hs.load_model(OPTForCausalLM(config))
 
 
-@pytest.mark.parametrize("model_type", ["mamba", "mamba2", "jamba", "rwkv", "falcon_h1", "recurrent_gemma", "zamba2"])
+#: What the classes of layers are called that are neither attention nor MLPs.
+RECURRENT = re.compile(r"Mamba|SSM|Recurrent|R[wW][kK][vV]|xLSTM|Delta(Net|Attention)|ShortConv|LightningAttention")
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        *("mamba", "mamba2", "falcon_mamba", "jamba", "bamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "rwkv"),
+        *(
+            "recurrent_gemma",
+            "qwen3_next",
+            "qwen3_5_text",
+            "minimax",
+            "kimi_linear",
+            "lfm2",
+            "lfm2_moe",
+            "lfm3",
+            "xlstm",
+        ),
+        *("granitemoehybrid", "bailing_hybrid", "olmo_hybrid", "inkling_text", "qwen4_exp_text", "zaya"),
+    ],
+)
 def test_state_space_models_are_not_offered_a_declaration(model_type: str) -> None:
     with pytest.raises(hs.HydrascopeError, match="isn't supported: it has state-space, recurrent") as refused:
         anatomy_of(model_type)
     assert "declare" not in str(refused.value)
+
+
+def test_a_new_hybrid_is_known_by_its_kinds_of_layers() -> None:
+    with pytest.raises(hs.HydrascopeError, match="isn't supported: it has state-space, recurrent"):
+        anatomy_of("surely_new", ["full_attention", "linear_attention"])
+    for attends in ("minimax_m2", "surely_new"):  # MiniMax-M2 has softmax attention alone
+        with pytest.raises(hs.HydrascopeError, match="declare it from Python"):
+            anatomy_of(attends, ["full_attention", "sliding_attention"])
+
+
+@pytest.mark.slow
+def test_every_hybrid_of_transformers_is_refused() -> None:
+    """Each architecture is built on the meta device, and known by its modules' classes."""
+    refused, found = set(), set()
+    for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        try:
+            config = AutoConfig.for_model(model_type)
+            with torch.device("meta"):
+                made = AutoModelForCausalLM.from_config(config)
+        except Exception:  # some have no default configuration, or need other packages
+            continue
+        if any(RECURRENT.search(type(module).__name__) for module in made.modules()):
+            found.add(model_type)
+        try:
+            anatomy_of(model_type, getattr(config.get_text_config(), "layer_types", None) or ())
+        except hs.HydrascopeError as error:
+            if "declare" not in str(error):
+                refused.add(model_type)
+    assert len(found) > 15
+    assert found <= refused
+    # Their layers are joined with attention, or convolutions that the default configuration leaves out.
+    assert refused - found <= {"bamba", "falcon_h1", "lfm2", "zaya"}

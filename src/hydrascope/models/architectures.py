@@ -9,7 +9,7 @@ An architecture of transformers that is missing here can be declared from Python
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -205,20 +205,33 @@ def declared() -> list[str]:
     return sorted(_ANATOMIES)
 
 
-#: The names of architectures that have layers of another kind than attention and MLPs.
+#: The names of architectures that have blocks of another kind than attention and MLPs, whatever their `layer_types`.
 _RECURRENT = re.compile(
-    "mamba|rwkv|jamba|bamba|zamba|xlstm|hyena|retnet|recurrent|hybrid|nemotron_h|lfm2|falcon_h1|qwen3_next|qwen3_5|"
-    "kimi_linear|minimax|olmo_hybrid|griffin"
+    "mamba|rwkv|jamba|bamba|zamba|xlstm|hyena|retnet|recurrent|hybrid|nemotron_h|lfm[0-9]|falcon_h1|qwen3_next|qwen3_5|"
+    "qwen4_exp|kimi_linear|minimax$|griffin|inkling|zaya"
 )
 
 
-def anatomy_of(model_type: str) -> Anatomy:
+def _attends(layer_type: str) -> bool:
+    """Whether blocks of a type in `layer_types` hold softmax attention.
+
+    >>> _attends("sliding_attention"), _attends("linear_attention"), _attends("conv")
+    (True, False, False)
+    """
+    return layer_type.endswith("attention") and "linear" not in layer_type
+
+
+def anatomy_of(model_type: str, layer_types: Iterable[str] = ()) -> Anatomy:
     """Return the anatomy that is declared for `model_type`.
 
+    Args:
+        model_type: the `model_type` of the configuration in transformers.
+        layer_types: the kinds of its blocks, as the configuration names them.
+
     Raises:
-        HydrascopeError: there is none; the message shows how to declare it.
+        HydrascopeError: there is none; the message shows how to declare it, unless no anatomy would fit.
     """
-    if model_type not in _ANATOMIES and _RECURRENT.search(model_type):
+    if model_type not in _ANATOMIES and (_RECURRENT.search(model_type) or not all(map(_attends, layer_types))):
         raise HydrascopeError(
             f"the architecture {model_type!r} isn't supported: it has state-space, recurrent or convolutional layers, "
             "and hydrascope measures models whose blocks are attention and an MLP"

@@ -75,7 +75,7 @@ class LanguageModel(ReadsText):
         self.hf: Any = hf
         self.tokenizer = tokenizer
         self.config = hf.config.get_text_config()
-        self.anatomy = anatomy or anatomy_of(self.config.model_type)
+        self.anatomy = anatomy or anatomy_of(self.config.model_type, getattr(self.config, "layer_types", None) or ())
         self.name = name or self.config.model_type
         self.revision = revision
         self.quantization = quantization
