@@ -6,16 +6,18 @@ import re
 import numpy as np
 import pytest
 import torch
-from asked import request
+from asked import assert_same, request
 from stored import run_to_disk
-from tiny import tiny
+from tiny import CONFIGS, tiny
 from torch.nn.functional import gelu, linear
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from hydrascope import open_results
-from hydrascope.engines import wavefront
+from hydrascope.engines import reference, wavefront
 from hydrascope.engines.kernels import hardware, matmul
 from hydrascope.engines.kernels.matmul import ROUTINES, Product
 from hydrascope.engines.kernels.patching import fastest_routines, products
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.storage.writer import Writer
 from hydrascope.utils.errors import HydrascopeError
 
@@ -72,6 +74,16 @@ def test_a_routine_that_is_not_there(monkeypatch):
 def test_float64_has_no_choice():
     assert not products(tiny("gpt2"))
     assert fastest_routines(tiny("gpt2")) == {}
+
+
+def test_a_gelu_of_one_half_of_a_product_is_not_fused_with_it():
+    """Phi-3's one projection widens to gate and input alike, and the activation takes the gate."""
+    config = AutoConfig.for_model("phi3", **{**CONFIGS["phi3"][1], "hidden_act": "gelu"})
+    torch.manual_seed(0)
+    model = LanguageModel(AutoModelForCausalLM.from_config(config))
+    assert all(not product.gelu for product in products(model))
+    asked = request(model, ["attn.0", "mlp.1"])
+    assert_same(wavefront.measure(model, asked), reference.measure(model, asked), 1e-5)
 
 
 PROMPTS = [[5, 6, 7 + number] for number in range(24)]

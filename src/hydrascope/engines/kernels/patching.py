@@ -111,7 +111,8 @@ def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, 
 def _projection_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """Return the widening projection of a plain MLP and the GELU after it.
 
-    It is None for other modules. A gated MLP has two widening projections.
+    It is None for other modules. A gated MLP has two widening projections, or one to both of its halves (Phi-3), of
+    which GELU takes one.
     """
     children = list(module.children())
     gelus = [child for child in children if type(child) in _GELU_FORMS]
@@ -119,6 +120,9 @@ def _projection_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | Non
     widening = [linear for linear in linears if weight_of(linear).shape[0] > weight_of(linear).shape[1]]
     if len(gelus) == len(widening) == 1 and len(linears) == 2:
         pair = widening[0], gelus[0]
+        after = next(linear for linear in linears if linear is not widening[0])
+        if weight_of(after).shape[1] != weight_of(widening[0]).shape[0]:
+            return None
         return None if any(map(_is_watched, pair)) else pair
     return None
 
