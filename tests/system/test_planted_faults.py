@@ -10,8 +10,9 @@ import pytest
 import torch
 from ropes import LIMIT, roped
 from stored import run_to_disk
-from tiny import tiny, tiny_tokenizer
+from tiny import CONFIGS, tiny, tiny_tokenizer
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 import hydrascope as hs
@@ -114,6 +115,15 @@ def test_the_check_of_answers_passes_where_nothing_is_wrong(case: str, dtype: to
         results = hs.sweep(model, ANSWERED, ablation, metrics=["kl", "answer_log_prob"], at=at, ablate="layers,heads.1")
         assert results.attrs["batch_difference"] <= results.attrs["batch_tolerance"]
         assert list(json.loads(results.attrs["precision"])["metrics"]) == ["answer_log_prob"]
+
+
+def test_in_float64_no_engine_s_rounding_is_taken_for_a_fault() -> None:
+    """OPT's eager attention has its softmax in float32, and the fast engine's hasn't: no prompt depends on another."""
+    config = AutoConfig.for_model("opt", **CONFIGS["opt"][1])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
+    model.load_state_dict(tiny("opt").hf.state_dict())
+    results = hs.sweep(model, PROMPTS, hs.Zero())
+    assert 1e-12 < results.attrs["batch_difference"] <= results.attrs["batch_tolerance"] < 1e-3
 
 
 @pytest.mark.parametrize("rope", ["longrope", pytest.param("dynamic", marks=pytest.mark.slow)])

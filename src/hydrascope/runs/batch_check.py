@@ -292,14 +292,23 @@ def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> li
     sizes = terms[:, 0].double().tolist()
     errors = precision.get("precision", {}).get("readouts", {})
     if errors:
-        least = 4 * torch.finfo(plan.model.dtype).eps
         allowed = [
-            max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), least * size)
+            max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), _least(plan) * size)
             for label, size in zip(plan.labels, sizes, strict=True)
         ]
     else:
         allowed = [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
     return _pooled(plan.readouts, allowed)
+
+
+def _least(plan: Plan) -> float:
+    """Return the share of a number that rounding may always explain.
+
+    In float64 the precision is that of float32 inside the run's own engine, often none. It doesn't see the rounding of
+    float64, nor float32 in the other engine, as in the softmax of eager attention.
+    """
+    dtype = plan.model.dtype
+    return TOLERANCE[dtype] if dtype == torch.float64 else 4 * torch.finfo(dtype).eps
 
 
 def _pooled(readouts: Sequence[Readout], allowed: list[float]) -> list[float]:
@@ -326,8 +335,9 @@ def _allowed_of_answers(plan: Plan, index: int, readings: Readings, precision: M
     sizes = readings.metrics.abs().sum(1) + readings.metrics_ablated.abs().flatten(1).amax(1)
     sizes = sizes + tokens * math.log(plan.model.vocabulary)
     errors = precision.get("precision", {}).get("metrics", {})
-    least = 4 * torch.finfo(plan.model.dtype).eps
     return [
-        max(TIMES * errors[metric.name][1], least * size) if errors else TIMES * TOLERANCE[plan.model.dtype] * size
+        max(TIMES * errors[metric.name][1], _least(plan) * size)
+        if errors
+        else TIMES * TOLERANCE[plan.model.dtype] * size
         for metric, size in zip(plan.answer_metrics, sizes.double().tolist(), strict=True)
     ]
