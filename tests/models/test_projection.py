@@ -94,6 +94,6 @@ def test_the_scale_of_that_norm_is_the_norm_s_own(case):
     model = shared(case)
     projection = model.projection(Component(1, "attn"))
     projected = torch.randn(4, model.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = projected / projection.scale(projected)[:, None] * projection.gain(torch.float64)
+    expected = projected / projection.scale(projected)[:, None] * projection.gain(projected)
     torch.testing.assert_close(projection.norm(projected), expected, rtol=1e-5, atol=1e-5)
     assert projection.offset == (1.0 if case == "gemma2" else 0.0)

@@ -10,6 +10,8 @@ import pytest
 import torch
 import xarray as xr
 from plain import TEXTS, exactly_normed, loaded, plain_run
+from tiny import CONFIGS
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import hydrascope as hs
 from hydrascope.measures import Bootstrap
@@ -162,3 +164,14 @@ def test_the_copy_is_the_model_in_float64_and_leaves_it_alone(case: str) -> None
             assert torch.equal(wide[name], each), name
         assert len(set(map(id, dict(found.hf.named_parameters()).values()))) == len(list(expected.parameters()))
     assert all(torch.equal(each, before[name]) for name, each in given.hf.state_dict().items())
+
+
+def test_a_gpt2_that_upcasts_its_scores_is_measured_again_without() -> None:
+    """In float64 transformers refuses it under eager attention; the numbers are the same."""
+    settings = {**CONFIGS["gpt2"][1], "reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True}
+    config = AutoConfig.for_model("gpt2", **settings)
+    given = hs.load_model(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+    results = hs.sweep(given, [[5, 6, 7, 8], [9, 10, 11]], hs.Zero(), engine="reference")
+    errors = json.loads(results.attrs["precision"])["readouts"]["logit"]
+    assert 0 < errors["total"][0] < 1e-5
+    assert all(block.attn.reorder_and_upcast_attn for block in given.blocks)

@@ -63,6 +63,7 @@ CONFIGS: dict[str, tuple[str, dict]] = {
         },
     ),
     "opt": ("opt", {**_LLAMA, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt-plain": ("opt", {**_LLAMA, "ffn_dim": 48, "enable_bias": False, "layer_norm_elementwise_affine": False}),
     "phi": ("phi", {**_LLAMA, "qk_layernorm": True, "partial_rotary_factor": 0.5}),
     "phi3": ("phi3", {**_LLAMA, "sliding_window": 3}),
     "stablelm": ("stablelm", {**_LLAMA, "use_parallel_residual": False, "qk_layernorm": True}),

@@ -11,7 +11,7 @@ import torch
 from command import Run
 from plain import LONGER, loaded
 from rest_slow import rest_slow
-from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import hydrascope as hs
@@ -80,6 +80,21 @@ def test_norms_after_sublayers_without_a_final_norm_are_named() -> None:
     )  # fmt: skip
     with pytest.raises(hs.HydrascopeError, match="has no final norm, since its norms follow the sublayers"):
         hs.load_model(OPTForCausalLM(config))
+
+
+def test_a_projection_before_the_unembedding_is_named() -> None:
+    config = OPTConfig(
+        vocab_size=50, hidden_size=16, word_embed_proj_dim=8, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    with pytest.raises(hs.HydrascopeError, match="projects its residual stream of 16 numbers to 8 before"):
+        hs.load_model(OPTForCausalLM(config))
+
+
+def test_modules_whose_weights_are_used_in_slices_are_named() -> None:
+    config = BloomConfig(vocab_size=50, hidden_size=16, n_layer=2, n_head=2, pretraining_tp=2, slow_but_exact=True)
+    with pytest.raises(hs.HydrascopeError, match=r"never calls the module that attn\.0 is read from"):
+        hs.load_model(BloomForCausalLM(config))
 
 
 #: What the classes of layers are called that are neither attention nor MLPs.

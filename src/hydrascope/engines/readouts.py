@@ -25,6 +25,7 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.offload import fetch
+from hydrascope.models.projection import gain_of
 from hydrascope.prompts.prompt import quote
 from hydrascope.utils.errors import HydrascopeError
 
@@ -243,9 +244,8 @@ def through_norm(model: LanguageModel, vectors: Tensor) -> tuple[Tensor, Tensor]
         model: the language model.
         vectors: `[prompt, width]` the vectors.
     """
-    gain, bias = fetch(model.final_norm), fetch(model.final_norm, "bias")
-    assert gain is not None
-    direction = vectors * (gain.to(vectors) + model.anatomy.norm_offset)
+    bias = fetch(model.final_norm, "bias")
+    direction = vectors * gain_of(model.final_norm, model.anatomy.norm_offset, vectors)
     if model.anatomy.norm_kind == "layer":
         direction = direction - direction.mean(-1, keepdim=True)
     return direction, vectors.new_zeros(len(vectors)) if bias is None else vectors @ bias.to(vectors)

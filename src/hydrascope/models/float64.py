@@ -28,6 +28,10 @@ def float64_copy(model: LanguageModel) -> LanguageModel | None:
     wide = {id(parameter): nn.Parameter(parameter.double(), requires_grad=False) for parameter in parameters}
     wide |= {id(buffer): buffer.double() for buffer in model.hf.buffers() if buffer.is_floating_point()}
     hf = copy.deepcopy(model.hf, wide)
+    for module in hf.modules():
+        if getattr(module, "reorder_and_upcast_attn", False):
+            # GPT-2 computes its scores so to keep them in float16's range; in float64 transformers refuses to.
+            module.reorder_and_upcast_attn = False
     return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
 
 

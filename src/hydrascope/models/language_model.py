@@ -88,6 +88,12 @@ class LanguageModel(ReadsText):
             raise HydrascopeError(
                 f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
             )
+        hidden = getattr(self.config, "hidden_size", self.width)
+        if hidden != self.width:
+            raise HydrascopeError(
+                f"{self.name} projects its residual stream of {hidden} numbers to {self.width} before the unembedding "
+                "(as OPT-350M does): such models aren't supported"
+            )
         self.sublayers = tuple(Component(block, kind) for block in range(len(self.blocks)) for kind in SUBLAYER_KINDS)
         self.parallel = self.anatomy.parallel(self.config)
         self.residual_scale = self.anatomy.residual_scale(self.config)

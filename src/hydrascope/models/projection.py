@@ -77,9 +77,7 @@ class Projection:
     def gain(self, like: Tensor) -> Float[Tensor, "stream"]:
         """Return the gain G of the norm, `[stream]`, in the dtype and on the device of `like`."""
         assert self.norm is not None
-        weight = fetch(self.norm)
-        assert weight is not None
-        return weight.to(like) + self.offset
+        return gain_of(self.norm, self.offset, like)
 
     def apply_norm(self, projected: Float[Tensor, "*rows stream"]) -> Float[Tensor, "*rows stream"]:
         """Return the sublayer's output from the projection's output."""
@@ -99,6 +97,12 @@ class Projection:
         if self.norm is not None:
             direction = direction * self.gain(direction)
         return direction @ self.weight(direction)
+
+
+def gain_of(norm: nn.Module, offset: float, like: Float[Tensor, "*rows stream"]) -> Float[Tensor, "stream"]:
+    """Return the gain of a norm, its weight plus `offset`; ones if it has no weight."""
+    weight = fetch(norm)
+    return like.new_ones(like.shape[-1]) if weight is None else weight.to(like) + offset
 
 
 def weight_of(module: nn.Module) -> Float[Tensor, "stream columns"]:

@@ -71,7 +71,8 @@ def compute_clean_pass(
         sites: all sublayers by default.
 
     Raises:
-        HydrascopeError: a sublayer's output doesn't fit the residual stream, so the anatomy is wrong.
+        HydrascopeError: a sublayer's output doesn't fit the residual stream, so the anatomy is wrong; or the model
+            doesn't call its modules.
     """
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     return compute_clean_pass_at(
@@ -137,6 +138,11 @@ def compute_one_batch_at(
     with model.measuring(), hooked(hooks()):
         model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     for site in sites:
+        if site not in kept:
+            raise HydrascopeError(
+                f"{model.name} never calls the module that {site} is read from, but uses its weights in another way "
+                "(as Bloom does with slow_but_exact=True): it can't be measured so"
+            )
         if site.sublayer == site and kept[site].shape != kept["embed"].shape:
             raise HydrascopeError(
                 f"{site} of {model.name} writes {kept[site].shape[-1]} numbers a position and the residual "
