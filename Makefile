@@ -13,7 +13,7 @@ LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 # The tools whose objects it takes; each has requirements of its own.
 INTEROP := transformer-lens nnsight nnterp peft
 
-.PHONY: demo test quick slow lint faults gpu bench study gallery interop dist lock clean
+.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery interop dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -43,6 +43,12 @@ lint: $(VENV)/ready
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready
 	cd tests && for what in damage inputs states writes power kills; do PYTHONPATH=support ../$(BIN)/python -m faults $$what || exit 1; done
+
+# Random models against plain passes: five planted faults must be found, then an hour must find none.
+fuzz: $(VENV)/ready
+	cd tests && for plant in longrope window soft-cap bias scale; do \
+	  PYTHONPATH=support ../$(BIN)/python -m fuzz --count 200 --plant $$plant || exit 1; done
+	cd tests && PYTHONPATH=support ../$(BIN)/python -m fuzz --count 100000 --minutes 60
 
 # What needs a GPU, and is skipped elsewhere.
 gpu: $(VENV)/ready

@@ -1,0 +1,160 @@
+"""One case: a random model and a random experiment, measured by every engine and compared with plain passes."""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from traceback import extract_tb
+from unittest.mock import patch
+
+import torch
+from transformers import PreTrainedModel
+
+import hydrascope as hs
+from fuzz.comparison import TOLERANCE, numbers
+from fuzz.drawing import Draw
+from fuzz.expected import Expected
+from fuzz.experiments import Experiment, draw_experiment
+from fuzz.models import architecture_of, draw_model
+from fuzz.oracle import NoSuchModelError, Oracle
+from hydrascope.components.component import Override
+from hydrascope.engines.kernels.matmul import FORCE, ROUTINES
+from hydrascope.loading import self_check
+from hydrascope.models.float64 import Float64Mode
+from hydrascope.models.language_model import LanguageModel
+from hydrascope.runs.batch_check import BatchCheck, MeasuredAlone
+from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
+
+#: What a case may end in. The last three are bad.
+AGREES, REFUSED, WRONG, BROKEN, UNNOTICED = "agrees", "refused", "wrong", "broken", "unnoticed"
+BAD = (WRONG, BROKEN, UNNOTICED)
+
+#: The share of models that must pass the self-check, as at every load.
+PROVEN = 0.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended.
+
+    Attributes:
+        ended: one of the above.
+        detail: a line.
+        case: what was measured, in a line.
+        engines: how many were compared.
+        refusals: what transformers refused before.
+    """
+
+    seed: int
+    architecture: str
+    ended: str
+    detail: str
+    case: str
+    engines: int
+    seconds: float
+    refusals: list[str]
+
+
+def run_case(seed: int, architecture: str | None = None, *, planted: bool = False) -> Outcome:
+    """Draw a case, measure it and compare it.
+
+    Args:
+        planted: there is a fault on purpose: models are neither proven, nor runs checked, as both would find it.
+    """
+    start, name = time.perf_counter(), architecture_of(seed, architecture)
+    drawn = draw_model(seed, name)
+    what, engines, proven = str(drawn.settings), 0, False
+    with warnings.catch_warnings(), _computing_in(drawn.dtype, drawn.draw):
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", "(?s).*don't trust them", HydrascopeWarning)
+        try:
+            model = LanguageModel(drawn.hf)
+            if proven := drawn.draw.chance(PROVEN) and not planted:
+                self_check.require_valid(model)
+            experiment = draw_experiment(drawn.draw, model)
+            what = f"{experiment}; {what}"
+            names = ["reference", "wavefront"][: 1 + model.anatomy.supports_wavefront]
+            engines = len(names)
+            ended, detail = _compared(drawn.hf, model, experiment, names, planted)
+        except HydrascopeError as error:
+            ended, detail = REFUSED, str(error)
+        except Exception as error:
+            ended, detail = BROKEN, f"{type(error).__name__}: {error} ({_where(error)})"
+        if ended in BAD and not (planted or proven):
+            # Users don't get as far with a model that isn't proven.
+            ended, detail = _proven(drawn.hf, ended, detail)
+    return Outcome(seed, name, ended, detail, what, engines, time.perf_counter() - start, drawn.refused)
+
+
+def _compared(
+    hf: PreTrainedModel, model: LanguageModel, experiment: Experiment, engines: Sequence[str], planted: bool
+) -> tuple[str, str]:
+    """How a case ends, and a line about it.
+
+    Raises:
+        HydrascopeError: it is refused.
+    """
+    found, must = [], None
+    for engine in engines:
+        with unchecked(planted or not experiment.checked):
+            results = hs.sweep(model, experiment.prompts, experiment.ablation, engine=engine, **experiment.options())
+        if must is None:
+            try:
+                with Float64Mode():
+                    expected = Expected(Oracle(hf), experiment, results["patch_prompt"].values)
+                    overrides = [Override.parse(label) for label in results["ablated"].values.tolist()]
+                    must = numbers(expected, overrides, results.sizes["patch"])
+            except NoSuchModelError as error:
+                return UNNOTICED, f"measured by the {engine} engine, though {error}"
+        found.append((engine, must.worst(results)))
+    engine, difference = max(found, key=lambda each: each[1].error)
+    if difference.error <= TOLERANCE[model.dtype]:
+        return AGREES, f"to {difference.error:.0e}"
+    return WRONG, f"{engine} engine: {difference}"
+
+
+def _proven(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
+    """How a bad case ends if its model is proven first, as at every load."""
+    try:
+        self_check.require_valid(LanguageModel(hf))
+    except HydrascopeError as error:
+        return REFUSED, str(error)
+    except Exception as error:
+        return BROKEN, f"{type(error).__name__}: {error} ({_where(error)})"
+    return ended, detail
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of hydrascope's or of the fuzzer's that an error came through."""
+    frames = [
+        each for each in extract_tb(error.__traceback__) if "hydrascope" in each.filename or "fuzz" in each.filename
+    ]
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "elsewhere"
+
+
+@contextmanager
+def _computing_in(dtype: torch.dtype, draw: Draw) -> Iterator[None]:
+    """In float64 everything is computed in it; in float32, by a matrix product that is drawn."""
+    kernels = {FORCE: draw.choice(list(ROUTINES))}
+    with Float64Mode() if dtype == torch.float64 else patch.dict(os.environ, kernels):
+        yield
+
+
+@contextmanager
+def unchecked(yes: bool = True) -> Iterator[None]:
+    """Leave out a run's own checks, which take longer than the run."""
+    with ExitStack() as stack:
+        if yes:
+            sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
+            alone = MeasuredAlone((), (), ())
+            stack.enter_context(patch("hydrascope.runs.start.precision", lambda *arguments: {}))
+            stack.enter_context(patch("hydrascope.runs.start.check_before", lambda *arguments: sound))
+            stack.enter_context(patch("hydrascope.runs.sweep.check_after", lambda *arguments: sound))
+            for module in ("sweep", "start"):
+                stack.enter_context(patch(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: alone))
+        yield
+
+
+torch.set_num_threads(1)

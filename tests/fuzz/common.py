@@ -1,0 +1,90 @@
+"""Random settings that many configuration classes share."""
+
+from typing import Any
+
+from fuzz.drawing import Draw
+from fuzz.rotary import rope
+
+Settings = dict[str, Any]
+
+
+#: Heads and the width of each.
+SHAPES = [(heads, size) for heads in (1, 2, 3, 4) for size in (4, 6, 8, 10, 16) if 8 <= heads * size <= 32]
+
+
+def core(draw: Draw) -> Settings:
+    """What nearly every class has."""
+    heads, size = draw.choice(SHAPES)
+    return {
+        "vocab_size": draw.randint(23, 61),
+        "hidden_size": heads * size,
+        "intermediate_size": draw.randint(5, 48),
+        "num_hidden_layers": draw.choice((1, 2, 2, 3, 3, 4)),
+        "num_attention_heads": heads,
+        "tie_word_embeddings": draw.chance(0.3),
+        **outputs(draw),
+    }
+
+
+def outputs(draw: Draw) -> Settings:
+    """What a model returns besides logits, which should change nothing, and the ids of special tokens."""
+    return {
+        "use_cache": draw.chance(0.7),
+        "output_hidden_states": draw.chance(0.1),
+        "pad_token_id": draw.choice((None, 0)),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def grouped(draw: Draw, heads: int) -> int:
+    """How many heads of keys and values there are."""
+    return draw.choice([each for each in range(1, heads + 1) if heads % each == 0])
+
+
+def head_dim(draw: Draw, settings: Settings, *, needed: bool = False, alone: bool = True) -> int:
+    """Draw the width of a head apart from `hidden_size`, or leave it out; return what it is."""
+    own = settings["hidden_size"] // settings["num_attention_heads"]
+    if needed or (alone and draw.chance(0.4)):
+        own = settings["head_dim"] = draw.choice((4, 6, 8))
+    return int(own)
+
+
+def llama_like(draw: Draw, *, needed: bool = False, act: str = "hidden_act", eps: str = "rms_norm_eps") -> Settings:
+    """Of most architectures, but for rotary embeddings and what is theirs alone."""
+    found = core(draw)
+    found["num_key_value_heads"] = grouped(draw, found["num_attention_heads"])
+    head_dim(draw, found, needed=needed)
+    return {**found, act: draw.activation(), eps: draw.epsilon(), "attention_dropout": draw.dropout()}
+
+
+def width(settings: Settings) -> int:
+    """The width of a head."""
+    return int(settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"])
+
+
+def window(draw: Draw) -> int:
+    """Shorter than many prompts."""
+    return draw.randint(1, 12)
+
+
+def layer_types(draw: Draw, settings: Settings) -> Settings:
+    """Layers with a window, and without."""
+    if draw.chance(0.25):
+        return {}
+    return {
+        "layer_types": [
+            draw.choice(("full_attention", "sliding_attention")) for _ in range(settings["num_hidden_layers"])
+        ]
+    }
+
+
+def experts(draw: Draw, name: str) -> Settings:
+    count = draw.randint(2, 5)
+    return {name: count, "num_experts_per_tok": draw.randint(1, count), "output_router_logits": draw.chance(0.1)}
+
+
+def partly_turning(draw: Draw, found: Settings) -> Settings:
+    """Of classes that read `partial_rotary_factor` from their own field as well."""
+    given = rope(draw, width(found), partial=True)
+    return {**given, "partial_rotary_factor": given["rope_parameters"]["partial_rotary_factor"]}

@@ -1,0 +1,86 @@
+"""Random parameters of rotary embeddings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fuzz.drawing import Draw
+
+#: All that transformers has a table for.
+TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
+#: The longest text that a model is given, the answer among it.
+LONGEST = 28
+
+
+def limits(draw: Draw) -> dict[str, int]:
+    """How long texts may be, and a limit that some exceed: where longrope and dynamic NTK change their table."""
+    return {"limit": draw.randint(8, 12), "longest": draw.randint(LONGEST, 64)}
+
+
+def parameters(draw: Draw, kind: str, dim: int, limit: int, partial: float | None = None) -> dict[str, Any]:
+    """The parameters of one rope type for `dim` columns of each head, which are the share `partial` of all."""
+    found: dict[str, Any] = {"rope_type": kind, "rope_theta": draw.choice((10.0, 100.0, 1e4, 1e6))}
+    if partial is not None:
+        found["partial_rotary_factor"] = partial
+    if kind == "linear":
+        found["factor"] = draw.uniform(1, 8)
+    elif kind == "dynamic":
+        found["factor"] = max(LONGEST / limit, draw.uniform(1, 8))
+    elif kind == "yarn":
+        found |= {"factor": draw.uniform(1, 16), "original_max_position_embeddings": limit}
+        found |= _maybe(draw, attention_factor=draw.uniform(0.5, 2), truncate=draw.chance(0.5))
+        found |= _maybe(draw, beta_fast=draw.uniform(4, 32), beta_slow=draw.uniform(0.5, 2))
+        if draw.chance(0.3):
+            found |= {"mscale": draw.uniform(0.5, 1.5), "mscale_all_dim": draw.uniform(0.5, 1.5)}
+    elif kind == "longrope":
+        found["original_max_position_embeddings"] = limit
+        found["short_factor"] = [draw.uniform(1, 2) for _ in range(dim // 2)]
+        found["long_factor"] = [draw.uniform(1, 8) for _ in range(dim // 2)]
+        found |= _maybe(draw, factor=draw.uniform(1, 8), attention_factor=draw.uniform(0.5, 2))
+    elif kind == "llama3":
+        low = draw.uniform(0.5, 2)
+        found |= {"factor": draw.uniform(1, 8), "low_freq_factor": low, "high_freq_factor": low + draw.uniform(1, 4)}
+        found["original_max_position_embeddings"] = draw.choice((limit, 32))
+    elif kind == "proportional":
+        found |= _maybe(draw, factor=draw.uniform(1, 4), partial_rotary_factor=draw.choice((0.5, 1.0)))
+    return found
+
+
+def rope(draw: Draw, dim: int, *, partial: bool = False, types: tuple[str, ...] = TYPES) -> dict[str, Any]:
+    """The settings of a model with one table.
+
+    Args:
+        dim: the width of a head, all of which turns.
+        partial: whether a part of it may turn.
+    """
+    bounds, kind, share = limits(draw), draw.choice(types), None
+    if partial:
+        turning = draw.choice(list(range(4, dim + 1, 2)) or [dim])
+        # `proportional` has tables of the whole head.
+        share, dim = (1.0, dim) if kind == "proportional" else (turning / dim, turning)
+    found = parameters(draw, kind, dim, bounds["limit"], share)
+    if kind == "proportional" and partial:
+        found["partial_rotary_factor"] = 1.0
+    return {"rope_parameters": found, "max_position_embeddings": bounds["limit" if kind == "dynamic" else "longest"]}
+
+
+def rope_by_layer(draw: Draw, dim: int, layer_types: Sequence[str]) -> dict[str, Any]:
+    """The settings of a model with a table for each type of layer.
+
+    Args:
+        layer_types: those of its layers, if they are given.
+    """
+    bounds = limits(draw)
+    # A table that no layer reads stretches no context.
+    static = tuple(kind for kind in TYPES if kind != "dynamic")
+    kinds = {
+        each: draw.choice(TYPES if each in layer_types else static) for each in ("full_attention", "sliding_attention")
+    }
+    found = {each: parameters(draw, kind, dim, bounds["limit"]) for each, kind in kinds.items()}
+    return {
+        "rope_parameters": found,
+        "max_position_embeddings": bounds["limit" if "dynamic" in kinds.values() else "longest"],
+    }
+
+
+def _maybe(draw: Draw, **values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if draw.chance(0.4)}
