@@ -76,12 +76,27 @@ def test_float64_has_no_choice():
     assert fastest_routines(tiny("gpt2")) == {}
 
 
-def test_a_gelu_of_one_half_of_a_product_is_not_fused_with_it():
-    """Phi-3's one projection widens to gate and input alike, and the activation takes the gate."""
-    config = AutoConfig.for_model("phi3", **{**CONFIGS["phi3"][1], "hidden_act": "gelu"})
+@pytest.mark.parametrize(
+    ("case", "changed", "fused"),
+    [
+        ("gpt2", {}, True),
+        # Its second projection is the one that widens.
+        ("gpt2", {"n_inner": 20, "activation_function": "gelu"}, True),
+        ("gpt2", {"n_inner": 32}, False),
+        # One projection widens to gate and input alike, and the activation takes the gate.
+        ("phi3", {"hidden_act": "gelu"}, False),
+    ],
+)
+@pytest.mark.skipif(not ONEDNN, reason="PyTorch has no oneDNN here")
+def test_a_gelu_is_fused_with_the_product_that_it_takes_whole(case, changed, fused):
+    model_type, settings = CONFIGS[case]
     torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **{**settings, **changed})
     model = LanguageModel(AutoModelForCausalLM.from_config(config))
-    assert all(not product.gelu for product in products(model))
+    inner = changed.get("n_inner", 128)
+    assert {str(each).partition(",")[0] for each in products(model) if each.gelu} == (
+        {f"32 to {inner}"} if fused else set()
+    )
     asked = request(model, ["attn.0", "mlp.1"])
     assert_same(wavefront.measure(model, asked), reference.measure(model, asked), 1e-5)
 

@@ -99,7 +99,7 @@ def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, 
     """Return the product of each module that multiplies, with the GELU to fuse with it, if any."""
     free = [module for module in model.hf.modules() if _forward_attribute(module)]
     linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, compute_device(m))]
-    pairs = dict(pair for module in free if (pair := _projection_and_gelu(module)))
+    pairs = dict(pair for module in free if (pair := _projection_and_gelu(module, model.width)))
     by_module: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
     for linear in linears:
         (outputs, inputs), gelu = weight_of(linear).shape, pairs.get(linear)
@@ -108,23 +108,24 @@ def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, 
     return by_module
 
 
-def _projection_and_gelu(module: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """Return the widening projection of a plain MLP and the GELU after it.
+def _projection_and_gelu(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module] | None:
+    """Return the first projection of a plain MLP, which reads `width` numbers, and the GELU after it.
 
-    It is None for other modules. A gated MLP has two widening projections, or one to both of its halves (Phi-3), of
-    which GELU takes one.
+    It is None for other modules. A gated MLP has two such projections, or one to both of its halves (Phi-3), of which
+    GELU takes one.
     """
     children = list(module.children())
     gelus = [child for child in children if type(child) in _GELU_FORMS]
     linears = [child for child in children if type(child) in (nn.Linear, Conv1D)]
-    widening = [linear for linear in linears if weight_of(linear).shape[0] > weight_of(linear).shape[1]]
-    if len(gelus) == len(widening) == 1 and len(linears) == 2:
-        pair = widening[0], gelus[0]
-        after = next(linear for linear in linears if linear is not widening[0])
-        if weight_of(after).shape[1] != weight_of(widening[0]).shape[0]:
-            return None
-        return None if any(map(_is_watched, pair)) else pair
-    return None
+    if len(gelus) != 1 or len(linears) != 2:
+        return None
+    first = [linear for linear in linears if weight_of(linear).shape[1] == width]
+    last = [linear for linear in linears if weight_of(linear).shape[0] == width]
+    # If the MLP is as wide as the residual stream, both read and write that many.
+    if len(first) != 1 or len(last) != 1 or weight_of(last[0]).shape[1] != weight_of(first[0]).shape[0]:
+        return None
+    pair = first[0], gelus[0]
+    return None if any(map(_is_watched, pair)) else pair
 
 
 def _is_watched(module: nn.Module) -> bool:
