@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from traceback import extract_tb
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -27,9 +28,14 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs.batch_check import BatchCheck, MeasuredAlone
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
-#: What a case may end in. The last three are bad.
-AGREES, REFUSED, WRONG, BROKEN, UNNOTICED = "agrees", "refused", "wrong", "broken", "unnoticed"
-BAD = (WRONG, BROKEN, UNNOTICED)
+#: What a case may end in. The last four are bad.
+AGREES, REFUSED = "agrees", "refused"
+WRONG, BROKEN, UNNOTICED, NEEDLESS = "wrong", "broken", "unnoticed", "needlessly refused"
+BAD = (WRONG, BROKEN, UNNOTICED, NEEDLESS)
+
+#: Why a model is rightly refused: words of the refusal, or settings that hydrascope isn't for.
+REASONS = ("has no final norm", "projects its residual stream", "never calls the module")
+UNSUPPORTED = ("use_bidirectional_attention", "apply_residual_connection_post_layernorm")
 
 #: The share of models that must pass the self-check, as at every load.
 PROVEN = 0.25
@@ -85,6 +91,8 @@ def run_case(seed: int, architecture: str | None = None, *, planted: bool = Fals
         if ended in BAD and not (planted or proven):
             # Users don't get as far with a model that isn't proven.
             ended, detail = _proven(drawn.hf, ended, detail)
+    if ended == REFUSED and not _rightly(detail, drawn.settings):
+        ended = NEEDLESS
     return Outcome(seed, name, ended, detail, what, engines, time.perf_counter() - start, drawn.refused)
 
 
@@ -124,6 +132,12 @@ def _proven(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
     except Exception as error:
         return BROKEN, f"{type(error).__name__}: {error} ({_where(error)})"
     return ended, detail
+
+
+def _rightly(refusal: str, settings: dict[str, Any]) -> bool:
+    """Whether a refusal is one that a user should see: a fault may hide behind another."""
+    doubled = settings.get("new_decoder_architecture") and not settings["parallel_attn"]
+    return bool(doubled or any(map(settings.get, UNSUPPORTED)) or any(reason in refusal for reason in REASONS))
 
 
 def _where(error: BaseException) -> str:

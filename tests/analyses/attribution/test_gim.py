@@ -25,7 +25,7 @@ from hydrascope.utils.errors import HydrascopeError
 PARTS = "layers,heads,neuron.1.3"
 NEUTRAL = Rules(1.0, False, False)
 EXPERTS = {"mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"}
-PLAIN = {"gpt2", "gpt_neox", "gpt_neox-sequential", "opt", "phi", "starcoder2", "nemotron"}
+PLAIN = {"gpt2", "gpt_neox", "gpt_neox-sequential", "opt", "opt-plain", "phi", "starcoder2", "nemotron"}
 
 
 def estimate(method, case_or_model, **options) -> np.ndarray:
