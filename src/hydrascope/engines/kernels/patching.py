@@ -109,7 +109,7 @@ def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, 
 
 
 def _projection_and_gelu(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module] | None:
-    """Return the first projection of a plain MLP, which reads `width` numbers, and the GELU after it.
+    """Return a plain MLP's first projection, of `width` numbers, and the GELU after it.
 
     It is None for other modules. A gated MLP has two such projections, or one to both of its halves (Phi-3), of which
     GELU takes one.
