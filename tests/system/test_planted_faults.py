@@ -126,6 +126,14 @@ def test_in_float64_no_engine_s_rounding_is_taken_for_a_fault() -> None:
     assert 1e-12 < results.attrs["batch_difference"] <= results.attrs["batch_tolerance"] < 1e-3
 
 
+def test_a_precision_that_is_good_by_chance_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = {"precision": {"readouts": {"logit": dict.fromkeys(("total", "direct", "indirect"), [0.0, 0.0])}}}
+    monkeypatch.setattr(start, "precision", lambda plan, clean: exact)
+    for seed in range(8):
+        results = hs.sweep(tiny("olmo2", torch.float32, seed), PROMPTS, hs.Zero())
+        assert 0 < results.attrs["batch_difference"] <= results.attrs["batch_tolerance"]
+
+
 @pytest.mark.parametrize("rope", ["longrope", pytest.param("dynamic", marks=pytest.mark.slow)])
 def test_the_check_of_answers_that_cross_the_limit_of_a_table(rope: str, tmp_path: Path) -> None:
     """A prompt's own activation is another once it is continued: that is no error."""

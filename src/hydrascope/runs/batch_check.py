@@ -287,28 +287,22 @@ def _effects(readings: Readings) -> list[Tensor]:
 
 
 def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> list[float]:
-    """Return the difference that rounding explains in each readout."""
+    """Return the difference that rounding explains in each readout.
+
+    It is at least the balance's tolerance. The precision of one prompt may be good by chance. In float64 it is that of float32 inside the run's own engine, often
+    none: it doesn't see float32 in the other engine, as in the softmax of eager attention.
+    """
     terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
     sizes = terms[:, 0].double().tolist()
     errors = precision.get("precision", {}).get("readouts", {})
     if errors:
         allowed = [
-            max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), _least(plan) * size)
+            max(TIMES * max(errors[label][effect][1] for effect in EFFECTS), TOLERANCE[plan.model.dtype] * size)
             for label, size in zip(plan.labels, sizes, strict=True)
         ]
     else:
         allowed = [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
     return _pooled(plan.readouts, allowed)
-
-
-def _least(plan: Plan) -> float:
-    """Return the share of a number that rounding may always explain.
-
-    In float64 the precision is that of float32 inside the run's own engine, often none. It doesn't see the rounding of
-    float64, nor float32 in the other engine, as in the softmax of eager attention.
-    """
-    dtype = plan.model.dtype
-    return TOLERANCE[dtype] if dtype == torch.float64 else 4 * torch.finfo(dtype).eps
 
 
 def _pooled(readouts: Sequence[Readout], allowed: list[float]) -> list[float]:
@@ -336,7 +330,7 @@ def _allowed_of_answers(plan: Plan, index: int, readings: Readings, precision: M
     sizes = sizes + tokens * math.log(plan.model.vocabulary)
     errors = precision.get("precision", {}).get("metrics", {})
     return [
-        max(TIMES * errors[metric.name][1], _least(plan) * size)
+        max(TIMES * errors[metric.name][1], TOLERANCE[plan.model.dtype] * size)
         if errors
         else TIMES * TOLERANCE[plan.model.dtype] * size
         for metric, size in zip(plan.answer_metrics, sizes.double().tolist(), strict=True)
