@@ -127,7 +127,7 @@ def test_in_float64_no_engine_s_rounding_is_taken_for_a_fault() -> None:
 
 
 def test_a_precision_that_is_good_by_chance_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = {"precision": {"readouts": {"logit": dict.fromkeys(("total", "direct", "indirect"), [0.0, 0.0])}}}
+    exact = {"precision": {"readouts": {"logit": {effect: [0.0, 0.0] for effect in ("total", "direct", "indirect")}}}}
     monkeypatch.setattr(start, "precision", lambda plan, clean: exact)
     for seed in range(8):
         results = hs.sweep(tiny("olmo2", torch.float32, seed), PROMPTS, hs.Zero())

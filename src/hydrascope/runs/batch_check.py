@@ -289,8 +289,9 @@ def _effects(readings: Readings) -> list[Tensor]:
 def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> list[float]:
     """Return the difference that rounding explains in each readout.
 
-    It is at least the balance's tolerance. The precision of one prompt may be good by chance. In float64 it is that of float32 inside the run's own engine, often
-    none: it doesn't see float32 in the other engine, as in the softmax of eager attention.
+    It is at least the balance's tolerance. The precision of one prompt may be good by chance. In float64 it is that of
+    float32 inside the run's own engine, often none: it doesn't see float32 in the other engine, as in the softmax of
+    eager attention.
     """
     terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
     sizes = terms[:, 0].double().tolist()
