@@ -38,8 +38,8 @@ torch.set_num_threads(1)
         ("run {model} --prompts {prompts} --out {out} --readout logit,logit", "two readouts are called 'logit'"),
         ("run {model} --prompts {prompts} --out {out} --readout logit.99", "has no token 99"),
         ("run {model} --prompts {prompts} --out {out} --readout placebo.99", "99 placebo tokens"),
-        ("run {model} --prompts {prompts} --out {out} --readout difference", "has no answer"),
-        ("run {model} --prompts {folder}/facts.jsonl --out {out} --readout difference", "has no foil"),
+        ("run {model} --prompts {prompts} --out {out} --readout logit.answer", "has no answer"),
+        ("run {model} --prompts {folder}/facts.jsonl --out {out} --readout logit.foil", "has no foil"),
         ("run {model} --prompts {folder}/pairs.jsonl --out {out} --readout difference", "begin with the same token"),
         (
             "run {model} --prompts {prompts} --out {out} --readout direction:{folder}/none.npy",

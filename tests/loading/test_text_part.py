@@ -1,5 +1,6 @@
 """Models that also see images: their text part is measured, as the text-only model of the same weights."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rest_slow import rest_slow
 from tiny import tiny_tokenizer
 
 import hydrascope as hs
+from hydrascope.loading import text_part
+from hydrascope.models import architectures
 
 PROMPTS = [[5, 3, 8, 1, 9, 2, 4, 7], [2, 9, 6], [7, 7, 1, 4, 6]]
 TEXT = {
@@ -48,17 +51,45 @@ def llava() -> tuple[Any, Any]:
     return tf.LlavaForConditionalGeneration(config), tf.LlamaForCausalLM
 
 
-MADE = {"gemma3": gemma3, "mistral3": mistral3, "llava": llava}
+def qwen_vl(version: str) -> tuple[Any, Any]:
+    """Qwen2-VL, 2.5 and 3: transformers has no language model of their text parts."""
+    seeing = {"depth": 1, "hidden_size": 16, "out_hidden_size": 16, "intermediate_size": 24, "num_heads": 2}
+    turns = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    kinds = {
+        "2": (tf.Qwen2VLConfig, tf.Qwen2VLForConditionalGeneration, tf.Qwen2ForCausalLM),
+        "2.5": (tf.Qwen2_5_VLConfig, tf.Qwen2_5_VLForConditionalGeneration, tf.Qwen2ForCausalLM),
+        "3": (tf.Qwen3VLConfig, tf.Qwen3VLForConditionalGeneration, tf.Qwen3ForCausalLM),
+    }
+    settings, whole, alone = kinds[version]
+    vision = {
+        "2": {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2},
+        "2.5": seeing,
+        "3": {**seeing, "deepstack_visual_indexes": [0]},
+    }[version]
+    text = {**TEXT, "head_dim": 8, "rope_parameters": turns}
+    return whole(settings(text_config=text, vision_config=vision)), alone
 
 
-@pytest.fixture(params=MADE)
+MADE = {
+    "gemma3": gemma3,
+    "mistral3": mistral3,
+    "llava": llava,
+    **{f"qwen{version}-vl": partial(qwen_vl, version) for version in ("2", "2.5", "3")},
+}
+
+
+@pytest.fixture(params=rest_slow(MADE, ("gemma3", "mistral3", "qwen2.5-vl")))
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """Return a model of images and text with random weights, and a model of its text alone, made anew."""
     torch.manual_seed(0)
     whole, kind = MADE[request.param]()
     for parameter in whole.parameters():
         parameter.data.normal_(0, 0.2)
-    alone = kind(whole.model.language_model.config)
+    text = whole.model.language_model.config
+    if type(text) is not kind.config_class:
+        plain = {**text.to_dict(), "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+        text = kind.config_class(**{key: value for key, value in plain.items() if key != "model_type"})
+    alone = kind(text)
     alone.model.load_state_dict(whole.model.language_model.state_dict())
     alone.lm_head.load_state_dict(whole.lm_head.state_dict())
     return whole.eval(), alone.eval()
@@ -94,15 +125,33 @@ def test_the_text_part_generates_as_the_whole_and_is_measured_by_nobody_meanwhil
     assert hs.sweep(second, PROMPTS, hs.Zero()).sizes["prompt"] == 3
 
 
-def test_a_text_part_without_a_model_of_its_own_is_named() -> None:
-    config = tf.Qwen2_5_VLConfig(
-        text_config={
-            **TEXT,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
-        },
-        vision_config={"depth": 1, "hidden_size": 16, "out_hidden_size": 16, "intermediate_size": 24, "num_heads": 2},
-    )
+def test_a_text_part_without_a_model_of_its_own_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_part, "_ON_TEXT", {})
     with pytest.raises(
         hs.HydrascopeError, match=r"sees images, and transformers has no language model of its text part"
     ):
-        hs.load_model(tf.Qwen2_5_VLForConditionalGeneration(config))
+        hs.load_model(qwen_vl("2.5")[0])
+
+
+def test_weights_that_are_trained_later_are_those_of_the_text_part() -> None:
+    torch.manual_seed(0)
+    whole, _ = qwen_vl("2.5")
+    model = hs.load_model(whole.eval())
+    before = hs.sweep(model, PROMPTS, hs.Zero())["total"].values
+    whole.model.language_model.layers[1].mlp.down_proj.weight.data.mul_(3)
+    again = hs.sweep(model, PROMPTS, hs.Zero())["total"].values
+    np.testing.assert_array_equal(again, hs.sweep(hs.load_model(whole), PROMPTS, hs.Zero())["total"].values)
+    assert np.abs(again - before).max() > 1e-3
+
+
+def test_a_declaration_for_the_whole_is_none_for_the_text_only_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole's architecture is another name than the text's, whose own anatomy stays."""
+    torch.manual_seed(0)
+    whole, kind = gemma3()
+    alone = kind(whole.model.language_model.config)
+    before = dict(architectures._ANATOMIES)
+    monkeypatch.setattr(architectures, "_ANATOMIES", dict(before))
+    hs.declare("gemma3", hs.models.Anatomy(norm_kind="layer", mlp_out="mlp.up_proj"))
+    assert architectures.anatomy_of("gemma3_text") == before["gemma3_text"]
+    for model in (whole, alone):
+        assert hs.load_model(model.eval()).anatomy == before["gemma3_text"]

@@ -169,7 +169,7 @@ class LogitDifference:
 
     def linear(self, model: LanguageModel, tokens: Tokens, prompts: Sequence[int]) -> list[Linear]:
         """Return one readout; see `Readout.linear`."""
-        pair = (tokens.answer, tokens.foil) if tokens.foil else (tokens.target, tokens.rival)
+        pair = (tokens.answer, tokens.foil) if tokens.answer and tokens.foil else (tokens.target, tokens.rival)
         answers, foils = ([ids[index] for index in prompts] for ids in pair)
         return [_logit(model, answers, foils)]
 

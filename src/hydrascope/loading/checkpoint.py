@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ _SIZES = (
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
 #: Causal masks, and the number that replaced minus infinity, in older files.
 _MASK = re.compile(r"\.(attn|attention)\.(masked_)?bias$")
+#: What wrappers put into the names of weights, as for `re.sub`: torch.compile and FSDP, of single blocks too, and
+#: DataParallel.
+_WRAPPED = {r"^module\.": "", r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module)\.": r"\1"}
 _INDEX = "model.safetensors.index.json"
 
 
@@ -100,6 +103,26 @@ def shapes(paths: Iterable[Path]) -> dict[str, list[int]]:
         with safe_open(path, "pt") as weights:
             shapes_by_name |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
     return shapes_by_name
+
+
+def unwrapped_names(names: Collection[str]) -> dict[str, str]:
+    """Return the names without what wrappers put into them, for each name that has any of it.
+
+    Weights are named so if the state of a compiled or parallel model was saved, not that of the model inside.
+
+    >>> unwrapped_names(["module._orig_mod.lm_head.weight", "model.norm.weight"])
+    {'module._orig_mod.lm_head.weight': 'lm_head.weight'}
+    """
+    found = {}
+    for name in names:
+        plain = name
+        for pattern, replacement in _WRAPPED.items():
+            plain = re.sub(pattern, replacement, plain)
+        if plain != name:
+            found[name] = plain
+    # Of two weights with one name neither is taken.
+    kept = [*found.values(), *(name for name in names if name not in found)]
+    return found if len(set(kept)) == len(kept) else {}
 
 
 def unused(keys: Iterable[str], shapes: Mapping[str, list[int]]) -> list[str]:

@@ -4,6 +4,7 @@ Weights are read from safetensors and GGUF files only. No code from a repository
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,14 +15,14 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hydrascope.loading import gguf_weights, self_check
 from hydrascope.loading.adapter import merge, read_adapter
-from hydrascope.loading.checkpoint import require_possible, shapes, unused
+from hydrascope.loading.checkpoint import require_possible, shapes, unused, unwrapped_names
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.loading.gguf_header import read_header
+from hydrascope.loading.soundness import require_distinct_blocks, require_head, require_numbers
 from hydrascope.loading.source import Source, find_source
 from hydrascope.loading.text_part import class_to_read, text_part
 from hydrascope.loading.wrappers import MERGED, unwrap
@@ -159,26 +160,15 @@ def read_model(
     name = found.hf.config._name_or_path or type(found.hf).__name__
     hf = text_part(found.hf)
     weights = list(hf.state_dict().values())
+    require_numbers(name, hf)
     require_possible(name, hf.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, hf)
     tokenizer = found.tokenizer if tokenizer is None else tokenizer
     revision = fingerprint.hash_parameters(hf)
     language_model = LanguageModel(hf, tokenizer, name=name, revision=revision, change=found.change)
-    _require_distinct_blocks(language_model)
+    require_distinct_blocks(language_model)
     require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
     return language_model
-
-
-def _require_distinct_blocks(model: LanguageModel) -> None:
-    """Refuse a model in which one block stands in two places: an ablation would change both."""
-    places: dict[nn.Module, int] = {}
-    for place, block in enumerate(model.hf.get_submodule(model.anatomy.blocks)):
-        if block in places:
-            raise HydrascopeError(
-                f"blocks {places[block]} and {place} are one module, so that neither can be ablated alone: copy it "
-                "(copy.deepcopy)"
-            )
-        places[block] = place
 
 
 def _read_adapted(
@@ -242,6 +232,9 @@ def _read_safetensors(name: str, source: Source, dtype: str, placement: Placemen
     require_possible(name, config.get_text_config(), len(stored), sum(map(math.prod, stored.values())))
     placement = placement.fit_to(name, config)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    renamed = unwrapped_names(stored)
+    stored = {renamed.get(key, key): shape for key, shape in stored.items()}
+    names = {"key_mapping": {f"^{re.escape(key)}$": plain for key, plain in renamed.items()}} if renamed else {}
     # Weights of a wrong shape are reported below, with missing ones.
     loaded: Any = class_to_read(config).from_pretrained(
         folder,
@@ -251,9 +244,11 @@ def _read_safetensors(name: str, source: Source, dtype: str, placement: Placemen
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **placement.from_pretrained_args,
+        **names,
     )
     hf, info = loaded
     # transformers checks no shape of weights that stay on disk.
+    require_head(name, config, info["missing_keys"], hf)
     _require_whole(name, info["missing_keys"], {*info["mismatched_keys"], *_mismatched(hf, stored)})
     if not allow_unused:
         _require_all_used(name, unused(info["unexpected_keys"], stored))

@@ -14,6 +14,7 @@ from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.balance import imbalance, may_change
 from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
+from hydrascope.loading.failure_causes import cause_of_error, known_cause
 from hydrascope.models import fingerprint
 from hydrascope.models.batching import padded
 from hydrascope.models.float64 import float64_copy
@@ -95,15 +96,25 @@ def revision(model: LanguageModel) -> str:
 
 
 def explain_failure(model: LanguageModel) -> str:
-    """Return why `model` fails the self-check: its dtype, its declared anatomy, or a hook."""
+    """Return why `model` fails the self-check: a known cause, its dtype, or its anatomy."""
+    if found := known_cause(model, _holds):
+        return found
     dtype, exact = str(model.dtype).removeprefix("torch."), float64_copy(model)
-    if exact is not None and all(identity.passed for identity in identities(exact)):
+    if exact is not None and _holds(exact):
         return f"it holds in float64, so {dtype} is too coarse for this model: take a wider dtype"
     coarse = "" if model.dtype == torch.float64 or exact is not None else f", or {dtype} is too coarse for it"
     return (
-        f"its anatomy ({model.config.model_type}) is declared wrongly, or the model is broken or changed by a hook"
+        f"its anatomy ({model.config.model_type}) is declared wrongly, or the model is broken or changed by other code"
         f"{coarse}"
     )
+
+
+def _holds(model: LanguageModel) -> bool:
+    """Whether a model passes; a trial that can't be run doesn't."""
+    try:
+        return all(identity.passed for identity in identities(model))
+    except Exception:  # of the model's own code
+        return False
 
 
 def check(model: LanguageModel) -> list[Identity]:
@@ -115,6 +126,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
     """Yield the identities, each tested when it is asked for."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
+    own = _own_logits(model, tokens)
     dense = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or model.is_dense(sublayer)]
     clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, dense)]))
     alive = _alive(model, clean)
@@ -128,7 +140,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
 
     with torch.no_grad():
         logits = clean.logits(model)
-    own, computed = _own_logits(model, tokens), _capped(model, logits)
+    computed = _capped(model, logits)
     yield Identity("the components give the model's own logits", _error(computed, own), tolerance)
 
     targets = logits.argmax(-1)
@@ -237,10 +249,21 @@ def _request(
 
 @torch.no_grad()
 def _own_logits(model: LanguageModel, tokens: list[list[int]]) -> Tensor:
-    """Return the logits `[prompt, vocabulary]` of a plain forward pass at the final position."""
+    """Return the logits `[prompt, vocabulary]` of a plain forward pass at the final position.
+
+    Raises:
+        HydrascopeError: the model can't be run, for a known cause.
+    """
     ids, last = padded(model, tokens)
     with model.measuring():
-        logits: Tensor = model.hf(input_ids=ids, use_cache=False).logits
+        try:
+            logits: Tensor = model.hf(input_ids=ids, use_cache=False).logits
+        except Exception as error:  # of the model's own code
+            if why := cause_of_error(model):
+                raise HydrascopeError(
+                    f"the model {model.name} can't be run, without hydrascope either: {why}"
+                ) from error
+            raise
         return logits[torch.arange(len(tokens)), last]
 
 

@@ -5,6 +5,7 @@ The tools are recognised by the names of their classes: hydrascope doesn't impor
 | tool | taken | changed on the way |
 |---|---|---|
 | `torch.compile` | the module inside, blocks too | nothing; it runs without being compiled |
+| `DataParallel`, `DistributedDataParallel` | the module inside | nothing |
 | nnsight, nnterp | the module inside | nothing |
 | TransformerLens' `TransformerBridge` | the original modules, with the bridge's weights | nothing |
 | PEFT | the base model | the active adapters are merged, in a copy |
@@ -32,6 +33,8 @@ _PROCESSED = "weights processed by TransformerLens"
 #: The packages and classes of wrappers. A HookedTransformer is refused with a line of its own.
 _WRAPPERS = (
     ("torch", "OptimizedModule"),
+    ("torch", "DataParallel"),
+    ("torch", "DistributedDataParallel"),
     ("nnsight", "Envoy"),
     ("transformer_lens", "TransformerBridge"),
     ("transformer_lens", "HookedTransformer"),
@@ -95,6 +98,8 @@ def _inside(wrapper: Any, outermost: str) -> Any:
     """
     if is_of(wrapper, "torch", "OptimizedModule"):
         return wrapper._orig_mod
+    if is_of(wrapper, "torch", "DataParallel") or is_of(wrapper, "torch", "DistributedDataParallel"):
+        return wrapper.module
     if is_of(wrapper, "nnsight", "Envoy"):
         return wrapper._module
     if is_of(wrapper, "transformer_lens", "TransformerBridge"):
@@ -118,7 +123,7 @@ def _inside(wrapper: Any, outermost: str) -> Any:
         return wrapper.get_base_model()
     raise HydrascopeError(
         f"a {outermost} is no transformers model: give a name, a folder, a PreTrainedModel, or a wrapper of one "
-        "(TransformerBridge, nnsight, nnterp, PEFT, torch.compile)"
+        "(TransformerBridge, nnsight, nnterp, PEFT, torch.compile, DataParallel)"
     )
 
 

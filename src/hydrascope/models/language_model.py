@@ -16,7 +16,7 @@ from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
-from hydrascope.models.rotary import fresh_tables, stretch, table_key, varying_tables
+from hydrascope.models.rotary import fresh_tables, is_dynamic, table_key, varying_tables
 from hydrascope.models.text import ReadsText
 from hydrascope.utils.errors import HydrascopeError
 
@@ -75,6 +75,13 @@ class LanguageModel(ReadsText):
         self.hf: Any = hf
         self.tokenizer = tokenizer
         self.config = hf.config.get_text_config()
+        get_unembedding: Any = hf.get_output_embeddings
+        self.unembedding: Any = get_unembedding()
+        if not isinstance(getattr(self.unembedding, "weight", None), Tensor):
+            raise HydrascopeError(
+                f"a {type(hf).__name__} predicts no tokens, since it has no unembedding: load the model with "
+                "AutoModelForCausalLM"
+            )
         self.anatomy = anatomy or anatomy_of(self.config.model_type, getattr(self.config, "layer_types", None) or ())
         self.name = name or self.config.model_type
         self.revision = revision
@@ -82,12 +89,6 @@ class LanguageModel(ReadsText):
         self.change = change
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._final_norm(hf)
-        get_unembedding: Any = hf.get_output_embeddings
-        self.unembedding: Any = get_unembedding()
-        if self.unembedding is None:
-            raise HydrascopeError(
-                f"a {type(hf).__name__} predicts no tokens: give a causal language model, as AutoModelForCausalLM makes"
-            )
         hidden = getattr(self.config, "hidden_size", self.width)
         if hidden != self.width:
             raise HydrascopeError(
@@ -126,8 +127,8 @@ class LanguageModel(ReadsText):
         weights = [weight for weight in self.hf.parameters() if not weight.is_meta]
         hooks = {
             number: (
-                *_foreign(module._forward_hooks),
-                *_foreign(module._forward_pre_hooks),
+                *foreign(module._forward_hooks),
+                *foreign(module._forward_pre_hooks),
                 vars(module).get("forward"),
             )
             for number, module in enumerate(self.hf.modules())
@@ -334,7 +335,8 @@ class LanguageModel(ReadsText):
         """The longest prompt that the model takes, in tokens; None if there is no limit."""
         for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
             if getattr(self.config, name, None) is not None:
-                return int(getattr(self.config, name) * stretch(self._varying_tables))
+                # Dynamic NTK fits its table to any length.
+                return None if any(map(is_dynamic, self._varying_tables)) else int(getattr(self.config, name))
         return None
 
     def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
@@ -361,7 +363,7 @@ def wider(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _foreign(hooks: Mapping[int, Any]) -> list[int]:
+def foreign(hooks: Mapping[int, Any]) -> list[int]:
     """Return the ids of the hooks that aren't hydrascope's own."""
     functions = {number: getattr(hook, "func", hook) for number, hook in hooks.items()}
     return [number for number, hook in functions.items() if not str(hook.__module__).startswith("hydrascope.")]

@@ -28,18 +28,9 @@ def table_key(modules: Sequence[nn.Module], length: int) -> tuple[int, ...]:
     )
 
 
-def stretch(modules: Sequence[Any]) -> float:
-    """Return the factor by which prompts may exceed the configured length.
-
-    It is the smallest factor of dynamic NTK, else 1.
-    """
-    factors = [
-        _parameters(module, prefix).get("factor", 1.0)
-        for module in modules
-        for prefix, kind in _rope_types(module).items()
-        if "dynamic" in kind
-    ]
-    return min(factors, default=1.0)
+def is_dynamic(module: nn.Module) -> bool:
+    """Whether a rotary module is of dynamic NTK, which fits its table to a prompt of any length."""
+    return any("dynamic" in kind for kind in _rope_types(module).values())
 
 
 @contextmanager

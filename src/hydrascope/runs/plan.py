@@ -261,9 +261,9 @@ def make_plan(
     # A text may be the name of a set, which is refused where prompts are prepared.
     given = prompts if isinstance(prompts, str) else PromptSet.of(prompts)
     has_foils = isinstance(given, PromptSet) and given.has_foils
-    needs = {need for readout in readouts for need in readout.needs}
-    if not has_foils:
-        needs -= {"foil"} | ({"answer"} if all(readout.needs != ("answer",) for readout in readouts) else set())
+    # Without foils the difference is one to the runner-up.
+    needing = [each for each in readouts if has_foils or not isinstance(each, LogitDifference)]
+    needs = {need for readout in needing for need in readout.needs}
     needs |= {"answer"} if config.target == "answer" else set()
     in_pairs = has_foils and config.target != "answer" and all(len(readout.needs) != 1 for readout in readouts)
     prepared = prepare(model, given, answered="no" if not needs else "in pairs" if in_pairs else "alone")

@@ -45,7 +45,9 @@ SHELLS = {
 _UNSEEN = ("output closed", "output full", "reader")
 COMMANDS = ("sweep", "run", "summary", "report")
 #: What must never happen.
-BAD = ("other numbers", "traceback", "lines", "code")
+BAD = ("other numbers", "traceback", "lines", "code", "refused for nothing")
+#: In these a command may end in one line: nothing can be printed, written or computed.
+_HINDERING = ("umask 777", "directory that is gone", "output closed", "output full", "of both")
 #: 128 + SIGPIPE, as a shell tells it.
 _BY_SIGPIPE = 141
 _SWEEP = """
@@ -71,6 +73,8 @@ def given(folder: Path, commands: Sequence[str]) -> Path:
         code, out, err = _here(_words(name, folder, folder))
         assert code == 0, err
         (folder / f"{name}.out").write_text(out)
+    for path in folder.rglob("*"):  # for another user, too
+        path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
 
@@ -109,6 +113,8 @@ def _outcome(state: str, command: str, folder: Path, room: Path) -> str:
         return "traceback"
     if code != 2:
         return "code"
+    if not any(part in state for part in _HINDERING):
+        return "refused for nothing"
     mute = "error closed" in state or "error full" in state or "of both" in state
     return "one line" if mute or (err.startswith("hydrascope: ") and err.count("\n") == 1) else "lines"
 
