@@ -86,7 +86,7 @@ def test_xarray_opens_it_without_a_word(tmp_path: Path) -> None:
     # What is of the folder, not of what was measured, `open_results` leaves out.
     assert {len(opened.attrs.pop(name)) for name in ("run", "checksum")} == {32, 64}
     xr.testing.assert_identical(opened, expected)
-    assert set(opened.coords) == set(STATIC_VARIABLES) - {"target", "runner_up", "downstream"}
+    assert set(opened.coords) == set(STATIC_VARIABLES) - {"target", "downstream"}
     assert opened.sel(ablated="mlp.0", component="attn.1")["downstream"]
 
 

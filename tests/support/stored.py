@@ -27,7 +27,6 @@ def known(prompts: int) -> xr.Dataset:
     return xr.Dataset(
         {
             "target": ("prompt", np.arange(prompts)),
-            "runner_up": ("prompt", np.arange(prompts)),
             "downstream": (("ablated", "component"), np.triu(np.ones((4, 4), bool), 1)),
         },
         {
@@ -42,6 +41,7 @@ def known(prompts: int) -> xr.Dataset:
             "metric_units": ("metric", np.array(["nats"], TEXT)),
             "text": ("prompt", np.array([f"naïve\0 {i}" for i in range(prompts)], TEXT)),
             "target_text": ("prompt", np.array([" x\0"] * prompts, TEXT)),
+            "runner_up": ("prompt", np.arange(prompts)),
             "runner_up_text": ("prompt", np.array([" y"] * prompts, TEXT)),
             "token_id": (("prompt", "token"), np.array([[4, 7, -1]] * prompts)),
             "token_text": (("prompt", "token"), np.array([["naï", "ve\0", ""]] * prompts, TEXT)),

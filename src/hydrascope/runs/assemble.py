@@ -115,9 +115,8 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
         },
     )
     if plan.reads_runner_up:
-        rivals = np.array(clean.rivals, np.int64)
-        result = result.assign(runner_up=("prompt", rivals))
-        result = result.assign_coords(runner_up_text=("prompt", _text(map(_decoder(model), clean.rivals))))
+        rivals, texts_of = np.array(clean.rivals, np.int64), _text(map(_decoder(model), clean.rivals))
+        result = result.assign_coords(runner_up=("prompt", rivals), runner_up_text=("prompt", texts_of))
     if plan.metrics:
         names = [metric.name for metric in plan.metrics]
         units = _text(UNITS.get(name, "") for name in names)
