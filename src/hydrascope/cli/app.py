@@ -108,7 +108,7 @@ def run(
     split: Annotated[
         bool,
         typer.Option(
-            "--split", help="Write parts of the change, too: what does the repair follow? Reads logit,difference."
+            "--split", help="Ablate by parts of the change, too (damping, content repair). Reads logit,difference."
         ),
     ] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hydrascope.loading.soundness import quantised_weight
 from hydrascope.models.language_model import LanguageModel, foreign
 from hydrascope.models.offload import named_tensors
 
@@ -47,11 +48,8 @@ def _not_finite(model: LanguageModel) -> str:
 
 
 def _quantised(model: LanguageModel) -> str:
-    for name, value in model.hf.named_parameters():
-        if not value.is_floating_point() or value.element_size() == 1:
-            kind = str(value.dtype).removeprefix("torch.")
-            return f"its weights are quantised ({name} is {kind}): load the model without quantisation"
-    return ""
+    found = quantised_weight(model.hf)
+    return found and f"its weights are quantised ({found}): load the model without quantisation"
 
 
 def _foreign_modules(model: LanguageModel) -> str:

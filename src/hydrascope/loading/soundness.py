@@ -17,15 +17,23 @@ def require_numbers(name: str, hf: Any) -> None:
     Raises:
         HydrascopeError: a weight is no tensor, or has no floating point.
     """
+    if found := quantised_weight(hf):
+        raise HydrascopeError(f"the weights of {name} are quantised ({found}): load the model without quantisation")
+
+
+def quantised_weight(hf: Any) -> str:
+    """Return the first weight that is quantised, with its dtype; "" if there is none.
+
+    >>> quantised_weight(model.hf)
+    ''
+    """
     for key, value in hf.state_dict().items():
         if not isinstance(value, torch.Tensor) or value.is_quantized:
-            raise HydrascopeError(f"the weights of {name} are quantised ({key}): load the model without quantisation")
+            return str(key)
     for key, value in hf.named_parameters():
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise HydrascopeError(
-                f"the weights of {name} are quantised ({key} is {kind}): load the model without quantisation"
-            )
+        if not value.is_floating_point() or value.element_size() == 1:
+            return f"{key} is {str(value.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def require_distinct_blocks(model: LanguageModel) -> None:

@@ -14,6 +14,7 @@ from hydrascope.components.experiments import SPLIT
 from hydrascope.components.part import BOOST, Part, cut_part
 from hydrascope.measures.bootstrap import Bootstrap, Statistic, simultaneous
 from hydrascope.measures.effects_per_prompt import select_readout
+from hydrascope.measures.labels import single_ablations
 from hydrascope.measures.mediation import of_experiment
 from hydrascope.measures.regression import least_squares
 from hydrascope.measures.restoration import drop_unbounded, effects_only
@@ -91,7 +92,7 @@ def split(results: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap 
     """
     chosen = select_readout(results, readout)
     label = str(chosen["readout"].values)
-    whole = _effects(_without_parts(results), label)
+    whole = _effects(single_ablations(of_experiment(results, "split")), label)
     readout_part, content = (_effects(select_part(results, Part(kind, label)), label) for kind in SPLIT)
     has_boost = any(cut_part(str(each))[1] == BOOST for each in results["ablated"].values)
     boost = _effects(select_part(results, BOOST), label) if has_boost else whole * np.nan
@@ -143,13 +144,6 @@ def _statistic(fits: dict[str, Statistic]) -> Statistic:
         )
 
     return statistic
-
-
-def _without_parts(results: xr.Dataset) -> xr.Dataset:
-    """Select the whole ablations of a split."""
-    of_experiment(results, "split")
-    whole = [cut_part(str(label))[1] is None for label in results["ablated"].values]
-    return results.isel(ablated=whole).assign_attrs(experiment="")
 
 
 def _effects(results: xr.Dataset, readout: str) -> xr.Dataset:

@@ -47,7 +47,7 @@ def test_an_answer_is_given_only_where_it_is_sure(damping, content, answer: str)
     found = row(damping, content)
     assert found.answer == answer
     (sentence,) = split_sentences([found], ["attn.3", "mlp.0", "attn.3"])
-    told = {"prediction": "a damping", "content": "a backup", "can't tell": "can’t be told"}[answer]
+    told = {"prediction": "negative feedback would", "content": "a backup would", "can't tell": "can’t be told"}[answer]
     assert sentence.endswith(f"{told}.")
 
 
@@ -70,9 +70,9 @@ def test_the_summary_holds_the_splits(results: xr.Dataset) -> None:
     shown = StringIO()
     Console(file=shown, width=100).print(render(summary))
     text = " ".join(shown.getvalue().split())
-    assert "What the repair of attn.3 follows: of the missing push along the readout alone 0%" in text
-    assert "So the network answers mostly to the missing content: a backup." in text
-    assert "one-sided" not in text.partition("What repair follows")[2].partition("└")[0]
+    assert "Repair of attn.3: of the missing push along the readout alone 0%" in text
+    assert "So the network answers mostly to the missing content, as a backup would." in text
+    assert "one-sided" not in text.partition("Damping and content repair")[2].partition("└")[0]
 
 
 def test_the_page_holds_them(results: xr.Dataset) -> None:
@@ -80,7 +80,7 @@ def test_the_page_holds_them(results: xr.Dataset) -> None:
     (first, *_) = (reading for readout in page["readouts"] for reading in readout["readings"])
     ranked = first["ranked"]
     assert ranked["head"] == [
-        *("Ablated", "Restored", "Damping", "Content", "Content’s share", "Boost undone", "One-sided"),
+        *("Ablated", "Restored (slope)", "Damping", "Content repair", "Content’s share", "Boost (slope)", "One-sided"),
     ]
     assert ranked["rows"][0][0] in ("attn.3", "head.3.0")
     assert all(len(each) == 7 for each in ranked["rows"])
@@ -107,7 +107,7 @@ def test_the_figure_shows_each_split(results: xr.Dataset, tmp_path: Path) -> Non
 def test_other_readouts_come_after_the_first(results: xr.Dataset) -> None:
     rows = [row((0.7, 0.6, 0.8), (0.0, -0.2, 0.2)), SplitRow("attn.3", "difference", *[NONE] * 6)]
     (sentence,) = split_sentences(rows, ["attn.3"])
-    assert "a damping. On difference, of the missing push" in sentence
+    assert "feedback would. On difference, of the missing push" in sentence
     prompts = hs.load_prompts("phantom").limit(30)
     readouts = [hs.Logit(), hs.Placebo(1), hs.LogitDifference()]
     both = hs.sweep(hs.load_model("phantom"), prompts, hs.Zero(), ablate=hs.Split("attn.3"), readouts=readouts)

@@ -119,7 +119,7 @@ def split_caption(source: Source) -> str:
         "what comes back where the rest of the write alone is missing, as a share of what the whole removes. Shares "
         "beyond the axis are written at its edge."
     )
-    return _whole("What repair follows", what, source)
+    return _whole("Damping and content repair", what, source)
 
 
 def interactions_caption(source: Source) -> str:

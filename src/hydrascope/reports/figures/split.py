@@ -1,4 +1,4 @@
-"""The figure of a split: what comes back after an ablation, and what it follows."""
+"""The figure of a split: shares that come back after whole changes and after their parts."""
 
 from collections.abc import Sequence
 

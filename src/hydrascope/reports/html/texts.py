@@ -68,10 +68,11 @@ def _ranked(summary: Summary, unit: str) -> dict[str, Any] | None:
     if summary.splits:
         return {
             "caption": (
-                "What repair follows. Restored: after the whole ablation, prompt by prompt. Damping: the share of the "
-                "missing push along the readout that comes back. Content: what comes back where the rest alone is "
-                "missing. Boost undone: as restored, where the component writes more of the same. One-sided: the even "
-                "part’s share of the response. Shares, with bounds that hold for all at once."
+                "Damping and content repair. Restored: slope of removed − lost on removed over prompts. Damping: the "
+                "share of the missing push along the readout alone that comes back. Content repair: what comes back "
+                "where the rest alone is missing, as a slope on what the whole removes. Boost: as restored, where the "
+                "component writes more of the same. One-sided: the even part’s share of the response. All with bounds "
+                "that hold for all at once."
             ),
             "head": ["Ablated", *(name[:1].upper() + name[1:] for name in COLUMNS.values())],
             "rows": [

@@ -1,4 +1,4 @@
-"""The rows of a split, and what they say of a component's repair in a sentence."""
+"""The rows of a split, and a sentence on each component's repair."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,18 +49,18 @@ class SplitRow:
 
 #: The names of the columns of a table of splits.
 COLUMNS = {
-    "restored_slope": "restored",
+    "restored_slope": "restored (slope)",
     "damping": "damping",
-    "content_repair": "content",
+    "content_repair": "content repair",
     "content_share": "content’s share",
-    "boost_slope": "boost undone",
+    "boost_slope": "boost (slope)",
     "one_sided": "one-sided",
 }
 #: The columns for which a terminal has room.
 NARROW = ("restored_slope", "damping", "content_repair", "boost_slope")
 _ANSWERS = {
-    "prediction": "So the network answers mostly to the missing prediction: a damping",
-    "content": "So the network answers mostly to the missing content: a backup",
+    "prediction": "So the network answers mostly to the missing prediction, as negative feedback would",
+    "content": "So the network answers mostly to the missing content, as a backup would",
     "can't tell": "Which of the two is the larger can’t be told",
 }
 
@@ -96,7 +96,7 @@ def split_rows(
 
 
 def split_sentences(rows: Sequence[SplitRow], components: Sequence[str]) -> Iterator[str]:
-    """Yield for each component what its repair follows, on each readout.
+    """Yield a sentence on the damping and the content repair of each component.
 
     Args:
         rows: the splits.
@@ -106,7 +106,7 @@ def split_sentences(rows: Sequence[SplitRow], components: Sequence[str]) -> Iter
         several = [row for row in rows if row.ablated == name]
         told = [_in_words(row, several[0].readout) for row in several]
         if told:
-            yield f"What the repair of {name} follows: {' '.join(told)}"
+            yield f"Repair of {name}: {' '.join(told)}"
 
 
 def _in_words(row: SplitRow, first: str) -> str:

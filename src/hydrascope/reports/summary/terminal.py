@@ -227,7 +227,7 @@ def _splits(summary: Summary, *, full: bool) -> Table:
         ]
         for row in (summary.splits if full else of_first_readout(summary.splits)[:PRINTED])
     )
-    return numbers_table("What repair follows", ("ablated",), tuple(COLUMNS[name] for name in names), rows)
+    return numbers_table("Damping and content repair", ("ablated",), tuple(COLUMNS[name] for name in names), rows)
 
 
 def printed(components: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
@@ -279,9 +279,10 @@ def _notes(summary: Summary, *, full: bool) -> Iterator[str]:
         )
     if summary.splits:
         yield (
-            "restored: after the whole ablation, prompt by prompt. damping: the share of the missing push along the "
-            "readout that comes back. content: what comes back where the rest alone is missing, as a share of what the "
-            "whole removes. boost undone: as restored, where the component writes more of the same. one-sided: the "
+            "restored: slope of removed − lost on removed over prompts. damping: the share of the missing push along "
+            "the readout alone that comes back. content repair: what comes back where the rest alone is missing, as a "
+            "slope on what the whole removes. boost: as restored, where the component writes more of the same. "
+            "one-sided: the "
             "even part’s share of the response. Shares, with bounds for all ablations at once."
             f"{_cut(summary.splits, full=full)}"
         )

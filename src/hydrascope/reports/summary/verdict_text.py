@@ -220,7 +220,7 @@ def mediation_sentences(summary: Summary) -> list[str]:
 
 
 def told_splits(summary: Summary) -> list[str]:
-    """Return what the repair of each verdict's component follows, if the result is of a split."""
+    """Return a sentence on each verdict's component, if the result is of a split."""
     components = [name for verdict in summary.verdicts for name in verdict.component.split(" or ")]
     return list(split_sentences(summary.splits, components))
 
