@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from plain import Parts, exactly_normed, loaded
+from rest_slow import rest_slow
 from tiny import CONFIGS, shared, tiny
 from torch import Tensor, nn
 
@@ -152,7 +153,7 @@ def test_padding_is_never_the_last_position(side: str) -> None:
         torch.testing.assert_close(logits[row], expected[: len(logits[row])], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", CONFIGS)
+@pytest.mark.parametrize("case", rest_slow(CONFIGS))
 def test_every_architecture_generates_as_it_runs_overridden(case: str) -> None:
     """The first step, of each kind of component, is the run of a sweep: an engine of its own."""
     # Experts in groups know no float64.

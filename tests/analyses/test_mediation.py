@@ -4,6 +4,7 @@ identities that hold for any model."""
 import numpy as np
 import pytest
 from alone import PROMPTS, total
+from rest_slow import rest_slow
 from stored import run_to_disk
 from tiny import tiny
 
@@ -13,7 +14,7 @@ from hydrascope.models import phantom
 from hydrascope.utils.errors import HydrascopeError
 
 
-@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "gemma2"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "gpt_neox", "gemma2"], ("gemma2",)))
 def test_differences_of_runs_made_one_by_one(case):
     model = tiny(case)
     found = hs.analyses.mediation(

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from rest_slow import rest_slow
 from tiny import tiny
 
 import hydrascope as hs
@@ -60,7 +61,7 @@ def by_hand(model, ids, sender, receiver, at):
 
 
 @pytest.mark.parametrize("at", ["last", "all"])
-@pytest.mark.parametrize("case", ["gpt2", "llama", "gpt_neox"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "llama", "gpt_neox"], ("gpt2", "gpt_neox")))
 def test_three_forward_passes(case, at):
     model = tiny(case)
     senders, receivers = ["attn.0", "head.0.2"], ["mlp.1", "head.2.1", "attn.1"]
@@ -73,7 +74,7 @@ def test_three_forward_passes(case, at):
                 np.testing.assert_allclose([float(one["frozen"]), float(one["free"])], expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "gemma2", "gpt_oss"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "gemma2", "gpt_oss"], ("gpt_oss",)))
 def test_both_engines_agree_by_every_input_of_a_head(case):
     model = tiny(case)
     asked = {"senders": "attn.0,mlp.0", "receivers": "query.2.1,key.2.1,value.2.0,head.1.0,logits", "at": "all"}

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import exactly_normed, loaded, plain_run
+from rest_slow import rest_slow
 from tiny import shared, tolerance
 
 import hydrascope as hs
@@ -29,7 +30,7 @@ def expected(model, ids, label, value) -> np.ndarray:
     return np.array([reading(clean, target) - reading(each, target) for each in changed])
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "llama"], ("llama",)))
 @pytest.mark.parametrize("length", [1, 2, 5, 11])
 def test_every_cell_is_a_forward_pass(case, length):
     model, ids = exactly_normed(loaded(case)), IDS[:length]

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import TEXTS, loaded, stage
+from rest_slow import rest_slow
 
 from hydrascope.ablations.ablation import Resample, Zero
 from hydrascope.components.component import Override
@@ -96,7 +97,7 @@ def test_what_may_change_is_what_is_overridden_or_later(case: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["wavefront", "reference"])
-@pytest.mark.parametrize("case", ["gpt2", "llama"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "llama"], ("llama",)))
 @pytest.mark.parametrize("seed", [6, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_model_with_one_large_output_balances(case: str, engine: str, seed: int) -> None:
     """A row of a down projection that is 5,000 times what it was: healthy, however much cancels in it."""

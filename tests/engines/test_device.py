@@ -19,7 +19,7 @@ from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
 
 
-@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED))
+@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED, ("llama", "gemma2", "gpt_neox")))
 def test_a_sweep_stays_on_its_device(case: str, at: str) -> None:
     # transformers multiplies experts in groups on the meta device, which takes bfloat16 there.
     real = tiny(case, torch.bfloat16)

@@ -59,7 +59,7 @@ def asked(model: LanguageModel, runs: list[str], at: str, lengths: tuple[int, ..
     return replace(found, readouts=readouts)
 
 
-@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED))
+@pytest.mark.parametrize(("case", "at"), rest_slow(PLACED, ("llama", "gemma2", "gpt_neox")))
 def test_every_operation_is_on_one_device(case: str, at: str) -> None:
     model = spread(case, "meta")
     assert {device.type for device in model.devices} == {"cpu", "meta"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from asked import is_dense
+from rest_slow import CORE, rest_slow
 from tiny import CONFIGS, shared, tolerance
 
 from hydrascope.components.component import Component
@@ -46,7 +47,7 @@ def test_what_the_units_of_an_architecture_are():
         shared("mixtral").units(Component(1, "mlp"))
 
 
-@pytest.mark.parametrize("case", list(CONFIGS))
+@pytest.mark.parametrize("case", rest_slow(CONFIGS, (*CORE, "olmo2")))
 @torch.no_grad()
 def test_what_units_and_bias_write_adds_up_to_the_layer(case):
     model = shared(case)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from knowing import built_in, knowing
+from rest_slow import rest_slow
 from speaking import byte_level, speaking
 from tiny import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -30,7 +31,7 @@ def model_called(name: str) -> LanguageModel:
     return knowing() if name == "knowing" else built_in()
 
 
-@pytest.mark.parametrize(("model_name", "name"), SUITED)
+@pytest.mark.parametrize(("model_name", "name"), rest_slow(SUITED, ("knowing",)))
 def test_fitted_prompts_are_read_as_they_are_meant(model_name: str, name: str) -> None:
     model = model_called(model_name)
     fitted, note = load_prompts(name).limit(120).fit_to(model)

@@ -13,6 +13,7 @@ from every_ablation import every_ablation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import LONGER, TEXTS, Plain, Reader, exactly_normed, loaded, plain_run, quantities, sigma, stage
+from rest_slow import rest_slow
 from stored import run_to_disk
 
 from hydrascope.ablations.ablation import Ablation, Counterfactual, Mean, Resample
@@ -75,7 +76,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", rest_slow(["gpt2", "llama"], ("llama",)))
 @pytest.mark.parametrize("name", CASES)
 def test_every_number_is_that_of_plain_forward_passes(architecture: str, name: str) -> None:
     """Each quantity by its definition, run by run, patch by patch, readout by readout."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from faults.processes import OPTIONS, PROCESSES, TEXTS, Process, identical, speaking
+from rest_slow import rest_slow
 from stored import run_to_disk
 from tiny import tiny
 
@@ -71,7 +72,7 @@ def test_who_comes_later_measures_what_is_left(model: LanguageModel, whole: Path
     assert alone_in(tmp_path)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", rest_slow([signal.SIGKILL, signal.SIGINT], (signal.SIGKILL,)))
 def test_the_block_of_one_that_dies_or_leaves_is_taken_over(
     model: LanguageModel, whole: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
@@ -106,7 +107,7 @@ def test_after_all_are_killed_one_goes_on(whole: Path, tmp_path: Path) -> None:
     assert alone_in(tmp_path)
 
 
-@pytest.mark.parametrize("ablation", [Resample(3), Mean()])
+@pytest.mark.parametrize("ablation", rest_slow([Resample(3), Mean()], (Mean(),)))
 def test_the_second_reads_what_the_first_ran_clean(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: Resample
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_small_run_goes_all_the_way(measured: tuple[dict[str, Any], dict[tuple
     assert replication.draw(results).axes
 
 
+@pytest.mark.slow
 def test_slopes_and_choice_are_those_of_plain_arithmetic(
     measured: tuple[dict[str, Any], dict[tuple[str, str], Path]],
 ) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from as_it_was import assert_as_it_was, state, users_own
+from rest_slow import rest_slow
 from toward import PROMPTS
 
 import hydrascope as hs
@@ -12,7 +13,7 @@ METHODS = [atp, atp_star, integrated_gradients, gim]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("case", rest_slow(["gpt2", "llama", "gemma2"], ("gemma2",)))
 def test_nothing_is_left_behind(case, method):
     model = users_own(case)
     for parameter in model.hf.parameters():

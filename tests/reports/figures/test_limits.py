@@ -167,6 +167,7 @@ def test_outliers_do_not_flatten_figure_2() -> None:
     assert "500" in texts(a)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_of_a_single_prompt_nothing_meaningless_is_drawn(tmp_path: Path) -> None:
     results = synthetic.results(4, 1, 2, heads=2)

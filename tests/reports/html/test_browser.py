@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from opened import FEW, rows_of, saved
 from report_page import PARTS, SIGMA, cell, colours, drawn, layers, numbers
+from rest_slow import rest_slow
 
 from hydrascope import measures
 from hydrascope.reports.colour_scale import removal_signs
@@ -203,7 +204,7 @@ def test_keys_alone_are_enough(opened, file):
     assert page.locator("#story").is_hidden()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], ("dark",)))
 def test_axe_finds_nothing_amiss(opened, file, pairs, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core isn't installed").Axe()
     for address in (file, pairs[1]):

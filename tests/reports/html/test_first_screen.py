@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from opened import FEW, example
 from report_page import numbers
+from rest_slow import rest_slow
 
 import hydrascope as hs
 from hydrascope import measures
@@ -79,7 +80,7 @@ def test_its_doors_lead_down_the_page(opened, file):
 
 
 @pytest.mark.parametrize("width", [390, 800, 1100, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], ("light",)))
 def test_it_fits_and_one_picture_is_shown(opened, file, width, scheme):
     page = opened(file, color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})

@@ -88,7 +88,7 @@ def test_the_page_holds_them(results: xr.Dataset) -> None:
     assert not any(":" in each["name"] for each in page["ablated"])
 
 
-def test_the_figure_shows_each_split(results: xr.Dataset, tmp_path: Path) -> None:
+def test_the_figure_shows_each_split(results: xr.Dataset) -> None:
     figure = figure_split(results, bootstrap=FEW)
     left, right = figure.axes
     names = [label.get_text() for label in left.get_yticklabels()]
@@ -99,6 +99,10 @@ def test_the_figure_shows_each_split(results: xr.Dataset, tmp_path: Path) -> Non
         points = sorted((line.get_ydata()[0], line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1)
         here = [x for y, x in points if abs(y - place) < 0.4]
         np.testing.assert_allclose(here, [table[low], table[high]], atol=1e-12)
+
+
+@pytest.mark.slow
+def test_it_is_drawn_with_the_others(results: xr.Dataset, tmp_path: Path) -> None:
     drawn = draw_all(results, tmp_path)
     assert {"split", "responses", "figure7"} <= set(drawn.captions)
     assert (tmp_path / "split.pdf").exists()
