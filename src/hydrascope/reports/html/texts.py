@@ -11,7 +11,7 @@ from hydrascope.reports.html.array_encoding import STEPS
 from hydrascope.reports.summary import ComponentFindings, Summary, format_interval, number, percent, sentences
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE
 from hydrascope.reports.summary.interval import format_share, format_significant
-from hydrascope.reports.summary.split_rows import COLUMNS, of_first_readout
+from hydrascope.reports.summary.split_rows import COLUMNS, NARROW, of_first_readout
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.reports.summary.verdict_text import clearest_first, headlines
 
@@ -71,12 +71,11 @@ def _ranked(summary: Summary, unit: str) -> dict[str, Any] | None:
                 "Damping and content repair. Restored: slope of removed − lost on removed over prompts. Damping: the "
                 "share of the missing push along the readout alone that comes back. Content repair: what comes back "
                 "where the rest alone is missing, as a slope on what the whole removes. Boost: as restored, where the "
-                "component writes more of the same. One-sided: the even part’s share of the response. All with bounds "
-                "that hold for all at once."
+                "component writes more of the same. All with bounds that hold for all at once."
             ),
-            "head": ["Ablated", *(name[:1].upper() + name[1:] for name in COLUMNS.values())],
+            "head": ["Ablated", *(COLUMNS[name].capitalize() for name in NARROW)],
             "rows": [
-                [row.ablated, *(format_interval(getattr(row, name), 2) for name in COLUMNS)]
+                [row.ablated, *(format_interval(getattr(row, name), 2) for name in NARROW)]
                 for row in of_first_readout(summary.splits)[:RANKED]
             ],
         }

@@ -56,7 +56,7 @@ COLUMNS = {
     "boost_slope": "boost (slope)",
     "one_sided": "one-sided",
 }
-#: The columns for which a terminal has room.
+#: The columns for which a terminal and a page on a phone have room.
 NARROW = ("restored_slope", "damping", "content_repair", "boost_slope")
 _ANSWERS = {
     "prediction": "So the network answers mostly to the missing prediction, as negative feedback would",
