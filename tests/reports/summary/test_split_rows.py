@@ -114,6 +114,11 @@ def test_other_readouts_come_after_the_first(results: xr.Dataset) -> None:
     readouts = [hs.Logit(), hs.Placebo(1), hs.LogitDifference()]
     both = hs.sweep(hs.load_model("phantom"), prompts, hs.Zero(), ablate=hs.Split("attn.3"), readouts=readouts)
     assert [each.readout for each in summarise(both, FEW).splits] == ["logit", "difference"]
+    for readout in ("logit", "difference"):
+        figure = figure_split(both, readout, FEW)
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["attn.3"]
+        content = split(both, readout, FEW)["content_repair"].sel(ablated="attn.3", bound="estimate")
+        assert float(content) in [line.get_xdata()[0] for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
     found = split(both, "difference", FEW)["damping"].sel(ablated="attn.3", bound="estimate")
     assert summarise(both, FEW).splits[1].damping.estimate == float(found)
 

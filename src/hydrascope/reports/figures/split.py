@@ -12,6 +12,7 @@ from hydrascope.measures.labels import in_order
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import name_reading, panel_letter, printable
 from hydrascope.reports.summary.interval import Interval, number
+from hydrascope.reports.summary.split_rows import of_first_readout
 from hydrascope.reports.summary.summarise import read_effects, summarise_split_without_findings
 
 #: Shares are shown from here to here; others are written at the edge.
@@ -57,7 +58,8 @@ def figure_split(results: xr.Dataset, readout: str | None = None, bootstrap: Boo
     effects = read_effects(results, readout)
     summary = summarise_split_without_findings(results, effects, bootstrap or Bootstrap())
     sure = {each.ablated for each in summary.components if each.removed.low > 0}
-    rows = [row for row in summary.splits if row.ablated in sure][:MOST] or list(summary.splits[:MOST])
+    splits = of_first_readout(summary.splits)
+    rows = [row for row in splits if row.ablated in sure][:MOST] or splits[:MOST]
     rows = [rows[place] for place in in_order([row.ablated for row in rows])]
     with style.style():
         figure = Figure(figsize=(style.PAGE, 1.35 + 0.15 * max(len(rows), 3)), layout="constrained")
