@@ -38,7 +38,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_docstrings.py src
+	$(BIN)/python tools/check_docstrings.py src tests/fuzz
 
 # What docs/reliability.md promises, tried at length: about an hour.
 faults: $(VENV)/ready

@@ -32,7 +32,7 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def run_of(picture: Path) -> tuple[str | None, ...]:
-    """What the metadata of a picture name."""
+    """Return the model, prompts, ablation, positions and readout that a picture's metadata name."""
     with Image.open(picture) as opened:
         run = json.loads(opened.text["Description"])
     return tuple(run.get(name) for name in ("model", "prompts", "ablation", "positions", "readout"))

@@ -1,1 +1,1 @@
-"""A fuzzer of models: random small configurations of every architecture, measured and compared with plain passes."""
+"""Measure random small models of every architecture and compare them with plain passes."""

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def tell(outcome: Outcome, plant: str | None) -> None:
-    """Say how one ended, and how to see it again."""
+    """Print the outcome of a case, and the command that runs it again."""
     print(f"{outcome.architecture} {outcome.ended}: {outcome.detail}\n  {outcome.case}")
     print(
         f"  again: python -m fuzz --seed {outcome.seed} --count 1 --architecture {outcome.architecture}"
@@ -53,6 +53,7 @@ def tell(outcome: Outcome, plant: str | None) -> None:
 
 
 def summarise(found: list[Outcome], seconds: float) -> None:
+    """Print the number of cases of each outcome, and of each reason for a refusal."""
     ended = Counter(outcome.ended for outcome in found)
     engines = sum(outcome.engines for outcome in found if outcome.ended == AGREES)
     print(f"{len(found):,} configurations in {seconds / 60:.1f} minutes, {seconds / max(len(found), 1):.2f} s each:")
@@ -68,7 +69,7 @@ def summarise(found: list[Outcome], seconds: float) -> None:
 
 
 def _general(outcome: Outcome) -> str:
-    """A refusal without the numbers of its case."""
+    """Return a refusal without the numbers of its case, to count it with others alike."""
     text = re.sub(r"\d+(\.\d+)?(e-?\d+)?", "N", outcome.detail)
     return f"{outcome.architecture}: {text}"
 

@@ -1,4 +1,4 @@
-"""One case: a random model and a random experiment, measured by every engine and compared with plain passes."""
+"""Run one case: a random experiment on a random model, by every engine and by plain passes."""
 
 import os
 import time
@@ -43,14 +43,14 @@ PROVEN = 0.25
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended.
+    """The outcome of a case.
 
     Attributes:
-        ended: one of the above.
-        detail: a line.
-        case: what was measured, in a line.
-        engines: how many were compared.
-        refusals: what transformers refused before.
+        ended: one of the outcomes above.
+        detail: the reason, the largest error or the exception, in a line.
+        case: the experiment and the settings of the model, in a line.
+        engines: the number of engines compared.
+        refusals: a line for each configuration that transformers didn't take before this one.
     """
 
     seed: int
@@ -67,7 +67,7 @@ def run_case(seed: int, architecture: str | None = None, *, planted: bool = Fals
     """Draw a case, measure it and compare it.
 
     Args:
-        planted: there is a fault on purpose: models are neither proven, nor runs checked, as both would find it.
+        planted: a fault is planted; the checks of models and of runs, which would find it first, are left out.
     """
     start, name = time.perf_counter(), architecture_of(seed, architecture)
     drawn = draw_model(seed, name)
@@ -99,10 +99,10 @@ def run_case(seed: int, architecture: str | None = None, *, planted: bool = Fals
 def _compared(
     hf: PreTrainedModel, model: LanguageModel, experiment: Experiment, engines: Sequence[str], planted: bool
 ) -> tuple[str, str]:
-    """How a case ends, and a line about it.
+    """Measure a case by each engine; return the outcome and a line about it.
 
     Raises:
-        HydrascopeError: it is refused.
+        HydrascopeError: The experiment is refused.
     """
     found, must = [], None
     for engine in engines:
@@ -124,7 +124,7 @@ def _compared(
 
 
 def _proven(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
-    """How a bad case ends if its model is proven first, as at every load."""
+    """Return the outcome of a failure if its model is self-checked first, as at every load."""
     try:
         self_check.require_valid(LanguageModel(hf))
     except HydrascopeError as error:
@@ -135,13 +135,13 @@ def _proven(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
 
 
 def _rightly(refusal: str, settings: dict[str, Any]) -> bool:
-    """Whether a refusal is one that a user should see: a fault may hide behind another."""
+    """Return whether a user should get this refusal; a fault may hide behind any other."""
     doubled = settings.get("new_decoder_architecture") and not settings["parallel_attn"]
     return bool(doubled or any(map(settings.get, UNSUPPORTED)) or any(reason in refusal for reason in REASONS))
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line of hydrascope's or of the fuzzer's that an error came through."""
+    """Return the innermost line of hydrascope or of the fuzzer that an error passed through."""
     frames = [
         each for each in extract_tb(error.__traceback__) if "hydrascope" in each.filename or "fuzz" in each.filename
     ]
@@ -150,7 +150,7 @@ def _where(error: BaseException) -> str:
 
 @contextmanager
 def _computing_in(dtype: torch.dtype, draw: Draw) -> Iterator[None]:
-    """In float64 everything is computed in it; in float32, by a matrix product that is drawn."""
+    """Compute all of a float64 model in float64, and a float32 model by a random matrix product."""
     kernels = {FORCE: draw.choice(list(ROUTINES))}
     with Float64Mode() if dtype == torch.float64 else patch.dict(os.environ, kernels):
         yield

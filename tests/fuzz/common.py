@@ -1,4 +1,4 @@
-"""Random settings that many configuration classes share."""
+"""Draw the settings that many configuration classes share."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SHAPES = [(heads, size) for heads in (1, 2, 3, 4) for size in (4, 6, 8, 10, 16) 
 
 
 def core(draw: Draw) -> Settings:
-    """What nearly every class has."""
+    """Draw the fields that nearly every class has."""
     heads, size = draw.choice(SHAPES)
     return {
         "vocab_size": draw.randint(23, 61),
@@ -27,7 +27,7 @@ def core(draw: Draw) -> Settings:
 
 
 def outputs(draw: Draw) -> Settings:
-    """What a model returns besides logits, which should change nothing, and the ids of special tokens."""
+    """Draw the outputs besides logits, which should change nothing, and ids of special tokens."""
     return {
         "use_cache": draw.chance(0.7),
         "output_hidden_states": draw.chance(0.1),
@@ -38,7 +38,7 @@ def outputs(draw: Draw) -> Settings:
 
 
 def grouped(draw: Draw, heads: int) -> int:
-    """How many heads of keys and values there are."""
+    """Draw the number of heads of keys and values."""
     return draw.choice([each for each in range(1, heads + 1) if heads % each == 0])
 
 
@@ -51,7 +51,7 @@ def head_dim(draw: Draw, settings: Settings, *, needed: bool = False, alone: boo
 
 
 def llama_like(draw: Draw, *, needed: bool = False, act: str = "hidden_act", eps: str = "rms_norm_eps") -> Settings:
-    """Of most architectures, but for rotary embeddings and what is theirs alone."""
+    """Draw the fields that most classes share, apart from rotary embeddings."""
     found = core(draw)
     found["num_key_value_heads"] = grouped(draw, found["num_attention_heads"])
     head_dim(draw, found, needed=needed)
@@ -59,17 +59,17 @@ def llama_like(draw: Draw, *, needed: bool = False, act: str = "hidden_act", eps
 
 
 def width(settings: Settings) -> int:
-    """The width of a head."""
+    """Return the width of a head."""
     return int(settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"])
 
 
 def window(draw: Draw) -> int:
-    """Shorter than many prompts."""
+    """Draw the length of a window, shorter than many prompts."""
     return draw.randint(1, 12)
 
 
 def layer_types(draw: Draw, settings: Settings) -> Settings:
-    """Layers with a window, and without."""
+    """Draw which layers have a window, or leave it to the class."""
     if draw.chance(0.25):
         return {}
     return {
@@ -80,11 +80,12 @@ def layer_types(draw: Draw, settings: Settings) -> Settings:
 
 
 def experts(draw: Draw, name: str) -> Settings:
+    """Draw the number of experts, in the field `name`, and how many each token takes."""
     count = draw.randint(2, 5)
     return {name: count, "num_experts_per_tok": draw.randint(1, count), "output_router_logits": draw.chance(0.1)}
 
 
 def partly_turning(draw: Draw, found: Settings) -> Settings:
-    """Of classes that read `partial_rotary_factor` from their own field as well."""
+    """Draw the rotary fields of a class that has a field `partial_rotary_factor` of its own."""
     given = rope(draw, width(found), partial=True)
     return {**given, "partial_rotary_factor": given["rope_parameters"]["partial_rotary_factor"]}

@@ -1,4 +1,4 @@
-"""Compare a sweep with what its numbers must be."""
+"""Compare the numbers of a sweep with the expected ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ EFFECTS = ("total", "direct", "indirect")
 
 @dataclass(frozen=True)
 class Difference:
-    """A number that may be wrong.
+    """The difference of a number from the expected one.
 
     Attributes:
-        what: which one.
-        error: as a share of the size of its readout.
+        what: the variable and the coordinates of the number.
+        error: the difference as a share of the size of its readout.
     """
 
     what: str
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the variables of a result must be, each with the size of which an error is a share.
+    """The expected variables of a result, each with the size that its errors are shares of.
 
     An expected number that isn't compared is NaN.
     """
@@ -47,7 +47,7 @@ class Numbers:
     sizes: dict[str, np.ndarray]
 
     def worst(self, results: xr.Dataset) -> Difference:
-        """The number of a result that is furthest from what it must be."""
+        """Return the number of a result that is furthest from the expected one."""
         return max((self._worst_of(results[name]) for name in self.expected), key=lambda each: each.error)
 
     def _worst_of(self, found: xr.DataArray) -> Difference:
@@ -68,10 +68,10 @@ class Numbers:
 
 
 def numbers(expected: Expected, overrides: Sequence[Override], patches: int) -> Numbers:
-    """Compute what every number of a sweep must be.
+    """Compute every number that a sweep must give.
 
     Args:
-        patches: how many the result has.
+        patches: the number of patches of each ablated component.
     """
     prompts = [_of_prompt(expected, prompt, overrides, patches) for prompt in range(len(expected.tokens))]
     # The prompt dimension follows that of the readout or metric.
@@ -85,7 +85,7 @@ def numbers(expected: Expected, overrides: Sequence[Override], patches: int) -> 
 def _of_prompt(
     expected: Expected, prompt: int, overrides: Sequence[Override], patches: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The numbers of one prompt, without that dimension, and the sizes."""
+    """Return the numbers of one prompt, without that dimension, and their sizes."""
     clean = expected.clean[prompt]
     runs = [[expected.ablated(override, prompt, patch) for patch in range(patches)] for override in overrides]
     deltas = [[expected.delta(override, prompt, patch) for patch in range(patches)] for override in overrides]
@@ -134,7 +134,7 @@ def _of_prompt(
 
 
 def _effects(expected: Expected, readout, clean: Pass, run: Pass, delta: dict[int, torch.Tensor]) -> list[float]:
-    """`total`, `direct` and `indirect`."""
+    """Return `total`, `direct` and `indirect` of a readout."""
     inner = readout.before is not None
     z, after = (each.streams[readout.before] if inner else each.final[-1] for each in (clean, run))
     below = [change for sublayer, change in delta.items() if not inner or sublayer < 2 * readout.before]
@@ -148,7 +148,7 @@ def _effects(expected: Expected, readout, clean: Pass, run: Pass, delta: dict[in
 
 
 def _sources(expected: Expected, prompt: int) -> np.ndarray:
-    """Where the patches come from; what can't be known is NaN, and wrong is −2."""
+    """Return the prompts that patches come from: NaN where none is, −2 where they are wrong."""
     row = expected.sources[prompt]
     if not isinstance(expected.experiment.ablation, hs.Resample):
         return np.full(len(row), np.nan)
@@ -159,7 +159,7 @@ def _sources(expected: Expected, prompt: int) -> np.ndarray:
 def _metrics(
     expected: Expected, prompt: int, overrides: Sequence[Override], runs: list[list[Pass]]
 ) -> dict[str, np.ndarray]:
-    """`[metric]` of the clean pass, and `[metric, ablated, patch]`."""
+    """Return the metrics `[metric]` of the clean pass and `[metric, ablated, patch]`."""
     clean, target = expected.clean[prompt], expected.targets[prompt]
     answer = expected.experiment.prompts[prompt].answer
     before, after = [], []

@@ -1,4 +1,4 @@
-"""A generator of random small configurations for every architecture, over all options that change computation."""
+"""List the generators of configurations, which draw every option that changes a number."""
 
 from collections.abc import Callable
 

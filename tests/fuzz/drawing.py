@@ -1,4 +1,4 @@
-"""Random choices that a text decides: the same text gives the same configuration, on every machine."""
+"""Draw random choices from a text: the same text gives the same ones on every machine."""
 
 from random import Random
 
@@ -11,22 +11,24 @@ _ANY = (
 
 
 class Draw(Random):
-    """A source of random choices."""
+    """A source of random choices, seeded with a text."""
 
     def chance(self, share: float) -> bool:
+        """Return true with a probability."""
         return self.random() < share
 
     def activation(self) -> str:
+        """Draw the name of an activation function."""
         return self.choice(_USUAL if self.chance(0.7) else _ANY)
 
     def near(self, value: float) -> float:
-        """A number of the size of `value`."""
+        """Draw a number between half and twice `value`."""
         return value * self.uniform(0.5, 2.0)
 
     def epsilon(self) -> float:
-        """Mostly a norm's usual one; a large one shows where it is left out."""
+        """Draw a norm's epsilon: mostly a usual one, or one so large that leaving it out shows."""
         return self.choice((1e-6, 1e-5, 1e-5, 1e-3, 0.1))
 
     def dropout(self) -> float:
-        """It plays no part in what is measured."""
+        """Draw the rate of a dropout, which plays no part in evaluation mode."""
         return self.choice((0.0, 0.0, 0.1))

@@ -1,4 +1,4 @@
-"""What every number of a sweep must be, by an oracle's plain passes and the definitions of docs/quantities.md."""
+"""Compute the numbers of a sweep from plain passes, as docs/quantities.md defines them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ class Readout:
     """One readout of one prompt, by its definition.
 
     Attributes:
-        vector: `[width]` what the final norm's output is multiplied with, or the stream before block `before`.
-        tokens: the logit of the first less that of the second, or less the mean of all if there is no second.
+        vector: `[width]` the factor of the final norm's output, or of the stream before block `before`.
+        tokens: for a logit, the token whose logit it is, and the one whose logit is subtracted; without a second, the
+            mean of all logits is.
     """
 
     label: str
@@ -63,7 +64,7 @@ class Expected:
         return [int(clean.logits[-1].argmax()) for clean in self.clean]
 
     def readouts(self, prompt: int) -> list[Readout]:
-        """The readouts of a prompt, in the order of the result."""
+        """Return the readouts of a prompt, in the order of the result."""
         given = self.experiment.prompts[prompt]
         known = {"target": self.targets[prompt]}
         if given.answer is not None:
@@ -86,7 +87,7 @@ class Expected:
         return vector
 
     def patch(self, label: str, prompt: int, patch: int) -> Tensor:
-        """`[slot, columns]` what an ablated component writes at the prompt's positions."""
+        """Return the patch `[slot, columns]` of a component, a row for each ablated position."""
         positions, ablation = self.positions[prompt], self.experiment.ablation
         own = self.oracle.value(self.clean[prompt], label)[positions]
         back = [len(self.tokens[prompt]) - position for position in positions]
@@ -117,7 +118,7 @@ class Expected:
         return self.twins[prompt]
 
     def ablated(self, override: Override, prompt: int, patch: int, answer: Sequence[int] = ()) -> Pass:
-        """The pass with an override, of the prompt or of the prompt continued by its answer."""
+        """Run an override on a prompt, or on the prompt continued by its answer."""
         tokens = [*self.tokens[prompt], *answer[:-1]]
         clean = self.clean[prompt] if len(answer) < 2 else self.oracle.run(tokens)
         writes: dict[str, tuple[Sequence[int], Tensor]] = {
@@ -133,9 +134,9 @@ class Expected:
         return self.oracle.run(tokens, writes)
 
     def _by_inputs(self, tokens: list[int], writes: Writes, head: Component, inputs: Sequence[Component]) -> Tensor:
-        """What a head hands on if some of its inputs are clean and the others as in the ablated pass.
+        """Return a head's activation with some of its inputs clean and the others ablated.
 
-        Where heads share keys, freezing one freezes others as well: so this is a pass of its own.
+        It takes a pass of its own: where heads share keys, one frozen key changes other heads too.
         """
         places = []
         for part in inputs:
@@ -147,7 +148,7 @@ class Expected:
         return self.oracle.value(self.oracle.run(tokens, writes, inside), str(head))
 
     def delta(self, override: Override, prompt: int, patch: int) -> dict[int, Tensor]:
-        """By number of the sublayer, the change of what it adds at the last position, with all else clean."""
+        """Return each ablated sublayer's change of its own output, at the last position, by number."""
         found: dict[int, Tensor] = {}
         last = len(self.tokens[prompt]) - 1
         if last not in self.positions[prompt]:
@@ -161,7 +162,7 @@ class Expected:
         return found
 
     def whole(self, readout: Readout, run: Pass) -> float:
-        """π̂ of a pass."""
+        """Return a readout's π̂ of a pass."""
         if readout.tokens:
             plus, *minus = readout.tokens
             logits = run.logits[-1]
@@ -170,7 +171,7 @@ class Expected:
 
     @torch.no_grad()
     def stream(self, readout: Readout, residual: Tensor) -> float:
-        """π̂ of a residual stream, with its own scale."""
+        """Return a readout's π̂ of a residual stream, with the scale of that stream."""
         if readout.before is not None:
             return float(residual @ readout.vector)
         if readout.tokens:
@@ -180,7 +181,7 @@ class Expected:
         return float(self.oracle.names.final_norm(residual) @ readout.vector)
 
     def added(self, run: Pass) -> Tensor:
-        """`[component, width]` what each adds to the residual stream at the last position."""
+        """Return each component's term `[component, width]` of the residual stream at the end."""
         found = {each: run.values[str(each)][-1] * self.oracle.residual for each in self.oracle.names.sublayers}
         for site, units in self._units.items():
             written = self.oracle.written(site, units, run.values[site][-1], self._norms_after[site])
@@ -188,14 +189,17 @@ class Expected:
         return torch.stack([found[component] for component in self.components])
 
     def shares(self, readout: Readout, added: Tensor, scale: Tensor) -> Tensor:
-        """`[component]` what vectors `[component, width]` add to a readout at a scale; 0 above a readout within."""
+        """Return the shares `[component]` of terms `[component, width]` in a readout at a scale.
+
+        A component above the block of the readout has none.
+        """
         if readout.before is None:
             return self.norm.linear(added, scale) @ readout.vector
         below = torch.tensor([component.block < readout.before for component in self.components])
         return added @ readout.vector * below
 
     def embed(self, readout: Readout, run: Pass, scale: Tensor) -> float:
-        """What the embedding adds to a readout."""
+        """Return the share of the embedding in a readout."""
         stream = run.streams[0]
         return float((stream if readout.before is not None else self.norm.linear(stream, scale)) @ readout.vector)
 
@@ -213,7 +217,7 @@ def _answer(prompt: hs.Prompt) -> tuple[int, ...]:
 
 
 def metric(name: str, logits: Tensor, clean: Tensor, target: int) -> float:
-    """A metric of the logits, soft-cap included, in the words of docs/quantities.md."""
+    """Return a metric of the logits, soft-cap included, as docs/quantities.md defines it."""
     log_p, log_clean = logits.log_softmax(-1), clean.log_softmax(-1)
     change = logits - clean
     mean = (log_clean.exp() * change).sum()

@@ -1,4 +1,4 @@
-"""Random experiments: what is ablated and frozen where, what is read, and in what batches."""
+"""Draw random experiments: ablations, frozen components, readouts, metrics and batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ METRICS = ("log_prob", "prob", "rank", "kl", "fisher", "top", "answer_log_prob")
 
 @dataclass(frozen=True)
 class OwnValue:
-    """Write each component's own clean activation: nothing may change."""
+    """An ablation that writes each component's own clean activation: nothing may change."""
 
     patches: int = 1
 
@@ -31,10 +31,10 @@ class OwnValue:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that a sweep is asked for, but for the engine.
+    """The arguments of a sweep, but for the engine.
 
     Attributes:
-        directions: by label, the vector of a direction and the block before which it is read, None for the end.
+        directions: by label, the vector of a direction and the block before which it is read, or None for the end.
         checked: whether a run's own checks of rounding and of batches are made as well.
     """
 
@@ -57,7 +57,7 @@ class Experiment:
         return found + [hs.Direction(vector, before, label) for label, (vector, before) in self.directions.items()]
 
     def options(self) -> dict[str, Any]:
-        """What `hs.sweep` takes."""
+        """Return the optional arguments of `hs.sweep`."""
         return {
             "ablate": self.ablate,
             "read": self.read or "layers",
@@ -76,7 +76,7 @@ class Experiment:
 
 
 def draw_experiment(draw: Draw, model: LanguageModel) -> Experiment:
-    """Draw what fits a model."""
+    """Draw an experiment that fits a model."""
     vocabulary = model.known_tokens
     answered = draw.chance(0.4)
     at = draw.choice(("last", "last", "last", "all", "all", -2, 0, [0, -1]))
@@ -136,7 +136,7 @@ def _tokens(draw: Draw, vocabulary: int, length: int) -> tuple[int, ...]:
 
 
 def _pool(draw: Draw, model: LanguageModel) -> list[Component]:
-    """All sublayers, all heads, and some neurons."""
+    """Return all sublayers, all heads, and some random neurons."""
     found = list(model.sublayers)
     for sublayer in model.sublayers:
         if sublayer.kind == "attn":
@@ -147,7 +147,7 @@ def _pool(draw: Draw, model: LanguageModel) -> list[Component]:
 
 
 def _override(draw: Draw, model: LanguageModel, pool: Sequence[Component]) -> str:
-    """One component, several, or some with another frozen."""
+    """Draw one component, several, or one with others or inputs frozen."""
     kind = draw.choice(("one", "one", "one", "several", "frozen", "inputs"))
     ablated = _apart(draw.sample(pool, draw.randint(2, min(4, len(pool))) if kind == "several" else 1))
     if kind == "frozen":
@@ -162,12 +162,12 @@ def _override(draw: Draw, model: LanguageModel, pool: Sequence[Component]) -> st
 
 
 def _apart(parts: Sequence[Component]) -> list[Component]:
-    """No unit together with its sublayer."""
+    """Leave out the units whose sublayer is among the components."""
     return [part for part in parts if not (part.is_unit and part.sublayer in parts)]
 
 
 def _inputs(draw: Draw, model: LanguageModel, ablated: Component) -> list[Component]:
-    """Some inputs of one head of a later block."""
+    """Draw some inputs of one head of a later block."""
     heads = [
         unit
         for sublayer in model.sublayers

@@ -1,4 +1,4 @@
-"""Where a head's query, key or value is in the output of which module, before anything mixes positions."""
+"""Find a head's query, key or value in the output of a module, before positions mix."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hydrascope.components.component import Component
 
 
 def head_input(block: Any, config: Any, part: Component) -> tuple[nn.Module, slice] | None:
-    """The module and its columns; None where a plain hook can't reach it."""
+    """Return the module and its columns; None where a plain hook can't reach the input."""
     kind = config.model_type
     heads = config.num_attention_heads
     shared = getattr(config, "num_key_value_heads", None) or heads
@@ -33,7 +33,7 @@ def head_input(block: Any, config: Any, part: Component) -> tuple[nn.Module, sli
 
 
 def _latent(attention: Any, config: Any, part: Component) -> tuple[nn.Module, slice] | None:
-    """Of multi-head latent attention, in which a part of each key is shared."""
+    """Return them for multi-head latent attention; heads share a part of their keys."""
     nope, value = config.qk_nope_head_dim, config.v_head_dim
     if part.kind == "query":
         whole = attention.q_proj if config.q_lora_rank is None else attention.q_b_proj

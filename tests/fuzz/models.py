@@ -1,4 +1,4 @@
-"""Models of random configurations, with random weights of a size at which every part shows."""
+"""Make models of random configurations, with random weights so large that every part shows."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,11 +20,12 @@ NARROW = 0.15
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model, what it was drawn from, and what transformers refused before.
+    """A random model.
 
     Attributes:
-        hf: in float64, some in float32.
-        draw: goes on, for what is measured.
+        hf: the model, mostly in float64.
+        settings: its configuration, dtype and attention implementation.
+        draw: the source of random choices, for the experiment to go on with.
         refused: a line for each configuration that transformers didn't take.
     """
 
@@ -39,12 +40,16 @@ class Drawn:
 
 
 def architecture_of(seed: int, architecture: str | None = None) -> str:
-    """The architecture that a seed stands for: one after the other."""
+    """Return the architecture of a seed: one after the other."""
     return architecture or sorted(CONFIGURATIONS)[seed % len(CONFIGURATIONS)]
 
 
 def draw_model(seed: int, architecture: str) -> Drawn:
-    """Draw a configuration that transformers takes: it makes a model, and a pass gives finite numbers."""
+    """Draw configurations until transformers makes a model of one with finite logits.
+
+    Raises:
+        RuntimeError: It takes none of `ATTEMPTS`.
+    """
     refused: list[str] = []
     for attempt in range(ATTEMPTS):
         draw = Draw(f"{architecture} {seed} {attempt}")
@@ -86,14 +91,14 @@ def _made(draw: Draw, architecture: str, settings: dict[str, Any], implementatio
 
 
 def _aligned(settings: dict[str, Any]) -> bool:
-    """Whether products of groups of experts take these widths: rows of whole 16 bytes."""
+    """Return whether grouped products of experts take these widths: rows of whole 16 bytes."""
     names = ("hidden_size", "intermediate_size", "moe_intermediate_size")
     return all(settings.get(name, 0) % 4 == 0 for name in names)
 
 
 @torch.no_grad()
 def randomise(hf: PreTrainedModel, draw: Draw) -> None:
-    """Give every parameter random numbers: norms' gains, biases and sinks as well."""
+    """Fill every parameter with random numbers: norms' gains, biases and sinks as well."""
     generator = torch.Generator().manual_seed(draw.getrandbits(32))
     size = draw.uniform(0.8, 1.6)
 

@@ -1,4 +1,4 @@
-"""Random settings of Llama's line: gated MLPs or experts, rotary embeddings, windows."""
+"""Draw settings of Llama's line: gated MLPs or experts, rotary embeddings, windows."""
 
 from fuzz.common import (
     Settings,
@@ -61,7 +61,7 @@ def qwen3_moe(draw: Draw) -> Settings:
 
 
 def bidirectional(draw: Draw) -> bool | None:
-    """Rarely true: such a model predicts nothing, and is refused."""
+    """Draw a flag that is rarely true: such a model predicts nothing, and is refused."""
     return True if draw.chance(0.05) else draw.choice((None, False))
 
 

@@ -1,4 +1,4 @@
-"""Random settings of architectures with a plain MLP of two projections."""
+"""Draw settings of architectures with a plain MLP of two projections."""
 
 from fuzz.common import (
     Settings,
@@ -31,7 +31,7 @@ def opt(draw: Draw) -> Settings:
 
 
 def gpt(draw: Draw) -> Settings:
-    """Of GPT-2 and GPT-J, by the names of their class."""
+    """Draw the fields that GPT-2 and GPT-J share, by the names of their classes."""
     found = core(draw)
     names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
     inner = found.pop("intermediate_size")

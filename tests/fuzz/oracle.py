@@ -1,6 +1,6 @@
-"""Plain forward passes of transformers' own model, one prompt at a time, with plain hooks.
+"""Run plain forward passes of transformers' own model, each prompt alone, with plain hooks.
 
-Nothing here is the engines': only the names of modules are taken from hydrascope, and every pass is checked to add up.
+Nothing of the engines is used: only the names of modules are taken from hydrascope, and every pass must add up.
 """
 
 import copy
@@ -43,7 +43,7 @@ class Pass:
 
 
 class Oracle:
-    """A copy of a model in evaluation mode that only plain passes are made of."""
+    """A float64 copy of a model in evaluation mode, for plain passes alone."""
 
     def __init__(self, hf: Any) -> None:
         self.hf = copy.deepcopy(hf).eval().double()
@@ -67,7 +67,7 @@ class Oracle:
         ]
 
     def columns(self, unit: Component) -> slice:
-        """Where a head or neuron stands in the input of its projection."""
+        """Return the columns of a head or neuron in the input of its projection."""
         if unit.kind == "neuron":
             return slice(unit.unit, unit.unit + 1)
         module: Any = self.projections[f"head.{unit.block}"]
@@ -75,7 +75,7 @@ class Oracle:
         return slice(unit.unit * size, (unit.unit + 1) * size)
 
     def value(self, run: Pass, label: str) -> Tensor:
-        """What a component hands on in a pass, `[position, columns]`."""
+        """Return a component's activation in a pass, `[position, columns]`."""
         component = Component.parse(label)
         if not component.is_unit:
             return run.values[label]
@@ -171,7 +171,7 @@ class Oracle:
             self.hf.set_submodule(name, type(module)(module.config))
 
     def logits_of(self, residual: Tensor) -> Tensor:
-        """`[vocabulary]` by the model's own norm and unembedding, before any soft-cap."""
+        """Return the logits `[vocabulary]` of a residual stream, before any soft-cap."""
         return self.names.unembedding(self.names.final_norm(residual)) * self._multiplier
 
     @property
@@ -182,7 +182,7 @@ class Oracle:
 
     @torch.no_grad()
     def written(self, site: str, units: Sequence[Component], values: Tensor, norm: "Norm | None") -> Tensor:
-        """`[unit, width]` what heads or neurons of a site add to the stream, given its `[columns]`."""
+        """Return the terms `[unit, width]` of a site's heads or neurons, given its `[columns]`."""
         module = self.projections[site]
         # The last row is of none: the projection's bias.
         alone = values.new_zeros(len(units) + 1, len(values))
@@ -195,7 +195,7 @@ class Oracle:
         return projected * self.residual
 
     def norm_after(self, site: str) -> "Norm | None":
-        """The norm between a projection and the residual stream, where there is one."""
+        """Return the norm between a projection and the residual stream, if there is one."""
         sublayer = site.replace("head", "attn").replace("neuron", "mlp")
         output, module = self.outputs[sublayer], self.projections[site]
         if any(part is module for part in output.modules()):
@@ -204,7 +204,12 @@ class Oracle:
 
 
 class Norm:
-    """What a norm computes, found by trying: whether it centres, and what it adds to its weight."""
+    """The formula of a norm, found by trying.
+
+    Attributes:
+        centres: whether it subtracts the mean.
+        gain: `[width]` its weight, with 1 added where the model does so.
+    """
 
     @torch.no_grad()
     def __init__(self, module: Any, width: int) -> None:
@@ -226,7 +231,7 @@ class Norm:
         return self.linear(x, self.scale(x)) + self.bias
 
     def linear(self, x: Tensor, scale: Tensor) -> Tensor:
-        """`[…, width]` without the bias, at a given scale."""
+        """Norm vectors `[…, width]` at a given scale, without the bias."""
         return self._centred(x) * self.gain / scale
 
     def scale(self, x: Tensor) -> Tensor:
@@ -243,4 +248,4 @@ def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
 
 
 class NoSuchModelError(Exception):
-    """The model isn't one that hydrascope is for: what its modules write doesn't add up."""
+    """The outputs of the modules don't add up: hydrascope isn't for this model."""

@@ -1,6 +1,6 @@
-"""Faults to plant: a fuzzer that finds nothing must show that it would.
+"""Plant faults: a fuzzer that finds nothing must show that it would.
 
-They are those of `tests/system/test_planted_faults.py`, where production finds them.
+The same faults are in `tests/system/test_planted_faults.py`, where hydrascope's own checks find them.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ from hydrascope.models.projection import Projection
 
 
 def _longrope_by_batch() -> tuple[object, str, Any]:
-    """The longest prompt of a batch chooses the rotary table of all."""
+    """Let the longest prompt of a batch choose the rotary table of all."""
     return LanguageModel, "batch_key", lambda self, length: ()
 
 
 def _wrong_window() -> tuple[object, str, Any]:
-    """Layers with a window see everything before."""
+    """Let layers with a window see everything before."""
 
     def everything(**arguments: Any) -> Tensor | None:
         return sdpa_mask(**{**arguments, "mask_function": causal_mask_function, "allow_is_causal_skip": False})
@@ -34,12 +34,12 @@ def _wrong_window() -> tuple[object, str, Any]:
 
 
 def _soft_cap() -> tuple[object, str, Any]:
-    """Scores of attention aren't bounded."""
+    """Leave scores of attention unbounded."""
     return attention, "capped", lambda scores, softcap: scores
 
 
 def _bias_to_a_head() -> tuple[object, str, Any]:
-    """The projection's bias counts as the first head's, and the first neuron's."""
+    """Count the projection's bias as the first head's, and the first neuron's."""
     written = Projection.written
 
     def with_bias(self: Projection, values: Tensor, unit: int) -> Tensor:
@@ -50,7 +50,7 @@ def _bias_to_a_head() -> tuple[object, str, Any]:
 
 
 def _scale_of_another_row() -> tuple[object, str, Any]:
-    """A row is read at the scale of the row before."""
+    """Read each row at the scale of the row before."""
 
     def rolled(model: LanguageModel, residual: Tensor) -> Tensor:
         scale = final_scale(model, residual)

@@ -1,4 +1,4 @@
-"""Random parameters of rotary embeddings."""
+"""Draw the parameters of rotary embeddings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,18 @@ LONGEST = 28
 
 
 def limits(draw: Draw) -> dict[str, int]:
-    """How long texts may be, and a limit that some exceed: where longrope and dynamic NTK change their table."""
+    """Draw the longest text, and the limit beyond which longrope and dynamic NTK change tables."""
     return {"limit": draw.randint(8, 12), "longest": draw.randint(LONGEST, 64)}
 
 
 def parameters(draw: Draw, kind: str, dim: int, limit: int, partial: float | None = None) -> dict[str, Any]:
-    """The parameters of one rope type for `dim` columns of each head, which are the share `partial` of all."""
+    """Draw the parameters of one rope type.
+
+    Args:
+        dim: the number of columns of each head that turn.
+        limit: the length of text beyond which its table may change.
+        partial: `dim` as a share of the width of a head, for a class that has such a field.
+    """
     found: dict[str, Any] = {"rope_type": kind, "rope_theta": draw.choice((10.0, 100.0, 1e4, 1e6))}
     if partial is not None:
         found["partial_rotary_factor"] = partial
@@ -46,11 +52,12 @@ def parameters(draw: Draw, kind: str, dim: int, limit: int, partial: float | Non
 
 
 def rope(draw: Draw, dim: int, *, partial: bool = False, types: tuple[str, ...] = TYPES) -> dict[str, Any]:
-    """The settings of a model with one table.
+    """Draw the rotary fields of a model with one table.
 
     Args:
-        dim: the width of a head, all of which turns.
-        partial: whether a part of it may turn.
+        dim: the width of a head.
+        partial: whether only a part of it may turn.
+        types: the rope types to choose from.
     """
     bounds, kind, share = limits(draw), draw.choice(types), None
     if partial:
@@ -64,10 +71,10 @@ def rope(draw: Draw, dim: int, *, partial: bool = False, types: tuple[str, ...] 
 
 
 def rope_by_layer(draw: Draw, dim: int, layer_types: Sequence[str]) -> dict[str, Any]:
-    """The settings of a model with a table for each type of layer.
+    """Draw the rotary fields of a model with a table for each type of layer.
 
     Args:
-        layer_types: those of its layers, if they are given.
+        layer_types: the types of its layers, if they are given.
     """
     bounds = limits(draw)
     # A table that no layer reads stretches no context.
@@ -83,4 +90,5 @@ def rope_by_layer(draw: Draw, dim: int, layer_types: Sequence[str]) -> dict[str,
 
 
 def _maybe(draw: Draw, **values: Any) -> dict[str, Any]:
+    """Keep some of the values, at random."""
     return {name: value for name, value in values.items() if draw.chance(0.4)}

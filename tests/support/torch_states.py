@@ -1,4 +1,4 @@
-"""States of PyTorch and of Python in the user's process, as contexts: none may change a number."""
+"""Hold states of PyTorch and of Python in the user's process: none may change a number."""
 
 import locale
 import os
@@ -94,7 +94,7 @@ def louder_output(module: nn.Module, of_output: Any) -> Any:
 
 
 def comma_folder(folder: str) -> bool:
-    """Make the locale de_DE.UTF-8 in a folder, for LOCPATH; whether it could be made."""
+    """Make the locale de_DE.UTF-8 in a folder, for LOCPATH; return whether it could be made."""
     if shutil.which("localedef") is None:
         return False
     made = subprocess.run(
@@ -105,7 +105,7 @@ def comma_folder(folder: str) -> bool:
 
 @contextmanager
 def decimal_comma() -> Iterator[None]:
-    """Write 1,5 for 1.5 wherever the locale decides; nothing is changed where the machine has no such locale."""
+    """Write 1,5 for 1.5 wherever the locale decides, if the machine can make such a locale."""
     before = locale.setlocale(locale.LC_ALL)
     with tempfile.TemporaryDirectory() as folder:
         found = comma_folder(folder)

@@ -1,4 +1,4 @@
-"""States of the user's process: in each, every command gives the numbers that it gives alone, or ends in one line."""
+"""Run commands in states of the user's process: numbers stay the same, or one line tells."""
 
 import contextlib
 import io
@@ -62,7 +62,7 @@ except hs.HydrascopeError as error:
 
 
 def given(folder: Path, commands: Sequence[str]) -> Path:
-    """A model, prompts, and what commands make of them without any state."""
+    """Save a model, prompts, and the results of commands without any state."""
     folder.chmod(0o755)
     save_tiny(folder / "model")
     (folder / "prompts.txt").write_text("the cat\nno\nHello, world\nabc\nxyz.\n")
@@ -81,7 +81,7 @@ def given(folder: Path, commands: Sequence[str]) -> Path:
 def states(
     folder: Path, names: Iterable[str] | None = None, commands: Sequence[str] = COMMANDS
 ) -> Counter[tuple[str, str]]:
-    """How often every command ended how, in each state, by command and outcome; it tells what ended badly."""
+    """Count the outcomes of every command in each state, by command; print the bad ones."""
     given(folder, commands)
     found: Counter[tuple[str, str]] = Counter()
     for state in names if names is not None else (*SHELLS, *STATES):
@@ -98,7 +98,7 @@ def states(
 
 
 def _outcome(state: str, command: str, folder: Path, room: Path) -> str:
-    """How a command ends in a state."""
+    """Return the outcome of a command in a state."""
     if state in STATES:
         with STATES[state]():
             code, out, err = _here(_words(command, folder, room))
@@ -142,7 +142,7 @@ def _words(command: str, folder: Path, room: Path) -> list[str]:
 
 
 def _here(words: list[str]) -> tuple[int, str, str]:
-    """The exit code, output and errors of a command in this process."""
+    """Run a command in this process; return its exit code, output and errors."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -160,7 +160,7 @@ def _here(words: list[str]) -> tuple[int, str, str]:
 
 
 def _in_shell(line: str, words: list[str], room: Path) -> tuple[int, str, str]:
-    """The exit code, output and errors of a command in a process of its own, in a state of a shell."""
+    """Run a command in a process that bash starts; return its exit code, output and errors."""
     begin = [sys.executable, "-c", _SWEEP] if words[0] not in COMMANDS else [sys.executable, "-m", "hydrascope"]
     if "LOCPATH" in line:
         (room / "locales").mkdir()
@@ -174,9 +174,9 @@ def _in_shell(line: str, words: list[str], room: Path) -> tuple[int, str, str]:
 
 @cache
 def as_user() -> str:
-    """Return the words before a command that make it no root's, as far as this machine can; else "".
+    """Return the words that run a command as no root; "" where that can't or needn't be.
 
-    Root may write anywhere: some states mean nothing to it.
+    Root may write anywhere, which would make some states meaningless.
     """
     words = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
     if os.geteuid() or not shutil.which("setpriv"):
