@@ -42,20 +42,36 @@ def grouped(draw: Draw, heads: int) -> int:
     return draw.choice([each for each in range(1, heads + 1) if heads % each == 0])
 
 
-def head_dim(draw: Draw, settings: Settings, *, needed: bool = False, alone: bool = True) -> int:
-    """Draw the width of a head apart from `hidden_size`, or leave it out; return what it is."""
-    own = settings["hidden_size"] // settings["num_attention_heads"]
-    if needed or (alone and draw.chance(0.4)):
-        own = settings["head_dim"] = draw.choice((4, 6, 8))
-    return int(own)
+def llama_like(
+    draw: Draw, *, needs_head_dim: bool = False, act: str = "hidden_act", eps: str = "rms_norm_eps"
+) -> Settings:
+    """Draw the fields that most classes share, apart from rotary embeddings.
 
-
-def llama_like(draw: Draw, *, needed: bool = False, act: str = "hidden_act", eps: str = "rms_norm_eps") -> Settings:
-    """Draw the fields that most classes share, apart from rotary embeddings."""
+    Args:
+        needs_head_dim: the class doesn't derive the width of a head from `hidden_size`.
+        act: the field of the activation function.
+        eps: the field of the norms' epsilon.
+    """
     found = core(draw)
     found["num_key_value_heads"] = grouped(draw, found["num_attention_heads"])
-    head_dim(draw, found, needed=needed)
+    if needs_head_dim or draw.chance(0.4):
+        found["head_dim"] = draw.choice((4, 6, 8))
     return {**found, act: draw.activation(), eps: draw.epsilon(), "attention_dropout": draw.dropout()}
+
+
+def fixed_width(draw: Draw, *, eps: str) -> Settings:
+    """Draw the fields of a class that derives the width of a head, with norms' epsilon in `eps`."""
+    found = core(draw)
+    return found | {
+        "num_key_value_heads": grouped(draw, found["num_attention_heads"]),
+        "hidden_act": draw.activation(),
+        eps: draw.epsilon(),
+    }
+
+
+def dropouts(draw: Draw, attention: str = "attention_dropout") -> Settings:
+    """Draw the dropouts of a class that names them as GPT-2 does, but for that of attention."""
+    return {"resid_pdrop": draw.dropout(), "embd_pdrop": draw.dropout(), attention: draw.dropout()}
 
 
 def width(settings: Settings) -> int:

@@ -3,7 +3,9 @@
 from fuzz.common import (
     Settings,
     core,
+    dropouts,
     experts,
+    fixed_width,
     grouped,
     layer_types,
     llama_like,
@@ -66,13 +68,13 @@ def bidirectional(draw: Draw) -> bool | None:
 
 
 def gemma(draw: Draw) -> Settings:
-    found = llama_like(draw, needed=True)
+    found = llama_like(draw, needs_head_dim=True)
     found |= {"attention_bias": draw.chance(0.4), "use_bidirectional_attention": bidirectional(draw)}
     return found | rope(draw, width(found))
 
 
 def gemma2(draw: Draw) -> Settings:
-    found = llama_like(draw, needed=True, act="hidden_activation")
+    found = llama_like(draw, needs_head_dim=True, act="hidden_activation")
     found |= {
         "attention_bias": draw.chance(0.4),
         "use_bidirectional_attention": bidirectional(draw),
@@ -136,11 +138,8 @@ def nemotron(draw: Draw) -> Settings:
 
 
 def stablelm(draw: Draw) -> Settings:
-    found = core(draw)
+    found = fixed_width(draw, eps="layer_norm_eps")
     found |= {
-        "num_key_value_heads": grouped(draw, found["num_attention_heads"]),
-        "hidden_act": draw.activation(),
-        "layer_norm_eps": draw.epsilon(),
         "use_qkv_bias": draw.chance(0.5),
         "qk_layernorm": draw.chance(0.5),
         "use_parallel_residual": draw.chance(0.5),
@@ -151,30 +150,14 @@ def stablelm(draw: Draw) -> Settings:
 
 
 def phi(draw: Draw) -> Settings:
-    found = core(draw)
-    found |= {
-        "num_key_value_heads": grouped(draw, found["num_attention_heads"]),
-        "hidden_act": draw.activation(),
-        "layer_norm_eps": draw.epsilon(),
-        "qk_layernorm": draw.chance(0.5),
-        "resid_pdrop": draw.dropout(),
-        "embd_pdrop": draw.dropout(),
-        "attention_dropout": draw.dropout(),
-    }
+    found = fixed_width(draw, eps="layer_norm_eps")
+    found |= {"qk_layernorm": draw.chance(0.5), **dropouts(draw)}
     return found | partly_turning(draw, found)
 
 
 def phi3(draw: Draw) -> Settings:
-    found = core(draw)
-    found |= {
-        "num_key_value_heads": grouped(draw, found["num_attention_heads"]),
-        "hidden_act": draw.activation(),
-        "rms_norm_eps": draw.epsilon(),
-        "sliding_window": draw.choice((None, window(draw))),
-        "resid_pdrop": draw.dropout(),
-        "embd_pdrop": draw.dropout(),
-        "attention_dropout": draw.dropout(),
-    }
+    found = fixed_width(draw, eps="rms_norm_eps")
+    found |= {"sliding_window": draw.choice((None, window(draw))), **dropouts(draw)}
     found |= rope(draw, width(found), partial=True, types=("default", "longrope", "longrope"))
     limit = found["rope_parameters"].get("original_max_position_embeddings", 16)
     return found | {"original_max_position_embeddings": limit}

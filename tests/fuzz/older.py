@@ -1,12 +1,6 @@
 """Draw settings of architectures with a plain MLP of two projections."""
 
-from fuzz.common import (
-    Settings,
-    core,
-    grouped,
-    width,
-    window,
-)
+from fuzz.common import Settings, core, dropouts, grouped, width, window
 from fuzz.drawing import Draw
 from fuzz.rotary import LONGEST, rope
 
@@ -33,17 +27,14 @@ def opt(draw: Draw) -> Settings:
 def gpt(draw: Draw) -> Settings:
     """Draw the fields that GPT-2 and GPT-J share, by the names of their classes."""
     found = core(draw)
-    names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
     inner = found.pop("intermediate_size")
-    renamed = {names.get(name, name): value for name, value in found.items()}
-    return renamed | {
+    found = _renamed(found, hidden_size="n_embd", num_hidden_layers="n_layer", num_attention_heads="n_head")
+    return found | {
         "n_positions": draw.randint(LONGEST, 64),
         "n_inner": draw.choice((None, inner)),
         "activation_function": draw.activation(),
         "layer_norm_epsilon": draw.epsilon(),
-        "resid_pdrop": draw.dropout(),
-        "embd_pdrop": draw.dropout(),
-        "attn_pdrop": draw.dropout(),
+        **dropouts(draw, "attn_pdrop"),
     }
 
 
@@ -63,17 +54,9 @@ def gptj(draw: Draw) -> Settings:
 
 
 def gpt_neo(draw: Draw) -> Settings:
-    found = gpt(draw)
-    for old, new in (("n_embd", "hidden_size"), ("n_layer", "num_layers"), ("n_head", "num_heads")):
-        found[new] = found.pop(old)
-    found["max_position_embeddings"] = found.pop("n_positions")
-    found["intermediate_size"] = found.pop("n_inner")
-    for old, new in (
-        ("resid_pdrop", "resid_dropout"),
-        ("embd_pdrop", "embed_dropout"),
-        ("attn_pdrop", "attention_dropout"),
-    ):
-        found[new] = found.pop(old)
+    found = _renamed(gpt(draw), n_embd="hidden_size", n_layer="num_layers", n_head="num_heads")
+    found = _renamed(found, n_positions="max_position_embeddings", n_inner="intermediate_size")
+    found = _renamed(found, resid_pdrop="resid_dropout", embd_pdrop="embed_dropout", attn_pdrop="attention_dropout")
     kinds = [draw.choice(("global", "local")) for _ in range(found["num_layers"])]
     return found | {"attention_types": [[kinds, 1]], "window_size": window(draw)}
 
@@ -118,9 +101,8 @@ def falcon(draw: Draw) -> Settings:
 
 
 def bloom(draw: Draw) -> Settings:
-    found = core(draw)
-    names = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
-    found = {names.get(name, name): value for name, value in found.items() if name != "intermediate_size"}
+    found = _renamed(core(draw), num_hidden_layers="n_layer", num_attention_heads="n_head")
+    del found["intermediate_size"]
     return found | {
         "layer_norm_epsilon": draw.epsilon(),
         "apply_residual_connection_post_layernorm": draw.chance(0.1),
@@ -132,9 +114,8 @@ def bloom(draw: Draw) -> Settings:
 
 
 def mpt(draw: Draw) -> Settings:
-    found = core(draw)
-    names = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
-    found = {names.get(name, name): value for name, value in found.items() if name != "intermediate_size"}
+    found = _renamed(core(draw), hidden_size="d_model", num_hidden_layers="n_layers", num_attention_heads="n_heads")
+    del found["intermediate_size"]
     attention = {
         "attn_type": draw.choice(("multihead_attention", "multihead_attention", "multiquery_attention")),
         "attn_impl": draw.choice(("torch", "flash")),
@@ -157,3 +138,8 @@ def mpt(draw: Draw) -> Settings:
         "no_bias": draw.chance(0.7),
         "attn_config": attention,
     }
+
+
+def _renamed(settings: Settings, **names: str) -> Settings:
+    """Return settings with new names, given by the old ones."""
+    return {names.get(name, name): value for name, value in settings.items()}
