@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as modules
 
+#: The kernels of attention that PyTorch can be held to, or kept from.
 _KERNELS = (
     *(SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION),
     SDPBackend.CUDNN_ATTENTION,
@@ -22,54 +23,23 @@ _KERNELS = (
 
 
 @contextmanager
-def default_device() -> Iterator[None]:
-    torch.set_default_device("meta")
+def setting(change: Callable[[Any], None], value: Any, usual: Any) -> Iterator[None]:
+    """Hold a setting at a value, then change it back to the usual one."""
+    change(value)
     try:
         yield
     finally:
-        torch.set_default_device(None)
+        change(usual)
 
 
-@contextmanager
-def default_dtype() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
-def coarse_products() -> Iterator[None]:
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@contextmanager
-def lower_precision(products: Any, precision: str) -> Iterator[None]:
-    """Set the precision of one library's products, as PyTorch's newer settings do."""
-    before = products.fp32_precision
-    products.fp32_precision = precision
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
+def lower_precision(products: Any, precision: str) -> AbstractContextManager[None]:
+    """Hold the precision of one library's products, by PyTorch's newer settings."""
+    return setting(partial(setattr, products, "fp32_precision"), precision, products.fp32_precision)
 
 
 @contextmanager
 def global_hook(register: Callable[[Any], Any], hook: Callable[..., Any]) -> Iterator[None]:
+    """Hold a hook in all modules of the process."""
     handle = register(hook)
     try:
         yield
@@ -78,19 +48,18 @@ def global_hook(register: Callable[[Any], Any], hook: Callable[..., Any]) -> Ite
 
 
 def louder(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Return the output of a linear module times 1.5, as a forward hook."""
     return output * 1.5 if isinstance(module, nn.Linear) else None
 
 
 def louder_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """Return the input of a linear module times 1.5, as a forward pre-hook."""
     return (inputs[0] * 1.5,) if isinstance(module, nn.Linear) else None
 
 
-def louder_gradients(module: nn.Module, of_inputs: Any, of_output: Any) -> Any:
-    return tuple(None if each is None else each * 3 for each in of_inputs) if isinstance(module, nn.Linear) else None
-
-
-def louder_output(module: nn.Module, of_output: Any) -> Any:
-    return tuple(None if each is None else each * 3 for each in of_output) if isinstance(module, nn.Linear) else None
+def louder_gradients(module: nn.Module, gradients: Any, output_gradients: Any = None) -> Any:
+    """Return the gradients of a linear module times 3, as a backward hook or a backward pre-hook."""
+    return tuple(None if each is None else each * 3 for each in gradients) if isinstance(module, nn.Linear) else None
 
 
 def comma_folder(folder: str) -> bool:
@@ -120,16 +89,17 @@ def decimal_comma() -> Iterator[None]:
             locale.setlocale(locale.LC_ALL, before)
 
 
+#: By name, the state as a context to enter.
 STATES: dict[str, Callable[[], Any]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "inference mode": torch.inference_mode,
     "no gradients": torch.no_grad,
-    "a default device": default_device,
-    "a default dtype": default_dtype,
-    "coarse products": coarse_products,
+    "a default device": partial(setting, torch.set_default_device, "meta", None),
+    "a default dtype": partial(setting, torch.set_default_dtype, torch.float64, torch.float32),
+    "coarse products": partial(setting, torch.set_float32_matmul_precision, "medium", "highest"),
     "TF32": lambda: lower_precision(torch.backends.cuda.matmul, "tf32"),
     "bfloat16 products": lambda: lower_precision(torch.backends.mkldnn.matmul, "bf16"),
-    "deterministic algorithms": deterministic,
+    "deterministic algorithms": partial(setting, torch.use_deterministic_algorithms, True, False),
     **{f"attention by {each.name} alone": partial(sdpa_kernel, each) for each in _KERNELS},
     **{f"no attention by {each.name}": partial(sdpa_kernel, [*({*_KERNELS} - {each})]) for each in _KERNELS},
     "compiling alone": lambda: torch.compiler.set_stance("fail_on_recompile"),
@@ -137,6 +107,8 @@ STATES: dict[str, Callable[[], Any]] = {
     "a hook in all modules": lambda: global_hook(modules.register_module_forward_hook, louder),
     "a hook before all modules": lambda: global_hook(modules.register_module_forward_pre_hook, louder_input),
     "a hook on all gradients": lambda: global_hook(modules.register_module_full_backward_hook, louder_gradients),
-    "a hook before all gradients": lambda: global_hook(modules.register_module_full_backward_pre_hook, louder_output),
+    "a hook before all gradients": lambda: global_hook(
+        modules.register_module_full_backward_pre_hook, louder_gradients
+    ),
     "a decimal comma": decimal_comma,
 }
