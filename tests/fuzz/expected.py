@@ -11,7 +11,7 @@ from torch import Tensor
 import hydrascope as hs
 from fuzz.experiments import Experiment, OwnValue
 from fuzz.head_inputs import head_input
-from fuzz.oracle import Norm, Oracle, Pass, Writes
+from fuzz.oracle import Norm, Oracle, Pass, Writes, site_of
 from hydrascope.components.component import Component, Override
 
 
@@ -51,7 +51,7 @@ class Expected:
         self._units: dict[str, list[Component]] = {}
         for unit in self.components:
             if unit.is_unit:
-                self._units.setdefault(f"{unit.kind}.{unit.block}", []).append(unit)
+                self._units.setdefault(site_of(unit), []).append(unit)
         self._norms_after = {site: oracle.norm_after(site) for site in self._units}
 
     @cached_property
@@ -83,7 +83,7 @@ class Expected:
     def _vector(self, tokens: tuple[int, ...]) -> Tensor:
         weight = self.oracle.names.unembedding.weight.detach()
         less = weight.mean(0) if len(tokens) == 1 else weight[tokens[1]]
-        vector: Tensor = (weight[tokens[0]] - less) * self.oracle._multiplier
+        vector: Tensor = (weight[tokens[0]] - less) * self.oracle.multiplier
         return vector
 
     def patch(self, label: str, prompt: int, patch: int) -> Tensor:
@@ -144,8 +144,8 @@ class Expected:
             assert found is not None
             places.append(found)
         clean = self.oracle.run(tokens, watched=[module for module, _ in places])
-        inside = [(module, columns, clean.inside[module][:, columns]) for module, columns in places]
-        return self.oracle.value(self.oracle.run(tokens, writes, inside), str(head))
+        frozen = [(module, columns, clean.values[module][:, columns]) for module, columns in places]
+        return self.oracle.value(self.oracle.run(tokens, writes, frozen), str(head))
 
     def delta(self, override: Override, prompt: int, patch: int) -> dict[int, Tensor]:
         """Return each ablated sublayer's change of its own output, at the last position, by number."""

@@ -4,20 +4,24 @@ Nothing of the engines is used: only the names of modules are taken from hydrasc
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fuzz.recording import Change, Key, Recording
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
 
-#: From a label to positions and `[position, columns]`, what a component writes there instead.
+#: By label of a component, positions and the activation `[position, columns]` to write there.
 Writes = Mapping[str, tuple[Sequence[int], Tensor]]
-#: Columns of a module's output, at every position.
-Inside = Sequence[tuple[nn.Module, slice, Tensor]]
+#: Columns of a module's output, and what to write there at every position.
+ColumnWrites = Sequence[tuple[nn.Module, slice, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,15 @@ class Pass:
     """One forward pass of one prompt.
 
     Attributes:
-        values: by label of a sublayer, `[position, width]` what it adds; by `head.L` and `neuron.L`, the input of the
-            projection.
-        inside: what modules that were asked for put out, `[position, columns]`.
+        values: `[position, columns]`: by label of a sublayer, its output; by site (`head.L`, `neuron.L`), the input of
+            its projection; by watched module, its output.
         streams: `[block, width]` the residual stream that enters each block at the last position.
         final: `[position, width]` the residual stream before the final norm.
         logits: `[position, vocabulary]` before any soft-cap.
-        capped: `[position, vocabulary]` the model's own.
+        capped: `[position, vocabulary]` the model's own, after any soft-cap.
     """
 
-    values: dict[str, Tensor]
-    inside: dict[nn.Module, Tensor]
+    values: dict[Key, Tensor]
     streams: Tensor
     final: Tensor
     logits: Tensor
@@ -43,7 +45,15 @@ class Pass:
 
 
 class Oracle:
-    """A float64 copy of a model in evaluation mode, for plain passes alone."""
+    """A float64 copy of a model in evaluation mode, for plain passes alone.
+
+    Attributes:
+        names: the copy as hydrascope sees it, for the names of its modules.
+        residual: the factor of each sublayer's output in the residual stream.
+        cap: the soft-cap of logits, if there is one.
+        outputs: by label of a sublayer, the module whose output it is.
+        projections: by site (`head.L`, `neuron.L`), the module that projects heads or neurons to the stream.
+    """
 
     def __init__(self, hf: Any) -> None:
         self.hf = copy.deepcopy(hf).eval().double()
@@ -60,6 +70,7 @@ class Oracle:
                 kind = "head" if each.kind == "attn" else "neuron"
                 self.projections[f"{kind}.{each.block}"] = self.names.projection(each).module
         self.heads = int(self.config.num_attention_heads)
+        # Modules whose rotary tables depend on the passes before.
         self._varying = [
             name
             for name, module in self.hf.named_modules()
@@ -79,103 +90,80 @@ class Oracle:
         component = Component.parse(label)
         if not component.is_unit:
             return run.values[label]
-        return run.values[f"{component.kind}.{component.block}"][:, self.columns(component)]
+        return run.values[site_of(component)][:, self.columns(component)]
 
     @torch.no_grad()
     def run(
-        self, tokens: Sequence[int], writes: Writes | None = None, inside: Inside = (), watched: Sequence = ()
+        self,
+        tokens: Sequence[int],
+        writes: Writes | None = None,
+        column_writes: ColumnWrites = (),
+        watched: Sequence[nn.Module] = (),
     ) -> Pass:
-        """Run a prompt alone, by a model that no pass before has left anything in."""
+        """Run a prompt alone, by a model in which no earlier pass has left anything.
+
+        Raises:
+            NoSuchModelError: The outputs of the model's modules don't add up.
+        """
         self._forget()
-        values: dict[str, Tensor] = {}
-        seen: dict[nn.Module, Tensor] = {}
-        found: dict[Any, Tensor] = {}
-        writes = writes or {}
-        by_site: dict[str, list[tuple[slice, Sequence[int], Tensor]]] = {}
+        recording = Recording(self._changes(writes or {}, column_writes))
+        with self._hooked(recording, {*watched, *(module for module, *_ in column_writes)}):
+            capped = self.hf(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+        return self._checked(recording, capped)
+
+    def _changes(self, writes: Writes, column_writes: ColumnWrites) -> dict[Key, list[Change]]:
+        found: dict[Key, list[Change]] = defaultdict(list)
         for label, (positions, value) in writes.items():
             component = Component.parse(label)
             if component.is_unit:
-                place = (self.columns(component), positions, value)
-                by_site.setdefault(f"{component.kind}.{component.block}", []).append(place)
+                found[site_of(component)].append((list(positions), self.columns(component), value))
+            else:
+                found[label].append((list(positions), slice(None), value))
+        for module, columns, value in column_writes:
+            found[module].append((slice(None), columns, value))
+        return found
 
-        def on_output(label: str) -> Callable:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-                tensor = (output[0] if isinstance(output, tuple) else output).clone()
-                rows = tensor.view(-1, tensor.shape[-1])
-                if label in writes:
-                    positions, value = writes[label]
-                    rows[list(positions)] = value
-                values[label] = rows.clone()
-                return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
-
-            return hook
-
-        def on_projection(site: str) -> Callable:
-            def hook(module: nn.Module, inputs: Any) -> Any:
-                tensor = inputs[0].clone()
-                rows = tensor.view(-1, tensor.shape[-1])
-                for columns, positions, value in by_site.get(site, []):
-                    rows[list(positions), columns] = value
-                values[site] = rows.clone()
-                return (tensor, *inputs[1:])
-
-            return hook
-
-        def on_inside(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            tensor = output.clone()
-            rows = tensor.view(-1, tensor.shape[-1])
-            for other, columns, value in inside:
-                if other is module:
-                    rows[:, columns] = value
-            seen[module] = rows.clone()
-            return tensor
-
-        def on_block(number: int) -> Callable:
-            def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-                found[number] = (args[0] if args else kwargs["hidden_states"])[0, -1].clone()
-
-            return hook
-
-        def keep(name: str) -> Callable:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                found[name], found[f"{name} out"] = inputs[0][0].clone(), output[0].clone()
-
-            return hook
-
-        handles = [self.names.final_norm.register_forward_hook(keep("final"))]
-        handles += [self.names.unembedding.register_forward_hook(keep("unembedding"))]
-        handles += [module.register_forward_hook(on_output(label)) for label, module in self.outputs.items()]
-        handles += [module.register_forward_pre_hook(on_projection(site)) for site, module in self.projections.items()]
-        for number, block in enumerate(self.names.blocks):
-            handles.append(block.register_forward_pre_hook(on_block(number), with_kwargs=True))
-        for module in {*watched, *(module for module, *_ in inside)}:
-            handles.append(module.register_forward_hook(on_inside))
+    @contextmanager
+    def _hooked(self, recording: Recording, watched: Iterable[nn.Module]) -> Iterator[None]:
+        """Hold the hooks of a recording in the model."""
+        names = self.names
+        outputs = {"unembedding": names.unembedding, **self.outputs, **{module: module for module in watched}}
+        inputs = {"final": names.final_norm, **self.projections}
+        handles = [module.register_forward_hook(partial(recording.output_hook, key)) for key, module in outputs.items()]
+        for key, module in inputs.items():
+            handles.append(module.register_forward_pre_hook(partial(recording.input_hook, key)))
+        for number, block in enumerate(names.blocks):
+            handles.append(block.register_forward_pre_hook(partial(recording.stream_hook, number), with_kwargs=True))
         try:
-            capped = self.hf(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+            yield
         finally:
             for handle in handles:
                 handle.remove()
-        streams = torch.stack([found[number] for number in range(len(self.names.blocks))])
-        logits = capped
+
+    def _checked(self, recording: Recording, capped: Tensor) -> Pass:
+        """Return the pass of a recording, if its parts add up to the whole."""
+        values, logits = recording.values, capped
         if self.cap is not None:
-            logits = found["unembedding out"]
+            logits = values["unembedding"]
             _require_close(self.cap * (logits / self.cap).tanh(), capped, "the soft-cap is the last thing")
-        result = Pass(values, seen, streams, found["final"], logits, capped)
+        streams = torch.stack([recording.streams[number] for number in range(len(self.names.blocks))])
         added = torch.stack([values[label][-1] for label in self.outputs]).sum(0) * self.residual
-        _require_close(streams[0] + added, result.final[-1], "sublayers add up to the final residual stream")
-        return result
+        _require_close(streams[0] + added, values["final"][-1], "sublayers add up to the final residual stream")
+        return Pass(values, streams, values["final"], logits, capped)
 
     def _forget(self) -> None:
+        """Make anew the rotary tables that earlier passes may have changed."""
         for name in self._varying:
             module: Any = self.hf.get_submodule(name)
             self.hf.set_submodule(name, type(module)(module.config))
 
     def logits_of(self, residual: Tensor) -> Tensor:
         """Return the logits `[vocabulary]` of a residual stream, before any soft-cap."""
-        return self.names.unembedding(self.names.final_norm(residual)) * self._multiplier
+        return self.names.unembedding(self.names.final_norm(residual)) * self.multiplier
 
     @property
-    def _multiplier(self) -> float:
+    def multiplier(self) -> float:
+        """Return the factor of the logits, after the unembedding."""
         if self.config.model_type == "granite":
             return 1 / float(self.config.logits_scaling)
         return float(self.config.logit_scale) if self.config.model_type == "cohere" else 1.0
@@ -184,7 +172,7 @@ class Oracle:
     def written(self, site: str, units: Sequence[Component], values: Tensor, norm: "Norm | None") -> Tensor:
         """Return the terms `[unit, width]` of a site's heads or neurons, given its `[columns]`."""
         module = self.projections[site]
-        # The last row is of none: the projection's bias.
+        # The last row is without any unit: it gives the projection's bias.
         alone = values.new_zeros(len(units) + 1, len(values))
         for row, unit in zip(alone, units, strict=False):
             row[self.columns(unit)] = values[self.columns(unit)]
@@ -201,6 +189,11 @@ class Oracle:
         if any(part is module for part in output.modules()):
             return None
         return Norm(output, self.names.width)
+
+
+def site_of(unit: Component) -> str:
+    """Return the site of a head or neuron, `head.L` or `neuron.L`: the input of a projection."""
+    return f"{unit.kind}.{unit.block}"
 
 
 class Norm:
