@@ -1,10 +1,9 @@
 """Run one case: a random experiment on a random model, by every engine and by plain passes."""
 
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from traceback import extract_tb
 from typing import Any
@@ -28,17 +27,18 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs.batch_check import BatchCheck, MeasuredAlone
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
-#: What a case may end in. The last four are bad.
+#: The outcomes of a case: numbers agree, or hydrascope rightly refuses.
 AGREES, REFUSED = "agrees", "refused"
+#: The defects: a wrong number, an exception, a model measured whose outputs don't add up, a needless refusal.
 WRONG, BROKEN, UNNOTICED, NEEDLESS = "wrong", "broken", "unnoticed", "needlessly refused"
-BAD = (WRONG, BROKEN, UNNOTICED, NEEDLESS)
+FAILURES = (WRONG, BROKEN, UNNOTICED, NEEDLESS)
 
-#: Why a model is rightly refused: words of the refusal, or settings that hydrascope isn't for.
+#: Words of a right refusal, and settings of models that hydrascope isn't for.
 REASONS = ("has no final norm", "projects its residual stream", "never calls the module")
 UNSUPPORTED = ("use_bidirectional_attention", "apply_residual_connection_post_layernorm")
 
-#: The share of models that must pass the self-check, as at every load.
-PROVEN = 0.25
+#: The share of models that are self-checked first, as at every load.
+SELF_CHECKED = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class Outcome:
     detail: str
     case: str
     engines: int
-    seconds: float
     refusals: list[str]
 
 
@@ -69,34 +68,34 @@ def run_case(seed: int, architecture: str | None = None, *, planted: bool = Fals
     Args:
         planted: a fault is planted; the checks of models and of runs, which would find it first, are left out.
     """
-    start, name = time.perf_counter(), architecture_of(seed, architecture)
+    name = architecture_of(seed, architecture)
     drawn = draw_model(seed, name)
-    what, engines, proven = str(drawn.settings), 0, False
+    case, engines, checked = str(drawn.settings), 0, False
     with warnings.catch_warnings(), _computing_in(drawn.dtype, drawn.draw):
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", "(?s).*don't trust them", HydrascopeWarning)
         try:
             model = LanguageModel(drawn.hf)
-            if proven := drawn.draw.chance(PROVEN) and not planted:
+            if checked := drawn.draw.chance(SELF_CHECKED) and not planted:
                 self_check.require_valid(model)
             experiment = draw_experiment(drawn.draw, model)
-            what = f"{experiment}; {what}"
+            case = f"{experiment}; {case}"
             names = ["reference", "wavefront"][: 1 + model.anatomy.supports_wavefront]
             engines = len(names)
-            ended, detail = _compared(drawn.hf, model, experiment, names, planted)
+            ended, detail = _compare(drawn.hf, model, experiment, names, planted)
         except HydrascopeError as error:
             ended, detail = REFUSED, str(error)
         except Exception as error:
-            ended, detail = BROKEN, f"{type(error).__name__}: {error} ({_where(error)})"
-        if ended in BAD and not (planted or proven):
-            # Users don't get as far with a model that isn't proven.
-            ended, detail = _proven(drawn.hf, ended, detail)
-    if ended == REFUSED and not _rightly(detail, drawn.settings):
+            ended, detail = BROKEN, f"{type(error).__name__}: {error} ({_last_line(error)})"
+        if ended in FAILURES and not (planted or checked):
+            # No user gets as far with a model that fails the self-check.
+            ended, detail = _self_checked(drawn.hf, ended, detail)
+    if ended == REFUSED and not _is_right(detail, drawn.settings):
         ended = NEEDLESS
-    return Outcome(seed, name, ended, detail, what, engines, time.perf_counter() - start, drawn.refused)
+    return Outcome(seed, name, ended, detail, case, engines, drawn.refused)
 
 
-def _compared(
+def _compare(
     hf: PreTrainedModel, model: LanguageModel, experiment: Experiment, engines: Sequence[str], planted: bool
 ) -> tuple[str, str]:
     """Measure a case by each engine; return the outcome and a line about it.
@@ -106,7 +105,7 @@ def _compared(
     """
     found, must = [], None
     for engine in engines:
-        with unchecked(planted or not experiment.checked):
+        with unchecked() if planted or not experiment.checked else nullcontext():
             results = hs.sweep(model, experiment.prompts, experiment.ablation, engine=engine, **experiment.options())
         if must is None:
             try:
@@ -123,24 +122,24 @@ def _compared(
     return WRONG, f"{engine} engine: {difference}"
 
 
-def _proven(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
+def _self_checked(hf: PreTrainedModel, ended: str, detail: str) -> tuple[str, str]:
     """Return the outcome of a failure if its model is self-checked first, as at every load."""
     try:
         self_check.require_valid(LanguageModel(hf))
     except HydrascopeError as error:
         return REFUSED, str(error)
     except Exception as error:
-        return BROKEN, f"{type(error).__name__}: {error} ({_where(error)})"
+        return BROKEN, f"{type(error).__name__}: {error} ({_last_line(error)})"
     return ended, detail
 
 
-def _rightly(refusal: str, settings: dict[str, Any]) -> bool:
+def _is_right(refusal: str, settings: dict[str, Any]) -> bool:
     """Return whether a user should get this refusal; a fault may hide behind any other."""
     doubled = settings.get("new_decoder_architecture") and not settings["parallel_attn"]
     return bool(doubled or any(map(settings.get, UNSUPPORTED)) or any(reason in refusal for reason in REASONS))
 
 
-def _where(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     """Return the innermost line of hydrascope or of the fuzzer that an error passed through."""
     frames = [
         each for each in extract_tb(error.__traceback__) if "hydrascope" in each.filename or "fuzz" in each.filename
@@ -151,23 +150,21 @@ def _where(error: BaseException) -> str:
 @contextmanager
 def _computing_in(dtype: torch.dtype, draw: Draw) -> Iterator[None]:
     """Compute all of a float64 model in float64, and a float32 model by a random matrix product."""
-    kernels = {FORCE: draw.choice(list(ROUTINES))}
-    with Float64Mode() if dtype == torch.float64 else patch.dict(os.environ, kernels):
+    product = {FORCE: draw.choice(list(ROUTINES))}
+    with Float64Mode() if dtype == torch.float64 else patch.dict(os.environ, product):
         yield
 
 
 @contextmanager
-def unchecked(yes: bool = True) -> Iterator[None]:
+def unchecked() -> Iterator[None]:
     """Leave out a run's own checks, which take longer than the run."""
+    sound, alone = BatchCheck(0.0, 1.0, "logit", "prompt 1"), MeasuredAlone((), (), ())
     with ExitStack() as stack:
-        if yes:
-            sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
-            alone = MeasuredAlone((), (), ())
-            stack.enter_context(patch("hydrascope.runs.start.precision", lambda *arguments: {}))
-            stack.enter_context(patch("hydrascope.runs.start.check_before", lambda *arguments: sound))
-            stack.enter_context(patch("hydrascope.runs.sweep.check_after", lambda *arguments: sound))
-            for module in ("sweep", "start"):
-                stack.enter_context(patch(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: alone))
+        stack.enter_context(patch("hydrascope.runs.start.precision", lambda *arguments: {}))
+        stack.enter_context(patch("hydrascope.runs.start.check_before", lambda *arguments: sound))
+        stack.enter_context(patch("hydrascope.runs.sweep.check_after", lambda *arguments: sound))
+        for module in ("sweep", "start"):
+            stack.enter_context(patch(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: alone))
         yield
 
 

@@ -8,12 +8,12 @@ import torch
 import xarray as xr
 
 import hydrascope as hs
-from fuzz.expected import Expected, metric
+from fuzz.expected import Expected, Readout, metric
 from fuzz.oracle import Pass
 from hydrascope.components.component import Override
 
-#: How far a number may be from a float64 computation, as a share of the largest of the readout. Random models are
-#: rougher than trained ones: in float32 only what is grossly wrong shows, in kernels that float64 hasn't.
+#: The largest error of a number, as a share of the largest number of its readout. Random models amplify rounding more
+#: than trained ones: in float32, only gross errors show, of the kernels that float64 lacks.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-3}
 EFFECTS = ("total", "direct", "indirect")
 
@@ -74,11 +74,11 @@ def numbers(expected: Expected, overrides: Sequence[Override], patches: int) -> 
         patches: the number of patches of each ablated component.
     """
     prompts = [_of_prompt(expected, prompt, overrides, patches) for prompt in range(len(expected.tokens))]
-    # The prompt dimension follows that of the readout or metric.
-    first = {"scale": 0, "target": 0, "patch_prompt": 0}
+    # The axis of prompts: after that of readouts or metrics, else the first.
+    axes = {"scale": 0, "target": 0, "patch_prompt": 0}
     names = list(prompts[0][0])
     return Numbers(
-        *({name: np.stack([each[i][name] for each in prompts], first.get(name, 1)) for name in names} for i in (0, 1))
+        *({name: np.stack([each[i][name] for each in prompts], axes.get(name, 1)) for name in names} for i in (0, 1))
     )
 
 
@@ -92,7 +92,7 @@ def _of_prompt(
     added = [[expected.added(run) for run in row] for row in runs]
     own, sigma = expected.added(clean), expected.norm.scale(clean.final[-1])
     scale = np.array([[float(sigma / expected.norm.scale(run.final[-1])) for run in row] for row in runs])
-    # What a head would write in a sublayer that writes something else means nothing.
+    # Where a sublayer's output is replaced, the terms of its heads mean nothing.
     idle = np.array([[c.is_unit and c.sublayer in o.overridden for c in expected.components] for o in overrides])
     each: dict[str, list[np.ndarray]] = {}
     sizes: list[float] = []
@@ -133,7 +133,9 @@ def _of_prompt(
     return must, size
 
 
-def _effects(expected: Expected, readout, clean: Pass, run: Pass, delta: dict[int, torch.Tensor]) -> list[float]:
+def _effects(
+    expected: Expected, readout: Readout, clean: Pass, run: Pass, delta: dict[int, torch.Tensor]
+) -> list[float]:
     """Return `total`, `direct` and `indirect` of a readout."""
     inner = readout.before is not None
     z, after = (each.streams[readout.before] if inner else each.final[-1] for each in (clean, run))
@@ -152,8 +154,8 @@ def _sources(expected: Expected, prompt: int) -> np.ndarray:
     row = expected.sources[prompt]
     if not isinstance(expected.experiment.ablation, hs.Resample):
         return np.full(len(row), np.nan)
-    good = len(set(row.tolist())) == len(row) and prompt not in row and min(row) >= 0
-    return row.astype(float) if good else np.full(len(row), -2.0)
+    valid = len(set(row.tolist())) == len(row) and prompt not in row and min(row) >= 0
+    return row.astype(float) if valid else np.full(len(row), -2.0)
 
 
 def _metrics(

@@ -13,8 +13,9 @@ from fuzz.head_inputs import head_input
 from hydrascope.components.component import Component
 from hydrascope.models.language_model import LanguageModel
 
-#: The lengths of prompts, in tokens; an answer has up to three.
+#: The lengths of prompts, in tokens; an answer of up to three comes on top.
 SHORTEST, LONGEST = 2, 24
+#: Only the last needs answers.
 METRICS = ("log_prob", "prob", "rank", "kl", "fisher", "top", "answer_log_prob")
 
 
@@ -85,6 +86,7 @@ def draw_experiment(draw: Draw, model: LanguageModel) -> Experiment:
     alike = from_the_start and draw.chance(0.5)
     count = draw.choice((2, 2, 3, 4))
     if alike or not from_the_start:
+        # It counts from the end: positions from the start need prompts of one length. As likely as all others together.
         ablations += [hs.Resample(draw.randint(1, min(2, count - 1)), draw.randint(0, 9))] * 4
     lengths = _lengths(draw, count, alike)
     ablation = draw.choice(ablations)

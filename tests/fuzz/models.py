@@ -12,10 +12,10 @@ from fuzz.configurations import CONFIGURATIONS
 from fuzz.drawing import Draw
 from hydrascope.models.float64 import Float64Mode
 
-#: How often a configuration is drawn again that transformers doesn't take.
+#: The number of configurations to draw until transformers takes one.
 ATTEMPTS = 20
-#: The share of models in float32, which have kernels that float64 hasn't.
-NARROW = 0.15
+#: The share of models in float32, which has kernels that float64 lacks.
+FLOAT32_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ def draw_model(seed: int, architecture: str) -> Drawn:
         settings = CONFIGURATIONS[architecture](draw)
         implementation = draw.choice(("sdpa", "sdpa", "eager"))
         try:
-            hf = _made(draw, architecture, settings, implementation)
+            hf = _make(draw, architecture, settings, implementation)
         except Exception as error:
             refused.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}")
             continue
-        dtype = torch.float32 if draw.chance(NARROW) else torch.float64
+        dtype = torch.float32 if draw.chance(FLOAT32_SHARE) else torch.float64
         return Drawn(
             hf.to(dtype), settings | {"attn_implementation": implementation, "dtype": str(dtype)}, draw, refused
         )
     raise RuntimeError(f"transformers took no configuration of {architecture}, seed {seed}: {refused}")
 
 
-def _made(draw: Draw, architecture: str, settings: dict[str, Any], implementation: str) -> PreTrainedModel:
+def _make(draw: Draw, architecture: str, settings: dict[str, Any], implementation: str) -> PreTrainedModel:
     # In float64 from the start, as rotary tables are made with the model.
     with Float64Mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,7 +78,7 @@ def _made(draw: Draw, architecture: str, settings: dict[str, Any], implementatio
         randomise(hf, draw)
         experts = hf.get_experts_implementation() if hf._can_set_experts_implementation() else None
         if experts is not None:
-            # Products of groups of experts don't take float64.
+            # Grouped products of experts don't take float64.
             hf.set_experts_implementation("eager")
         hf.eval()
         with torch.no_grad():
@@ -105,13 +105,13 @@ def randomise(hf: PreTrainedModel, draw: Draw) -> None:
     def noise(like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
-    turned = {id(module.weight) for module in hf.modules() if isinstance(module, Conv1D)}
+    transposed = {id(module.weight) for module in hf.modules() if isinstance(module, Conv1D)}
     embeddings = id(hf.get_input_embeddings().weight)
     for name, parameter in hf.named_parameters():
         if parameter.ndim > 1:
-            inputs = parameter.shape[-2 if id(parameter) in turned else -1]
-            wide = 0.7 if id(parameter) == embeddings else size / inputs**0.5
-            parameter.copy_(noise(parameter) * wide)
+            inputs = parameter.shape[-2 if id(parameter) in transposed else -1]
+            scale = 0.7 if id(parameter) == embeddings else size / inputs**0.5
+            parameter.copy_(noise(parameter) * scale)
         elif "bias" in name or "sinks" in name:
             parameter.copy_(noise(parameter) * 0.5)
         else:

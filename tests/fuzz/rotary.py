@@ -5,15 +5,15 @@ from typing import Any
 
 from fuzz.drawing import Draw
 
-#: All that transformers has a table for.
+#: All rope types that transformers has.
 TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
 #: The longest text that a model is given, the answer among it.
 LONGEST = 28
 
 
-def limits(draw: Draw) -> dict[str, int]:
-    """Draw the longest text, and the limit beyond which longrope and dynamic NTK change tables."""
-    return {"limit": draw.randint(8, 12), "longest": draw.randint(LONGEST, 64)}
+def limits(draw: Draw) -> tuple[int, int]:
+    """Draw the limit beyond which longrope and dynamic NTK change tables, and the longest text."""
+    return draw.randint(8, 12), draw.randint(LONGEST, 64)
 
 
 def parameters(draw: Draw, kind: str, dim: int, limit: int, partial: float | None = None) -> dict[str, Any]:
@@ -59,15 +59,16 @@ def rope(draw: Draw, dim: int, *, partial: bool = False, types: tuple[str, ...] 
         partial: whether only a part of it may turn.
         types: the rope types to choose from.
     """
-    bounds, kind, share = limits(draw), draw.choice(types), None
+    limit, longest = limits(draw)
+    kind, share = draw.choice(types), None
     if partial:
         turning = draw.choice(list(range(4, dim + 1, 2)) or [dim])
         # `proportional` has tables of the whole head.
         share, dim = (1.0, dim) if kind == "proportional" else (turning / dim, turning)
-    found = parameters(draw, kind, dim, bounds["limit"], share)
+    found = parameters(draw, kind, dim, limit, share)
     if kind == "proportional" and partial:
         found["partial_rotary_factor"] = 1.0
-    return {"rope_parameters": found, "max_position_embeddings": bounds["limit" if kind == "dynamic" else "longest"]}
+    return {"rope_parameters": found, "max_position_embeddings": limit if kind == "dynamic" else longest}
 
 
 def rope_by_layer(draw: Draw, dim: int, layer_types: Sequence[str]) -> dict[str, Any]:
@@ -76,16 +77,16 @@ def rope_by_layer(draw: Draw, dim: int, layer_types: Sequence[str]) -> dict[str,
     Args:
         layer_types: the types of its layers, if they are given.
     """
-    bounds = limits(draw)
-    # A table that no layer reads stretches no context.
+    limit, longest = limits(draw)
+    # `dynamic` lets texts exceed the limit, but only if a layer reads its table.
     static = tuple(kind for kind in TYPES if kind != "dynamic")
     kinds = {
         each: draw.choice(TYPES if each in layer_types else static) for each in ("full_attention", "sliding_attention")
     }
-    found = {each: parameters(draw, kind, dim, bounds["limit"]) for each, kind in kinds.items()}
+    found = {each: parameters(draw, kind, dim, limit) for each, kind in kinds.items()}
     return {
         "rope_parameters": found,
-        "max_position_embeddings": bounds["limit" if "dynamic" in kinds.values() else "longest"],
+        "max_position_embeddings": limit if "dynamic" in kinds.values() else longest,
     }
 
 

@@ -5,11 +5,11 @@ from dataclasses import fields, is_dataclass
 from itertools import count, islice
 
 import pytest
-from fuzz.cases import AGREES, BAD, WRONG, architecture_of, run_case
+from fuzz.cases import AGREES, FAILURES, WRONG, run_case
 from fuzz.configurations import CONFIGURATIONS, UNDRAWN
 from fuzz.drawing import Draw
-from fuzz.models import draw_model
-from fuzz.plants import PLANTS, planted
+from fuzz.models import architecture_of, draw_model
+from fuzz.planted_faults import FAULTS, planted
 from tiny import CONFIGS
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -70,11 +70,11 @@ def test_a_random_model_is_measured_as_by_plain_passes(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_planted_fault_is_found_within_200(plant: str) -> None:
-    with planted(plant):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_within_200(fault: str) -> None:
+    with planted(fault):
         found = (run_case(seed, planted=True) for seed in islice(count(), 200))
-        outcome = next((each for each in found if each.ended in BAD), None)
+        outcome = next((each for each in found if each.ended in FAILURES), None)
     assert outcome is not None
     assert outcome.ended == WRONG, outcome
     # Without the fault it is the same case, and right.

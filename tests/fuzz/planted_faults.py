@@ -18,13 +18,16 @@ from hydrascope.engines.wavefront import recorder
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.projection import Projection
 
+#: An object, the attribute of it to replace, and the replacement.
+Fault = tuple[object, str, Any]
 
-def _longrope_by_batch() -> tuple[object, str, Any]:
+
+def _longrope_by_batch() -> Fault:
     """Let the longest prompt of a batch choose the rotary table of all."""
     return LanguageModel, "batch_key", lambda self, length: ()
 
 
-def _wrong_window() -> tuple[object, str, Any]:
+def _wrong_window() -> Fault:
     """Let layers with a window see everything before."""
 
     def everything(**arguments: Any) -> Tensor | None:
@@ -33,12 +36,12 @@ def _wrong_window() -> tuple[object, str, Any]:
     return attention, "sdpa_mask", everything
 
 
-def _soft_cap() -> tuple[object, str, Any]:
+def _soft_cap() -> Fault:
     """Leave scores of attention unbounded."""
     return attention, "capped", lambda scores, softcap: scores
 
 
-def _bias_to_a_head() -> tuple[object, str, Any]:
+def _bias_to_a_head() -> Fault:
     """Count the projection's bias as the first head's, and the first neuron's."""
     written = Projection.written
 
@@ -49,7 +52,7 @@ def _bias_to_a_head() -> tuple[object, str, Any]:
     return Projection, "written", with_bias
 
 
-def _scale_of_another_row() -> tuple[object, str, Any]:
+def _scale_of_another_row() -> Fault:
     """Read each row at the scale of the row before."""
 
     def rolled(model: LanguageModel, residual: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def _scale_of_another_row() -> tuple[object, str, Any]:
     return recorder, "final_scale", rolled
 
 
-PLANTS: dict[str, Callable[[], tuple[object, str, Any]]] = {
+FAULTS: dict[str, Callable[[], Fault]] = {
     "longrope": _longrope_by_batch,
     "window": _wrong_window,
     "soft-cap": _soft_cap,
@@ -75,6 +78,6 @@ def planted(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    target, attribute, fault = PLANTS[name]()
+    target, attribute, fault = FAULTS[name]()
     with patch.object(target, attribute, fault):
         yield
