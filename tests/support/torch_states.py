@@ -58,7 +58,7 @@ def louder_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
 
 
 def louder_gradients(module: nn.Module, gradients: Any, output_gradients: Any = None) -> Any:
-    """Return the gradients of a linear module times 3, as a backward hook or a backward pre-hook."""
+    """Return the gradients of a linear module times 3, as a backward hook or pre-hook."""
     return tuple(None if each is None else each * 3 for each in gradients) if isinstance(module, nn.Linear) else None
 
 

@@ -20,7 +20,7 @@ import hydrascope as hs
 from faults.processes import identical
 from hydrascope.cli import app
 
-#: By name, the line of bash that brings a process into a state; "$@" is the command, $AS_USER makes it no root's.
+#: By name of the state, a line of bash that runs the command "$@" in it; $AS_USER before it takes root's rights away.
 SHELLS = {
     "LC_ALL=C": 'LC_ALL=C LANG=C PYTHONUTF8=0 "$@"',
     "a locale with a decimal comma": 'LOCPATH="$PWD/locales" LC_ALL=de_DE.UTF-8 "$@"',
@@ -41,15 +41,16 @@ SHELLS = {
     "a reader that leaves": 'set -o pipefail; "$@" | :',
     "a reader of both that leaves": 'set -o pipefail; "$@" 2>&1 | :',
 }
-#: Where a state leaves nothing to be printed on, what is printed can't be compared.
-_UNSEEN = ("output closed", "output full", "reader")
+#: Parts of the names of states in which the output is lost, so can't be compared.
+_WITHOUT_OUTPUT = ("output closed", "output full", "reader")
 COMMANDS = ("sweep", "run", "summary", "report")
-#: What must never happen.
+#: The outcomes that must never happen.
 BAD = ("other numbers", "traceback", "lines", "code", "refused for nothing")
-#: In these a command may end in one line: nothing can be printed, written or computed.
+#: Parts of the names of states that may hinder a command, which then ends in one line.
 _HINDERING = ("umask 777", "directory that is gone", "output closed", "output full", "of both")
-#: 128 + SIGPIPE, as a shell tells it.
+#: The exit code in bash of a command that SIGPIPE ends.
 _BY_SIGPIPE = 141
+#: A script for the command "sweep": a sweep by the library.
 _SWEEP = """
 import sys
 import hydrascope as hs
@@ -70,7 +71,7 @@ def given(folder: Path, commands: Sequence[str]) -> Path:
         hs.load_model(folder / "model"), hs.load_prompts(folder / "prompts.txt"), hs.Zero(), out=folder / "alone.zarr"
     )
     for name in {"summary", "report"} & {*commands}:
-        code, out, err = _here(_words(name, folder, folder))
+        code, out, err = _in_process(_arguments(name, folder, folder))
         assert code == 0, err
         (folder / f"{name}.out").write_text(out)
     for path in folder.rglob("*"):  # for another user, too
@@ -101,10 +102,10 @@ def _outcome(state: str, command: str, folder: Path, room: Path) -> str:
     """Return the outcome of a command in a state."""
     if state in STATES:
         with STATES[state]():
-            code, out, err = _here(_words(command, folder, room))
+            code, out, err = _in_process(_arguments(command, folder, room))
     else:
-        code, out, err = _in_shell(SHELLS[state], _words(command, folder, room), room)
-    seen = not any(part in state for part in _UNSEEN)
+        code, out, err = _in_shell(SHELLS[state], _arguments(command, folder, room), room)
+    seen = not any(part in state for part in _WITHOUT_OUTPUT)
     if code == 0:
         return "the same" if _is_the_same(command, folder, room, out if seen else None) else "other numbers"
     if code == _BY_SIGPIPE and "reader" in state:
@@ -115,11 +116,16 @@ def _outcome(state: str, command: str, folder: Path, room: Path) -> str:
         return "code"
     if not any(part in state for part in _HINDERING):
         return "refused for nothing"
-    mute = "error closed" in state or "error full" in state or "of both" in state
-    return "one line" if mute or (err.startswith("hydrascope: ") and err.count("\n") == 1) else "lines"
+    unseen = "error closed" in state or "error full" in state or "of both" in state
+    return "one line" if unseen or (err.startswith("hydrascope: ") and err.count("\n") == 1) else "lines"
 
 
 def _is_the_same(command: str, folder: Path, room: Path, out: str | None) -> bool:
+    """Return whether a command gave what it gives without any state.
+
+    Args:
+        out: the output, or None where the state loses it.
+    """
     if command == "summary":
         return out is None or out == (folder / "summary.out").read_text()
     if command == "report":
@@ -131,7 +137,8 @@ def _is_the_same(command: str, folder: Path, room: Path, out: str | None) -> boo
         return False
 
 
-def _words(command: str, folder: Path, room: Path) -> list[str]:
+def _arguments(command: str, folder: Path, room: Path) -> list[str]:
+    """Return the arguments of a command that writes into `room`; of `_SWEEP` for a sweep."""
     model, prompts = str(folder / "model"), str(folder / "prompts.txt")
     return {
         "sweep": [model, prompts, str(room / "made.zarr")],
@@ -141,16 +148,16 @@ def _words(command: str, folder: Path, room: Path) -> list[str]:
     }[command]
 
 
-def _here(words: list[str]) -> tuple[int, str, str]:
+def _in_process(arguments: list[str]) -> tuple[int, str, str]:
     """Run a command in this process; return its exit code, output and errors."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            if words[0] in COMMANDS:
-                with mock.patch.object(sys, "argv", ["hydrascope", *words]):
+            if arguments[0] in COMMANDS:
+                with mock.patch.object(sys, "argv", ["hydrascope", *arguments]):
                     app.main()
             else:
-                hs.sweep(hs.load_model(words[0]), hs.load_prompts(words[1]), hs.Zero(), out=words[2])
+                hs.sweep(hs.load_model(arguments[0]), hs.load_prompts(arguments[1]), hs.Zero(), out=arguments[2])
         except hs.HydrascopeError as error:
             print(f"hydrascope: {error}", file=err)
             code = 2
@@ -159,15 +166,15 @@ def _here(words: list[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def _in_shell(line: str, words: list[str], room: Path) -> tuple[int, str, str]:
+def _in_shell(line: str, arguments: list[str], room: Path) -> tuple[int, str, str]:
     """Run a command in a process that bash starts; return its exit code, output and errors."""
-    begin = [sys.executable, "-c", _SWEEP] if words[0] not in COMMANDS else [sys.executable, "-m", "hydrascope"]
+    begin = [sys.executable, "-c", _SWEEP] if arguments[0] not in COMMANDS else [sys.executable, "-m", "hydrascope"]
     if "LOCPATH" in line:
         (room / "locales").mkdir()
         comma_folder(str(room / "locales"))
     environment = {**os.environ, "AS_USER": as_user(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        ["bash", "-c", line, "bash", *begin, *words], cwd=room, env=environment, capture_output=True, check=False
+        ["bash", "-c", line, "bash", *begin, *arguments], cwd=room, env=environment, capture_output=True, check=False
     )
     return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
