@@ -35,6 +35,7 @@ class Expected:
     """The numbers of an experiment.
 
     Attributes:
+        clean: the pass of each prompt.
         sources: `[prompt, patch]` the prompt that each patch comes from.
         targets: each prompt's target token.
     """
@@ -81,6 +82,7 @@ class Expected:
         return found + [Readout(name, vector, block) for name, (vector, block) in self.experiment.directions.items()]
 
     def _vector(self, tokens: tuple[int, ...]) -> Tensor:
+        """Return the direction `[width]` of a token's logit, less that of the second or of the mean."""
         weight = self.oracle.names.unembedding.weight.detach()
         less = weight.mean(0) if len(tokens) == 1 else weight[tokens[1]]
         vector: Tensor = (weight[tokens[0]] - less) * self.oracle.multiplier
@@ -90,6 +92,7 @@ class Expected:
         """Return the patch `[slot, columns]` of a component, a row for each ablated position."""
         positions, ablation = self.positions[prompt], self.experiment.ablation
         own = self.oracle.value(self.clean[prompt], label)[positions]
+        # Other prompts are read at the same distances from the end.
         back = [len(self.tokens[prompt]) - position for position in positions]
         if isinstance(ablation, hs.Zero):
             return torch.zeros_like(own)

@@ -33,7 +33,7 @@ def head_input(block: Any, config: Any, part: Component) -> tuple[nn.Module, sli
 
 
 def _latent(attention: Any, config: Any, part: Component) -> tuple[nn.Module, slice] | None:
-    """Return them for multi-head latent attention; heads share a part of their keys."""
+    """Return the module and columns for multi-head latent attention; keys are partly shared."""
     nope, value = config.qk_nope_head_dim, config.v_head_dim
     if part.kind == "query":
         whole = attention.q_proj if config.q_lora_rank is None else attention.q_b_proj
