@@ -85,11 +85,11 @@ def _runs_are_measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.
     from hydrascope.runs.batch_check import BatchCheck, MeasuredAlone
 
     name = request.module.__name__.rpartition(".")[2]
-    if name not in ("test_rounding", "test_planted_faults"):
+    if name not in ("test_rounding", "test_planted_faults", "test_faults"):
         monkeypatch.setattr("hydrascope.runs.start.precision", lambda plan, clean: {})
     # Results of other processes, where nothing is replaced, are compared to the bit.
     checked = {"test_as_if_alone", "test_batch_check", "test_planted_faults"}
-    if name not in {*checked, "test_ray_backend", "test_resume", "test_coordination"}:
+    if name not in {*checked, "test_ray_backend", "test_resume", "test_coordination", "test_faults"}:
         sound = BatchCheck(0.0, 1.0, "logit", "prompt 1")
         for module in ("sweep", "start"):
             monkeypatch.setattr(f"hydrascope.runs.{module}.measure_alone", lambda *arguments: MeasuredAlone((), (), ()))
