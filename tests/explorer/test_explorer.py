@@ -19,6 +19,7 @@ from exploring import (
     serving,
     settle,
     shown_effects,
+    shown_weights,
     started,
     swept,
     typed,
@@ -27,6 +28,15 @@ from opened import FEW, HOSTILE
 
 import hydrascope as hs
 from hydrascope.explorer.session import Session
+
+#: The controls of each ablation.
+CONTROLS = {
+    "resample": {"patches", "seed", "different_target"},
+    "noise": {"patches", "seed", "noise_scale"},
+    "zero": set(),
+    "mean": set(),
+    "counterfactual": {"counterfactual"},
+}
 
 
 @pytest.mark.slow

@@ -10,20 +10,12 @@ from exploring import (
     numbers,
     pick,
     settle,
+    shown_weights,
     started,
 )
 from opened import rows_of, saved
 
 import hydrascope as hs
-
-
-def shown_weights(page):
-    """The tokens of the boxes, and the weights in them of each state, as shares."""
-    boxes = page.locator("#attention li").all()
-    rows = [[cell.text_content() for cell in box.locator("span").all()] for box in boxes]
-    (_, *states), *tokens = rows
-    shares = [[numbers(text)[0] / 100 for text in column] for column in zip(*(row[1:] for row in tokens), strict=True)]
-    return [row[0] for row in tokens], dict(zip(states, shares, strict=True))
 
 
 @pytest.mark.slow

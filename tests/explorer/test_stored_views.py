@@ -72,16 +72,6 @@ def test_the_views_read_a_typed_prompt_as_is_chosen_and_show_every_patch(opened,
     assert shown["clean"] != shown["own"]
 
 
-#: The controls of each ablation.
-CONTROLS = {
-    "resample": {"patches", "seed", "different_target"},
-    "noise": {"patches", "seed", "noise_scale"},
-    "zero": set(),
-    "mean": set(),
-    "counterfactual": {"counterfactual"},
-}
-
-
 @pytest.mark.slow
 def test_a_stored_result_and_its_prompts(opened, session, folder, monkeypatch):
     monkeypatch.setattr("hydrascope.explorer.app.Bootstrap", lambda: FEW)

@@ -96,3 +96,12 @@ def close(found, expected):
     """As far as three digits of the largest say."""
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other[: len(one)], atol=0.006 * max(np.abs(expected).max(), 1))
+
+
+def shown_weights(page):
+    """Return the tokens of the boxes, and the attention weights in them of each state, as shares."""
+    boxes = page.locator("#attention li").all()
+    rows = [[cell.text_content() for cell in box.locator("span").all()] for box in boxes]
+    (_, *states), *tokens = rows
+    shares = [[numbers(text)[0] / 100 for text in column] for column in zip(*(row[1:] for row in tokens), strict=True)]
+    return [row[0] for row in tokens], dict(zip(states, shares, strict=True))

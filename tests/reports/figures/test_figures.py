@@ -202,7 +202,7 @@ def test_why_an_example_was_chosen_is_so(tmp_path: Path) -> None:
     assert why_chosen(per_prompt(results), part) == "chosen for its large direct effect"
     draw_all(results, tmp_path)
     for name in ("figure1", "figure3"):
-        assert "chosen for its large direct effect" in (tmp_path / f"{name}.svg").read_text()
+        assert "Chosen for its large direct effect" in (tmp_path / f"{name}.svg").read_text()
 
 
 def test_where_nothing_is_removed_directly_the_examples_are_those_that_lose_most() -> None:
