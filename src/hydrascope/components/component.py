@@ -3,13 +3,16 @@
 Selections are written alike in Python and on the command line: `layers` (all sublayers), `attn`, `mlp`, `heads`,
 `heads.9`, `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. An override may name
 several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation). The
-inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Names of TransformerLens,
-nnsight and nnterp are read, too (`other_names.py`).
+inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Where the model has a
+dictionary at a site such as `mlp.5`, its terms are components: `feature.mlp.5.1203`, all features together
+`feature.mlp.5`, the error `error.mlp.5`, and the bias `bias.mlp.5`. Names of TransformerLens, nnsight and nnterp are
+read, too (`other_names.py`).
 """
 
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from hydrascope.components.dictionary_site import SUBLAYER_AT, DictionarySite, parse_site
 from hydrascope.components.other_names import parse_other_name, transformer_lens_name
 from hydrascope.components.part import Part, cut_part
 from hydrascope.utils.errors import HydrascopeError
@@ -20,12 +23,16 @@ SublayerKind = Literal["attn", "mlp"]
 UnitKind = Literal["head", "neuron"]
 #: The inputs of a head. A frozen input is frozen from the first ablated position on.
 InputKind = Literal["query", "key", "value"]
-Kind = Literal["attn", "mlp", "head", "neuron", "query", "key", "value"]
+#: The terms that a dictionary takes a vector apart into: features, the error, and the bias, which no feature writes.
+TermKind = Literal["feature", "error", "bias"]
+#: `stream` is the residual stream that enters a block: no component, but the home of the terms of its dictionary.
+Kind = Literal["attn", "mlp", "head", "neuron", "query", "key", "value", "feature", "error", "bias", "stream"]
 
 SUBLAYER_KINDS: tuple[SublayerKind, ...] = get_args(SublayerKind)
 #: The kind of sublayer that holds a kind of unit, and the other way round.
 SUBLAYER_OF: dict[UnitKind, SublayerKind] = {"head": "attn", "neuron": "mlp"}
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
+TERM_KINDS: tuple[TermKind, ...] = get_args(TermKind)
 UNIT_OF: dict[SublayerKind, UnitKind] = {sublayer: unit for unit, sublayer in SUBLAYER_OF.items()}
 
 #: The receiver of a causal path that goes straight to the logits, and is no component.
@@ -36,7 +43,7 @@ _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 @dataclass(frozen=True)
 class Component:
-    """A sublayer (attention or MLP), a query head, a neuron, or an input of a head.
+    """A sublayer (attention or MLP), a head, a neuron, an input of a head, or a dictionary's term.
 
     `str()` returns its label.
 
@@ -45,21 +52,30 @@ class Component:
 
     Attributes:
         block: the index of its block, counted from 0.
-        kind: `attn`, `mlp`, `head`, `neuron`, `query`, `key` or `value`.
-        unit: the index of the head or neuron in the sublayer, counted from 0; −1 for a sublayer.
+        kind: `attn`, `mlp`, `head`, `neuron`, `query`, `key`, `value`, `feature`, `error` or `bias`.
+        unit: the index of the head or neuron in the sublayer, or of the feature in its dictionary, counted from 0; −1
+            for a sublayer, for all features of a dictionary together, for an error and a bias.
+        place: the kind of the dictionary's site, such as `mlp`; "" for what belongs to no dictionary.
     """
 
     block: int
     kind: Kind
     unit: int = -1
+    place: DictionarySite | Literal[""] = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.block}" + ("" if self.unit < 0 else f".{self.unit}")
+        place = f".{self.place}" if self.place else ""
+        return f"{self.kind}{place}.{self.block}" + ("" if self.unit < 0 else f".{self.unit}")
 
     @property
     def is_unit(self) -> bool:
         """Whether it is a head or a neuron."""
         return self.kind in SUBLAYER_OF
+
+    @property
+    def is_term(self) -> bool:
+        """Whether it is a term of a dictionary: a feature or all of them, the error, or the bias."""
+        return self.kind in TERM_KINDS
 
     @property
     def is_input(self) -> bool:
@@ -73,17 +89,26 @@ class Component:
 
     @property
     def sublayer(self) -> "Component":
-        """The sublayer that it is or belongs to."""
-        kind = "attn" if self.is_input else SUBLAYER_OF.get(cast(UnitKind, self.kind))
+        """The sublayer that it is or belongs to; `stream.L` for terms of the residual stream."""
+        kind: Kind | None = "attn" if self.is_input else SUBLAYER_OF.get(cast(UnitKind, self.kind))
+        if self.place:
+            kind = SUBLAYER_AT.get(self.place, "stream")
         return self if kind is None else Component(self.block, kind)
 
     @property
     def site(self) -> "Component":
-        """Return the site of its activation: a sublayer, or all units of one (`head.9`).
+        """Return the site of its activation: a sublayer, all units of one (`head.9`), or a term.
 
-        Inputs of heads have no site, since attention itself holds them.
+        Inputs of heads have no site, since attention itself holds them. All features of a dictionary have one.
         """
-        return Component(self.block, self.kind)
+        return Component(self.block, self.kind, place=self.place)
+
+    @property
+    def entry(self) -> Literal["block", "units", "output"]:
+        """Return where in its block its override enters: before it, at units, or at the output."""
+        if self.is_input or self.place == "stream":
+            return "block"
+        return "units" if self.is_unit or self.place in ("heads", "raw.attn", "raw.mlp") else "output"
 
     def as_transformer_lens(self) -> str:
         """Return its name in TransformerLens, with the head or neuron as an index.
@@ -92,8 +117,11 @@ class Component:
             'blocks.9.attn.hook_z[6]'
 
         Raises:
-            HydrascopeError: it is a key or a value: TransformerLens counts these by the heads that share one.
+            HydrascopeError: it is a key or a value, which TransformerLens counts by the heads that share one; or a
+                term of a dictionary.
         """
+        if self.is_term:
+            raise HydrascopeError(f"{self} has no name in TransformerLens: it is a term of a dictionary")
         return transformer_lens_name(self.block, self.kind, self.unit)
 
     @classmethod
@@ -107,7 +135,8 @@ class Component:
 
         Args:
             label: `attn.L`, `mlp.L`, `head.L.H`, `neuron.L.N`, `query.L.H`, `key.L.H` or `value.L.H`; L is the block.
-                Or the component's name in TransformerLens, nnsight, nnterp or the model's own modules
+                Or `feature.SITE.F`, `feature.SITE`, `error.SITE` or `bias.SITE`, with a dictionary's site, such as
+                `mlp.L`. Or the component's name in TransformerLens, nnsight, nnterp or the model's own modules
                 (`hydrascope.components.other_names`).
 
         Raises:
@@ -117,6 +146,8 @@ class Component:
             block, name, unit = other
             return cls(block, cast(Kind, name), unit)
         kind, *numbers = label.split(".")
+        if kind in TERM_KINDS:
+            return _parse_term(label)
         count = 1 if kind in SUBLAYER_KINDS else 2 if kind in (*SUBLAYER_OF, *INPUT_KINDS) else None
         if count != len(numbers) or not all(map(is_number, numbers)):
             raise HydrascopeError(f"{label!r} is no component of a model: write {_SYNTAX}")
@@ -179,3 +210,18 @@ class Override:
 def is_number(text: str) -> bool:
     """Whether `text` is a whole number of at most 18 digits."""
     return text.isdecimal() and len(text) < 19
+
+
+def _parse_term(label: str) -> Component:
+    """Return the term of a dictionary with a label."""
+    kind, _, rest = label.partition(".")
+    head, _, last = rest.rpartition(".")
+    single = kind == "feature" and is_number(last) and is_number(head.rpartition(".")[2])
+    try:
+        place, block = parse_site(head if single else rest)
+    except HydrascopeError:
+        raise HydrascopeError(
+            f"{label!r} is no term of a dictionary: write feature.SITE.F, feature.SITE, error.SITE or bias.SITE, with "
+            "a site such as mlp.5"
+        ) from None
+    return Component(block, cast(Kind, kind), int(last) if single else -1, place)
