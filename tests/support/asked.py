@@ -21,7 +21,7 @@ from hydrascope.utils.errors import HydrascopeError
 PLACES = ("last", "middle", "span", "all")
 
 #: What of `Readings` has a value for each readout, in its unit.
-READ = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect")
+READ = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect", "own")
 
 lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
 

@@ -13,7 +13,8 @@ import xarray as xr
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.analyses.joint_ablation import joint_effects, require_affordable
 from hydrascope.components.component import Component
-from hydrascope.components.selection import ModelShape, Selection, select_components
+from hydrascope.components.model_shape import ModelShape
+from hydrascope.components.selection import Selection, select_components
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.restoration import drop_unbounded

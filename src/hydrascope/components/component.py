@@ -43,7 +43,7 @@ _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 @dataclass(frozen=True)
 class Component:
-    """A sublayer (attention or MLP), a head, a neuron, an input of a head, or a dictionary's term.
+    """A sublayer, a head, a neuron, an input of a head, or a term of a dictionary.
 
     `str()` returns its label.
 

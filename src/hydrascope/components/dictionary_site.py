@@ -1,6 +1,6 @@
 """Sites of dictionaries: the places of a model that features are read from and written to."""
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from hydrascope.utils.errors import HydrascopeError
 
@@ -35,4 +35,4 @@ def parse_site(site: str) -> tuple[DictionarySite, int]:
         raise HydrascopeError(
             f"{site!r} is no site of a dictionary: write one of {', '.join(DICTIONARY_SITES)}, and the block, as mlp.5"
         )
-    return cast(DictionarySite, kind), int(block)
+    return kind, int(block)

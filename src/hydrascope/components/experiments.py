@@ -12,10 +12,11 @@ from itertools import combinations
 from math import isfinite
 from typing import Any, Literal, get_args
 
-from hydrascope.components.component import INPUT_KINDS, Component, Override
+from hydrascope.components.component import INPUT_KINDS, TERM_KINDS, Component, Override
+from hydrascope.components.model_shape import ModelShape
 from hydrascope.components.order import responding
 from hydrascope.components.part import Part, PartKind
-from hydrascope.components.selection import ModelShape, Selection, select_components, select_mediators, select_overrides
+from hydrascope.components.selection import Selection, select_components, select_mediators, select_overrides
 from hydrascope.utils.errors import HydrascopeError
 
 #: The kinds of results: of a plain sweep, or of an experiment.
@@ -73,11 +74,14 @@ class Mediated:
         def frozen(frozen_components: Sequence[Component]) -> Override:
             return Override(override.ablated, tuple(frozen_components))
 
-        components, every = responding(model, override, mediators), _can_react(model, override)
+        own = override.at_sublayers.ablated
+        # Terms of an ablated unit's own sublayer are what the unit writes, not mediators of it.
+        others = [component for component in mediators if not (component.is_term and component.sublayer in own)]
+        components, every = responding(model, override, others), _can_react(model, override)
         whole = [
             component
             for component in components
-            if not ({component.sublayer, component.head} - {component}) & {*components}
+            if not ({component.sublayer, component.site, component.head} - {component}) & {*components}
         ]
         return cls(
             override,
@@ -114,10 +118,14 @@ def _can_react(model: ModelShape, override: Override) -> list[Component]:
 def _others(model: ModelShape, component: Component, every: Sequence[Component]) -> list[Component]:
     """Return the components of `every` to freeze so that only `component` reacts.
 
-    The sublayer of a head is replaced by its other heads, the head of an input by its other inputs.
+    The sublayer of a head is replaced by its other heads, the head of an input by its other inputs, and the sublayer of
+    a term by the dictionary's other terms.
     """
     if component.sublayer == component:
         return [each for each in every if each != component]
+    if component.is_term:
+        terms = [Component(component.block, kind, place=component.place) for kind in TERM_KINDS]
+        return [each for each in every if each != component.sublayer] + [each for each in terms if each != component]
     head = component.head
     rest = [each for each in every if each not in (component.sublayer, head)]
     rest += [other for other in model.units(component.sublayer) if component.sublayer in every and other != head]
@@ -159,10 +167,10 @@ class Mediation:
                     f"{override} freezes {override.frozen[0]}: name only what is ablated; this experiment freezes the "
                     "mediators"
                 )
-            neurons = [component for component in override.ablated if component.kind == "neuron"]
-            if len({component.sublayer for component in override.ablated}) > 1 and neurons:
+            small = [component for component in override.ablated if component.kind == "neuron" or component.is_term]
+            if len({component.sublayer for component in override.ablated}) > 1 and small:
                 raise HydrascopeError(
-                    f"{override} ablates {neurons[0]} and another sublayer: the other neurons of its MLP can't be "
+                    f"{override} ablates {small[0]} and another sublayer: the rest of {small[0].sublayer} can't be "
                     "frozen; ablate them one by one"
                 )
         return [Mediated.of(model, override, components) for override in overrides]
@@ -172,8 +180,10 @@ class Mediation:
         return tuple(dict.fromkeys(override for mediated in self.each(model) for override in mediated.overrides))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
-        """Return the heads that are read besides all sublayers."""
-        return tuple(component for component in select_mediators(model, self.mediators) if component.is_unit)
+        """Return the heads and terms that are read besides all sublayers."""
+        return tuple(
+            component for component in select_mediators(model, self.mediators) if component.is_unit or component.is_term
+        )
 
     def settings(self, model: ModelShape) -> dict[str, Any]:
         """Return the attributes that describe the experiment in a result."""
@@ -209,7 +219,11 @@ class Interactions:
         components = select_components(model, self.components)
         if len(components) < 2:
             raise HydrascopeError(f"{components[0]} alone can't interact: name at least two components")
-        pairs = [(u, v) for u, v in combinations(components, 2) if u.sublayer != v and v.sublayer != u]
+        pairs = [
+            (u, v)
+            for u, v in combinations(components, 2)
+            if not {u.sublayer, u.site} & {v} and not {v.sublayer, v.site} & {u}
+        ]
         return (*(Override((component,)) for component in components), *map(Override, pairs))
 
     def reads(self, model: ModelShape) -> tuple[Component, ...]:
@@ -257,6 +271,9 @@ class Split:
         for override in whole:
             if override.frozen:
                 raise HydrascopeError(f"{override} freezes {override.frozen[0]}: name only what is ablated")
+            for component in override.ablated:
+                if component.place == "stream":
+                    raise HydrascopeError(f"{component} is no part of a sublayer's write: a split is of sublayers")
         for dose in self.doses:
             if isinstance(dose, bool) or not isinstance(dose, int | float) or not isfinite(dose):
                 raise HydrascopeError(f"{dose!r} is no dose: give numbers")

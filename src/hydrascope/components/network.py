@@ -1,6 +1,7 @@
 """The sublayers and heads of a measured model, read from a result."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import xarray as xr
 
@@ -18,18 +19,21 @@ class Network:
         depth: the number of blocks.
         heads: the number of heads in a block.
         parallel: whether the attention and the MLP of a block read the same residual stream.
+        feature_counts: the number of features of the dictionary at each site.
     """
 
     name: str
     depth: int
     heads: int
     parallel: bool
+    feature_counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, results: xr.Dataset) -> "Network":
         """Return the network of a result, from its attributes."""
         attrs = results.attrs
-        return cls(attrs["model"], attrs["depth"], attrs["heads"], bool(attrs["parallel"]))
+        counts = dict(zip(attrs.get("dictionary_sites", ()), attrs.get("dictionary_features", ()), strict=True))
+        return cls(attrs["model"], attrs["depth"], attrs["heads"], bool(attrs["parallel"]), counts)
 
     @property
     def sublayers(self) -> tuple[Component, ...]:

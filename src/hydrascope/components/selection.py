@@ -3,37 +3,26 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from hydrascope.components.component import (
     _SYNTAX,
     INPUT_KINDS,
     SUBLAYER_KINDS,
     SUBLAYER_OF,
+    TERM_KINDS,
     Component,
     Kind,
     Override,
     UnitKind,
     is_number,
 )
+from hydrascope.components.model_shape import ModelShape
+from hydrascope.components.order import follows
 from hydrascope.components.other_names import parse_other_name
 from hydrascope.utils.errors import HydrascopeError
-
-
-class ModelShape(Protocol):
-    """The facts of a model that selections need."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def sublayers(self) -> tuple[Component, ...]: ...
-
-    def units(self, sublayer: Component) -> tuple[Component, ...]: ...
-
-    def stage(self, component: Component) -> int: ...
-
 
 #: One selection or several: labels, components, overrides.
 Selection = str | Component | Override | Iterable[str | Component | Override]
@@ -60,7 +49,7 @@ def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component
         ['attn.3', 'head.4.1', 'query.4.1']
 
     Raises:
-        HydrascopeError: as `select_components`; or the selection names neurons.
+        HydrascopeError: as `select_components`; or the selection names neurons or single features.
     """
     components = tuple(
         component for override in _parse_selection(model, selection) for component in _single(override).ablated
@@ -68,6 +57,11 @@ def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component
     for component in components:
         if component.kind == "neuron":
             raise HydrascopeError(f"{component} can't be a mediator: give sublayers, heads, or inputs of heads")
+        if component.kind == "feature" and component.unit >= 0:
+            raise HydrascopeError(
+                f"{component} can't be a mediator by itself: give all features together, {component.site}, or freeze it "
+                f"in an override, as attn.0|{component}"
+            )
     return components
 
 
@@ -143,6 +137,8 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
             sublayers = [Component(int(number), kind)]
             _require_component(model, sublayers[0])
         return [Override((unit,)) for sublayer in sublayers for unit in model.units(sublayer)]
+    if plural in ("features", "terms"):
+        return _parse_terms(model, word, plural, number)
     inputs = {"queries": "query", "keys": "key", "values": "value"}
     if plural in inputs:
         heads = _parse_word(model, f"heads{dot}{number}")
@@ -152,11 +148,30 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
             for c in override.ablated
         ]
     first = re.split(r"[+|]", word)[0]
-    if plural in (*SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS) or parse_other_name(first):
+    if plural in (*SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS, *TERM_KINDS) or parse_other_name(first):
         return [_require_consistent(model, Override.parse(word))]
     raise HydrascopeError(
         f"{word!r} is no component of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}"
     )
+
+
+def _parse_terms(model: ModelShape, word: str, plural: str, site: str) -> list[Override]:
+    """Return the overrides that `features.SITE`, `terms` or `terms.SITE` names."""
+    counts = model.feature_counts
+    sites = [site] if site else list(counts)
+    if plural == "features" and not site:
+        raise HydrascopeError(f"{word!r} is no component of a model: write features.SITE, as features.mlp.5")
+    if not sites:
+        raise HydrascopeError(_without_dictionary(model, word))
+    overrides = []
+    for each in sites:
+        whole = Component.parse(f"feature.{each}")
+        _require_component(model, whole)
+        if plural == "features":
+            overrides += [replace(whole, unit=unit) for unit in range(counts[each])]
+        else:
+            overrides += [replace(whole, kind=kind) for kind in TERM_KINDS]
+    return [Override((component,)) for component in overrides]
 
 
 def _require_consistent(model: ModelShape, override: Override) -> Override:
@@ -176,11 +191,12 @@ def _require_consistent(model: ModelShape, override: Override) -> Override:
             raise HydrascopeError(
                 f"{override} overrides {component} and all of {component.sublayer}: choose one of them"
             )
+        if component.kind == "feature" and component.unit >= 0 and component.site in times:
+            raise HydrascopeError(f"{override} overrides {component} and all features there: choose one of them")
     if override.part:
         raise HydrascopeError(f"{override} is a part of an ablation: name the component alone, and ask for the split")
-    first = min(map(model.stage, override.ablated))
     for component in override.frozen:
-        if model.stage(component) <= first:
+        if not any(follows(model, component, ablated) for ablated in override.ablated):
             raise HydrascopeError(
                 f"{override} freezes {component}, which isn't downstream of what is ablated: leave it out"
             )
@@ -189,9 +205,30 @@ def _require_consistent(model: ModelShape, override: Override) -> Override:
 
 def _require_component(model: ModelShape, component: Component) -> None:
     """Refuse a component that the model doesn't have."""
+    if component.is_term:
+        _require_term(model, component)
+        return
     if component.sublayer not in model.sublayers:
         last = model.sublayers[-1].block
         raise HydrascopeError(f"{model.name} has no {component}: its blocks are 0 to {last}")
     unit = component.head if component.is_input else component
     if unit.sublayer != unit and unit not in (units := model.units(unit.sublayer)):
         raise HydrascopeError(f"{model.name} has no {component}: {component.sublayer} has {units[0]} to {units[-1]}")
+
+
+def _require_term(model: ModelShape, component: Component) -> None:
+    """Refuse a term of a dictionary that the model doesn't have."""
+    site = f"{component.place}.{component.block}"
+    if site not in model.feature_counts:
+        raise HydrascopeError(_without_dictionary(model, str(component)))
+    if component.unit >= (count := model.feature_counts[site]):
+        raise HydrascopeError(
+            f"{model.name} has no {component}: its dictionary at {site} has feature.{site}.0 to "
+            f"feature.{site}.{count - 1}"
+        )
+
+
+def _without_dictionary(model: ModelShape, label: str) -> str:
+    known = ", ".join(model.feature_counts)
+    there = f"its dictionaries are at {known}" if known else "no dictionary is given"
+    return f"{model.name} has no {label}: {there}; give one with --dictionary, or model.with_dictionaries"

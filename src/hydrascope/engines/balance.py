@@ -5,7 +5,8 @@ For every prompt, override k, patch and readout, for every model and ablation, a
     total = Σ_c (unembed_ablated − unembed) + norm,    norm = (s − 1)(e + Σ_c unembed_ablated)
 
 The sum runs over the sublayers that k overrides and those downstream (Eq. 33, 34). s = σ/σ^k; for a readout inside the
-network, without a norm, s = 1.
+network, without a norm, s = 1. Terms of a residual stream x rewrite what others wrote: where k overrides them, own =
+⟨x′ − x, a⟩/σ stands beside the sum in both lines.
 """
 
 from collections.abc import Sequence
@@ -99,9 +100,9 @@ def imbalance(
     sublayers = changing.shape[1]
     after, before = readings.unembed_ablated[..., :sublayers], readings.unembed[:, :, None, None, :sublayers]
     changes = ((after - before) * changing[:, None].to(after)).sum(-1)
-    norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1))
+    norm = (_scales(readings, final) - 1) * (readings.embed[..., None, None] + after.sum(-1) + readings.own)
     total = readings.logit_ablated - readings.logit[..., None, None]
-    return (total - changes - norm).abs()
+    return (total - changes - readings.own - norm).abs()
 
 
 def balance_size(
@@ -119,7 +120,7 @@ def balance_size(
     """
     after = readings.unembed_ablated[..., :sublayers].abs()
     before = readings.unembed[:, :, None, None, :sublayers].abs()
-    contributions = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs()
+    contributions = torch.maximum(after, before).sum(-1) + readings.embed[..., None, None].abs() + readings.own.abs()
     terms = contributions * _scales(readings, final).clamp_min(1) + readings.logit[..., None, None].abs()
     return terms.clamp_min(torch.finfo(torch.float32).tiny)
 

@@ -13,6 +13,7 @@ from hydrascope.components.component import Component, Override
 from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.metrics import Metric
+from hydrascope.engines.override_change import sites_of_change
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.language_model import LanguageModel
 
@@ -31,7 +32,7 @@ class Request:
         overrides: the overrides, the same for every prompt.
         patches: the number of patches.
         values: the patches of each component; called before the passes start.
-        units: the heads and neurons to read, besides all sublayers.
+        units: the heads, neurons and terms of dictionaries to read, besides all sublayers.
         readouts: the readouts of the same prompts.
         metrics: the metrics to compute from the logits.
         targets: `[prompt]` the target token of the metrics.
@@ -55,9 +56,21 @@ class Request:
     answers: Sequence[Sequence[int]] = ()
 
 
-def sites_read(model: LanguageModel, units: Iterable[Component]) -> tuple[Component, ...]:
-    """Return the sites of everything that is read: all sublayers, and some heads and neurons."""
-    return tuple(dict.fromkeys((*model.sublayers, *(unit.site for unit in units))))
+def sites_read(
+    model: LanguageModel, units: Sequence[Component], overrides: Iterable[Override]
+) -> tuple[Component, ...]:
+    """Return the sites whose clean activations an engine needs.
+
+    They are all sublayers, the sites of `units`, and those of sublayers in which terms of dictionaries are overridden.
+    """
+    of_terms = [
+        component
+        for override in overrides
+        for home in {component.sublayer for component in override.overridden if component.is_term}
+        for component in override.overridden
+        if component.sublayer == home
+    ]
+    return tuple(dict.fromkeys((*model.sublayers, *sites_of_change(model, (*units, *of_terms)))))
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Readings:
         logit_ablated: `[readout, prompt, ablated, patch]` π̂^k (Eq. 12).
         logit_direct: `[readout, prompt, ablated, patch]` π̂(z + δ), with δ the change by the override alone (Def. 3.3).
         logit_indirect: `[readout, prompt, ablated, patch]` π̂(z^k − δ) (Def. 3.4).
+        own: `[readout, prompt, ablated, patch]` ⟨x′ − x, a⟩/σ, where terms of a residual stream x are overridden.
         scale: `[prompt, ablated, patch]` σ/σ^k of the final norm, without unit (Eq. 8).
         metrics: `[metric, prompt]` the metrics of the clean pass.
         metrics_ablated: `[metric, prompt, ablated, patch]` the metrics of the ablated rows.
@@ -89,6 +103,7 @@ class Readings:
     logit_ablated: Float[Tensor, "readout prompt ablated patch"]
     logit_direct: Float[Tensor, "readout prompt ablated patch"]
     logit_indirect: Float[Tensor, "readout prompt ablated patch"]
+    own: Float[Tensor, "readout prompt ablated patch"]
     scale: Float[Tensor, "prompt ablated patch"]
     metrics: Float[Tensor, "metric prompt"]
     metrics_ablated: Float[Tensor, "metric prompt ablated patch"]

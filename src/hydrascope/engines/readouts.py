@@ -232,6 +232,11 @@ def _logit(model: LanguageModel, plus: Sequence[int], minus: Sequence[int] | Non
     return Linear(direction * model.logit_scale, constant * model.logit_scale, FINAL, (added, subtracted))
 
 
+def is_below(component: Component, block: int) -> bool:
+    """Whether a component writes to the residual stream that enters `block`."""
+    return component.block < block or (component.block == block and component.sublayer.kind == "stream")
+
+
 def _rows(weight: Tensor, tokens: Tensor) -> Tensor:
     """Return the rows of some tokens, on the tokens' device."""
     return weight[tokens.to(weight.device)].to(tokens.device)
@@ -355,7 +360,7 @@ class Readouts:
 
     def belongs(self, component: Component) -> Tensor | None:
         """Return whether `component` is below each readout, `[readout]`; None if it is below all."""
-        below = (self._before == FINAL) | (component.block < self._before)
+        below = (self._before == FINAL) | np.array([is_below(component, int(before)) for before in self._before], bool)
         return None if below.all() else torch.from_numpy(below).to(self.constants.device)
 
     def read(self, vectors: Float[Tensor, "prompt rows width"]) -> Float[Tensor, "prompt rows readout"]:

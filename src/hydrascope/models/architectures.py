@@ -37,6 +37,7 @@ class Anatomy:
             (None), or the norm after it.
         mlp_out: the module of a block that writes the MLP's output to the residual stream.
         heads_out: the projection of a block that reads the outputs of all heads side by side.
+        mlp_in: the module of a block that receives the MLP's input; by default the one that holds `neurons_out`.
         neurons_out: the projection of a block that reads the neurons of a dense MLP. Blocks without it, such as
             mixtures of experts, have no neurons.
         norm: the final norm, in the model.
@@ -63,6 +64,7 @@ class Anatomy:
     residual_scale: Callable[[Any], float] = _one
     logit_scale: Callable[[Any], float] = _one
     supports_wavefront: bool = True
+    mlp_in: str | None = None
 
 
 _LLAMA = Anatomy()
@@ -111,6 +113,7 @@ _ANATOMIES: dict[str, Anatomy] = {
     ),
     "opt": Anatomy(
         blocks="model.decoder.layers",
+        mlp_in="fc1",
         mlp_out="fc2",
         heads_out="self_attn.out_proj",
         neurons_out="fc2",

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hydrascope.components.component import DictionarySite, parse_site
+from hydrascope.components.dictionary_site import DictionarySite, parse_site
 from hydrascope.utils.errors import HydrascopeError
 
 Activation = Literal["relu", "jumprelu", "topk", "batchtopk"]
@@ -164,26 +164,35 @@ class Dictionary:
         """The number of numbers that it writes."""
         return self.decoder.shape[1]
 
-    def encode(self, x: Float[Tensor, "*rows input"]) -> Float[Tensor, "*rows feature"]:
-        """Return the activations of all features.
+    def encode(
+        self, x: Float[Tensor, "*rows input"], features: Tensor | slice = slice(None)
+    ) -> Float[Tensor, "*rows feature"]:
+        """Return the activations of all features, or of some.
 
-            >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
-            torch.Size([3, 64])
+        >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
+        torch.Size([3, 64])
         """
         x = x.to(self.encoder.dtype)
         if self.centred:
             x = x - x.mean(-1, keepdim=True)
-        z = torch.nn.functional.linear(x, self.encoder, self._bias)
+        if self.activation == "topk":
+            return self._encode_top(x)[..., features]
+        z = torch.nn.functional.linear(x, self.encoder[features], self._bias[features])
         if self.activation == "relu":
             return z.relu_()
-        ranked = z * self._lengths if self.by_decoder_norm else z
-        if self.activation == "topk":
-            assert self.k is not None
-            # A stable sort: of equal numbers the lower index is kept.
-            kept = ranked.sort(-1, descending=True, stable=True).indices[..., : self.k]
-            return torch.zeros_like(z).scatter_(-1, kept, z.gather(-1, kept)).clamp_min_(0)
         assert self.threshold is not None
-        return z.clamp_min(0) * (ranked > torch.as_tensor(self.threshold).to(z))
+        threshold = torch.as_tensor(self.threshold).to(z)
+        ranked = z * self._lengths[features] if self.by_decoder_norm else z
+        return z.clamp_min(0) * (ranked > (threshold[features] if threshold.ndim else threshold))
+
+    def _encode_top(self, x: Float[Tensor, "*rows input"]) -> Float[Tensor, "*rows feature"]:
+        """Return the activations of all features of which the `k` largest are kept."""
+        z = torch.nn.functional.linear(x, self.encoder, self._bias)
+        ranked = z * self._lengths if self.by_decoder_norm else z
+        assert self.k is not None
+        # A stable sort: of equal numbers the lower index is kept.
+        kept = torch.sort(ranked, dim=-1, descending=True, stable=True).indices[..., : self.k]
+        return torch.zeros_like(z).scatter_(-1, kept, z.gather(-1, kept)).clamp_min_(0)
 
     def rest(self, x: Float[Tensor, "*rows input"]) -> Float[Tensor, "*rows output"]:
         """Return r(x), which no feature writes: the decoder's bias, and the skip matrix's output."""
@@ -203,7 +212,8 @@ class Dictionary:
 
     @cached_property
     def _lengths(self) -> Float[Tensor, "feature"]:
-        return torch.linalg.vector_norm(self.decoder, dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(self.decoder, dim=-1)
+        return lengths
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {field.name: getattr(self, field.name) for field in fields(self)}

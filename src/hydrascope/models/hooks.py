@@ -7,9 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
+from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.language_model import LanguageModel
 
 Handle = Any
+
+#: Takes x and the vector that stands at a dictionary's site, `[prompt, position, …]`, and returns the change of the
+#: latter, or None.
+VisitSite = Callable[[Tensor, Tensor], Tensor | None]
 
 
 @contextmanager
@@ -53,6 +58,41 @@ def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Te
     if site.sublayer == site:
         return on_output(model.output(site), change)
     return on_input(model.projection(site.sublayer).module, change)
+
+
+def on_dictionary(
+    model: LanguageModel, attached: AttachedDictionary, prompts: int, visit: VisitSite
+) -> Iterator[Handle]:
+    """Yield hooks that call `visit` at a dictionary's site in every pass.
+
+    Args:
+        model: the model.
+        attached: the dictionary.
+        prompts: the number of prompts in a pass.
+        visit: the function to call.
+    """
+    received: list[Tensor] = []
+
+    def take(hidden: Tensor) -> None:
+        received.append(by_prompt(hidden, prompts))
+
+    def change(hidden: Tensor) -> Tensor | None:
+        standing = by_prompt(hidden, prompts)
+        added = visit(received.pop() if attached.mlp_input is not None else standing, standing)
+        return None if added is None else as_given(standing + added.to(standing.dtype), hidden)
+
+    home, place = attached.home, attached.declared.place
+    if attached.mlp_input is not None:
+        yield on_input(attached.mlp_input, take)
+    if place == "stream":
+        yield on_input(model.blocks[home.block], change)
+    elif place == "heads":
+        yield on_input(model.projection(home).module, change)
+    elif attached.projection is not None:
+        assert attached.projection.norm is not None
+        yield on_input(attached.projection.norm, change)
+    else:
+        yield on_output(model.output(home), change)
 
 
 def on_input(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Handle:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,8 @@ from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component
 from hydrascope.components.order import stage
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
+from hydrascope.models.attached_dictionary import AttachedDictionary, attach_dictionaries
+from hydrascope.models.dictionary import Dictionary
 from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
 from hydrascope.models.rotary import fresh_tables, is_dynamic, table_key, varying_tables
@@ -41,6 +44,7 @@ class LanguageModel(ReadsText):
         revision: the hub's commit, or `sha256:…` of the weights in a local folder.
         quantization: the number format of a GGUF file's weights and of the model's; "" for other files.
         change: how the weights differ from those of the model that it is named after; "" if they don't.
+        dictionaries: its dictionaries, by the sublayer that each takes apart (`with_dictionaries`).
         sublayers: its sublayers, attention and MLP of each block in turn.
         blocks, final_norm, unembedding: the modules.
         parallel: whether the MLP of a block reads the same residual stream as its attention.
@@ -87,6 +91,7 @@ class LanguageModel(ReadsText):
         self.revision = revision
         self.quantization = quantization
         self.change = change
+        self.dictionaries: dict[Component, AttachedDictionary] = {}
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._final_norm(hf)
         hidden = getattr(self.config, "hidden_size", self.width)
@@ -116,8 +121,33 @@ class LanguageModel(ReadsText):
         """
         hf, tokenizer = self.hf, self.tokenizer
         kept: dict[str, Any] = {name: getattr(self, name) for name in ("anatomy", "name", "quantization", "change")}
+        dictionaries = [attached.declared for attached in self.dictionaries.values()]
         vars(self).clear()
         LanguageModel.__init__(self, hf, tokenizer, **kept)
+        attach_dictionaries(self, dictionaries)
+
+    def with_dictionaries(self, *dictionaries: Dictionary) -> "LanguageModel":
+        """Return the same model with the terms of dictionaries as components.
+
+            >>> model = hs.load_model("phantom").with_dictionaries(sae)                        # doctest: +SKIP
+            >>> [str(each) for each in model.dictionaries]                                     # doctest: +SKIP
+            ['mlp.1']
+
+        The weights are shared; the model that it is called on stays without them.
+
+        Raises:
+            HydrascopeError: a dictionary has another width than its site or a site that the model lacks, or two are of
+                one sublayer.
+        """
+        model = copy(self)
+        model.dictionaries = {}
+        attach_dictionaries(model, [*(each.declared for each in self.dictionaries.values()), *dictionaries])
+        return model
+
+    @property
+    def feature_counts(self) -> dict[str, int]:
+        """The number of features of the dictionary at each site."""
+        return {each.declared.site: each.declared.features for each in self.dictionaries.values()}
 
     def weights_state(self) -> tuple[Any, Any]:
         """Return fingerprints of weights and hooks, to detect changes.
@@ -146,6 +176,14 @@ class LanguageModel(ReadsText):
             raise HydrascopeError(
                 f"{type(parent).__name__} has no module {path!r}: its anatomy does not fit this model ({error})"
             ) from None
+
+    def module_of(self, block: int, path: str) -> nn.Module:
+        """Return a module of a block by its path in it.
+
+        Raises:
+            HydrascopeError: there is none.
+        """
+        return self._module(self.blocks[block], path)
 
     def _final_norm(self, hf: nn.Module) -> nn.Module:
         try:
@@ -238,14 +276,23 @@ class LanguageModel(ReadsText):
 
     def columns(self, component: Component) -> slice:
         """Return the columns of a component at its site; all of them for a sublayer."""
+        if component.is_term:
+            return slice(None) if component.unit < 0 else slice(component.unit, component.unit + 1)
         return self.projection(component.sublayer).columns(component.unit) if component.is_unit else slice(None)
 
     def site_width(self, site: Component) -> int:
         """Return the number of columns at a site."""
+        if site.is_term:
+            dictionary = self.dictionaries[site.sublayer].dictionary
+            return dictionary.features if site.kind == "feature" else dictionary.outputs
         if site.sublayer == site:
             return self.width
         projection = self.projection(site.sublayer)
         return projection.units * projection.width
+
+    def site_dtype(self, site: Component) -> torch.dtype:
+        """Return the dtype of activations at a site; terms add up exactly only in float32 or wider."""
+        return wider(self.dtype) if site.is_term else self.dtype
 
     def stage(self, component: Component) -> int:
         """Return the stage of a component, as `hydrascope.components.order.stage` does."""

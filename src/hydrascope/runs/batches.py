@@ -146,7 +146,7 @@ def _prefix_and_clean_pass(
 ) -> tuple[SharedPrefix, CleanPass]:
     tokens = [plan.tokens[index] for index in prompts]
     positions = torch.from_numpy(padded_positions(plan.positions, prompts))
-    sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
+    sites = dict.fromkeys((*sites_read(plan.model, plan.units, plan.overrides), *plan.sites))
     return compute_prefix_and_clean_pass(plan.model, tokens, positions, sites, plan.routines, numbers, at)
 
 
@@ -251,7 +251,9 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
     tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.padded_positions(indices))
     prefix = clean.prefixes.take(indices)
     if prefix is None and plan.engine.name == "wavefront":
-        prefix = compute_prefix(plan.model, tokens, positions, sites_read(plan.model, plan.units), plan.routines)
+        prefix = compute_prefix(
+            plan.model, tokens, positions, sites_read(plan.model, plan.units, plan.overrides), plan.routines
+        )
     pieces, worst = [], np.zeros(len(indices))
     for some in stretches(plan.overrides, batch.overrides):
         request = Request(

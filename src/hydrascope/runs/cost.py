@@ -130,7 +130,7 @@ def _shared_bytes(plan: Plan) -> float:
     longest = max(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
     asked = request(plan, [longest], plan.overrides[:1])
     with torch.no_grad():
-        sites = dict.fromkeys((*sites_read(plan.model, plan.units), *plan.sites))
+        sites = dict.fromkeys((*sites_read(plan.model, plan.units, plan.overrides), *plan.sites))
         one = compute_prefix(plan.model, asked.tokens, asked.positions, sites, plan.routines)
     return len(plan.tokens) * one.nbytes
 

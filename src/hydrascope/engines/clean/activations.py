@@ -292,7 +292,7 @@ def collect_shard(
     """
     row = _row_index(positions)
     rows = _rows_of_chunk(row, chunk)
-    values = {site: allocate(len(rows), model.site_width(site), model.dtype) for site in sites}
+    values = {site: allocate(len(rows), model.site_width(site), model.site_dtype(site)) for site in sites}
     likeliest = torch.zeros(len(chunk), 2, dtype=torch.long)
     for batch in batches:
         here = [
@@ -323,7 +323,7 @@ def join_shards(
 ) -> CleanActivations:
     """Join the shards of all chunks to the same result as `collect_clean_activations`."""
     row, likeliest = _row_index(positions), [[0, 1]] * len(prompts)
-    values = {site: allocate(int(row.max()) + 1, model.site_width(site), model.dtype) for site in sites}
+    values = {site: allocate(int(row.max()) + 1, model.site_width(site), model.site_dtype(site)) for site in sites}
     for chunk, shard in shards:
         rows = _rows_of_chunk(row, chunk)
         for site in sites:

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hydrascope.components.component import Component
+from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.batching import batchable, padded
-from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.models.hooks import Handle, by_prompt, hooked, on_dictionary, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
@@ -128,12 +129,22 @@ def compute_one_batch_at(
         # A copy: some blocks go on to write into the tensors they have read.
         kept[name] = by_prompt(hidden, len(tokens))[chosen].clone().to(model.device)
 
+    def keep_terms(attached: AttachedDictionary, x: Tensor, standing: Tensor) -> None:
+        chosen = prompts.to(standing.device), positions.to(standing.device)
+        terms = attached.terms(x[chosen].to(model.device), standing[chosen].to(model.device))
+        for site in attached.term_sites:
+            kept[site] = terms[site.kind].clone()  # type: ignore[index]
+
     def hooks() -> Iterator[Handle]:
         yield on_input(model.blocks[0], partial(keep, "embed"))
         yield on_input(model.final_norm, partial(keep, "final"))
         yield on_output(model.final_norm, partial(keep, "normed"))
         for site in sites:
-            yield on_site(model, site, partial(keep, site))
+            if not site.is_term:
+                yield on_site(model, site, partial(keep, site))
+        for home in dict.fromkeys(site.sublayer for site in sites if site.is_term):
+            attached = model.dictionaries[home]
+            yield from on_dictionary(model, attached, len(tokens), partial(keep_terms, attached))
 
     with model.measuring(), hooked(hooks()):
         model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

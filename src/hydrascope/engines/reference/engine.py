@@ -19,10 +19,12 @@ from hydrascope.engines.attention import attention_implementation
 from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import answer_log_prob, evaluate
-from hydrascope.engines.readouts import FINAL, Linear, final_scale
+from hydrascope.engines.override_change import override_change, sites_of_change, units_site
+from hydrascope.engines.readouts import FINAL, Linear, final_scale, is_below
 from hydrascope.engines.reference.frozen_inputs import freeze_head_inputs
 from hydrascope.engines.whole_answers import add_whole_answers
-from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.models.attached_dictionary import AttachedDictionary
+from hydrascope.models.hooks import Handle, by_prompt, hooked, on_dictionary, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.utils.errors import HydrascopeError
 
@@ -165,6 +167,8 @@ class _Pass:
 
     Attributes:
         values: `[row, columns]` the activations at each site.
+        projected: `[row, width]` the input of the norm after each sublayer that has one.
+        own: `[row, width]` the change of the residual stream by its own terms, by `stream.L`.
         before: `[row, slot, columns]` the activations before the override, at the ablated positions.
         at: `[row, position, columns]` the activations at positions that were asked for.
         streams: `[row, width]` the residual stream before each block with a readout, and the final one.
@@ -173,6 +177,8 @@ class _Pass:
     """
 
     values: dict[Component, Tensor]
+    projected: dict[Component, Tensor]
+    own: dict[Component, Tensor]
     before: dict[Component, Tensor]
     at: dict[Component, Tensor]
     streams: dict[int, Tensor]
@@ -198,7 +204,7 @@ class _Prompt:
         frozen = [
             component for override in request.overrides for component in override.frozen if not component.is_input
         ]
-        units = [component.site for component in (*request.units, *ablated, *frozen)]
+        units = sites_of_change(model, (*request.units, *ablated, *frozen))
         sites = tuple(dict.fromkeys((*model.sublayers, *units, *watch)))
         length = len(request.tokens[index])
         everywhere = torch.arange(length)
@@ -222,6 +228,7 @@ class _Prompt:
         final, z = clean.streams[FINAL], torch.cat([pass_.streams[FINAL] for pass_ in ablated])
         sigma, own_sigma = final_scale(model, final), final_scale(model, z)
         delta = torch.stack([self.delta(row) for row in self.rows], 1)
+        own = {home: torch.cat([pass_.own[home] for pass_ in ablated]) for home in clean.own}
         shape = (len(request.overrides), request.patches)
         target = int(request.targets[self.index])
         answer = request.answers[self.index] if request.answers else ()
@@ -231,7 +238,7 @@ class _Prompt:
             return torch.stack([read(number, readout) for number, readout in enumerate(self.readouts)])
 
         def written(readout: Linear, values: Tensor) -> Tensor:
-            below = torch.tensor([readout.before == FINAL or c.block < readout.before for c in self.components])
+            below = torch.tensor([readout.before == FINAL or is_below(c, readout.before) for c in self.components])
             return self.dot(readout, values) * below / (sigma if readout.before == FINAL else 1)
 
         def logit(readout: Linear, passes: Sequence[_Pass]) -> Tensor:
@@ -242,11 +249,19 @@ class _Prompt:
             return logits[:, plus] - (logits[:, minus] if minus is not None else logits.mean(-1))
 
         def shifted(readout: Linear, passes: Sequence[_Pass], sign: int) -> Tensor:
-            below = delta[: 2 * readout.before].sum(0) if readout.before != FINAL else delta.sum(0)
+            here = [readout.before == FINAL or is_below(home, readout.before) for home in self.homes]
+            below = delta[here].sum(0)
             streams = torch.cat([pass_.streams[readout.before] for pass_ in passes])
             read = self.read_logit(readout, streams.to(below.dtype) + sign * below)
             # Without a change, the difference would be rounding alone.
             return torch.where((below == 0).all(-1), logit(readout, passes), read).view(shape)
+
+        def rewritten(readout: Linear) -> Tensor:
+            there = [each for home, each in own.items() if readout.before == FINAL or is_below(home, readout.before)]
+            if not there:
+                return sigma.new_zeros(shape)
+            read = self.dot(readout, torch.stack(there).sum(0))
+            return (read / (sigma if readout.before == FINAL else 1)).view(shape)
 
         written_clean, written_ablated = self.written(clean), torch.cat([self.written(pass_) for pass_ in ablated])
         unembed = per_readout(lambda _, readout: written(readout, written_clean)[0])
@@ -262,6 +277,7 @@ class _Prompt:
             "logit_ablated": per_readout(lambda _, readout: logit(readout, ablated).view(shape)),
             "logit_direct": per_readout(lambda _, readout: shifted(readout, [clean], 1)),
             "logit_indirect": per_readout(lambda _, readout: shifted(readout, ablated, -1)),
+            "own": per_readout(lambda _, readout: rewritten(readout)),
             "scale": (sigma / own_sigma).view(shape),
             "metrics": metrics[0][:, 0] if metrics else sigma.new_zeros(0),
             "metrics_ablated": metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
@@ -271,6 +287,11 @@ class _Prompt:
     @property
     def components(self) -> tuple[Component, ...]:
         return self.model.sublayers + self.request.units
+
+    @property
+    def homes(self) -> tuple[Component, ...]:
+        """The sublayers, and the residual streams that have dictionaries."""
+        return (*self.model.sublayers, *(home for home in self.model.dictionaries if home.kind == "stream"))
 
     def dot(self, readout: Linear, vectors: Tensor) -> Tensor:
         return vectors.to(readout.direction.dtype) @ readout.direction[self.index]
@@ -288,36 +309,46 @@ class _Prompt:
         outputs = []
         for component in self.components:
             values = pass_.values[component.site]
+            projected = pass_.projected.get(component.sublayer)
             if component.is_unit:
-                values = self.model.projection(component.sublayer).written(values, component.unit)
-            outputs.append(values.to(wide) * self.model.residual_scale)
+                projection = self.model.projection(component.sublayer)
+                values = projection.projected(values[:, projection.columns(component.unit)], component.unit)
+                values = values if projected is None else projection.scaled(values, projected)
+            elif component.is_term:
+                attached = self.model.dictionaries[component.sublayer]
+                share = attached.write(component, values[:, self.model.columns(component)])
+                values = attached.output(share, projected)
+            in_stream = component.sublayer.kind == "stream"
+            outputs.append(values.to(wide) * (1 if in_stream else self.model.residual_scale))
         return torch.stack(outputs, 1)
 
     def delta(self, row: Row) -> Tensor:
-        """Return the change of each sublayer's output by a row's override, `[sublayer, width]`.
+        """Return the change of each sublayer's output by a row's override, `[home, width]`.
 
         It is the change at the final position with everything else clean.
         """
         override, patch = row
         model, wide = self.model, wider(self.model.dtype)
-        change = torch.zeros(len(model.sublayers), model.width, dtype=wide, device=model.device)
+        change = torch.zeros(len(self.homes), model.width, dtype=wide, device=model.device)
         at_last = (self.request.positions[self.index] == len(self.request.tokens[self.index]) - 1).nonzero()
         if not len(at_last):
             return change
         slot = int(at_last[0])
-        for number, sublayer in enumerate(model.sublayers):
-            components = [component for component in override.ablated if component.sublayer == sublayer]
-            if sublayer in components:
-                change[number] = self.patches[sublayer][patch, slot].to(wide) - self.clean[sublayer][-1].to(wide)
-            elif components:
-                projection = model.projection(sublayer)
-                before = self.clean[components[0].site][-1]
-                after = before.clone()
-                for component in components:
-                    after[projection.columns(component.unit)] = self.patches[component][patch, slot]
-                outputs = [projection.apply_norm(projection.apply(values)).to(wide) for values in (before, after)]
-                change[number] = outputs[1] - outputs[0]
-        return change * model.residual_scale
+        clean = {site: values[None, -1] for site, values in self.clean.items()}
+        for number, home in enumerate(self.homes):
+            values = {
+                component: self.patches[component][None, patch : patch + 1, slot]
+                for component in override.ablated
+                if component.sublayer == home
+            }
+            if not values:
+                continue
+            for component in override.frozen:
+                if component.sublayer == home and not component.is_input:
+                    values[component] = clean[component.site][:, None, model.columns(component)]
+            scale = 1 if home.kind == "stream" else model.residual_scale
+            change[number] = override_change(model, values, clean)[0, 0] * scale
+        return change
 
     def weights(self, rows: Sequence[Row]) -> dict[int, Tensor]:
         """Return each block's attention weights at the last position, `[row, head, position]`."""
@@ -343,6 +374,8 @@ class _Prompt:
         values: dict[Component, Tensor] = {}
         before: dict[Component, Tensor] = {}
         kept: dict[Component, Tensor] = {}
+        projected: dict[Component, Tensor] = {}
+        own: dict[Component, Tensor] = {}
         streams: dict[int, Tensor] = {}
         normed = []
 
@@ -371,16 +404,71 @@ class _Prompt:
                     kept[site][number] = self.clean[site][list(at)]
             return changed
 
+        def visit_dictionary(attached: AttachedDictionary, x: Tensor, standing: Tensor) -> Tensor | None:
+            positions = request.positions[self.index].to(standing.device)
+            terms = attached.terms(x, standing)
+            after = terms.clone()
+            for site in attached.term_sites:
+                before[site] = terms[site.kind][:, positions].to(model.device)  # type: ignore[index]
+            for number, (override, patch) in enumerate(rows):
+                for component in override.overridden:
+                    if component.site not in attached.term_sites:
+                        continue
+                    there, columns = after[component.kind][number], model.columns(component)  # type: ignore[index]
+                    if component in override.frozen:
+                        there[:, columns] = self.clean[component.site][:, columns]
+                    else:
+                        there[positions, columns] = self.patches[component][patch].to(there)
+            change = after.change_from(terms, attached.dictionary) / attached.factor
+            if attached.home.kind == "stream":
+                own[attached.home] = change[:, -1].clone().to(model.device)
+            for site in attached.term_sites:
+                values[site] = after[site.kind][:, -1].clone().to(model.device)  # type: ignore[index]
+                kept[site] = after[site.kind][:, list(at)].clone().to(model.device)  # type: ignore[index]
+                for number, (override, _) in enumerate(rows):
+                    if attached.home in override.frozen and site in self.clean:
+                        values[site][number] = self.clean[site][-1]
+                        kept[site][number] = self.clean[site][list(at)]
+            # What was kept there stood before its terms were overwritten.
+            there = units_site(attached.home) if attached.declared.place == "heads" else attached.home
+            if attached.declared.place.partition(".")[0] != "raw" and there in values:
+                values[there] += change[:, -1].to(values[there])
+                kept[there] += change[:, list(at)].to(kept[there])
+            return change
+
+        def keep_projected(sublayer: Component, hidden: Tensor) -> None:
+            projected[sublayer] = by_prompt(hidden, len(rows))[:, -1].clone().to(model.device)
+            for number, (override, _) in enumerate(rows):
+                if sublayer in override.frozen:  # its units write at the clean scale
+                    clean = self.clean[units_site(sublayer)][-1]
+                    projected[sublayer][number] = model.projection(sublayer).apply(clean)
+
         def keep(block: int, hidden: Tensor) -> None:
             streams[block] = by_prompt(hidden, len(rows))[:, -ends:].clone().to(model.device)
 
+        def on_terms(attached: AttachedDictionary) -> Iterator[Handle]:
+            if any(site in self.sites for site in attached.term_sites):
+                yield from on_dictionary(model, attached, len(rows), partial(visit_dictionary, attached))
+
         def hooks() -> Iterator[Handle]:
+            # Readouts before a block see the residual stream with its terms overwritten.
+            for home, attached in model.dictionaries.items():
+                if home.kind == "stream":
+                    yield from on_terms(attached)
             for block in request.readouts.blocks:
                 yield on_input(model.blocks[block], partial(keep, block))
             yield on_input(model.final_norm, partial(keep, FINAL))
             yield on_output(model.final_norm, lambda hidden: normed.append(by_prompt(hidden, len(rows))[:, -1]))
             for site in self.sites:
-                yield on_site(model, site, partial(visit, site))
+                if not site.is_term:
+                    yield on_site(model, site, partial(visit, site))
+            # What stands at a dictionary's site is taken apart once units and sublayers are overridden.
+            for home, attached in model.dictionaries.items():
+                if home.kind != "stream":
+                    yield from on_terms(attached)
+            for sublayer in model.sublayers:
+                if units_site(sublayer) in self.sites and (norm := model.projection(sublayer).norm) is not None:
+                    yield on_input(norm, partial(keep_projected, sublayer))
 
         ids = torch.tensor([list(request.tokens[self.index])] * len(rows), device=model.device)
         inputs = [[component for component in override.frozen if component.is_input] for override, _ in rows]
@@ -391,4 +479,4 @@ class _Prompt:
                 weights.update(_own_weights(model, ids))
         logits = model.unembedded(normed[0]).to(model.device, wider(model.dtype))
         last = {block: stream[:, -1] for block, stream in streams.items()}
-        return _Pass(values, before, kept, last, streams[FINAL], logits)
+        return _Pass(values, projected, own, before, kept, last, streams[FINAL], logits)

@@ -26,9 +26,10 @@ from hydrascope.engines.interface import Readings, Request, sites_read
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
 from hydrascope.engines.wavefront.recorder import Recorder
-from hydrascope.engines.wavefront.row_streams import Points, RowStreams
+from hydrascope.engines.wavefront.row_streams import Points, RowStreams, TermWrite
 from hydrascope.engines.wavefront.schedule import Schedule, SublayerEvents, schedule
 from hydrascope.engines.whole_answers import add_whole_answers
+from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
@@ -40,7 +41,7 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
     A second pass follows if a metric reads answers of several tokens.
     """
-    prepared = Prepared.of(model, request, sites_read(model, request.units))
+    prepared = Prepared.of(model, request, sites_read(model, request.units, request.overrides))
     recorder, _ = run_sweep(
         model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
     )
@@ -104,7 +105,7 @@ class Prepared:
         values = {component: request.values(component).to(model.device) for component in ablated}
         routines = fastest_routines(model) if request.routines is None else request.routines
         common = request.prefix or compute_prefix(model, request.tokens, request.positions, sites, routines)
-        return cls(schedule(model, request.overrides), values, routines, common)
+        return cls(schedule(model, request.overrides, request.units), values, routines, common)
 
 
 _Streams = TypeVar("_Streams", bound=RowStreams)
@@ -170,6 +171,11 @@ class _Sweep:
         self.at_last = at_last & (at_last.cumsum(1) == 1)
         #: The number of groups that have joined, the clean row among them.
         self.joined = 1
+        self.clean = prepared.common.clean
+        #: `[prompt, 1, suffix, columns]` the clean activations of frozen terms.
+        self.clean_terms: dict[Component, Tensor] = {}
+        #: `[prompt, row, suffix, width]` the input of an MLP whose transcoder is overridden or read.
+        self.received = torch.empty(0)
         #: Changes of their parents' residual streams in the rows that join at the next block.
         self.pending: Tensor | None = None
 
@@ -185,6 +191,8 @@ class _Sweep:
                     yield on_site(self.model, units, partial(self._units, sublayer))
                     if (norm := self.model.projection(sublayer).norm) is not None:
                         yield on_input(norm, partial(self._projected, sublayer))
+                if (attached := self._active(sublayer)) and attached.mlp_input is not None:
+                    yield on_input(attached.mlp_input, partial(self._receive, sublayer))
                 yield on_output(self.model.output(sublayer), partial(self._write, sublayer))
         yield on_input(self.model.final_norm, self._finish)
 
@@ -230,6 +238,8 @@ class _Sweep:
             self.joined += len(inputs)
         self.record.read_stream(attn.block, self._final(rows))
         self.record.start_stage(self.model.stage(attn))
+        if self._active(home := Component(attn.block, "stream")):
+            rows = self._override_terms(home, rows, rows, self._row_count(), ())
         if self.length > 1 and "position_embeddings" in kwargs:
             tiled = tuple(each.repeat(1, rows.shape[1], 1) for each in kwargs["position_embeddings"])
             kwargs = {**kwargs, "position_embeddings": tiled}
@@ -273,12 +283,93 @@ class _Sweep:
         for component, writes in events.writes.items():
             if component.is_unit:
                 self._override(component, writes, rows, rows[:, :1], self._first_new_rows(events.at_units))
+        if (attached := self._active(sublayer)) and attached.declared.place == "heads":
+            rows = self._override_terms(sublayer, rows, rows, self._row_count(), events.at_units)
         self.record.keep_units(sublayer, self._final(rows))
         return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
 
     def _projected(self, sublayer: Component, hidden: Tensor) -> None:
         """Keep the input of the norm of a sublayer's output: units write at its scale."""
-        self.record.keep_projected(sublayer, self._final(self._rows(hidden)))
+        rows = self._rows(hidden)
+        if (attached := self._active(sublayer)) and attached.declared.place.startswith("raw."):
+            rows = self._override_terms(sublayer, rows, rows, self._row_count(), self._events(sublayer).at_units)
+        self.record.keep_projected(sublayer, self._final(rows))
+
+    def _active(self, home: Component) -> AttachedDictionary | None:
+        """Return the dictionary of a sublayer or a residual stream, if any term is overridden or read."""
+        attached = self.model.dictionaries.get(home)
+        if attached is None or not (self.record.reads_terms(home) or any(c.is_term for c in self._events(home).writes)):
+            return None
+        return attached
+
+    def _receive(self, mlp: Component, hidden: Tensor) -> None:
+        """Keep the input of an MLP, which its transcoder reads."""
+        self.received = self._rows(hidden)
+
+    def _override_terms(self, home: Component, x: Tensor, rows: Tensor, joined: int, starting: Sequence[int]) -> Tensor:
+        """Read the terms of what stands at a dictionary's site, and overwrite some in the rows of some groups.
+
+        Args:
+            home: the sublayer of the dictionary, or `stream.L`.
+            x: `[prompt, row, suffix, input]` what it reads.
+            rows: `[prompt, row, suffix, output]` what stands at its site; it is changed in place.
+            joined: the number of these rows that had joined before; those of the groups `starting` follow.
+            starting: the groups that start here.
+        """
+        attached, events = self.model.dictionaries[home], self._events(home)
+        first = {group: joined + place * self.request.patches for place, group in enumerate(starting)}
+        first |= {group: self.record.first(group) for group in range(1, self.joined) if joined}
+        written: dict[int, list[TermWrite]] = {}
+        changes: dict[int, Tensor] = {}
+        for component, writes in events.writes.items():
+            if joined and component.is_term and any(frozen for _, frozen in writes):
+                self.clean_terms[component] = attached.activations(component, x[:, :1], rows[:, :1])
+            for group, frozen in writes if component.is_term else ():
+                if group not in first:
+                    continue
+                here = slice(first[group], first[group] + self.request.patches)
+                before = attached.activations(component, x[:, here], rows[:, here])
+                after = self._new_terms(component, before, frozen)
+                change = attached.write(component, after - before) / attached.factor
+                changes[group] = changes[group] + change if group in changes else change
+                write = TermWrite(component, here, self._final(before), self._final(after))
+                written.setdefault(group, []).append(write)
+        every = [write for writes in written.values() for write in writes]
+        self.record.read_terms(home, self._final(x), self._final(rows), every, joined, starting)
+        for group, change in changes.items():
+            here = written[group][0].rows
+            rows[:, here] += change.to(rows.dtype)
+            if home.kind == "stream":
+                self.record.rewrite_stream(home.block, group, self._final(change), self._final(rows[:, here]))
+            if self.record.needs_changes:
+                own = [
+                    (c, frozen) for c, frozen in self.plan.groups[group].own if c.sublayer == home and not c.is_input
+                ]
+                self.record.add_terms(home, group, {c: self._written_at_final(c, frozen) for c, frozen in own})
+        return rows
+
+    def _written_at_final(self, component: Component, frozen: bool) -> Tensor:
+        """Return what an override writes at the final position, `[prompt, patch, columns]`; elsewhere the clean."""
+        clean = self.clean.values[component.site][:, None, self.model.columns(component)]
+        if frozen:
+            return clean.expand(-1, self.request.patches, -1)
+        values = self.values[component].to(self.model.device)
+        wide = wider(values.dtype)
+        if self.length == 1:
+            return values[:, :, 0].to(wide)
+        written = (values.to(wide) * self.at_last[:, None, :, None]).sum(2)
+        return torch.where(self.at_last.any(1)[:, None, None], written, clean.to(wide))
+
+    def _new_terms(self, component: Component, before: Tensor, frozen: bool) -> Tensor:
+        """Return the activations of an overwritten term, from those before, `[prompt, patch, suffix, columns]`."""
+        if frozen:
+            return self.clean_terms[component].expand_as(before)
+        after, values = before.clone(), self.values[component].to(before)
+        if self.length == 1:
+            after[:, :, 0] = values[:, :, 0]
+        else:
+            after[self._index(after, torch.arange(self.request.patches)[:, None])] = values
+        return after
 
     def _write(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
         """Join rows at the output of a sublayer, overwrite them, and read every row."""
@@ -293,6 +384,11 @@ class _Sweep:
         self._override(sublayer, [write for write in writes if write[0] < self.joined], rows, rows[:, :1], {})
         starting = {group: place * self.request.patches for place, group in enumerate(events.starting)}
         self._override(sublayer, [write for write in writes if write[0] >= self.joined], fresh, rows[:, :1], starting)
+        if (attached := self._active(sublayer)) and attached.projection is None:
+            x = rows if attached.mlp_input is None else self.received
+            fresh_x = fresh if attached.mlp_input is None else self._copies(x, events.starting)
+            rows = self._override_terms(sublayer, x, rows, count, ())
+            fresh = self._override_terms(sublayer, fresh_x, fresh, 0, events.starting)
         self.record.read_sublayer(sublayer, self._final(rows), self._final(fresh))
         if self._joins_inside(sublayer):
             self.joined += len(events.starting)

@@ -6,9 +6,11 @@ The engine's hooks call a `Recorder` in this order; lines in brackets are not ca
     for each block:
         read_stream(block)                the residual stream that enters it
         start_stage(stage)                rows that start here take over their parents' readings
+        [read_terms, rewrite_stream]      the terms of that stream, before and after they are overwritten
         for attention, then the MLP:
             [start_stage(stage)]          before the MLP of a sequential block
             [add_change(unit, group)]     each override of a unit: its change, as its patch replaces its activation
+            [read_terms, add_terms]       the terms of a dictionary, wherever its site is in the sublayer
             [keep_units(sublayer)]        the activations of units, overwritten
             [keep_projected(sublayer)]    the projection's output, if a norm follows it
             read_reactions(sublayer)      for branches: the output, before it is overwritten
@@ -18,7 +20,7 @@ The engine's hooks call a `Recorder` in this order; lines in brackets are not ca
     readings()                            effects, logits and metrics, by override
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,10 +29,12 @@ from hydrascope.components.component import Component
 from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import evaluate
+from hydrascope.engines.override_change import override_change, units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.branches import ReactingRows
-from hydrascope.engines.wavefront.row_streams import Points, RowStreams
+from hydrascope.engines.wavefront.row_streams import Points, RowStreams, TermWrite
 from hydrascope.engines.wavefront.schedule import Schedule
+from hydrascope.engines.wavefront.term_reads import TermReads
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.models.projection import Projection
 
@@ -50,15 +54,31 @@ class Recorder(RowStreams):
         prompts, readouts = len(request.tokens), len(request.readouts.rows)
         rows = self.first(len(plan.groups) + len(plan.branches))
         units = {
-            sublayer: [unit for unit in request.units if unit.sublayer == sublayer] for sublayer in model.sublayers
+            sublayer: [unit for unit in request.units if unit.sublayer == sublayer and unit.is_unit]
+            for sublayer in model.sublayers
+        }
+        terms = {
+            home: [unit for unit in request.units if unit.sublayer == home and unit.is_term] for home in plan.events
         }
         #: Components in the order in which they are read, and the index of each.
-        self.order = [component for sublayer in model.sublayers for component in (sublayer, *units[sublayer])]
+        self.order = [
+            component
+            for sublayer in model.sublayers
+            for component in (
+                *(terms.get(Component(sublayer.block, "stream"), ()) if sublayer.kind == "attn" else ()),
+                sublayer,
+                *units[sublayer],
+                *terms[sublayer],
+            )
+        ]
         self.column = {component: number for number, component in enumerate(self.order)}
         self.reads = {
             sublayer: _UnitReads(model, request, model.projection(sublayer), here)
             for sublayer, here in units.items()
             if here
+        }
+        self.term_reads = {
+            home: TermReads(model, request, model.dictionaries[home], here) for home, here in terms.items() if here
         }
         #: [component, prompt, row, readout] ⟨y_c, a⟩.
         self.read = torch.zeros(len(self.order), prompts, rows, readouts, dtype=wide, device=model.device)
@@ -68,6 +88,12 @@ class Recorder(RowStreams):
             values = clean.values[reads.site][:, None]
             projected = reads.projection.apply(values) if reads.projection.norm is not None else None
             self._store(reads.units, slice(None), reads.read(values, projected))
+        for home in self.term_reads:
+            self._read_clean_terms(home)
+        #: Of the sublayer that computes now, the readings of terms that a norm's scale still divides.
+        self._unscaled: Tensor | None = None
+        #: [prompt, row, readout] ⟨x′ − x, a⟩ of residual streams whose terms are overwritten.
+        self.own = torch.zeros(prompts, rows, readouts, dtype=wide, device=model.device)
         #: [prompt, row, width] δ, the change of what a row's ablated components write at the final position.
         self.delta = torch.zeros(prompts, rows, model.width, dtype=wide, device=model.device)
         #: [prompt, row, readout] of residual streams inside the network, and of δ of the sublayers below them.
@@ -87,7 +113,12 @@ class Recorder(RowStreams):
 
     def site(self, sublayer: Component) -> Component | None:
         """Return the site of the units of `sublayer`, if any of them is overridden or read."""
-        return super().site(sublayer) or (self.reads[sublayer].site if sublayer in self.reads else None)
+        inside = sublayer in self.term_reads and self.term_reads[sublayer].attached.projection is not None
+        return super().site(sublayer) or (units_site(sublayer) if inside or sublayer in self.reads else None)
+
+    def reads_terms(self, home: Component) -> bool:
+        """Whether terms of the dictionary of `home` are read."""
+        return home in self.term_reads
 
     def start_stage(self, stage: int) -> None:
         """Let the groups that start at a stage take over their parents' readings so far."""
@@ -97,7 +128,7 @@ class Recorder(RowStreams):
         rows = self.rows(starting)
         before = sum(self.model.stage(component) < stage for component in self.order)
         self.read[:before, :, rows] = self.read[:before, :, parents]
-        for each in (self.delta, self.inner, self.inner_delta):
+        for each in (self.delta, self.inner, self.inner_delta, self.own):
             each[:, rows] = each[:, parents]
 
     def read_stream(self, block: int, residual: Tensor) -> None:
@@ -114,6 +145,8 @@ class Recorder(RowStreams):
 
     def add_change(self, component: Component, group: int, change: Tensor) -> None:
         """Add a component's change at the final position, `[prompt, patch, columns]`, to δ."""
+        if any(c.is_term and c.sublayer == component.sublayer for c, _ in self.plan.groups[group].own):
+            return  # `add_terms` adds both together
         if not component.is_unit:
             self._add(component, group, change)
             return
@@ -123,9 +156,73 @@ class Recorder(RowStreams):
 
     def _add(self, sublayer: Component, group: int, change: Tensor) -> None:
         rows = slice(self.first(group), self.first(group + 1))
-        self.delta[:, rows] += change * self.model.residual_scale
+        self.delta[:, rows] += change * self._scale(sublayer)
         if self.request.readouts.blocks:
             self.inner_delta[:, rows] += self._read(sublayer, change)
+
+    def read_terms(
+        self,
+        home: Component,
+        x: Tensor,
+        standing: Tensor,
+        writes: Sequence[TermWrite],
+        joined: int,
+        starting: Sequence[int],
+    ) -> None:
+        """Read the terms of a dictionary; see `RowStreams.read_terms`."""
+        reads = self.term_reads.get(home)
+        if reads is None or not standing.shape[1]:
+            return
+        read = reads.read(x, standing, writes)
+        projection = reads.attached.projection
+        if projection is not None and projection.norm is not None:
+            self._unscaled = read
+        else:
+            self._store_terms(home, read, joined, starting)
+
+    def _store_terms(self, home: Component, read: Tensor, joined: int, starting: Sequence[int]) -> None:
+        """Store the readings of terms, `[prompt, row, term, readout]`; the clean row's are from the clean pass."""
+        terms = self.term_reads[home].terms
+        if joined:
+            self._store(terms, slice(1, joined), read[:, 1:joined])
+        if starting:
+            self._store(terms, self.rows(starting), read[:, joined:])
+
+    def _read_clean_terms(self, home: Component) -> None:
+        """Read the terms of the clean pass, for all rows until they join."""
+        reads, clean = self.term_reads[home], self.clean.values
+        projection = reads.attached.projection
+        for term in reads.terms:
+            values = clean[term.site][:, None, self.model.columns(term)]
+            read = reads.attached.write(term, values) @ reads.vectors
+            if projection is not None and projection.norm is not None:
+                read = (
+                    read
+                    / projection.scale(projection.apply(clean[units_site(home)])[:, None].to(read.dtype))[..., None]
+                )
+            self.read[self.column[term]][:] = read
+
+    def add_terms(self, home: Component, group: int, values: Mapping[Component, Tensor]) -> None:
+        """Add the change by a group's overrides of units and terms to δ; see `RowStreams.add_terms`."""
+        change = override_change(self.model, values, self.clean.values)
+        self._add(home, group, change)
+
+    def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
+        """Keep the change of the stream that enters a block, `[prompt, patch, width]`, and read its new value."""
+        rows, home = slice(self.first(group), self.first(group + 1)), Component(block, "stream")
+        self.own[:, rows] += self._read(home, change)
+        if numbers := self.request.readouts.read_before(block):
+            self.inner[:, rows, numbers] = self.request.readouts.select(numbers).read(residual)
+
+    def keep_projected(self, sublayer: Component, output: Tensor) -> None:
+        """Keep the projection's output until `sublayer` is read; its norm scales what terms write."""
+        super().keep_projected(sublayer, output)
+        if self._unscaled is not None:
+            events, projection = self.plan.events[sublayer], self.model.projection(sublayer)
+            read = self._unscaled / projection.scale(output.to(self._unscaled.dtype))[..., None, None]
+            joined = output.shape[1] - len(events.at_units) * self.request.patches
+            self._store_terms(sublayer, read, joined, events.at_units)
+            self._unscaled = None
 
     def read_reactions(self, sublayer: Component, output: Tensor) -> list[ReactingRows]:
         """Read an output, `[prompt, row, width]`, before it is overwritten, for the branches."""
@@ -157,7 +254,12 @@ class Recorder(RowStreams):
             if events.at_units:
                 self._store(reads.units, self.rows(events.at_units), read[:, count - 1 :])
             self._inherit(reads.units, events.at_output)
+        if (terms := self.term_reads.get(sublayer)) is not None and terms.attached.projection is not None:
+            self._inherit(terms.terms, events.at_output)
         self._inherit([component for component in self.order if component.sublayer == sublayer], events.elsewhere)
+        stream = Component(sublayer.block, "stream")
+        if sublayer.kind == "attn" and stream in self.term_reads:
+            self._inherit(self.term_reads[stream].terms, [*events.starting, *events.elsewhere])
         self._freeze_units(sublayer)
         self._add_unit_changes(sublayer)
         super().read_sublayer(sublayer, output, starting)
@@ -165,8 +267,10 @@ class Recorder(RowStreams):
     def _freeze_units(self, sublayer: Component) -> None:
         """Give units their clean readings in rows in which `sublayer` is frozen."""
         frozen = [group for group, frozen in self.plan.events[sublayer].writes.get(sublayer, []) if frozen]
-        if frozen and sublayer in self.reads:
-            for unit in self.reads[sublayer].units:
+        units = self.reads[sublayer].units if sublayer in self.reads else ()
+        terms = self.term_reads[sublayer].terms if sublayer in self.term_reads else ()
+        if frozen:
+            for unit in (*units, *terms):
                 column = self.read[self.column[unit]]
                 column[:, self.rows(frozen)] = column[:, :1].clone()
 
@@ -189,9 +293,13 @@ class Recorder(RowStreams):
 
     def _read(self, sublayer: Component, output: Tensor) -> Tensor:
         """Read a sublayer's output, `[prompt, row, width]`, as `[prompt, row, readout]`."""
-        read = self.request.readouts.read(output) * self.model.residual_scale
+        read = self.request.readouts.read(output) * self._scale(sublayer)
         below = self.request.readouts.belongs(sublayer)
         return read if below is None else read * below
+
+    def _scale(self, home: Component) -> float:
+        """Return the factor of what a sublayer adds to the residual stream; 1 for that stream itself."""
+        return 1.0 if home.kind == "stream" else self.model.residual_scale
 
     def _read_output(self, sublayer: Component, rows: slice | Tensor, output: Tensor) -> None:
         self.read[self.column[sublayer]][:, rows] = self._read(sublayer, output)
@@ -259,6 +367,7 @@ class Recorder(RowStreams):
             scale=(scale[:, None] / own_scale)[:, rows].unflatten(1, (-1, request.patches)),
             metrics=metrics,
             metrics_ablated=metrics_ablated,
+            own=by_override(readouts.rescale(self.own, scale[:, None].expand(-1, self.own.shape[1]))),
             clean_error=(logits[:, :1] - clean_logit).abs().max(),
         )
 

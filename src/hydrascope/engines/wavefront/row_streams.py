@@ -4,7 +4,7 @@ The engine's hooks call `RowStreams` at every sublayer. Metrics of whole answers
 builds on it, reads components, and lists the calls in their order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +15,26 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.interface import Request
 from hydrascope.engines.metrics import answer_log_prob
+from hydrascope.engines.override_change import units_site
 from hydrascope.engines.wavefront.branches import Branches, ReactingRows
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class TermWrite:
+    """A term of a dictionary that is overwritten in some rows.
+
+    Attributes:
+        component: the term.
+        rows: the rows.
+        before, after: `[point, row, columns]` its activations.
+    """
+
+    component: Component
+    rows: slice
+    before: Tensor
+    after: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,9 +99,48 @@ class RowStreams:
         return torch.cat([patches + self.first(group) if group else 0 * patches for group in self.plan.index])
 
     def site(self, sublayer: Component) -> Component | None:
-        """Return the site of the units of `sublayer`, if any of them is overridden or read."""
+        """Return the site of the units of `sublayer`, if any of them is overridden or read.
+
+        Terms of dictionaries at that site, or behind it, count as well.
+        """
         units = [*self.plan.events[sublayer].writes, *self.branches.frozen_units(sublayer)]
-        return next((unit.site for unit in units if unit.is_unit), None)
+        return units_site(sublayer) if any(unit.entry == "units" for unit in units) else None
+
+    def reads_terms(self, home: Component) -> bool:
+        """Whether terms of the dictionary of `home` are read."""
+        return False
+
+    def read_terms(
+        self,
+        home: Component,
+        x: Tensor,
+        standing: Tensor,
+        writes: Sequence[TermWrite],
+        joined: int,
+        starting: Sequence[int],
+    ) -> None:
+        """Take what stands at a dictionary's site, and the terms that are overwritten there.
+
+        Args:
+            home: the sublayer of the dictionary, or `stream.L`.
+            x: `[point, row, input]` the vector that it reads.
+            standing: `[point, row, output]` the vector that stands at the site, before terms are overwritten.
+            writes: the overwritten terms, in rows of these.
+            joined: the number of rows that had joined before; those of the groups `starting` follow.
+            starting: the groups that start here.
+        """
+
+    def add_terms(self, home: Component, group: int, values: Mapping[Component, Tensor]) -> None:
+        """Take the values that a group's overrides of a sublayer's units and terms write.
+
+        Args:
+            home: the sublayer, or `stream.L`.
+            group: the group.
+            values: `[point, patch, columns]` at the final position.
+        """
+
+    def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
+        """Take the change of the stream that enters a block, `[point, patch, width]`, and its new value."""
 
     def start_stage(self, stage: int) -> None:
         """Take notice that groups start at a stage."""

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from hydrascope.components.component import Component, Override
+from hydrascope.components.order import follows
 from hydrascope.models.language_model import LanguageModel
 
 #: The components that are overridden at one stage, and whether each is frozen.
@@ -78,9 +79,11 @@ class SublayerEvents:
 
     Attributes:
         writes: per overridden component, the groups that override it, and whether they freeze it.
-        at_inputs: the groups that start here with an input of a head: they join before the block.
-        at_units: the groups that start here with a head or neuron: they join at the activations of units.
-        at_output: the groups that start here with the sublayer itself: they join at its output.
+        at_inputs: the groups that start here with an input of a head or a term of the residual stream: they join before
+            the block.
+        at_units: the groups that start here with a head, a neuron, or a term of these: they join at the activations of
+            units.
+        at_output: the groups that start here with the sublayer or a term of its output: they join at its output.
         elsewhere: the groups that start at this stage, but in the block's other sublayer.
     """
 
@@ -104,7 +107,8 @@ class Schedule:
         groups: in the order in which they join, parents before children; entry 0 is the clean row.
         branches: the overrides that need no rows; they are numbered after the groups.
         index: the group or branch of each override.
-        events: per sublayer, the groups that join or are overwritten there.
+        events: per sublayer, the groups that join or are overwritten there; of a residual stream with a dictionary, only
+            its writes.
     """
 
     groups: tuple[RowGroup, ...]
@@ -113,9 +117,16 @@ class Schedule:
     events: dict[Component, SublayerEvents]
 
 
-def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
-    """Arrange overrides, and the beginnings that they share, in the order in which they join."""
-    reacting = _read_branches(model, overrides)
+def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence[Component] = ()) -> Schedule:
+    """Arrange overrides, and the beginnings that they share, in the order in which they join.
+
+    Args:
+        model: the model.
+        overrides: the overrides.
+        read: the units and terms that are read. Terms are read in rows only, so where there are any, no override becomes
+            a branch.
+    """
+    reacting = {} if any(component.is_term for component in read) else _read_branches(model, overrides)
     paths = list(
         dict.fromkeys(
             _path(model, reacting[override].base if override in reacting else override) for override in overrides
@@ -129,9 +140,10 @@ def schedule(model: LanguageModel, overrides: Sequence[Override]) -> Schedule:
         # Before the block, or at its first overridden sublayer, where units come before the output.
         first = path[len(parents[path])]
         stage = model.stage(first[0][0])
-        block = min(model.sublayers.index(component.sublayer) for component, _ in first)
-        before = any(component.is_input for component, _ in first)
-        inner = any(c.is_unit and model.sublayers.index(c.sublayer) == block for c, _ in first)
+        before = any(component.entry == "block" for component, _ in first)
+        inside = [component for component, _ in first if component.place != "stream"]
+        block = min((model.sublayers.index(component.sublayer) for component in inside), default=0)
+        inner = any(c.entry == "units" and model.sublayers.index(c.sublayer) == block for c in inside)
         return stage, not before, block, not inner
 
     order = sorted(nodes, key=joins_at)
@@ -163,7 +175,7 @@ def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[
 
 def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
     """Return the only reaction that an override leaves free; None if there are none or several."""
-    if not override.ablated:
+    if not override.ablated or any(component.is_term for component in override.overridden):
         return None
     first = min(map(model.stage, override.ablated))
     # What is ablated later counts as free: it may be ablated at other positions than the last.
@@ -188,9 +200,12 @@ def _path(model: LanguageModel, override: Override) -> Path:
     """Cut an override into steps, without frozen components that no ablated one can reach."""
     if not override.ablated:
         return ()
-    first = min(map(model.stage, override.ablated))
     overrides = [(component, False) for component in override.ablated]
-    overrides += [(component, True) for component in override.frozen if model.stage(component) > first]
+    overrides += [
+        (component, True)
+        for component in override.frozen
+        if any(follows(model, component, ablated) for ablated in override.ablated)
+    ]
     overrides.sort(key=lambda override: (model.stage(override[0]), str(override[0])))
     return tuple(tuple(step) for _, step in groupby(overrides, key=lambda override: model.stage(override[0])))
 
@@ -223,7 +238,7 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
 
 def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
     """List what happens at each sublayer."""
-    events = {sublayer: SublayerEvents() for sublayer in model.sublayers}
+    events = {home: SublayerEvents() for home in (*model.sublayers, *model.dictionaries)}
     for number, group in enumerate(groups):
         for component, frozen in group.own:
             events[component.sublayer].writes.setdefault(component, []).append((number, frozen))
@@ -232,8 +247,9 @@ def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component,
             if model.stage(sublayer) != group.start:
                 continue
             here = [component for component in started if component.sublayer == sublayer]
-            kind = "at_output" if sublayer in here else "at_units" if here else "elsewhere"
-            if any(component.is_input for component in started):
+            inside = any(component.entry == "units" for component in here)
+            kind = "at_units" if inside else "at_output" if here else "elsewhere"
+            if any(component.entry == "block" for component in started):
                 kind = "at_inputs"
             if kind != "at_inputs" or sublayer.kind == "attn":
                 getattr(events[sublayer], kind).append(number)

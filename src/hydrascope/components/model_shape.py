@@ -1,0 +1,23 @@
+"""The facts of a model that selections and orders of components need."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from hydrascope.components.component import Component
+
+
+class ModelShape(Protocol):
+    """The facts of a model that selections need."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sublayers(self) -> tuple[Component, ...]: ...
+
+    def units(self, sublayer: Component) -> tuple[Component, ...]: ...
+
+    def stage(self, component: Component) -> int: ...
+
+    @property
+    def feature_counts(self) -> Mapping[str, int]: ...
