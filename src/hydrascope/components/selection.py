@@ -59,8 +59,8 @@ def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component
             raise HydrascopeError(f"{component} can't be a mediator: give sublayers, heads, or inputs of heads")
         if component.kind == "feature" and component.unit >= 0:
             raise HydrascopeError(
-                f"{component} can't be a mediator by itself: give all features together, {component.site}, or freeze it "
-                f"in an override, as attn.0|{component}"
+                f"{component} can't be a mediator by itself: give all features together, {component.site}, or freeze "
+                f"it in an override, as attn.0|{component}"
             )
     return components
 

@@ -1,6 +1,6 @@
-"""Dictionaries of features: sparse autoencoders and transcoders, which take a sublayer's write apart.
+"""Dictionaries of features: sparse autoencoders and transcoders.
 
-A dictionary reads a vector x and explains a vector y at one site of the model:
+A dictionary reads a vector x and takes a vector y apart, at one site of the model:
 
     f = act(E (x − p) + b)        the features' activations, never below 0
     y = Σ_j f_j w_j + r + error,  r = d + S x
@@ -46,8 +46,8 @@ class Dictionary:
         decoder_bias: `[output]` the vector that is written whatever x is.
         pre_bias: `[input]` the vector subtracted from x before it is encoded.
         skip: `[output, input]` the matrix of a skip transcoder.
-        activation: `relu`; `jumprelu`, z where z > `threshold`, else 0; `topk`, the `k` largest z; `batchtopk`, which is
-            `jumprelu` with the threshold found in training.
+        activation: `relu`; `jumprelu`, z where z > `threshold`, else 0; `topk`, the `k` largest z; `batchtopk`, as
+            `jumprelu`, with the threshold found in training.
         threshold: `[feature]`, or one number for all, of `jumprelu` and `batchtopk`.
         k: the number of features that may be active, of `topk`.
         by_decoder_norm: whether z is ranked and compared to the threshold times the length of its decoder row.

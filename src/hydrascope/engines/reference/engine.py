@@ -430,10 +430,10 @@ class _Prompt:
                         values[site][number] = self.clean[site][-1]
                         kept[site][number] = self.clean[site][list(at)]
             # What was kept there stood before its terms were overwritten.
-            there = units_site(attached.home) if attached.declared.place == "heads" else attached.home
-            if attached.declared.place.partition(".")[0] != "raw" and there in values:
-                values[there] += change[:, -1].to(values[there])
-                kept[there] += change[:, list(at)].to(kept[there])
+            changed = units_site(attached.home) if attached.declared.place == "heads" else attached.home
+            if attached.declared.place.partition(".")[0] != "raw" and changed in values:
+                values[changed] += change[:, -1].to(values[changed])
+                kept[changed] += change[:, list(at)].to(kept[changed])
             return change
 
         def keep_projected(sublayer: Component, hidden: Tensor) -> None:

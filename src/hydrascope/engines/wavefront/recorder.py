@@ -181,7 +181,7 @@ class Recorder(RowStreams):
             self._store_terms(home, read, joined, starting)
 
     def _store_terms(self, home: Component, read: Tensor, joined: int, starting: Sequence[int]) -> None:
-        """Store the readings of terms, `[prompt, row, term, readout]`; the clean row's are from the clean pass."""
+        """Store the readings of terms, `[prompt, row, term, readout]`, of all but the clean row."""
         terms = self.term_reads[home].terms
         if joined:
             self._store(terms, slice(1, joined), read[:, 1:joined])
@@ -208,7 +208,7 @@ class Recorder(RowStreams):
         self._add(home, group, change)
 
     def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
-        """Keep the change of the stream that enters a block, `[prompt, patch, width]`, and read its new value."""
+        """Keep the change of the stream that enters a block, and read its new value."""
         rows, home = slice(self.first(group), self.first(group + 1)), Component(block, "stream")
         self.own[:, rows] += self._read(home, change)
         if numbers := self.request.readouts.read_before(block):
@@ -298,7 +298,7 @@ class Recorder(RowStreams):
         return read if below is None else read * below
 
     def _scale(self, home: Component) -> float:
-        """Return the factor of what a sublayer adds to the residual stream; 1 for that stream itself."""
+        """Return the factor of what a sublayer adds to the stream; 1 for the stream itself."""
         return 1.0 if home.kind == "stream" else self.model.residual_scale
 
     def _read_output(self, sublayer: Component, rows: slice | Tensor, output: Tensor) -> None:
