@@ -65,6 +65,17 @@ def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component
     return components
 
 
+def refuse_terms(components: Iterable[Component], reader: str) -> None:
+    """Refuse terms of dictionaries where an analysis takes other components only.
+
+    Raises:
+        HydrascopeError: one of the components is a term; the message names the analysis, `reader`.
+    """
+    for component in components:
+        if component.is_term:
+            raise HydrascopeError(f"{component} is a term of a dictionary: {reader} takes sublayers, heads and neurons")
+
+
 def _single(override: Override) -> Override:
     if len(override.overridden) > 1:
         raise HydrascopeError(f"{override} overrides several components: name them one by one")
