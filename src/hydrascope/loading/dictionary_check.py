@@ -1,4 +1,4 @@
-"""The self-check of dictionaries: identities that hold if each reads and writes at the right place."""
+"""The self-check of dictionaries: identities that hold if each is at the right place."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

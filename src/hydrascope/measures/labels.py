@@ -188,8 +188,8 @@ def group_of(label: str) -> str:
 def in_order(labels: Sequence[str]) -> list[int]:
     """Return the indices of labels in order of group, then of depth.
 
-    Groups are in this order: sublayers, attention before the MLP of its block; heads, inputs of heads, neurons, features,
-    errors and biases of dictionaries, joint ablations, logits.
+    Groups are in this order: sublayers, attention before the MLP of its block; heads, their inputs, neurons; features,
+    errors and biases of dictionaries; joint ablations, logits.
     """
 
     def sort_key(index: int) -> tuple[int, int, bool, int, int]:

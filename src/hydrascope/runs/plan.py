@@ -175,7 +175,9 @@ class Plan:
         kind = result_kind(self.selection_attrs)
         if kind == "interactions":
             return "effects"
-        only_layers = not self.units and not any(c.is_unit or c.is_term for override in self.overrides for c in override.overridden)
+        only_layers = not self.units and not any(
+            c.is_unit or c.is_term for override in self.overrides for c in override.overridden
+        )
         sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
         small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
         return "patches" if only_layers and small and kind == "sweep" else "means"

@@ -72,13 +72,17 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "component": Variable(("component",), "component that is read"),
     "component_kind": Variable(("component",), "kind of the component"),
     "component_block": Variable(("component",), "block of the component", "block"),
-    "component_unit": Variable(("component",), "head, neuron or feature of the component, -1 if there is none", "index"),
+    "component_unit": Variable(
+        ("component",), "head, neuron or feature of the component, -1 if there is none", "index"
+    ),
     "ablated": Variable(("ablated",), "override: ablated components, frozen ones after |, the part after :"),
     "ablated_kind": Variable(
         ("ablated",), "kind of the ablated component, joint if several are overridden, part of a split"
     ),
     "ablated_block": Variable(("ablated",), "first block with an ablated component", "block"),
-    "ablated_unit": Variable(("ablated",), "head, neuron or feature of the ablated component, -1 if there is none", "index"),
+    "ablated_unit": Variable(
+        ("ablated",), "head, neuron or feature of the ablated component, -1 if there is none", "index"
+    ),
     "readout": Variable(("readout",), "readout of the residual stream"),
     "readout_before": Variable(
         ("readout",), "block that the readout is taken before, -1 for the final residual stream", "block"

@@ -41,7 +41,8 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
     A second pass follows if a metric reads answers of several tokens.
     """
-    prepared = Prepared.of(model, request, sites_read(model, request.units, request.overrides))
+    read = (*request.units, *request.summed)
+    prepared = Prepared.of(model, request, sites_read(model, read, request.overrides))
     recorder, _ = run_sweep(
         model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
     )
@@ -105,7 +106,8 @@ class Prepared:
         values = {component: request.values(component).to(model.device) for component in ablated}
         routines = fastest_routines(model) if request.routines is None else request.routines
         common = request.prefix or compute_prefix(model, request.tokens, request.positions, sites, routines)
-        return cls(schedule(model, request.overrides, request.units), values, routines, common)
+        read = (*request.units, *request.summed)
+        return cls(schedule(model, request.overrides, read), values, routines, common)
 
 
 _Streams = TypeVar("_Streams", bound=RowStreams)
