@@ -121,8 +121,9 @@ class Dictionary:
             raise HydrascopeError(f"{self.label} has the activation {self.activation} and k = {self.k}: k is for topk")
         if self.k is not None and not 1 <= self.k <= self.features:
             raise HydrascopeError(f"{self.label} keeps {self.k} of {self.features} features: give k from 1 on")
-        if self.threshold is not None and bool((torch.as_tensor(self.threshold) < 0).any()):
-            raise HydrascopeError(f"{self.label} has a threshold below 0: activations would be negative")
+        # Written so that NaN is refused, too.
+        if self.threshold is not None and not bool((torch.as_tensor(self.threshold) >= 0).all()):
+            raise HydrascopeError(f"{self.label} has a threshold below 0 or NaN: give one from 0 on")
         if self.before_gain and not self.reads_elsewhere:
             raise HydrascopeError(f"{self.label} reads no MLP's input: before_gain is for transcoders")
 
@@ -167,8 +168,8 @@ class Dictionary:
     def encode(self, x: Float[Tensor, "*rows input"]) -> Float[Tensor, "*rows feature"]:
         """Return the activations of all features.
 
-            >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
-            torch.Size([3, 64])
+        >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
+        torch.Size([3, 64])
         """
         x = x.to(self.encoder.dtype)
         if self.centred:
@@ -180,7 +181,7 @@ class Dictionary:
         if self.activation == "topk":
             assert self.k is not None
             # A stable sort: of equal numbers the lower index is kept.
-            kept = ranked.sort(-1, descending=True, stable=True).indices[..., : self.k]
+            kept = ranked.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
             return torch.zeros_like(z).scatter_(-1, kept, z.gather(-1, kept)).clamp_min_(0)
         assert self.threshold is not None
         return z.clamp_min(0) * (ranked > torch.as_tensor(self.threshold).to(z))
