@@ -12,8 +12,7 @@
 
 import json
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from hydrascope.utils.errors import HydrascopeError
 _KEY = "hydrascope.dictionary"
 _SAELENS, _SCALER = "sae_weights.safetensors", "activation_scaler.json"
 _SPARSIFY, _GEMMA_SCOPE_2, _CIRCUIT_TRACER = "sae.safetensors", "params.safetensors", "config.yaml"
+_Reader = Callable[[Path, dict[str, Tensor], str | None, str], Dictionary]
 _LAYER = re.compile(r"layer_(\d{1,9})\.safetensors")
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
@@ -73,16 +73,12 @@ def load_dictionary(path: str | Path, site: str | None = None, name: str = "") -
     weights, metadata = _read(path)
     if _KEY in metadata:
         return _own(path, weights, metadata[_KEY], site, name)
-    folder = path.parent
-    if path.name == _SAELENS and (folder / "cfg.json").exists():
-        return _from_saelens(folder, site, name)
-    if path.name == _SPARSIFY and (folder / "cfg.json").exists():
-        return _from_sparsify(folder, site, name)
-    if path.name == _GEMMA_SCOPE_2 and (folder / "config.json").exists():
-        return _from_gemma_scope_2(folder, site, name)
+    folder, readers = path.parent, _readers()
+    if path.name in readers and (folder / readers[path.name][0]).exists():
+        return readers[path.name][1](folder, weights, site, name)
     layer = _LAYER.fullmatch(path.name)
     if layer and (folder / _CIRCUIT_TRACER).exists():
-        return _from_circuit_tracer(path, int(layer[1]), site, name)
+        return _from_circuit_tracer(path, weights, int(layer[1]), site, name)
     return from_weights(str(path), weights, site, name)
 
 
@@ -136,35 +132,40 @@ def _require_types(path: Path, settings: Mapping[str, Any]) -> None:
             raise HydrascopeError(f"{path} has {key} = {value!r}: write it again")
 
 
-def _from_folder(folder: Path, site: str | None, name: str) -> Dictionary:
-    readers = {
-        _SAELENS: _from_saelens,
-        _SPARSIFY: _from_sparsify,
-        _GEMMA_SCOPE_2: _from_gemma_scope_2,
+def _readers() -> dict[str, tuple[str, _Reader]]:
+    """Return the file of settings and the reader that belong to each file of weights."""
+    return {
+        _SAELENS: ("cfg.json", _from_saelens),
+        _SPARSIFY: ("cfg.json", _from_sparsify),
+        _GEMMA_SCOPE_2: ("config.json", _from_gemma_scope_2),
     }
-    for file, reader in readers.items():
+
+
+def _from_folder(folder: Path, site: str | None, name: str) -> Dictionary:
+    for file, (_, reader) in _readers().items():
         if (folder / file).exists():
-            return reader(folder, site, name)
+            return reader(folder, _read(folder / file)[0], site, name)
     if (folder / _CIRCUIT_TRACER).exists():
         if site is None or parse_site(site)[0] != "transcoder":
             raise HydrascopeError(f"{folder} holds transcoders of several blocks: give one, as site='transcoder.5'")
         layer = parse_site(site)[1]
-        return _from_circuit_tracer(folder / f"layer_{layer}.safetensors", layer, site, name)
+        path = folder / f"layer_{layer}.safetensors"
+        return _from_circuit_tracer(path, _read(path)[0], layer, site, name)
     raise HydrascopeError(
-        f"cannot read a dictionary from {folder}: it has none of {', '.join([*readers, _CIRCUIT_TRACER])}"
+        f"cannot read a dictionary from {folder}: it has none of {', '.join([*_readers(), _CIRCUIT_TRACER])}"
     )
 
 
-def _from_saelens(folder: Path, site: str | None, name: str) -> Dictionary:
+def _from_saelens(folder: Path, weights: dict[str, Tensor], site: str | None, name: str) -> Dictionary:
     scale = None
     if (folder / _SCALER).exists():
         scale = _settings(folder / _SCALER).get("scaling_factor")
         if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale > 0):
             raise HydrascopeError(f"{folder / _SCALER} has scaling_factor = {scale!r}: give a number above 0")
-    return from_saelens(str(folder), _settings(folder / "cfg.json"), _read(folder / _SAELENS)[0], site, name, scale)
+    return from_saelens(str(folder), _settings(folder / "cfg.json"), weights, site, name, scale)
 
 
-def _from_sparsify(folder: Path, site: str | None, name: str) -> Dictionary:
+def _from_sparsify(folder: Path, weights: dict[str, Tensor], site: str | None, name: str) -> Dictionary:
     settings = _settings(folder / "cfg.json")
     activation = settings.get("activation", "topk")
     if activation != "topk" or settings.get("signed"):
@@ -173,7 +174,6 @@ def _from_sparsify(folder: Path, site: str | None, name: str) -> Dictionary:
     for setting in ("embed_skip", "gram_lookup"):
         if settings.get(setting):
             raise HydrascopeError(f"{folder} has {setting}, which isn't supported: it depends on the tokens")
-    weights = _read(folder / _SPARSIFY)[0]
     if site is None:
         layer = re.fullmatch(r"layers[._](\d{1,9})", folder.name)
         if not layer or settings.get("transcode"):
@@ -184,12 +184,11 @@ def _from_sparsify(folder: Path, site: str | None, name: str) -> Dictionary:
     return from_weights(str(folder), given, site, name)
 
 
-def _from_gemma_scope_2(folder: Path, site: str | None, name: str) -> Dictionary:
+def _from_gemma_scope_2(folder: Path, weights: dict[str, Tensor], site: str | None, name: str) -> Dictionary:
     settings = _settings(folder / "config.json")
     architecture = settings.get("architecture")
     if architecture not in ("jump_relu", "jumprelu"):
         raise HydrascopeError(f"{folder} has the architecture {architecture!r}: only jump_relu is supported")
-    weights = _read(folder / _GEMMA_SCOPE_2)[0]
     if any(weight.ndim > 2 for weight in weights.values()):
         raise HydrascopeError(f"{folder} is a crosscoder or cross-layer transcoder: a feature writes to several blocks")
     if site is None:
@@ -204,12 +203,10 @@ def _from_gemma_scope_2(folder: Path, site: str | None, name: str) -> Dictionary
 def _from_gemma_scope(path: Path, site: str | None, name: str) -> Dictionary:
     input_files.require_readable(path, "a dictionary")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             weights = {key: torch.tensor(file[key]) for key in file.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise HydrascopeError(
-            f"cannot read the dictionary {path}: it is damaged, cut short or holds objects"
-        ) from error
+    except Exception as error:  # a damaged archive ends in errors of many kinds
+        raise HydrascopeError(f"cannot read the dictionary {path}: it is damaged or holds objects") from error
     given: dict[str, Any] = {**weights, "apply_b_dec_to_input": False, "begins_with_bos": True}
     # Gemma Scope's transcoders read what its RMSNorm gives before the gain.
     if site and parse_site(site)[0] == "transcoder":
@@ -217,14 +214,13 @@ def _from_gemma_scope(path: Path, site: str | None, name: str) -> Dictionary:
     return from_weights(str(path), given, site, name)
 
 
-def _from_circuit_tracer(path: Path, layer: int, site: str | None, name: str) -> Dictionary:
+def _from_circuit_tracer(path: Path, weights: dict[str, Tensor], layer: int, site: str | None, name: str) -> Dictionary:
     source = path.parent / _CIRCUIT_TRACER
     settings = _settings(source)
     kind = settings.get("model_kind", "transcoder_set")
     if kind != "transcoder_set":
         raise HydrascopeError(f"{source} has model_kind = {kind!r}: only transcoder_set is supported")
     hook, output = (str(settings.get(f"feature_{way}_hook")) for way in ("input", "output"))
-    weights = _read(path)[0]
     if site is None:
         site = site_of(str(source), f"blocks.{layer}.{hook}", f"blocks.{layer}.{output}")
     # W_enc is [feature, input] here.

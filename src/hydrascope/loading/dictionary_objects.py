@@ -118,6 +118,8 @@ def _difference(module: nn.Module, dictionary: Dictionary) -> float:
     weight = dictionary.encoder
     x = torch.randn(_ROWS, dictionary.inputs, generator=torch.Generator().manual_seed(0)).to(weight)
     x = torch.cat([x, 10 * x])
+    if dictionary.centred:  # the module is given centred vectors
+        x = x - x.mean(-1, keepdim=True)
     with torch.no_grad():
         try:
             output = module(x)

@@ -121,9 +121,11 @@ class Dictionary:
             raise HydrascopeError(f"{self.label} has the activation {self.activation} and k = {self.k}: k is for topk")
         if self.k is not None and not 1 <= self.k <= self.features:
             raise HydrascopeError(f"{self.label} keeps {self.k} of {self.features} features: give k from 1 on")
-        # Written so that NaN is refused, too.
-        if self.threshold is not None and not bool((torch.as_tensor(self.threshold) >= 0).all()):
-            raise HydrascopeError(f"{self.label} has a threshold below 0 or NaN: give one from 0 on")
+        if self.threshold is not None:
+            threshold = torch.as_tensor(self.threshold)
+            # Written so that NaN is refused, too.
+            if not bool(((threshold >= 0) & threshold.isfinite()).all()):
+                raise HydrascopeError(f"{self.label} has a threshold below 0 or not finite: give one from 0 on")
         if self.before_gain and not self.reads_elsewhere:
             raise HydrascopeError(f"{self.label} reads no MLP's input: before_gain is for transcoders")
 
