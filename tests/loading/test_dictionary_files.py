@@ -383,10 +383,21 @@ def test_paths_that_are_refused(tmp_path: Path, name: str, message: str) -> None
         load_dictionary(tmp_path / name)
 
 
+class Touching:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
 def test_objects_in_npz_are_not_loaded(tmp_path: Path) -> None:
-    np.savez(tmp_path / "params.npz", W_enc=np.array([{"a": 1}], dtype=object))
+    np.savez(tmp_path / "params.npz", W_enc=np.array([Touching(tmp_path / "touched")], dtype=object))
     with pytest.raises(HydrascopeError, match=r"params.npz: it is damaged or holds objects"):
         load_dictionary(tmp_path / "params.npz", site="mlp.1")
+    assert not (tmp_path / "touched").exists()
 
 
 def test_it_is_written_as_safetensors_alone(tmp_path: Path) -> None:

@@ -238,6 +238,26 @@ def test_a_threshold_below_zero_acts_as_zero() -> None:
     require_published(found, sae.cfg.to_dict(), sae.state_dict(), x)
 
 
+def test_thresholds_of_older_checkpoints_are_logarithms() -> None:
+    weights = sae_of("jumprelu").state_dict()
+    weights["log_threshold"] = weights.pop("threshold")
+    found = from_saelens("it", sae_of("jumprelu").cfg.to_dict(), weights)
+    np.testing.assert_allclose(found.threshold.numpy(), np.exp(weights["log_threshold"].numpy()))
+
+
+def test_a_scale_leaves_the_same_features_active() -> None:
+    """In training x is multiplied by the scale, and so is what is compared to the threshold."""
+    cfg = {"architecture": "batchtopk", "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": True}
+    weights = random_weights("batchtopk", 2)
+    settings = {**cfg, "metadata": STREAM, "normalize_activations": "expected_average_only_in"}
+    found = from_saelens("it", settings, weights, scale=0.4)
+    x = np.random.default_rng(3).normal(size=(30, IN))
+    writes, out = published(cfg, weights, 0.4 * x)
+    ours = found.encode(torch.from_numpy(x))
+    np.testing.assert_allclose((ours[..., None] * found.decoder).numpy(), writes / 0.4, atol=1e-12)
+    np.testing.assert_allclose((ours @ found.decoder + found.rest(torch.from_numpy(x))).numpy(), out / 0.4, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("architecture", "cfg", "message"),
     [
