@@ -7,7 +7,7 @@ from tiny import shared
 
 import hydrascope as hs
 from hydrascope.components.dictionary_site import SUBLAYER_AT, parse_site
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
 FEATURES = 12

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hydrascope.components.component import Component, TermKind
 from hydrascope.components.dictionary_site import SUBLAYER_AT
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.offload import fetch
 from hydrascope.models.projection import Projection, gain_of
 from hydrascope.utils.errors import HydrascopeError

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component
 from hydrascope.components.order import stage
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.attached_dictionary import AttachedDictionary, attach_dictionaries
-from hydrascope.models.dictionary import Dictionary
 from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
 from hydrascope.models.rotary import fresh_tables, is_dynamic, table_key, varying_tables

@@ -13,12 +13,12 @@ import transformers
 
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines.directions import Direction, Directions
 from hydrascope.engines.metrics import BUILT_IN
 from hydrascope.engines.readouts import Readout
 from hydrascope.loading import self_check
 from hydrascope.models import fingerprint
-from hydrascope.models.dictionary import Dictionary
 from hydrascope.prompts.chat import template_hash
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.runs.plan import Plan

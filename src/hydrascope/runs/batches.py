@@ -264,7 +264,7 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """What the passes over one batch of prompts share.
+    """The things that all passes over one batch of prompts share.
 
     Attributes:
         indices: the indices of the prompts.
