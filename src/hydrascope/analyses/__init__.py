@@ -5,6 +5,7 @@ from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
 from hydrascope.analyses.attention import attention
 from hydrascope.analyses.faithfulness import faithfulness
+from hydrascope.analyses.features import feature_sums, features
 from hydrascope.analyses.generation import override
 from hydrascope.analyses.mediation import interactions, mediation
 from hydrascope.analyses.next_tokens import next_tokens
@@ -18,6 +19,8 @@ __all__ = [
     "attention",
     "attribution",
     "faithfulness",
+    "feature_sums",
+    "features",
     "interactions",
     "mediation",
     "next_tokens",

@@ -1,9 +1,9 @@
-"""Commands that follow an effect: `paths`, `circuit` and `map`.
+"""Commands that follow an effect: `paths`, `circuit`, `features` and `map`.
 
 They print what they measure, and write it to a folder if asked to; they store no result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -54,7 +54,7 @@ def paths(
     rows = [path_rows(found, str(readout)) for readout in found["readout"].values]
     _print_rows(rows, format_, paths_in_text(found, rows[0]))
     if out is not None:
-        _write(rows, out, "paths", figure_paths(found), found)
+        _write({"paths": rows}, out, figure_paths(found), found)
 
 
 @with_options
@@ -80,7 +80,36 @@ def circuit(
     rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
     _print_rows(rows, format_, circuit_in_text(found, rows[0]))
     if out is not None:
-        _write(rows, out, "circuit", figure_circuit(found), found)
+        _write({"circuit": rows}, out, figure_circuit(found), found)
+
+
+@with_options
+def features(
+    options: SweepOptions,
+    ablate: Annotated[
+        str, typer.Option(metavar="COMPONENTS", help="Components to ablate, one by one, before the dictionary.")
+    ] = "attn",
+    site: Annotated[
+        str | None, typer.Option(metavar="SITE", help="The dictionary's site, such as mlp.5, if there are several.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Features to show one by one.")] = 10,
+    out: Out = None,
+    format_: Format = "text",
+) -> None:
+    """Measure how much of a repair the features of a dictionary carry, and its error."""
+    from hydrascope.analyses import features as measure
+    from hydrascope.reports.figures import figure_features
+    from hydrascope.reports.summary.feature_table import feature_rows, feature_share_rows, features_in_text
+
+    arguments = _checked_arguments(options, out)
+    model, prompts = load_inputs(options)
+    found = measure(model, prompts, ablate=ablate, site=site, top=top, seed=options.seed, progress=True, **arguments)
+    labels = [str(readout) for readout in found["readout"].values]
+    shares = [feature_share_rows(found, label) for label in labels]
+    rows = [feature_rows(found, label) for label in labels]
+    _print_rows(shares, format_, features_in_text(found, shares[0], rows[0]))
+    if out is not None:
+        _write({"features": shares, "single-features": rows}, out, figure_features(found), found)
 
 
 @with_options
@@ -113,7 +142,7 @@ def position_map(
     cells = map_cells(found)
     _print_rows([cells], format_, map_in_text(found, cells))
     if out is not None:
-        _write([cells], out, "map", figure_map(found), found)
+        _write({"map": [cells]}, out, figure_map(found), found)
 
 
 def _checked_arguments(options: SweepOptions, out: Path | None) -> dict[str, Any]:
@@ -133,8 +162,8 @@ def _print_rows(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableTy
         show(text)
 
 
-def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure", found: "xr.Dataset") -> None:
-    """Write the figure of an analysis, named with its run, and its rows as CSV."""
+def _write(tables: Mapping[str, Sequence[Sequence[Any]]], out: Path, figure: "Figure", found: "xr.Dataset") -> None:
+    """Write the rows of an analysis as CSV, and its figure, named as the first table."""
     from hydrascope.measures import select_readout
     from hydrascope.reports.figures.origin import as_metadata
     from hydrascope.reports.figures.style import save
@@ -143,9 +172,10 @@ def _write(rows: Sequence[Sequence[Any]], out: Path, name: str, figure: "Figure"
     from hydrascope.utils.disk_errors import disk
 
     # The figure shows the first readout.
-    run = as_named(source_of_analysis(select_readout(found)))
+    run, name = as_named(source_of_analysis(select_readout(found))), next(iter(tables))
     drawn = save(figure, out, name, as_metadata(name, run))
     with disk(f"cannot write to {out}"):
-        (out / f"{name}.csv").write_text(rows_as_csv(list(chain.from_iterable(rows))))
+        for each, rows in tables.items():
+            (out / f"{each}.csv").write_text(rows_as_csv(list(chain.from_iterable(rows))))
     # To stderr, since programs read the rows from stdout.
-    say(f"{len(drawn) + 1} files in {out}", err=True)
+    say(f"{len(drawn) + len(tables)} files in {out}", err=True)

@@ -71,6 +71,14 @@ class LoadOptions:
     adapter: Annotated[
         str | None, typer.Option("--adapter", metavar="FOLDER|NAME", help="A LoRA adapter to merge into the weights.")
     ] = None
+    dictionaries: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dictionary",
+            metavar="[SITE=]PATH",
+            help="A file or folder of an SAE or transcoder, with its site, as mlp.5=PATH, where the file names none.",
+        ),
+    ] = None
     allow_unused_weights: Annotated[
         bool, typer.Option("--allow-unused-weights", help="Load a model even if its configuration leaves out weights.")
     ] = False

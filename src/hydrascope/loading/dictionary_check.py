@@ -11,7 +11,7 @@ from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.balance import imbalance, may_change
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.override_change import sites_of_change
-from hydrascope.engines.readouts import Readouts
+from hydrascope.engines.readouts import Logit, Readouts, Tokens
 from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.language_model import LanguageModel
 
@@ -19,19 +19,18 @@ from hydrascope.models.language_model import LanguageModel
 Deviation = tuple[str, float]
 
 
-def dictionary_identities(
-    model: LanguageModel, tokens: Sequence[Sequence[int]], readouts: Readouts, targets: Tensor
-) -> Iterator[Deviation]:
+def dictionary_identities(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> Iterator[Deviation]:
     """Yield the identities of each dictionary, with the model's deviation.
 
     Args:
         model: the model.
-        tokens: the token ids of some prompts.
-        readouts: their readouts.
-        targets: `[prompt]` their target tokens.
+        tokens: the token ids of some prompts, of which the first two are used.
     """
+    some = tokens[:2]
+    targets = [0] * len(some)
+    readouts = Readouts.of(model, [Logit()], Tokens(targets), range(len(some)))
     for attached in model.dictionaries.values():
-        yield from _identities_of(model, attached, tokens, readouts, targets)
+        yield from _identities_of(model, attached, some, readouts, torch.tensor(targets))
 
 
 def _identities_of(
@@ -50,16 +49,14 @@ def _identities_of(
     if attached.projection is None and attached.home.kind != "stream":
         read = readings.unembed_ablated
         place = model.sublayers.index(attached.home)
-        error = read[..., len(model.sublayers) :].sum(-1) - read[..., place]
-        yield f"features, error and bias at {site} sum to the sublayer", float(error.abs().max()) / size
+        left = read[..., len(model.sublayers) :].sum(-1) - read[..., place]
+        yield f"features, error and bias at {site} sum to the sublayer", float(left.abs().max()) / size
     changing = may_change(model, request.overrides).to(readings.scale.device)
-    error = imbalance(readings, changing, readouts.final)
-    yield f"total effects of terms at {site} balance with their terms", float(error.max()) / size
+    off = imbalance(readings, changing, readouts.final)
+    yield f"total effects of terms at {site} balance with their terms", float(off.max()) / size
     if model.anatomy.supports_wavefront:
-        for positions in (request.positions, request.positions // 2):
-            asked = replace(request, positions=positions)
-            plain = readings if positions is request.positions else reference.measure(model, asked)
-            yield f"both engines agree on terms at {site}", _difference(wavefront.measure(model, asked), plain) / size
+        error = _difference(wavefront.measure(model, request), readings) / size
+        yield f"both engines agree on terms at {site}", error
 
 
 def _request(

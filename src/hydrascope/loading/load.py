@@ -5,7 +5,7 @@ Weights are read from safetensors and GGUF files only. No code from a repository
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from logging import getLogger
@@ -17,6 +17,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from hydrascope.components.dictionary_site import DICTIONARY_SITES
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.loading import gguf_weights, self_check
 from hydrascope.loading.adapter import merge, read_adapter
 from hydrascope.loading.checkpoint import require_possible, shapes, unused, unwrapped_names
@@ -56,6 +58,7 @@ def load_model(
     offload: Offload | None = None,
     device_map: str | Path | DeviceMap | None = None,
     adapter: str | Path | None = None,
+    dictionaries: Sequence[Any] | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a causal language model and prove its anatomy.
@@ -87,6 +90,8 @@ def load_model(
             to a CUDA index, a device, or "disk"; or a `.json` file with such a mapping.
         adapter: the folder or hub name of a LoRA adapter, which is merged into the weights
             (`hydrascope.loading.adapter`). Its hash enters the model's revision.
+        dictionaries: dictionaries of features: objects, as for `Dictionary.of`, or files and folders, as for
+            `Dictionary.load`, each a path or, with its site before it, `mlp.5=PATH`.
         allow_unused_weights: accept weights that the configuration leaves out, as when a configuration with fewer
             blocks cuts a model short.
 
@@ -108,6 +113,7 @@ def load_model(
         offload=offload,
         device_map=device_map,
         adapter=adapter,
+        dictionaries=dictionaries,
         allow_unused_weights=allow_unused_weights,
     )
     self_check.require_valid(loaded)
@@ -126,6 +132,7 @@ def read_model(
     offload: Offload | None = None,
     device_map: str | Path | DeviceMap | None = None,
     adapter: str | Path | None = None,
+    dictionaries: Sequence[Any] | None = None,
     allow_unused_weights: bool = False,
 ) -> LanguageModel:
     """Load a model without the self-check, so that the check can be run on it.
@@ -135,6 +142,20 @@ def read_model(
     Raises:
         HydrascopeError: as for `load_model`, except for the self-check.
     """
+    if dictionaries:
+        plain = read_model(
+            model,
+            tokenizer,
+            revision=revision,
+            gguf=gguf,
+            dtype=dtype,
+            device=device,
+            offload=offload,
+            device_map=device_map,
+            adapter=adapter,
+            allow_unused_weights=allow_unused_weights,
+        )
+        return plain.with_dictionaries(*map(_as_dictionary, dictionaries))
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
@@ -169,6 +190,16 @@ def read_model(
     require_distinct_blocks(language_model)
     require_whole_blocks(name, hf, getattr(hf, "hf_device_map", {}))
     return language_model
+
+
+def _as_dictionary(given: Any) -> Dictionary:
+    """Return the dictionary that an object is, or that a path names."""
+    if not isinstance(given, str | Path):
+        return Dictionary.of(given)
+    site, equals, path = str(given).partition("=")
+    if equals and site.partition(".")[0] in {each.partition(".")[0] for each in DICTIONARY_SITES}:
+        return Dictionary.load(path, site)
+    return Dictionary.load(given)
 
 
 def _read_adapted(

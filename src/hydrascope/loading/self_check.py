@@ -66,6 +66,7 @@ def require_valid(model: LanguageModel) -> None:
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
                 f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {explain_failure(model)}"
             )
+    model.dictionaries_checked = True
 
 
 def revalidate_if_changed(model: LanguageModel) -> None:
@@ -83,17 +84,22 @@ def revalidate_if_changed(model: LanguageModel) -> None:
     model.reattach()
     model.revision, model.verified_state = revision, (weights, None)  # until the check passes
     require_valid(model)
-    model.dictionaries_checked = True
     if now[0] != weights:
         model.revision = fingerprint.hash_parameters(model.hf)
     model.verified_state = now
 
 
 def _require_valid_dictionaries(model: LanguageModel) -> None:
-    """Check the dictionaries of a model once."""
-    if model.dictionaries and not model.dictionaries_checked:
-        require_valid(model)
-        model.dictionaries_checked = True
+    """Refuse a model whose dictionaries were attached since its check and fail theirs."""
+    if not model.dictionaries or model.dictionaries_checked:
+        return
+    for name, error in dictionary_identities(model, _prompts(model)):
+        if not error <= TOLERANCE[model.dtype]:
+            raise HydrascopeError(
+                f"a dictionary of {model.name} fails the self-check: {name} does not hold (off by {error:.1e}, allowed "
+                f"{TOLERANCE[model.dtype]:.0e}); its numbers may be too large for {model.dtype}"
+            )
+    model.dictionaries_checked = True
 
 
 def revision(model: LanguageModel) -> str:
@@ -183,7 +189,7 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
         earlier = replace(request, positions=last // 2)
         error = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
         yield Identity("both engines agree at an earlier position", error, tolerance)
-    for name, error in dictionary_identities(model, tokens, readouts, targets):
+    for name, error in dictionary_identities(model, tokens):
         yield Identity(name, error, tolerance)
 
 

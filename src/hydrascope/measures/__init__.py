@@ -36,6 +36,7 @@ from hydrascope.measures.effects_per_prompt import WRITTEN, by_patch, per_prompt
 from hydrascope.measures.effects_type import SIGMA_NAME, Effects, EffectsOnly, Sigma, takes_effects
 from hydrascope.measures.erasure import erasure
 from hydrascope.measures.estimator_scores import scores
+from hydrascope.measures.feature_shares import feature_shares
 from hydrascope.measures.held_out_selection import (
     FEWEST,
     MIN_SHARE,
@@ -122,6 +123,7 @@ __all__ = [
     "direct_effect",
     "effects_only",
     "erasure",
+    "feature_shares",
     "held_out",
     "interactions",
     "interval",

@@ -32,7 +32,8 @@ def float64_copy(model: LanguageModel) -> LanguageModel | None:
         if getattr(module, "reorder_and_upcast_attn", False):
             # GPT-2 computes its scores so to keep them in float16's range; in float64 transformers refuses to.
             module.reorder_and_upcast_attn = False
-    return LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
+    wider = LanguageModel(hf, model.tokenizer, anatomy=model.anatomy, name=model.name, revision=model.revision)
+    return wider.with_dictionaries(*(attached.declared for attached in model.dictionaries.values()))
 
 
 class Float64Mode(TorchFunctionMode):

@@ -4,6 +4,7 @@ Each function returns a matplotlib figure; `hydrascope.reports.draw_all` writes 
 """
 
 from hydrascope.reports.figures.faithfulness import figure_circuit
+from hydrascope.reports.figures.features import figure_features
 from hydrascope.reports.figures.figure2 import figure2
 from hydrascope.reports.figures.figure7 import figure7
 from hydrascope.reports.figures.figure8 import figure8
@@ -23,6 +24,7 @@ __all__ = [
     "figure7",
     "figure8",
     "figure_circuit",
+    "figure_features",
     "figure_flow",
     "figure_heads",
     "figure_interactions",

@@ -1,22 +1,16 @@
 """The figure of a split: shares that come back after whole changes and after their parts."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrascope.measures import Bootstrap
 from hydrascope.measures.labels import in_order
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import name_reading, panel_letter, printable
-from hydrascope.reports.summary.interval import Interval, number
+from hydrascope.reports.figures.shares import LIMITS, draw_shares, frame_shares
 from hydrascope.reports.summary.split_rows import of_first_readout
 from hydrascope.reports.summary.summarise import read_effects, summarise_split_without_findings
 
-#: Shares are shown from here to here; others are written at the edge.
-_LOW, _HIGH = -0.5, 1.5
 #: The most ablations that are drawn: those that remove most.
 MOST = 24
 #: The panels: a title, and per column of the split its name, colour and marker.
@@ -67,35 +61,11 @@ def figure_split(results: xr.Dataset, readout: str | None = None, bootstrap: Boo
         panels = figure.subplots(1, 2, sharey=True)
         for axes, letter, (title, columns) in zip(panels, "ab", _PANELS, strict=True):
             panel_letter(axes, letter, title)
-            _frame(axes, len(rows))
+            frame_shares(axes, len(rows), LIMITS)
             for place, (name, label, colour, marker) in enumerate(columns):
-                _draw(axes, [getattr(row, name) for row in rows], 0.36 * (place - 0.5), label, colour, marker)
+                values = [getattr(row, name) for row in rows]
+                draw_shares(axes, values, 0.36 * (place - 0.5), label, colour, marker)
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2, handletextpad=0.2)
         panels[0].set_yticks(range(len(rows)), [printable(row.ablated, 24) for row in rows])
         panels[0].set_ylabel("Ablated")
     return figure
-
-
-def _frame(axes: Axes, rows: int) -> None:
-    axes.set_xlim(_LOW, _HIGH)
-    axes.set_ylim(-0.7, max(rows, 1) - 0.3)
-    axes.axvline(0, color=style.GREY, linewidth=0.6, zorder=0)
-    axes.axvline(1, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
-    axes.set_xlabel("Share of what is removed")
-
-
-def _draw(axes: Axes, values: Sequence[Interval], up: float, label: str, colour: str, marker: str) -> None:
-    """Draw one value of every row with its bounds, or its number at the edge."""
-    axes.plot([], [], marker, color=colour, markersize=3, label=label)
-    for row, value in enumerate(values):
-        if not np.isfinite(value.estimate):
-            continue
-        y = row + up
-        if _LOW <= value.estimate <= _HIGH:
-            axes.plot(value.estimate, y, marker, color=colour, markersize=3, zorder=3)
-            axes.hlines(y, max(value.low, _LOW), min(value.high, _HIGH), color=colour, linewidth=0.8)
-        else:
-            left = value.estimate < _LOW
-            text = f"◀ {number(value.estimate, 1)}" if left else f"{number(value.estimate, 1)} ▶"
-            side = "left" if left else "right"
-            axes.text(_LOW if left else _HIGH, y, text, ha=side, va="center", fontsize=5.5, color=colour)

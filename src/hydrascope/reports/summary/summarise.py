@@ -273,7 +273,11 @@ def _ablated_counts(effects: EffectsOnly) -> str:
     """Return the number of ablated components of each kind as text."""
     ablated = kinds(effects["ablated"])
     named = ((ablated.count(kind), several) for kind, several in PLURAL.items())
-    return ", ".join(counted(count, several.removesuffix("s"), several) for count, several in named if count)
+    return ", ".join(counted(count, _singular(several), several) for count, several in named if count)
+
+
+def _singular(several: str) -> str:
+    return "bias" if several == "biases" else several.removesuffix("s")
 
 
 def _settings(results: xr.Dataset, ablated: str, readout: str) -> dict[str, str]:
