@@ -26,9 +26,10 @@ Changes = Mapping[Component, tuple[Sequence[int], Tensor]]
 
 @dataclass(frozen=True)
 class Names:
-    """The module names of an architecture: of what adds to the stream, of projections, of what receives the MLP's input.
+    """The module names of an architecture.
 
     Attributes:
+        mlp_norm: the norm in front of the MLP; "" if there is none.
         post_norm: whether `attn` and `mlp` are norms that follow the projections.
         offset: what the norms add to their weight.
     """
@@ -40,6 +41,7 @@ class Names:
     heads: str
     neurons: str
     mlp_input: str = "mlp"
+    mlp_norm: str = "post_attention_layernorm"
     post_norm: bool = False
     offset: float = 0.0
     layer_norm: bool = False
@@ -50,11 +52,21 @@ _PROJECTIONS = ("self_attn.o_proj", "mlp.down_proj")
 _POST = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 NAMES = {
-    "gpt2": Names("transformer.h", "transformer.ln_f", "attn", "mlp", "attn.c_proj", "mlp.c_proj", layer_norm=True),
+    "gpt2": Names(
+        "transformer.h",
+        "transformer.ln_f",
+        "attn",
+        "mlp",
+        "attn.c_proj",
+        "mlp.c_proj",
+        mlp_norm="ln_2",
+        layer_norm=True,
+    ),
     "llama": Names(*_LLAMA, "self_attn", "mlp", *_PROJECTIONS),
+    "gemma": Names(*_LLAMA, "self_attn", "mlp", *_PROJECTIONS, offset=1.0),
     "granite": Names(*_LLAMA, "self_attn", "mlp", *_PROJECTIONS),
-    "gemma2": Names(*_LLAMA, *_POST, *_PROJECTIONS, post_norm=True, offset=1.0),
-    "olmo2-bias": Names(*_LLAMA, *_POST, *_PROJECTIONS, post_norm=True),
+    "gemma2": Names(*_LLAMA, *_POST, *_PROJECTIONS, mlp_norm="pre_feedforward_layernorm", post_norm=True, offset=1.0),
+    "olmo2-bias": Names(*_LLAMA, *_POST, *_PROJECTIONS, mlp_norm="", post_norm=True),
     "gpt_neox": Names(
         *("gpt_neox.layers", "gpt_neox.final_layer_norm", "attention", "mlp"),
         *("attention.dense", "mlp.dense_4h_to_h"),
@@ -203,7 +215,11 @@ class PlainTerms:
             if names.post_norm:
                 before(stack, output, on_norm)
             if kind == "mlp" and here("transcoder", block):
-                before(stack, layer.get_submodule(names.mlp_input), lambda values: received.append(values))
+                if self.dictionary.before_gain:
+                    norm = layer.get_submodule(names.mlp_norm)
+                    before(stack, norm, lambda values: received.append(self._without_gain(norm, values)))
+                else:
+                    before(stack, layer.get_submodule(names.mlp_input), received.append)
             after(stack, output, on_output)
 
         def on_stream(block: int, values: Tensor) -> Tensor:
@@ -276,8 +292,13 @@ class PlainTerms:
         """The vector that reads a token's centred logit from what the final norm gives."""
         return self.unembedding[number] - self.unembedding.mean(0)
 
-    def _centred(self, vector: Tensor) -> Tensor:
-        return vector - vector.mean() if self.names.layer_norm else vector
+    def _centred(self, vectors: Tensor) -> Tensor:
+        return vectors - vectors.mean(-1, keepdim=True) if self.names.layer_norm else vectors
+
+    def _without_gain(self, norm: Any, vectors: Tensor) -> Tensor:
+        """What a norm makes of vectors before its gain and bias."""
+        centred = self._centred(vectors)
+        return centred / (centred.square().mean(-1, keepdim=True) + _eps(norm)).sqrt()
 
 
 def _eps(norm: Any) -> float:

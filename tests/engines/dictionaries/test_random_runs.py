@@ -1,0 +1,79 @@
+"""Both engines give the same numbers, which balance, for random overrides of terms among all others."""
+
+import pytest
+from asked import PLACES, assert_same, heads, lengths, neurons, request, several_readouts
+from dictionaries import ACTIVATIONS, SITES, has_site, random_dictionary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rest_slow import rest_slow
+from tiny import shared, tolerance
+
+from hydrascope.components.component import Component, Override
+from hydrascope.components.order import follows
+from hydrascope.components.selection import select_overrides
+from hydrascope.engines import ENGINES, balance
+from hydrascope.models.language_model import LanguageModel
+
+CASES = ("gpt2", "llama", "gemma2", "gpt_neox", "granite", "olmo2-bias", "opt", "gpt_oss", "cohere", "qwen3_moe")
+
+
+def conflicts(part: Component, parts: list[Component]) -> bool:
+    """Whether an override of a part would override it twice, by its sublayer or by all features."""
+    wider = {part.sublayer, part.site} - {part}
+    return part.sublayer != part and not wider.isdisjoint(parts)
+
+
+@st.composite
+def runs_with_terms(draw, model: LanguageModel, terms: tuple[Component, ...]) -> list[Override]:
+    """Runs with anything ablated and frozen at once, a term of a dictionary in each."""
+    pool = (*model.sublayers, *heads(model), *neurons(model), *terms)
+    runs = []
+    for _ in range(draw(st.integers(1, 4))):
+        parts = [draw(st.sampled_from(terms)), *draw(st.lists(st.sampled_from(pool), max_size=4))]
+        parts = list(dict.fromkeys(parts))
+        parts = draw(st.permutations([part for part in parts if not conflicts(part, parts)]))
+        ablated = parts[: draw(st.integers(1, len(parts)))]
+        frozen = [part for part in parts[len(ablated) :] if any(follows(model, part, other) for other in ablated)]
+        runs += select_overrides(model, Override(tuple(ablated), tuple(frozen)))
+    return runs
+
+
+@st.composite
+def dictionaries(draw, model: LanguageModel) -> LanguageModel:
+    """A model with one dictionary or several, of different sublayers."""
+    made: dict[str, str] = {}
+    sites = [site for site in (*SITES, "mlp.0", "attn.2", "stream.2") if has_site(model, site)]
+    for site in draw(st.lists(st.sampled_from(sites), min_size=1, max_size=3, unique=True)):
+        kind, _, block = site.rpartition(".")
+        home = {"heads": "attn", "transcoder": "mlp"}.get(kind, kind.removeprefix("raw.")) + block
+        made.setdefault(home, site)
+    chosen = [random_dictionary(model, site, draw(st.sampled_from(ACTIVATIONS))) for site in made.values()]
+    return model.with_dictionaries(*chosen)
+
+
+@pytest.mark.parametrize("case", rest_slow(CASES))
+def test_engines_agree_and_runs_balance(case: str) -> None:
+    plain = shared(case)
+
+    @settings(deadline=None, max_examples=25)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        model = data.draw(dictionaries(plain))
+        terms = tuple(
+            Component.parse(f"{kind}.{each.declared.site}{unit}")
+            for each in model.dictionaries.values()
+            for kind, unit in (("feature", ""), ("feature", ".2"), ("feature", ".7"), ("error", ""), ("bias", ""))
+        )
+        runs = data.draw(runs_with_terms(model, terms))
+        units = tuple(data.draw(st.lists(st.sampled_from((*terms, *heads(model), *neurons(model))), unique=True)))
+        sizes, at, seed = data.draw(lengths), data.draw(st.sampled_from(PLACES)), data.draw(st.integers(0, 99))
+        readouts = several_readouts(model, len(sizes))
+        asked = request(model, runs, sizes, at, seed=seed, units=units, readouts=readouts)
+        reference, wavefront = (ENGINES[name](model, asked) for name in ("reference", "wavefront"))
+        assert_same(wavefront, reference, tolerance(case))
+        may = balance.may_change(model, asked.overrides)
+        off = balance.imbalance(wavefront, may, asked.readouts.final)
+        size = balance.balance_size(wavefront, may.shape[1], asked.readouts.final)
+        assert bool((off / size <= tolerance(case)).all())
+
+    check()
