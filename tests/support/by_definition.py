@@ -3,7 +3,7 @@
 import torch
 from asked import request
 from dictionaries import runs_of
-from plain_terms import PlainTerms, Run
+from plain_terms import PlainTerms, Run, standing
 from tiny import tolerance
 from torch import Tensor
 
@@ -74,14 +74,6 @@ def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Over
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()} | {
         "scale": sigma / in_run
     }
-
-
-def standing(plain: PlainTerms, clean: Run, component: Component) -> Tensor:
-    """The component's values in the clean run, at every position."""
-    if component.is_term:
-        values = clean.terms[component.kind]
-        return values if component.unit < 0 else values[:, component.unit, None]
-    return clean.values[component]
 
 
 def quantities(readings: Readings, prompt: int, run: int, units: int) -> dict[str, Tensor]:

@@ -301,6 +301,14 @@ class PlainTerms:
         return centred / (centred.square().mean(-1, keepdim=True) + _eps(norm)).sqrt()
 
 
+def standing(plain: PlainTerms, clean: Run, component: Component) -> Tensor:
+    """The component's values in the clean run, at every position."""
+    if component.is_term:
+        values = clean.terms[component.kind]
+        return values if component.unit < 0 else values[:, component.unit, None]
+    return clean.values[component]
+
+
 def _eps(norm: Any) -> float:
     return next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name))
 

@@ -4,6 +4,7 @@ import pytest
 from by_definition import assert_by_definition
 from dictionaries import ACTIVATIONS, SITES, random_dictionary
 from plain_terms import NAMES, plain_model
+from term_faults import FAULTS, Plant
 
 #: Every case, every site that it has.
 CASES = ("gpt2", "llama", "granite", "gemma2", "olmo2-bias", "gpt_neox")
@@ -38,3 +39,10 @@ def test_terms_of_every_site_activation_and_place(case: str, site: str, activati
 )
 def test_other_forms_of_dictionaries(site: str, settings: dict) -> None:
     assert_by_definition("gemma2", random_dictionary(plain_model("gemma2"), site, **settings), "last")
+
+
+@pytest.mark.parametrize(("plant", "case", "site"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
+def test_a_planted_fault_is_caught(plant: Plant, case: str, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match=r": off by"):
+        test_terms_of_every_site(case, site)

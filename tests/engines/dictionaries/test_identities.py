@@ -10,6 +10,14 @@ from asked import assert_same, heads, request, several_readouts, sizes
 from dictionaries import ACTIVATIONS, SITES, has_site, runs_of, with_dictionary
 from plain_terms import encode
 from rest_slow import CORE
+from term_faults import (
+    Plant,
+    encode_again_in_the_wavefront,
+    read_before_the_override_in_the_wavefront,
+    read_features_of_the_overridden_vector,
+    read_without_the_post_norm_in_the_reference,
+    read_without_the_post_norm_in_the_wavefront,
+)
 from tiny import CONFIGS, VOCABULARY, shared, tolerance
 from torch import Tensor
 
@@ -208,7 +216,7 @@ def test_all_terms_of_a_patch_are_the_patch(case: str, site: str, activation: st
 
 @torch.no_grad()
 def replaced_streams(model: LanguageModel, asked: Request, block: int, others: list[list[int]]) -> Tensor:
-    """The logit, `[prompt, patch]`, where the stream that enters a block is replaced by half of another prompt's, or all of it."""
+    """The logit, `[prompt, patch]`, where a block receives half of another prompt's stream, or all of it."""
     found = []
     for number, ids in enumerate(asked.tokens):
         places = asked.positions[number].tolist()
@@ -257,3 +265,24 @@ def test_what_stands_after_an_override_of_the_sublayer_is_encoded(case: str, sit
 
 def readings_sigma(model: LanguageModel, asked: Request) -> Tensor:
     return final_scale(model, compute_clean_pass(model, asked.tokens).final)[0]
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "site"),
+    [
+        (encode_again_in_the_wavefront, test_both_engines_agree, "mlp.1"),
+        (encode_again_in_the_wavefront, test_both_engines_agree, "stream.1"),
+        (read_features_of_the_overridden_vector, test_nothing_changes_but_what_is_downstream, "mlp.1"),
+        (read_without_the_post_norm_in_the_reference, test_terms_add_up_to_what_stands_there_in_every_run, "raw.mlp.1"),
+        (read_without_the_post_norm_in_the_wavefront, test_terms_add_up_to_what_stands_there_in_every_run, "raw.mlp.1"),
+        (read_before_the_override_in_the_wavefront, test_terms_add_up_to_what_stands_there_in_every_run, "attn.1"),
+    ],
+)
+def test_a_planted_fault_is_caught(plant: Plant, check: Callable, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    measured.cache_clear()
+    try:
+        with pytest.raises(AssertionError):
+            check("gemma2", site, "relu")
+    finally:
+        measured.cache_clear()
