@@ -11,7 +11,7 @@ INSTALL = $(call PIP,$(1)) install --quiet
 LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 
 # The tools whose objects it takes; each has requirements of its own.
-INTEROP := transformer-lens nnsight nnterp peft
+INTEROP := transformer-lens nnsight nnterp peft sae-lens
 
 .PHONY: demo test quick slow lint faults fuzz gpu bench study gallery interop dist lock clean
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hydrascope.components.experiments import Interactions as Interactions
     from hydrascope.components.experiments import Mediation as Mediation
     from hydrascope.components.experiments import Split as Split
+    from hydrascope.dictionaries.dictionary import Dictionary as Dictionary
     from hydrascope.engines.directions import Direction as Direction
     from hydrascope.engines.directions import Directions as Directions
     from hydrascope.engines.readouts import Logit as Logit
@@ -54,6 +55,7 @@ export_lazily(
         "causal": (),
         "components.component": ("Component", "Override"),
         "components.experiments": ("Interactions", "Mediation", "Split"),
+        "dictionaries.dictionary": ("Dictionary",),
         "engines.directions": ("Direction", "Directions"),
         "engines.readouts": ("Logit", "LogitDifference", "Placebo"),
         "explorer.notebook": ("view",),

@@ -3,12 +3,13 @@
 from zlib import crc32
 
 import torch
+from hydrascope.models.dictionary import Dictionary
 from tiny import shared
 
 import hydrascope as hs
 from hydrascope.components.dictionary_site import SUBLAYER_AT, parse_site
 from hydrascope.components.selection import select_overrides
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
 FEATURES = 12

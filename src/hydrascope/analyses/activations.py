@@ -284,7 +284,7 @@ class _Reading:
 
 
 def _columns(model: LanguageModel, component: Component) -> int:
-    return model.projection(component.sublayer).width if component.is_unit else model.width
+    return len(range(*model.columns(component).indices(model.site_width(component.site))))
 
 
 def _activation(
@@ -296,9 +296,27 @@ def _activation(
 def _write(
     model: LanguageModel, component: Component, values: Float[Tensor, "*rows columns"]
 ) -> Float[Tensor, "*rows width"]:
-    """Return what a component adds to the residual stream, from the activations at its site."""
+    """Return what a component adds to the residual stream, from the activations at its site.
+
+    Raises:
+        HydrascopeError: a norm follows the site of a term, and its scale isn't known here.
+    """
+    if component.is_term:
+        return _write_of_term(model, component, values[..., model.columns(component)])
     written = model.projection(component.sublayer).written(values, component.unit) if component.is_unit else values
     return written.to(wider(model.dtype)) * model.residual_scale
+
+
+def _write_of_term(
+    model: LanguageModel, component: Component, values: Float[Tensor, "*rows columns"]
+) -> Float[Tensor, "*rows width"]:
+    attached = model.dictionaries[component.sublayer]
+    if attached.projection is not None and attached.projection.norm is not None:
+        raise HydrascopeError(
+            f"{component} writes through a norm, at a scale that follows from the whole sublayer: keep its activation"
+        )
+    scale = 1.0 if attached.home.kind == "stream" else model.residual_scale
+    return attached.output(attached.write(component, values), None) * scale
 
 
 def _texts(values: Sequence[object]) -> np.ndarray:

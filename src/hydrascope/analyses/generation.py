@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hydrascope.analyses.activations import activations
 from hydrascope.components.component import Component, Override
-from hydrascope.components.selection import Selection, select_overrides
+from hydrascope.components.selection import Selection, refuse_terms, select_overrides
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_site
 from hydrascope.models.language_model import OVERRIDDEN, LanguageModel
@@ -97,6 +97,7 @@ def _components(model: LanguageModel, selection: Selection) -> tuple[Component, 
         HydrascopeError: the selection is wrong, or freezes something.
     """
     overrides = select_overrides(model, selection)
+    refuse_terms((component for each in overrides for component in each.overridden), "generation")
     frozen = [each for each in overrides if each.frozen]
     if frozen:
         raise HydrascopeError(f"{frozen[0]} freezes a component, which no generation can: name those to override")

@@ -17,7 +17,7 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation, Patches, Resample, draw_patches
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, Override
 from hydrascope.components.order import downstream, responding
-from hydrascope.components.selection import Selection, select_components, select_mediators
+from hydrascope.components.selection import Selection, refuse_terms, select_components, select_mediators
 from hydrascope.engines import Request, choose_engine
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Logit, Readouts, Tokens
@@ -76,6 +76,7 @@ def path_patching(
         raise HydrascopeError(f"path patching can't be at {at!r}: give last or all")
     ablation = Resample() if ablation is None else ablation
     sending, (components, to_logits) = select_components(model, senders), _receivers(model, receivers)
+    refuse_terms((*sending, *components), "path patching")
     names = [*map(str, components), *([LOGITS] if to_logits else [])]
     pieces: dict[str, xr.Dataset] = {}
     for kind in dict.fromkeys(component.kind if component.is_input else None for component in components):

@@ -1,5 +1,6 @@
 """The sublayers and heads of a measured model, read from a result."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +33,8 @@ class Network:
     def of(cls, results: xr.Dataset) -> "Network":
         """Return the network of a result, from its attributes."""
         attrs = results.attrs
-        counts = dict(zip(attrs.get("dictionary_sites", ()), attrs.get("dictionary_features", ()), strict=True))
+        counts = attrs.get("dictionaries", {})
+        counts = json.loads(counts) if isinstance(counts, str) else counts
         return cls(attrs["model"], attrs["depth"], attrs["heads"], bool(attrs["parallel"]), counts)
 
     @property

@@ -59,10 +59,21 @@ def select_mediators(model: ModelShape, selection: Selection) -> tuple[Component
             raise HydrascopeError(f"{component} can't be a mediator: give sublayers, heads, or inputs of heads")
         if component.kind == "feature" and component.unit >= 0:
             raise HydrascopeError(
-                f"{component} can't be a mediator by itself: give all features together, {component.site}, or freeze it "
-                f"in an override, as attn.0|{component}"
+                f"{component} can't be a mediator by itself: give all features together, {component.site}, or freeze "
+                f"it in an override, as attn.0|{component}"
             )
     return components
+
+
+def refuse_terms(components: Iterable[Component], reader: str) -> None:
+    """Refuse terms of dictionaries where an analysis takes other components only.
+
+    Raises:
+        HydrascopeError: one of the components is a term; the message names the analysis, `reader`.
+    """
+    for component in components:
+        if component.is_term:
+            raise HydrascopeError(f"{component} is a term of a dictionary: {reader} takes sublayers, heads and neurons")
 
 
 def _single(override: Override) -> Override:

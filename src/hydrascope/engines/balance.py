@@ -46,7 +46,8 @@ def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, 
         `unembed` (Eq. 10) `[readout, prompt, component]`; `unembed_ablated` (Eq. 13) and `unembed_ablated_own`, the
         means over patches of u^k and of s·u^k `[readout, prompt, ablated, component]`; `unembed_ablated_by_patch`, u^k
         before the mean `[readout, prompt, ablated, patch, component]`; `total` (Eq. 12), `direct` (Def. 3.3) and
-        `indirect` (Def. 3.4) `[readout, prompt, ablated, patch]`; `scale` `[prompt, ablated, patch]`; `logit` and
+        `indirect` (Def. 3.4) `[readout, prompt, ablated, patch]`; `own`, of overrides of a residual stream, likewise;
+        `scale` `[prompt, ablated, patch]`; `logit` and
         `embed` `[readout, prompt]`; `metric_clean` `[metric, prompt]` and `metric_ablated` `[metric, prompt, ablated,
         patch]`.
     """
@@ -59,6 +60,7 @@ def quantities(readings: Readings, final: Bool[Tensor, "readout"]) -> dict[str, 
         "total": readings.logit_ablated - clean,
         "direct": readings.logit_direct - clean,
         "indirect": readings.logit_indirect - clean,
+        "own": readings.own,
         "scale": readings.scale,
         "logit": readings.logit,
         "embed": readings.embed,

@@ -3,14 +3,15 @@
 `hydrascope.engines.balance` turns readings into the quantities of the paper.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.clean.prefix import SharedPrefix
+from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.metrics import Metric
 from hydrascope.engines.override_change import sites_of_change
@@ -40,6 +41,8 @@ class Request:
         prefix: the prefix that the wavefront engine has computed earlier, for these prompts, these positions and the
             activations at `sites_read`.
         answers: the token ids of each prompt's whole answer; needed by metrics of whole answers only.
+        summed: the dictionaries whose features are all read and summed over prompts, each by all of its features, as
+            `feature.mlp.5`.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -54,6 +57,7 @@ class Request:
     routines: Routines | None = None
     prefix: SharedPrefix | None = None
     answers: Sequence[Sequence[int]] = ()
+    summed: tuple[Component, ...] = ()
 
 
 def sites_read(
@@ -94,6 +98,7 @@ class Readings:
         metrics: `[metric, prompt]` the metrics of the clean pass.
         metrics_ablated: `[metric, prompt, ablated, patch]` the metrics of the ablated rows.
         clean_error: the largest difference between the engine's two computations of the clean readouts.
+        sums: the sums of all features of the dictionaries that the request names.
     """
 
     unembed: Float[Tensor, "readout prompt component"]
@@ -108,3 +113,4 @@ class Readings:
     metrics: Float[Tensor, "metric prompt"]
     metrics_ablated: Float[Tensor, "metric prompt ablated patch"]
     clean_error: Float[Tensor, ""]
+    sums: Mapping[Component, FeatureSums] = field(default_factory=dict)

@@ -15,20 +15,13 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from hydrascope.utils.class_names import is_of, package_of
+
 _JOINED = ("q", "k", "v")
 _NAMES = ("weight", "bias")
 
 #: Architectures whose joint projection holds query, key and value of the first head, then those of the second, ….
 _HEAD_BY_HEAD = ("gpt_neox", "bloom")
-
-
-def is_of(thing: Any, package: str, name: str) -> bool:
-    """Whether a class of `thing` has this name and comes from this package.
-
-    >>> is_of(torch.nn.Linear(1, 1), "torch", "Module"), is_of(3, "torch", "Module")
-    (True, False)
-    """
-    return any(kind.__name__ == name and _package(kind) == package for kind in type(thing).__mro__)
 
 
 def is_plain(model: nn.Module) -> bool:
@@ -53,10 +46,6 @@ def has_adapters(model: nn.Module) -> bool:
     return any(_is_adapted(module) and not module.disable_adapters for module in model.modules())
 
 
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
-
-
 def _is_compiled(module: nn.Module) -> bool:
     own = vars(module)
     return (
@@ -68,7 +57,9 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def _is_bridged(module: nn.Module) -> bool:
     """Whether it is a component of TransformerLens' bridge that stands for another module."""
-    return _original(module) is not None and any(_package(kind) == "transformer_lens" for kind in type(module).__mro__)
+    return _original(module) is not None and any(
+        package_of(kind) == "transformer_lens" for kind in type(module).__mro__
+    )
 
 
 def _original(module: nn.Module) -> Any:
@@ -77,7 +68,7 @@ def _original(module: nn.Module) -> Any:
 
 def _is_adapted(module: nn.Module) -> Any:
     """Whether it is a layer that holds its base layer beside its adapters."""
-    return any(_package(kind) == "peft" for kind in type(module).__mro__) and (
+    return any(package_of(kind) == "peft" for kind in type(module).__mro__) and (
         "base_layer" in module._modules or hasattr(module, "unload_and_optionally_merge_module")
     )
 

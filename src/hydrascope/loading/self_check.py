@@ -14,6 +14,7 @@ from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.balance import imbalance, may_change
 from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
+from hydrascope.loading.dictionary_check import dictionary_identities
 from hydrascope.loading.failure_causes import cause_of_error, known_cause
 from hydrascope.models import fingerprint
 from hydrascope.models.batching import padded
@@ -76,14 +77,23 @@ def revalidate_if_changed(model: LanguageModel) -> None:
     weights, hooks = model.verified_state
     now = model.weights_state()
     if now == (weights, hooks):
+        _require_valid_dictionaries(model)
         return
     revision = model.revision
     model.reattach()
     model.revision, model.verified_state = revision, (weights, None)  # until the check passes
     require_valid(model)
+    model.dictionaries_checked = True
     if now[0] != weights:
         model.revision = fingerprint.hash_parameters(model.hf)
     model.verified_state = now
+
+
+def _require_valid_dictionaries(model: LanguageModel) -> None:
+    """Check the dictionaries of a model once."""
+    if model.dictionaries and not model.dictionaries_checked:
+        require_valid(model)
+        model.dictionaries_checked = True
 
 
 def revision(model: LanguageModel) -> str:
@@ -173,6 +183,8 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
         earlier = replace(request, positions=last // 2)
         error = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
         yield Identity("both engines agree at an earlier position", error, tolerance)
+    for name, error in dictionary_identities(model, tokens, readouts, targets):
+        yield Identity(name, error, tolerance)
 
 
 def _prompts(model: LanguageModel) -> list[list[int]]:

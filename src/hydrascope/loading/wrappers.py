@@ -22,8 +22,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hydrascope.loading.plain_copy import has_adapters, is_of, is_plain, plain_copy
+from hydrascope.loading.plain_copy import has_adapters, is_plain, plain_copy
 from hydrascope.loading.self_check import TOLERANCE
+from hydrascope.utils.class_names import is_of
 from hydrascope.utils.errors import HydrascopeError, cause
 
 #: Changes of weights, as results tell them.

@@ -21,6 +21,8 @@ _BY_PATCH = "unembed_ablated_by_patch"
 
 #: The variables [prompt, ablated, patch].
 _PER_PATCH = ("total", "direct", "indirect", "scale")
+#: The variables that only some results have: `own` where terms of a residual stream are overridden.
+_OPTIONAL = ("own",)
 
 #: The variables that measures need.
 VARIABLES = ("unembed", *WRITTEN.values(), *_PER_PATCH, "logit", "embed", "downstream")
@@ -44,7 +46,8 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
     `norm` is the change of the readout that the final norm's scale s = `scale` causes. With σ clean it is
     (s − 1)(e + Σ_c u_c^k) over all sublayers c; with σ own it is (s − 1)(e + Σ_c u_c) over those that are neither
     ablated nor downstream. Either way, total = Σ (`unembed_ablated` − `unembed`) over ablated and downstream sublayers
-    + norm. Components above a readout inside the network add nothing to it.
+    + norm. Where terms of a residual stream are overridden, their `own` change is added to the sum, and with σ clean
+    (s − 1) `own` to norm. Components above a readout inside the network add nothing to it.
 
     Args:
         results: of a run.
@@ -57,6 +60,7 @@ def per_prompt(results: xr.Dataset, readout: str | None = None, sigma: Sigma | N
 
         - `unembed` [prompt, component] and `unembed_ablated` [prompt, ablated, component];
         - `total`, `direct`, `indirect` and `norm` [prompt, ablated];
+        - `own` [prompt, ablated], where terms of residual streams are overridden;
         - `embed` and `logit` [prompt], and `logit_twin` [prompt] of an ablation `counterfactual`;
         - `contribution` [prompt, ablated]: the clean `unembed` of the ablated component, summed over components that
           are ablated together; NaN where one wasn't read, and `ablated_read` [ablated] is then False;
@@ -281,6 +285,7 @@ def _batches(chosen: xr.Dataset) -> Iterator[xr.Dataset]:
     size = sum(chosen[name].nbytes for name in (*WRITTEN.values(), *_PER_PATCH))
     step = max(_BATCH_BYTES * prompts // size // chunk, 1) * chunk
     names = [*WRITTEN.values(), *_PER_PATCH, "unembed", "embed", "logit"]
+    names += [name for name in _OPTIONAL if name in chosen]
     for start in range(0, prompts, step):
         batch = chosen[names].isel(prompt=slice(start, start + step))
         # The stored unit doesn't hold for everything that is computed from a variable.
@@ -315,6 +320,11 @@ def _effects(
     else:
         unchanged = xr.dot(written["unembed"], (~may_change).astype(np.float64), dim="component")
         norm = scale_change * (means["embed"] + unchanged)
+    if "own" in batch:
+        rewritten, scale = (batch[name].astype(np.float64) for name in ("own", "scale"))
+        if sigma == "clean":
+            norm = norm + ((scale - 1) * rewritten).mean("patch", skipna=False)
+        means = means.assign(own=(rewritten if sigma == "clean" else scale * rewritten).mean("patch", skipna=False))
     return means.assign(unembed=written["unembed"], unembed_ablated=written[WRITTEN[sigma]], norm=norm).transpose(
         "prompt", "ablated", "component"
     )

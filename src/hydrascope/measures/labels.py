@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from hydrascope.components.component import INPUT_KINDS, LOGITS, SUBLAYER_KINDS, Component, Override
+from hydrascope.components.component import INPUT_KINDS, LOGITS, SUBLAYER_KINDS, TERM_KINDS, Component, Override
 from hydrascope.components.experiments import result_kind
 from hydrascope.measures.effects_type import Effects, EffectsOnly
 from hydrascope.utils.errors import HydrascopeError
 
-ComponentKind = Literal["attn", "mlp", "head", "neuron", "joint"]
+ComponentKind = Literal["attn", "mlp", "head", "neuron", "feature", "error", "bias", "joint"]
 
 #: The types that `of_kind` selects from.
 Data = TypeVar("Data", xr.DataArray, xr.Dataset, Effects, EffectsOnly)
@@ -47,7 +47,7 @@ def block_numbers(labels: xr.DataArray) -> list[int]:
 
 
 def unit_numbers(labels: xr.DataArray) -> list[int]:
-    """Return the number of each head or neuron in its sublayer, −1 for other components.
+    """Return the number of each head, neuron or feature, −1 for other components.
 
     >>> hs.measures.unit_numbers(results["ablated"])[:3]
     [-1, -1, -1]
@@ -127,8 +127,12 @@ def sublayer_of(label: str) -> str:
 
 
 def sublayers_of(label: str) -> set[str]:
-    """Return the labels of the sublayers of all ablated components of an override."""
-    return {sublayer_of(component) for component in ablated_labels(label)}
+    """Return the labels of the sublayers of all ablated components of an override.
+
+    Terms of a residual stream are of no sublayer.
+    """
+    sublayers = {component.sublayer for component in Override.parse(label).ablated}
+    return {str(sublayer) for sublayer in sublayers if sublayer.kind != "stream"}
 
 
 def is_ablated(ablated: xr.DataArray, component: xr.DataArray) -> xr.DataArray:
@@ -154,13 +158,13 @@ def separable(ablated: xr.DataArray) -> xr.DataArray:
     to the ablation in the earlier one.
     """
     values = [
-        len(sublayers_of(label)) == 1 or all(sublayer_of(each) == each for each in ablated_labels(label))
+        len(sublayers_of(label)) < 2 or all(sublayer_of(each) == each for each in ablated_labels(label))
         for label in map(str, ablated.values)
     ]
     return xr.DataArray(values, dims="ablated")
 
 
-_GROUPS = ("sublayer", "head", *INPUT_KINDS, "neuron", "joint", LOGITS)
+_GROUPS = ("sublayer", "head", *INPUT_KINDS, "neuron", *TERM_KINDS, "joint", LOGITS)
 
 
 def kind_of(label: str) -> str:
@@ -184,8 +188,8 @@ def group_of(label: str) -> str:
 def in_order(labels: Sequence[str]) -> list[int]:
     """Return the indices of labels in order of group, then of depth.
 
-    Groups are in this order: sublayers, attention before the MLP of its block; heads, inputs of heads, neurons, joint
-    ablations, logits.
+    Groups are in this order: sublayers, attention before the MLP of its block; heads, their inputs, neurons; features,
+    errors and biases of dictionaries; joint ablations, logits.
     """
 
     def sort_key(index: int) -> tuple[int, int, bool, int, int]:

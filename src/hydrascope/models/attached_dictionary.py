@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hydrascope.components.component import Component, TermKind
 from hydrascope.components.dictionary_site import SUBLAYER_AT
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.offload import fetch
 from hydrascope.models.projection import Projection, gain_of
 from hydrascope.utils.errors import HydrascopeError
@@ -103,7 +103,7 @@ class AttachedDictionary:
     def activations(
         self, component: Component, x: Float[Tensor, "*rows input"], standing: Float[Tensor, "*rows output"]
     ) -> Float[Tensor, "*rows columns"]:
-        """Return the activations of one term; of a feature without those of all others where that is possible."""
+        """Return the activations of one term, without those of other features if possible."""
         if component.unit < 0:
             return self.terms(x, standing)[component.kind]  # type: ignore[index]
         read = x if self.mlp_input is not None else standing.to(self.dictionary.encoder.dtype) * self.factor
@@ -178,7 +178,8 @@ def _attach(model: "LanguageModel", declared: Dictionary) -> AttachedDictionary:
     home = Component(block, SUBLAYER_AT.get(place, "stream"))
     if block >= len(model.blocks):
         raise HydrascopeError(
-            f"{model.name} has no site {declared.site} for {declared.label}: its blocks are 0 to {len(model.blocks) - 1}"
+            f"{model.name} has no site {declared.site} for {declared.label}: its blocks are 0 to "
+            f"{len(model.blocks) - 1}"
         )
     projection = mlp_input = None
     outputs = model.width

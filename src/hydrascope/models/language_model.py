@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component
 from hydrascope.components.order import stage
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models import fingerprint
 from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.attached_dictionary import AttachedDictionary, attach_dictionaries
-from hydrascope.models.dictionary import Dictionary
 from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
 from hydrascope.models.rotary import fresh_tables, is_dynamic, table_key, varying_tables
@@ -45,6 +45,7 @@ class LanguageModel(ReadsText):
         quantization: the number format of a GGUF file's weights and of the model's; "" for other files.
         change: how the weights differ from those of the model that it is named after; "" if they don't.
         dictionaries: its dictionaries, by the sublayer that each takes apart (`with_dictionaries`).
+        dictionaries_checked: whether they have passed the self-check.
         sublayers: its sublayers, attention and MLP of each block in turn.
         blocks, final_norm, unembedding: the modules.
         parallel: whether the MLP of a block reads the same residual stream as its attention.
@@ -92,6 +93,7 @@ class LanguageModel(ReadsText):
         self.quantization = quantization
         self.change = change
         self.dictionaries: dict[Component, AttachedDictionary] = {}
+        self.dictionaries_checked = False
         self.blocks = list(self._module(hf, self.anatomy.blocks).children())
         self.final_norm: Any = self._final_norm(hf)
         hidden = getattr(self.config, "hidden_size", self.width)
@@ -140,7 +142,7 @@ class LanguageModel(ReadsText):
                 one sublayer.
         """
         model = copy(self)
-        model.dictionaries = {}
+        model.dictionaries, model.dictionaries_checked = {}, False
         attach_dictionaries(model, [*(each.declared for each in self.dictionaries.values()), *dictionaries])
         return model
 

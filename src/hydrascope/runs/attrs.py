@@ -13,6 +13,7 @@ import transformers
 
 from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines.directions import Direction, Directions
 from hydrascope.engines.metrics import BUILT_IN
 from hydrascope.engines.readouts import Readout
@@ -49,6 +50,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "prompt_count": len(plan.prompts.prompts),
         "prompts_hash": plan.prompts.hash,
         "tokens_hash": _tokens_hash(plan),
+        **_dictionaries(plan),
         "depth": len(plan.model.blocks),
         "heads": len(plan.model.units(plan.model.sublayers[0])),
         "parallel": plan.model.parallel,
@@ -112,3 +114,22 @@ def command_line() -> str:
     words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     home = os.path.expanduser("~")  # "~" for a user without a folder, where Path.home() raises; "/" in containers
     return words if home.strip(os.sep) == "" else words.replace(home, "~")
+
+
+def _dictionaries(plan: Plan) -> dict[str, Any]:
+    """Return the attributes of the model's dictionaries, each by site."""
+    declared = [attached.declared for attached in plan.model.dictionaries.values()]
+    if not declared:
+        return {}
+    return {
+        "dictionaries": {each.site: each.features for each in declared},
+        "dictionary_hashes": {each.site: each.sha256 for each in declared},
+        "dictionary_names": {each.site: each.name for each in declared},
+        "dictionary_bos": {each.site: _training_bos(each) for each in declared},
+        "prompts_with_bos": plan.prompts_with_bos,
+    }
+
+
+def _training_bos(dictionary: Dictionary) -> str:
+    """Return whether the prompts of a dictionary's training began with BOS."""
+    return {True: "yes", False: "no", None: "unknown"}[dictionary.begins_with_bos]

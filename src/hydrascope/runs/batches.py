@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrascope.ablations.ablation import draw_patches
-from hydrascope.engines import Request, balance
+from hydrascope.ablations.ablation import Patches, draw_patches
+from hydrascope.components.component import Component
+from hydrascope.engines import Readings, Request, balance
 from hydrascope.engines.clean.activations import (
     CleanActivations,
     CleanPassFunction,
@@ -246,56 +247,111 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
             total effects and the changes of components don't balance.
     """
     indices = remaining[: batch.prompts]
-    patches = draw_patches(plan.ablation, clean, indices)
-    readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
-    tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.padded_positions(indices))
-    prefix = clean.prefixes.take(indices)
-    if prefix is None and plan.engine.name == "wavefront":
-        prefix = compute_prefix(
-            plan.model, tokens, positions, sites_read(plan.model, plan.units, plan.overrides), plan.routines
-        )
+    prepared = prepare_batch(plan, clean, indices)
+    readouts = prepared.readouts
     pieces, worst = [], np.zeros(len(indices))
     for some in stretches(plan.overrides, batch.overrides):
-        request = Request(
-            tokens,
-            positions,
-            written(plan.overrides[some]),
-            plan.ablation.patches,
-            values_of(plan, clean, patches.values, readouts, indices, plan.overrides[some]),
-            plan.units,
-            readouts,
-            plan.metrics,
-            torch.tensor([clean.targets[index] for index in indices]),
-            plan.routines,
-            prefix,
-            plan.answers_of(indices),
-        )
-        readings = plan.engine.measure(plan.model, request)
-        changing = plan.may_change[some].to(readings.scale.device)
-        off = balance.imbalance(readings, changing, readouts.final)
-        rounding = balance.TOLERANCE[plan.model.dtype]
-        allowed = rounding * balance.balance_size(readings, changing.shape[1], readouts.final)
-        if (off > allowed).any():
-            # Computed only where it is needed: it takes one more pass.
-            allowed = allowed + rounding * balance.ROUNDINGS * balance.product_size(
-                plan.model, request.tokens, readouts
-            )
-        quantities = balance.quantities(readings, readouts.final)
-        pieces.append(
-            {
-                name: quantities[name].cpu().numpy().astype(plan.dtype)
-                for name in plan.measured_variables
-                if name in quantities
-            }
-        )
-        _require_sound(plan, indices, pieces[-1], float(readings.clean_error), _numpy(off), _numpy(allowed))
-        worst = np.maximum(worst, _numpy(off).max((0, 2, 3)))
+        found, off, _ = measure_batch(plan, clean, prepared, some)
+        pieces.append(found)
+        worst = np.maximum(worst, off.max((0, 2, 3)))
     measured = {name: _concat(pieces, name, plan.measured_variables[name], "ablated") for name in pieces[0]}
     if plan.patches_from_twins:
         twins = clean_readings(plan.model, [clean.twins[index] for index in indices], readouts)
         measured["logit_twin"] = twins.cpu().numpy().astype(plan.dtype)
         _require_finite(plan, indices, measured)
-    return measured | {"imbalance": worst.astype(plan.dtype), "patch_prompt": patches.sources}
+    return measured | {"imbalance": worst.astype(plan.dtype), "patch_prompt": prepared.patches.sources}
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """The things that all passes over one batch of prompts share.
+
+    Attributes:
+        indices: the indices of the prompts.
+        patches: their patches.
+        readouts: their readouts.
+        positions: `[prompt, slot]` their ablated positions.
+        prefix: the tensors that all rows of the wavefront engine share; None for the other engine.
+    """
+
+    indices: Sequence[int]
+    patches: Patches
+    readouts: Readouts
+    positions: Tensor
+    prefix: SharedPrefix | None
+
+
+def prepare_batch(
+    plan: Plan, clean: CleanActivations, indices: Sequence[int], summed: Sequence[Component] = ()
+) -> PreparedBatch:
+    """Prepare the passes over a batch of prompts.
+
+    Args:
+        plan: the plan.
+        clean: the clean activations of all prompts.
+        indices: the prompts.
+        summed: the dictionaries whose features are summed, as in `Request`.
+    """
+    patches = draw_patches(plan.ablation, clean, indices)
+    readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
+    tokens, positions = [plan.tokens[index] for index in indices], torch.from_numpy(clean.padded_positions(indices))
+    prefix = None if summed else clean.prefixes.take(indices)
+    if prefix is None and plan.engine.name == "wavefront":
+        sites = sites_read(plan.model, (*plan.units, *summed), plan.overrides)
+        prefix = compute_prefix(plan.model, tokens, positions, sites, plan.routines)
+    return PreparedBatch(indices, patches, readouts, positions, prefix)
+
+
+def measure_batch(
+    plan: Plan, clean: CleanActivations, batch: PreparedBatch, some: slice, summed: tuple[Component, ...] = ()
+) -> tuple[dict[str, np.ndarray], np.ndarray, Readings]:
+    """Measure some overrides on a batch of prompts, and check that they balance.
+
+    Args:
+        plan: the plan.
+        clean: the clean activations of all prompts.
+        batch: the batch.
+        some: the overrides.
+        summed: the dictionaries whose features are summed, as in `Request`.
+
+    Returns:
+        the measured variables, the imbalance `[readout, prompt, ablated, patch]`, and the readings.
+
+    Raises:
+        HydrascopeError: the numbers aren't finite or don't balance.
+    """
+    readouts, indices = batch.readouts, batch.indices
+    request = Request(
+        [plan.tokens[index] for index in indices],
+        batch.positions,
+        written(plan.overrides[some]),
+        plan.ablation.patches,
+        values_of(plan, clean, batch.patches.values, readouts, indices, plan.overrides[some]),
+        plan.units,
+        readouts,
+        plan.metrics,
+        torch.tensor([clean.targets[index] for index in indices]),
+        plan.routines,
+        batch.prefix,
+        plan.answers_of(indices),
+        summed,
+    )
+    readings = plan.engine.measure(plan.model, request)
+    changing = plan.may_change[some].to(readings.scale.device)
+    off = balance.imbalance(readings, changing, readouts.final)
+    rounding = balance.TOLERANCE[plan.model.dtype]
+    allowed = rounding * balance.balance_size(readings, changing.shape[1], readouts.final)
+    if (off > allowed).any():
+        # Computed only where it is needed: it takes one more pass.
+        allowed = allowed + rounding * balance.ROUNDINGS * balance.product_size(plan.model, request.tokens, readouts)
+    quantities = balance.quantities(readings, readouts.final)
+    measured = {
+        name: quantities[name].cpu().numpy().astype(plan.dtype)
+        for name in plan.measured_variables
+        if name in quantities
+    }
+    _require_sound(plan, indices, measured, float(readings.clean_error), _numpy(off), _numpy(allowed))
+    return measured, _numpy(off), readings
 
 
 def _require_finite(plan: Plan, indices: Sequence[int], measured: dict[str, np.ndarray]) -> None:

@@ -44,7 +44,7 @@ class Plan:
     Attributes:
         tokens, positions: the token ids of each prompt, and its ablated positions.
         overrides: measured one by one.
-        units: the heads and neurons that are read besides all sublayers.
+        units: the heads, neurons and terms of dictionaries that are read besides all sublayers.
         answers, foils: first tokens of each prompt's, where readouts or the target need them.
         whole_answers: all tokens of each prompt's answer, where a metric reads them.
         notices: lines about prompts that were changed or left out.
@@ -88,7 +88,18 @@ class Plan:
             "float32"
         )
         first = f"first prompt: {tokens_line(model, self.tokens[0])}"
-        return [line for line in (*self.notices, first, what, narrow) if line]
+        return [line for line in (*self.notices, *self.dictionary_notices, first, what, narrow) if line]
+
+    @property
+    def dictionary_notices(self) -> list[str]:
+        """Return a line for each dictionary whose training prompts began otherwise than these."""
+        with_bos, count = self.prompts_with_bos, len(self.tokens)
+        return [
+            f"{each.label} was trained on prompts that {'begin' if each.begins_with_bos else 'do not begin'} with BOS; "
+            f"{counted(with_bos, 'prompt', 'prompts')} of {count:,} here {'does' if with_bos == 1 else 'do'}"
+            for each in (attached.declared for attached in self.model.dictionaries.values())
+            if each.begins_with_bos is not None and with_bos != (count if each.begins_with_bos else 0)
+        ]
 
     @property
     def dtype(self) -> str:
@@ -126,6 +137,11 @@ class Plan:
         return type(self.ablation) is Counterfactual
 
     @property
+    def rewrites_streams(self) -> bool:
+        """Whether terms of residual streams are overridden."""
+        return any(each.place == "stream" for override in self.overrides for each in override.overridden)
+
+    @property
     def labels(self) -> list[str]:
         """Return the labels of all readouts."""
         return [label for readout in self.readouts for label in readout.labels]
@@ -147,6 +163,7 @@ class Plan:
         """Return the measured variables and their dimensions."""
         left_out = [] if self.metrics else ["metric_clean", "metric_ablated"]
         left_out += [] if self.patches_from_twins else ["logit_twin"]
+        left_out += [] if self.rewrites_streams else ["own"]
         left_out += {"effects": [_BY_PATCH, *_MEANS], "means": [_BY_PATCH], "patches": []}[self.kept]
         return {name: variable.dims for name, variable in MEASURED_VARIABLES.items() if name not in left_out}
 
@@ -158,7 +175,9 @@ class Plan:
         kind = result_kind(self.selection_attrs)
         if kind == "interactions":
             return "effects"
-        only_layers = not self.units and not any(c.is_unit for override in self.overrides for c in override.overridden)
+        only_layers = not self.units and not any(
+            c.is_unit or c.is_term for override in self.overrides for c in override.overridden
+        )
         sizes = [self.sizes[dim] for dim in MEASURED_VARIABLES[_BY_PATCH].dims]
         small = float(np.prod(sizes)) * np.dtype(self.dtype).itemsize <= KEEP_BYTES
         return "patches" if only_layers and small and kind == "sweep" else "means"
@@ -220,6 +239,12 @@ class Plan:
         """Whether a difference is read to the runner-up, since no prompt has a foil."""
         return not self.foils and any(isinstance(each, LogitDifference) for each in self.readouts)
 
+    @property
+    def prompts_with_bos(self) -> int:
+        """Return the number of prompts that begin with the tokenizer's BOS."""
+        bos = getattr(self.model.tokenizer, "bos_token_id", None)
+        return sum(bos is not None and ids[0] == bos for ids in self.tokens)
+
     def prompt_label(self, index: int) -> str:
         """Return the name of the prompt at `index` in messages."""
         return prompt_label(index + 1, self.prompts.prompts[index])
@@ -277,7 +302,7 @@ def make_plan(
         positions=resolve_positions(model, ready, prepared.tokens, config.at),
         ablation=ablation,
         overrides=overrides,
-        units=tuple(component for component in read if component.is_unit),
+        units=tuple(component for component in read if component.is_unit or component.is_term),
         readouts=tuple(readouts),
         metrics=metrics,
         target=config.target,

@@ -148,13 +148,13 @@ def sweep(
         if resume or join or elsewhere or overwrite:
             raise HydrascopeError("resume, join, elsewhere and overwrite are for a result on disk: give out as well")
         plan = make_plan(model, prompts, ablation, config)
-        tell(plan.notices, say)
+        tell([*plan.notices, *plan.dictionary_notices], say)
         return _measure_in_memory(plan, batch_size, progress, say)
     output = Output(resolve_path(out), resume, join, elsewhere, overwrite)
     recover_staging(output.path)
     refuse_existing(output)
     plan = make_plan(model, prompts, ablation, config)
-    tell(plan.describe if say else plan.notices, say)
+    tell(plan.describe if say else [*plan.notices, *plan.dictionary_notices], say)
     _measure_to_disk(plan, output, batch_size, progress, say)
     return reader.open_results(output.path)
 

@@ -52,6 +52,9 @@ MEASURED_VARIABLES: dict[str, Variable] = {
     "total": Variable(("readout", *_ROW), "total effect of the ablation", _LOGITS),
     "direct": Variable(("readout", *_ROW), "direct effect of the ablation, with the final norm recomputed", _LOGITS),
     "indirect": Variable(("readout", *_ROW), "indirect effect of the ablation", _LOGITS),
+    "own": Variable(
+        ("readout", *_ROW), "change of a residual stream by its own overridden terms, at the clean scale", _LOGITS
+    ),
     "scale": Variable(_ROW, "scale of the final norm in the clean pass, divided by that in the ablated row"),
     "logit": Variable(("readout", "prompt"), "readout of the clean pass", _LOGITS),
     "logit_twin": Variable(("readout", "prompt"), "readout of the counterfactual's clean pass", _LOGITS),
@@ -69,13 +72,17 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "component": Variable(("component",), "component that is read"),
     "component_kind": Variable(("component",), "kind of the component"),
     "component_block": Variable(("component",), "block of the component", "block"),
-    "component_unit": Variable(("component",), "head or neuron of the component, -1 if there is none", "index"),
+    "component_unit": Variable(
+        ("component",), "head, neuron or feature of the component, -1 if there is none", "index"
+    ),
     "ablated": Variable(("ablated",), "override: ablated components, frozen ones after |, the part after :"),
     "ablated_kind": Variable(
         ("ablated",), "kind of the ablated component, joint if several are overridden, part of a split"
     ),
     "ablated_block": Variable(("ablated",), "first block with an ablated component", "block"),
-    "ablated_unit": Variable(("ablated",), "head or neuron of the ablated component, -1 if there is none", "index"),
+    "ablated_unit": Variable(
+        ("ablated",), "head, neuron or feature of the ablated component, -1 if there is none", "index"
+    ),
     "readout": Variable(("readout",), "readout of the residual stream"),
     "readout_before": Variable(
         ("readout",), "block that the readout is taken before, -1 for the final residual stream", "block"

@@ -15,7 +15,7 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Ablation, Patches, draw_patches
 from hydrascope.analyses.attribution.gradients import Graph, require_gradients
 from hydrascope.components.component import Component
-from hydrascope.components.selection import select_components
+from hydrascope.components.selection import refuse_terms, select_components
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
@@ -155,7 +155,8 @@ def run_estimator(
         HydrascopeError: as `sweep`; several components are ablated together; no gradient goes through a sublayer; or an
             estimate isn't finite.
     """
-    select_components(model, options.get("ablate", "layers"))  # refuses joint ablations
+    chosen = select_components(model, options.get("ablate", "layers"))  # refuses joint ablations
+    refuse_terms(chosen, "an attribution method")
     config = SweepConfig(**options, metrics=(), keep="means", engine="reference")
     plan = make_plan(model, prompts, ablation, config)
     at_once = plan.batch(batch_size)

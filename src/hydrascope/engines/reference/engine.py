@@ -8,7 +8,8 @@ is computed in full.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.attention import attention_implementation
 from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
+from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.engines.interface import Readings, Request
 from hydrascope.engines.metrics import answer_log_prob, evaluate
 from hydrascope.engines.override_change import override_change, sites_of_change, units_site
@@ -48,10 +50,22 @@ def measure(model: LanguageModel, request: Request) -> Readings:
     stacked = {
         field.name: torch.stack([readings[field.name] for readings in per_prompt], prompt_dims.get(field.name, 1))
         for field in fields(Readings)
-        if field.name != "clean_error"
+        if field.name not in ("clean_error", "sums")
     }
     error = torch.stack([readings["clean_error"] for readings in per_prompt]).max()
-    return add_whole_answers(model, request, Readings(**stacked, clean_error=error), _answer_log_probs)
+    readings = Readings(**stacked, clean_error=error, sums=_sums(model, request))
+    return add_whole_answers(model, request, readings, _answer_log_probs)
+
+
+def _sums(model: LanguageModel, request: Request) -> dict[Component, FeatureSums]:
+    """Return the sums over prompts of all features of the dictionaries that the request names."""
+    found = {}
+    with model.measuring():
+        for site in request.summed:
+            prompts = [_Prompt.of(model, request, prompt, [site]) for prompt in range(len(request.tokens))]
+            each = [prompt.feature_sums(site) for prompt in prompts]
+            found[site] = reduce(add, each)
+    return found
 
 
 def _answer_log_probs(model: LanguageModel, request: Request) -> tuple[Tensor, Tensor]:
@@ -204,7 +218,7 @@ class _Prompt:
         frozen = [
             component for override in request.overrides for component in override.frozen if not component.is_input
         ]
-        units = sites_of_change(model, (*request.units, *ablated, *frozen))
+        units = sites_of_change(model, (*request.units, *request.summed, *ablated, *frozen))
         sites = tuple(dict.fromkeys((*model.sublayers, *units, *watch)))
         length = len(request.tokens[index])
         everywhere = torch.arange(length)
@@ -283,6 +297,28 @@ class _Prompt:
             "metrics_ablated": metrics[1].view(-1, *shape) if metrics else sigma.new_zeros(0, *shape),
             "clean_error": (read - logits).abs().max(),
         }
+
+    def feature_sums(self, site: Component) -> FeatureSums:
+        """Return the contributions of all features of a dictionary, and their responses."""
+        attached, projection = self.model.dictionaries[site.sublayer], self.model.dictionaries[site.sublayer].projection
+        shape = (len(self.request.overrides), self.request.patches)
+        passes = [self.run_rows([(Override(()), 0)]), *(self.run_rows(rows) for rows in _cut(self.rows))]
+        sigma = final_scale(self.model, passes[0].streams[FINAL])
+        code = torch.cat([pass_.values[site] for pass_ in passes])
+        if projection is not None and projection.norm is not None:
+            scale = projection.scale(torch.cat([pass_.projected[site.sublayer] for pass_ in passes]).to(code.dtype))
+            code = code / scale[:, None]
+        found = []
+        for readout in self.readouts:
+            direction = readout.direction[self.index, :, None]
+            factor = 1.0 if site.sublayer.kind == "stream" else self.model.residual_scale
+            read = (attached.dictionary.decoder @ attached.read_vectors(direction).to(code.dtype))[:, 0] * factor
+            through = readout.before == FINAL
+            read = read / sigma if through else read * is_below(site, readout.before)
+            found.append(code * read)
+        clean, ablated = torch.stack(found)[:, 0], torch.stack(found)[:, 1:].unflatten(1, shape)
+        response = ablated.mean(2) - clean[:, None]
+        return FeatureSums(clean, response, response.abs(), response.square())
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -430,10 +466,10 @@ class _Prompt:
                         values[site][number] = self.clean[site][-1]
                         kept[site][number] = self.clean[site][list(at)]
             # What was kept there stood before its terms were overwritten.
-            there = units_site(attached.home) if attached.declared.place == "heads" else attached.home
-            if attached.declared.place.partition(".")[0] != "raw" and there in values:
-                values[there] += change[:, -1].to(values[there])
-                kept[there] += change[:, list(at)].to(kept[there])
+            changed = units_site(attached.home) if attached.declared.place == "heads" else attached.home
+            if attached.declared.place.partition(".")[0] != "raw" and changed in values:
+                values[changed] += change[:, -1].to(values[changed])
+                kept[changed] += change[:, list(at)].to(kept[changed])
             return change
 
         def keep_projected(sublayer: Component, hidden: Tensor) -> None:

@@ -41,7 +41,8 @@ def measure(model: LanguageModel, request: Request) -> Readings:
 
     A second pass follows if a metric reads answers of several tokens.
     """
-    prepared = Prepared.of(model, request, sites_read(model, request.units, request.overrides))
+    read = (*request.units, *request.summed)
+    prepared = Prepared.of(model, request, sites_read(model, read, request.overrides))
     recorder, _ = run_sweep(
         model, request, prepared, lambda: Recorder(model, request, prepared.plan, prepared.common.clean)
     )
@@ -105,7 +106,8 @@ class Prepared:
         values = {component: request.values(component).to(model.device) for component in ablated}
         routines = fastest_routines(model) if request.routines is None else request.routines
         common = request.prefix or compute_prefix(model, request.tokens, request.positions, sites, routines)
-        return cls(schedule(model, request.overrides, request.units), values, routines, common)
+        read = (*request.units, *request.summed)
+        return cls(schedule(model, request.overrides, read), values, routines, common)
 
 
 _Streams = TypeVar("_Streams", bound=RowStreams)
@@ -296,7 +298,7 @@ class _Sweep:
         self.record.keep_projected(sublayer, self._final(rows))
 
     def _active(self, home: Component) -> AttachedDictionary | None:
-        """Return the dictionary of a sublayer or a residual stream, if any term is overridden or read."""
+        """Return the dictionary of a sublayer or stream, if any term is overridden or read."""
         attached = self.model.dictionaries.get(home)
         if attached is None or not (self.record.reads_terms(home) or any(c.is_term for c in self._events(home).writes)):
             return None
@@ -307,7 +309,7 @@ class _Sweep:
         self.received = self._rows(hidden)
 
     def _override_terms(self, home: Component, x: Tensor, rows: Tensor, joined: int, starting: Sequence[int]) -> Tensor:
-        """Read the terms of what stands at a dictionary's site, and overwrite some in the rows of some groups.
+        """Read the terms of what stands at a dictionary's site, and overwrite some of them.
 
         Args:
             home: the sublayer of the dictionary, or `stream.L`.
@@ -349,7 +351,10 @@ class _Sweep:
         return rows
 
     def _written_at_final(self, component: Component, frozen: bool) -> Tensor:
-        """Return what an override writes at the final position, `[prompt, patch, columns]`; elsewhere the clean."""
+        """Return the values of an overridden component at the final position.
+
+        They are `[prompt, patch, columns]`, clean where that position is not overridden.
+        """
         clean = self.clean.values[component.site][:, None, self.model.columns(component)]
         if frozen:
             return clean.expand(-1, self.request.patches, -1)
@@ -361,7 +366,7 @@ class _Sweep:
         return torch.where(self.at_last.any(1)[:, None, None], written, clean.to(wide))
 
     def _new_terms(self, component: Component, before: Tensor, frozen: bool) -> Tensor:
-        """Return the activations of an overwritten term, from those before, `[prompt, patch, suffix, columns]`."""
+        """Return the new activations of an overwritten term, `[prompt, patch, suffix, columns]`."""
         if frozen:
             return self.clean_terms[component].expand_as(before)
         after, values = before.clone(), self.values[component].to(before)

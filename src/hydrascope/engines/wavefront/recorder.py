@@ -32,6 +32,7 @@ from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.override_change import override_change, units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.branches import ReactingRows
+from hydrascope.engines.wavefront.feature_sums import SummedFeatures
 from hydrascope.engines.wavefront.row_streams import Points, RowStreams, TermWrite
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.engines.wavefront.term_reads import TermReads
@@ -90,6 +91,12 @@ class Recorder(RowStreams):
             self._store(reads.units, slice(None), reads.read(values, projected))
         for home in self.term_reads:
             self._read_clean_terms(home)
+        self.summed = {
+            site.sublayer: SummedFeatures(model, request, model.dictionaries[site.sublayer], plan, clean)
+            for site in request.summed
+        }
+        #: What stands at a site whose features are summed, until the scale of the norm after it is known.
+        self._waiting: tuple[Tensor, Tensor, Sequence[TermWrite], dict[int, int]] | None = None
         #: Of the sublayer that computes now, the readings of terms that a norm's scale still divides.
         self._unscaled: Tensor | None = None
         #: [prompt, row, readout] ⟨x′ − x, a⟩ of residual streams whose terms are overwritten.
@@ -113,12 +120,12 @@ class Recorder(RowStreams):
 
     def site(self, sublayer: Component) -> Component | None:
         """Return the site of the units of `sublayer`, if any of them is overridden or read."""
-        inside = sublayer in self.term_reads and self.term_reads[sublayer].attached.projection is not None
+        inside = self.reads_terms(sublayer) and self.model.dictionaries[sublayer].projection is not None
         return super().site(sublayer) or (units_site(sublayer) if inside or sublayer in self.reads else None)
 
     def reads_terms(self, home: Component) -> bool:
         """Whether terms of the dictionary of `home` are read."""
-        return home in self.term_reads
+        return home in self.term_reads or home in self.summed
 
     def start_stage(self, stage: int) -> None:
         """Let the groups that start at a stage take over their parents' readings so far."""
@@ -170,18 +177,28 @@ class Recorder(RowStreams):
         starting: Sequence[int],
     ) -> None:
         """Read the terms of a dictionary; see `RowStreams.read_terms`."""
-        reads = self.term_reads.get(home)
-        if reads is None or not standing.shape[1]:
+        if not standing.shape[1]:
             return
-        read = reads.read(x, standing, writes)
-        projection = reads.attached.projection
-        if projection is not None and projection.norm is not None:
-            self._unscaled = read
-        else:
-            self._store_terms(home, read, joined, starting)
+        projection = self.model.dictionaries[home].projection
+        scaled = projection is not None and projection.norm is not None
+        if home in self.term_reads:
+            read = self.term_reads[home].read(x, standing, writes)
+            if scaled:
+                self._unscaled = read
+            else:
+                self._store_terms(home, read, joined, starting)
+        if home in self.summed:
+            first = {group: joined + place * self.request.patches for place, group in enumerate(starting)}
+            here = range(1, 1 + (joined - 1) // self.request.patches)
+            first = {group: self.first(group) for group in here} | first
+            if scaled:
+                # A copy: terms are overwritten in place.
+                self._waiting = x.clone(), standing.clone(), writes, first
+            else:
+                self.summed[home].add(x, standing, writes, first, None)
 
     def _store_terms(self, home: Component, read: Tensor, joined: int, starting: Sequence[int]) -> None:
-        """Store the readings of terms, `[prompt, row, term, readout]`; the clean row's are from the clean pass."""
+        """Store the readings of terms, `[prompt, row, term, readout]`, of all but the clean row."""
         terms = self.term_reads[home].terms
         if joined:
             self._store(terms, slice(1, joined), read[:, 1:joined])
@@ -208,7 +225,7 @@ class Recorder(RowStreams):
         self._add(home, group, change)
 
     def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
-        """Keep the change of the stream that enters a block, `[prompt, patch, width]`, and read its new value."""
+        """Keep the change of the stream that enters a block, and read its new value."""
         rows, home = slice(self.first(group), self.first(group + 1)), Component(block, "stream")
         self.own[:, rows] += self._read(home, change)
         if numbers := self.request.readouts.read_before(block):
@@ -223,6 +240,10 @@ class Recorder(RowStreams):
             joined = output.shape[1] - len(events.at_units) * self.request.patches
             self._store_terms(sublayer, read, joined, events.at_units)
             self._unscaled = None
+        if self._waiting is not None:
+            scale = self.model.projection(sublayer).scale(output.to(self.read.dtype))
+            self.summed[sublayer].add(*self._waiting, scale)
+            self._waiting = None
 
     def read_reactions(self, sublayer: Component, output: Tensor) -> list[ReactingRows]:
         """Read an output, `[prompt, row, width]`, before it is overwritten, for the branches."""
@@ -298,7 +319,7 @@ class Recorder(RowStreams):
         return read if below is None else read * below
 
     def _scale(self, home: Component) -> float:
-        """Return the factor of what a sublayer adds to the residual stream; 1 for that stream itself."""
+        """Return the factor of what a sublayer adds to the stream; 1 for the stream itself."""
         return 1.0 if home.kind == "stream" else self.model.residual_scale
 
     def _read_output(self, sublayer: Component, rows: slice | Tensor, output: Tensor) -> None:
@@ -368,6 +389,7 @@ class Recorder(RowStreams):
             metrics=metrics,
             metrics_ablated=metrics_ablated,
             own=by_override(readouts.rescale(self.own, scale[:, None].expand(-1, self.own.shape[1]))),
+            sums={reads.attached.term_sites[0]: reads.sums() for reads in self.summed.values()},
             clean_error=(logits[:, :1] - clean_logit).abs().max(),
         )
 

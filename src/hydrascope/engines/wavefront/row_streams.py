@@ -140,7 +140,7 @@ class RowStreams:
         """
 
     def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
-        """Take the change of the stream that enters a block, `[point, patch, width]`, and its new value."""
+        """Take the change of the stream that enters a block, and its new value."""
 
     def start_stage(self, stage: int) -> None:
         """Take notice that groups start at a stage."""

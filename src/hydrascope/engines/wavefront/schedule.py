@@ -107,8 +107,8 @@ class Schedule:
         groups: in the order in which they join, parents before children; entry 0 is the clean row.
         branches: the overrides that need no rows; they are numbered after the groups.
         index: the group or branch of each override.
-        events: per sublayer, the groups that join or are overwritten there; of a residual stream with a dictionary, only
-            its writes.
+        events: per sublayer, the groups that join or are overwritten there; per residual stream with a dictionary, its
+            writes.
     """
 
     groups: tuple[RowGroup, ...]
@@ -123,8 +123,8 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
     Args:
         model: the model.
         overrides: the overrides.
-        read: the units and terms that are read. Terms are read in rows only, so where there are any, no override becomes
-            a branch.
+        read: the units and terms that are read. Terms are read in rows only: with any of them, no override becomes a
+            branch.
     """
     reacting = {} if any(component.is_term for component in read) else _read_branches(model, overrides)
     paths = list(

@@ -92,7 +92,8 @@ class TermReads:
                 assert rest is not None
                 read.append(rest)
             else:
-                assert total is not None and rest is not None
+                assert total is not None
+                assert rest is not None
                 read.append(y @ vectors - total - rest)
         return torch.stack(read, 1)
 

@@ -38,6 +38,7 @@ _TITLES: dict[ComponentKind, str] = {
     "mlp": "MLPs ablated",
     "head": "Heads ablated",
     "neuron": "Neurons ablated",
+    "feature": "Features ablated",
 }
 
 

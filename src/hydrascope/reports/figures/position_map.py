@@ -19,7 +19,7 @@ from hydrascope.reports.summary.tick_text import tick_text
 
 COLOURS = LinearSegmentedColormap.from_list("map", [*reversed(GAIN), *COST])
 #: The titles of panels, and the colour of the dots on gains.
-_TITLES = {"attn": "Attention", "mlp": "MLPs", "head": "Heads", "neuron": "Neurons"}
+_TITLES = {"attn": "Attention", "mlp": "MLPs", "head": "Heads", "neuron": "Neurons", "feature": "Features"}
 _DOT = "#0b3566"
 #: The most letters of a token, and the most rows with a label.
 _LETTERS, _LABELLED = 14, 60

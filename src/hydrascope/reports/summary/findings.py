@@ -43,6 +43,9 @@ PLURAL: dict[ComponentKind, str] = {
     "mlp": "MLPs",
     "head": "heads",
     "neuron": "neurons",
+    "feature": "features",
+    "error": "errors",
+    "bias": "biases",
     "joint": "combinations",
 }
 
@@ -122,6 +125,7 @@ def _disagreement(read: Effects, bootstrap: Bootstrap) -> Iterator[Finding]:
         ("sublayers", ("attn", "mlp")),
         ("heads", ("head",)),
         ("neurons", ("neuron",)),
+        ("features", ("feature",)),
     )
     for name, chosen in groups:
         selected = of_kind(read, "ablated", *chosen)

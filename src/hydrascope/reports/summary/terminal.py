@@ -231,8 +231,8 @@ def _splits(summary: Summary, *, full: bool) -> Table:
 
 
 def printed(components: tuple[ComponentFindings, ...]) -> list[ComponentFindings]:
-    """Return all sublayers and joint ablations, and the strongest heads and neurons."""
-    units = [each for each in components if each.kind in ("head", "neuron")]
+    """Return all sublayers and joint ablations, and the strongest units."""
+    units = [each for each in components if each.kind in ("head", "neuron", "feature")]
     weak = sorted(units, key=lambda each: (-np.nan_to_num(each.removed.estimate), -each.lost.estimate))[PRINTED:]
     left_out = {each.ablated for each in weak}
     return [each for each in components if each.ablated not in left_out]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from hydrascope.components.component import SUBLAYER_KINDS
 from hydrascope.measures import (
     FEWEST,
     MIN_SHARE,
@@ -37,7 +38,7 @@ from hydrascope.reports.summary.interval import UNKNOWN, Interval
 Answer = Literal["yes", "no", "can't tell"]
 
 #: The kinds of components that have a verdict of their own.
-ASKED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
+ASKED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron", "feature")
 
 
 @dataclass(frozen=True)
@@ -216,12 +217,12 @@ def _share(means: xr.Dataset) -> xr.Dataset:
 
 
 def _responses(results: xr.Dataset, effects: Effects, held: HeldOut) -> Iterator[xr.DataArray]:
-    """Yield the downstream responses [prompt, component] of sublayers, then of units."""
+    """Yield the downstream responses [prompt, component] of sublayers, then of units and terms."""
     picks = list(dict.fromkeys(held.picks))
     downstream = effects["downstream"].sel(ablated=picks).any("ablated").values
     yield held.take(change(effects.isel(component=downstream)))
     read = select_readout(results, effects.readout).sel(ablated=picks)
-    is_unit = np.isin(kinds(read["component"]), ("head", "neuron"))
+    is_unit = np.isin(kinds(read["component"]), SUBLAYER_KINDS, invert=True)
     if (below := is_unit & read["downstream"].any("ablated").values).any():
         read = read.isel(component=below)
         ablated = read[WRITTEN[effects.sigma]]

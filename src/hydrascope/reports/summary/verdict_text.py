@@ -43,7 +43,13 @@ QUESTION: dict[Question, str] = {
 NOTABLE = 0.05
 
 #: The name of one component of each kind.
-ONE_NAME: dict[ComponentKind, str] = {"attn": "attention sublayer", "mlp": "MLP", "head": "head", "neuron": "neuron"}
+ONE_NAME: dict[ComponentKind, str] = {
+    "attn": "attention sublayer",
+    "mlp": "MLP",
+    "head": "head",
+    "neuron": "neuron",
+    "feature": "feature",
+}
 
 #: The name of each kind of component in sentences.
 ASKED_NAME: dict[ComponentKind, str] = {
@@ -51,6 +57,7 @@ ASKED_NAME: dict[ComponentKind, str] = {
     "mlp": "MLPs",
     "head": "Heads",
     "neuron": "Neurons",
+    "feature": "Features",
 }
 
 

@@ -1,6 +1,6 @@
-"""Dictionaries of features: sparse autoencoders and transcoders, which take a sublayer's write apart.
+"""Dictionaries of features: sparse autoencoders and transcoders.
 
-A dictionary reads a vector x and explains a vector y at one site of the model:
+A dictionary reads a vector x and takes a vector y apart, at one site of the model:
 
     f = act(E (x − p) + b)        the features' activations, never below 0
     y = Σ_j f_j w_j + r + error,  r = d + S x
@@ -12,6 +12,7 @@ some transcoders. The site says what x and y are: for all but a transcoder they 
 import hashlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,8 +47,8 @@ class Dictionary:
         decoder_bias: `[output]` the vector that is written whatever x is.
         pre_bias: `[input]` the vector subtracted from x before it is encoded.
         skip: `[output, input]` the matrix of a skip transcoder.
-        activation: `relu`; `jumprelu`, z where z > `threshold`, else 0; `topk`, the `k` largest z; `batchtopk`, which is
-            `jumprelu` with the threshold found in training.
+        activation: `relu`; `jumprelu`, z where z > `threshold`, else 0; `topk`, the `k` largest z; `batchtopk`, as
+            `jumprelu`, with the threshold found in training.
         threshold: `[feature]`, or one number for all, of `jumprelu` and `batchtopk`.
         k: the number of features that may be active, of `topk`.
         by_decoder_norm: whether z is ranked and compared to the threshold times the length of its decoder row.
@@ -121,10 +122,62 @@ class Dictionary:
             raise HydrascopeError(f"{self.label} has the activation {self.activation} and k = {self.k}: k is for topk")
         if self.k is not None and not 1 <= self.k <= self.features:
             raise HydrascopeError(f"{self.label} keeps {self.k} of {self.features} features: give k from 1 on")
-        if self.threshold is not None and bool((torch.as_tensor(self.threshold) < 0).any()):
-            raise HydrascopeError(f"{self.label} has a threshold below 0: activations would be negative")
+        if self.threshold is not None:
+            threshold = torch.as_tensor(self.threshold)
+            # Written so that NaN is refused, too.
+            if not bool(((threshold >= 0) & threshold.isfinite()).all()):
+                raise HydrascopeError(f"{self.label} has a threshold below 0 or not finite: give one from 0 on")
         if self.before_gain and not self.reads_elsewhere:
             raise HydrascopeError(f"{self.label} reads no MLP's input: before_gain is for transcoders")
+
+    @classmethod
+    def of(cls, sae: Any, site: str | None = None, name: str = "") -> "Dictionary":
+        """Return the dictionary of another tool's object; see `dictionaries.objects`.
+
+            >>> hs.Dictionary.of(sae_lens.SAE.from_pretrained("gpt2-small-res-jb", hook))      # doctest: +SKIP
+
+        Args:
+            sae: an SAE or transcoder of SAELens; a torch module, or a mapping, with weights under usual names.
+            site: its site, such as `mlp.5`; None to take what the object says.
+            name: a name for messages and results.
+
+        Raises:
+            HydrascopeError: it is no dictionary, or has a setting that isn't supported; or nothing says where it
+                belongs.
+        """
+        from hydrascope.dictionaries.objects import dictionary_of
+
+        return dictionary_of(sae, site, name)
+
+    @classmethod
+    def load(cls, path: str | Path, site: str | None = None, name: str = "") -> "Dictionary":
+        """Return the dictionary in a local file or folder; see `dictionaries.files`.
+
+            >>> hs.Dictionary.load("saes/blocks.8.hook_resid_pre")                             # doctest: +SKIP
+
+        Args:
+            path: a folder of SAELens, Gemma Scope 2, circuit-tracer or sparsify; a `.safetensors` or `.npz` file.
+            site: its site; None to take what the file says.
+            name: a name for messages and results.
+
+        Raises:
+            HydrascopeError: a file is missing, damaged or of another format, or a setting isn't supported.
+        """
+        from hydrascope.dictionaries.files import load_dictionary
+
+        return load_dictionary(path, site, name)
+
+    def save(self, path: str | Path) -> None:
+        """Write the dictionary to a `.safetensors` file, which `load` reads.
+
+            >>> sae.save("sae.safetensors")                                                    # doctest: +SKIP
+
+        Raises:
+            HydrascopeError: the file can't be written.
+        """
+        from hydrascope.dictionaries.files import save_dictionary
+
+        save_dictionary(self, path)
 
     def __repr__(self) -> str:
         return f"Dictionary({self.site!r}, {self.features:,} features, {self.activation})"
