@@ -8,10 +8,10 @@ from tiny import tolerance
 from torch import Tensor
 
 from hydrascope.components.component import Component, Override
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.directions import Direction
 from hydrascope.engines.readouts import Logit
-from hydrascope.models.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
 #: The readouts inside the network read the stream that enters these blocks.

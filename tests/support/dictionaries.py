@@ -3,7 +3,6 @@
 from zlib import crc32
 
 import torch
-from hydrascope.models.dictionary import Dictionary
 from tiny import shared
 
 import hydrascope as hs

@@ -15,7 +15,7 @@ from tiny import tiny
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
 HEADS = 4

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines.reference import engine as reference
 from hydrascope.engines.wavefront.engine import _Sweep
 from hydrascope.engines.wavefront.recorder import Recorder
 from hydrascope.engines.wavefront.row_streams import TermWrite
 from hydrascope.engines.wavefront.term_reads import TermReads
 from hydrascope.models.attached_dictionary import AttachedDictionary, Terms
-from hydrascope.models.dictionary import Dictionary
 from hydrascope.models.projection import Projection
 
 Plant = Callable[[pytest.MonkeyPatch], None]

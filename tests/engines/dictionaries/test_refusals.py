@@ -7,7 +7,7 @@ from tiny import shared
 
 import hydrascope as hs
 from hydrascope.components.selection import select_mediators, select_overrides
-from hydrascope.models.dictionary import Dictionary
+from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
 

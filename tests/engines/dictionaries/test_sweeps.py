@@ -16,6 +16,8 @@ PROMPTS = [[5, 9, 7, 11], [8, 6, 4, 20], [12, 13, 14, 15], [3, 30, 2, 41]]
 CASES = [("llama", "mlp.1", "topk"), ("gemma2", "raw.attn.1", "jumprelu"), ("gpt2", "transcoder.1", "relu")]
 CASES += [("gpt_neox", "heads.1", "batchtopk"), ("granite", "stream.1", "topk")]
 
+Ablation = hs.Zero | hs.Resample
+
 
 def swept(case: str, site: str, activation: str, ablation: Ablation, at: str) -> tuple[PlainTerms, xr.Dataset]:
     plain = PlainTerms(case, random_dictionary(plain_model(case), site, activation))
