@@ -28,8 +28,7 @@ def swept(case: str, site: str, activation: str, ablation: Ablation, at: str) ->
     return plain, hs.sweep(model, PROMPTS, ablation, ablate=ablate, read=read, at=at, keep="patches")
 
 
-@pytest.mark.parametrize("ablation", [hs.Zero(), hs.Resample(2)], ids=["zero", "resample"])
-@pytest.mark.parametrize("at", ["last", "all"])
+@pytest.mark.parametrize(("ablation", "at"), [(hs.Zero(), "last"), (hs.Resample(2), "all")], ids=["zero", "resample"])
 @pytest.mark.parametrize(("case", "site", "activation"), CASES)
 def test_a_sweep_gives_what_the_definition_does(
     case: str, site: str, activation: str, at: str, ablation: Ablation
