@@ -1,5 +1,7 @@
 """Compare what engines measure of a dictionary's terms with plain passes written from the definition alone."""
 
+from collections.abc import Sequence
+
 import torch
 from asked import request
 from dictionaries import runs_of
@@ -22,15 +24,14 @@ def vectors(model: LanguageModel) -> Tensor:
     return torch.randn(len(INNER), model.width, generator=torch.Generator().manual_seed(5)).double()
 
 
-def asked_of(model: LanguageModel, site: str, at: str, seed: int = 0) -> Request:
+def asked_of(model: LanguageModel, site: str, at: str, seed: int, runs: Sequence[Override]) -> Request:
     terms = [f"feature.{site}.0", f"feature.{site}.3", f"feature.{site}", f"error.{site}", f"bias.{site}"]
     inner = [
         Direction(vector, before=block, name=f"d{block}") for vector, block in zip(vectors(model), INNER, strict=True)
     ]
     units = [Component.parse(term) for term in terms]
-    return request(
-        model, runs_of(model, site), (6, 3), at, patches=1, units=units, readouts=[Logit(), *inner], seed=seed
-    )
+    readouts = [Logit(), *inner]
+    return request(model, runs, (6, 3), at, patches=1, units=units, readouts=readouts, seed=seed)
 
 
 def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Override, clean: Run) -> dict[str, Tensor]:
@@ -47,6 +48,8 @@ def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Over
         here = {component: change for component, change in changes.items() if plain.home(component) == home}
         # Upstream of it everything is clean: what it adds is changed by its own overrides alone.
         deltas[home] = plain.change(plain.run(tokens, here), clean, home)
+    # A frozen sublayer freezes all that is in it.
+    shown = {term: clean if plain.home(term) in override.frozen else run for term in asked.units}
     vector, final, changed = plain.token(target), clean.streams[-1], run.streams[-1]
     delta = sum(deltas.values())
     sigma, in_run = plain.sigma(final), plain.sigma(changed)
@@ -57,7 +60,7 @@ def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Over
         "direct": [plain.logit(final + delta, vector) - before],
         "indirect": [plain.logit(changed - delta, vector) - before],
         "own": [plain.read(own, vector, sigma)],
-        "terms": [[plain.read(plain.written(run, term), vector, sigma) for term in asked.units]],
+        "terms": [[plain.read(plain.written(shown[term], term), vector, sigma) for term in asked.units]],
     }
     for reader, block in zip(vectors(plain.model), INNER, strict=True):
         below = sum(
@@ -70,7 +73,7 @@ def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Over
         found["direct"].append(float(below @ reader))
         found["indirect"].append(float(total - below @ reader))
         found["own"].append(float(own @ reader) * seen)
-        found["terms"].append([float(plain.written(run, term) @ reader) * seen for term in asked.units])
+        found["terms"].append([float(plain.written(shown[term], term) @ reader) * seen for term in asked.units])
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()} | {
         "scale": sigma / in_run
     }
@@ -88,11 +91,13 @@ def quantities(readings: Readings, prompt: int, run: int, units: int) -> dict[st
     }
 
 
-def assert_by_definition(case: str, dictionary: Dictionary, at: str, seed: int = 0) -> None:
-    """Every number of every engine is what the definition gives."""
+def assert_by_definition(
+    case: str, dictionary: Dictionary, at: str, seed: int = 0, runs: Sequence[Override] | None = None
+) -> None:
+    """Every number of every engine is what the definition gives, in these runs or in those of `runs_of`."""
     plain = PlainTerms(case, dictionary)
     model = plain.model.with_dictionaries(dictionary)
-    asked = asked_of(model, dictionary.site, at, seed)
+    asked = asked_of(model, dictionary.site, at, seed, runs or runs_of(model, dictionary.site))
     found = {name: engine(model, asked) for name, engine in ENGINES.items()}
     for prompt, tokens in enumerate(asked.tokens):
         clean = plain.run(tokens)

@@ -160,8 +160,7 @@ class PlainTerms:
             for component, (positions, new) in changes.items():
                 if (component.kind, component.block) != (kind, block):
                     continue
-                size = {"head": values.shape[1] // HEADS, "neuron": 1}.get(kind, 0)
-                columns = slice(component.unit * size, (component.unit + 1) * size) if size else slice(None)
+                columns = columns_of(component, values) if component.unit >= 0 else slice(None)
                 values[list(positions), columns] = new
             return values
 
@@ -306,7 +305,14 @@ def standing(plain: PlainTerms, clean: Run, component: Component) -> Tensor:
     if component.is_term:
         values = clean.terms[component.kind]
         return values if component.unit < 0 else values[:, component.unit, None]
-    return clean.values[component]
+    values = clean.values[Component(component.block, component.kind)]
+    return values if component.unit < 0 else values[:, columns_of(component, values)]
+
+
+def columns_of(unit: Component, values: Tensor) -> slice:
+    """The columns of a head or neuron among the values of all."""
+    size = values.shape[1] // HEADS if unit.kind == "head" else 1
+    return slice(unit.unit * size, (unit.unit + 1) * size)
 
 
 def _eps(norm: Any) -> float:

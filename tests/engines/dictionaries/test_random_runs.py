@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 from asked import PLACES, assert_same, heads, lengths, neurons, request, several_readouts
+from by_definition import assert_by_definition
 from dictionaries import ACTIVATIONS, SITES, has_site, random_dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_terms import plain_model
 from rest_slow import rest_slow
 from tiny import shared, tolerance
 
@@ -23,6 +25,11 @@ def conflicts(part: Component, parts: list[Component]) -> bool:
     """Whether an override of a part would override it twice, by its sublayer or by all features."""
     wider = {part.sublayer, part.site} - {part}
     return part.sublayer != part and not wider.isdisjoint(parts)
+
+
+def terms_of(site: str) -> tuple[Component, ...]:
+    labels = (f"feature.{site}", f"feature.{site}.2", f"feature.{site}.7", f"error.{site}", f"bias.{site}")
+    return tuple(map(Component.parse, labels))
 
 
 @st.composite
@@ -61,11 +68,7 @@ def test_engines_agree_and_runs_balance(case: str) -> None:
     @given(st.data())
     def check(data: st.DataObject) -> None:
         model = data.draw(dictionaries(plain))
-        terms = tuple(
-            Component.parse(f"{kind}.{each.declared.site}{unit}")
-            for each in model.dictionaries.values()
-            for kind, unit in (("feature", ""), ("feature", ".2"), ("feature", ".7"), ("error", ""), ("bias", ""))
-        )
+        terms = tuple(term for each in model.dictionaries.values() for term in terms_of(each.declared.site))
         runs = data.draw(runs_with_terms(model, terms))
         units = tuple(data.draw(st.lists(st.sampled_from((*terms, *heads(model), *neurons(model))), unique=True)))
         sizes, at, seed = data.draw(lengths), data.draw(st.sampled_from(PLACES)), data.draw(st.integers(0, 99))
@@ -79,5 +82,22 @@ def test_engines_agree_and_runs_balance(case: str) -> None:
         off = balance.imbalance(wavefront, may, asked.readouts.final)
         size = balance.balance_size(wavefront, may.shape[1], asked.readouts.final)
         assert bool((off / size <= tolerance(case)).all())
+
+    check()
+
+
+@pytest.mark.parametrize("case", rest_slow(("gpt2", "llama", "granite", "gemma2", "olmo2-bias", "gpt_neox")))
+def test_they_are_what_the_definition_gives(case: str) -> None:
+    plain = plain_model(case)
+    sites = [site for site in SITES if has_site(plain, site)]
+
+    @settings(deadline=None, max_examples=8)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        site = data.draw(st.sampled_from(sites))
+        dictionary = random_dictionary(plain, site, data.draw(st.sampled_from(ACTIVATIONS)))
+        runs = data.draw(runs_with_terms(plain.with_dictionaries(dictionary), terms_of(site)))
+        at, seed = data.draw(st.sampled_from(PLACES)), data.draw(st.integers(0, 99))
+        assert_by_definition(case, dictionary, at, seed, runs)
 
     check()
