@@ -14,6 +14,7 @@ from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines import ENGINES, Readings, Request
 from hydrascope.engines.directions import Direction
 from hydrascope.engines.readouts import Logit
+from hydrascope.engines.reference.engine import ablated_activations
 from hydrascope.models.language_model import LanguageModel
 
 #: The readouts inside the network read the stream that enters these blocks.
@@ -34,8 +35,10 @@ def asked_of(model: LanguageModel, site: str, at: str, seed: int, runs: Sequence
     return request(model, runs, (6, 3), at, patches=1, units=units, readouts=readouts, seed=seed)
 
 
-def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Override, clean: Run) -> dict[str, Tensor]:
-    """Total, direct, indirect, own, the scale, and what each term adds in the ablated run, `[readout, …]`."""
+def by_definition(
+    plain: PlainTerms, asked: Request, prompt: int, override: Override, clean: Run
+) -> tuple[dict[str, Tensor], Run]:
+    """The effects of an override, own, the scale, and what each term adds, `[readout, …]`; and its run."""
     tokens, target = asked.tokens[prompt], int(asked.targets[prompt])
     places = asked.positions[prompt].tolist()
     everywhere = range(len(tokens))
@@ -74,9 +77,8 @@ def by_definition(plain: PlainTerms, asked: Request, prompt: int, override: Over
         found["indirect"].append(float(total - below @ reader))
         found["own"].append(float(own @ reader) * seen)
         found["terms"].append([float(plain.written(shown[term], term) @ reader) * seen for term in asked.units])
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()} | {
-        "scale": sigma / in_run
-    }
+    numbers = {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
+    return numbers | {"scale": sigma / in_run}, run
 
 
 def quantities(readings: Readings, prompt: int, run: int, units: int) -> dict[str, Tensor]:
@@ -99,17 +101,23 @@ def assert_by_definition(
     model = plain.model.with_dictionaries(dictionary)
     asked = asked_of(model, dictionary.site, at, seed, runs or runs_of(model, dictionary.site))
     found = {name: engine(model, asked) for name, engine in ENGINES.items()}
+    attached = model.dictionaries[asked.units[0].sublayer]
+    sites = (*model.sublayers, *attached.term_sites, Component(1, "head"), Component(1, "neuron"))
     for prompt, tokens in enumerate(asked.tokens):
         clean = plain.run(tokens)
+        activations = ablated_activations(model, asked, prompt, sites, range(len(tokens)))
         for number, override in enumerate(asked.overrides):
-            expected = by_definition(plain, asked, prompt, override, clean)
+            expected, run = by_definition(plain, asked, prompt, override, clean)
+            said = f"prompt {prompt}, {override}"
             for engine, readings in found.items():
-                assert_close(
-                    quantities(readings, prompt, number, len(asked.units)),
-                    expected,
-                    tolerance(case),
-                    f"{engine}, prompt {prompt}, {override}",
-                )
+                numbers = quantities(readings, prompt, number, len(asked.units))
+                assert_close(numbers, expected, tolerance(case), f"{engine}, {said}")
+            there = {
+                str(site): standing(plain, clean if plain.home(site) in override.frozen else run, site)
+                for site in sites
+            }
+            kept = {str(site): activations[site][number, 0] for site in sites}
+            assert_close(kept, there, tolerance(case), f"activations, {said}")
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, said: str) -> None:

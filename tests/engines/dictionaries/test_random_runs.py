@@ -12,10 +12,10 @@ from plain_terms import plain_model
 from rest_slow import rest_slow
 from tiny import shared, tolerance
 
-from hydrascope.components.component import Component, Override
+from hydrascope.components.component import INPUT_KINDS, Component, Override
 from hydrascope.components.order import follows
 from hydrascope.components.selection import select_overrides
-from hydrascope.engines import ENGINES, balance
+from hydrascope.engines import ENGINES, balance, choose_engine
 from hydrascope.models.language_model import LanguageModel
 
 CASES = ("gpt2", "llama", "gemma2", "gpt_neox", "granite", "olmo2-bias", "opt", "gpt_oss", "cohere", "qwen3_moe")
@@ -33,8 +33,10 @@ def terms_of(site: str) -> tuple[Component, ...]:
 
 
 @st.composite
-def runs_with_terms(draw, model: LanguageModel, terms: tuple[Component, ...]) -> list[Override]:
-    """Runs with anything ablated and frozen at once, a term of a dictionary in each."""
+def runs_with_terms(
+    draw, model: LanguageModel, terms: tuple[Component, ...], inputs: tuple[Component, ...] = ()
+) -> list[Override]:
+    """Runs with anything ablated and frozen at once, a term of a dictionary in each; inputs of heads are frozen."""
     pool = (*model.sublayers, *heads(model), *neurons(model), *terms)
     runs = []
     for _ in range(draw(st.integers(1, 4))):
@@ -42,7 +44,11 @@ def runs_with_terms(draw, model: LanguageModel, terms: tuple[Component, ...]) ->
         parts = list(dict.fromkeys(parts))
         parts = draw(st.permutations([part for part in parts if not conflicts(part, parts)]))
         ablated = parts[: draw(st.integers(1, len(parts)))]
-        frozen = [part for part in parts[len(ablated) :] if any(follows(model, part, other) for other in ablated)]
+        free = [each for each in inputs if not conflicts(each, parts) and each.head not in parts]
+        more = draw(st.lists(st.sampled_from(free), max_size=2, unique=True)) if free else []
+        frozen = [
+            part for part in (*parts[len(ablated) :], *more) if any(follows(model, part, other) for other in ablated)
+        ]
         runs += select_overrides(model, Override(tuple(ablated), tuple(frozen)))
     return runs
 
@@ -69,15 +75,23 @@ def test_engines_agree_and_runs_balance(case: str) -> None:
     def check(data: st.DataObject) -> None:
         model = data.draw(dictionaries(plain))
         terms = tuple(term for each in model.dictionaries.values() for term in terms_of(each.declared.site))
-        runs = data.draw(runs_with_terms(model, terms))
+        inputs = tuple(Component(head.block, kind, head.unit) for head in heads(plain)[::3] for kind in INPUT_KINDS)
+        runs = data.draw(runs_with_terms(model, terms, inputs))
         units = tuple(data.draw(st.lists(st.sampled_from((*terms, *heads(model), *neurons(model))), unique=True)))
         sizes, at, seed = data.draw(lengths), data.draw(st.sampled_from(PLACES)), data.draw(st.integers(0, 99))
         readouts = several_readouts(model, len(sizes))
-        asked = request(model, runs, sizes, at, seed=seed, units=units, readouts=readouts)
+        answers = [1 + length % 3 for length in sizes] if data.draw(st.booleans()) else []
+        metrics = ["kl", "answer_log_prob"] if answers else []
+        asked = request(
+            model, runs, sizes, at, seed=seed, units=units, readouts=readouts, metrics=metrics, answers=answers
+        )
         summed = tuple(term for term in terms if str(term) == f"feature.{term.place}.{term.block}")
         asked = replace(asked, summed=tuple(data.draw(st.lists(st.sampled_from(summed), unique=True))))
         reference, wavefront = (ENGINES[name](model, asked) for name in ("reference", "wavefront"))
         assert_same(wavefront, reference, tolerance(case))
+        streams = [choose_engine(model, name).final_streams(model, asked) for name in ENGINES]
+        for one, other in zip(*streams, strict=True):
+            assert float((one - other).abs().max()) <= 10 * tolerance(case) * float(one.abs().max())
         may = balance.may_change(model, asked.overrides)
         off = balance.imbalance(wavefront, may, asked.readouts.final)
         size = balance.balance_size(wavefront, may.shape[1], asked.readouts.final)
