@@ -24,6 +24,9 @@ PLACES = ("last", "middle", "span", "all")
 #: What of `Readings` has a value for each readout, in its unit.
 READ = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect", "own")
 
+#: The fields of `Readings` that are tensors, not sums of features.
+TENSORS = tuple(field.name for field in fields(Readings) if field.name != "sums")
+
 lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
 
 
@@ -149,7 +152,7 @@ def assert_same(found: Readings, expected: Readings, tolerance: float) -> None:
     """Every reading is the same, up to a share of the size of its readout, or of its own."""
     size = sizes(expected)
     assert max(found.clean_error, expected.clean_error) <= tolerance * float(size.max())
-    for name in (field.name for field in fields(Readings) if field.name not in ("clean_error", "sums")):
+    for name in (name for name in TENSORS if name != "clean_error"):
         one, other = getattr(found, name), getattr(expected, name)
         assert one.shape == other.shape, name
         if not other.numel():
