@@ -35,6 +35,7 @@ def readings(prompts: int, runs: int, patches: int, components: int, seed: int) 
         logit_ablated=random(2, prompts, runs, patches),
         logit_direct=random(2, prompts, runs, patches),
         logit_indirect=random(2, prompts, runs, patches),
+        own=random(2, prompts, runs, patches),
         scale=random(prompts, runs, patches).abs(),
         metrics=random(0, prompts),
         metrics_ablated=random(0, prompts, runs, patches),
@@ -60,10 +61,11 @@ def test_imbalance_and_size_of_every_run(shape: tuple[int, ...], data: st.DataOb
         after = given_.unembed_ablated[readout, prompt, run, patch]
         s = float(given_.scale[prompt, run, patch]) if readout == 0 else 1.0
         parts = sum(after[c] - u[c] for c in range(4) if changing[run, c])
-        norm = (s - 1) * (e + after[:4].sum())
+        own = given_.own[readout, prompt, run, patch]
+        norm = (s - 1) * (e + after[:4].sum() + own)
         total = given_.logit_ablated[readout, prompt, run, patch] - clean
-        terms = abs(e) + sum(max(abs(after[c]), abs(u[c])) for c in range(4))
-        assert float(off[readout, prompt, run, patch]) == pytest.approx(abs(float(total - parts - norm)))
+        terms = abs(e) + abs(own) + sum(max(abs(after[c]), abs(u[c])) for c in range(4))
+        assert float(off[readout, prompt, run, patch]) == pytest.approx(abs(float(total - parts - own - norm)))
         assert float(allowed[readout, prompt, run, patch]) == pytest.approx(float(max(1, s) * terms + abs(clean)))
 
 

@@ -1,17 +1,17 @@
 """The two engines give one answer, on every architecture, to every kind of run."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from asked import PLACES, assert_same, heads, lengths, neurons, random_runs, request, several_readouts
+from asked import PLACES, TENSORS, assert_same, heads, lengths, neurons, random_runs, request, several_readouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_slow import rest_slow
 from tiny import CONFIGS, shared, tiny, tolerance
 
 from hydrascope.components.component import INPUT_KINDS, Component, Override
-from hydrascope.engines import Readings, choose_engine, reference, wavefront
+from hydrascope.engines import choose_engine, reference, wavefront
 from hydrascope.engines.wavefront.schedule import schedule
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
@@ -184,7 +184,7 @@ def test_padding_and_company_change_nothing(at):
             ),
         )
         single = wavefront.measure(model, alone)
-        for name in (field.name for field in fields(Readings) if field.name not in ("clean_error", "metrics")):
+        for name in (name for name in TENSORS if name not in ("clean_error", "metrics")):
             where = 0 if name == "scale" else 1
             here = getattr(found, name)
             if here.numel():
@@ -212,6 +212,7 @@ def test_a_run_is_what_it_is_alone(case, data, at):
             logit_ablated=together.logit_ablated[:, :, one],
             logit_direct=together.logit_direct[:, :, one],
             logit_indirect=together.logit_indirect[:, :, one],
+            own=together.own[:, :, one],
             scale=together.scale[:, one],
             metrics_ablated=together.metrics_ablated[:, :, one],
         )

@@ -1,11 +1,11 @@
 """`answer_log_prob` against plain passes of the model, and identities that hold for any model."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from asked import PLACES, assert_same, heads, neurons, random_runs, request, several_readouts
+from asked import PLACES, TENSORS, assert_same, heads, neurons, random_runs, request, several_readouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ropes import LIMIT, roped
@@ -13,7 +13,7 @@ from tiny import CONFIGS, shared, tolerance
 from torch import Tensor
 
 from hydrascope.components.component import Component, Override
-from hydrascope.engines import ENGINES, Readings, Request, choose_engine, reference, wavefront
+from hydrascope.engines import ENGINES, Request, choose_engine, reference, wavefront
 from hydrascope.engines.clean.clean_pass import compute_clean_pass_at
 from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.models.hooks import hooked, on_output
@@ -138,7 +138,7 @@ def test_all_other_readings_stay_to_the_bit(engine: str, at: str) -> None:
     runs = ["attn.0", "head.1.2", "neuron.1.3", "attn.0|mlp.1", "attn.0|query.1.1", *one_may_react(model)]
     found = ENGINES[engine](model, ask(model, runs, at, metrics=["log_prob", *METRIC], **ask_for))
     expected = ENGINES[engine](model, ask(model, runs, at, metrics=["log_prob"], **ask_for))
-    for name in (field.name for field in fields(Readings)):
+    for name in TENSORS:
         one, other = getattr(found, name), getattr(expected, name)
         assert torch.equal(one[:1] if name.startswith("metrics") else one, other), name
 

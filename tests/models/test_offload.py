@@ -6,14 +6,13 @@ import glob
 import os
 import resource
 import tempfile
-from dataclasses import fields
 
 import pytest
 import torch
 import xarray as xr
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from as_it_was import state, users_own
-from asked import heads, neurons, request, several_readouts
+from asked import TENSORS, heads, neurons, request, several_readouts
 from faults.processes import TEXTS, identical
 from rest_slow import rest_slow
 from safetensors.torch import load_file, save_file
@@ -62,8 +61,8 @@ def waiting(model: LanguageModel, folder=None) -> LanguageModel:
 
 
 def assert_identical(found: Readings, expected: Readings) -> None:
-    for field in fields(Readings):
-        assert torch.equal(getattr(found, field.name), getattr(expected, field.name)), field.name
+    for name in TENSORS:
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
 def assert_identical_results(found: xr.Dataset, expected: xr.Dataset) -> None:

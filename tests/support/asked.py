@@ -12,6 +12,7 @@ from torch import Tensor
 from hydrascope.components.component import Component, Override
 from hydrascope.engines import Readings, Request
 from hydrascope.engines.directions import Direction
+from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.engines.metrics import resolve_metrics
 from hydrascope.engines.readouts import Logit, LogitDifference, Readout, Readouts, Tokens
 from hydrascope.models.language_model import LanguageModel
@@ -22,6 +23,9 @@ PLACES = ("last", "middle", "span", "all")
 
 #: What of `Readings` has a value for each readout, in its unit.
 READ = ("unembed", "embed", "logit", "unembed_ablated", "logit_ablated", "logit_direct", "logit_indirect", "own")
+
+#: The fields of `Readings` that are tensors, not sums of features.
+TENSORS = tuple(field.name for field in fields(Readings) if field.name != "sums")
 
 lengths = st.lists(st.integers(1, 10), min_size=1, max_size=3)
 
@@ -148,7 +152,7 @@ def assert_same(found: Readings, expected: Readings, tolerance: float) -> None:
     """Every reading is the same, up to a share of the size of its readout, or of its own."""
     size = sizes(expected)
     assert max(found.clean_error, expected.clean_error) <= tolerance * float(size.max())
-    for name in (field.name for field in fields(Readings) if field.name != "clean_error"):
+    for name in (name for name in TENSORS if name != "clean_error"):
         one, other = getattr(found, name), getattr(expected, name)
         assert one.shape == other.shape, name
         if not other.numel():
@@ -162,3 +166,16 @@ def assert_same(found: Readings, expected: Readings, tolerance: float) -> None:
             error = error.flatten(1).amax(1) / expected.metrics_ablated.flatten(1).abs().amax(1).clamp_min(1)
         # Not `<=` of the largest, so that a NaN fails.
         assert bool((error <= tolerance).all()), f"{name}: off by {error.flatten().max():.1e}"
+    assert found.sums.keys() == expected.sums.keys()
+    for site, sums in expected.sums.items():
+        assert_same_sums(found.sums[site], sums, tolerance)
+
+
+def assert_same_sums(found: FeatureSums, expected: FeatureSums, tolerance: float) -> None:
+    """Every sum is the same, up to a share of the largest contribution or response of a feature to its readout."""
+    largest = torch.maximum(expected.clean.abs().amax(1), expected.absolute.flatten(1).amax(1))
+    for each in fields(FeatureSums):
+        one, other = getattr(found, each.name), getattr(expected, each.name)
+        assert one.shape == other.shape, each.name
+        error, size = (one - other).abs().flatten(1).amax(1), largest**2 if each.name == "square" else largest
+        assert bool((error <= tolerance * size).all()), f"{each.name}: off by {float((error / size).max()):.1e}"

@@ -7,6 +7,7 @@ from tiny import shared
 
 import hydrascope as hs
 from hydrascope.components.dictionary_site import SUBLAYER_AT, parse_site
+from hydrascope.components.selection import select_overrides
 from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.models.language_model import LanguageModel
 
@@ -64,3 +65,25 @@ def with_dictionary(case: str, site: str, activation: str = "relu", **settings) 
     """A shared tiny model with a random dictionary."""
     model = shared(case)
     return model.with_dictionaries(random_dictionary(model, site, activation, **settings))
+
+
+def runs_of(model: LanguageModel, site: str) -> tuple[hs.Override, ...]:
+    """Runs with terms of a site: alone, joint, frozen, with units and sublayers before, at and after it."""
+    kind, _, block = site.rpartition(".")
+    one, two, other = (f"feature.{site}.{number}" for number in (3, 5, 2))
+    every, error, bias = f"feature.{site}", f"error.{site}", f"bias.{site}"
+    runs = [one, every, error, bias, f"{every}+{error}+{bias}", f"{one}+{two}+{error}", f"{other}|mlp.2"]
+    runs += [f"{one}+attn.2"]
+    if kind in ("attn", "mlp", "transcoder"):
+        runs += ["attn.1", "mlp.1"]
+    if block == "1":
+        runs += ["mlp.0", f"attn.0|{one}", f"mlp.0|{error}+{bias}", f"attn.0|{every}", f"attn.0+{every}+{error}"]
+    if kind in ("attn", "raw.attn", "heads"):
+        runs += [f"head.1.1|{one}", f"head.1.2+{one}|{error}", f"head.1.0+{every}", f"attn.0+head.1.0|{two}+{error}"]
+    if kind in ("mlp", "raw.mlp") and model.is_dense(hs.Component(1, "mlp")):
+        runs += ["neuron.1.1", f"neuron.1.1|{one}", f"neuron.1.2+{one}|{error}", f"attn.0+neuron.1.1|{two}"]
+    if kind == "transcoder" and model.is_dense(hs.Component(1, "mlp")):
+        runs += ["neuron.1.1", f"neuron.1.1|{error}", f"neuron.1.2+{one}+{error}"]
+    if kind == "stream":
+        runs += [f"{one}+attn.{block}|mlp.1", f"{error}|attn.1", f"{every}+mlp.2", "attn.1"]
+    return select_overrides(model, runs)

@@ -15,8 +15,8 @@ from hydrascope.models.language_model import LanguageModel, wider
 
 def override_change(
     model: LanguageModel,
-    values: Mapping[Component, Float[Tensor, "prompt patch _columns"]],
-    clean: Mapping[Component, Float[Tensor, "prompt _columns"]],
+    values: Mapping[Component, Float[Tensor, "prompt patch _"]],
+    clean: Mapping[Component, Float[Tensor, "prompt _"]],
 ) -> Float[Tensor, "prompt patch width"]:
     """Return the change of one sublayer's output, before the model's multiplier.
 
@@ -75,8 +75,8 @@ def units_site(sublayer: Component) -> Component:
 
 def _change_by_terms(
     attached: AttachedDictionary,
-    terms: Mapping[Component, Float[Tensor, "prompt patch _columns"]],
-    clean: Mapping[Component, Float[Tensor, "prompt _columns"]],
+    terms: Mapping[Component, Float[Tensor, "prompt patch _"]],
+    clean: Mapping[Component, Float[Tensor, "prompt _"]],
 ) -> Float[Tensor, "prompt patch width"]:
     """Return the change of a sublayer's output by terms alone."""
     share = sum(
@@ -96,8 +96,8 @@ def _change_by_terms(
 
 def _change_at(
     attached: AttachedDictionary,
-    terms: Mapping[Component, Float[Tensor, "prompt patch _columns"]],
-    clean: Mapping[Component, Float[Tensor, "prompt _columns"]],
+    terms: Mapping[Component, Float[Tensor, "prompt patch _"]],
+    clean: Mapping[Component, Float[Tensor, "prompt _"]],
     standing: Float[Tensor, "prompt patch output"],
 ) -> Float[Tensor, "prompt patch output"]:
     """Return the change of y by terms where overridden units have changed it before."""

@@ -32,7 +32,9 @@ class TermReads:
         #: [prompt, output, readout] the vectors that read y.
         self.vectors = attached.read_vectors(directions).to(attached.dictionary.encoder.dtype)
         whole = any(term.kind == "error" or (term.kind == "feature" and term.unit < 0) for term in terms)
-        self.features = torch.tensor([term.unit for term in terms if term.unit >= 0], device=model.device)
+        self.features = torch.tensor(
+            [term.unit for term in terms if term.unit >= 0], dtype=torch.long, device=model.device
+        )
         #: The features that are encoded: all if their sum is read.
         self.encoded: Tensor | slice = slice(None) if whole else self.features
         #: [prompt, feature, readout] ⟨w_j, a⟩ of those.
