@@ -14,8 +14,9 @@ from torch import Tensor
 from hydrascope.ablations.ablation import Values
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.clean.activations import CleanActivations
+from hydrascope.engines.override_change import override_change, sites_of_change
 from hydrascope.engines.readouts import Readouts
-from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.runs.plan import Plan
 
 
@@ -108,19 +109,10 @@ def _change(
     sublayer: Component,
 ) -> Float[Tensor, "prompt patch width"]:
     """Return the change of a sublayer's output at the last position by an ablation alone."""
-    wide = wider(model.dtype)
     components = [component for component in override.ablated if component.sublayer == sublayer]
-    before = _clean_last(model, clean, components[0].site, prompts)
     new = {component: patches(component)[:, :, 0].to(model.device) for component in components}
-    if components == [sublayer]:
-        return new[sublayer].to(wide) - before[:, None].to(wide)
-    projection = model.projection(sublayer)
-    count = next(iter(new.values())).shape[1]
-    after = before[:, None].repeat(1, count, 1)
-    for component, values in new.items():
-        after[..., projection.columns(component.unit)] = values.to(after)
-    outputs = [projection.apply_norm(projection.apply(each)).to(wide) for each in (before[:, None], after)]
-    return outputs[1] - outputs[0]
+    sites = sites_of_change(model, tuple(components))
+    return override_change(model, new, {site: _clean_last(model, clean, site, prompts) for site in sites})
 
 
 def _clean_last(

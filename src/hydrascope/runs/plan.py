@@ -19,6 +19,7 @@ from hydrascope.engines.kernels import hardware
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.metrics import Metric, resolve_metrics
+from hydrascope.engines.override_change import sites_of_change
 from hydrascope.engines.readouts import LogitDifference, Readout, Readouts, Tokens, require_readouts
 from hydrascope.engines.whole_answers import continued
 from hydrascope.loading import self_check
@@ -116,9 +117,9 @@ class Plan:
         """Return the sites of ablated components, and others that the ablation draws from."""
         ablated = [component.site for override in self.overrides for component in override.ablated]
         # A part is written by the whole sublayer.
-        ablated += [
-            component for override in self.overrides if override.part for component in override.at_sublayers.ablated
-        ]
+        for override in self.overrides:
+            if override.part:
+                ablated += [*override.at_sublayers.ablated, *sites_of_change(self.model, override.ablated)]
         return tuple(dict.fromkeys((*ablated, *getattr(self.ablation, "sites", ()))))
 
     @cached_property

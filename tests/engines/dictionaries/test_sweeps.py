@@ -76,3 +76,16 @@ def test_all_terms_together_are_their_sublayer(case: str, site: str, activation:
     for name in ("total", "direct", "indirect", "scale"):
         terms, sublayer = (found[name].sel(ablated=label).values for label in (together, "mlp.1"))
         np.testing.assert_allclose(terms, sublayer, atol=1e-5)
+
+
+@pytest.mark.parametrize(("case", "site", "activation"), [case for case in CASES if case[1] != "stream.1"])
+def test_a_whole_dose_of_terms_is_their_ablation(case: str, site: str, activation: str) -> None:
+    model = plain_model(case)
+    model = model.with_dictionaries(random_dictionary(model, site, activation))
+    unit = "neuron.1.1" if site in ("mlp.1", "transcoder.1") else "head.1.1"
+    whole = [f"feature.{site}.3", f"error.{site}", f"feature.{site}.1+bias.{site}", f"{unit}+error.{site}"]
+    found = hs.sweep(model, PROMPTS, hs.Resample(2), ablate=hs.Split(whole, doses=(1.0,)))
+    for name in ("total", "direct", "indirect"):
+        for label in found["ablated"].values[:4]:
+            dose = found[name].sel(ablated=f"{label}:dose(1)").values
+            np.testing.assert_allclose(dose, found[name].sel(ablated=label).values, atol=1e-5)
