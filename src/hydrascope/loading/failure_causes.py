@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from hydrascope.loading.soundness import quantised_weight
-from hydrascope.models.language_model import LanguageModel, foreign
+from hydrascope.models.fingerprint import foreign
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.offload import named_tensors
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")

@@ -136,3 +136,26 @@ def _bytes(value: Tensor) -> memoryview:
     flat = value.detach().cpu().contiguous()
     # The strides of dimensions of length 0 or 1 may be arbitrary.
     return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().data
+
+
+def model_state(hf: Any) -> tuple[Any, Any]:
+    """Return fingerprints of a model's weights and hooks; see `weights_state`."""
+    weights = [weight for weight in hf.parameters() if not weight.is_meta]
+    hooks = {
+        number: (
+            *foreign(module._forward_hooks),
+            *foreign(module._forward_pre_hooks),
+            vars(module).get("forward"),
+        )
+        for number, module in enumerate(hf.modules())
+    }
+    return (
+        [(weight.data_ptr(), weight.dtype, weight_sums(weight)) for weight in weights],
+        {number: hook for number, hook in hooks.items() if hook != (None,)},
+    )
+
+
+def foreign(hooks: Mapping[int, Any]) -> list[int]:
+    """Return the ids of the hooks that aren't hydrascope's own."""
+    functions = {number: getattr(hook, "func", hook) for number, hook in hooks.items()}
+    return [number for number, hook in functions.items() if not str(hook.__module__).startswith("hydrascope.")]

@@ -1,6 +1,6 @@
 """A loaded language model: its weights, tokenizer and anatomy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cached_property
@@ -156,19 +156,7 @@ class LanguageModel(ReadsText):
 
         Offloaded weights, which are fetched for each pass (`offload`), are left out: a file holds them.
         """
-        weights = [weight for weight in self.hf.parameters() if not weight.is_meta]
-        hooks = {
-            number: (
-                *foreign(module._forward_hooks),
-                *foreign(module._forward_pre_hooks),
-                vars(module).get("forward"),
-            )
-            for number, module in enumerate(self.hf.modules())
-        }
-        return (
-            [(weight.data_ptr(), weight.dtype, fingerprint.weight_sums(weight)) for weight in weights],
-            {number: hook for number, hook in hooks.items() if hook != (None,)},
-        )
+        return fingerprint.model_state(self.hf)
 
     @staticmethod
     def _module(parent: nn.Module, path: str) -> nn.Module:
@@ -410,9 +398,3 @@ def _dimensions(module: nn.Module) -> int:
 def wider(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which numbers of `dtype` are read, float32 or wider."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def foreign(hooks: Mapping[int, Any]) -> list[int]:
-    """Return the ids of the hooks that aren't hydrascope's own."""
-    functions = {number: getattr(hook, "func", hook) for number, hook in hooks.items()}
-    return [number for number, hook in functions.items() if not str(hook.__module__).startswith("hydrascope.")]

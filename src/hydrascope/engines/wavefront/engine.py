@@ -11,8 +11,7 @@ The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, 
 `[prompt, row · suffix, width]`. Mostly only the last position is ablated, and a suffix is one token.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,17 +20,15 @@ from torch import Tensor, nn
 
 from hydrascope.components.component import Component
 from hydrascope.engines.attention import FrozenInputs, attending, row_attention
-from hydrascope.engines.clean.prefix import SharedPrefix, compute_prefix
 from hydrascope.engines.interface import Readings, Request, sites_read
-from hydrascope.engines.kernels.matmul import Routines
-from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
+from hydrascope.engines.kernels.patching import fast_kernels
+from hydrascope.engines.wavefront.prepared import Prepared
 from hydrascope.engines.wavefront.recorder import Recorder
-from hydrascope.engines.wavefront.row_streams import Points, RowStreams, TermWrite
-from hydrascope.engines.wavefront.schedule import Schedule, SublayerEvents, schedule
+from hydrascope.engines.wavefront.row_streams import Points, RowStreams
+from hydrascope.engines.wavefront.term_overrides import TermOverrides
 from hydrascope.engines.whole_answers import add_whole_answers
-from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.batching import padded
-from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output, on_site
+from hydrascope.models.hooks import Handle, as_given, hooked, on_input, on_output, on_site
 from hydrascope.models.language_model import LanguageModel, wider
 
 
@@ -82,34 +79,6 @@ def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tenso
     return streams.final[:, 0], streams.final[:, streams.override_rows()].unflatten(1, (-1, request.patches))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The parts of a sweep that are there before it starts.
-
-    Attributes:
-        plan: the places where rows join.
-        values: `[prompt, patch, slot, columns]` the patches of each ablated component.
-        routines: the routine for each product.
-        common: the tensors that all rows share.
-    """
-
-    plan: Schedule
-    values: Mapping[Component, Tensor]
-    routines: Routines
-    common: SharedPrefix
-
-    @classmethod
-    def of(cls, model: LanguageModel, request: Request, sites: Sequence[Component]) -> "Prepared":
-        """Draw all patches; compute the prefix, with activations at `sites`, if there is none."""
-        # All at once, before any hook is on: drawing a patch may run the model.
-        ablated = dict.fromkeys(component for override in request.overrides for component in override.ablated)
-        values = {component: request.values(component).to(model.device) for component in ablated}
-        routines = fastest_routines(model) if request.routines is None else request.routines
-        common = request.prefix or compute_prefix(model, request.tokens, request.positions, sites, routines)
-        read = (*request.units, *request.summed)
-        return cls(schedule(model, request.overrides, read), values, routines, common)
-
-
 _Streams = TypeVar("_Streams", bound=RowStreams)
 
 
@@ -136,50 +105,8 @@ def run_sweep(
     return record, sweep.watched
 
 
-class _Sweep:
-    """The rows of one sweep, on their way through the blocks.
-
-    Rows stand along dimension 1 of `[prompt, row, suffix, width]`: first the clean row, then every group of
-    the schedule with a row for each patch, in the order in which they join.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        request: Request,
-        prepared: Prepared,
-        record: RowStreams,
-        watch: Sequence[Component],
-    ) -> None:
-        prefix, points = prepared.common.prefix, record.points
-        self.model = model
-        self.request = request
-        #: `[prompt, patch, slot, columns]` of each ablated component.
-        self.values = prepared.values
-        self.plan = prepared.plan
-        self.record = record
-        #: [prompt, slot] and [point], counted from the start of the suffix.
-        self.positions = request.positions.to(model.device) - prefix.start[:, None]
-        self.read_at = points.positions - prefix.start[points.prompts]
-        #: [point] the prompt of each point.
-        self.read_of = points.prompts
-        self.length = prefix.length
-        #: Sites whose activations are kept, and these.
-        self.watch = watch
-        self.watched: dict[Component, Tensor] = {}
-        self.prompts = torch.arange(len(request.tokens), device=model.device)
-        #: [point, slot] where a position that is read is overridden; at most one slot a point counts.
-        at_last = self.positions[self.read_of] == self.read_at[:, None]
-        self.at_last = at_last & (at_last.cumsum(1) == 1)
-        #: The number of groups that have joined, the clean row among them.
-        self.joined = 1
-        self.clean = prepared.common.clean
-        #: `[prompt, 1, suffix, columns]` the clean activations of frozen terms.
-        self.clean_terms: dict[Component, Tensor] = {}
-        #: `[prompt, row, suffix, width]` the input of an MLP whose transcoder is overridden or read.
-        self.received = torch.empty(0)
-        #: Changes of their parents' residual streams in the rows that join at the next block.
-        self.pending: Tensor | None = None
+class _Sweep(TermOverrides):
+    """A sweep: the hooks that let rows join, overwrite and read them, block by block."""
 
     def hooks(self) -> Iterator[Handle]:
         """Yield the hooks of the sweep."""
@@ -197,30 +124,6 @@ class _Sweep:
                     yield on_input(attached.mlp_input, partial(self._receive, sublayer))
                 yield on_output(self.model.output(sublayer), partial(self._write, sublayer))
         yield on_input(self.model.final_norm, self._finish)
-
-    def _rows(self, hidden: Tensor) -> Tensor:
-        rows: Tensor = by_prompt(hidden, len(self.prompts)).unflatten(1, (-1, self.length))
-        return rows
-
-    def _final(self, rows: Tensor) -> Tensor:
-        """Return each row where it is read, `[point, row, width]`, on the model's device."""
-        if self.length == 1:
-            return rows[:, :, 0].to(self.model.device)
-        return rows[self.read_of.to(rows.device), :, self.read_at.to(rows.device)].to(self.model.device)
-
-    def _row_count(self) -> int:
-        """Return the number of rows that have joined."""
-        return self.record.first(self.joined)
-
-    def _events(self, sublayer: Component) -> SublayerEvents:
-        return self.plan.events[sublayer]
-
-    def _copies(self, rows: Tensor, groups: Sequence[int]) -> Tensor:
-        """Return the rows of the parents of `groups`."""
-        parents = self.record.parents(groups)
-        if parents is None:
-            return rows[:, :1].expand(-1, len(groups) * self.request.patches, *rows.shape[2:])
-        return rows[:, parents.to(rows.device)]
 
     def _joins_inside(self, sublayer: Component) -> bool:
         """Whether rows that start at `sublayer` join in the block: at attention, if sequential.
@@ -297,85 +200,6 @@ class _Sweep:
             rows = self._override_terms(sublayer, rows, rows, self._row_count(), self._events(sublayer).at_units)
         self.record.keep_projected(sublayer, self._final(rows))
 
-    def _active(self, home: Component) -> AttachedDictionary | None:
-        """Return the dictionary of a sublayer or stream, if any term is overridden or read."""
-        attached = self.model.dictionaries.get(home)
-        if attached is None or not (self.record.reads_terms(home) or any(c.is_term for c in self._events(home).writes)):
-            return None
-        return attached
-
-    def _receive(self, mlp: Component, hidden: Tensor) -> None:
-        """Keep the input of an MLP, which its transcoder reads."""
-        self.received = self._rows(hidden)
-
-    def _override_terms(self, home: Component, x: Tensor, rows: Tensor, joined: int, starting: Sequence[int]) -> Tensor:
-        """Read the terms of what stands at a dictionary's site, and overwrite some of them.
-
-        Args:
-            home: the sublayer of the dictionary, or `stream.L`.
-            x: `[prompt, row, suffix, input]` what it reads.
-            rows: `[prompt, row, suffix, output]` what stands at its site; it is changed in place.
-            joined: the number of these rows that had joined before; those of the groups `starting` follow.
-            starting: the groups that start here.
-        """
-        attached, events = self.model.dictionaries[home], self._events(home)
-        first = {group: joined + place * self.request.patches for place, group in enumerate(starting)}
-        first |= {group: self.record.first(group) for group in range(1, self.joined) if joined}
-        written: dict[int, list[TermWrite]] = {}
-        changes: dict[int, Tensor] = {}
-        for component, writes in events.writes.items():
-            if joined and component.is_term and any(frozen for _, frozen in writes):
-                self.clean_terms[component] = attached.activations(component, x[:, :1], rows[:, :1])
-            for group, frozen in writes if component.is_term else ():
-                if group not in first:
-                    continue
-                here = slice(first[group], first[group] + self.request.patches)
-                before = attached.activations(component, x[:, here], rows[:, here])
-                after = self._new_terms(component, before, frozen)
-                change = attached.write(component, after - before) / attached.factor
-                changes[group] = changes[group] + change if group in changes else change
-                write = TermWrite(component, here, self._final(before), self._final(after))
-                written.setdefault(group, []).append(write)
-        every = [write for writes in written.values() for write in writes]
-        self.record.read_terms(home, self._final(x), self._final(rows), every, joined, starting)
-        for group, change in changes.items():
-            here = written[group][0].rows
-            rows[:, here] += change.to(rows.dtype)
-            if home.kind == "stream":
-                self.record.rewrite_stream(home.block, group, self._final(change), self._final(rows[:, here]))
-            if self.record.needs_changes:
-                own = [
-                    (c, frozen) for c, frozen in self.plan.groups[group].own if c.sublayer == home and not c.is_input
-                ]
-                self.record.add_terms(home, group, {c: self._written_at_final(c, frozen) for c, frozen in own})
-        return rows
-
-    def _written_at_final(self, component: Component, frozen: bool) -> Tensor:
-        """Return the values of an overridden component at the final position.
-
-        They are `[prompt, patch, columns]`, clean where that position is not overridden.
-        """
-        clean = self.clean.values[component.site][:, None, self.model.columns(component)]
-        if frozen:
-            return clean.expand(-1, self.request.patches, -1)
-        values = self.values[component].to(self.model.device)
-        wide = wider(values.dtype)
-        if self.length == 1:
-            return values[:, :, 0].to(wide)
-        written = (values.to(wide) * self.at_last[:, None, :, None]).sum(2)
-        return torch.where(self.at_last.any(1)[:, None, None], written, clean.to(wide))
-
-    def _new_terms(self, component: Component, before: Tensor, frozen: bool) -> Tensor:
-        """Return the new activations of an overwritten term, `[prompt, patch, suffix, columns]`."""
-        if frozen:
-            return self.clean_terms[component].expand_as(before)
-        after, values = before.clone(), self.values[component].to(before)
-        if self.length == 1:
-            after[:, :, 0] = values[:, :, 0]
-        else:
-            after[self._index(after, torch.arange(self.request.patches)[:, None])] = values
-        return after
-
     def _write(self, sublayer: Component, hidden: Tensor) -> Tensor | None:
         """Join rows at the output of a sublayer, overwrite them, and read every row."""
         events, count = self._events(sublayer), self._row_count()
@@ -419,15 +243,6 @@ class _Sweep:
             here = torch.tensor(places)[:, None]
             kept = rows[self._index(rows, here)].to(self.model.device)
             self.watched[site] = kept.unflatten(1, (-1, self.request.patches))
-
-    def _index(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the index of some rows at all ablated positions."""
-        each = self.prompts[:, None, None], which, self.positions[:, None]
-        return tuple(place.to(rows.device) for place in each)  # type: ignore[return-value]
-
-    def _first_new_rows(self, starting: Sequence[int]) -> dict[int, int]:
-        """Return the first row of each group that joins now."""
-        return {group: self._row_count() + place * self.request.patches for place, group in enumerate(starting)}
 
     def _override(
         self,

@@ -9,7 +9,8 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.attention import Prefix
 from hydrascope.engines.interface import Request
-from hydrascope.engines.wavefront.engine import Prepared, run_sweep
+from hydrascope.engines.wavefront.engine import run_sweep
+from hydrascope.engines.wavefront.prepared import Prepared
 from hydrascope.engines.wavefront.row_streams import Points, RowStreams
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.language_model import LanguageModel
