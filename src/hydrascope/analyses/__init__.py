@@ -4,6 +4,7 @@
 from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
 from hydrascope.analyses.attention import attention
+from hydrascope.analyses.edges import edges
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.features import feature_sums, features
 from hydrascope.analyses.generation import override
@@ -18,6 +19,7 @@ __all__ = [
     "activations",
     "attention",
     "attribution",
+    "edges",
     "faithfulness",
     "feature_sums",
     "features",

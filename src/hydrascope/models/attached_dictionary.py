@@ -201,7 +201,7 @@ def _attach(model: "LanguageModel", declared: Dictionary) -> AttachedDictionary:
     dtype = torch.promote_types(model.dtype, torch.float32)
     dictionary = declared.to(dtype, model.device)
     if place == "transcoder":
-        mlp_input = _mlp_input(model, block)
+        mlp_input = mlp_receiver(model, block)
         if declared.before_gain:
             dictionary = _fold_gain(model, dictionary, mlp_input, block)
         if declared.inputs != model.width:
@@ -213,7 +213,7 @@ def _attach(model: "LanguageModel", declared: Dictionary) -> AttachedDictionary:
     return AttachedDictionary(declared, dictionary, home, factor, projection, mlp_input)
 
 
-def _mlp_input(model: "LanguageModel", block: int) -> nn.Module:
+def mlp_receiver(model: "LanguageModel", block: int) -> nn.Module:
     """Return the module that receives an MLP's input."""
     anatomy = model.anatomy
     path = anatomy.mlp_in or anatomy.neurons_out.rpartition(".")[0] or anatomy.mlp_out
@@ -225,7 +225,7 @@ def _fold_gain(model: "LanguageModel", dictionary: Dictionary, mlp_input: nn.Mod
 
     The norm gives x = G x̂ + B, so that E (x̂ − p) = E G⁻¹ (x − (B + G p)).
     """
-    norm = _norm_before(model, mlp_input, block)
+    norm = norm_before(model, mlp_input, block)
     encoder = dictionary.encoder
     gain = gain_of(norm, model.anatomy.norm_offset, encoder)
     if (gain == 0).any():
@@ -254,8 +254,12 @@ def _fold_gain(model: "LanguageModel", dictionary: Dictionary, mlp_input: nn.Mod
     )
 
 
-def _norm_before(model: "LanguageModel", mlp_input: nn.Module, block: int) -> nn.Module:
-    """Return the norm whose output an MLP receives, found in a pass of one token."""
+def norm_before(model: "LanguageModel", receiver: nn.Module, block: int) -> nn.Module:
+    """Return the norm that gives a module of a block its input, found in a pass of one token.
+
+    Raises:
+        HydrascopeError: there is none.
+    """
     outputs: dict[nn.Module, Tensor] = {}
     received: list[Tensor] = []
 
@@ -271,12 +275,12 @@ def _norm_before(model: "LanguageModel", mlp_input: nn.Module, block: int) -> nn
     with ExitStack() as stack, model.measuring():
         for norm in norms:
             stack.callback(norm.register_forward_hook(keep).remove)
-        stack.callback(mlp_input.register_forward_pre_hook(receive, with_kwargs=True).remove)
+        stack.callback(receiver.register_forward_pre_hook(receive, with_kwargs=True).remove)
         model.hf.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
     for norm, output in outputs.items():
         if output.numel() == received[0].numel() and torch.equal(output.flatten(), received[0].flatten()):
             return norm
     raise HydrascopeError(
-        f"no norm stands right in front of the MLP of block {block} of {model.name}: a transcoder that reads its input "
-        "before a gain isn't supported"
+        f"no norm stands right in front of {type(receiver).__name__} in block {block} of {model.name}: neither a "
+        "transcoder that reads before its gain nor slopes of edges are supported"
     )

@@ -53,8 +53,10 @@ def without_backward_hooks(hf: nn.Module) -> Iterator[None]:
 def on_site(model: LanguageModel, site: Component, change: Callable[[Tensor], Tensor | None]) -> Handle:
     """Call `change` with the activations at `site`; a returned tensor replaces them.
 
-    They are the output of a sublayer, or the values of all its heads or neurons.
+    They are the output of a sublayer, the values of all its heads or neurons, or the stream that enters a block.
     """
+    if site.kind == "stream":
+        return on_input(model.blocks[site.block], change)
     if site.sublayer == site:
         return on_output(model.output(site), change)
     return on_input(model.projection(site.sublayer).module, change)

@@ -105,7 +105,7 @@ def record_graph(
 
     def visit(site: Component, hidden: Tensor) -> Tensor:
         value = by_prompt(hidden, len(tokens))
-        values[site] = value if write is None else _start_graph(write(value))
+        values[site] = value if write is None else start_graph(write(value))
         # Return a copy: some blocks write into their input.
         return as_given(values[site].clone(), hidden)
 
@@ -114,16 +114,16 @@ def record_graph(
 
     def hooks() -> Iterator[Handle]:
         if write is None:
-            yield on_input(model.blocks[0], lambda hidden: _start_graph(hidden).clone())
+            yield on_input(model.blocks[0], lambda hidden: start_graph(hidden).clone())
         for block in readouts.blocks:
             yield on_input(model.blocks[block], partial(keep, block))
         yield on_input(model.final_norm, partial(keep, FINAL))
         for site in sites:
             yield on_site(model, site, partial(visit, site))
 
-    with _with_gradients(model), hooked(hooks()):
+    with with_gradients(model), hooked(hooks()):
         model.hf.base_model(input_ids=ids, use_cache=False)
-        return Graph(values, _read(model, readouts, streams, scale), readouts)
+        return Graph(values, read_streams(model, readouts, streams, scale), readouts)
 
 
 def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
@@ -147,7 +147,7 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
     written: dict[Component, Tensor] = {}
 
     def enter(block: int, hidden: Tensor) -> Tensor:
-        entering[block] = _start_graph(hidden) if block == 0 else hidden
+        entering[block] = start_graph(hidden) if block == 0 else hidden
         return entering[block].clone()
 
     def hooks() -> Iterator[Handle]:
@@ -156,7 +156,7 @@ def require_gradients(model: LanguageModel, tokens: Sequence[int]) -> None:
         for sublayer in model.sublayers:
             yield on_output(model.output(sublayer), partial(_keep, written, sublayer))
 
-    with _with_gradients(model), hooked(hooks()):
+    with with_gradients(model), hooked(hooks()):
         model.hf.base_model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
         for sublayer, output in written.items():
             if not output.requires_grad:
@@ -176,7 +176,7 @@ def _keep(written: dict[Component, Tensor], sublayer: Component, hidden: Tensor)
     return hidden.clone()
 
 
-def _start_graph(hidden: Tensor) -> Tensor:
+def start_graph(hidden: Tensor) -> Tensor:
     """Return `hidden` as the start of a graph."""
     return hidden.detach().requires_grad_()
 
@@ -189,7 +189,7 @@ def _no_gradient(component: Component, why: str = "") -> HydrascopeError:
 
 
 @contextmanager
-def _with_gradients(model: LanguageModel) -> Iterator[None]:
+def with_gradients(model: LanguageModel) -> Iterator[None]:
     """Run the model as in `model.measuring`, with gradients of activations but not of weights."""
     # By name: an offloaded weight is another object after its module has run.
     trained = [name for name, parameter in model.hf.named_parameters() if parameter.requires_grad]
@@ -203,9 +203,13 @@ def _with_gradients(model: LanguageModel) -> Iterator[None]:
             model.hf.get_parameter(name).requires_grad_(True)
 
 
-def _read(
-    model: LanguageModel, readouts: Readouts, streams: dict[int, Float[Tensor, "row width"]], scale: Scale
+def read_streams(
+    model: LanguageModel,
+    readouts: Readouts,
+    streams: dict[int, Float[Tensor, "row width"]],
+    scale: Scale = differentiable_scale,
 ) -> Float[Tensor, "row readout"]:
+    """Return readouts of residual streams, differentiably."""
     columns = []
     for readout in readouts.rows:
         stream = streams[readout.before].to(readout.direction.dtype)

@@ -1,8 +1,8 @@
 """Edges in one pass over the blocks: rows join where their readers read.
 
-The reader sees the residual stream plus the source's change δ, and nothing else does: what the reader adds to the stream is
-reduced by δ, so that the stream after it holds the reader's reaction alone. In parallel blocks the other sublayer of
-the block writes its clean output. A row of all edges at once keeps δ, from the source on.
+The reader sees the residual stream plus the source's change δ, and nothing else does: what the reader adds to the
+stream is reduced by δ, so that the stream after it holds the reader's reaction alone. In parallel blocks the other
+sublayer of the block writes its clean output. A row of all edges at once keeps δ, from the source on.
 """
 
 from collections import defaultdict

@@ -1,0 +1,344 @@
+"""Measure edges: the exact effect of a component's change on what another one reads.
+
+With component u ablated, the residual stream that v reads changes by δ_u at the ablated positions. The edge u → v is
+the effect of v reading the clean stream plus δ_u while nothing else sees it; v and all downstream of it are recomputed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Unpack
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hydrascope.ablations.ablation import Ablation, draw_patches
+from hydrascope.analyses.attribution.reader_gradients import reader_slopes
+from hydrascope.components.component import LOGITS, Component, Override
+from hydrascope.components.edge import EMBED, EVERYTHING, Edge, Reader, exists, gap_after, parse_reader, source_label
+from hydrascope.components.selection import refuse_terms, select_components, select_mediators
+from hydrascope.engines import balance
+from hydrascope.engines.clean.activations import CleanActivations
+from hydrascope.engines.edges import EdgeReadings, EdgeRequest
+from hydrascope.engines.override_change import override_change, sites_of_change
+from hydrascope.engines.readouts import FINAL, Readouts
+from hydrascope.engines.reference import edges as reference
+from hydrascope.engines.wavefront import edges as wavefront
+from hydrascope.loading.any_model import takes_any_model
+from hydrascope.models.batching import first_batch
+from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.runs.assemble import initial_dataset
+from hydrascope.runs.batches import compute_clean_activations
+from hydrascope.runs.config import ExperimentOptions, SweepConfig
+from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.utils.errors import HydrascopeError
+from hydrascope.utils.progress import show_progress
+
+#: The floats that the rows of one batch may hold at the widest place of a block.
+_FLOATS = 2**28
+
+_MEASURE = {"wavefront": wavefront.measure_edges, "reference": reference.measure_edges}
+_WORDS = {"queries": "query", "keys": "key", "values": "value"}
+
+
+@takes_any_model
+def edges(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None = None,
+    *,
+    sources: str | Sequence[str] = "embed,layers",
+    readers: str | Sequence[str] = "layers,logits",
+    slopes: bool = True,
+    **options: Unpack[ExperimentOptions],
+) -> xr.Dataset:
+    """Measure the exact effect of every edge between components, and its linear estimate.
+
+        >>> found = hs.analyses.edges(model, prompts, hs.Zero())
+        >>> found["edge"].dims
+        ('readout', 'prompt', 'source', 'reader')
+
+    Args:
+        model: the model.
+        prompts: as for `sweep`.
+        ablation: the change of sources, as for `sweep`.
+        sources: the components that change: `embed` (the token embeddings), and sublayers and heads, selected as for
+            `sweep`.
+        readers: the components that read the change: sublayers; inputs of heads, `query.9.6`, `keys.9`, …; inputs that
+            heads of a group share, `group.9.2.key`; and `logits`, the final norm.
+        slopes: whether to estimate edges to sublayers and logits by their slopes (EAP), which takes gradients.
+        options: as for `sweep`.
+
+    Returns:
+        in the readouts' units, means over patches; `exists` [source, reader] says which edges there are, others are 0:
+
+        - `edge` [readout, prompt, source, reader]: the effect of the edge;
+        - `total` [readout, prompt, source]: the effect of all edges out of a source at once, its total effect;
+        - `edge_remainder` [readout, prompt, source]: Σ over readers of `edge` − `total`, if the readers are all
+          sublayers and the logits: edges need not add up;
+        - `eap` [readout, prompt, source, reader]: ⟨δ, slope⟩ at the clean pass; NaN for inputs of heads;
+        - `metric_edge` [metric, prompt, source, reader]: metrics with the edge minus those of the clean pass;
+        - `imbalance` [prompt]: the largest difference between an effect and its terms.
+
+    Raises:
+        HydrascopeError: a source or reader is unknown, no edge exists, edges and their terms don't balance, or as
+            `sweep`.
+    """
+    writing = _sources(model, sources)
+    chosen = {name: value for name, value in options.items() if name not in ("batch_size", "progress")}
+    plan = _plan(model, prompts, ablation, writing, SweepConfig(**chosen))  # type: ignore[arg-type]
+    reading = _readers(model, readers)
+    found = [Edge(source, reader) for source in writing for reader in reading]
+    present = [edge for edge in found if exists(model, edge)]
+    if not present:
+        raise HydrascopeError("no reader is downstream of a source: choose readers after the sources")
+    totals = [Edge(source, Reader(EVERYTHING)) for source in writing]
+    every = [*present, *totals]
+    pieces, order = [], []
+    clean = compute_clean_activations(plan, plan.batch("auto"), [range(len(plan.tokens))])
+    remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
+    size = _batch_size(plan, len(every), options.get("batch_size", "auto"))
+    with show_progress(len(remaining), 0, options.get("progress", False)) as advance:
+        while remaining:
+            indices = list(first_batch(model, plan.tokens, remaining, size))
+            changes = source_changes(plan, clean, writing, indices)
+            pieces.append(_measure(plan, clean, every, changes, indices))
+            if slopes:
+                pieces[-1] |= _slopes(plan, clean, present, changes, indices)
+            order += indices
+            remaining = remaining[len(indices) :]
+            advance(len(indices))
+    measured = {name: np.concatenate([piece[name] for piece in pieces], 1) for name in pieces[0]}
+    measured = {name: values[:, np.argsort(order)] for name, values in measured.items()}
+    return _assemble(plan, clean, measured, writing, reading, present)
+
+
+def _plan(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None,
+    sources: Sequence[Component],
+    config: SweepConfig,
+) -> Plan:
+    named = [source for source in sources if source != EMBED]
+    plan = make_plan(model, prompts, ablation, replace(config, ablate=named or "attn.0", keep="effects"))
+    return replace(plan, overrides=tuple(Override((source,)) for source in sources))
+
+
+def _sources(model: LanguageModel, sources: str | Sequence[str]) -> tuple[Component, ...]:
+    """Return the sources, each once."""
+    words = (
+        [word.strip() for word in sources.split(",")] if isinstance(sources, str) else [str(each) for each in sources]
+    )
+    named = [word for word in words if word != "embed"]
+    chosen = select_components(model, named) if named else ()
+    refuse_terms(chosen, "an edge")
+    for component in chosen:
+        if component.kind == "neuron":
+            raise HydrascopeError(f"{component} can't be the source of an edge: give embed, sublayers or heads")
+    return tuple(dict.fromkeys((*([EMBED] if "embed" in words else []), *chosen)))
+
+
+def _readers(model: LanguageModel, readers: str | Sequence[str]) -> tuple[Reader, ...]:
+    """Return the readers, each once."""
+    words = (
+        [word.strip() for word in readers.split(",")] if isinstance(readers, str) else [str(each) for each in readers]
+    )
+    labels: list[str] = []
+    for word in words:
+        plural = word.partition(".")[0]
+        if plural in ("layers", "attn", "mlp"):
+            labels += [str(each) for each in select_components(model, word)]
+        elif plural in _WORDS:
+            labels += [str(each) for each in select_mediators(model, word)]
+        else:
+            labels.append(word)
+    groups = int(getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads)
+    found = tuple(parse_reader(model, label, groups) for label in dict.fromkeys(labels))
+    if any(reader.inputs for reader in found) and not model.anatomy.supports_wavefront:
+        raise HydrascopeError(
+            f"{model.config.model_type} does not attend through transformers' AttentionInterface: inputs of its heads "
+            "can't read an edge; name sublayers"
+        )
+    return found
+
+
+def source_changes(
+    plan: Plan, clean: CleanActivations, sources: Sequence[Component], indices: Sequence[int]
+) -> dict[Component, Tensor]:
+    """Return the change of what each source adds to the stream, `[prompt, patch, slot, width]`.
+
+    It is 0 in slots that repeat a position.
+    """
+    model, patches = plan.model, draw_patches(plan.ablation, clean, indices)
+    offsets = clean.padded_offsets(indices)
+    rows = torch.from_numpy(clean.row_index[np.asarray(indices)[:, None], offsets - 1])
+    slots = torch.tensor([len(plan.positions[index].positions) for index in indices])
+    own = (torch.arange(offsets.shape[1]) < slots[:, None])[:, None, :, None]
+    changes = {}
+    for source in sources:
+        values = patches.values(source).to(model.device)
+        before = {
+            site: clean.values[site][rows].flatten(0, 1).to(model.device) for site in sites_of_change(model, (source,))
+        }
+        flat = values.transpose(1, 2).flatten(0, 1)
+        change = override_change(model, {source: flat}, before).unflatten(0, values.shape[::2][:2]).transpose(1, 2)
+        scale = 1.0 if source == EMBED else model.residual_scale
+        changes[source] = change * scale * own.to(change)
+    return changes
+
+
+def _measure(
+    plan: Plan,
+    clean: CleanActivations,
+    every: Sequence[Edge],
+    changes: dict[Component, Tensor],
+    indices: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Return the measured numbers of some prompts, `[readout or metric, prompt, …]`."""
+    readouts = Readouts.of(plan.model, plan.readouts, plan.tokens_of(clean), indices)
+    request = EdgeRequest(
+        [plan.tokens[index] for index in indices],
+        torch.from_numpy(clean.padded_positions(indices)),
+        every,
+        plan.ablation.patches,
+        changes,
+        readouts,
+        plan.metrics,
+        torch.tensor([clean.targets[index] for index in indices]),
+        plan.routines,
+    )
+    readings = _MEASURE[plan.engine.name](plan.model, request)
+    off = _require_sound(plan, indices, readings, readouts, every)
+    effects = (readings.logit_edge - readings.logit[..., None, None]).mean(-1)
+    metrics = (readings.metrics_edge - readings.metrics[..., None, None]).mean(-1)
+    return {
+        "edge": _numpy(effects),
+        "metric_edge": _numpy(metrics),
+        "logit": _numpy(readings.logit),
+        "imbalance": off[None],
+    }
+
+
+def _require_sound(
+    plan: Plan, indices: Sequence[int], readings: EdgeReadings, readouts: Readouts, every: Sequence[Edge]
+) -> np.ndarray:
+    """Return the largest imbalance of each prompt.
+
+    Raises:
+        HydrascopeError: the numbers aren't finite, or don't balance.
+    """
+    off, size = readings.imbalance(readouts), readings.size(readouts)
+    if not readings.logit_edge.isfinite().all():
+        raise HydrascopeError("an edge is not finite: the model overflows; take a wider dtype")
+    # A comparison so that a NaN fails. A sum over sublayers is rounded more often than a single effect.
+    share = off / (4 * balance.TOLERANCE[plan.model.dtype] * size)
+    if not bool((share <= 1).all()):
+        readout, prompt, edge, _ = (int(each) for each in np.unravel_index(int(share.argmax()), share.shape))
+        name = f"{source_label(every[edge].source)} → {every[edge].reader}"
+        raise HydrascopeError(
+            f"the edge {name} of {plan.prompt_label(indices[prompt])} on {plan.labels[readout]} and its terms do not "
+            f"balance: off by {float(off.max()):.2g}; take a wider dtype, or see hydrascope check"
+        )
+    return np.asarray(_numpy(off).max((0, 2, 3)))
+
+
+def _slopes(
+    plan: Plan,
+    clean: CleanActivations,
+    present: Sequence[Edge],
+    changes: dict[Component, Tensor],
+    indices: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Return the linear estimates of edges, `[readout, prompt, edge]`, averaged over patches."""
+    model = plan.model
+    readouts = Readouts.of(model, plan.readouts, plan.tokens_of(clean), indices)
+    whole = [edge.reader for edge in present if not edge.reader.inputs]
+    sublayers = list(dict.fromkeys(reader.sublayer for reader in whole if reader.sublayer is not None))
+    found = reader_slopes(model, [plan.tokens[index] for index in indices], readouts, sublayers)
+    positions = torch.from_numpy(clean.padded_positions(indices)).to(model.device)
+    prompts = torch.arange(len(indices), device=model.device)[:, None]
+    last = torch.tensor([len(plan.tokens[index]) - 1 for index in indices], device=model.device)
+    at_last = (positions == last[:, None])[..., None]
+    means = {source: change.mean(1) for source, change in changes.items()}
+    estimates = torch.full((len(readouts.rows), len(indices), len(present)), torch.nan, dtype=wider(model.dtype))
+    for number, edge in enumerate(present):
+        change = means[edge.source]
+        for row, readout in enumerate(() if edge.reader.inputs else readouts.rows):
+            if edge.reader.sublayer is None and readout.before != FINAL:
+                # A readout inside the network reads the change itself.
+                product = (change * at_last).sum(1) * readout.direction * _reads(readouts, row, edge.source)
+                estimates[row, :, number] = product.sum(-1).cpu()
+            else:
+                slope = found[row][edge.reader.sublayer or "logits"][prompts, positions]
+                estimates[row, :, number] = (slope * change).sum((1, 2)).cpu()
+    return {"eap": _numpy(estimates)}
+
+
+def _reads(readouts: Readouts, readout: int, source: Component) -> bool:
+    """Whether a readout reads what a source adds to the stream."""
+    below = readouts.belongs(source)
+    return True if below is None else bool(below[readout])
+
+
+def _batch_size(plan: Plan, rows: int, asked: int | str) -> int:
+    if isinstance(asked, int):
+        return asked
+    suffix = max(len(ids) - each.positions[0] for ids, each in zip(plan.tokens, plan.positions, strict=True))
+    widest = max(plan.model.width, int(getattr(plan.model.config, "intermediate_size", 0) or 4 * plan.model.width))
+    return max(1, min(16, _FLOATS // (rows * plan.ablation.patches * suffix * widest)))
+
+
+def _assemble(
+    plan: Plan,
+    clean: CleanActivations,
+    measured: dict[str, np.ndarray],
+    sources: Sequence[Component],
+    readers: Sequence[Reader],
+    present: Sequence[Edge],
+) -> xr.Dataset:
+    """Return the dataset of `edges` from what was measured of each edge."""
+    row = {source: number for number, source in enumerate(sources)}
+    column = {reader: number for number, reader in enumerate(readers)}
+    places = tuple(np.array([(row[e.source], column[e.reader]) for e in present]).T)
+
+    def matrix(values: np.ndarray) -> np.ndarray:
+        whole = np.zeros((*values.shape[:2], len(sources), len(readers)))
+        whole[:, :, places[0], places[1]] = values
+        return whole
+
+    there = np.zeros((len(sources), len(readers)), bool)
+    there[places] = True
+    count = len(present)
+    edge, total = matrix(measured["edge"][..., :count]), measured["edge"][..., count:]
+    variables = {
+        "edge": (("readout", "prompt", "source", "reader"), edge),
+        "total": (("readout", "prompt", "source"), total),
+        "exists": (("source", "reader"), there),
+        "logit": (("readout", "prompt"), measured["logit"]),
+        "imbalance": (("prompt",), measured["imbalance"][0]),
+    }
+    if {reader.label for reader in readers} >= {LOGITS, *map(str, plan.model.sublayers)}:
+        whole = [reader.label == LOGITS or (reader.sublayer is not None and not reader.inputs) for reader in readers]
+        variables["edge_remainder"] = (("readout", "prompt", "source"), edge[..., whole].sum(-1) - total)
+    if "eap" in measured:
+        variables["eap"] = (("readout", "prompt", "source", "reader"), matrix(measured["eap"]))
+    base = initial_dataset(plan, clean)
+    if plan.metrics:
+        variables["metric_edge"] = (
+            ("metric", "prompt", "source", "reader"),
+            matrix(measured["metric_edge"][..., :count]),
+        )
+    kept = [name for name in ("readout", "readout_before", "text", "target_text", "metric") if name in base.coords]
+    coords = {name: base[name].variable for name in kept}
+    coords["source"] = np.array([source_label(each) for each in sources], object)  # type: ignore[assignment]
+    coords["reader"] = np.array([str(each) for each in readers], object)  # type: ignore[assignment]
+    attrs = {name: value for name, value in base.attrs.items() if name not in ("ablate", "read", "keep")}
+    after = [gap_after(plan.model, source) for source in sources]
+    return xr.Dataset(variables, coords, attrs).assign_coords(source_place=("source", np.array(after)))
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return np.asarray(values.detach().double().cpu())
