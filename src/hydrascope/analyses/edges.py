@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Ablation, draw_patches
+from hydrascope.ablations.ablation import Ablation, Counterfactual, Resample, draw_patches
 from hydrascope.analyses.attribution.reader_gradients import reader_slopes
 from hydrascope.components.component import LOGITS, Component, Override
 from hydrascope.components.edge import EMBED, EVERYTHING, Edge, Reader, exists, gap_after, parse_reader, source_label
@@ -39,6 +39,9 @@ from hydrascope.utils.progress import show_progress
 #: The floats that the rows of one batch may hold at the widest place of a block.
 _FLOATS = 2**28
 
+#: The steps of integrated slopes.
+STEPS = 5
+
 _MEASURE = {"wavefront": wavefront.measure_edges, "reference": reference.measure_edges}
 _WORDS = {"queries": "query", "keys": "key", "values": "value"}
 
@@ -52,6 +55,7 @@ def edges(
     sources: str | Sequence[str] = "embed,layers",
     readers: str | Sequence[str] = "layers,logits",
     slopes: bool = True,
+    integrated: bool = False,
     **options: Unpack[ExperimentOptions],
 ) -> xr.Dataset:
     """Measure the exact effect of every edge between components, and its linear estimate.
@@ -69,6 +73,8 @@ def edges(
         readers: the components that read the change: sublayers; inputs of heads, `query.9.6`, `keys.9`, …; inputs that
             heads of a group share, `group.9.2.key`; and `logits`, the final norm.
         slopes: whether to estimate edges to sublayers and logits by their slopes (EAP), which takes gradients.
+        integrated: whether to estimate them by slopes averaged between the embeddings of the patch and the prompt's own
+            (EAP-IG, inputs), too. All positions must be ablated, by other prompts.
         options: as for `sweep`.
 
     Returns:
@@ -79,6 +85,8 @@ def edges(
         - `edge_remainder` [readout, prompt, source]: Σ over readers of `edge` − `total`, if the readers are all
           sublayers and the logits: edges need not add up;
         - `eap` [readout, prompt, source, reader]: ⟨δ, slope⟩ at the clean pass; NaN for inputs of heads;
+        - `eap_ig`, the same with averaged slopes, and `completeness` [readout], if `embed` is a source: the sum of its
+          `eap_ig` over all readers, divided by its `total`;
         - `metric_edge` [metric, prompt, source, reader]: metrics with the edge minus those of the clean pass;
         - `imbalance` [prompt]: the largest difference between an effect and its terms.
 
@@ -92,6 +100,8 @@ def edges(
     reading = _readers(model, readers)
     found = [Edge(source, reader) for source in writing for reader in reading]
     present = [edge for edge in found if exists(model, edge)]
+    if integrated:
+        _require_other_prompts(plan)
     if not present:
         raise HydrascopeError("no reader is downstream of a source: choose readers after the sources")
     totals = [Edge(source, Reader(EVERYTHING)) for source in writing]
@@ -106,7 +116,9 @@ def edges(
             changes = source_changes(plan, clean, writing, indices)
             pieces.append(_measure(plan, clean, every, changes, indices))
             if slopes:
-                pieces[-1] |= _slopes(plan, clean, present, changes, indices)
+                pieces[-1] |= {"eap": _slopes(plan, clean, present, changes, indices)}
+            if integrated:
+                pieces[-1] |= {"eap_ig": _integrated_slopes(plan, clean, present, changes, indices)}
             order += indices
             remaining = remaining[len(indices) :]
             advance(len(indices))
@@ -124,7 +136,8 @@ def _plan(
 ) -> Plan:
     named = [source for source in sources if source != EMBED]
     plan = make_plan(model, prompts, ablation, replace(config, ablate=named or "attn.0", keep="effects"))
-    return replace(plan, overrides=tuple(Override((source,)) for source in sources))
+    # The embeddings are drawn for integrated slopes, too.
+    return replace(plan, overrides=tuple(Override((source,)) for source in dict.fromkeys((*sources, EMBED))))
 
 
 def _sources(model: LanguageModel, sources: str | Sequence[str]) -> tuple[Component, ...]:
@@ -251,13 +264,17 @@ def _slopes(
     present: Sequence[Edge],
     changes: dict[Component, Tensor],
     indices: Sequence[int],
-) -> dict[str, np.ndarray]:
-    """Return the linear estimates of edges, `[readout, prompt, edge]`, averaged over patches."""
+    embeddings: Tensor | None = None,
+) -> np.ndarray:
+    """Return the linear estimates of edges, `[readout, prompt, edge]`, averaged over patches.
+
+    The slopes are those at `embeddings`, by default the prompts' own.
+    """
     model = plan.model
     readouts = Readouts.of(model, plan.readouts, plan.tokens_of(clean), indices)
     whole = [edge.reader for edge in present if not edge.reader.inputs]
     sublayers = list(dict.fromkeys(reader.sublayer for reader in whole if reader.sublayer is not None))
-    found = reader_slopes(model, [plan.tokens[index] for index in indices], readouts, sublayers)
+    found = reader_slopes(model, [plan.tokens[index] for index in indices], readouts, sublayers, embeddings)
     positions = torch.from_numpy(clean.padded_positions(indices)).to(model.device)
     prompts = torch.arange(len(indices), device=model.device)[:, None]
     last = torch.tensor([len(plan.tokens[index]) - 1 for index in indices], device=model.device)
@@ -274,7 +291,45 @@ def _slopes(
             else:
                 slope = found[row][edge.reader.sublayer or "logits"][prompts, positions]
                 estimates[row, :, number] = (slope * change).sum((1, 2)).cpu()
-    return {"eap": _numpy(estimates)}
+    return _numpy(estimates)
+
+
+def _require_other_prompts(plan: Plan) -> None:
+    """Refuse integrated slopes unless patches replace a whole prompt by another."""
+    if not isinstance(plan.ablation, Resample | Counterfactual):
+        raise HydrascopeError(
+            "integrated slopes go from one prompt's embeddings to another's: ablate by resample or counterfactual"
+        )
+    if any(len(each.positions) != len(ids) for each, ids in zip(plan.positions, plan.tokens, strict=True)):
+        raise HydrascopeError("integrated slopes need all positions: give --at all")
+
+
+def _integrated_slopes(
+    plan: Plan,
+    clean: CleanActivations,
+    present: Sequence[Edge],
+    changes: dict[Component, Tensor],
+    indices: Sequence[int],
+) -> np.ndarray:
+    """Return estimates by slopes averaged between the patch's embeddings and the prompt's.
+
+    The steps are α = k/m, k = 0, …, m − 1, from the patch on (Hanna et al. 2024).
+    """
+    model, longest = plan.model, max(len(plan.tokens[index]) for index in indices)
+    own = torch.zeros(len(indices), longest, model.width, dtype=model.dtype, device=model.device)
+    everywhere = torch.from_numpy(clean.padded_positions(indices)).to(model.device)
+    values = clean.own_activations(EMBED, indices)[:, 0].to(own)
+    rows = torch.arange(len(indices), device=model.device)[:, None]
+    own[rows, everywhere] = values
+    embedding = source_changes(plan, clean, [EMBED], indices)[EMBED]
+    found = []
+    for patch in range(plan.ablation.patches):
+        change = torch.zeros_like(own).index_put_((rows, everywhere), embedding[:, patch].to(own), accumulate=True)
+        alone = {source: each[:, patch : patch + 1] for source, each in changes.items()}
+        for step in range(STEPS):
+            between = own + (1 - step / STEPS) * change
+            found.append(_slopes(plan, clean, present, alone, indices, between))
+    return np.asarray(np.mean(found, 0))
 
 
 def _reads(readouts: Readouts, readout: int, source: Component) -> bool:
@@ -323,8 +378,12 @@ def _assemble(
     if {reader.label for reader in readers} >= {LOGITS, *map(str, plan.model.sublayers)}:
         whole = [reader.label == LOGITS or (reader.sublayer is not None and not reader.inputs) for reader in readers]
         variables["edge_remainder"] = (("readout", "prompt", "source"), edge[..., whole].sum(-1) - total)
-    if "eap" in measured:
-        variables["eap"] = (("readout", "prompt", "source", "reader"), matrix(measured["eap"]))
+    for name in ("eap", "eap_ig"):
+        if name in measured:
+            variables[name] = (("readout", "prompt", "source", "reader"), matrix(measured[name]))
+    if "eap_ig" in measured and "edge_remainder" in variables and EMBED in sources:
+        through = variables["eap_ig"][1][:, :, row[EMBED]][..., whole].sum(-1).mean(1)
+        variables["completeness"] = (("readout",), through / total[:, :, row[EMBED]].mean(1))
     base = initial_dataset(plan, clean)
     if plan.metrics:
         variables["metric_edge"] = (

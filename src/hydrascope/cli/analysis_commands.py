@@ -1,4 +1,4 @@
-"""Commands that follow an effect: `paths`, `circuit`, `features` and `map`.
+"""Commands that follow an effect: `paths`, `circuit`, `edges`, `features` and `map`.
 
 They print what they measure, and write it to a folder if asked to; they store no result.
 """
@@ -81,6 +81,48 @@ def circuit(
     _print_rows(rows, format_, circuit_in_text(found, rows[0]))
     if out is not None:
         _write({"circuit": rows}, out, figure_circuit(found), found)
+
+
+@with_options
+def edges(
+    options: SweepOptions,
+    sources: Annotated[
+        str, typer.Option("--from", metavar="COMPONENTS", help="Sources to ablate: embed, sublayers, heads.")
+    ] = "embed,layers",
+    readers: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="READERS", help="Sublayers, query.9.6, keys.9, group.9.2.key and such, and `logits`."
+        ),
+    ] = "layers,logits",
+    slopes: Annotated[bool, typer.Option(help="Estimate edges by gradients, too (EAP).")] = True,
+    integrated: Annotated[
+        bool, typer.Option("--integrated", help="Estimate by gradients along the inputs, too (EAP-IG); needs --at all.")
+    ] = False,
+    out: Out = None,
+    format_: Format = "text",
+) -> None:
+    """Measure the exact effect of every edge between components, with estimates beside."""
+    from hydrascope.analyses import edges as measure
+    from hydrascope.reports.figures import figure_edges
+    from hydrascope.reports.summary.edge_table import edge_rows, edges_in_text
+
+    arguments = _checked_arguments(options, out)
+    model, prompts = load_inputs(options)
+    found = measure(
+        model,
+        prompts,
+        sources=sources,
+        readers=readers,
+        slopes=slopes,
+        integrated=integrated,
+        progress=True,
+        **arguments,
+    )
+    rows = [edge_rows(found, str(readout)) for readout in found["readout"].values]
+    _print_rows(rows, format_, edges_in_text(found, rows[0]))
+    if out is not None:
+        _write({"edges": rows}, out, figure_edges(found), found)
 
 
 @with_options

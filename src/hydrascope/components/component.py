@@ -41,7 +41,7 @@ LOGITS = "logits"
 _SYNTAX = "attn.L, mlp.L, head.L.H or neuron.L.N, counting from 0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Component:
     """A sublayer, a head, a neuron, an input of a head, or a term of a dictionary.
 
@@ -62,6 +62,10 @@ class Component:
     kind: Kind
     unit: int = -1
     place: DictionarySite | Literal[""] = ""
+
+    def __repr__(self) -> str:
+        place = f", place={self.place!r}" if self.place else ""
+        return f"Component(block={self.block}, kind={self.kind!r}, unit={self.unit}{place})"
 
     def __str__(self) -> str:
         place = f".{self.place}" if self.place else ""

@@ -91,7 +91,7 @@ def parse_reader(model: ModelShape, label: str, groups: int) -> Reader:
     """Return the reader with a label.
 
     >>> parse_reader(model, "query.1.0", 4).sublayer
-    Component(block=1, kind='attn', unit=-1, place='')
+    Component(block=1, kind='attn', unit=-1)
 
     Args:
         model: the model.

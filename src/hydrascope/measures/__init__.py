@@ -24,6 +24,7 @@ from hydrascope.measures.bootstrap import (
 )
 from hydrascope.measures.compensation import compensable, compensation
 from hydrascope.measures.depth_profile import repair_profile
+from hydrascope.measures.edge_scores import edge_scores
 from hydrascope.measures.effects import (
     change,
     direct_effect,
@@ -121,6 +122,7 @@ __all__ = [
     "depth",
     "difference",
     "direct_effect",
+    "edge_scores",
     "effects_only",
     "erasure",
     "feature_shares",

@@ -73,10 +73,10 @@ def scores(
     median = np.nanmedian(repaired) if np.isfinite(repaired).any() else np.nan
     # Comparisons with NaN are False.
     little, much = samples.isel(prompt=repaired <= median), samples.isel(prompt=repaired > median)
-    scored = {"all": interval(_agreement, samples, bootstrap)}
+    scored = {"all": interval(agreement, samples, bootstrap)}
     if little.sizes["prompt"] and much.sizes["prompt"]:
-        scored["little"], scored["much"] = (interval(_agreement, half, bootstrap) for half in (little, much))
-        scored[DIFFERENCE] = difference(_agreement, little, much, bootstrap, paired=False)
+        scored["little"], scored["much"] = (interval(agreement, half, bootstrap) for half in (little, much))
+        scored[DIFFERENCE] = difference(agreement, little, much, bootstrap, paired=False)
     joined = xr.concat(list(scored.values()), pd.Index(list(scored), name="prompts"))
     seconds = [float(estimate.attrs["seconds"]) for estimate in estimates.values()]
     return (
@@ -121,7 +121,7 @@ def _restored_slope(effects: Effects) -> Float[np.ndarray, "prompt"]:
         return np.where(size > 0, -((total - direct) * direct).sum(1) / size, np.nan)
 
 
-def _agreement(means: xr.Dataset) -> xr.Dataset:
+def agreement(means: xr.Dataset) -> xr.Dataset:
     """Return the scores of estimates, `[…, estimator]`, from means with a dimension `ablated`."""
     both = xr.broadcast(means["exact"], means["estimate"])
     order = (*(dim for dim in both[0].dims if dim != "ablated"), "ablated")

@@ -33,7 +33,7 @@ def made(
     positions = torch.tensor([[len(each) - back] for each in prompts])
     with torch.no_grad():
         return compute_prefix(
-            model, [list(each) for each in prompts], positions, sites_read(model, ()), fastest_routines(model)
+            model, [list(each) for each in prompts], positions, sites_read(model, (), ()), fastest_routines(model)
         )
 
 

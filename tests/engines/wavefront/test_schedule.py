@@ -19,6 +19,7 @@ class Depth:
 
     blocks: int
     parallel: bool
+    dictionaries: tuple[Component, ...] = ()
 
     @property
     def sublayers(self) -> tuple[Component, ...]:

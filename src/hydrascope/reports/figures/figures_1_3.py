@@ -40,7 +40,7 @@ from hydrascope.utils.errors import HydrascopeError
 #: The line at the block of the ablated component.
 _ABLATED_LINE: dict[str, Any] = {"color": style.BLACK, "linewidth": 0.8, "linestyle": "--"}
 #: The kinds of components that examples are chosen from, in order of preference.
-_PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron")
+_PREFERRED: tuple[ComponentKind, ...] = ("attn", "mlp", "head", "neuron", "feature")
 
 
 @takes_effects
