@@ -179,3 +179,13 @@ def test_what_a_run_overrides_does_not_respond():
     # change is partly the ablation's own.
     assert follow("llama", "attn.0|head.1.0", "head.1.0,head.1.1,attn.1") == ["head.1.1", "attn.1"]
     assert follow("llama", "attn.0+head.1.0", "head.1.0,head.1.1,attn.1") == ["head.1.1"]
+
+
+def test_a_block_is_both_of_its_sublayers() -> None:
+    model = shared("llama")
+    assert str(Override.parse("block.1")) == "attn.1+mlp.1"
+    assert str(Override.parse("block.0|mlp.1")) == "attn.0+mlp.0|mlp.1"
+    assert [str(each) for each in select_overrides(model, "blocks")] == ["attn.0+mlp.0", "attn.1+mlp.1", "attn.2+mlp.2"]
+    assert select_overrides(model, "block.2,blocks.0-1")[0] == Override.parse("attn.2+mlp.2")
+    with pytest.raises(HydrascopeError, match="has no attn.7"):
+        select_overrides(model, "block.7")

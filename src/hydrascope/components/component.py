@@ -2,8 +2,8 @@
 
 Selections are written alike in Python and on the command line: `layers` (all sublayers), `attn`, `mlp`, `heads`,
 `heads.9`, `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. An override may name
-several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation). The
-inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Where the model has a
+several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation);
+`block.3` is `attn.3+mlp.3`, all that the block adds, and `blocks` selects every block. The inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Where the model has a
 dictionary at a site such as `mlp.5`, its terms are components: `feature.mlp.5.1203`, all features together
 `feature.mlp.5`, the error `error.mlp.5`, and the bias `bias.mlp.5`. Names of TransformerLens, nnsight and nnterp are
 read, too (`other_names.py`).
@@ -200,15 +200,26 @@ class Override:
 
         Args:
             label: labels of ablated components joined by `+`, then those of frozen ones, each after `|`, then the part
-                after `:`.
+                after `:`. `block.L` stands for `attn.L+mlp.L`.
 
         Raises:
             HydrascopeError: the label names something that is no component.
         """
         label, part = cut_part(label)
         ablated, *frozen = label.split("|")
-        frozen_labels = [part for group in frozen for part in group.split("+")]
-        return cls(tuple(map(Component.parse, ablated.split("+"))), tuple(map(Component.parse, frozen_labels)), part)
+        return cls(_parse_joined(ablated), tuple(each for group in frozen for each in _parse_joined(group)), part)
+
+
+def _parse_joined(labels: str) -> tuple[Component, ...]:
+    """Return the components with labels joined by `+`; `block.L` names both of its sublayers."""
+    found: list[Component] = []
+    for label in labels.split("+"):
+        kind, _, block = label.partition(".")
+        if kind == "block" and is_number(block):
+            found += [Component(int(block), sublayer) for sublayer in SUBLAYER_KINDS]
+        else:
+            found.append(Component.parse(label))
+    return tuple(found)
 
 
 def is_number(text: str) -> bool:

@@ -17,14 +17,15 @@ _COLOURS = LinearSegmentedColormap.from_list("edges", [*reversed(GAIN), *COST])
 #: The most labels on an axis.
 _LABELLED = 31
 #: The colour of cells where there is no edge.
-_NOWHERE = "#f4f4f4"
+_NOWHERE = "#e9e9e9"
 
 
 def figure_edges(found: xr.Dataset, readout: str | None = None) -> Figure:
     """Draw the mean effect of every edge as a matrix of sources and readers.
 
-    It is the loss of the readout where the reader alone reads what ablating the source changes. Warm is a loss, blue a gain; the scale is compressed, asinh(loss / 0.1), and nothing is clipped. Grey cells are no
-    edges, since the reader isn't downstream of the source.
+    It is the loss of the readout where the reader alone reads what ablating the source changes. Warm is a loss, blue a
+    gain; the scale is compressed, asinh(loss / 0.1), and nothing is clipped. Grey cells are no edges, since the reader
+    isn't downstream of the source.
 
         figure_edges(hydrascope.analyses.edges(model, prompts)).savefig("edges.png")
 

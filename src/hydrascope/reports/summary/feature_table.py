@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from hydrascope.measures import Bootstrap, feature_shares, select_readout, simultaneous
-from hydrascope.reports.summary.interval import Interval, format_interval, format_significant, percent
+from hydrascope.reports.summary.interval import Interval, format_interval, format_significant, number, percent
 from hydrascope.reports.summary.table import numbers_table
 from hydrascope.reports.summary.terminal import PRINTED
 
@@ -135,7 +135,7 @@ def features_in_text(
         f"Shares in the response and the restoration of the dictionary at {site}",
         ("ablated", "part"),
         ("response", "share", "restored by", "share"),
-        ([row.ablated, row.part, *_cells(row)] for row in shares),
+        ([row.ablated, row.part, *_cells(row)] for row in shares if not _is_constant(row)),
     )
     single = numbers_table(
         f"The largest responses of single features, of {found.sizes['feature']:,} chosen on other prompts",
@@ -154,13 +154,22 @@ def features_in_text(
     return Group(parts, Text(""), single, Text(""), Text(notes, style="dim"))
 
 
+def _is_constant(row: FeatureShareRow) -> bool:
+    """Whether a part can't react, as the bias of a dictionary without a skip matrix."""
+    return row.part == "bias" and row.response.estimate == row.restored_by.estimate == 0
+
+
 def _cells(row: FeatureShareRow) -> list[str]:
+    """Return the numbers of a row: means of the sublayer, shares of its parts, with bounds."""
+    if row.part == "sublayer":
+        return [format_significant(row.response), "", format_significant(row.restored_by), ""]
+
     def share(value: Interval) -> str:
         return format_interval(value, 2) if np.isfinite(value.estimate) else "–"
 
     return [
-        format_significant(row.response),
+        number(row.response.estimate, 2),
         share(row.response_share),
-        format_significant(row.restored_by),
+        number(row.restored_by.estimate, 2),
         share(row.restored_share),
     ]
