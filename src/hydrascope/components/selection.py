@@ -133,7 +133,6 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
     if word == "blocks":
         return [Override.parse(f"block.{each.block}") for each in model.sublayers if each.kind == "attn"]
     plural, dot, number = word.partition(".")
-    plural = "block" if plural == "blocks" else plural
     start, dash, stop = number.partition("-")
     if dash and is_number(start) and is_number(stop) and int(start) <= int(stop):
         # Check the last block first, so that a range that goes too far is refused before it is made.
@@ -163,7 +162,7 @@ def _parse_word(model: ModelShape, word: str) -> list[Override]:
         ]
     first = re.split(r"[+|]", word)[0]
     if plural in ("block", *SUBLAYER_KINDS, *SUBLAYER_OF, *INPUT_KINDS, *TERM_KINDS) or parse_other_name(first):
-        return [_require_consistent(model, Override.parse(f"block.{number}" if plural == "block" else word))]
+        return [_require_consistent(model, Override.parse(word))]
     raise HydrascopeError(
         f"{word!r} is no component of a model: write layers, attn, mlp, heads, neurons.L, or {_SYNTAX}"
     )
