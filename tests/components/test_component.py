@@ -187,5 +187,5 @@ def test_a_block_is_both_of_its_sublayers() -> None:
     assert str(Override.parse("block.0|mlp.1")) == "attn.0+mlp.0|mlp.1"
     assert [str(each) for each in select_overrides(model, "blocks")] == ["attn.0+mlp.0", "attn.1+mlp.1", "attn.2+mlp.2"]
     assert select_overrides(model, "block.2,block.0-1")[0] == Override.parse("attn.2+mlp.2")
-    with pytest.raises(HydrascopeError, match="has no attn.7"):
+    with pytest.raises(HydrascopeError, match=r"has no attn\.7"):
         select_overrides(model, "block.7")

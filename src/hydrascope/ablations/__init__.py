@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hydrascope.ablations.ablation import Patches as Patches
     from hydrascope.ablations.ablation import Resample as Resample
     from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.ablations.same_size import SameSize as SameSize
     from hydrascope.engines.clean.activations import CleanActivations as CleanActivations
 
 export_lazily(
@@ -26,6 +27,7 @@ export_lazily(
             "Patches",
             "Resample",
             "Zero",
-        )
+        ),
+        "same_size": ("SameSize",),
     },
 )

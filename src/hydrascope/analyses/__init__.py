@@ -4,6 +4,7 @@
 from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
 from hydrascope.analyses.attention import attention
+from hydrascope.analyses.distance import distance
 from hydrascope.analyses.edges import edges
 from hydrascope.analyses.faithfulness import faithfulness
 from hydrascope.analyses.features import feature_sums, features
@@ -19,6 +20,7 @@ __all__ = [
     "activations",
     "attention",
     "attribution",
+    "distance",
     "edges",
     "faithfulness",
     "feature_sums",

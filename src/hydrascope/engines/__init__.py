@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines import reference, wavefront
-from hydrascope.engines.interface import Readings, Request
+from hydrascope.engines.interface import Readings, Request, VisitStreams
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
 
@@ -54,6 +54,13 @@ class Engine:
         """
         return _FINAL_STREAMS[self.name](model, request)
 
+    def visit_streams(self, model: LanguageModel, request: Request, visit: VisitStreams) -> None:
+        """Call `visit` with the residual streams at each prompt's last position, block by block.
+
+        Block l, from 1 on, stands for the stream that enters it; the number of blocks for the final stream.
+        """
+        _VISIT_STREAMS[self.name](model, request, visit)
+
     def attention_weights(
         self, model: LanguageModel, request: Request, heads: Sequence[Component]
     ) -> tuple[Float[Tensor, "prompt head position"], Float[Tensor, "prompt ablated patch head position"]]:
@@ -72,6 +79,7 @@ _BEFORE_OVERRIDE = {
     "reference": reference.activations_before_override,
 }
 _ATTENTION_WEIGHTS = {"wavefront": wavefront.attention_weights, "reference": reference.attention_weights}
+_VISIT_STREAMS = {"wavefront": wavefront.visit_streams, "reference": reference.visit_streams}
 _FINAL_STREAMS = {"wavefront": wavefront.final_streams, "reference": reference.final_streams}
 
 

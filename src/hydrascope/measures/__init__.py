@@ -51,6 +51,7 @@ from hydrascope.measures.held_out_selection import (
     none_above_threshold,
 )
 from hydrascope.measures.interactions import interactions
+from hydrascope.measures.kick import restoration_by_kick
 from hydrascope.measures.labels import (
     ComponentKind,
     block_numbers,
@@ -153,6 +154,7 @@ __all__ = [
     "response_shift",
     "responses",
     "restoration",
+    "restoration_by_kick",
     "route_bounds",
     "routes",
     "scores",

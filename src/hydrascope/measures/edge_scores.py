@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures.bootstrap import Bootstrap, interval
+from hydrascope.measures.bootstrap import Bootstrap, mean_interval
 from hydrascope.measures.effects_per_prompt import select_readout
 from hydrascope.measures.estimator_scores import agreement
 from hydrascope.utils.errors import HydrascopeError
@@ -16,8 +16,8 @@ def edge_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Bootst
     """Score estimates of edges against the exact effects, over all edges that are estimated.
 
         >>> scores = hs.measures.edge_scores(hs.analyses.edges(model, prompts, hs.Zero()))
-        >>> scores["pearson"].dims
-        ('bound', 'estimator')
+        >>> scores["spearman"].dims
+        ('estimator',)
 
     Args:
         found: the result of `hydrascope.analyses.edges`.
@@ -25,8 +25,10 @@ def edge_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Bootst
         bootstrap: how bounds are drawn.
 
     Returns:
-        each [bound, estimator], of means over prompts: `pearson` and `spearman`, correlations over edges; `top`, the
-        share of the ten edges with the largest |effect| that are among the ten with the largest |estimate|.
+        [estimator], of means over prompts: `pearson` and `spearman`, correlations over edges; `top`, the share of the ten
+        edges with the largest |effect| that are among the ten with the largest |estimate|. They have no bounds: noise
+        that effects and estimates share raises them in every resample. And `spearman_by_prompt` [bound, estimator], the
+        mean over prompts of each prompt's own correlation.
 
     Raises:
         HydrascopeError: the result holds no estimate, or there is no such readout.
@@ -44,4 +46,6 @@ def edge_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Bootst
         },
         {"estimator": names},
     )
-    return interval(agreement, samples, bootstrap or Bootstrap()).transpose("bound", "estimator")
+    scores = agreement(samples.mean("prompt"))
+    each = agreement(samples)["spearman"].transpose("prompt", "estimator")
+    return scores.assign(spearman_by_prompt=mean_interval(each, bootstrap or Bootstrap()))

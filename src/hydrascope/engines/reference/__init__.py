@@ -5,6 +5,7 @@ from hydrascope.engines.reference.engine import (
     attention_weights,
     final_streams,
     measure,
+    visit_streams,
 )
 
-__all__ = ["activations_before_override", "attention_weights", "final_streams", "measure"]
+__all__ = ["activations_before_override", "attention_weights", "final_streams", "measure", "visit_streams"]

@@ -7,7 +7,7 @@ is computed in full.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.feature_sums import FeatureSums
-from hydrascope.engines.interface import Readings, Request
+from hydrascope.engines.interface import Readings, Request, VisitStreams
 from hydrascope.engines.metrics import answer_log_prob, evaluate
 from hydrascope.engines.override_change import override_change
-from hydrascope.engines.readouts import FINAL, Linear, final_scale, is_below
+from hydrascope.engines.readouts import FINAL, Linear, Readouts, final_scale, is_below
 from hydrascope.engines.reference.passes import Pass, PromptRows, Row
 from hydrascope.engines.whole_answers import add_whole_answers
 from hydrascope.models.language_model import LanguageModel, wider
@@ -109,6 +109,25 @@ def final_streams(model: LanguageModel, request: Request) -> tuple[Tensor, Tenso
             clean.append(found[0][0])
             ablated.append(torch.cat(found[1:]).unflatten(0, (-1, request.patches)))
     return torch.stack(clean), torch.stack(ablated)
+
+
+@torch.no_grad()
+def visit_streams(model: LanguageModel, request: Request, visit: VisitStreams) -> None:
+    """Call `visit` for each block; see `Engine.visit_streams`."""
+    nothing = torch.zeros(len(request.tokens), model.width, dtype=wider(model.dtype), device=model.device)
+    before = [Linear(nothing, nothing[:, 0], block) for block in range(1, len(model.blocks))]
+    asked = replace(request, readouts=Readouts(tuple(before)))  # a pass keeps the streams that readouts read
+    clean, ablated = [], []
+    with model.measuring():
+        for index in range(len(request.tokens)):
+            prompt = _Prompt.of(model, asked, index)
+            passes = [prompt.run_rows(rows).streams for rows in [[(Override(()), 0)], *_cut(prompt.rows)]]
+            clean.append(passes[0])
+            ablated.append({block: torch.cat([each[block] for each in passes[1:]]) for block in passes[0]})
+    for block in (*range(1, len(model.blocks)), FINAL):
+        rows = torch.stack([each[block].unflatten(0, (-1, request.patches)) for each in ablated])
+        number = len(model.blocks) if block == FINAL else block
+        visit(number, torch.stack([each[block][0] for each in clean]), rows)
 
 
 @torch.no_grad()

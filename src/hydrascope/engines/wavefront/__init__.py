@@ -2,5 +2,6 @@
 
 from hydrascope.engines.wavefront.engine import activations_before_override, final_streams, measure
 from hydrascope.engines.wavefront.row_weights import attention_weights
+from hydrascope.engines.wavefront.stream_visits import visit_streams
 
-__all__ = ["activations_before_override", "attention_weights", "final_streams", "measure"]
+__all__ = ["activations_before_override", "attention_weights", "final_streams", "measure", "visit_streams"]

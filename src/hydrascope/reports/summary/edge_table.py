@@ -91,11 +91,12 @@ def edges_in_text(found: xr.Dataset, rows: Sequence[EdgeRow], bootstrap: Bootstr
             numbers_table(
                 "Estimates against exact effects, over all edges",
                 ("estimate",),
-                ("Pearson", "Spearman", "of the ten largest"),
+                ("Pearson", "Spearman", "of the ten largest", "Spearman on each prompt, mean"),
                 (
                     [
                         ESTIMATES[name],
-                        *(format_interval(Interval.of(scores[column].sel(estimator=name)), 2) for column in columns),
+                        *(number(float(scores[column].sel(estimator=name)), 2) for column in columns),
+                        format_interval(Interval.of(scores["spearman_by_prompt"].sel(estimator=name)), 2),
                     ]
                     for name in names
                 ),
