@@ -2,44 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
+from feature_numbers import ABLATED, PARTS, RESTORED, SHARES, made
 
 from hydrascope.measures import Bootstrap, feature_shares, mean_interval
 from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=300)
-PARTS = ["sublayer", "features", "error", "bias"]
-ABLATED = ["attn.0", "attn.1", "mlp.0"]
-#: The shares of features, error and bias in the response of a sublayer, by ablation.
-SHARES = np.array([[0.7, 0.2, 0.1], [1.4, -0.5, 0.1], [0.5, 0.5, 0.0]])
-#: What freezing each part takes away of what freezing the sublayer does; these don't add up.
-RESTORED = np.array([[0.6, 0.3, 0.0], [0.9, 0.9, 0.1], [-0.2, 1.0, 0.3]])
-
-
-def made(prompts: int = 40) -> xr.Dataset:
-    """Responses of two readouts; the last ablation's is nothing but noise around 0."""
-    generator = np.random.default_rng(0)
-    around = np.array([2.0, -1.0, 0.0])
-    whole = around * generator.normal(1, 0.1, (2, prompts, 3)) * np.array([1.0, 3.0])[:, None, None]
-    whole[..., 2] = generator.normal(0, 1, (2, prompts))
-    whole[..., 2] -= whole[..., 2].mean(1, keepdims=True)
-    parts = {"response": whole[..., None] * SHARES, "restored_by": 2 * whole[..., None] * RESTORED}
-    sublayer = {"response": whole, "restored_by": 2 * whole}
-    dims = ("readout", "prompt", "ablated", "part")
-    arrays = {name: np.concatenate([sublayer[name][..., None], parts[name]], -1) for name in parts}
-    return xr.Dataset(
-        {
-            **{name: (dims, values) for name, values in arrays.items()},
-            "feature_response": (("readout", "prompt", "ablated", "feature"), np.zeros((2, prompts, 3, 1))),
-        },
-        {
-            "readout": ["logit", "probe"],
-            "ablated": ABLATED,
-            "part": PARTS,
-            "feature": ["feature.mlp.1.0"],
-            "text": ("prompt", [str(number) for number in range(prompts)]),
-        },
-    )
 
 
 @pytest.mark.parametrize("readout", ["logit", "probe"])
@@ -95,7 +63,9 @@ def test_bounds_hold_the_estimate_and_all_means_at_once() -> None:
         data[name] = data[name] + generator.normal(0, 0.3, data[name].shape)
     found = feature_shares(data, bootstrap=FEW)
     for name in found.data_vars:
-        estimate, low, high = (found[name].sel(bound=bound, ablated=ABLATED[:2]) for bound in ("estimate", "low", "high"))
+        estimate, low, high = (
+            found[name].sel(bound=bound, ablated=ABLATED[:2]) for bound in ("estimate", "low", "high")
+        )
         assert (low <= estimate).all()
         assert (estimate <= high).all()
     share, response = found["response_share"].sel(part="features"), data["response"].sel(readout="logit")
