@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from feature_numbers import ABLATED, PARTS, RESTORED, SHARES, made
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.figures import features as module
@@ -98,9 +99,12 @@ def test_no_text_covers_another_or_is_cut() -> None:
     figure = figure_features(many, None, FEW)
     assert figure.get_figwidth() == 7.0
     figure.draw_without_rendering()
-    texts = [text for axes in figure.axes for text in axes.findobj(lambda artist: hasattr(artist, "get_text"))]
-    shown = [text for text in texts if text.get_text().strip() and text.get_visible()]
-    shown = [text for text in shown if text not in figure.axes[1].get_yticklabels()]
+    hidden = list(figure.axes[1].get_yticklabels())
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        hidden += [text for text in axes.get_xticklabels() if not low <= text.get_position()[0] <= high]
+    texts = [text for axes in figure.axes for text in axes.findobj(Text)]
+    shown = [text for text in texts if text.get_text().strip() and text.get_visible() and text not in hidden]
     boxes = [text.get_window_extent() for text in shown]
     for number, box in enumerate(boxes):
         assert box.x0 >= 0
