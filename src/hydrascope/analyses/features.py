@@ -260,7 +260,7 @@ def _upstream(model: LanguageModel, whole: Component, ablate: Selection) -> tupl
 
 
 def _halves(model: LanguageModel, prompts: AnyPrompts, seed: int) -> tuple[PromptSet, PromptSet]:
-    """Return a random half of the prompts, and the other; none of one has the tokens of one of the other.
+    """Return a random half of the prompts, and the other, without prompts that both would hold.
 
     Raises:
         HydrascopeError: there are fewer than two prompts, or one doesn't suit the model.
