@@ -48,7 +48,7 @@ class Component:
     `str()` returns its label.
 
         >>> str(hs.Component(9, "head", 6)), hs.Component.parse("mlp.3")
-        ('head.9.6', Component(block=3, kind='mlp', unit=-1))
+        ('head.9.6', Component(block=3, kind='mlp', unit=-1, place=''))
 
     Attributes:
         block: the index of its block, counted from 0.
@@ -129,7 +129,7 @@ class Component:
         """Return the component with a label.
 
             >>> hs.Component.parse("head.9.6").sublayer
-            Component(block=9, kind='attn', unit=-1)
+            Component(block=9, kind='attn', unit=-1, place='')
             >>> str(hs.Component.parse("blocks.5.mlp.hook_post[1203]"))
             'neuron.5.1203'
 
@@ -192,7 +192,7 @@ class Override:
         """Return the override with a label.
 
             >>> hs.Override.parse("attn.3+mlp.5|head.9.6").frozen
-            (Component(block=9, kind='head', unit=6),)
+            (Component(block=9, kind='head', unit=6, place=''),)
 
         Args:
             label: labels of ablated components joined by `+`, then those of frozen ones, each after `|`, then the part

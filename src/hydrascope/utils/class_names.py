@@ -6,6 +6,7 @@ from typing import Any
 def is_of(thing: Any, package: str, name: str) -> bool:
     """Whether a class of `thing` has this name and comes from this package.
 
+    >>> import torch
     >>> is_of(torch.nn.Linear(1, 1), "torch", "Module"), is_of(3, "torch", "Module")
     (True, False)
     """
