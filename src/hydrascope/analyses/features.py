@@ -19,15 +19,17 @@ from hydrascope.components.selection import Selection, select_overrides
 from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.runs.batches import batches, compute_clean_activations, measure_batch, prepare_batch
 from hydrascope.runs.config import AnalysisOptions, SweepConfig
 from hydrascope.runs.parts import stretches
-from hydrascope.runs.plan import make_plan
-from hydrascope.runs.sweep import sweep
+from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.runs.sweep import sweep, tell
 from hydrascope.storage.reader import split_range
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
+from hydrascope.utils.text import counted
 
 #: The parts of a sublayer that a response is divided into, after the sublayer itself.
 PARTS = ("sublayer", "features", "error", "bias")
@@ -68,8 +70,24 @@ def feature_sums(
         HydrascopeError: the model has no such dictionary, or as `sweep`.
     """
     whole = _dictionary(model, site)
+    plan = _plan_of_sums(model, prompts, ablation, ablate, options)
+    tell([*plan.notices, *plan.dictionary_notices], None)
+    return _sums(plan, whole, options)
+
+
+def _plan_of_sums(
+    model: LanguageModel,
+    prompts: AnyPrompts,
+    ablation: Ablation | None,
+    ablate: Selection,
+    options: AnalysisOptions,
+) -> Plan:
     chosen = {name: value for name, value in options.items() if name not in ("batch_size", "progress")}
-    plan = make_plan(model, prompts, ablation, SweepConfig(ablate=ablate, **chosen))  # type: ignore[arg-type]
+    return make_plan(model, prompts, ablation, SweepConfig(ablate=ablate, **chosen))  # type: ignore[arg-type]
+
+
+def _sums(plan: Plan, whole: Component, options: AnalysisOptions) -> xr.Dataset:
+    """Return the dataset of `feature_sums`."""
     batch, progress = plan.batch(options.get("batch_size", "auto")), options.get("progress", False)
     chunks = split_range(len(plan.tokens), batch.prompts * 4)
     clean = compute_clean_activations(plan, batch, chunks)
@@ -102,7 +120,7 @@ def feature_sums(
             "ablated": _texts(map(str, plan.overrides)),
             "feature": _texts(str(replace(whole, unit=unit)) for unit in range(unembed.shape[-1])),
         },
-        {"model": model.name, "prompt_count": count, "site": f"{whole.place}.{whole.block}"},
+        {"model": plan.model.name, "prompt_count": count, "site": f"{whole.place}.{whole.block}"},
     )
 
 
@@ -153,8 +171,8 @@ def features(
     overrides = _upstream(model, whole, ablate)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise HydrascopeError(f"top is {top!r}: give the number of features to keep, at least 1")
-    choosing, measuring = _halves(PromptSet.of(prompts).fit_to(model)[0], seed)
-    sums = feature_sums(model, choosing, ablation, ablate=overrides, site=site, **options)
+    choosing, measuring = _halves(model, prompts, seed)
+    sums = _sums(_plan_of_sums(model, choosing, ablation, overrides, options), whole, options)
     order = np.argsort(-sums["absolute"].mean(("readout", "ablated")).values, kind="stable")[:top]
     chosen = [replace(whole, unit=int(unit)) for unit in order]
     parts = dict(zip(PARTS, (whole.sublayer, *_terms(whole)), strict=True))
@@ -241,17 +259,24 @@ def _upstream(model: LanguageModel, whole: Component, ablate: Selection) -> tupl
     return upstream
 
 
-def _halves(prompts: PromptSet, seed: int) -> tuple[PromptSet, PromptSet]:
-    """Return a random half of the prompts, and the other.
+def _halves(model: LanguageModel, prompts: AnyPrompts, seed: int) -> tuple[PromptSet, PromptSet]:
+    """Return a random half of the prompts, and the other, without prompts that both would hold.
 
     Raises:
-        HydrascopeError: there are fewer than two prompts.
+        HydrascopeError: there are fewer than two prompts, or one doesn't suit the model.
     """
-    if len(prompts) < 2:
-        raise HydrascopeError("features are chosen on half of the prompts: give at least 2")
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    halves = (np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :]))
-    first, second = (replace(prompts, prompts=tuple(prompts.prompts[index] for index in half)) for half in halves)
+    # A text may be the name of a set, which is refused where prompts are prepared.
+    given, note = (prompts, "") if isinstance(prompts, str) else PromptSet.of(prompts).fit_to(model)
+    kept = prepare(model, given, answered="alone").kept
+    if len(kept) < 2:
+        raise HydrascopeError("features are chosen on half of the prompts: give at least 2 that differ")
+    assert isinstance(given, PromptSet)
+    again = len(given) - len(kept)
+    left_out = again and f"{counted(again, 'prompt', 'prompts')} left out: the same tokens as an earlier one"
+    tell([line for line in (note, left_out) if line], None)
+    order = np.random.default_rng(seed).permutation(kept)
+    halves = (np.sort(order[: len(kept) // 2]), np.sort(order[len(kept) // 2 :]))
+    first, second = (replace(given, prompts=tuple(given.prompts[index] for index in half)) for half in halves)
     return first, second
 
 

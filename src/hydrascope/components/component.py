@@ -3,7 +3,9 @@
 Selections are written alike in Python and on the command line: `layers` (all sublayers), `attn`, `mlp`, `heads`,
 `heads.9`, `heads.8-11`, `neurons.5`, `head.9.6`, `neuron.5.1203`, and lists of them with commas. An override may name
 several components: `attn.3+mlp.5` (both ablated), `attn.3|mlp.5` (the second frozen at its clean activation);
-`block.3` is `attn.3+mlp.3`, all that the block adds, and `blocks` selects every block. The inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Where the model has a
+`block.3` is `attn.3+mlp.3`, all that the block adds, and `blocks` selects every block.
+
+The inputs of a head can be frozen, but not ablated or read: `query.9.6`, `key.9.6`, `value.9.6`. Where the model has a
 dictionary at a site such as `mlp.5`, its terms are components: `feature.mlp.5.1203`, all features together
 `feature.mlp.5`, the error `error.mlp.5`, and the bias `bias.mlp.5`. Names of TransformerLens, nnsight and nnterp are
 read, too (`other_names.py`).

@@ -177,7 +177,9 @@ def _from_sparsify(folder: Path, weights: dict[str, Tensor], site: str | None, n
     if site is None:
         layer = re.fullmatch(r"layers[._](\d{1,9})", folder.name)
         if not layer or settings.get("transcode"):
-            raise HydrascopeError(f"{folder} doesn't say where it belongs: give its site, as site='mlp.5'")
+            raise HydrascopeError(
+                f"{folder} doesn't say where it belongs: give its site, as site='mlp.5', or mlp.5=PATH"
+            )
         # The output of block L enters block L + 1.
         site = f"stream.{int(layer[1]) + 1}"
     given = {**weights, "k": settings.get("k"), "apply_b_dec_to_input": not settings.get("transcode", False)}
@@ -194,7 +196,9 @@ def _from_gemma_scope_2(folder: Path, weights: dict[str, Tensor], site: str | No
     if site is None:
         hook, output = settings.get("hf_hook_point_in"), settings.get("hf_hook_point_out")
         if not hook:
-            raise HydrascopeError(f"{folder} has no hf_hook_point_in: say where it belongs, as site='mlp.5'")
+            raise HydrascopeError(
+                f"{folder} has no hf_hook_point_in: say where it belongs, as site='mlp.5', or mlp.5=PATH"
+            )
         site = site_of(str(folder), str(hook), str(output) if output else None)
     given = {**weights, "apply_b_dec_to_input": False, "begins_with_bos": True}
     return from_weights(str(folder), given, site, name)

@@ -76,7 +76,7 @@ def from_weights(source: str, given: Mapping[str, Any], site: str | None = None,
     settings = {key: given[key] for key in _SETTINGS if given.get(key) is not None}
     settings |= {key: value for key, value in (("site", site), ("name", name)) if value}
     if "site" not in settings:
-        raise HydrascopeError(f"{source} doesn't say where it belongs: give its site, as site='mlp.5'")
+        raise HydrascopeError(f"{source} doesn't say where it belongs: give its site, as site='mlp.5', or mlp.5=PATH")
     if "W_enc" in given or "w_enc" in given:
         parts["encoder"] = _as_read(parts["encoder"], parts["decoder"])
     shared = given.get(_SHARED_BIAS) is not None or (given.get("latent_bias") is not None and "pre_bias" in parts)

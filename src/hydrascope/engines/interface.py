@@ -18,8 +18,8 @@ from hydrascope.engines.override_change import sites_of_change
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.language_model import LanguageModel
 
-#: Takes the number of a block, `[prompt, width]` the clean residual streams after it at the last positions, and `[prompt,
-#: ablated, patch, width]` those of all rows.
+#: Takes the number of a block, the clean residual streams after it at the last positions, `[prompt, width]`, and those
+#: of all rows, `[prompt, ablated, patch, width]`.
 VisitStreams = Callable[[int, Float[Tensor, "prompt width"], Float[Tensor, "prompt ablated patch width"]], None]
 
 #: The patches of an ablated component at the request's positions, `[prompt, patch, slot, columns]`.

@@ -143,6 +143,8 @@ def read_model(
         HydrascopeError: as for `load_model`, except for the self-check.
     """
     if dictionaries:
+        if isinstance(dictionaries, str | Path | Dictionary):
+            raise HydrascopeError(f"dictionaries is the single {dictionaries!r}: give a list")
         plain = read_model(
             model,
             tokenizer,
@@ -198,6 +200,8 @@ def _as_dictionary(given: Any) -> Dictionary:
         return Dictionary.of(given)
     site, equals, path = str(given).partition("=")
     if equals and site.partition(".")[0] in {each.partition(".")[0] for each in DICTIONARY_SITES}:
+        if not path:
+            raise HydrascopeError(f"{given} names no dictionary: write {given}PATH, with its file or folder")
         return Dictionary.load(path, site)
     return Dictionary.load(given)
 

@@ -55,18 +55,19 @@ class Identity:
 
 @plain_torch()
 def require_valid(model: LanguageModel) -> None:
-    """Refuse `model` unless every identity holds.
+    """Refuse `model` unless every identity holds, of its dictionaries as well.
 
     Raises:
         HydrascopeError: an identity doesn't hold; the message names it and gives its error.
     """
-    for identity in identities(model):
+    for identity in _identities_of_model(model):
         if not identity.passed:
             raise HydrascopeError(
                 f"the model {model.name} fails the self-check: {identity.name} does not hold (off by "
                 f"{identity.error:.1e}, allowed {identity.tolerance:.0e}); {explain_failure(model)}"
             )
-    model.dictionaries_checked = True
+    model.dictionaries_checked = False
+    _require_valid_dictionaries(model)
 
 
 def revalidate_if_changed(model: LanguageModel) -> None:
@@ -140,6 +141,13 @@ def check(model: LanguageModel) -> list[Identity]:
 
 def identities(model: LanguageModel) -> Iterator[Identity]:
     """Yield the identities, each tested when it is asked for."""
+    yield from _identities_of_model(model)
+    for name, error in dictionary_identities(model, _prompts(model)):
+        yield Identity(name, error, TOLERANCE[model.dtype])
+
+
+def _identities_of_model(model: LanguageModel) -> Iterator[Identity]:
+    """Yield the identities but for those of dictionaries."""
     tolerance = TOLERANCE[model.dtype]
     tokens, wide = _prompts(model), wider(model.dtype)
     own = _own_logits(model, tokens)
@@ -189,8 +197,6 @@ def identities(model: LanguageModel) -> Iterator[Identity]:
         earlier = replace(request, positions=last // 2)
         error = _difference(wavefront.measure(model, earlier), reference.measure(model, earlier))
         yield Identity("both engines agree at an earlier position", error, tolerance)
-    for name, error in dictionary_identities(model, tokens):
-        yield Identity(name, error, tolerance)
 
 
 def _prompts(model: LanguageModel) -> list[list[int]]:

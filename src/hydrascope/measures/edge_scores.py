@@ -25,10 +25,10 @@ def edge_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Bootst
         bootstrap: how bounds are drawn.
 
     Returns:
-        [estimator], of means over prompts: `pearson` and `spearman`, correlations over edges; `top`, the share of the ten
-        edges with the largest |effect| that are among the ten with the largest |estimate|. They have no bounds: noise
-        that effects and estimates share raises them in every resample. And `spearman_by_prompt` [bound, estimator], the
-        mean over prompts of each prompt's own correlation.
+        [estimator], of means over prompts: `pearson` and `spearman`, correlations over edges; `top`, the share of the
+        ten edges with the largest |effect| that are among the ten with the largest |estimate|. They have no bounds:
+        noise that effects and estimates share raises them in every resample. And `spearman_by_prompt` [bound,
+        estimator], the mean over prompts of each prompt's own correlation.
 
     Raises:
         HydrascopeError: the result holds no estimate, or there is no such readout.

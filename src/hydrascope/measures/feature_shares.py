@@ -23,7 +23,8 @@ def feature_shares(found: xr.Dataset, readout: str | None = None, bootstrap: Boo
 
         - `response` and `restored_by`, means in the readout's unit, with bounds that hold for all ablations and parts
           at once (`simultaneous`);
-        - `response_share`, the mean response of a part divided by that of its sublayer; the parts add up to 1;
+        - `response_share`, the mean response of a part divided by that of its sublayer; the parts add up to 1, except
+          at `heads` where a bias and a norm follow: the norm's scale changes what the bias writes;
         - `restored_share`, what freezing a part takes away again, divided by what freezing the sublayer takes away; the
           parts need not add up.
 

@@ -21,11 +21,13 @@ class Prepared:
     Attributes:
         prompts: the set.
         tokens: the token ids of each prompt.
+        kept: the index of each prompt among those that were given.
         notes: lines for the user on changes to the set.
     """
 
     prompts: PromptSet
     tokens: list[list[int]]
+    kept: list[int]
     notes: tuple[str, ...]
 
 
@@ -69,7 +71,7 @@ def prepare(model: Tokenizes, prompts: AnyPrompts, *, answered: Literal["no", "a
     if again:
         distinct = tuple(fitted.prompts[index] for index in kept)
         fitted = replace(fitted, prompts=distinct, duplicates=fitted.duplicates + again)
-    return Prepared(fitted, [tokens[index] for index in kept], tuple(str(each) for each in notes if each))
+    return Prepared(fitted, [tokens[index] for index in kept], kept, tuple(str(each) for each in notes if each))
 
 
 def _without_padding(model: Tokenizes, prompts: PromptSet) -> tuple[PromptSet, int]:

@@ -189,7 +189,8 @@ def _batches(before: dict[str, Any], plan: Plan, batch_size: BatchSize) -> tuple
 def _refuse_differences(out: Path, before: dict[str, Any], plan: Plan) -> None:
     settings = settings_of(plan)
     # Names may change where a hash says that what they name is the same.
-    names = {"prompts", "model"} if before.get("revision") == settings["revision"] else {"prompts"}
+    hashes = {"model": "revision", "dictionary_names": "dictionary_hashes"}
+    names = {"prompts", *(name for name, of in hashes.items() if before.get(of) == settings.get(of))}
     differences = [
         f"{key} was {before.get(key)!r}, now {value!r}"
         for key, value in settings.items()

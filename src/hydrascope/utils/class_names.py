@@ -6,7 +6,8 @@ from typing import Any
 def is_of(thing: Any, package: str, name: str) -> bool:
     """Whether a class of `thing` has this name and comes from this package.
 
-    >>> is_of(True, "builtins", "int"), is_of(3, "torch", "Module")
+    >>> import torch
+    >>> is_of(torch.nn.Linear(1, 1), "torch", "Module"), is_of(3, "torch", "Module")
     (True, False)
     """
     return any(kind.__name__ == name and package_of(kind) == package for kind in type(thing).__mro__)

@@ -4,10 +4,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hydrascope.measures import Bootstrap
+from hydrascope.components.component import Component
+from hydrascope.measures import Bootstrap, select_readout
 from hydrascope.reports.figures import style
-from hydrascope.reports.figures.panels import panel_letter, printable
+from hydrascope.reports.figures.panels import name_run, panel_letter, printable
 from hydrascope.reports.figures.shares import LIMITS, draw_shares, frame_shares
+from hydrascope.reports.flow.source import source_of_analysis
 from hydrascope.reports.summary.feature_table import FeatureRow, FeatureShareRow, feature_rows, feature_share_rows
 from hydrascope.reports.summary.interval import Interval
 
@@ -40,9 +42,11 @@ def figure_features(found: xr.Dataset, readout: str | None = None, bootstrap: Bo
     shares = feature_share_rows(found, readout, bootstrap)
     rows = feature_rows(found, readout, bootstrap)[:MOST]
     ablated = list(dict.fromkeys(row.ablated for row in shares))[:MOST]
+    sublayer = Component.parse(rows[0].feature).sublayer
     with style.style():
-        height = 1.5 + 0.16 * max(len(ablated), len(rows), 4)
+        height = 1.7 + 0.2 * max(len(ablated), len(rows), 4)
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
+        name_run(figure, source_of_analysis(select_readout(found, readout)))
         first, second, third = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
         panels = (
             (first, "a", "In the response", "response_share"),
@@ -51,7 +55,7 @@ def figure_features(found: xr.Dataset, readout: str | None = None, bootstrap: Bo
         for axes, letter, title, name in panels:
             panel_letter(axes, letter, title)
             frame_shares(axes, len(ablated), LIMITS)
-            axes.set_xlabel("Share of the sublayer’s")
+            axes.set_xlabel(f"Share of {sublayer}’s")
             for place, (part, label, colour, marker) in enumerate(_PARTS):
                 draw_shares(axes, _values(shares, ablated, part, name), 0.24 * (place - 1), label, colour, marker)
             axes.set_yticks(range(len(ablated)), [printable(each, 16) for each in ablated])
@@ -69,13 +73,14 @@ def _values(shares: tuple[FeatureShareRow, ...], ablated: list[str], part: str, 
 
 def _draw_features(axes: Axes, rows: tuple[FeatureRow, ...], unit: str) -> None:
     """Draw the responses of single features with their bounds, the largest on top."""
-    panel_letter(axes, "c", "Features that respond most")
+    panel_letter(axes, "c", "Single features")
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     for place, row in enumerate(rows):
         y = len(rows) - 1 - place
         axes.plot(row.response.estimate, y, "o", color=style.BLACK, markersize=3, zorder=3)
         axes.hlines(y, row.response.low, row.response.high, color=style.BLACK, linewidth=0.8)
     axes.axvline(0, color=style.GREY, linewidth=0.6, zorder=0)
-    labels = [f"{row.feature.rpartition('.')[2]} · {printable(row.ablated, 10)}" for row in reversed(rows)]
+    labels = [f"{row.feature.rpartition('.')[2]} · {printable(row.ablated, 12)}" for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_xlabel(f"Response ({unit})")
     axes.set_ylabel("Feature · ablated")
