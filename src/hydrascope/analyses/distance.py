@@ -7,6 +7,7 @@ dimensions of ((x − μ)/s)².
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Unpack
 
 import numpy as np
@@ -91,7 +92,7 @@ def distance(
     chunks = split_range(len(plan.tokens), batch.prompts * 4)
     clean = compute_clean_activations(plan, batch, chunks)
     each = [indices for chunk in chunks for indices in batches(plan, chunk, batch.prompts)]
-    spreads = [Spread.of(streams) for streams in _clean_streams(plan, each)]
+    spreads = [Spread(streams) for streams in _clean_streams(plan, each)]
     shape = (len(plan.tokens), len(plan.overrides), len(model.blocks))
     found = {name: np.zeros(shape) for name in ("relative", "rank", "kick")}
     with show_progress(len(plan.tokens), 0, options.get("progress", False)) as advance:
@@ -132,26 +133,34 @@ class Spread:
 
     Attributes:
         streams: `[prompt, width]` the streams.
-        total, centre, square, size: `[width]` the sum, the mean, the sum of squares about the mean, and the mean size.
-        distances: `[prompt]` the distance of each clean stream from the others.
     """
 
     streams: Float[np.ndarray, "prompt width"]
-    total: Float[np.ndarray, "width"]
-    centre: Float[np.ndarray, "width"]
-    square: Float[np.ndarray, "width"]
-    size: Float[np.ndarray, "width"]
-    distances: Float[np.ndarray, "prompt"]
 
-    @classmethod
-    def of(cls, streams: Float[np.ndarray, "prompt width"]) -> "Spread":
-        """Return the spread of clean streams."""
-        centre = streams.mean(0)
-        spread = cls(
-            streams, streams.sum(0), centre, ((streams - centre) ** 2).sum(0), abs(streams).mean(0), np.zeros(0)
-        )
-        each = [spread.distance(streams[index], np.array([index])) for index in range(len(streams))]
-        return cls(spread.streams, spread.total, centre, spread.square, spread.size, np.array(each))
+    @cached_property
+    def total(self) -> Float[np.ndarray, "width"]:
+        """The sum of the streams."""
+        return np.asarray(self.streams.sum(0))
+
+    @cached_property
+    def centre(self) -> Float[np.ndarray, "width"]:
+        """The mean of the streams."""
+        return np.asarray(self.streams.mean(0))
+
+    @cached_property
+    def square(self) -> Float[np.ndarray, "width"]:
+        """The sum of squares about the mean."""
+        return np.asarray(((self.streams - self.centre) ** 2).sum(0))
+
+    @cached_property
+    def size(self) -> Float[np.ndarray, "width"]:
+        """The mean absolute value."""
+        return np.asarray(abs(self.streams).mean(0))
+
+    @cached_property
+    def distances(self) -> Float[np.ndarray, "prompt"]:
+        """The distance of each clean stream from the others."""
+        return np.array([float(self.distance(each, np.array([index]))) for index, each in enumerate(self.streams)])
 
     @property
     def constant(self) -> int:

@@ -1,4 +1,4 @@
-"""Commands that follow an effect: `paths`, `circuit`, `edges`, `features` and `map`.
+"""Commands of analyses: `paths`, `circuit`, `edges`, `features`, `distance`, `map`.
 
 They print what they measure, and write it to a folder if asked to; they store no result.
 """
@@ -152,6 +152,39 @@ def features(
     _print_rows(shares, format_, features_in_text(found, shares[0], rows[0]))
     if out is not None:
         _write({"features": shares, "single-features": rows}, out, figure_features(found), found)
+
+
+@with_options
+def distance(
+    options: SweepOptions,
+    ablate: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to ablate, one by one.")] = "layers",
+    out: Annotated[
+        Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV to it.")
+    ] = None,
+    format_: Format = "text",
+) -> None:
+    """Measure how far ablations push the residual stream, and whether that drives repair."""
+    from hydrascope import sweep
+    from hydrascope.ablations import SameSize
+    from hydrascope.analyses import distance as measure
+    from hydrascope.measures import per_prompt
+    from hydrascope.reports.summary.distance_table import distance_rows, distances_in_text
+    from hydrascope.reports.summary.serialize import rows_as_csv
+    from hydrascope.utils.disk_errors import disk
+
+    arguments = {**_checked_arguments(options, out), "ablate": ablate, "progress": True}
+    if len(arguments["readouts"]) > 1:
+        raise HydrascopeError(f"one readout is compared, not {len(arguments['readouts'])}: give one --readout")
+    model, prompts = load_inputs(options)
+    found = measure(model, prompts, **arguments)
+    effects = per_prompt(sweep(model, prompts, **arguments))
+    control = per_prompt(sweep(model, prompts, **{**arguments, "ablation": SameSize(arguments["ablation"])}))
+    rows = distance_rows(found, effects, control)
+    _print_rows([rows], format_, distances_in_text(rows, found.sizes["prompt"]))
+    if out is not None:
+        with disk(f"cannot write to {out}"):
+            (out / "distance.csv").write_text(rows_as_csv(list(rows)))
+        say(f"1 file in {out}", err=True)
 
 
 @with_options
