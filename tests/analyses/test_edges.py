@@ -25,20 +25,20 @@ from hydrascope.models.float64 import Float64Mode
 #: Of different lengths, in an order that isn't theirs.
 PROMPTS = [[5, 9, 7, 11], [3, 40, 12, 8, 30, 21]]
 
-PLACES: dict[str, Any] = {"last": "last", "span": [-3, -1], "all": "all"}
+PLACES: dict[str, Any] = {"last": "last", "early": [-3], "span": [-3, -1], "all": "all"}
 
 SOURCES = ("embed", "attn.0", "mlp.0", "attn.1", "mlp.1", "attn.2", "mlp.2", "head.0.1", "head.1.3")
 READERS = ("attn.0", "mlp.0", "attn.1", "mlp.1", "attn.2", "mlp.2", "logits")
 INPUTS = ("query.0.2", "query.1.0", "key.1.3", "value.2.1", "key.2.0", "group.1.1.key", "group.2.0.value")
 
 #: The cases whose heads the oracle writes out.
-BY_HAND = ("gpt2", "llama", "qwen3", "granite", "gemma2", "gemma3_text")
+BY_HAND = ("gpt2", "llama", "qwen3", "gemma2", "gemma3_text")
 
 #: Those that run always, and where their sources change.
 FAST = {
     "gpt2": "all",
     "llama": "span",
-    "qwen3": "last",
+    "qwen3": "early",
     "granite": "last",
     "gemma2": "all",
     "gpt_neox": "span",
@@ -98,7 +98,8 @@ def by_definition(case: str, at: str, readers: tuple[str, ...]) -> tuple[np.ndar
     for prompt, tokens in enumerate(PROMPTS):
         clean = plain.run(tokens)
         before = read(plain, clean, clean)
-        places = {"last": [len(tokens) - 1], "span": [len(tokens) - 3, len(tokens) - 1], "all": range(len(tokens))}[at]
+        end = len(tokens) - 1
+        places = {"last": [end], "early": [end - 2], "span": [end - 2, end], "all": range(len(tokens))}[at]
         for row, label in enumerate(SOURCES):
             source = EMBED if label == "embed" else Component.parse(label)
             columns = clean.heads[source.block].shape[-1] // 4 if source.kind == "head" else plain.model.width
