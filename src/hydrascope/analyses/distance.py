@@ -27,6 +27,7 @@ from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.batches import batches, compute_clean_activations
 from hydrascope.runs.config import AnalysisOptions, SweepConfig
 from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.runs.sweep import tell
 from hydrascope.storage.reader import split_range
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
@@ -80,6 +81,7 @@ def distance(
     """
     chosen = {name: value for name, value in options.items() if name not in ("batch_size", "progress")}
     plan = make_plan(model, prompts, ablation, SweepConfig(ablate=ablate, **chosen))  # type: ignore[arg-type]
+    tell([*plan.notices, *plan.dictionary_notices], None)
     if len(plan.tokens) < FEWEST + 2:
         raise HydrascopeError(
             f"a distance compares a prompt with {FEWEST} others, besides the patch's source, and there are "

@@ -4,9 +4,9 @@ With component u ablated, the residual stream that v reads changes by δ_u at th
 the effect of v reading the clean stream plus δ_u while nothing else sees it; v and all downstream of it are recomputed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -31,8 +31,9 @@ from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.batches import compute_clean_activations
-from hydrascope.runs.config import ExperimentOptions, SweepConfig
+from hydrascope.runs.config import BatchSize, ExperimentOptions, SweepConfig
 from hydrascope.runs.plan import Plan, make_plan
+from hydrascope.runs.sweep import tell
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
 
@@ -107,9 +108,9 @@ def edges(
     totals = [Edge(source, Reader(EVERYTHING)) for source in writing]
     every = [*present, *totals]
     pieces, order = [], []
+    size = _batch_size(plan, len(every), options.get("batch_size", "auto"))
     clean = compute_clean_activations(plan, plan.batch("auto"), [range(len(plan.tokens))])
     remaining = sorted(range(len(plan.tokens)), key=lambda index: len(plan.tokens[index]))
-    size = _batch_size(plan, len(every), options.get("batch_size", "auto"))
     with show_progress(len(remaining), 0, options.get("progress", False)) as advance:
         while remaining:
             indices = list(first_batch(model, plan.tokens, remaining, size))
@@ -136,15 +137,16 @@ def _plan(
 ) -> Plan:
     named = [source for source in sources if source != EMBED]
     plan = make_plan(model, prompts, ablation, replace(config, ablate=named or "attn.0", keep="effects"))
+    for metric in plan.answer_metrics:
+        raise HydrascopeError(f"{metric.name} reads more than the next token: edges take other metrics")
+    tell(plan.notices, None)
     # The embeddings are drawn for integrated slopes, too.
     return replace(plan, overrides=tuple(Override((source,)) for source in dict.fromkeys((*sources, EMBED))))
 
 
 def _sources(model: LanguageModel, sources: str | Sequence[str]) -> tuple[Component, ...]:
     """Return the sources, each once."""
-    words = (
-        [word.strip() for word in sources.split(",")] if isinstance(sources, str) else [str(each) for each in sources]
-    )
+    words = _words(sources)
     named = [word for word in words if word != "embed"]
     chosen = select_components(model, named) if named else ()
     refuse_terms(chosen, "an edge")
@@ -156,11 +158,8 @@ def _sources(model: LanguageModel, sources: str | Sequence[str]) -> tuple[Compon
 
 def _readers(model: LanguageModel, readers: str | Sequence[str]) -> tuple[Reader, ...]:
     """Return the readers, each once."""
-    words = (
-        [word.strip() for word in readers.split(",")] if isinstance(readers, str) else [str(each) for each in readers]
-    )
     labels: list[str] = []
-    for word in words:
+    for word in _words(readers):
         plural = word.partition(".")[0]
         if plural in ("layers", "attn", "mlp"):
             labels += [str(each) for each in select_components(model, word)]
@@ -169,13 +168,19 @@ def _readers(model: LanguageModel, readers: str | Sequence[str]) -> tuple[Reader
         else:
             labels.append(word)
     groups = int(getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads)
-    found = tuple(parse_reader(model, label, groups) for label in dict.fromkeys(labels))
+    found = tuple(dict.fromkeys(parse_reader(model, label, groups) for label in labels))
     if any(reader.inputs for reader in found) and not model.anatomy.supports_wavefront:
         raise HydrascopeError(
             f"{model.config.model_type} does not attend through transformers' AttentionInterface: inputs of its heads "
             "can't read an edge; name sublayers"
         )
     return found
+
+
+def _words(selection: Any) -> list[str]:
+    """Return the single labels and words of a selection."""
+    several = selection if isinstance(selection, Iterable) and not isinstance(selection, str) else [selection]
+    return [word.strip() for each in several for word in str(each).split(",")]
 
 
 def source_changes(
@@ -338,9 +343,9 @@ def _reads(readouts: Readouts, readout: int, source: Component) -> bool:
     return True if below is None else bool(below[readout])
 
 
-def _batch_size(plan: Plan, rows: int, asked: int | str) -> int:
-    if isinstance(asked, int):
-        return asked
+def _batch_size(plan: Plan, rows: int, asked: BatchSize) -> int:
+    if asked != "auto":
+        return plan.batch(asked).prompts
     suffix = max(len(ids) - each.positions[0] for ids, each in zip(plan.tokens, plan.positions, strict=True))
     widest = max(plan.model.width, int(getattr(plan.model.config, "intermediate_size", 0) or 4 * plan.model.width))
     return max(1, min(16, _FLOATS // (rows * plan.ablation.patches * suffix * widest)))

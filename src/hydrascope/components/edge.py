@@ -95,16 +95,17 @@ def parse_reader(model: ModelShape, label: str, groups: int) -> Reader:
 
     Args:
         model: the model.
-        label: as in `Reader`; `head.L.H.query` is `query.L.H`.
+        label: as in `Reader`, or another name of the component; `head.L.H.query` is `query.L.H`.
         groups: the number of groups of heads in a block that share a key and a value.
 
     Raises:
         HydrascopeError: there is no such reader.
     """
-    if label in (LOGITS, EVERYTHING):
+    if label == LOGITS:
         return Reader(label)
     if found := _GROUP.fullmatch(label):
         block, group, kind = int(found[1]), int(found[2]), cast(InputKind, found[3])
+        label = f"group.{block}.{group}.{kind}"
         attention = _require(model, Component(block, "attn"), label)
         if group >= groups:
             raise HydrascopeError(f"{model.name} has no {label}: attn.{block} has groups 0 to {groups - 1}")
@@ -120,14 +121,14 @@ def parse_reader(model: ModelShape, label: str, groups: int) -> Reader:
         attention = _require(model, component.sublayer, label)
         if component.head not in (heads := model.units(attention)):
             raise HydrascopeError(f"{model.name} has no {label}: its heads there are {heads[0]} to {heads[-1]}")
-        return Reader(label, attention, (component,))
+        return Reader(str(component), attention, (component,))
     component = Component.parse(label)
     if component.sublayer != component or component.is_term:
         raise HydrascopeError(
             f"{label} reads no residual stream: name sublayers, query.L.H, key.L.H, value.L.H, group.L.G.key, "
             "group.L.G.value, or logits"
         )
-    return Reader(label, _require(model, component, label))
+    return Reader(str(component), _require(model, component, label))
 
 
 def _require(model: ModelShape, sublayer: Component, label: str) -> Component:
