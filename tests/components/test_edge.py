@@ -23,6 +23,7 @@ CASES = ("llama", "gpt_neox")
         ("group.1.0.key", "group.1.0.key", "attn.1", ["key.1.0", "key.1.1"]),
         ("group.2.1.value", "group.2.1.value", "attn.2", ["value.2.2", "value.2.3"]),
         ("group.02.1.value", "group.2.1.value", "attn.2", ["value.2.2", "value.2.3"]),
+        ("blocks.1.attn.hook_q[2]", "query.1.2", "attn.1", ["query.1.2"]),
         ("blocks.1.hook_mlp_out", "mlp.1", "mlp.1", []),
     ],
 )

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
-from hydrascope.components.component import INPUT_KINDS, LOGITS, Component, InputKind, is_number
+from hydrascope.components.component import LOGITS, Component, InputKind
 from hydrascope.components.model_shape import ModelShape
 from hydrascope.utils.errors import HydrascopeError
 
@@ -115,14 +115,12 @@ def parse_reader(model: ModelShape, label: str, groups: int) -> Reader:
         return Reader(label, attention, tuple(Component(block, kind, head.unit) for head in inside))
     if found := _HEAD.fullmatch(label):
         label = f"{found[3]}.{found[1]}.{found[2]}"
-    name, *numbers = label.split(".")
-    if name in INPUT_KINDS and len(numbers) == 2 and all(map(is_number, numbers)):
-        component = Component(int(numbers[0]), name, int(numbers[1]))
+    component = Component.parse(label)
+    if component.is_input:
         attention = _require(model, component.sublayer, label)
         if component.head not in (heads := model.units(attention)):
             raise HydrascopeError(f"{model.name} has no {label}: its heads there are {heads[0]} to {heads[-1]}")
         return Reader(str(component), attention, (component,))
-    component = Component.parse(label)
     if component.sublayer != component or component.is_term:
         raise HydrascopeError(
             f"{label} reads no residual stream: name sublayers, query.L.H, key.L.H, value.L.H, group.L.G.key, "
