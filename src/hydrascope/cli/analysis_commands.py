@@ -183,6 +183,7 @@ def distance(
     _print_rows([rows], format_, distances_in_text(rows, found.sizes["prompt"]))
     if out is not None:
         with disk(f"cannot write to {out}"):
+            out.mkdir(parents=True, exist_ok=True)
             (out / "distance.csv").write_text(rows_as_csv(list(rows)))
         say(f"1 file in {out}", err=True)
 
