@@ -44,7 +44,7 @@ def test_a_centred_input_of_a_layer_norm() -> None:
     ("case", "settings", "said"),
     [
         ("llama", {"centred": True}, "reads a centred input, and llama doesn't centre its stream"),
-        ("olmo2", {}, "no norm stands right in front of the MLP of block 1"),
+        ("olmo2", {}, "no norm stands right in front of Olmo2MLP in block 1"),
     ],
 )
 def test_what_cannot_be_folded(case: str, settings: dict, said: str) -> None:
