@@ -10,6 +10,7 @@ some transcoders. The site says what x and y are: for all but a transcoder they 
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,9 @@ from hydrascope.components.dictionary_site import DictionarySite, parse_site
 from hydrascope.utils.errors import HydrascopeError
 
 Activation = Literal["relu", "jumprelu", "topk", "batchtopk"]
+
+#: A function of rows, a weight `[out, in]` and a bias.
+Linear = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
@@ -218,19 +222,27 @@ class Dictionary:
         return self.decoder.shape[1]
 
     def encode(
-        self, x: Float[Tensor, "*rows input"], features: Tensor | slice = slice(None)
+        self,
+        x: Float[Tensor, "*rows input"],
+        features: Tensor | slice = slice(None),
+        linear: Linear = torch.nn.functional.linear,
     ) -> Float[Tensor, "*rows feature"]:
         """Return the activations of all features, or of some.
 
-        >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
-        torch.Size([3, 64])
+            >>> sae.encode(torch.randn(3, 32)).shape                                           # doctest: +SKIP
+            torch.Size([3, 64])
+
+        Args:
+            x: the vectors that are read.
+            features: the features.
+            linear: the function that multiplies.
         """
         x = x.to(self.encoder.dtype)
         if self.centred:
             x = x - x.mean(-1, keepdim=True)
         if self.activation == "topk":
-            return self._encode_top(x)[..., features]
-        z = torch.nn.functional.linear(x, self.encoder[features], self._bias[features])
+            return self._encode_top(x, linear)[..., features]
+        z = linear(x, self.encoder[features], self._bias[features])
         if self.activation == "relu":
             return z.relu_()
         assert self.threshold is not None
@@ -238,9 +250,9 @@ class Dictionary:
         ranked = z * self._lengths[features] if self.by_decoder_norm else z
         return z.clamp_min(0) * (ranked > (threshold[features] if threshold.ndim else threshold))
 
-    def _encode_top(self, x: Float[Tensor, "*rows input"]) -> Float[Tensor, "*rows feature"]:
+    def _encode_top(self, x: Float[Tensor, "*rows input"], linear: Linear) -> Float[Tensor, "*rows feature"]:
         """Return the activations of all features of which the `k` largest are kept."""
-        z = torch.nn.functional.linear(x, self.encoder, self._bias)
+        z = linear(x, self.encoder, self._bias)
         ranked = z * self._lengths if self.by_decoder_norm else z
         assert self.k is not None
         # A stable sort: of equal numbers the lower index is kept.

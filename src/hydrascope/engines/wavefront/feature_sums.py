@@ -5,14 +5,17 @@ averaged as soon as they are encoded, and prompts are added up.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hydrascope.dictionaries.dictionary import Linear
 from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.engines.interface import Request
+from hydrascope.engines.kernels.matmul import ROUTINES, Product, fastest, time_routines
 from hydrascope.engines.override_change import units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.row_streams import TermWrite
@@ -20,8 +23,8 @@ from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.language_model import LanguageModel
 
-#: Rows that are encoded at a time: their activations should fit into a processor's cache.
-ROWS = 128
+#: Rows that are encoded at a time.
+ROWS = 512
 
 
 class SummedFeatures:
@@ -50,6 +53,7 @@ class SummedFeatures:
         if projection is not None and projection.norm is not None:
             scale = projection.scale(projection.apply(clean.values[units_site(attached.home)]))
             self.clean = self.clean / scale[:, None].to(self.clean)
+        self.linear = _fastest_linear(attached)
         #: The groups in which the whole sublayer is frozen, so that its features are as in the clean pass.
         self.frozen = {group for group, frozen in plan.events[attached.home].writes.get(attached.home, []) if frozen}
         readouts, features = self.decoded.shape[-1], attached.dictionary.features
@@ -69,7 +73,10 @@ class SummedFeatures:
         below = readouts.belongs(attached.home)
         directions = directions if below is None else directions * below
         vectors = attached.read_vectors(directions).to(attached.dictionary.encoder.dtype)
-        return readouts.rescale(attached.dictionary.decoder @ vectors, final_scale(model, final)[:, None])
+        # One product reads the decoder once for all prompts.
+        prompts = len(vectors)
+        decoded = attached.dictionary.decoder @ vectors.transpose(0, 1).flatten(1)
+        return readouts.rescale(decoded.unflatten(1, (prompts, -1)).transpose(0, 1), final_scale(model, final)[:, None])
 
     def add(
         self,
@@ -93,13 +100,12 @@ class SummedFeatures:
         step = max(ROWS // self.patches, 1)
         for start in range(0, len(groups), step):
             some = groups[start : start + step]
-            rows = torch.cat([torch.arange(first[group], first[group] + self.patches) for group in some])
-            place = {int(row): number for number, row in enumerate(rows)}
+            rows, place = _rows(some, first, self.patches), {first[group]: number for number, group in enumerate(some)}
             for prompt in range(len(standing)):
                 code = self._encode(x[prompt, rows], standing[prompt, rows])
                 for write in writes:
                     if write.component.kind == "feature" and write.rows.start in place:
-                        here = place[write.rows.start]
+                        here = place[write.rows.start] * self.patches
                         unit = write.component.unit
                         columns = slice(None) if unit < 0 else slice(unit, unit + 1)
                         code[here : here + self.patches, columns] = write.after[prompt].to(code)
@@ -109,7 +115,7 @@ class SummedFeatures:
         self, x: Float[Tensor, "row input"], standing: Float[Tensor, "row output"]
     ) -> Float[Tensor, "row feature"]:
         read = x if self.attached.mlp_input is not None else standing.to(self.clean.dtype) * self.attached.factor
-        return self.attached.dictionary.encode(read)
+        return self.attached.dictionary.encode(read, linear=self.linear)
 
     def _add_means(
         self, prompt: int, groups: Sequence[int], code: Float[Tensor, "row feature"], scale: Float[Tensor, "row"] | None
@@ -140,3 +146,21 @@ class SummedFeatures:
             self.absolute[:, places],
             self.square[:, places],
         )
+
+
+def _rows(groups: Sequence[int], first: dict[int, int], patches: int) -> slice | Tensor:
+    """Return the rows of some groups: without a copy where they stand one after another."""
+    starts = [first[group] for group in groups]
+    if all(after - before == patches for before, after in pairwise(starts)):
+        return slice(starts[0], starts[-1] + patches)
+    return torch.cat([torch.arange(start, start + patches) for start in starts])
+
+
+def _fastest_linear(attached: AttachedDictionary) -> Linear:
+    """Return the fastest way to multiply by the encoder, as for the model's own products."""
+    encoder = attached.dictionary.encoder
+    if encoder.device.type != "cpu" or encoder.dtype != torch.float32:
+        return torch.nn.functional.linear
+    product = Product(encoder.shape[1], encoder.shape[0], False, "")
+    routine = ROUTINES[fastest(time_routines(product, encoder.dtype, torch.get_num_threads()))]
+    return lambda rows, weight, bias: routine(rows, weight, bias, "")

@@ -105,9 +105,9 @@ def distances_in_text(rows: Sequence[DistanceRow], prompts: int, bootstrap: Boot
     notes = (
         f"Medians over {prompts:,} prompts, after the ablated block; later: the largest of all later blocks. Kick: 0 "
         "untouched, 1 as far apart as two prompts. Rank: 1 a typical distance, 0 unlike any clean run. Relative: the "
-        "distance over that of the prompt's own clean stream; below 1 is not more natural. Restored: the slope of total "
-        "− direct on −direct. Rise: that of the third of prompts with the largest kick minus that of the smallest. "
-        f"Control: restored after random directions of the same size. Intervals: bootstrap over prompts, "
+        "distance over that of the prompt's own clean stream; below 1 is not more natural. Restored: the slope of "
+        "total − direct on −direct. Rise: that of the third of prompts with the largest kick minus that of the "
+        "smallest. Control: restored after random directions of the same size. Intervals: bootstrap over prompts, "
         f"{percent((bootstrap or Bootstrap()).confidence)} each.{cut}"
     )
     return Group(table, Text(""), Text(notes, style="dim"))
