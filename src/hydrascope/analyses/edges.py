@@ -68,7 +68,7 @@ def edges(
     Args:
         model: the model.
         prompts: as for `sweep`.
-        ablation: the change of sources, as for `sweep`.
+        ablation: the change of sources, as for `sweep`; by default `Resample(1)`, since there are many edges.
         sources: the components that change: `embed` (the token embeddings), and sublayers and heads, selected as for
             `sweep`.
         readers: the components that read the change: sublayers; inputs of heads, `query.9.6`, `keys.9`, …; inputs that
@@ -95,7 +95,7 @@ def edges(
         HydrascopeError: a source or reader is unknown, no edge exists, edges and their terms don't balance, or as
             `sweep`.
     """
-    writing = _sources(model, sources)
+    writing, ablation = _sources(model, sources), Resample(1) if ablation is None else ablation
     chosen = {name: value for name, value in options.items() if name not in ("batch_size", "progress")}
     plan = _plan(model, prompts, ablation, writing, SweepConfig(**chosen))  # type: ignore[arg-type]
     reading = _readers(model, readers)

@@ -4,6 +4,7 @@ They print what they measure, and write it to a folder if asked to; they store n
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -102,11 +103,13 @@ def edges(
     out: Out = None,
     format_: Format = "text",
 ) -> None:
-    """Measure the exact effect of every edge between components, with estimates beside."""
+    """Measure the exact effect of every edge, with estimates beside; one patch by default."""
     from hydrascope.analyses import edges as measure
     from hydrascope.reports.figures import figure_edges
     from hydrascope.reports.summary.edge_table import edge_rows, edges_in_text
 
+    if options.patches is None and options.ablation in ("resample", "noise"):
+        options = replace(options, patches=1)  # there are many edges
     arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
     found = measure(
