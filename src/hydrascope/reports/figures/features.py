@@ -10,7 +10,13 @@ from hydrascope.reports.figures import style
 from hydrascope.reports.figures.panels import name_run, panel_letter, printable
 from hydrascope.reports.figures.shares import LIMITS, draw_shares, frame_shares
 from hydrascope.reports.flow.source import source_of_analysis
-from hydrascope.reports.summary.feature_table import FeatureRow, FeatureShareRow, feature_rows, feature_share_rows
+from hydrascope.reports.summary.feature_table import (
+    FeatureRow,
+    FeatureShareRow,
+    feature_rows,
+    feature_share_rows,
+    reacts,
+)
 from hydrascope.reports.summary.interval import Interval
 
 #: The parts that are drawn, with colours and markers.
@@ -48,6 +54,7 @@ def figure_features(found: xr.Dataset, readout: str | None = None, bootstrap: Bo
         figure = Figure(figsize=(style.PAGE, height), layout="constrained")
         name_run(figure, source_of_analysis(select_readout(found, readout)))
         first, second, third = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+        parts = [each for each in _PARTS if any(row.part == each[0] and reacts(row) for row in shares)]
         panels = (
             (first, "a", "In the response", "response_share"),
             (second, "b", "In the restoration", "restored_share"),
@@ -56,8 +63,9 @@ def figure_features(found: xr.Dataset, readout: str | None = None, bootstrap: Bo
             panel_letter(axes, letter, title)
             frame_shares(axes, len(ablated), LIMITS)
             axes.set_xlabel(f"Share of {sublayer}’s")
-            for place, (part, label, colour, marker) in enumerate(_PARTS):
-                draw_shares(axes, _values(shares, ablated, part, name), 0.24 * (place - 1), label, colour, marker)
+            for place, (part, label, colour, marker) in enumerate(parts):
+                up = 0.24 * (place - (len(parts) - 1) / 2)
+                draw_shares(axes, _values(shares, ablated, part, name), up, label, colour, marker)
             axes.set_yticks(range(len(ablated)), [printable(each, 16) for each in ablated])
         first.set_ylabel("Ablated")
         second.tick_params(labelleft=False)

@@ -13,6 +13,9 @@ from hydrascope.reports.summary.interval import Interval, format_interval, forma
 from hydrascope.reports.summary.table import numbers_table
 from hydrascope.reports.summary.terminal import PRINTED
 
+#: Mean changes of a bias up to this, in the readout's unit, are rounding.
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class FeatureShareRow:
@@ -135,7 +138,7 @@ def features_in_text(
         f"Shares in the response and the restoration of the dictionary at {site}",
         ("ablated", "part"),
         ("response", "share", "restored by", "share"),
-        ([row.ablated, row.part, *_cells(row)] for row in shares if not _is_constant(row)),
+        ([row.ablated, row.part, *_cells(row)] for row in shares if reacts(row)),
     )
     single = numbers_table(
         f"The largest responses of single features, of {found.sizes['feature']:,} chosen on other prompts",
@@ -154,9 +157,12 @@ def features_in_text(
     return Group(parts, Text(""), single, Text(""), Text(notes, style="dim"))
 
 
-def _is_constant(row: FeatureShareRow) -> bool:
-    """Whether a part can't react, as the bias of a dictionary without a skip matrix."""
-    return row.part == "bias" and row.response.estimate == row.restored_by.estimate == 0
+def reacts(row: FeatureShareRow) -> bool:
+    """Whether a part reacts by more than rounding.
+
+    The bias of a dictionary without a skip matrix can't.
+    """
+    return row.part != "bias" or max(abs(row.response.estimate), abs(row.restored_by.estimate)) > _ROUNDING
 
 
 def _cells(row: FeatureShareRow) -> list[str]:
