@@ -43,13 +43,13 @@ def _soft_cap() -> Fault:
 
 def _bias_to_a_head() -> Fault:
     """Count the projection's bias as the first head's, and the first neuron's."""
-    written = Projection.written
+    projected = Projection.projected
 
     def with_bias(self: Projection, values: Tensor, unit: int) -> Tensor:
         bias: Any = self.module.bias
-        return written(self, values, unit) + (bias if unit == 0 and bias is not None else 0)
+        return projected(self, values, unit) + (bias if unit == 0 and bias is not None else 0)
 
-    return Projection, "written", with_bias
+    return Projection, "projected", with_bias
 
 
 def _scale_of_another_row() -> Fault:
