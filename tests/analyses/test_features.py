@@ -218,7 +218,7 @@ def test_seeds_draw_other_halves(found: xr.Dataset) -> None:
 
 
 def test_what_is_given_twice_is_in_one_half() -> None:
-    """As text and as the same tokens: measured where it chose, a choice would not be of other prompts."""
+    """Keep a prompt and its tokens in one half, so that a choice is measured on others."""
     model = loaded()
     model = model.with_dictionaries(random_dictionary(model, SITE, "topk"))
     texts = ["the cat", "Hello, world", "xyz."]

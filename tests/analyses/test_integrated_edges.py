@@ -73,7 +73,7 @@ def test_slopes_are_averaged_from_the_patch_on(reader):
 
 
 def test_many_steps_are_complete(monkeypatch):
-    module = import_module("hydrascope.analyses.edges")
+    module = import_module("hydrascope.analyses.edge_slopes")
     few = hs.analyses.edges(shared("llama"), PROMPTS, hs.Resample(1), sources="embed", at="all", integrated=True)
     monkeypatch.setattr(module, "STEPS", 200)
     many = hs.analyses.edges(shared("llama"), PROMPTS, hs.Resample(1), sources="embed", at="all", integrated=True)

@@ -41,7 +41,11 @@ def random_weights(architecture: str, seed: int, features: int = FEATURES, *, wh
 
 
 def published(cfg: dict[str, Any], weights: dict[str, Tensor], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What SAELens publishes, in float64: the features' writes `[row, feature, output]`, and the output."""
+    """Compute SAELens' published forward pass in float64.
+
+    Returns:
+        the writes of features, `[row, feature, output]`, and the output.
+    """
     w = {key: weight.double().numpy() for key, weight in weights.items()}
     sae_in = x - w["b_dec"] * cfg["apply_b_dec_to_input"] if cfg["apply_b_dec_to_input"] else x
     hidden = sae_in @ w["W_enc"] + w["b_enc"]
@@ -347,7 +351,7 @@ class Subtracting(Linear):
 
 
 class OneBias(nn.Module):
-    """As dictionary_learning's AutoEncoder: one bias at both ends."""
+    """Encode and decode with one bias at both ends, like dictionary_learning's AutoEncoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -361,7 +365,7 @@ class OneBias(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """As OpenAI's."""
+    """Encode and decode like OpenAI's autoencoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -378,7 +382,7 @@ class Autoencoder(nn.Module):
 
 
 class AutoEncoderTopK(Linear):
-    """As dictionary_learning's, which keeps a threshold beside k."""
+    """Keep a threshold beside k, like dictionary_learning's BatchTopK."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -402,7 +406,7 @@ class BatchTopKSAE(AutoEncoderTopK):
 
 
 class SingleLayerTranscoder(nn.Module):
-    """As circuit-tracer's, with `W_enc` as `[feature, input]`, and as many features as inputs."""
+    """Transcode like circuit-tracer, with `W_enc` as `[feature, input]` and square."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,21 +13,21 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from hydrascope.ablations.ablation import Ablation, Counterfactual, Resample, draw_patches
-from hydrascope.analyses.attribution.reader_gradients import reader_slopes
+from hydrascope.ablations.ablation import Ablation, Resample
+from hydrascope.analyses.edge_changes import source_changes
+from hydrascope.analyses.edge_slopes import edge_slopes, integrated_slopes, require_other_prompts
 from hydrascope.components.component import LOGITS, Component, Override
-from hydrascope.components.edge import EMBED, EVERYTHING, Edge, Reader, exists, gap_after, parse_reader, source_label
+from hydrascope.components.edge import EMBED, EVERYTHING, Edge, Reader, exists, parse_reader, source_label
 from hydrascope.components.selection import refuse_terms, select_components, select_mediators
 from hydrascope.engines import balance
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.edges import EdgeReadings, EdgeRequest
-from hydrascope.engines.override_change import override_change, sites_of_change
-from hydrascope.engines.readouts import FINAL, Readouts
+from hydrascope.engines.readouts import Readouts
 from hydrascope.engines.reference import edges as reference
 from hydrascope.engines.wavefront import edges as wavefront
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.batching import first_batch
-from hydrascope.models.language_model import LanguageModel, wider
+from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.batches import compute_clean_activations
@@ -39,9 +39,6 @@ from hydrascope.utils.progress import show_progress
 
 #: The floats that the rows of one batch may hold at the widest place of a block.
 _FLOATS = 2**28
-
-#: The steps of integrated slopes.
-STEPS = 5
 
 _MEASURE = {"wavefront": wavefront.measure_edges, "reference": reference.measure_edges}
 _WORDS = {"queries": "query", "keys": "key", "values": "value"}
@@ -102,7 +99,7 @@ def edges(
     found = [Edge(source, reader) for source in writing for reader in reading]
     present = [edge for edge in found if exists(model, edge)]
     if integrated:
-        _require_other_prompts(plan)
+        require_other_prompts(plan)
     if not present:
         raise HydrascopeError("no reader is downstream of a source: choose readers after the sources")
     totals = [Edge(source, Reader(EVERYTHING)) for source in writing]
@@ -117,9 +114,9 @@ def edges(
             changes = source_changes(plan, clean, writing, indices)
             pieces.append(_measure(plan, clean, every, changes, indices))
             if slopes:
-                pieces[-1] |= {"eap": _slopes(plan, clean, present, changes, indices)}
+                pieces[-1] |= {"eap": edge_slopes(plan, clean, present, changes, indices)}
             if integrated:
-                pieces[-1] |= {"eap_ig": _integrated_slopes(plan, clean, present, changes, indices)}
+                pieces[-1] |= {"eap_ig": integrated_slopes(plan, clean, present, changes, indices)}
             order += indices
             remaining = remaining[len(indices) :]
             advance(len(indices))
@@ -183,31 +180,6 @@ def _words(selection: Any) -> list[str]:
     return [word.strip() for each in several for word in str(each).split(",")]
 
 
-def source_changes(
-    plan: Plan, clean: CleanActivations, sources: Sequence[Component], indices: Sequence[int]
-) -> dict[Component, Tensor]:
-    """Return the change of what each source adds to the stream, `[prompt, patch, slot, width]`.
-
-    It is 0 in slots that repeat a position.
-    """
-    model, patches = plan.model, draw_patches(plan.ablation, clean, indices)
-    offsets = clean.padded_offsets(indices)
-    rows = torch.from_numpy(clean.row_index[np.asarray(indices)[:, None], offsets - 1])
-    slots = torch.tensor([len(plan.positions[index].positions) for index in indices])
-    own = (torch.arange(offsets.shape[1]) < slots[:, None])[:, None, :, None]
-    changes = {}
-    for source in sources:
-        values = patches.values(source).to(model.device)
-        before = {
-            site: clean.values[site][rows].flatten(0, 1).to(model.device) for site in sites_of_change(model, (source,))
-        }
-        flat = values.transpose(1, 2).flatten(0, 1)
-        change = override_change(model, {source: flat}, before).unflatten(0, values.shape[::2][:2]).transpose(1, 2)
-        scale = 1.0 if source == EMBED else model.residual_scale
-        changes[source] = change * scale * own.to(change)
-    return changes
-
-
 def _measure(
     plan: Plan,
     clean: CleanActivations,
@@ -251,8 +223,8 @@ def _require_sound(
     off, size = readings.imbalance(readouts), readings.size(readouts)
     if not readings.logit_edge.isfinite().all():
         raise HydrascopeError("an edge is not finite: the model overflows; take a wider dtype")
-    # A comparison so that a NaN fails. A sum over sublayers is rounded more often than a single effect.
-    share = off / (4 * balance.TOLERANCE[plan.model.dtype] * size)
+    # A comparison so that a NaN fails.
+    share = off / (balance.TOLERANCE[plan.model.dtype] * size)
     if not bool((share <= 1).all()):
         readout, prompt, edge, _ = (int(each) for each in np.unravel_index(int(share.argmax()), share.shape))
         name = f"{source_label(every[edge].source)} → {every[edge].reader}"
@@ -261,86 +233,6 @@ def _require_sound(
             f"balance: off by {float(off.max()):.2g}; take a wider dtype, or see hydrascope check"
         )
     return np.asarray(_numpy(off).max((0, 2, 3)))
-
-
-def _slopes(
-    plan: Plan,
-    clean: CleanActivations,
-    present: Sequence[Edge],
-    changes: dict[Component, Tensor],
-    indices: Sequence[int],
-    embeddings: Tensor | None = None,
-) -> np.ndarray:
-    """Return the linear estimates of edges, `[readout, prompt, edge]`, averaged over patches.
-
-    The slopes are those at `embeddings`, by default the prompts' own.
-    """
-    model = plan.model
-    readouts = Readouts.of(model, plan.readouts, plan.tokens_of(clean), indices)
-    whole = [edge.reader for edge in present if not edge.reader.inputs]
-    sublayers = list(dict.fromkeys(reader.sublayer for reader in whole if reader.sublayer is not None))
-    found = reader_slopes(model, [plan.tokens[index] for index in indices], readouts, sublayers, embeddings)
-    positions = torch.from_numpy(clean.padded_positions(indices)).to(model.device)
-    prompts = torch.arange(len(indices), device=model.device)[:, None]
-    last = torch.tensor([len(plan.tokens[index]) - 1 for index in indices], device=model.device)
-    at_last = (positions == last[:, None])[..., None]
-    means = {source: change.mean(1) for source, change in changes.items()}
-    estimates = torch.full((len(readouts.rows), len(indices), len(present)), torch.nan, dtype=wider(model.dtype))
-    for number, edge in enumerate(present):
-        change = means[edge.source]
-        for row, readout in enumerate(() if edge.reader.inputs else readouts.rows):
-            if edge.reader.sublayer is None and readout.before != FINAL:
-                # A readout inside the network reads the change itself.
-                product = (change * at_last).sum(1) * readout.direction * _reads(readouts, row, edge.source)
-                estimates[row, :, number] = product.sum(-1).cpu()
-            else:
-                slope = found[row][edge.reader.sublayer or "logits"][prompts, positions]
-                estimates[row, :, number] = (slope * change).sum((1, 2)).cpu()
-    return _numpy(estimates)
-
-
-def _require_other_prompts(plan: Plan) -> None:
-    """Refuse integrated slopes unless patches replace a whole prompt by another."""
-    if not isinstance(plan.ablation, Resample | Counterfactual):
-        raise HydrascopeError(
-            "integrated slopes go from one prompt's embeddings to another's: ablate by resample or counterfactual"
-        )
-    if any(len(each.positions) != len(ids) for each, ids in zip(plan.positions, plan.tokens, strict=True)):
-        raise HydrascopeError("integrated slopes need all positions: give --at all")
-
-
-def _integrated_slopes(
-    plan: Plan,
-    clean: CleanActivations,
-    present: Sequence[Edge],
-    changes: dict[Component, Tensor],
-    indices: Sequence[int],
-) -> np.ndarray:
-    """Return estimates by slopes averaged between the patch's embeddings and the prompt's.
-
-    The steps are α = k/m, k = 0, …, m − 1, from the patch on (Hanna et al. 2024).
-    """
-    model, longest = plan.model, max(len(plan.tokens[index]) for index in indices)
-    own = torch.zeros(len(indices), longest, model.width, dtype=model.dtype, device=model.device)
-    everywhere = torch.from_numpy(clean.padded_positions(indices)).to(model.device)
-    values = clean.own_activations(EMBED, indices)[:, 0].to(own)
-    rows = torch.arange(len(indices), device=model.device)[:, None]
-    own[rows, everywhere] = values
-    embedding = source_changes(plan, clean, [EMBED], indices)[EMBED]
-    found = []
-    for patch in range(plan.ablation.patches):
-        change = torch.zeros_like(own).index_put_((rows, everywhere), embedding[:, patch].to(own), accumulate=True)
-        alone = {source: each[:, patch : patch + 1] for source, each in changes.items()}
-        for step in range(STEPS):
-            between = own + (1 - step / STEPS) * change
-            found.append(_slopes(plan, clean, present, alone, indices, between))
-    return np.asarray(np.mean(found, 0))
-
-
-def _reads(readouts: Readouts, readout: int, source: Component) -> bool:
-    """Whether a readout reads what a source adds to the stream."""
-    below = readouts.belongs(source)
-    return True if below is None else bool(below[readout])
 
 
 def _batch_size(plan: Plan, rows: int, asked: BatchSize) -> int:
@@ -400,8 +292,7 @@ def _assemble(
     coords["source"] = np.array([source_label(each) for each in sources], object)  # type: ignore[assignment]
     coords["reader"] = np.array([str(each) for each in readers], object)  # type: ignore[assignment]
     attrs = {name: value for name, value in base.attrs.items() if name not in ("ablate", "read", "keep")}
-    after = [gap_after(plan.model, source) for source in sources]
-    return xr.Dataset(variables, coords, attrs).assign_coords(source_place=("source", np.array(after)))
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _numpy(values: Tensor) -> np.ndarray:

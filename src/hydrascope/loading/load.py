@@ -5,7 +5,7 @@ Weights are read from safetensors and GGUF files only. No code from a repository
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from logging import getLogger
@@ -142,35 +142,26 @@ def read_model(
     Raises:
         HydrascopeError: as for `load_model`, except for the self-check.
     """
-    if dictionaries:
-        if isinstance(dictionaries, str | Path | Dictionary):
-            raise HydrascopeError(f"dictionaries is the single {dictionaries!r}: give a list")
-        plain = read_model(
-            model,
-            tokenizer,
-            revision=revision,
-            gguf=gguf,
-            dtype=dtype,
-            device=device,
-            offload=offload,
-            device_map=device_map,
-            adapter=adapter,
-            allow_unused_weights=allow_unused_weights,
-        )
-        return plain.with_dictionaries(*map(_as_dictionary, dictionaries))
-    if isinstance(model, str | Path):
-        if tokenizer is not None:
-            raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
+    if isinstance(dictionaries, str | Path | Dictionary):
+        raise HydrascopeError(f"dictionaries is the single {dictionaries!r}: give a list")
+    if not isinstance(model, str | Path):
+        own = {"revision": revision, "gguf": gguf, "dtype": dtype, "device": device, "offload": offload}
+        loaded = _take(model, tokenizer, adapter, {**own, "device_map": device_map})
+    elif tokenizer is not None:
+        raise HydrascopeError(f"the tokenizer of {model} comes with it: leave yours out, or give both as objects")
+    else:
         placement = Placement.of(device, offload, device_map)
-        if adapter is None:
-            return _read(str(model), revision, gguf, dtype or "float32", placement, allow_unused_weights)
-        return _read_adapted(str(model), adapter, revision, gguf, dtype or "float32", placement, allow_unused_weights)
+        options = revision, gguf, dtype or "float32", placement, allow_unused_weights
+        loaded = _read(str(model), *options) if adapter is None else _read_adapted(str(model), adapter, *options)
+    return loaded.with_dictionaries(*map(_as_dictionary, dictionaries)) if dictionaries else loaded
+
+
+def _take(model: Any, tokenizer: Any, adapter: str | Path | None, options: Mapping[str, Any]) -> LanguageModel:
+    """Take a model that is given as an object; `options` are those of models that are read."""
     if adapter is not None:
         raise HydrascopeError(
             "an adapter is merged into a model that is read: give the model's name or folder, or a model of PEFT alone"
         )
-    options: dict[str, Any] = {"revision": revision, "gguf": gguf, "dtype": dtype, "device": device}
-    options |= {"offload": offload, "device_map": device_map}
     for name, value in options.items():
         if value is not None:
             raise HydrascopeError(f"a model given as an object has its own {name}: leave {name} out")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hydrascope.components.component import SUBLAYER_KINDS, UNIT_OF, Component, Override
+from hydrascope.components.component import SUBLAYER_KINDS, Component, Override
 from hydrascope.engines import Readings, Request, reference, wavefront
 from hydrascope.engines.balance import imbalance, may_change
 from hydrascope.engines.clean.clean_pass import CleanPass, compute_clean_pass
+from hydrascope.engines.override_change import units_site
 from hydrascope.engines.readouts import Logit, Readouts, Tokens, final_scale
 from hydrascope.loading.dictionary_check import dictionary_identities
 from hydrascope.loading.failure_causes import cause_of_error, known_cause
@@ -152,7 +153,7 @@ def _identities_of_model(model: LanguageModel) -> Iterator[Identity]:
     tokens, wide = _prompts(model), wider(model.dtype)
     own = _own_logits(model, tokens)
     dense = [sublayer for sublayer in model.sublayers if sublayer.kind == "attn" or model.is_dense(sublayer)]
-    clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(_units_site, dense)]))
+    clean = compute_clean_pass(model, tokens, dict.fromkeys([*model.sublayers, *map(units_site, dense)]))
     alive = _alive(model, clean)
     blocks = {0, len(model.blocks) // 2, len(model.blocks) - 1, *alive[:1]}
     sublayers, dense = (
@@ -227,7 +228,7 @@ def _units_error(model: LanguageModel, clean: CleanPass, sublayers: Sequence[Com
     """Return the largest error of the sum of units and bias against the sublayer's output."""
     worst = 0.0
     for sublayer in sublayers:
-        projection, values = model.projection(sublayer), clean.values[_units_site(sublayer)]
+        projection, values = model.projection(sublayer), clean.values[units_site(sublayer)]
         output, bias = (projection.apply(inputs) for inputs in (values, torch.zeros_like(values)))
         if sublayer.kind == "attn":
             written = torch.stack([projection.written(values, unit) for unit in range(projection.units)]).sum(0)
@@ -236,11 +237,6 @@ def _units_error(model: LanguageModel, clean: CleanPass, sublayers: Sequence[Com
             written = projection.scaled(output - bias, output)
         worst = max(worst, _error(written + projection.scaled(bias, output), clean.values[sublayer]))
     return worst
-
-
-def _units_site(sublayer: Component) -> Component:
-    """Return the site of the heads or neurons of `sublayer`."""
-    return Component(sublayer.block, UNIT_OF["attn" if sublayer.kind == "attn" else "mlp"])
 
 
 def _request(

@@ -51,10 +51,6 @@ class Terms:
     def __getitem__(self, kind: TermKind) -> Tensor:
         return {"feature": self.code, "error": self.error, "bias": self.rest}[kind]
 
-    def at(self, rows: Any) -> "Terms":
-        """Return the terms of some rows, as views."""
-        return Terms(self.code[rows], self.error[rows], self.rest[rows])
-
     def clone(self) -> "Terms":
         """Return a copy."""
         return Terms(self.code.clone(), self.error.clone(), self.rest.clone())

@@ -22,7 +22,7 @@ PROMPTS = [[5, 9, 7, 11], [3, 40, 12, 8, 30, 21]]
 @pytest.mark.parametrize("at", ["last", "all"])
 @pytest.mark.parametrize("case", rest_slow(CONFIGS, ("gpt2", "gemma2", "cohere", "gpt_neox", "granite")))
 def test_slopes_are_those_of_exact_edges(case: str, at: str) -> None:
-    """By central differences; that of a head with a norm after it is of δ, which isn't linear in the patch."""
+    """Compare slopes with central differences of δ, which for heads isn't linear in the patch."""
     model, step = shared(case), 1e-5
     options: dict[str, Any] = {
         "at": at,

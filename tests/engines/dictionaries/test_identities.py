@@ -1,4 +1,4 @@
-"""What holds for the terms of any dictionary, whatever the numbers: on every architecture and site."""
+"""Check identities of dictionary terms that hold for any numbers, at every site."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,7 +176,7 @@ def test_sums_over_prompts_are_those_of_single_features(case: str, site: str, ac
 
 
 def given(model: LanguageModel, asked: Request, prompts: list[list[int]]) -> Callable[[Component], Tensor]:
-    """What stands at the request's positions in plain runs of some prompts, `[prompt, 1, slot, columns]`."""
+    """Return activations of plain runs at the request's positions, `[prompt, 1, slot, columns]`."""
     place = torch.arange(len(prompts))[:, None].expand_as(asked.positions)
     sites = {c.site for override in asked.overrides for c in override.overridden}
     clean = compute_clean_pass_at(model, prompts, place.flatten(), asked.positions.flatten(), sites)

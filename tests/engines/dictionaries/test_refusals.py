@@ -42,7 +42,7 @@ def test_a_dictionary_that_does_not_fit_the_model(llama: LanguageModel, dictiona
 
 
 def test_heads_have_their_own_width() -> None:
-    """As many numbers as all heads have, which isn't the stream's width everywhere."""
+    """Refuse a dictionary unless it is as wide as all heads together."""
     model = shared("qwen3_moe")
     width = model.site_width(hs.Component(1, "head"))
     assert model.with_dictionaries(of_width("heads.1", width, width)).dictionaries

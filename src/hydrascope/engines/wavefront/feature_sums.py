@@ -20,6 +20,7 @@ from hydrascope.engines.override_change import units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.row_streams import TermWrite
 from hydrascope.engines.wavefront.schedule import Schedule
+from hydrascope.engines.wavefront.term_reads import vectors_of
 from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.language_model import LanguageModel
 
@@ -68,11 +69,7 @@ class SummedFeatures:
         model: LanguageModel, request: Request, attached: AttachedDictionary, final: Tensor
     ) -> Float[Tensor, "prompt feature readout"]:
         readouts = request.readouts
-        scale = 1.0 if attached.home.kind == "stream" else model.residual_scale
-        directions = readouts.directions * scale
-        below = readouts.belongs(attached.home)
-        directions = directions if below is None else directions * below
-        vectors = attached.read_vectors(directions).to(attached.dictionary.encoder.dtype)
+        vectors = vectors_of(model, readouts, attached)
         # One product reads the decoder once for all prompts.
         prompts = len(vectors)
         decoded = attached.dictionary.decoder @ vectors.transpose(0, 1).flatten(1)

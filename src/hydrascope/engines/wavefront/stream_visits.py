@@ -1,7 +1,5 @@
 """Visit the residual streams of all rows of a sweep, block by block."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -49,11 +47,8 @@ class _VisitedRows(RowStreams):
         """Return the row of each patch of each override, or of the row that it will leave."""
         patches = torch.arange(self.request.patches, device=self.model.device)
         rows = []
-        for group in self._groups():
+        for group in self.plan.index:
             while self.first(group) >= joined:
                 group = self.plan.groups[group].parent
             rows.append(patches + self.first(group) if group else 0 * patches)
         return torch.cat(rows)
-
-    def _groups(self) -> Sequence[int]:
-        return self.plan.index

@@ -11,9 +11,31 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.interface import Request
+from hydrascope.engines.readouts import Readouts
 from hydrascope.engines.wavefront.row_streams import TermWrite
 from hydrascope.models.attached_dictionary import AttachedDictionary
 from hydrascope.models.language_model import LanguageModel
+
+
+def vectors_of(
+    model: LanguageModel,
+    readouts: Readouts,
+    attached: AttachedDictionary,
+    directions: Float[Tensor, "prompt width readout"] | None = None,
+) -> Float[Tensor, "prompt output readout"]:
+    """Return the vectors that read shares of y for each readout; 0 for readouts below the site.
+
+    Args:
+        model: the model.
+        readouts: the readouts.
+        attached: the dictionary.
+        directions: the readouts' directions; those of all prompts by default.
+    """
+    scale = 1.0 if attached.home.kind == "stream" else model.residual_scale
+    directions = (readouts.directions if directions is None else directions) * scale
+    below = readouts.belongs(attached.home)
+    directions = directions if below is None else directions * below
+    return attached.read_vectors(directions).to(attached.dictionary.encoder.dtype)
 
 
 class TermReads:
@@ -25,12 +47,8 @@ class TermReads:
         self.attached = attached
         self.terms = terms
         readouts = request.readouts
-        scale = 1.0 if attached.home.kind == "stream" else model.residual_scale
-        directions = (readouts.directions[:1] if readouts.shared else readouts.directions) * scale
-        below = readouts.belongs(attached.home)
-        directions = directions if below is None else directions * below
-        #: [prompt, output, readout] the vectors that read y.
-        self.vectors = attached.read_vectors(directions).to(attached.dictionary.encoder.dtype)
+        #: [prompt, output, readout] the vectors that read y; one for all prompts where these share their readouts.
+        self.vectors = vectors_of(model, readouts, attached, readouts.directions[:1] if readouts.shared else None)
         whole = any(term.kind == "error" or (term.kind == "feature" and term.unit < 0) for term in terms)
         self.features = torch.tensor(
             [term.unit for term in terms if term.unit >= 0], dtype=torch.long, device=model.device
