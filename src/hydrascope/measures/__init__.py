@@ -65,6 +65,7 @@ from hydrascope.measures.labels import (
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.normalised import Patching, clean_and_corrupt, normalised, patching_of
+from hydrascope.measures.optimal_loss import optimal_against
 from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.questions import NEGLIGIBLE, Answered, ComponentAnswer, Question, answer_of, three_answers
 from hydrascope.measures.ranking import rank
@@ -138,6 +139,7 @@ __all__ = [
     "none_above_threshold",
     "normalised",
     "of_kind",
+    "optimal_against",
     "outcome",
     "outcome_bounds",
     "own_change",

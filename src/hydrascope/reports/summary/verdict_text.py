@@ -30,6 +30,7 @@ ABLATED = {
     "resample": "resampled from other prompts",
     "noise": "computed from noisy embeddings",
     "counterfactual": "replaced by its value on the twin prompt",
+    "optimal": "replaced by its best constant",
 }
 
 #: The three questions in a few words.
