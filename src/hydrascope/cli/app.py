@@ -13,7 +13,7 @@ from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import circuit, distance, edges, features, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
-from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, short_names, show
+from hydrascope.cli.results import Norm, Readout, Results, open_distance, open_selected, require_new, short_names, show
 from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
 from hydrascope.cli.streams import ReaderLeft, end_like_sigpipe, open_streams, print_error
 from hydrascope.utils.errors import HydrascopeError, printable
@@ -228,6 +228,10 @@ def summary(
     results: Results,
     readout: Readout = None,
     norm: Norm = None,
+    distance: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of `distance --out`: says how hard each ablation kicks."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Add every finding and every override.")] = False,
     format_: Annotated[
         Literal["text", "json", "csv", "markdown", "latex"],
@@ -241,7 +245,8 @@ def summary(
     from hydrascope.reports import summary as formats
     from hydrascope.reports.kinds import summarise
 
-    found = summarise(open_selected(results), readout=readout, sigma=norm)
+    kicks = None if distance is None else open_distance(distance)
+    found = summarise(open_selected(results), readout=readout, sigma=norm, distance=kicks)
     if format_ == "text":
         show(formats.render(found, full=full))
     else:

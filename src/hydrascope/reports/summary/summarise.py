@@ -30,6 +30,7 @@ from hydrascope.measures import (
     with_direct_effect,
 )
 from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_constants, of_prompts, warnings_of
+from hydrascope.reports.summary.distance_rows import DistanceRow
 from hydrascope.reports.summary.findings import PLURAL, Finding, findings
 from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction, pairs, reactions
@@ -99,6 +100,7 @@ class Summary:
         reactions: the mediators' reactions, if the result is of `hydrascope.Mediation`.
         pairs: the interactions of pairs, if the result is of `hydrascope.Interactions`.
         splits: the split of each ablation, if the result is of `hydrascope.Split`.
+        kicks: how hard each ablation kicks the network, if distances were given.
     """
 
     run: dict[str, str]
@@ -110,6 +112,7 @@ class Summary:
     reactions: tuple[Reaction, ...] = ()
     pairs: tuple[Pair, ...] = ()
     splits: tuple[SplitRow, ...] = ()
+    kicks: tuple[DistanceRow, ...] = ()
 
 
 def read_effects(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> EffectsOnly:
