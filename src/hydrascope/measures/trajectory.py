@@ -100,14 +100,15 @@ def _of_checkpoint(effects: Effects, bootstrap: Bootstrap) -> xr.Dataset:
     bounds = outcome_bounds(effects, bootstrap)
     sure = bounds["removed"].sel(bound="low", drop=True) > 0
     fit, moments = least_squares(outcome(effects)["removed"], outcome(effects)["restored"])
-    read = compensation_regression(with_direct_effect(effects), bootstrap)["slope"]
+    # Coordinates lose their types where components that weren't read are filled in.
+    read = compensation_regression(with_direct_effect(effects), bootstrap)["slope"].reset_coords(drop=True)
     found = xr.Dataset(
         {
             "removed": bounds["removed"],
             "lost": bounds["lost"],
             "restored": bounds["share"].where(sure),
             "restored_slope": interval(fit, moments, bootstrap)["slope"],
-            "compensation_slope": read.reindex_like(bounds["removed"]),
+            "compensation_slope": read.reindex(ablated=effects["ablated"].values),
         }
     )
     asked = [kind for kind in SUBLAYER_KINDS if kind in kinds(effects["ablated"])]
