@@ -68,9 +68,7 @@ def test_answers_of_the_prompts_come_first(steps: list[Path], tmp_path: Path) ->
 def test_another_target_is_taken_as_by_a_sweep(steps: list[Path], tmp_path: Path, target: int) -> None:
     paths = trajectory(steps[:2], PROMPTS, TWO, out=tmp_path / "t", target=target)
     for step, path in zip(steps, paths.values(), strict=False):
-        same_numbers(
-            hs.open_results(path), hs.sweep(hs.load_model(step), PROMPTS, TWO, target=target, keep="means")
-        )
+        same_numbers(hs.open_results(path), hs.sweep(hs.load_model(step), PROMPTS, TWO, target=target, keep="means"))
 
 
 def test_prompts_of_the_same_tokens_count_once(steps: list[Path], tmp_path: Path) -> None:
@@ -88,7 +86,7 @@ def test_an_interrupted_trajectory_goes_on_and_measures_nothing_twice(
 
     measure, chunks = sweep.measure_chunks, []
 
-    def some(*arguments, **keywords):  # noqa: ANN002, ANN003, ANN202
+    def some(*arguments, **keywords):
         for chunk in measure(*arguments, **keywords):
             if len(chunks) == stop:
                 raise KeyboardInterrupt

@@ -53,7 +53,9 @@ def test_rows_are_those_of_the_library(hydrascope: Run, steps: Path, tmp_path: P
     assert code == 0
     assert page["target"] == "the likeliest tokens of step2 in all checkpoints"
     assert len(page["components"]) == 12
-    assert [each["writers"] for each in page["kinds"]] == found["writers"].transpose("kind", ...).values.ravel().tolist()
+    assert [each["writers"] for each in page["kinds"]] == found["writers"].transpose(
+        "kind", ...
+    ).values.ravel().tolist()
     code, out, _ = hydrascope("trajectory", *given)
     assert code == 0
     assert "Target: the likeliest tokens of step2 in all checkpoints." in " ".join(out.split())
@@ -72,7 +74,9 @@ def test_a_damaged_checkpoint_is_one_line_and_finished_ones_stay(hydrascope: Run
     assert "Traceback" not in err
     for label in ("step1", "step2"):
         assert hs.open_results(tmp_path / "t" / f"{label}.zarr").attrs["measured"] == 5
-    code, _, err = hydrascope("trajectory", steps / "step1", steps / "step2", *given[:2], "--ablation", "mean", *given[4:])
+    code, _, err = hydrascope(
+        "trajectory", steps / "step1", steps / "step2", *given[:2], "--ablation", "mean", *given[4:]
+    )
     assert code == 2
     assert "cannot resume" in err.splitlines()[-1]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from tiny import tiny
 
@@ -22,6 +23,18 @@ def results() -> dict[str, xr.Dataset]:
     return {
         f"step{seed}": hs.sweep(tiny("llama", seed=seed), prompts, hs.Zero(), target="answer") for seed in (1, 2, 9)
     }
+
+
+@pytest.fixture(scope="module")
+def alike() -> dict[str, xr.Dataset]:
+    """Two checkpoints that hardly differ: the same sublayers write in both."""
+    prompts = [hs.Prompt(tokens=tuple(ids), answer=7) for ids in PROMPTS]
+    models = [tiny("llama", seed=2), tiny("llama", seed=2)]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in models[1].hf.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    return {name: hs.sweep(each, prompts, hs.Zero(), target="answer") for name, each in zip("ab", models, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +103,12 @@ def test_compensation_is_the_change_of_what_is_downstream(results: dict[str, xr.
         assert np.isnan(found["compensation_slope"].sel(checkpoint=name, ablated=labels[-1])).all()
 
 
-def test_medians_are_over_the_sublayers_that_surely_write(results: dict[str, xr.Dataset], found: xr.Dataset) -> None:
-    counts = []
+@pytest.mark.parametrize("which", ["results", "alike"])
+def test_medians_are_over_the_sublayers_that_surely_write(which: str, request: pytest.FixtureRequest) -> None:
+    results = request.getfixturevalue(which)
+    found = hs.measures.trajectory(results, FEW)
+    counts: list[int] = []
+    shared: list[int] = []
     for name, result in results.items():
         removed, lost = effects_of(result)
         draws, at = resampled(len(removed)), found.sel(checkpoint=name)
@@ -122,20 +139,32 @@ def test_medians_are_over_the_sublayers_that_surely_write(results: dict[str, xr.
             np.testing.assert_allclose(
                 median["median_restored_slope"].sel(bound=["low", "high"]), [low, high], rtol=1e-6
             )
-            shares = [
-                float(at["restored"].sel(ablated=labels[i], bound="estimate"))
+            common = [
+                i
                 for i in chosen
-                if not bool(at["restored"].sel(ablated=labels[i]).isnull().any())
+                if all(
+                    bool(found["writes"][c, i]) and np.isfinite(found["restored"].values[0, c, i])
+                    for c in range(len(results))
+                )
             ]
-            middle = float(median["median_restored"].sel(bound="estimate"))
-            assert middle == pytest.approx(np.median(shares)) if shares else np.isnan(middle)
-    assert 0 in counts or min(counts) < max(counts)
+            assert int(median["with_share"]) == len(common)
+            shared.append(len(common))
+            middle = median["median_restored"]
+            if not common:
+                assert np.isnan(middle).all()
+                continue
+            x, y = removed[:, common], (removed - lost)[:, common]
+            assert float(middle.sel(bound="estimate")) == pytest.approx(np.median(y.mean(0) / x.mean(0)))
+            expected = bounds([np.median(y[draw].mean(0) / x[draw].mean(0)) for draw in draws])
+            np.testing.assert_allclose(middle.sel(bound=["low", "high"]), expected, rtol=1e-6)
     assert max(counts) > 1
+    # Checkpoints that write by other sublayers share none.
+    assert max(shared) == (0 if which == "results" else 2)
 
 
 def test_one_checkpoint_is_what_it_is_among_others(results: dict[str, xr.Dataset], found: xr.Dataset) -> None:
-    alone = hs.measures.trajectory({"step2": results["step2"]}, FEW)
-    xr.testing.assert_identical(alone.drop_attrs(), found.sel(checkpoint=["step2"]).drop_attrs())
+    alone = hs.measures.trajectory({"step2": results["step2"]}, FEW).drop_vars(["median_restored", "with_share"])
+    xr.testing.assert_identical(alone.drop_attrs(), found.sel(checkpoint=["step2"])[list(alone)].drop_attrs())
 
 
 def test_heads_have_no_median_and_no_compensation_unless_they_are_read() -> None:

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.components.selection import Selection
 from hydrascope.loading.load import load_model
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.prompts.positions import At
 from hydrascope.prompts.prepare import prepare
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.runs.attrs import settings_of
 from hydrascope.runs.batches import compute_clean_activations
-from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions, Target
+from hydrascope.runs.config import BatchSize, Keep, Metrics, Readouts, SweepConfig, Target
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.runs.sweep import sweep
 from hydrascope.storage.paths import resolve_path
@@ -28,6 +30,18 @@ from hydrascope.utils.errors import HydrascopeError, printable
 
 #: The target of a trajectory: one for all checkpoints (`shared`), or as for `sweep`.
 SharedTarget = Target | Literal["shared"]
+
+
+class CheckpointOptions(TypedDict, total=False):
+    """The keywords of `hydrascope.sweep` that a trajectory hands on to it."""
+
+    ablate: Selection
+    read: Selection
+    at: At
+    readouts: Readouts
+    metrics: Metrics
+    keep: Keep
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def trajectory(
     batch_size: BatchSize = "auto",
     progress: bool = False,
     say: Callable[[str], object] | None = None,
-    **options: Unpack[SweepOptions],
+    **options: Unpack[CheckpointOptions],
 ) -> dict[str, Path]:
     """Measure one sweep of each checkpoint of a model, on the same prompts and targets.
 
@@ -165,7 +179,7 @@ def _settled(
     batch_size: BatchSize,
     label: str,
 ) -> PromptSet:
-    """Return the prompts with an answer each: their own or, unless all have one, the model's likeliest token.
+    """Return the prompts with an answer each: their own, or the model's likeliest token.
 
     Raises:
         HydrascopeError: as `make_plan`; or a readout is read to each checkpoint's own runner-up.
@@ -183,9 +197,7 @@ def _settled(
     kept = prepare(model, fitted).kept
     batch = plan.batch(batch_size)
     targets = compute_clean_activations(plan, batch, split_range(len(plan.tokens), batch.prompts)).targets
-    answered = (
-        replace(fitted.prompts[index], answer=int(target)) for index, target in zip(kept, targets, strict=True)
-    )
+    answered = (replace(fitted.prompts[index], answer=int(target)) for index, target in zip(kept, targets, strict=True))
     return replace(fitted, prompts=tuple(answered), name=f"{fitted.name} answered by {label}")
 
 

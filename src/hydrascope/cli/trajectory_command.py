@@ -1,4 +1,4 @@
-"""The command `trajectory`: sweeps of several checkpoints of one model, and their table and figure."""
+"""The command `trajectory`: sweeps of several checkpoints, their table and figure."""
 
 import json
 from dataclasses import asdict, replace
@@ -19,9 +19,7 @@ def trajectory(
     options: TrajectoryOptions,
     checkpoints: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="CHECKPOINT", help="Folders, GGUF files, or NAME@REVISION of the hub, from the first."
-        ),
+        typer.Argument(metavar="CHECKPOINT", help="Folders, GGUF files, or NAME@REVISION of the hub, from the first."),
     ] = None,
     ablate: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to ablate, as for `run`.")] = "layers",
     format_: Annotated[

@@ -1,23 +1,21 @@
 """Self-repair over the checkpoints of one model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import xarray as xr
 
 from hydrascope.components.component import SUBLAYER_KINDS, SublayerKind
-from hydrascope.measures.bootstrap import Bootstrap, Statistic, interval
+from hydrascope.measures.bootstrap import Bootstrap, interval
 from hydrascope.measures.effects import require_complete, with_direct_effect
 from hydrascope.measures.effects_per_prompt import per_prompt
 from hydrascope.measures.effects_type import Effects, Sigma
 from hydrascope.measures.labels import kinds
 from hydrascope.measures.questions import three_answers
-from hydrascope.measures.regression import compensation_regression, least_squares
+from hydrascope.measures.regression import compensation_regression, least_squares, regression
 from hydrascope.measures.restoration import outcome, outcome_bounds
 from hydrascope.utils.errors import HydrascopeError
-
-#: The numbers over which the median of the sublayers that write is taken.
-MEDIANS = ("removed", "restored", "restored_slope")
 
 
 def trajectory(
@@ -55,8 +53,12 @@ def trajectory(
         - `writes` [checkpoint, ablated]: whether the sublayer surely writes for the readout, as in `three_answers`;
           false for all other components and where nothing is downstream;
         - `writers` [checkpoint, kind]: the number of these;
-        - `median_removed`, `median_restored` and `median_restored_slope` [bound, checkpoint, kind]: medians over
-          these, of `restored` over those that have it; NaN where there are none.
+        - `median_removed` and `median_restored_slope` [bound, checkpoint, kind]: medians over these;
+        - `median_restored` [bound, checkpoint, kind]: the median over the sublayers that write and have a share in
+          *every* checkpoint, `with_share` [checkpoint, kind] of them: with others in each, it would change by the
+          choice alone.
+
+        Medians of nothing are NaN.
 
     Raises:
         HydrascopeError: there are no results; one is no result or unfinished; or their prompts, ablations or components
@@ -67,9 +69,21 @@ def trajectory(
     bootstrap = bootstrap or Bootstrap()
     effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
     _require_alike(effects)
-    found = [_of_checkpoint(each, bootstrap) for each in effects.values()]
+    found = {name: _of_checkpoint(each, bootstrap) for name, each in effects.items()}
+    asked = [kind for kind in SUBLAYER_KINDS if kind in kinds(next(iter(effects.values()))["ablated"])]
+    writers = {name: {kind: _writers(each, kind, bootstrap) for kind in asked} for name, each in effects.items()}
+    shared = [
+        label
+        for label in map(str, next(iter(found.values()))["ablated"].values)
+        if all(
+            label in chain(*writers[name].values())
+            and np.isfinite(each["restored"].sel(ablated=label, bound="estimate"))
+            for name, each in found.items()
+        )
+    ]
+    whole = [_with_kinds(each, effects[name], writers[name], shared, bootstrap) for name, each in found.items()]
     last = list(effects.values())[-1]
-    dataset = xr.concat(found, xr.Variable("checkpoint", np.array(list(results), object)), join="exact")
+    dataset = xr.concat(whole, xr.Variable("checkpoint", np.array(list(results), object)), join="exact")
     return dataset.transpose("bound", "checkpoint", ...).assign_attrs(last.data.attrs)
 
 
@@ -96,10 +110,10 @@ def _require_alike(effects: Mapping[str, Effects]) -> None:
 
 
 def _of_checkpoint(effects: Effects, bootstrap: Bootstrap) -> xr.Dataset:
-    """Return `trajectory` of one checkpoint, without its dimension."""
+    """Return the numbers of every ablation in one checkpoint, each [bound, ablated]."""
     bounds = outcome_bounds(effects, bootstrap)
     sure = bounds["removed"].sel(bound="low", drop=True) > 0
-    fit, moments = least_squares(outcome(effects)["removed"], outcome(effects)["restored"])
+    samples = outcome(effects)
     # Coordinates lose their types where components that weren't read are filled in.
     read = compensation_regression(with_direct_effect(effects), bootstrap)["slope"].reset_coords(drop=True)
     found = xr.Dataset(
@@ -107,21 +121,13 @@ def _of_checkpoint(effects: Effects, bootstrap: Bootstrap) -> xr.Dataset:
             "removed": bounds["removed"],
             "lost": bounds["lost"],
             "restored": bounds["share"].where(sure),
-            "restored_slope": interval(fit, moments, bootstrap)["slope"],
+            "restored_slope": regression(samples["removed"], samples["restored"], bootstrap)["slope"],
             "compensation_slope": read.reindex(ablated=effects["ablated"].values),
         }
     )
-    asked = [kind for kind in SUBLAYER_KINDS if kind in kinds(effects["ablated"])]
-    writers = {kind: _writers(effects, kind, bootstrap) for kind in asked}
-    labels = [str(label) for label in effects["ablated"].values]
-    writing = [any(label in of_kind for of_kind in writers.values()) for label in labels]
-    by_kind = [_medians(effects, writers[kind], sure, bootstrap) for kind in asked]
-    medians = xr.concat(by_kind, xr.Variable("kind", np.array(asked, object))) if by_kind else xr.Dataset()
-    counts = np.array([len(writers[kind]) for kind in asked], int)
-    own = [name for name, coord in effects["ablated"].coords.items() if coord.dims == ("ablated",)]
-    return xr.merge([found, medians], compat="override", join="exact").assign(
-        writes=("ablated", np.array(writing, bool)), writers=("kind", counts)
-    ).drop_vars([name for name in found.coords if name not in (*own, "bound")], errors="ignore")
+    return found.drop_vars(
+        [name for name, coord in found.coords.items() if coord.dims not in (("ablated",), ("bound",))]
+    )
 
 
 def _writers(effects: Effects, kind: SublayerKind, bootstrap: Bootstrap) -> list[str]:
@@ -130,21 +136,52 @@ def _writers(effects: Effects, kind: SublayerKind, bootstrap: Bootstrap) -> list
     return [each.ablated for each in by_prompt.each if each.asked]
 
 
-def _medians(effects: Effects, chosen: list[str], sure: xr.DataArray, bootstrap: Bootstrap) -> xr.Dataset:
-    """Return the medians of `MEDIANS` over some ablations, each [bound]."""
-    samples = outcome(effects).sel(ablated=chosen)
-    fit, moments = least_squares(samples["removed"], samples["restored"])
-    amounts = interval(_median_amounts(sure.sel(ablated=chosen)), samples, bootstrap)
-    slopes = interval(lambda means: fit(means)[["slope"]].median("ablated"), moments, bootstrap)
-    medians = amounts.assign(restored_slope=slopes["slope"])
-    return medians.rename({name: f"median_{name}" for name in MEDIANS})
+def _with_kinds(
+    found: xr.Dataset,
+    effects: Effects,
+    writers: Mapping[SublayerKind, list[str]],
+    shared: Sequence[str],
+    bootstrap: Bootstrap,
+) -> xr.Dataset:
+    """Add the sublayers that write, their numbers by kind, and the medians over them."""
+    writing = [label in chain(*writers.values()) for label in map(str, found["ablated"].values)]
+    found = found.assign(
+        writes=("ablated", np.array(writing, bool)),
+        writers=("kind", np.array([len(each) for each in writers.values()], int)),
+    )
+    if not writers:
+        return found
+    medians = [
+        _medians(effects, chosen, [label for label in chosen if label in shared], bootstrap)
+        for chosen in writers.values()
+    ]
+    by_kind = xr.concat(medians, xr.Variable("kind", np.array(list(writers), object)))
+    counts = [sum(label in shared for label in chosen) for chosen in writers.values()]
+    return xr.merge([found, by_kind], compat="override", join="exact").assign(
+        with_share=("kind", np.array(counts, int))
+    )
 
 
-def _median_amounts(sure: xr.DataArray) -> Statistic:
-    """Return the medians of what is removed and of the shares restored where there are any."""
+def _medians(effects: Effects, chosen: list[str], shared: list[str], bootstrap: Bootstrap) -> xr.Dataset:
+    """Return the medians over `chosen` and, of what is restored, over `shared`, each [bound]."""
+    samples = outcome(effects)
+    writing, common = (samples.sel(ablated=labels).reset_coords(drop=True) for labels in (chosen, shared))
+    fit, moments = least_squares(writing["removed"], writing["restored"])
+    slopes = interval(lambda means: _median(fit(means)[["slope"]]), moments, bootstrap)
+    return xr.Dataset(
+        {
+            "median_removed": interval(_median, writing[["removed"]], bootstrap)["removed"],
+            "median_restored": interval(_median_share, common, bootstrap)["share"],
+            "median_restored_slope": interval(lambda means: _median(fit(means)[["slope"]]), moments, bootstrap)[
+                "slope"
+            ],
+        }
+    )
 
-    def statistic(means: xr.Dataset) -> xr.Dataset:
-        shares = (means["restored"] / means["removed"].where(means["removed"] != 0)).isel(ablated=sure.values)
-        return xr.Dataset({"removed": means["removed"].median("ablated"), "restored": shares.median("ablated")})
 
-    return statistic
+def _median(means: xr.Dataset) -> xr.Dataset:
+    return means.median("ablated")
+
+
+def _median_share(means: xr.Dataset) -> xr.Dataset:
+    return _median((means["restored"] / means["removed"].where(means["removed"] != 0)).to_dataset(name="share"))

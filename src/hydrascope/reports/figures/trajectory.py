@@ -14,8 +14,10 @@ from hydrascope.reports.figures import style
 from hydrascope.reports.figures.limits import informative, mark_beyond, slope_limits
 from hydrascope.reports.figures.origin import as_metadata
 from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, band, panel_letter, printable, zero_line
+from hydrascope.reports.flow.naming import prompts_name
 from hydrascope.reports.flow.source import as_named, source_of
 from hydrascope.reports.summary.trajectory_table import steps_of, target_in_words
+from hydrascope.utils.text import counted
 
 #: The panels: a variable, and its title.
 _PANELS = (
@@ -32,9 +34,11 @@ _LEVEL = 4
 def figure_trajectory(found: xr.Dataset) -> Figure:
     """Draw what is removed, the share restored and the restored slope over checkpoints.
 
-    A thick line is the median over the sublayers of a kind that surely write for the readout, with its interval; a thin
+    A thick line is the median over the sublayers of a kind that surely write for the readout, with its interval; that
+    of shares is over those that write and have a share in every checkpoint. A thin
     line is one ablated component. Labels that end in rising steps (`step1000`) are spaced by these, on a logarithmic
-    axis if they span more than a factor of 20; others are spaced evenly. Triangles at the edges are medians beyond.
+    axis if they span more than a factor of 20; others are spaced evenly. Triangles at the edges are medians beyond;
+    thin lines may leave the panel. Shares and slopes are drawn where the sublayer surely writes.
 
         >>> few = hs.measures.Bootstrap(resamples=50)
         >>> figure = figure_trajectory(hs.measures.trajectory({"step1": results, "step2": results}, few))
@@ -44,8 +48,7 @@ def figure_trajectory(found: xr.Dataset) -> Figure:
     """
     with style.style():
         figure = Figure(figsize=(style.PAGE, 2.75), layout="constrained")
-        line = f"{found.attrs['readout']} of {target_in_words(found)}"
-        figure.suptitle(printable(line, 150), fontsize=5.5, color=style.DIM)
+        figure.suptitle(printable(_origin(found), 150), fontsize=5.5, color=style.DIM)
         for axes, letter, (name, title) in zip(figure.subplots(1, 3), "abc", _PANELS, strict=True):
             unit = f" ({found.attrs.get('units', 'logits')})" if name == "removed" else ""
             panel_letter(axes, letter, f"{title}{unit}")
@@ -62,7 +65,7 @@ def save_trajectory(
     readout: str | None = None,
     sigma: Sigma | None = None,
 ) -> list[Path]:
-    """Write the figure of a trajectory; the metadata of its files name the run of each checkpoint.
+    """Write the figure of a trajectory; metadata name the run of each checkpoint.
 
         >>> few = hs.measures.Bootstrap(resamples=50)
         >>> steps = {"step1": results, "step2": results}
@@ -83,6 +86,19 @@ def save_trajectory(
     """
     runs = [{"name": name, **as_named(source_of(per_prompt(each, readout, sigma)))} for name, each in results.items()]
     return style.save(figure_trajectory(found), folder, "trajectory", as_metadata("trajectory", runs))
+
+
+def _origin(found: xr.Dataset) -> str:
+    """Return the line on what was measured, without the model: it is another in each checkpoint."""
+    attributes = found.attrs
+    prompts = prompts_name(attributes).partition(" answered by ")[0]
+    return " · ".join(
+        [
+            f"{prompts + ', ' if prompts else ''}{counted(int(attributes['prompt_count']), 'prompt', 'prompts')}",
+            f"{attributes.get('ablation', 'ablation')} at {attributes.get('positions', 'last')}",
+            f"Readout: {attributes['readout']}, target: {target_in_words(found)}",
+        ]
+    )
 
 
 def _checkpoint_axis(axes: Axes, found: xr.Dataset) -> np.ndarray:
@@ -140,7 +156,7 @@ def _panel(axes: Axes, found: xr.Dataset, name: str, x: np.ndarray) -> None:
             # Shares and slopes of sublayers that hardly write say little.
             shown = line if name == "removed" or kind not in medians else np.where(some, line, np.nan)
             colour = COLOUR["attn" if kind == "attn" else "mlp"] if kind in KINDS else style.GREY
-            axes.plot(x, shown, color=colour, linewidth=0.6, alpha=0.3, marker=".", markersize=1.5, zorder=1)
+            axes.plot(x, shown, color=colour, linewidth=0.6, alpha=0.25, marker=".", markersize=1.5, zorder=1)
     for kind, bounds in medians.items():
         estimate = bounds.sel(bound="estimate").values
         band(axes, x, bounds, COLOUR[kind])
@@ -149,7 +165,7 @@ def _panel(axes: Axes, found: xr.Dataset, name: str, x: np.ndarray) -> None:
 
 
 def _limits(name: str, lines: np.ndarray, medians: list[xr.DataArray]) -> tuple[float, float]:
-    """Return limits that show all medians of amounts, and shares and slopes from −1 to 2 at most."""
+    """Return limits that show all medians; of shares and slopes from −1 to 2 at most."""
     if name != "removed":
         thick = [each.sel(bound="estimate").values for each in medians] or [lines]
         low, high = slope_limits(*thick)

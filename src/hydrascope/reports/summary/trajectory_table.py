@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -51,7 +52,9 @@ class KindRow:
         kind: the kind of sublayer.
         writers: the number of sublayers that surely write.
         ablated: the number of sublayers of the kind that were ablated.
-        removed, restored, restored_slope: medians over those that write.
+        removed, restored_slope: medians over those that write.
+        with_share: the number of sublayers that write and have a share restored in every checkpoint.
+        restored: the median over these.
     """
 
     readout: str
@@ -59,6 +62,7 @@ class KindRow:
     kind: str
     writers: int
     ablated: int
+    with_share: int
     removed: Interval
     restored: Interval
     restored_slope: Interval
@@ -108,6 +112,7 @@ def kind_rows(found: xr.Dataset) -> tuple[KindRow, ...]:
             str(kind),
             int(found["writers"].values[row, column]),
             ablated.count(str(kind)),
+            int(found["with_share"].values[row, column]),
             *(
                 Interval.of(found[f"median_{name}"].isel(checkpoint=row, kind=column))
                 for name in ("removed", "restored", "restored_slope")
@@ -150,13 +155,14 @@ def trajectory_in_text(
         table = numbers_table(
             title,
             ("ablated", "checkpoint"),
-            ("write", "removed", "restored", "restored slope"),
+            ("write", "removed", "shared", "restored", "restored slope"),
             (
                 [
                     ASKED_NAME["attn" if row.kind == "attn" else "mlp"],
                     row.checkpoint,
                     f"{row.writers} of {row.ablated}",
                     number(row.removed.estimate, digits),
+                    str(row.with_share),
                     number(row.restored.estimate, 2),
                     format_interval(row.restored_slope, 2),
                 ]
@@ -164,8 +170,9 @@ def trajectory_in_text(
             ),
         )
         what = (
-            "Write: sublayers that surely write for the readout. Removed, restored and slope: medians over these, which "
-            "may be others in each checkpoint. "
+            "Write: sublayers with something downstream that surely write for the readout. Removed and restored slope: "
+            "medians over these, which may be others in each checkpoint. Shared: those that write and have a share "
+            "restored in every checkpoint. Restored: the median over these. "
         )
     else:
         digits = digits_for(row.removed.estimate for row in rows)
@@ -214,5 +221,5 @@ def steps_of(found: xr.Dataset) -> np.ndarray | None:
     """
     steps = [step_of(str(label)) for label in found["checkpoint"].values]
     known = [step for step in steps if step is not None]
-    rises = len(known) == len(steps) and all(a < b for a, b in zip(known, known[1:], strict=False))
+    rises = len(known) == len(steps) and all(a < b for a, b in pairwise(known))
     return np.array(known, float) if rises else None
