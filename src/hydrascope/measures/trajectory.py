@@ -172,9 +172,7 @@ def _medians(effects: Effects, chosen: list[str], shared: list[str], bootstrap: 
         {
             "median_removed": interval(_median, writing[["removed"]], bootstrap)["removed"],
             "median_restored": interval(_median_share, common, bootstrap)["share"],
-            "median_restored_slope": interval(lambda means: _median(fit(means)[["slope"]]), moments, bootstrap)[
-                "slope"
-            ],
+            "median_restored_slope": slopes["slope"],
         }
     )
 
