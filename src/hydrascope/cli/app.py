@@ -16,6 +16,7 @@ from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_distance, open_selected, require_new, short_names, show
 from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
 from hydrascope.cli.streams import ReaderLeft, end_like_sigpipe, open_streams, print_error
+from hydrascope.cli.trajectory_command import trajectory
 from hydrascope.utils.errors import HydrascopeError, printable
 from hydrascope.utils.working_directory import require_working_directory
 
@@ -293,6 +294,9 @@ def compare(
         from hydrascope.reports.figures.comparison import save_comparison
 
         say(f"{len(save_comparison(found, opened, out, readout, norm))} files in {out}")
+
+
+app.command()(trajectory)
 
 
 @app.command()

@@ -83,6 +83,7 @@ from hydrascope.measures.restoration import (
 from hydrascope.measures.routes import ROUTES, route_bounds, routes
 from hydrascope.measures.rushing_nanda import self_repair
 from hydrascope.measures.split import select_part, split
+from hydrascope.measures.trajectory import trajectory
 
 __all__ = [
     "BOOST",
@@ -172,6 +173,7 @@ __all__ = [
     "sublayer_labels",
     "takes_effects",
     "three_answers",
+    "trajectory",
     "unit_numbers",
     "with_direct_effect",
 ]
