@@ -243,10 +243,11 @@ def summary(
 ) -> None:
     """Summarise whether anything is restored, how much, how surely, and by which components."""
     from hydrascope.reports import summary as formats
-    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.kinds import summarise, summarise_in_short
 
+    how = summarise_in_short if format_ == "text" and not full else summarise
     kicks = None if distance is None else open_distance(distance)
-    found = summarise(open_selected(results), readout=readout, sigma=norm, distance=kicks)
+    found = how(open_selected(results), readout=readout, sigma=norm, distance=kicks)
     if format_ == "text":
         show(formats.render(found, full=full))
     else:
