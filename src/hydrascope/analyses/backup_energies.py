@@ -74,9 +74,10 @@ class Places:
 
 
 def measure_energies(plan: Plan, rows: Rows, batch: Batch, progress: bool) -> dict[str, Float[np.ndarray, "..."]]:
-    """Return `single` [prompt, candidate], `conditional` and `coupling` [prompt, seed, candidate].
+    """Return the energies of all prompts, means over patches, in logits².
 
-    They are means over patches, in logits²; NaN where a candidate and a seed set overlap.
+    They are `single` [prompt, candidate], `conditional` and `coupling` [prompt, seed, candidate]; NaN where a candidate
+    and a seed set overlap.
 
     Args:
         plan: a plan that measures `rows.overrides`.

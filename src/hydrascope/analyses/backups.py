@@ -22,7 +22,7 @@ from hydrascope.components.order import downstream
 from hydrascope.components.selection import Selection, refuse_terms, select_components, select_overrides
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.runs.config import AnalysisOptions, EstimatorOptions, SweepConfig
 from hydrascope.runs.plan import make_plan
 from hydrascope.runs.sweep import sweep
@@ -87,14 +87,16 @@ def backups(
     ablation = Zero() if ablation is None else ablation
     units = select_components(model, candidates)
     refuse_terms(units, "a search for backups")
-    words = _words(model, of)
-    chosen_on = 0
-    if any(isinstance(word, int) for word in words):
+    named, chosen_on, ranked = _seed_sets(model, of), 0, list[Component]()
+    # Prompts are read several times, which some iterables can't be.
+    prompts = prompts if isinstance(prompts, str) else PromptSet.of(prompts)
+    if any(isinstance(each, int) for each in named):
         choosing, prompts = halves(model, prompts, seed, "seed sets")
         chosen_on, ranked = len(choosing), _ranked_heads(model, choosing, ablation, options)
-        words = [Override(tuple(ranked[:word])) if isinstance(word, int) else word for word in words]
-    search = Search.of(model, [word for word in words if isinstance(word, Override)], units)
-    effects = _effects(search, sweep(model, prompts, ablation, **search.options, **options))
+    seeds = [Override(tuple(ranked[:each])) if isinstance(each, int) else each for each in named]
+    search = Search.of(model, seeds, units)
+    overrides = list(search.overrides)
+    swept = sweep(model, prompts, ablation, ablate=overrides, read=candidates, keep="effects", **options)
     measured = {name: values for name, values in options.items() if name not in ("batch_size", "progress")}
     plan = make_plan(
         model,
@@ -104,10 +106,8 @@ def backups(
     )
     batch, progress = plan.batch(options.get("batch_size", "auto")), options.get("progress", False)
     energies = measure_energies(plan, search.rows, batch, progress)
-    found = effects.assign(
-        single=(_SINGLE[1:], energies["single"]),
-        **{name: (("prompt", "seed", "candidate"), energies[name]) for name in ("conditional", "coupling")},
-    )
+    dims = {"single": _SINGLE[1:], **dict.fromkeys(("conditional", "coupling"), ("prompt", "seed", "candidate"))}
+    found = _effects(search, swept).assign({name: (dims[name], values) for name, values in energies.items()})
     if slopes:
         found = found.assign(_estimates(model, prompts, ablation, search, options))
     return found.transpose(*_PAIR).assign_attrs(chosen_on=chosen_on, halves_seed=seed)
@@ -147,11 +147,6 @@ class Search:
         frozen = [override for override in chain.from_iterable(self.frozen) if override is not None]
         return tuple(dict.fromkeys((*self.rows.overrides, *frozen)))
 
-    @property
-    def options(self) -> dict[str, object]:
-        """The options of a sweep over all overrides."""
-        return {"ablate": list(self.overrides), "read": list(self.units), "keep": "effects"}
-
 
 def _overlap(seed: Override, unit: Component) -> bool:
     """Whether a candidate is in a seed set, holds a part of it, or is a part of it."""
@@ -159,7 +154,7 @@ def _overlap(seed: Override, unit: Component) -> bool:
     return unit in seed.ablated or unit.sublayer in seed.ablated or unit in holders
 
 
-def _words(model: LanguageModel, of: Selection) -> list[Override | int]:
+def _seed_sets(model: LanguageModel, of: Selection) -> list[Override | int]:
     """Return the seed sets: overrides, or the number of heads of `top.N`.
 
     Raises:
@@ -168,11 +163,11 @@ def _words(model: LanguageModel, of: Selection) -> list[Override | int]:
     items = [of] if isinstance(of, str | Component | Override) else list(of)
     heads = sum(len(model.units(sublayer)) for sublayer in model.sublayers if sublayer.kind == "attn")
     found: list[Override | int] = []
-    for item in chain.from_iterable(item.split(",") if isinstance(item, str) else [item] for item in items):
-        word, dot, count = item.strip().partition(".") if isinstance(item, str) else ("", "", "")
-        if word == "top" and (not is_number(count) or not 1 <= int(count) <= heads):
-            raise HydrascopeError(f"{item.strip()!r} is no seed set: give top.1 to top.{heads}, the number of heads")
-        if word == "top":
+    for item in chain.from_iterable(each.split(",") if isinstance(each, str) else [each] for each in items):
+        if isinstance(item, str) and item.strip().partition(".")[0] == "top":
+            count = item.strip().partition(".")[2]
+            if not is_number(count) or not 1 <= int(count) <= heads:
+                raise HydrascopeError(f"{item.strip()} is no seed set: give top.1 to top.{heads}, for as many heads")
             found.append(int(count))
             continue
         for override in select_overrides(model, item):

@@ -52,9 +52,9 @@ def kl(logits: Tensor, clean: Tensor, target: int) -> Tensor:
 
 
 def energy(change: Float[Tensor, "row vocabulary"], weight: Float[Tensor, "vocabulary"]) -> Float[Tensor, "row"]:
-    """Return the variance of a change of logits under the probabilities `weight`, in logits², `[row]`.
+    """Return the variance of a change of logits under given probabilities, in logits², `[row]`.
 
-    A change by the same amount of all logits has none. It is the energy ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation
+    A change of all logits by the same amount has none. It is the energy ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation
     (CoAx, arXiv 2607.01940).
     """
     return ((change - (change @ weight)[:, None]) ** 2) @ weight

@@ -66,8 +66,8 @@ def atp_star(
         the dataset of `atp`, and `magnitude` [readout, prompt, ablated], mean over patches, in the same unit.
 
     Raises:
-        HydrascopeError: as `atp`; the state is wrong or freezes something; or the model has a single block, which leaves
-            nothing to drop.
+        HydrascopeError: as `atp`; the state is wrong or freezes something; or the model has a single block, which
+            leaves nothing to drop.
     """
     if len(model.blocks) < 2:
         raise HydrascopeError(f"{model.name} has one block: GradDrop needs two or more; use atp")
