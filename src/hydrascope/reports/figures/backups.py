@@ -17,7 +17,7 @@ MOST = 3
 _QUADRANTS = (
     ("brake lets go", "left", "top"),
     ("substitute", "right", "top"),
-    ("brake presses harder", "left", "bottom"),
+    ("brake presses", "left", "bottom"),
     ("follows down", "right", "bottom"),
 )
 
@@ -72,7 +72,7 @@ def _draw(axes: Axes, rows: list[BackupRow]) -> None:
             low, high = (np.array([getattr(row.reaction, side) for row in some]) for side in ("low", "high"))
             axes.vlines(x, low, high, color=edge, linewidth=0.6, zorder=order)
         axes.scatter(x, y, s=11, facecolors=face, edgecolors=edge, linewidths=0.6, zorder=order + 0.5, label=label)
-    axes.margins(0.16, 0.16)
+    _frame(axes, rows)
     for row in rows:
         if row.is_backup:
             beside = (5, 0) if row.clean.estimate < 0 else (-5, 0)
@@ -99,3 +99,13 @@ def _draw(axes: Axes, rows: list[BackupRow]) -> None:
             zorder=0,
         )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1, columnspacing=0.8)
+
+
+def _frame(axes: Axes, rows: list[BackupRow]) -> None:
+    """Set limits in which every quadrant has room for its name."""
+    reactions = [value for row in rows for value in (row.reaction.estimate, row.reaction.low, row.reaction.high)]
+    for set_limits, values in ((axes.set_xlim, [row.clean.estimate for row in rows]), (axes.set_ylim, reactions)):
+        low, high = min(0.0, *np.nan_to_num(values)), max(0.0, *np.nan_to_num(values))
+        room = 0.1 * (high - low or 1.0)
+        low, high = low - room, high + room
+        set_limits(min(low, -0.4 * high), max(high, -0.4 * low))
