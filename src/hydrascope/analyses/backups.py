@@ -96,7 +96,7 @@ def backups(
     seeds = [Override(tuple(ranked[:each])) if isinstance(each, int) else each for each in named]
     search = Search.of(model, seeds, units)
     overrides = list(search.overrides)
-    swept = sweep(model, prompts, ablation, ablate=overrides, read=candidates, keep="effects", **options)
+    swept = sweep(model, prompts, ablation, ablate=overrides, read=list(units), keep="effects", **options)
     measured = {name: values for name, values in options.items() if name not in ("batch_size", "progress")}
     plan = make_plan(
         model,

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hydrascope.measures import Bootstrap, select_readout
 from hydrascope.reports.figures import style
@@ -52,6 +53,11 @@ def figure_backups(found: xr.Dataset, readout: str | None = None, bootstrap: Boo
             _draw(axes, of_seed)
             axes.set_xlabel(f"Clean contribution ({unit})")
         panels[0].set_ylabel(f"Reaction ({unit})")
+        entries = [axes.get_legend_handles_labels() for axes in panels]
+        drawn = {label: handle for handles, labels in entries for handle, label in zip(handles, labels, strict=True)}
+        figure.legend(
+            drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, handletextpad=0.1, columnspacing=0.8
+        )
     return figure
 
 
@@ -73,6 +79,7 @@ def _draw(axes: Axes, rows: list[BackupRow]) -> None:
             axes.vlines(x, low, high, color=edge, linewidth=0.6, zorder=order)
         axes.scatter(x, y, s=11, facecolors=face, edgecolors=edge, linewidths=0.6, zorder=order + 0.5, label=label)
     _frame(axes, rows)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     for row in rows:
         if row.is_backup:
             beside = (5, 0) if row.clean.estimate < 0 else (-5, 0)
@@ -98,7 +105,6 @@ def _draw(axes: Axes, rows: list[BackupRow]) -> None:
             color=style.GREY,
             zorder=0,
         )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1, columnspacing=0.8)
 
 
 def _frame(axes: Axes, rows: list[BackupRow]) -> None:
