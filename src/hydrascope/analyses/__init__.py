@@ -4,6 +4,7 @@
 from hydrascope.analyses import attribution
 from hydrascope.analyses.activations import activations
 from hydrascope.analyses.attention import attention
+from hydrascope.analyses.backups import backups
 from hydrascope.analyses.distance import distance
 from hydrascope.analyses.edges import edges
 from hydrascope.analyses.faithfulness import faithfulness
@@ -21,6 +22,7 @@ __all__ = [
     "activations",
     "attention",
     "attribution",
+    "backups",
     "distance",
     "edges",
     "faithfulness",

@@ -13,14 +13,14 @@ import torch
 import xarray as xr
 
 from hydrascope.ablations.ablation import Ablation
+from hydrascope.analyses.halves import halves
 from hydrascope.components.component import Component, Override
 from hydrascope.components.order import follows
 from hydrascope.components.selection import Selection, select_overrides
 from hydrascope.engines.feature_sums import FeatureSums
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
-from hydrascope.prompts.prepare import prepare
-from hydrascope.prompts.prompt import AnyPrompts, PromptSet
+from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.batches import batches, compute_clean_activations, measure_batch, prepare_batch
 from hydrascope.runs.config import AnalysisOptions, SweepConfig
 from hydrascope.runs.parts import stretches
@@ -29,7 +29,6 @@ from hydrascope.runs.sweep import sweep, tell
 from hydrascope.storage.reader import split_range
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
-from hydrascope.utils.text import counted
 
 #: The parts of a sublayer that a response is divided into, after the sublayer itself.
 PARTS = ("sublayer", "features", "error", "bias")
@@ -171,7 +170,7 @@ def features(
     overrides = _upstream(model, whole, ablate)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise HydrascopeError(f"top is {top!r}: give the number of features to keep, at least 1")
-    choosing, measuring = _halves(model, prompts, seed)
+    choosing, measuring = halves(model, prompts, seed, "features")
     sums = _sums(_plan_of_sums(model, choosing, ablation, overrides, options), whole, options)
     order = np.argsort(-sums["absolute"].mean(("readout", "ablated")).values, kind="stable")[:top]
     chosen = [replace(whole, unit=int(unit)) for unit in order]
@@ -257,27 +256,6 @@ def _upstream(model: LanguageModel, whole: Component, ablate: Selection) -> tupl
     if not upstream:
         raise HydrascopeError(f"nothing that is ablated is upstream of {home}: choose components before it")
     return upstream
-
-
-def _halves(model: LanguageModel, prompts: AnyPrompts, seed: int) -> tuple[PromptSet, PromptSet]:
-    """Return a random half of the prompts, and the other, without prompts that both would hold.
-
-    Raises:
-        HydrascopeError: there are fewer than two prompts, or one doesn't suit the model.
-    """
-    # A text may be the name of a set, which is refused where prompts are prepared.
-    given, note = (prompts, "") if isinstance(prompts, str) else PromptSet.of(prompts).fit_to(model)
-    kept = prepare(model, given, answered="alone").kept
-    if len(kept) < 2:
-        raise HydrascopeError("features are chosen on half of the prompts: give at least 2 that differ")
-    assert isinstance(given, PromptSet)
-    again = len(given) - len(kept)
-    left_out = again and f"{counted(again, 'prompt', 'prompts')} left out: the same tokens as an earlier one"
-    tell([line for line in (note, left_out) if line], None)
-    order = np.random.default_rng(seed).permutation(kept)
-    halves = (np.sort(order[: len(kept) // 2]), np.sort(order[len(kept) // 2 :]))
-    first, second = (replace(given, prompts=tuple(given.prompts[index] for index in half)) for half in halves)
-    return first, second
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

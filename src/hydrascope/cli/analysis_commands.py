@@ -1,4 +1,4 @@
-"""Commands of analyses: `paths`, `circuit`, `edges`, `features`, `distance`, `map`.
+"""Commands of analyses, from `paths` to `map`.
 
 They print what they measure, and write it to a folder if asked to.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hydrascope.cli.options import MapOptions, SweepOptions, say, to_path, with_options
+from hydrascope.cli.options import MapOptions, SweepOptions, ZeroOptions, say, to_path, with_options
 from hydrascope.cli.prompt_request import PromptRequest
 from hydrascope.cli.results import DISTANCE, require_folder, show
 from hydrascope.cli.run_commands import ablation_arguments, load_inputs, sweep_arguments
@@ -195,6 +195,49 @@ def distance(
             (out / "distance.csv").write_text(rows_as_csv(list(rows)))
         write_analysis(found, out / DISTANCE)
         say(f"distance.csv and {DISTANCE} in {out}", err=True)
+
+
+@with_options
+def backups(
+    options: ZeroOptions,
+    of: Annotated[
+        str,
+        typer.Option(
+            "--of",
+            metavar="SETS",
+            help="Seed sets: components joined by +, as head.9.6+head.9.9; top.3: the three heads that remove most, "
+            "chosen on half of the prompts.",
+        ),
+    ] = "top.1,top.3",
+    candidates: Annotated[
+        str, typer.Option(metavar="COMPONENTS", help="Candidates, one by one: heads, or sublayers, too.")
+    ] = "heads",
+    slopes: Annotated[bool, typer.Option(help="Estimate by gradients, too (AtP, AtP* in two states).")] = True,
+    out: Out = None,
+    format_: Annotated[
+        Literal["text", "csv", "json"],
+        typer.Option("--format", help="text: tables; csv: all candidates; json: scores as well, of all readouts."),
+    ] = "text",
+) -> None:
+    """Find backups of ablated heads by their reaction, and score published ways to find them."""
+    from hydrascope.analyses import backups as measure
+    from hydrascope.reports.figures import figure_backups
+    from hydrascope.reports.summary.backup_table import backup_rows, backup_score_rows, backups_in_text
+    from hydrascope.reports.summary.serialize import rows_as_json
+
+    arguments = _checked_arguments(options, out)
+    model, prompts = load_inputs(options)
+    found = measure(
+        model, prompts, of=of, candidates=candidates, slopes=slopes, seed=options.seed, progress=True, **arguments
+    )
+    labels = [str(readout) for readout in found["readout"].values]
+    rows, scores = [backup_rows(found, each) for each in labels], [backup_score_rows(found, each) for each in labels]
+    if format_ == "json":
+        say(rows_as_json({"candidates": list(chain(*rows)), "scores": list(chain(*scores))}))
+    else:
+        _print_rows(rows, format_, backups_in_text(found, rows[0], scores[0]))
+    if out is not None:
+        _write({"backups": rows, "backup-scores": scores}, out, figure_backups(found), found)
 
 
 @with_options

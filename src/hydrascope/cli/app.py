@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from hydrascope._version import __version__
-from hydrascope.cli.analysis_commands import circuit, distance, edges, features, paths, position_map
+from hydrascope.cli.analysis_commands import backups, circuit, distance, edges, features, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_distance, open_selected, require_new, short_names, show
@@ -190,6 +190,7 @@ def rank(
 app.command()(paths)
 app.command()(circuit)
 app.command()(distance)
+app.command()(backups)
 app.command()(edges)
 app.command()(features)
 app.command("map")(position_map)

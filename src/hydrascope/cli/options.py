@@ -147,6 +147,13 @@ class SweepOptions(AblationOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroOptions(SweepOptions):
+    """The options of a measurement that sets components to zero unless asked otherwise."""
+
+    ablation: Ablation = "zero"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapOptions(AblationOptions):
     """The options of a map of one prompt."""
 
@@ -224,6 +231,7 @@ class TrajectoryOptions(SweepOptions):
 _PANELS = {
     SweepOptions: "Measurement",
     AblationOptions: "Measurement",
+    ZeroOptions: "Measurement",
     MapOptions: "Measurement",
     RunOptions: "Result",
     LoadOptions: "Model",

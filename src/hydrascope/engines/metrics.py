@@ -51,15 +51,21 @@ def kl(logits: Tensor, clean: Tensor, target: int) -> Tensor:
     return ((log_clean - logits.log_softmax(-1)) @ log_clean.exp()).clamp_min(0)
 
 
-def fisher(logits: Tensor, clean: Tensor, target: int) -> Tensor:
-    """Return the variance of δ = logits − clean under p_clean, in logits², `[row]`.
+def energy(change: Float[Tensor, "row vocabulary"], weight: Float[Tensor, "vocabulary"]) -> Float[Tensor, "row"]:
+    """Return the variance of a change of logits under given probabilities, in logits², `[row]`.
 
-    To second order in δ it is twice the `kl`. It is the energy
-    ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation (CoAx, arXiv 2607.01940).
+    A change of all logits by the same amount has none. It is the energy ‖√p₀ ⊙ (δz − E δz)‖² of conditional co-ablation
+    (CoAx, arXiv 2607.01940).
     """
-    weight = clean.softmax(-1)
-    change = logits - clean
     return ((change - (change @ weight)[:, None]) ** 2) @ weight
+
+
+def fisher(logits: Tensor, clean: Tensor, target: int) -> Tensor:
+    """Return the `energy` of logits − clean under p_clean, in logits², `[row]`.
+
+    To second order in the change it is twice the `kl`.
+    """
+    return energy(logits - clean, clean.softmax(-1))
 
 
 def top(logits: Tensor, clean: Tensor, target: int) -> Tensor:

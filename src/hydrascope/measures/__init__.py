@@ -13,6 +13,7 @@ from hydrascope.components.component import SublayerKind
 from hydrascope.components.part import BOOST, Part
 from hydrascope.measures.agreement import agreement
 from hydrascope.measures.attention_mlp_shift import response_shift
+from hydrascope.measures.backups import backup_scores, backups
 from hydrascope.measures.bootstrap import (
     BOUNDS,
     Bootstrap,
@@ -110,6 +111,8 @@ __all__ = [
     "above_threshold",
     "agreement",
     "answer_of",
+    "backup_scores",
+    "backups",
     "best_sublayer",
     "best_sublayer_held_out",
     "block_numbers",

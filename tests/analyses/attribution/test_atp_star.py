@@ -89,3 +89,29 @@ def test_one_block_is_too_few():
     del model.blocks[1:]
     with pytest.raises(HydrascopeError, match="one block"):
         atp_star(model, PROMPTS)
+
+
+def test_components_of_the_state_have_nothing_left_to_change():
+    """Its values are compared with their definition in test_backups."""
+    model, options = shared("gpt2"), {"ablate": "heads", "at": [-1, -2]}
+    plain = atp_star(model, PROMPTS, hs.Zero(), **options)
+    found = atp_star(model, PROMPTS, hs.Zero(), state="head.0.1+mlp.1", **options)
+    assert found["ablated"].values.tolist() == plain["ablated"].values.tolist()
+    assert found.attrs["state"] == "head.0.1+mlp.1"
+    assert not found["magnitude"].sel(ablated="head.0.1").any()
+    differs = abs(found["magnitude"] - plain["magnitude"]).max(("readout", "prompt")) > 1e-6
+    assert differs.sum() > 6
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("head.0.1,head.0.2", "names 2 states: join the components of one by +"),
+        ("attn.0|mlp.1", "attn.0|mlp.1 freezes mlp.1: name only what is ablated"),
+        ("head.0.9", "gpt2 has no head.0.9"),
+    ],
+)
+def test_a_state_that_is_none(state, said):
+    with pytest.raises(HydrascopeError) as error:
+        atp_star(shared("gpt2"), PROMPTS, hs.Zero(), state=state)
+    assert said in str(error.value)

@@ -94,10 +94,17 @@ class PromptBatch:
         own = self.clean.own_activations(component, self.indices)
         return own.to(self.model.device, wider(own.dtype))
 
-    def change(self, component: Component) -> Float[Tensor, "prompt patch slot columns"]:
-        """Return patch minus clean activation; 0 in repeated slots."""
-        patch = self._patches.values(component).to(self.model.device, wider(self.model.dtype))
-        return (patch - self.clean_activations(component)) * self._unrepeated[:, None, :, None].to(patch)
+    def patches(self, component: Component) -> Float[Tensor, "prompt patch slot columns"]:
+        """Return the patches of a component."""
+        return self._patches.values(component).to(self.model.device, wider(self.model.dtype))
+
+    def change(
+        self, component: Component, before: Float[Tensor, "prompt 1 slot columns"] | None = None
+    ) -> Float[Tensor, "prompt patch slot columns"]:
+        """Return patch minus the activation before, by default the clean one; 0 in repeated slots."""
+        patch = self.patches(component)
+        before = self.clean_activations(component) if before is None else before.to(patch)
+        return (patch - before) * self._unrepeated[:, None, :, None].to(patch)
 
     def slopes(self, graph: Graph) -> dict[Component, Float[Tensor, "readout prompt slot columns"]]:
         """Return ∂π̂/∂activation of each readout at every site, at the ablated positions."""
@@ -109,13 +116,20 @@ class PromptBatch:
         return {site: torch.stack([slopes[site] for slopes in by_readout]) for site in graph.values}
 
     def products(
-        self, slopes: Mapping[Component, Float[Tensor, "*more prompt slot columns"]]
+        self, slopes: Mapping[Component, Float[Tensor, "*more prompt slot columns"]], graph: Graph | None = None
     ) -> Float[Tensor, "*more prompt patch ablated"]:
-        """Return ⟨patch − clean activation, slope⟩ of each component, summed over positions."""
+        """Return ⟨patch − activation, slope⟩ of each component, summed over positions.
+
+        The activations are those of `graph`, by default the clean ones.
+        """
+        prompts = torch.arange(len(self.indices), device=self.model.device)[:, None]
         products = []
         for component in self.components:
-            change = self.change(component)
-            slope = slopes[component.site][..., self.model.columns(component)].to(change.dtype)
+            columns, before = self.model.columns(component), None
+            if graph is not None:
+                before = graph.values[component.site][prompts, self.positions].detach()[:, None, :, columns]
+            change = self.change(component, before)
+            slope = slopes[component.site][..., columns].to(change.dtype)
             products.append(torch.einsum("...psc,pksc->...pk", slope, change))
         return torch.stack(products, -1)
 

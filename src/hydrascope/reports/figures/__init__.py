@@ -3,6 +3,7 @@
 Each function returns a matplotlib figure; `hydrascope.reports.draw_all` writes every figure that a result has data for.
 """
 
+from hydrascope.reports.figures.backups import figure_backups
 from hydrascope.reports.figures.edges import figure_edges
 from hydrascope.reports.figures.faithfulness import figure_circuit
 from hydrascope.reports.figures.features import figure_features
@@ -25,6 +26,7 @@ __all__ = [
     "figure3",
     "figure7",
     "figure8",
+    "figure_backups",
     "figure_circuit",
     "figure_edges",
     "figure_features",

@@ -44,6 +44,16 @@ def rows_as_csv(rows: Sequence[Any]) -> str:
     return pd.DataFrame([dict(_values(row)) for row in rows]).to_csv(index=False, lineterminator="\n") if rows else ""
 
 
+def rows_as_json(tables: Mapping[str, Sequence[Any]]) -> str:
+    """Return tables of data classes as one JSON object; unknown numbers are null.
+
+    >>> json.loads(rows_as_json({"candidates": []}))
+    {'candidates': []}
+    """
+    named = {name: [asdict(row) for row in rows] for name, rows in tables.items()}
+    return json.dumps(plain(named), indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def _values(row: Any) -> Iterator[tuple[str, Any]]:
     values = row if isinstance(row, Mapping) else {field.name: getattr(row, field.name) for field in fields(row)}
     for name, value in values.items():
