@@ -14,6 +14,7 @@ from hydrascope.ablations.ablation import Patches
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.readouts import Readout, Tokens
+from hydrascope.prompts.answers import answer_tokens, foil_tokens
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,34 @@ class WrongContent:
             return other * size / torch.linalg.vector_norm(other, dim=-1, keepdim=True)
 
         return Patches(others.sources, values)
+
+
+@dataclass(frozen=True)
+class BeyondEmbeddings:
+    """Remove all but what a component writes along the readout and along the two tokens' plain embeddings.
+
+    The readout's direction holds the final norm's gain. Where the prediction stands in the stream without it, the
+    content of a split still holds a part of the prediction; this ablation leaves that part where it is.
+    """
+
+    patches: ClassVar[int] = 1
+    patch_source: ClassVar[str] = ""
+
+    def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
+        """Return the activations' projections on the plane of both directions."""
+        (direction,) = _directions(clean, prompts, [hs.LogitDifference()])
+        tokens, weight = _tokens(clean), clean.model.unembedding.weight.detach()
+        pair = (tokens.answer, tokens.foil) if tokens.foil else (tokens.target, tokens.rival)
+        answer, foil = (weight[[ids[index] for index in prompts]] for ids in pair)
+        plain = answer - foil
+        plane = torch.linalg.qr(torch.stack([direction, plain.to(direction)], -1)).Q[:, None, None]
+
+        def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:
+            own = clean.own_activations(component, prompts)
+            along = (own[..., None, :].to(plane) @ plane)[..., 0, :, None]
+            return (plane @ along)[..., 0].to(own)
+
+        return Patches(np.full((len(prompts), 1), -1), values)
 
 
 @dataclass(frozen=True)
@@ -92,9 +121,17 @@ def _content(values: Tensor, direction: Float[Tensor, "prompt width"]) -> Tensor
     return values - along * ((values * along).sum(-1, keepdim=True) / along.square().sum(-1, keepdim=True))
 
 
+def _tokens(clean: CleanActivations) -> Tokens:
+    """Return the tokens that a run of these prompts reads."""
+    if all(prompt.foil is None for prompt in clean.prompts):
+        return Tokens(clean.targets, rival=clean.rivals)
+    answers, foils = (find(clean.model, clean.prompts, in_pairs=True) for find in (answer_tokens, foil_tokens))
+    return Tokens(clean.targets, answers, foils, clean.rivals)
+
+
 @torch.no_grad()
 def _directions(
     clean: CleanActivations, prompts: Sequence[int], readouts: Sequence[Readout]
 ) -> list[Float[Tensor, "prompt width"]]:
-    tokens = Tokens(clean.targets, rival=clean.rivals)
+    tokens = _tokens(clean)
     return [linear.direction.cpu() for readout in readouts for linear in readout.linear(clean.model, tokens, prompts)]

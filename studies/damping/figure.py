@@ -43,7 +43,9 @@ def _panels(models: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, 
         found = [each["confirmation"]["difference"] for each in of["sets"].values()]
         sets = [each["own"] for each in found if each]
         if sets and model != "built-in-depth":
-            yield f"{name(model)}{', made of backups' if model == 'phantom' else ''}", sets
+            content = " and ".join(f"{each['share'][0]:.2f}" for each in sets)
+            title = "the phantom, made of backups" if model == "phantom" else name(model)
+            yield f"{title}\ncontent’s share {content}", sets
 
 
 def _draw(axes: Axes, sets: list[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import xarray as xr
 
 import hydrascope as hs
 from hydrascope.measures import Bootstrap, effects_only, interval, split
+from studies.damping import afterwards
 from studies.damping.chosen import labels_of, last_third, pick_from
 from studies.damping.estimator import (
     Chosen,
@@ -83,6 +84,9 @@ def _of_set(
     found["chosen"] = {readout: list(each.labels) for readout, each in chosen.items()}
     found["components"] = _components(confirmed, chosen[PRIMARY], bootstrap)
     found |= _controls(settings, stores, model, label, chosen, bootstrap)
+    if len(chosen[PRIMARY].labels) > 1:
+        beyond = stores.get(Run(model, label, "confirmation", "beyond"))
+        found["afterwards"] = _afterwards(confirmed, chosen[PRIMARY], found["components"], beyond, bootstrap)
     return found
 
 
@@ -125,6 +129,36 @@ def _shares(results: xr.Dataset, readout: str, scored: Sequence[Scored], bootstr
         "without": _rounded(share_without(measured, scored, top)),
         "blocks": _rounded(share_of_blocks(measured, scored)),
     }
+    return found
+
+
+def _afterwards(
+    confirmed: xr.Dataset, chosen: Chosen, components: Numbers, beyond: Path | None, bootstrap: Bootstrap
+) -> Numbers:
+    """Return what the share rests on: depth, weights, single components, the clean readout, the tokens' embeddings."""
+    measured = responses(_with_parts(confirmed, chosen.labels), PRIMARY)
+    thirds = afterwards.by_depth(measured, chosen, int(confirmed.attrs["depth"]), bootstrap)
+    left_out = afterwards.without_one(measured, chosen)
+    least = min(left_out, key=lambda label: left_out[label])
+    clean = confirmed["logit"].sel(readout=PRIMARY).values.astype(float)
+    found: Numbers = {
+        "depth": {name: _by_name(each[["damping", "content", "share"]]) for name, each in thirds.items()},
+        "equal_weights": _bounds(afterwards.equally_weighted(measured, chosen, bootstrap)["share"]),
+        "without_one": [least, _rounded(left_out[least])],
+        "median": {name: _rounded(each) for name, each in afterwards.median_component(components).items()},
+        "content_given_clean": _rounded(afterwards.content_given(measured, chosen, clean)),
+    }
+    if beyond is not None:
+        results = hs.open_results(beyond)
+        without = afterwards.beyond_embeddings(measured, results, PRIMARY, chosen, bootstrap)
+        same = measured.isel(prompt=slice(results.sizes["prompt"]))
+        whole = shares(same, [Scored(np.ones(same.sizes["prompt"], bool), chosen)], bootstrap)
+        found["beyond"] = {
+            "number": results.sizes["prompt"],
+            "content": _bounds(without["content"]),
+            "share": _bounds(without["share"]),
+            "whole_content": _bounds(whole["content"]),
+        }
     return found
 
 

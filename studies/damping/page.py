@@ -107,6 +107,10 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield from _controls(settings, models)
     yield ""
+    yield "## Looked at afterwards"
+    yield ""
+    yield from _afterwards(settings, models)
+    yield ""
     yield "## Limits"
     yield ""
     yield from _limits(settings, models)
@@ -141,15 +145,25 @@ def _cells(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[t
 def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     if verdict["largest"] is None:
         return "**Nothing can be told: in one set of prompts no component could be chosen.**"
-    model, label = verdict["largest"]
-    largest = models[model]["sets"][label]["confirmation"]["difference"]["own"]["share"]
-    at = f"content's share of the response is {interval(largest)} at most ({name(model)}, {label})"
+    found = {
+        (model, label): of["confirmation"]["difference"]["own"]["share"]
+        for model, label, of in _cells(settings, models)
+    }
+    largest, limit = tuple(verdict["largest"]), settings["threshold"]
+    at = f"content's share of the response is {interval(found[largest])} in {name(largest[0])} ({largest[1]})"
+    below = [
+        f"{name(cell[0])} ({cell[1]}) {interval(share)}"
+        for cell, share in found.items()
+        if cell != largest and share[2] is not None and share[2] < limit
+    ]
+    rest = f" It lies surely below {limit} in {' and '.join(below)}." if below and verdict["outcome"] != "holds" else ""
     said = {
         "holds": "**Later components answer the missing prediction more than the missing content",
-        "refuted": "**Later components answer the missing content, too, more than was predicted",
+        "refuted": "**Later components answer not only the missing prediction, but the missing content, too",
         "can't tell": "**The declared rule can't tell whether later components answer mostly the missing prediction",
     }
-    return f"{said[verdict['outcome']]}: {at}.**"
+    most = ", the largest of all" if verdict["outcome"] == "holds" else ""
+    return f"{said[verdict['outcome']]}: {at}{most}.**{rest}"
 
 
 def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -290,6 +304,48 @@ def _noise(at: str, noise: Mapping[str, Any]) -> str:
         f"- **Noise on the weights** ({at}, {noise['number']} prompts): the share goes from {number(without[0], 2)} "
         f"({allowed}) to {', '.join(number(each, 2) for each in shares)} with {len(shares)} draws of noise{verdict}."
     )
+
+
+def _afterwards(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "Not declared: these numbers were chosen after the shares were known, to see what they rest on. They suggest, "
+        "and prove nothing."
+    )
+    yield ""
+    yield (
+        "| | middle third: g | h | share | last third: g | h | share | equal weights | lowest without one component | "
+        "median component: g, h | h at equal clean readout |"
+    )
+    yield "|---" * 11 + "|"
+    for model, label, of in _cells(settings, models):
+        if "afterwards" not in of:
+            continue
+        found = of["afterwards"]
+        thirds = [
+            interval(found["depth"][third][each]) if third in found["depth"] else "–"
+            for third in ("middle", "last")
+            for each in ("damping", "content", "share")
+        ]
+        out, least = found["without_one"]
+        median = ", ".join(number(found["median"][each], 2) for each in ("damping", "content"))
+        yield (
+            f"| {name(model)}, {label} | {' | '.join(thirds)} | {interval(found['equal_weights'])} | "
+            f"{number(least, 2)} ({out}) | {median} | {number(found['content_given_clean'], 2)} |"
+        )
+    yield ""
+    yield (
+        "Is the content really content? The final norm's gain turns the tokens' embeddings into the readout's "
+        "direction; where the prediction stands in the stream without that gain, a part of it counts as content. So "
+        "everything but the plane of both directions was ablated, too:"
+    )
+    yield ""
+    for model, label, of in _cells(settings, models):
+        if beyond := of.get("afterwards", {}).get("beyond"):
+            yield (
+                f"- {name(model)}, {label} ({beyond['number']} prompts): content repair is "
+                f"{interval(beyond['whole_content'])}, and {interval(beyond['content'])} beyond the embeddings (share "
+                f"{interval(beyond['share'])})."
+            )
 
 
 def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:

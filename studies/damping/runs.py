@@ -10,7 +10,8 @@ import numpy as np
 import hydrascope as hs
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.models.language_model import LanguageModel
-from studies.damping.ablations import Pushes, WrongContent
+from studies.damping import afterwards
+from studies.damping.ablations import BeyondEmbeddings, Pushes, WrongContent
 from studies.damping.chosen import candidates, last_third, pick
 from studies.damping.halves import HALVES, Half, take
 from studies.damping.weight_noise import with_noise
@@ -107,6 +108,10 @@ def _measure_controls(
     for label in sets:
         if labels := chosen[label, PRIMARY]:
             yield from _measure_wrong_content(settings, model, name, {label: sets[label]}, stores, labels)
+            run = Run(name, label, "confirmation", "beyond")
+            first = sets[label].first("confirmation", afterwards.PROMPTS)
+            _sweep(settings, model, first, BeyondEmbeddings(), list(labels), run.at(stores))
+            yield run
             yield from _measure_other_ablations(settings, model, name, label, sets[label], stores, labels)
     noise, pushes, distance = (settings[each] for each in ("weight_noise", "pushes", "distance"))
     labels = chosen[noise["set"], PRIMARY]
