@@ -12,8 +12,8 @@ from hydrascope.measures import Bootstrap, effects_only
 from studies.damping.chosen import last_third
 from studies.damping.estimator import Chosen, Scored, shares
 
-#: The number of confirmation prompts on which the content beyond the embeddings is ablated.
-PROMPTS = 60
+#: The most confirmation prompts on which the content beyond the embeddings is ablated.
+PROMPTS = 150
 
 
 def only(chosen: Chosen, labels: Sequence[str]) -> Chosen:
@@ -69,8 +69,11 @@ def _residual(values: Float[np.ndarray, "prompt ablated"], on: Float[np.ndarray,
 
 def beyond_embeddings(
     measured: xr.Dataset, beyond: xr.Dataset, readout: str, chosen: Chosen, bootstrap: Bootstrap
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, xr.DataArray]:
     """Return `shares` with the content beyond the tokens' embeddings in place of the whole content.
+
+    Beside them [bound], content repair less that beyond the embeddings, on the same prompts: slopes on one variable can
+    be subtracted.
 
     Args:
         measured: `responses`; the first prompts are those of `beyond`.
@@ -82,7 +85,9 @@ def beyond_embeddings(
     data = effects_only(beyond, readout).data.sel(ablated=list(chosen.labels)).reset_coords(drop=True)
     first = measured.sel(ablated=list(chosen.labels)).isel(prompt=slice(beyond.sizes["prompt"]))
     swapped = first.assign(content=data["total"] - data["direct"])
-    return shares(swapped, _everywhere(swapped, chosen), bootstrap)
+    rest = first.assign(content=first["content"] - swapped["content"])
+    found, less = (shares(each, _everywhere(first, chosen), bootstrap) for each in (swapped, rest))
+    return found, less["content"]
 
 
 def _everywhere(measured: xr.Dataset, chosen: Chosen) -> list[Scored]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrascope.reports.figures import style
-from studies.damping.page import name
+from studies.damping.words import name
 
 #: The bars: a number of the study, its name and its colour.
 _BARS = (

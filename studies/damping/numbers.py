@@ -150,14 +150,12 @@ def _afterwards(
     }
     if beyond is not None:
         results = hs.open_results(beyond)
-        without = afterwards.beyond_embeddings(measured, results, PRIMARY, chosen, bootstrap)
-        same = measured.isel(prompt=slice(results.sizes["prompt"]))
-        whole = shares(same, [Scored(np.ones(same.sizes["prompt"], bool), chosen)], bootstrap)
+        without, less = afterwards.beyond_embeddings(measured, results, PRIMARY, chosen, bootstrap)
         found["beyond"] = {
             "number": results.sizes["prompt"],
             "content": _bounds(without["content"]),
             "share": _bounds(without["share"]),
-            "whole_content": _bounds(whole["content"]),
+            "less": _bounds(less),
         }
     return found
 

@@ -1,35 +1,13 @@
 """Render the page of the study from its numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.replication.page import HUB, MODELS
-
-#: Names of the controls among the models.
-CONTROLS = {"phantom": "the phantom", "built-in-depth": "built-in-depth"}
-
-Bounds = Sequence[float | None]
-
-
-def name(model: str) -> str:
-    """Return the name of a model on the page."""
-    return (MODELS | CONTROLS).get(model, model)
-
-
-def interval(bounds: Bounds, digits: int = 2) -> str:
-    """Return an estimate with its bounds, if it has any.
-
-    >>> interval([0.2, 0.1, 0.3]), interval([1.5, None, None])
-    ('0.20 [0.10, 0.30]', '1.50, unbounded')
-    """
-    estimate, low, high = bounds
-    if estimate is None:
-        return "–"
-    if low is None or high is None:
-        return f"{number(estimate, digits)}, unbounded"
-    return f"{number(estimate, digits)} [{number(low, digits)}, {number(high, digits)}]"
+from studies.damping.words import cells_of, interval, name
+from studies.replication.page import HUB
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -105,11 +83,11 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Controls"
     yield ""
-    yield from _controls(settings, models)
+    yield from controls(settings, models)
     yield ""
     yield "## Looked at afterwards"
     yield ""
-    yield from _afterwards(settings, models)
+    yield from afterwards(settings, models)
     yield ""
     yield "## Limits"
     yield ""
@@ -133,13 +111,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Objections"
     yield ""
-    yield from _objections(settings, models)
-
-
-def _cells(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for model in settings["models"]:
-        for label in settings["prompts"]:
-            yield model, label, models[model]["sets"][label]
+    yield from objections(settings, models)
 
 
 def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -147,7 +119,7 @@ def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapp
         return "**Nothing can be told: in one set of prompts no component could be chosen.**"
     found = {
         (model, label): of["confirmation"]["difference"]["own"]["share"]
-        for model, label, of in _cells(settings, models)
+        for model, label, of in cells_of(settings, models)
     }
     largest, limit = tuple(verdict["largest"]), settings["threshold"]
     at = f"content's share of the response is {interval(found[largest])} in {name(largest[0])} ({largest[1]})"
@@ -169,7 +141,7 @@ def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapp
 def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     found = "; ".join(
         f"{name(model)}, {label} {interval(of['confirmation']['difference']['own']['share'])}"
-        for model, label, of in _cells(settings, models)
+        for model, label, of in cells_of(settings, models)
         if of["confirmation"]["difference"]
     )
     said = {
@@ -194,7 +166,7 @@ _COLUMNS = {
 def _table(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
     yield f"| | prompts | components | {' | '.join(_COLUMNS.values())} |"
     yield "|---" * (len(_COLUMNS) + 3) + "|"
-    everywhere = [*_cells(settings, models)] + [
+    everywhere = [*cells_of(settings, models)] + [
         (control, label, of) for control in settings["controls"] for label, of in models[control]["sets"].items()
     ]
     for model, label, of in everywhere:
@@ -210,7 +182,7 @@ def _table(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
 def _readings(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
     yield "| | exploration half | clean σ | both as slopes | both through the origin | `logit` | `logit`, clean σ |"
     yield "|---|---|---|---|---|---|---|"
-    for model, label, of in _cells(settings, models):
+    for model, label, of in cells_of(settings, models):
         explored, confirmed = of["exploration"]["difference"], of["confirmation"]["difference"]
         logit = of["confirmation"]["logit"]
         readings = [(explored, "own", "share"), *((confirmed, *each) for each in _SCALES)]
@@ -239,115 +211,6 @@ def _guarded(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     )
 
 
-def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    phantom = models.get("phantom", {}).get("sets", {}).get("phantom")
-    if phantom:
-        of = phantom["confirmation"]["difference"]["own"]
-        yield (
-            f"- **The phantom** repairs by content, by construction: the share is {interval(of['share'])}, and "
-            f"{interval(of['damping'])} of the push comes back. So the measure can find a Hydra."
-        )
-    if "built-in-depth" in models:
-        for label, of in models["built-in-depth"]["sets"].items():
-            if of["confirmation"]["difference"]:
-                found = of["confirmation"]["difference"]["own"]
-                yield (
-                    f"- **built-in-depth**, trained while its sublayers failed ({label}): damping "
-                    f"{interval(found['damping'])}, content {interval(found['content'])}, share "
-                    f"{interval(found['share'])}."
-                )
-    for model, label, of in _cells(settings, models):
-        at = f"{name(model)}, {label}"
-        if "wrong_content" in of:
-            wrong = of["wrong_content"]
-            yield (
-                f"- **Wrong content** ({at}, {wrong['number']} prompts): with the push removed and another prompt's "
-                f"content written, the slope is {interval(wrong['slope'])}, {interval(wrong['ratio'])} of that of the "
-                "ablation."
-            )
-        if "pushes" in of:
-            yield _pushes(at, of["pushes"])
-        if "weight_noise" in of:
-            yield _noise(at, of["weight_noise"])
-        if "distance" in of:
-            kick = of["distance"]
-            yield (
-                f"- **Distance** ({at}): the ablations move the stream after the next block by κ = "
-                f"{number(kick['whole'], 3)} (median; 1 is as far as two prompts), the push alone by "
-                f"{number(kick['readout'], 4)}, wrong content by {number(kick['wrong_content'], 3)}."
-            )
-        for kind, said in (("mean", "its mean over prompts"), ("resample", "other prompts' activations")):
-            if of.get(kind, {}).get("own"):
-                found = of[kind]["own"]
-                yield (
-                    f"- **Replaced by {said}** instead of zero ({at}, {of[kind]['number']} prompts): damping "
-                    f"{interval(found['damping'])}, content {interval(found['content'])}, share "
-                    f"{interval(found['share'])}."
-                )
-
-
-def _pushes(at: str, pushes: Mapping[str, Any]) -> str:
-    return (
-        f"- **Pushes of equal length** ({at}, {pushes['number']} prompts, {len(pushes['components'])} components of "
-        f"the last third, `logit`): {interval(pushes['logit'])} of a push along the target comes back, "
-        f"{interval(pushes['placebo'])} along other tokens, {interval(pushes['random'])} along random directions."
-    )
-
-
-def _noise(at: str, noise: Mapping[str, Any]) -> str:
-    without, shares = noise["without"], [each[0] for each in noise["with"]]
-    moved = sum(shares) / len(shares) - without[0]
-    half = None if without[1] is None else (without[2] - without[1]) / 2
-    allowed = "without bounds" if half is None else f"half-width {number(half, 2)}"
-    verdict = "" if half is None else (", as allowed" if abs(moved) < half else ", **more than allowed**")
-    return (
-        f"- **Noise on the weights** ({at}, {noise['number']} prompts): the share goes from {number(without[0], 2)} "
-        f"({allowed}) to {', '.join(number(each, 2) for each in shares)} with {len(shares)} draws of noise{verdict}."
-    )
-
-
-def _afterwards(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        "Not declared: these numbers were chosen after the shares were known, to see what they rest on. They suggest, "
-        "and prove nothing."
-    )
-    yield ""
-    yield (
-        "| | middle third: g | h | share | last third: g | h | share | equal weights | lowest without one component | "
-        "median component: g, h | h at equal clean readout |"
-    )
-    yield "|---" * 11 + "|"
-    for model, label, of in _cells(settings, models):
-        if "afterwards" not in of:
-            continue
-        found = of["afterwards"]
-        thirds = [
-            interval(found["depth"][third][each]) if third in found["depth"] else "–"
-            for third in ("middle", "last")
-            for each in ("damping", "content", "share")
-        ]
-        out, least = found["without_one"]
-        median = ", ".join(number(found["median"][each], 2) for each in ("damping", "content"))
-        yield (
-            f"| {name(model)}, {label} | {' | '.join(thirds)} | {interval(found['equal_weights'])} | "
-            f"{number(least, 2)} ({out}) | {median} | {number(found['content_given_clean'], 2)} |"
-        )
-    yield ""
-    yield (
-        "Is the content really content? The final norm's gain turns the tokens' embeddings into the readout's "
-        "direction; where the prediction stands in the stream without that gain, a part of it counts as content. So "
-        "everything but the plane of both directions was ablated, too:"
-    )
-    yield ""
-    for model, label, of in _cells(settings, models):
-        if beyond := of.get("afterwards", {}).get("beyond"):
-            yield (
-                f"- {name(model)}, {label} ({beyond['number']} prompts): content repair is "
-                f"{interval(beyond['whole_content'])}, and {interval(beyond['content'])} beyond the embeddings (share "
-                f"{interval(beyond['share'])})."
-            )
-
-
 def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
     for model in settings["models"]:
         origin = models[model]["origin"]
@@ -358,7 +221,3 @@ def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
     yield "- Content is all that isn't along one direction. A backup that watches a few other directions is content."
     yield "  damping is a fact about the readout's direction, not about meaning."
     yield "- Components that restore nothing are not pooled, by the rule of choice."
-
-
-def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    yield "None yet."

@@ -17,8 +17,8 @@ from hydrascope.measures import Bootstrap
 from hydrascope.utils.errors import HydrascopeError
 from studies import damping
 from studies.__main__ import load_prompts
-from studies.damping import verdict
-from studies.damping.ablations import Pushes, WrongContent
+from studies.damping import afterwards, verdict
+from studies.damping.ablations import BeyondEmbeddings, Pushes, WrongContent
 from studies.damping.estimator import (
     Chosen,
     Scored,
@@ -245,6 +245,41 @@ def test_wrong_content_has_another_direction_and_the_same_size() -> None:
         assert sources[place] != place
 
 
+def test_content_is_judged_among_prompts_of_equal_clean_readout() -> None:
+    """A loss that is a share of the clean readout shows as content repair, until the readout is in the regression."""
+    measured = made(0.6, 0, prompts=3000, noise=0.1)
+    clean = np.random.default_rng(1).standard_normal(3000)
+    pulled = measured.assign(
+        removed=measured["removed"] - 2 * clean[:, None], content=measured["content"] - clean[:, None]
+    )
+    chosen = weigh(pulled, LABELS)
+    assert float(shares(pulled, everything(pulled), BOOTSTRAP)["content"][0]) > 0.1
+    assert afterwards.content_given(pulled, chosen, clean) == pytest.approx(0, abs=0.01)
+
+
+def test_thirds_and_single_components_are_taken_apart() -> None:
+    measured = made(0.8, 0, prompts=400, noise=0.01)
+    measured["content"][:, :2] = measured["removed"][:, :2]
+    chosen = weigh(measured, LABELS)
+    found = afterwards.by_depth(measured, chosen, 4, BOOTSTRAP)
+    # attn.3 alone is in the last third of four blocks.
+    assert float(found["last"]["share"][0]) == pytest.approx(0, abs=0.02)
+    assert float(found["middle"]["content"][0]) == pytest.approx(0.5, abs=0.02)
+    lowest = afterwards.without_one(measured, chosen)
+    assert lowest["attn.3"] == pytest.approx(float(found["middle"]["share"][0]))
+    assert min(lowest, key=lambda label: lowest[label]) in LABELS[:2]
+
+
+def test_the_plane_of_both_directions_stays() -> None:
+    """What is left has the readout's direct effect and the plain embeddings' product, and lies in their plane."""
+    prompts = hs.load_prompts("common-facts").limit(4)
+    model = hs.load_model("built-in")
+    left = hs.sweep(model, prompts, BeyondEmbeddings(), ablate="attn.12", readouts=[hs.LogitDifference()])
+    changed = hs.measures.own_change(hs.measures.per_prompt(left, "difference"))
+    assert changed.values == pytest.approx(0, abs=1e-5)
+    assert abs(left["total"].values).max() > 1e-3
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[Run, Path]]:
     """The settings of a small study, and the paths of its results."""
@@ -254,7 +289,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
         "models": ["built-in"],
         "prompts": {"facts": "common-facts"},
         "ablate": "mlp.12,attn.14",
-        "halves": declared["halves"] | {"explored_before": 4, "facts": {"exploration": 16, "confirmation": 16}},
+        "halves": declared["halves"] | {"explored_before": 4, "facts": {"exploration": 16, "confirmation": 24}},
         "selection": declared["selection"] | {"least_slope": -9, "least_removed": 0},
         "controls": {"phantom": declared["controls"]["phantom"] | {"exploration": 12, "confirmation": 20}},
         "wrong_content": {"prompts": 8, "seed": 0},
