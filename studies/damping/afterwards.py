@@ -96,5 +96,5 @@ def _everywhere(measured: xr.Dataset, chosen: Chosen) -> list[Scored]:
 
 def median_component(components: Mapping[str, Any]) -> dict[str, float]:
     """Return the median of damping and of content repair over components."""
-    each = components["each"].values()
-    return {name: float(np.median([of[name][0] for of in each])) for name in ("damping", "content")}
+    damping, content = np.median([*components["each"].values()], axis=0)
+    return {"damping": float(damping), "content": float(content)}

@@ -167,14 +167,14 @@ def _with_parts(results: xr.Dataset, labels: Sequence[str]) -> xr.Dataset:
 
 
 def _components(results: xr.Dataset, chosen: Chosen, bootstrap: Bootstrap) -> Numbers:
-    """Return damping and content repair of each chosen component, with bounds for all of them at once."""
+    """Return damping and content repair of each chosen component, and in how many one is surely the larger."""
     if not chosen.labels:
         return {"each": {}, "prediction": 0, "content": 0}
     parts = split(_with_parts(results, chosen.labels), PRIMARY, bootstrap)
     damping, content = parts["damping"], parts["content_repair"]
     return {
         "each": {
-            label: {"damping": _bounds(damping.sel(ablated=label)), "content": _bounds(content.sel(ablated=label))}
+            label: [_rounded(float(part.sel(ablated=label, bound="estimate"))) for part in (damping, content)]
             for label in chosen.labels
         },
         "prediction": int((damping.sel(bound="low") > content.sel(bound="high")).sum()),

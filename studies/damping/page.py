@@ -6,7 +6,7 @@ from typing import Any
 from hydrascope.reports.summary.interval import number
 from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.damping.words import cells_of, interval, name
+from studies.damping.words import Bounds, cells_of, interval, name
 from studies.replication.page import HUB
 
 
@@ -122,20 +122,28 @@ def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapp
         for model, label, of in cells_of(settings, models)
     }
     largest, limit = tuple(verdict["largest"]), settings["threshold"]
-    at = f"content's share of the response is {interval(found[largest])} in {name(largest[0])} ({largest[1]})"
-    below = [
-        f"{name(cell[0])} ({cell[1]}) {interval(share)}"
-        for cell, share in found.items()
-        if cell != largest and share[2] is not None and share[2] < limit
-    ]
-    rest = f" It lies surely below {limit} in {' and '.join(below)}." if below and verdict["outcome"] != "holds" else ""
+
+    def listed(side: str) -> str:
+        chosen = [cell for cell in found if cell != largest and _side(found[cell], limit) == side]
+        return " and ".join(f"{name(model)} ({label}) {interval(found[model, label])}" for model, label in chosen)
+
     said = {
         "holds": "**Later components answer the missing prediction more than the missing content",
         "refuted": "**Later components answer not only the missing prediction, but the missing content, too",
         "can't tell": "**The declared rule can't tell whether later components answer mostly the missing prediction",
     }
-    most = ", the largest of all" if verdict["outcome"] == "holds" else ""
-    return f"{said[verdict['outcome']]}: {at}{most}.**{rest}"
+    sides = {"above": "is surely above", "unsure": "may lie on either side of", "below": "is surely below"}
+    rest = "".join(f" It {words} {limit} in {listed(side)}." for side, words in sides.items() if listed(side))
+    at = f"content's share of the response is {interval(found[largest])} in {name(largest[0])} ({largest[1]})"
+    return f"{said[verdict['outcome']]}: {at}.**{rest}"
+
+
+def _side(share: Bounds, limit: float) -> str:
+    """Return the side of a limit on which a share surely lies: `above`, `below` or `unsure`."""
+    _, low, high = share
+    if low is None or high is None:
+        return "unsure"
+    return "above" if low > limit else "below" if high < limit else "unsure"
 
 
 def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -219,5 +227,5 @@ def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
     yield "- Targets are the model's own most likely tokens, the foil its runner-up."
     yield "- Only the last position is ablated: earlier positions keep what they hold, also for later layers to read."
     yield "- Content is all that isn't along one direction. A backup that watches a few other directions is content."
-    yield "  damping is a fact about the readout's direction, not about meaning."
+    yield "  Damping is a fact about the readout's direction, not about meaning."
     yield "- Components that restore nothing are not pooled, by the rule of choice."

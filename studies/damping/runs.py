@@ -38,7 +38,8 @@ class Run(NamedTuple):
 
     def at(self, stores: Path) -> Path:
         """Return the place of the result."""
-        return stores / f"{'-'.join(self)}.{'json' if self.kind == 'distance' else 'zarr'}"
+        ending = "json" if self.kind == "distance" else "zarr"
+        return stores / f"{'-'.join(self).replace('/', '--')}.{ending}"
 
 
 class _Halves(NamedTuple):
