@@ -46,8 +46,8 @@ def _other_changes(settings: Mapping[str, Any], models: Mapping[str, Any]) -> It
     wrong, others = settings["wrong_content"]["prompts"], settings["if_time_allows"]
     yield (
         "*Wrong content*: the push is removed and another prompt's content written; a network that answers the push "
-        "alone does the same as after the ablation, and one that answers content may, too (see the objections). *Mean*, *resampled*: the component's mean, or other prompts' "
-        "activations, instead of zero."
+        "alone does the same as after the ablation, and one that answers content may, too (see the objections). "
+        "*Mean*, *resampled*: the component's mean, or other prompts' activations, instead of zero."
     )
     yield ""
     yield (
