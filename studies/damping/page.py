@@ -49,6 +49,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "  [replication](replication.md) had measured whole ablations, not their parts, on all facts."
     yield f"- **Choice**: {settings['selection']['rule']}."
     yield f"- **Halves**: {settings['halves']['rule']}. {settings['halves']['change']}."
+    yield "  In the same way the controls got fewer prompts, and sublayers that the rule can't choose were left out:"
+    yield "  the history of `settings.json` shows each step."
     yield ""
     yield "## Numbers"
     yield ""
