@@ -8,7 +8,7 @@ from hydrascope.reports.summary.interval import number
 MODELS = {"smollm2": "SmolLM2-135M-Instruct", "gemma3-270m": "Gemma 3 270M"}
 ABLATIONS = {"resample": "resampled", "zero": "set to zero"}
 _KINDS = {"attn": "attention sublayers", "mlp": "MLPs"}
-_HUB = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m": "google/gemma-3-270m"}
+HUB = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m": "google/gemma-3-270m"}
 
 Bounds = list[float | None]
 
@@ -110,9 +110,9 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "```sh"
     for model in runs:
-        if model in _HUB:
+        if model in HUB:
             options = "--prompts counterfact --ablation resample --patches 15"
-            yield f"hydrascope run {_HUB[model]} {options} --out {model}.zarr"
+            yield f"hydrascope run {HUB[model]} {options} --out {model}.zarr"
     yield "```"
 
 
