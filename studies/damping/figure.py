@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hydrascope.reports.figures import style
 from hydrascope.reports.summary.interval import number
-from studies.damping.words import name
+from studies.words import name
 
 #: The bars: a number of the study, its name and its colour.
 _BARS = (

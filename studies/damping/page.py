@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.damping.cells import cells_of
 from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.damping.words import Bounds, cells_of, interval, name
-from studies.replication.page import HUB
+from studies.words import HUB, Bounds, interval, name
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.damping.words import Bounds, cells_of, interval, name
+from studies.damping.cells import cells_of
+from studies.words import Bounds, interval, name
 
 
 def controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
