@@ -24,6 +24,7 @@ from hydrascope.measures.labels import ComponentKind, of_kind
 from hydrascope.measures.regression import least_squares
 from hydrascope.measures.restoration import outcome
 
+#: The three questions of a verdict.
 Question = Literal["compensation", "prompt by prompt", "on average"]
 Answer = Literal["yes", "no", "can't tell"]
 

@@ -1,0 +1,96 @@
+"""Files of the repository that pages link to: each becomes a page, so that no link leads out of the site."""
+
+import re
+from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
+
+ROOT = Path(__file__).parents[2]
+#: A link's or a picture's address, after its text; not one in a block of code.
+_LINK = re.compile(r"(?P<before>\]\()(?P<address>[^)\s]+)(?P<after>(?: \"[^\"]*\")?\))")
+_FENCE = re.compile(r"^(```|    )")
+#: Pages that the navigation names though no page may link to them.
+ALWAYS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def site_uri(path: str) -> str:
+    """Return the place in the site of a file or folder of the repository.
+
+    `docs/prompts.md` is `prompts.md`, the README is the home page, all else lies in `repository/`.
+    """
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if path == "README.md":
+        return "index.md"
+    if path.endswith(".md"):
+        return f"repository/{path}"
+    return f"repository/{path}.md"
+
+
+def outside(markdown: str, path: str) -> set[str]:
+    """Return the files and folders outside docs/ that the page at `path` of the repository links to."""
+    found = {_target(found["address"], path) for line in _prose(markdown) for found in _LINK.finditer(line)}
+    return {each for each in found if each and not each.startswith("docs/")}
+
+
+def in_site(markdown: str, path: str) -> str:
+    """Return a page of the repository with its links changed to places in the site."""
+    home = dirname(site_uri(path))
+
+    def change(found: re.Match[str]) -> str:
+        target = _target(found["address"], path)
+        if target is None:
+            return found[0]
+        _, mark, anchor = found["address"].partition("#")
+        return f"{found['before']}{relpath(site_uri(target), home or '.')}{mark}{anchor}{found['after']}"
+
+    lines = (line if _is_code(line) else _LINK.sub(change, line) for line in markdown.split("\n"))
+    return _with_blank_lines("\n".join(lines))
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of each page from outside docs/, by its path in the repository.
+
+    Raises:
+        FileNotFoundError: a page links to a file that isn't there.
+    """
+    found: dict[str, str] = {}
+    ahead = set(ALWAYS)
+    for page in (ROOT / "docs").rglob("*.md"):
+        ahead |= outside(page.read_text("utf-8"), page.relative_to(ROOT).as_posix())
+    while ahead:
+        path = ahead.pop()
+        found[path] = _as_page(path)
+        ahead |= outside(found[path], path) - found.keys()
+    return found
+
+
+def _as_page(path: str) -> str:
+    """Return a Markdown file as it is, the names in a folder, or the text of another file in a block."""
+    file = ROOT / path
+    if file.is_dir():
+        return "\n".join([f"# {path}", "", *(f"- `{each.name}`" for each in sorted(file.iterdir())), ""])
+    text = file.read_text("utf-8")
+    return text if path.endswith(".md") else f"# {file.name}\n\n`{path}`\n\n````{file.suffix[1:]}\n{text}````\n"
+
+
+def _target(address: str, path: str) -> str | None:
+    """Return the path in the repository that an address on a page leads to; None outside of it or on the same page."""
+    file = address.partition("#")[0]
+    if not file or ":" in file:
+        return None
+    return normpath(join(dirname(path), file))
+
+
+def _prose(markdown: str) -> list[str]:
+    """Return the lines that are no code by their indent."""
+    return [line for line in markdown.split("\n") if not _is_code(line)]
+
+
+def _is_code(line: str) -> bool:
+    """Return whether a line opens a fence, or is code by its indent."""
+    return bool(_FENCE.match(line))
+
+
+def _with_blank_lines(markdown: str) -> str:
+    """Return Markdown with a blank line before each list: GitHub needs none, Python-Markdown does."""
+    return re.sub(r"^(?P<before>\*\*.+\*\*)\n(?=1\. )", r"\g<before>\n\n", markdown, flags=re.MULTILINE)
