@@ -65,9 +65,10 @@ gallery: $(VENV)/ready
 	$(BIN)/hydrascope fetch gemma3-270m --python $(PYTHON)
 	$(BIN)/python -m studies.gallery
 
-# The documentation as a site, which opens from a folder: site/index.html. A broken link or a warning fails.
+# The documentation as a site, which opens from a folder: site/index.html. A warning, such as of a broken link, fails;
+# --quiet would hide it.
 docs: $(VENV)-docs/ready
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 
 # An sdist and a wheel in dist/, whose metadata PyPI would take.
 dist: $(VENV)-dist/ready

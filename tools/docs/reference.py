@@ -6,6 +6,7 @@ Names are read from the sources, and nothing is imported: the site is built with
 import ast
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -32,7 +33,7 @@ class Name:
         name: the name that the package exports.
         module: the module that defines it.
         kind: `function`, `class` or `value`.
-        summary: the first line of its docstring, or of the comment `#:` above it.
+        summary: the first line of its docstring, or the first sentence of the comment `#:` above it.
     """
 
     name: str
@@ -91,7 +92,8 @@ def _page(package: str) -> str:
 
 def _names(names: list[Name], told: set[str], level: int) -> list[str]:
     """Return a table of names, then the documentation of those that aren't told elsewhere, by kind."""
-    rows = [f"| [`{name.name}`][{name.path}] | {name.summary} |" for name in names]
+    ordered = sorted(names, key=lambda name: [*KINDS].index(name.kind))
+    rows = [f"| [`{name.name}`][{name.path}] | {name.summary} |" for name in ordered]
     parts = ["\n".join(["| name | purpose |", "|---|---|", *rows])]
     for kind, heading in KINDS.items():
         here = [name for name in names if name.kind == kind and name.path not in told]
@@ -140,13 +142,10 @@ def _described(name: str, module: str) -> Name:
 
 
 def _comment(lines: list[str]) -> str:
-    """Return the first line of the comment `#:` that ends with the last of some lines."""
-    first = ""
-    for line in reversed(lines):
-        if not line.startswith("#: "):
-            break
-        first = line.removeprefix("#: ")
-    return first
+    """Return the first sentence of the comment `#:` that ends with the last of some lines."""
+    comment = takewhile(lambda line: line.startswith("#: "), reversed(lines))
+    text = " ".join(line.removeprefix("#: ") for line in reversed([*comment]))
+    return text.split(". ")[0].removesuffix(".") + "." if text else ""
 
 
 @cache

@@ -5,9 +5,8 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 
 ROOT = Path(__file__).parents[2]
-#: A link's or a picture's address, after its text; not one in a block of code.
-_LINK = re.compile(r"(?P<before>\]\()(?P<address>[^)\s]+)(?P<after>(?: \"[^\"]*\")?\))")
-_FENCE = re.compile(r"^(```|    )")
+#: A block of code, or the address of a link or a picture after its text.
+_CODE_OR_LINK = re.compile(r"^```.*?^```|^    .*?$|(?<=\]\()(?P<address>[^)\s]+)(?=\))", re.MULTILINE | re.DOTALL)
 #: Pages that the navigation names though no page may link to them.
 ALWAYS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
@@ -28,7 +27,7 @@ def site_uri(path: str) -> str:
 
 def outside(markdown: str, path: str) -> set[str]:
     """Return the files and folders outside docs/ that the page at `path` of the repository links to."""
-    found = {_target(found["address"], path) for line in _prose(markdown) for found in _LINK.finditer(line)}
+    found = {_target(found["address"], path) for found in _CODE_OR_LINK.finditer(markdown)}
     return {each for each in found if each and not each.startswith("docs/")}
 
 
@@ -41,10 +40,9 @@ def in_site(markdown: str, path: str) -> str:
         if target is None:
             return found[0]
         _, mark, anchor = found["address"].partition("#")
-        return f"{found['before']}{relpath(site_uri(target), home or '.')}{mark}{anchor}{found['after']}"
+        return f"{relpath(site_uri(target), home or '.')}{mark}{anchor}"
 
-    lines = (line if _is_code(line) else _LINK.sub(change, line) for line in markdown.split("\n"))
-    return _with_blank_lines("\n".join(lines))
+    return _with_blank_lines(_CODE_OR_LINK.sub(change, markdown))
 
 
 def pages() -> dict[str, str]:
@@ -73,22 +71,12 @@ def _as_page(path: str) -> str:
     return text if path.endswith(".md") else f"# {file.name}\n\n`{path}`\n\n````{file.suffix[1:]}\n{text}````\n"
 
 
-def _target(address: str, path: str) -> str | None:
+def _target(address: str | None, path: str) -> str | None:
     """Return the path in the repository that an address on a page leads to; None outside of it or on the same page."""
-    file = address.partition("#")[0]
+    file = (address or "").partition("#")[0]
     if not file or ":" in file:
         return None
     return normpath(join(dirname(path), file))
-
-
-def _prose(markdown: str) -> list[str]:
-    """Return the lines that are no code by their indent."""
-    return [line for line in markdown.split("\n") if not _is_code(line)]
-
-
-def _is_code(line: str) -> bool:
-    """Return whether a line opens a fence, or is code by its indent."""
-    return bool(_FENCE.match(line))
 
 
 def _with_blank_lines(markdown: str) -> str:
