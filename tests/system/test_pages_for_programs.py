@@ -79,8 +79,8 @@ def test_the_commands_of_the_start_run_after_the_demo(
     """With few prompts: the page shows what many give."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Bootstrap.__init__, "__defaults__", (100, 0.95, 0))
-    monkeypatch.setattr(demo, "ZERO", 12)
-    monkeypatch.setattr(demo, "RESAMPLED", 8)
+    monkeypatch.setattr(demo, "ZERO", 8)
+    monkeypatch.setattr(demo, "RESAMPLED", 6)
     page = (DOCS / "start.md").read_text("utf-8")
     assert "    make demo\n" in page
     assert hydrascope("demo", "--out", "demo")[0] == 0

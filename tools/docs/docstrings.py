@@ -26,7 +26,7 @@ def _fenced(found: re.Match[str]) -> str:
 
 
 def _returned(found: re.Match[str]) -> str:
-    """Return a section as text; what hangs below an item is indented twice, as Python-Markdown asks."""
+    """Return a section as text, with lists in lists indented as Python-Markdown asks."""
     body = re.sub(r"^ +", lambda indent: indent[0] * 2, dedent(found["body"]), flags=re.MULTILINE)
     return f"**{found['title']}:**\n\n{body}"
 

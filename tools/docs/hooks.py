@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: see https://www.mkdocs.org/dev-guide/plugins/#events."""
+"""The events at which MkDocs asks for pages of the site that don't lie in docs/."""
 
 from typing import Any
 

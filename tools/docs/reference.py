@@ -1,4 +1,4 @@
-"""The pages of the API reference: one a package, with every name that the package makes public.
+"""The pages of the API reference: one a package, with all its public names.
 
 Names are read from the sources, and nothing is imported: the site is built without PyTorch.
 """
@@ -81,7 +81,7 @@ def pages() -> dict[str, str]:
 
 
 def _page(package: str) -> str:
-    """Return the page of a package; a name that another page documents has only its line in the table."""
+    """Return the page of a package; a name with a home elsewhere has only a line in its table."""
     told = {name.path for other in PACKAGES if package == "hydrascope" != other for name in public(other)}
     parts = [f"# {package}", _directive(package, members="false")]
     parts += _names(public(package), told, level=2)
@@ -91,7 +91,7 @@ def _page(package: str) -> str:
 
 
 def _names(names: list[Name], told: set[str], level: int) -> list[str]:
-    """Return a table of names, then the documentation of those that aren't told elsewhere, by kind."""
+    """Return a table of names, then documentation by kind of those that aren't told elsewhere."""
     ordered = sorted(names, key=lambda name: [*KINDS].index(name.kind))
     rows = [f"| [`{name.name}`][{name.path}] | {name.summary} |" for name in ordered]
     parts = ["\n".join(["| name | purpose |", "|---|---|", *rows])]

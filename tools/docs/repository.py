@@ -1,4 +1,4 @@
-"""Files of the repository that pages link to: each becomes a page, so that no link leads out of the site."""
+"""Files of the repository that pages link to: each becomes a page of the site."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def site_uri(path: str) -> str:
 
 
 def outside(markdown: str, path: str) -> set[str]:
-    """Return the files and folders outside docs/ that the page at `path` of the repository links to."""
+    """Return the files and folders outside docs/ to which the page at `path` links."""
     found = {_target(found["address"], path) for found in _CODE_OR_LINK.finditer(markdown)}
     return {each for each in found if each and not each.startswith("docs/")}
 
@@ -63,7 +63,7 @@ def pages() -> dict[str, str]:
 
 
 def _as_page(path: str) -> str:
-    """Return a Markdown file as it is, the names in a folder, or the text of another file in a block."""
+    """Return a Markdown file as it is, a folder as names, another file as a block of code."""
     file = ROOT / path
     if file.is_dir():
         return "\n".join([f"# {path}", "", *(f"- `{each.name}`" for each in sorted(file.iterdir())), ""])
@@ -72,7 +72,7 @@ def _as_page(path: str) -> str:
 
 
 def _target(address: str | None, path: str) -> str | None:
-    """Return the path in the repository that an address on a page leads to; None outside of it or on the same page."""
+    """Return the path of a link's file in the repository; None on the same page or the web."""
     file = (address or "").partition("#")[0]
     if not file or ":" in file:
         return None
@@ -80,5 +80,5 @@ def _target(address: str | None, path: str) -> str | None:
 
 
 def _with_blank_lines(markdown: str) -> str:
-    """Return Markdown with a blank line before each list: GitHub needs none, Python-Markdown does."""
+    """Return Markdown with a blank line between a bold line and a list, as this parser asks."""
     return re.sub(r"^(?P<before>\*\*.+\*\*)\n(?=1\. )", r"\g<before>\n\n", markdown, flags=re.MULTILINE)
