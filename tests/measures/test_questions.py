@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hydrascope.measures import NEGLIGIBLE, Bootstrap, kinds, mean_interval, per_prompt, three_answers
-from hydrascope.measures.questions import _MARGIN, Answered, _answer, _Estimates, _rounded
+from hydrascope.measures.questions import _MARGIN, ROUNDING, Answered, _answer, _Estimates, _rounded, answer_of
 
 FEW = Bootstrap(resamples=200)
 
@@ -69,8 +69,19 @@ def test_each_component_has_an_answer_that_the_counts_count() -> None:
             }
             assert each.estimate == pytest.approx(plain[question], rel=1e-6)
             assert not each.estimate < each.low
-            assert (each.answer == "yes") == (each.low > 0)
+            assert (each.answer == "yes") == (each.low > ROUNDING)
             assert (each.answer == "no") == (each.high < NEGLIGIBLE)
+
+
+def test_a_slope_that_is_rounding_is_none() -> None:
+    """What is exactly 0 comes out of float32 as a millionth, with bounds that don't hold 0."""
+    ones = np.ones(3)
+    tiny = _Estimates(ones, 0.1 * ones, ones, 0 * ones, 4e-6 * ones, 1e-7 * ones)
+    assert tiny.counts(1.0) == (3, 0, 0)
+    assert _answer(*tiny.counts(1.0)) == "no"
+    assert answer_of(4e-6 - 1e-7, 4e-6 + 1e-7) == "no"
+    small = _Estimates(ones, 0.1 * ones, ones, 0 * ones, 0.02 * ones, 0.01 * ones)
+    assert small.counts(1.0) == (3, 3, 3)
 
 
 def test_full_repair_is_yes_and_damage_is_no() -> None:
@@ -102,6 +113,7 @@ def test_more_than_half_is_yes(asked: int, above: int, possible: int, answer: st
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(10, 500))
+@example(44, 4, 23)  # the margin alone tells of as many prompts as there are
 @example(180, 9, 22)  # of 23 to 27 prompts the margin leaves one component that surely writes
 def test_the_number_that_is_named_is_the_first_that_would_tell(seed: int, components: int, prompts: int) -> None:
     """By trying: with as many prompts widths have shrunk so far that the answer is known, with fewer they haven't."""
@@ -125,7 +137,8 @@ def test_the_number_that_is_named_is_the_first_that_would_tell(seed: int, compon
         later = list(itertools.dropwhile(known, earlier))
         assert not any(map(known, later[:-1])) or needed <= 100
     else:
-        assert not any(known(number) for number in np.geomspace(prompts, 900_000, 60))
+        later = itertools.dropwhile(known, np.geomspace(prompts, 900_000, 60).tolist())
+        assert not any(map(known, later))
 
 
 def test_it_is_rounded_up_to_two_digits() -> None:

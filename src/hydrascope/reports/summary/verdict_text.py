@@ -14,6 +14,7 @@ from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.split_rows import split_sentences
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Responder, Verdict
+from hydrascope.utils.text import counted
 
 #: The number of responders and pairs that are named.
 NAMED = 3
@@ -244,7 +245,7 @@ def mediation_sentences(summary: Summary) -> list[str]:
         sufficient = [(row.mediator, row.restored_alone) for row in rows if _is_notable(row.restored_alone, least)]
         texts.append(
             f"Who restores what {ablated} removes: necessary {_mediators(necessary)}; sufficient "
-            f"{_mediators(sufficient)}. In {summary.run['unit']}, of {len(rows):,} mediators."
+            f"{_mediators(sufficient)}. In {summary.run['unit']}, of {counted(len(rows), 'mediator', 'mediators')}."
         )
     return texts
 
