@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hydrascope.ablations.ablation import Noise as Noise
     from hydrascope.ablations.ablation import Resample as Resample
     from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.ablations.optimal import Optimal as Optimal
     from hydrascope.analyses.activations import activations as activations
     from hydrascope.analyses.generation import override as override
     from hydrascope.components.component import Component as Component
@@ -49,6 +50,7 @@ export_lazily(
     {
         "ablations": (),
         "ablations.ablation": ("Counterfactual", "Mean", "Noise", "Resample", "Zero"),
+        "ablations.optimal": ("Optimal",),
         "analyses": (),
         "analyses.activations": ("activations",),
         "analyses.generation": ("override",),

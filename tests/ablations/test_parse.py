@@ -7,8 +7,9 @@ import pytest
 
 import hydrascope as hs
 from hydrascope.ablations import parse
-from hydrascope.ablations.ablation import CLASSES, Noise, Resample
+from hydrascope.ablations.ablation import Noise, Resample
 from hydrascope.ablations.names import ABLATIONS, AblationName
+from hydrascope.ablations.parse import CLASSES
 from hydrascope.utils.errors import HydrascopeError
 
 DOCS = Path(__file__).parents[2] / "docs"

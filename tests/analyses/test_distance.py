@@ -114,6 +114,22 @@ def test_the_control_changes_as_much_in_another_direction():
     assert float(abs(other["total"] - together["total"]).max()) > 1e-3
 
 
+def test_the_control_is_a_sweep_of_random_directions():
+    model, readouts = loaded("llama"), [hs.Logit(), hs.LogitDifference()]
+    found = hs.analyses.distance(model, PROMPTS, hs.Resample(2), ablate="attn", readouts=readouts)
+    control = hs.ablations.SameSize(hs.Resample(2))
+    run = hs.sweep(model, PROMPTS, control, ablate="attn", readouts=readouts)
+    for name in ("total", "direct"):
+        np.testing.assert_allclose(found[f"control_{name}"], run[name].mean("patch"), atol=1e-12)
+    effects = hs.measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2), ablate="attn", readouts=readouts))
+    slopes = hs.measures.restoration_by_kick(effects, found)["control_slope"]
+    expected = hs.measures.restoration(hs.measures.per_prompt(run))["restored_slope"]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-9)
+    other = hs.measures.per_prompt(hs.sweep(model, PROMPTS, hs.Resample(2), ablate="attn", readouts=hs.Placebo(1)))
+    with pytest.raises(HydrascopeError, match=r"no control read on 'placebo\.0'"):
+        hs.measures.restoration_by_kick(other, found)
+
+
 def test_refusals_are_one_line():
     model = loaded("llama")
     with pytest.raises(HydrascopeError, match=f"give at least {FEWEST + 2}"):

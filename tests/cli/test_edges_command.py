@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,38 @@ def test_distances_come_with_a_control(hydrascope: Run, folder: Path, tmp_path: 
         expected = float(slopes.sel(ablated=row["ablated"], bound="estimate"))
         assert float(row["control_slope"]) == pytest.approx(expected, rel=1e-3)
     assert hydrascope("distance", *given)[0] == 0
+
+    run = [*given, "--out", tmp_path / "run.zarr"]
+    assert hydrascope("run", *run)[0] == 0
+    beside = ["--distance", tmp_path / "d"]
+    code, out, err = hydrascope("summary", tmp_path / "run.zarr", *beside, "--format", "json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert [each["ablated"] for each in summary["kicks"]] == [row["ablated"] for row in rows]
+    assert summary["kicks"][0]["control_slope"]["estimate"] == pytest.approx(float(rows[0]["control_slope"]))
+    opened = hs.open_results(tmp_path / "run.zarr")
+    verdict = hs.reports.summarise(opened).verdicts[0]
+    told = " ".join(hydrascope("summary", tmp_path / "run.zarr", *beside)[1].split())
+    for label in verdict.component.split(" or "):
+        assert f"Kick of {label}: " in told
+        assert "after random directions of the same size" in told
+    assert "Kick of" not in hydrascope("summary", tmp_path / "run.zarr")[1]
+
+
+@pytest.mark.usefixtures("one_format")
+def test_distances_of_another_run_are_refused(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"{a}{b} cat" for a in "abcdef" for b in "uvwxy"))
+    given = [folder / "model", "--prompts", tmp_path / "prompts.txt", "--ablate", "attn"]
+    assert hydrascope("distance", *given, "--ablation", "zero", "--out", tmp_path / "d")[0] == 0
+    assert hydrascope("run", *given, "--ablation", "mean", "--out", tmp_path / "run.zarr")[0] == 0
+    for distance, message in (
+        (tmp_path / "d", "the distances are of another ablation than the effects: measure both alike"),
+        (tmp_path, "give the folder that `hydrascope distance --out` wrote"),
+    ):
+        code, _, err = hydrascope("summary", tmp_path / "run.zarr", "--distance", distance)
+        assert code == 2
+        assert message in err.splitlines()[-1]
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,9 @@ def test_the_command_line(hydrascope: Run, folder: Path, tmp_path: Path, cluster
     command = ("run", folder / "model", "--prompts", prompts, "--batch-size", 2, "--patches", 2)
     assert hydrascope(*command, "--out", one)[0] == 0
     code, told, err = hydrascope(*command, "--out", out, "--ray", cluster)
-    assert (code, err) == (0, "")
+    assert code == 0
+    # On a busy machine progress is told while this waits.
+    assert [line for line in err.splitlines() if not line.endswith("prompts measured")] == []
     assert "2 workers under Ray" in told
     assert "23 prompts measured" in told
     identical(out, one)

@@ -3,7 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-from hydrascope.ablations.ablation import CLASSES, Ablation
+from hydrascope.ablations.ablation import Ablation
+from hydrascope.ablations.parse import CLASSES
 
 
 def every_ablation(patches: int = 2, seed: int = 0) -> list[Ablation]:

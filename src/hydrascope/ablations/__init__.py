@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hydrascope.ablations.ablation import Patches as Patches
     from hydrascope.ablations.ablation import Resample as Resample
     from hydrascope.ablations.ablation import Zero as Zero
+    from hydrascope.ablations.optimal import Optimal as Optimal
     from hydrascope.ablations.same_size import SameSize as SameSize
     from hydrascope.engines.clean.activations import CleanActivations as CleanActivations
 
@@ -28,6 +29,7 @@ export_lazily(
             "Resample",
             "Zero",
         ),
+        "optimal": ("Optimal",),
         "same_size": ("SameSize",),
     },
 )

@@ -1,4 +1,4 @@
-"""Zero, mean, noise, resample and counterfactual ablation (Appendix A, Eq. 35–39).
+"""Ablations: zero, mean, noise, resample, counterfactual (Appendix A, Eq. 35–39).
 
 An ablation has one method, `draw`, which returns the patches of some prompts. You can write your own. This one removes
 a direction from the outputs of the ablated sublayers:
@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hydrascope.ablations.names import ABLATIONS
 from hydrascope.ablations.noise import noisy_values
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.activations import CleanActivations
@@ -64,7 +65,8 @@ class Ablation(Protocol):
 
     An ablation that reads other components than those that it patches lists their sites in an attribute `sites`. One
     with a text `patch_source` says there where its patches come from, in a few words for Figure 1; an empty text says
-    that they come from nothing.
+    that they come from nothing. One with a method `check(clean)` is checked by it before any pass. One with a method
+    `record(clean, components)` adds the variables that it returns to the result.
 
     Attributes:
         patches: the number of patches of each prompt.
@@ -86,7 +88,7 @@ class Ablation(Protocol):
 
 
 class NamedAblation(Ablation, Protocol):
-    """The interface of the classes in `CLASSES`, which are dataclasses that need no arguments.
+    """The interface of the ablations with a name, which are dataclasses that need no arguments.
 
     Attributes:
         patch_source: where patches come from, in a few words for Figure 1; empty for nothing.
@@ -107,13 +109,13 @@ def require_ablation(ablation: Any) -> None:
     if isinstance(ablation, type) and hasattr(ablation, "draw"):
         raise HydrascopeError(f"{ablation.__name__} is a class: give one of its objects, {ablation.__name__}(…)")
     if not hasattr(ablation, "draw") or not hasattr(ablation, "patches"):
-        named = ", ".join(f"hs.{each.__name__}()" for each in CLASSES.values())
+        named = ", ".join(f"hs.{each.capitalize()}()" for each in ABLATIONS)
         raise HydrascopeError(
             f"{quote(str(ablation))} is no ablation: give {named}, or an object of your own with patches and draw"
         )
-    _require_whole(ablation.patches, 1, "patches", "ask for at least one")
+    require_whole(ablation.patches, 1, "patches", "ask for at least one")
     if isinstance(ablation, Noise | Resample):
-        _require_whole(ablation.seed, 0, "seed", "give a number from 0 on")
+        require_whole(ablation.seed, 0, "seed", "give a number from 0 on")
     if isinstance(ablation, Noise) and not (isinstance(ablation.scale, numbers.Real) and 0 < ablation.scale < np.inf):
         raise HydrascopeError(f"{ablation.scale} is no scale of noise: give a number above 0")
 
@@ -131,9 +133,11 @@ def require_drawable(ablation: Ablation, clean: CleanActivations) -> None:
     """
     if type(ablation) is Counterfactual or (type(ablation) is Resample and not ablation.different_target):
         ablation.draw(clean, range(len(clean.tokens)))
+    if hasattr(ablation, "check"):
+        ablation.check(clean)
 
 
-def _require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
+def require_whole(value: Any, least: int, name: str, otherwise: str) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise HydrascopeError(f"{name} cannot be {value!r}: give a whole number")
     if value < least:
@@ -338,9 +342,3 @@ class Counterfactual:
 def _no_sources(prompts: Sequence[int], patches: int) -> Int[np.ndarray, "prompt patch"]:
     """Return sources of patches that come from no prompt."""
     return np.full((len(prompts), patches), -1)
-
-
-#: The class of each ablation that has a name on the command line and on the page.
-CLASSES: dict[str, type[NamedAblation]] = {
-    each.__name__.lower(): each for each in (Resample, Zero, Mean, Noise, Counterfactual)
-}

@@ -4,8 +4,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from hydrascope.ablations.ablation import CLASSES, NamedAblation
+from hydrascope.ablations.ablation import Counterfactual, Mean, NamedAblation, Noise, Resample, Zero
+from hydrascope.ablations.optimal import Optimal
 from hydrascope.utils.errors import HydrascopeError
+
+#: The class of each ablation that has a name on the command line and on the page.
+CLASSES: dict[str, type[NamedAblation]] = {
+    each.__name__.lower(): each for each in (Resample, Zero, Mean, Noise, Counterfactual, Optimal)
+}
 
 #: The field of an ablation that each option sets.
 _FIELDS = {"patches": "patches", "noise_scale": "scale", "seed": "seed", "different_target": "different_target"}

@@ -16,6 +16,7 @@ from hydrascope.analyses.path_patching import path_patching
 from hydrascope.analyses.position_map import position_map
 from hydrascope.analyses.responsibility import responsibility
 from hydrascope.analyses.shapley import shapley
+from hydrascope.analyses.trajectory import trajectory
 
 __all__ = [
     "activations",
@@ -35,4 +36,5 @@ __all__ = [
     "position_map",
     "responsibility",
     "shapley",
+    "trajectory",
 ]

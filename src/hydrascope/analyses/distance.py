@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from hydrascope.ablations.ablation import Ablation, draw_patches
+from hydrascope.ablations.same_size import SameSize
 from hydrascope.components.selection import Selection
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.interface import Request
@@ -27,7 +28,7 @@ from hydrascope.runs.assemble import initial_dataset
 from hydrascope.runs.batches import batches, compute_clean_activations
 from hydrascope.runs.config import AnalysisOptions, SweepConfig
 from hydrascope.runs.plan import Plan, make_plan
-from hydrascope.runs.sweep import tell
+from hydrascope.runs.sweep import sweep, tell
 from hydrascope.storage.reader import split_range
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import show_progress
@@ -54,15 +55,15 @@ def distance(
         ('prompt', 'ablated', 'block')
 
     A distance as small as a clean run's doesn't mean that a stream is natural: zero and mean take variance away. So
-    `rank` and `kick` stand beside it. `hs.ablations.SameSize(ablation)` is the control: a random direction of the same
-    size at the same place.
+    `rank` and `kick` stand beside it, and the effects of a control, `hs.ablations.SameSize(ablation)`: a random
+    direction of the same size at the same place.
 
     Args:
         model: the model.
         prompts: as for `sweep`, at least 21 besides a patch's source.
         ablation: as for `sweep`.
         ablate: the ablations, one by one or several components at once.
-        options: as for `sweep`; the readouts are of no use.
+        options: as for `sweep`; the readouts are those of the control.
 
     Returns:
         means over patches, at each prompt's last position; block l is after l blocks, the last what the final norm
@@ -74,6 +75,7 @@ def distance(
         - `kick` [prompt, ablated, block]: half the mean of the squared change in units of s; 0 is untouched, 1 as far
           apart as two prompts;
         - `constant` [block]: the number of dimensions that don't vary and are left out;
+        - `control_total` and `control_direct` [readout, prompt, ablated]: effects of the control;
         - `first_block` [ablated]: the block after the first ablated component's.
 
     Raises:
@@ -126,7 +128,8 @@ def distance(
             )
             plan.engine.visit_streams(model, request, visit)
             advance(len(indices))
-    return _assemble(plan, initial_dataset(plan, clean), found, spreads)
+    control = sweep(model, plan.prompts, SameSize(plan.ablation), ablate=ablate, keep="effects", **options)
+    return _assemble(plan, initial_dataset(plan, clean), found, spreads, control)
 
 
 @dataclass(frozen=True)
@@ -241,12 +244,21 @@ def _clean_streams(plan: Plan, each: Sequence[Sequence[int]]) -> Float[np.ndarra
     return streams
 
 
-def _assemble(plan: Plan, base: xr.Dataset, found: dict[str, np.ndarray], spreads: Sequence[Spread]) -> xr.Dataset:
+def _assemble(
+    plan: Plan, base: xr.Dataset, found: dict[str, np.ndarray], spreads: Sequence[Spread], control: xr.Dataset
+) -> xr.Dataset:
     """Return the dataset of `distance`."""
     dims = ("prompt", "ablated", "block")
     first = [1 + min(component.block for component in override.ablated) for override in plan.overrides]
-    variables = {name: (dims, values) for name, values in found.items()}
-    kept = [name for name in ("ablated", "ablated_kind", "ablated_block", "text", "target_text") if name in base.coords]
+    effects = {
+        f"control_{name}": control[name].mean("patch", dtype=np.float64).variable for name in ("total", "direct")
+    }
+    variables = {**{name: (dims, values) for name, values in found.items()}, **effects}
+    kept = [
+        name
+        for name in ("ablated", "ablated_kind", "ablated_block", "readout", "text", "target_text")
+        if name in base.coords
+    ]
     coords = {name: base[name].variable for name in kept}
     attrs = {name: value for name, value in base.attrs.items() if name not in ("read", "keep", "readouts")}
     return xr.Dataset(

@@ -1,6 +1,6 @@
 """Commands of analyses, from `paths` to `map`.
 
-They print what they measure, and write it to a folder if asked to; they store no result.
+They print what they measure, and write it to a folder if asked to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import typer
 
 from hydrascope.cli.options import MapOptions, SweepOptions, ZeroOptions, say, to_path, with_options
 from hydrascope.cli.prompt_request import PromptRequest
-from hydrascope.cli.results import require_folder, show
+from hydrascope.cli.results import DISTANCE, require_folder, show
 from hydrascope.cli.run_commands import ablation_arguments, load_inputs, sweep_arguments
 from hydrascope.utils.errors import HydrascopeError
 
@@ -162,17 +162,23 @@ def distance(
     options: SweepOptions,
     ablate: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to ablate, one by one.")] = "layers",
     out: Annotated[
-        Path | None, typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV to it.")
+        Path | None,
+        typer.Option(
+            parser=to_path,
+            metavar="FOLDER",
+            help="Write all rows as CSV to it, and the dataset for `summary --distance`.",
+        ),
     ] = None,
     format_: Format = "text",
 ) -> None:
     """Measure how far ablations push the residual stream, and whether that drives repair."""
     from hydrascope import sweep
-    from hydrascope.ablations import SameSize
     from hydrascope.analyses import distance as measure
     from hydrascope.measures import per_prompt
-    from hydrascope.reports.summary.distance_table import distance_rows, distances_in_text
+    from hydrascope.reports.summary.distance_rows import distance_rows
+    from hydrascope.reports.summary.distance_table import distances_in_text
     from hydrascope.reports.summary.serialize import rows_as_csv
+    from hydrascope.storage.analysis_file import write_analysis
     from hydrascope.utils.disk_errors import disk
 
     arguments = {**_checked_arguments(options, out), "ablate": ablate, "progress": True}
@@ -181,14 +187,14 @@ def distance(
     model, prompts = load_inputs(options)
     found = measure(model, prompts, **arguments)
     effects = per_prompt(sweep(model, prompts, **arguments))
-    control = per_prompt(sweep(model, prompts, **{**arguments, "ablation": SameSize(arguments["ablation"])}))
-    rows = distance_rows(found, effects, control)
+    rows = distance_rows(found, effects)
     _print_rows([rows], format_, distances_in_text(rows, found.sizes["prompt"]))
     if out is not None:
         with disk(f"cannot write to {out}"):
             out.mkdir(parents=True, exist_ok=True)
             (out / "distance.csv").write_text(rows_as_csv(list(rows)))
-        say(f"1 file in {out}", err=True)
+        write_analysis(found, out / DISTANCE)
+        say(f"distance.csv and {DISTANCE} in {out}", err=True)
 
 
 @with_options

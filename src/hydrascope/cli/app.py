@@ -13,9 +13,10 @@ from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import backups, circuit, distance, edges, features, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
 from hydrascope.cli.report_commands import explore, report
-from hydrascope.cli.results import Norm, Readout, Results, open_selected, require_new, short_names, show
+from hydrascope.cli.results import Norm, Readout, Results, open_distance, open_selected, require_new, short_names, show
 from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
 from hydrascope.cli.streams import ReaderLeft, end_like_sigpipe, open_streams, print_error
+from hydrascope.cli.trajectory_command import trajectory
 from hydrascope.utils.errors import HydrascopeError, printable
 from hydrascope.utils.working_directory import require_working_directory
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Measure how a language model repairs itself after an ablation.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -229,6 +229,10 @@ def summary(
     results: Results,
     readout: Readout = None,
     norm: Norm = None,
+    distance: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of `distance --out`: says how hard each ablation kicks."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Add every finding and every override.")] = False,
     format_: Annotated[
         Literal["text", "json", "csv", "markdown", "latex"],
@@ -240,9 +244,11 @@ def summary(
 ) -> None:
     """Summarise whether anything is restored, how much, how surely, and by which components."""
     from hydrascope.reports import summary as formats
-    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.kinds import summarise, summarise_in_short
 
-    found = summarise(open_selected(results), readout=readout, sigma=norm)
+    how = summarise_in_short if format_ == "text" and not full else summarise
+    kicks = None if distance is None else open_distance(distance)
+    found = how(open_selected(results), readout=readout, sigma=norm, distance=kicks)
     if format_ == "text":
         show(formats.render(found, full=full))
     else:
@@ -289,6 +295,9 @@ def compare(
         from hydrascope.reports.figures.comparison import save_comparison
 
         say(f"{len(save_comparison(found, opened, out, readout, norm))} files in {out}")
+
+
+app.command()(trajectory)
 
 
 @app.command()

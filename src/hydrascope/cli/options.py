@@ -210,6 +210,23 @@ class RunOptions(SweepOptions):
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure nothing; print the cost of the run.")] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryOptions(SweepOptions):
+    """The options of a measurement of several checkpoints, of which `model` is the last."""
+
+    model: Annotated[str, typer.Argument(metavar="LAST", help="The last checkpoint, likewise.")]
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="shared|argmax|answer|ID",
+            help="The token of `logit`; shared: the answers, or unless all prompts have one the last's likeliest.",
+        ),
+    ] = "shared"
+    out: Annotated[
+        Path, typer.Option(parser=to_path, metavar="FOLDER", help="The folder of all results; continued if it exists.")
+    ]
+
+
 #: The panels of the help, from the first. Of two fields of one name the later one counts.
 _PANELS = {
     SweepOptions: "Measurement",
@@ -218,6 +235,7 @@ _PANELS = {
     MapOptions: "Measurement",
     RunOptions: "Result",
     LoadOptions: "Model",
+    TrajectoryOptions: "Measurement",
 }
 
 

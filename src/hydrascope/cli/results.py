@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import RenderableType
 
+#: The dataset of distances in the folder that `distance --out` writes.
+DISTANCE = "distance.zarr"
+
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder of a result of `hydrascope run`.")]
 Readout = Annotated[str | None, typer.Option(help="A readout of the run; default: the first.")]
 Norm = Annotated[
@@ -64,6 +67,17 @@ def _printable_result(results: "xr.Dataset") -> "xr.Dataset":
     }
     texts = {key: printable(value) for key, value in results.attrs.items() if isinstance(value, str)}
     return results.assign_coords(labels).assign_attrs(texts)
+
+
+def open_distance(folder: Path) -> "xr.Dataset":
+    """Open the distances that `hydrascope distance --out` wrote to `folder`.
+
+    Raises:
+        HydrascopeError: there are none that can be read.
+    """
+    from hydrascope.storage.analysis_file import read_analysis
+
+    return read_analysis(folder / DISTANCE, "kick", "hydrascope distance --out")
 
 
 def show(shown: "RenderableType") -> None:

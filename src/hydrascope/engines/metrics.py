@@ -195,6 +195,10 @@ def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, targets: Se
 def logits_of(model: LanguageModel, residual: Float[Tensor, "row width"]) -> Float[Tensor, "row vocabulary"]:
     """Return the logits of final residual streams, soft-cap included, in float32 or wider."""
     logits = model.unembedded(model.final_norm(residual.to(model.dtype))).to(residual.device)
-    logits = logits.to(wider(logits.dtype))
+    return soft_capped(model, logits.to(wider(logits.dtype)))
+
+
+def soft_capped(model: LanguageModel, logits: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
+    """Bound logits smoothly by the model's final soft-cap, if it has one."""
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap

@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from hydrascope.ablations import parse
-from hydrascope.ablations.names import ABLATIONS
+from hydrascope.ablations.names import LIVE_ABLATIONS
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
 from hydrascope.loading import self_check
@@ -39,7 +39,7 @@ def live_config(
     return {
         "sublayers": [str(sublayer) for sublayer in model.sublayers],
         "heads": len(model.units(attention)),
-        "ablations": [_describe_ablation(name, pool) for name in ABLATIONS],
+        "ablations": [_describe_ablation(name, pool) for name in LIVE_ABLATIONS],
         "folder": str(folder),
         "notebook": notebook,
         "defaults": {} if results is None else _asked(results),
@@ -78,7 +78,7 @@ def _asked(results: xr.Dataset) -> dict[str, Any]:
     attributes = results.attrs
     named = ("ablation", "patches", "seed", "noise_scale", "different_target")
     found = {name: attributes[name] for name in named if name in attributes}
-    found = found if found.get("ablation") in ABLATIONS else {}  # it may be one of the user's own
+    found = found if found.get("ablation") in LIVE_ABLATIONS else {}  # it may be one of the user's own
     return found | ({"at": attributes["positions"]} if attributes.get("positions") in NAMES else {})
 
 

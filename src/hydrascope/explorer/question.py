@@ -6,7 +6,7 @@ from typing import Any
 
 from hydrascope.ablations import parse
 from hydrascope.ablations.ablation import NamedAblation
-from hydrascope.ablations.names import ABLATIONS
+from hydrascope.ablations.names import LIVE_ABLATIONS
 from hydrascope.prompts.positions import NAMES, SUBJECT
 from hydrascope.prompts.prompt import Prompt
 from hydrascope.utils.errors import HydrascopeError
@@ -32,7 +32,7 @@ class Question:
     Attributes:
         text: the prompt.
         run: the override, as `attn.3+mlp.5|mlp.7`; empty for none.
-        ablation: one of `ABLATIONS`.
+        ablation: one of `LIVE_ABLATIONS`.
         patches, noise_scale, seed, different_target: as in `hydrascope.Noise` and `hydrascope.Resample`; ablations
             without such a setting ignore it.
         counterfactual: the prompt's counterfactual, for the ablation `counterfactual`.
@@ -93,8 +93,8 @@ class Question:
                 text.encode()
             except UnicodeEncodeError:
                 raise HydrascopeError(f"the {name} holds half a surrogate pair: mend it") from None
-        if self.ablation not in ABLATIONS:
-            raise HydrascopeError(f"{self.ablation!r} replaces nothing: choose {', '.join(ABLATIONS)}")
+        if self.ablation not in LIVE_ABLATIONS:
+            raise HydrascopeError(f"{self.ablation!r} replaces nothing: choose {', '.join(LIVE_ABLATIONS)}")
         if not 1 <= self.patches <= MOST_PATCHES:
             raise HydrascopeError(f"{self.patches} patches: ask for 1 to {MOST_PATCHES}")
         if self.run.count("+") + self.run.count("|") >= MOST_COMPONENTS:

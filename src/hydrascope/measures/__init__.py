@@ -66,6 +66,7 @@ from hydrascope.measures.labels import (
 from hydrascope.measures.localisation import localisation, strongest
 from hydrascope.measures.mediation import mediation, reactions
 from hydrascope.measures.normalised import Patching, clean_and_corrupt, normalised, patching_of
+from hydrascope.measures.optimal_loss import optimal_against
 from hydrascope.measures.prompt_consistency import profile_agreement
 from hydrascope.measures.questions import NEGLIGIBLE, Answered, ComponentAnswer, Question, answer_of, three_answers
 from hydrascope.measures.ranking import rank
@@ -83,6 +84,7 @@ from hydrascope.measures.restoration import (
 from hydrascope.measures.routes import ROUTES, route_bounds, routes
 from hydrascope.measures.rushing_nanda import self_repair
 from hydrascope.measures.split import select_part, split
+from hydrascope.measures.trajectory import trajectory
 
 __all__ = [
     "BOOST",
@@ -141,6 +143,7 @@ __all__ = [
     "none_above_threshold",
     "normalised",
     "of_kind",
+    "optimal_against",
     "outcome",
     "outcome_bounds",
     "own_change",
@@ -173,6 +176,7 @@ __all__ = [
     "sublayer_labels",
     "takes_effects",
     "three_answers",
+    "trajectory",
     "unit_numbers",
     "with_direct_effect",
 ]

@@ -5,6 +5,7 @@ import xarray as xr
 
 from hydrascope.measures.bootstrap import Bootstrap, difference, interval
 from hydrascope.measures.effects_type import Effects, takes_effects
+from hydrascope.measures.regression import regression
 from hydrascope.utils.errors import HydrascopeError
 
 #: The groups of prompts by their kick.
@@ -25,8 +26,9 @@ def restoration_by_kick(effects: Effects, found: xr.Dataset, bootstrap: Bootstra
 
     Returns:
         without unit: `restored_slope` [bound, ablated, third], the slope of total − direct on −direct over the prompts
-        of a third; `rise` [bound, ablated], that of the highest third minus that of the lowest; `kick` [ablated,
-        third], the median kick at the block after the ablated component's.
+        of a third; `rise` [bound, ablated], that of the highest third minus that of the lowest; `control_slope` [bound,
+        ablated], the slope over all prompts after random directions of the same size; `kick` [ablated, third], the
+        median kick at the block after the ablated component's.
 
     Raises:
         HydrascopeError: the prompts or ablations differ, or there are fewer than 9 prompts.
@@ -36,8 +38,11 @@ def restoration_by_kick(effects: Effects, found: xr.Dataset, bootstrap: Bootstra
     for name in shared:
         if effects.data.attrs.get(name) != found.attrs.get(name):
             raise HydrascopeError(f"the distances are of another {name} than the effects: measure both alike")
+    if effects.readout not in found["readout"]:
+        raise HydrascopeError(f"the distances have no control read on {effects.readout!r}: measure both alike")
     if found.sizes["prompt"] != effects.data.sizes["prompt"] or found.sizes["prompt"] < 9:
         raise HydrascopeError("thirds need the same prompts in effects and distances, at least 9")
+    control = found.sel(readout=effects.readout)
     slopes, rises, kicks = [], [], []
     labels = [str(label) for label in found["ablated"].values]
     for label in labels:
@@ -55,6 +60,9 @@ def restoration_by_kick(effects: Effects, found: xr.Dataset, bootstrap: Bootstra
         {
             "restored_slope": xr.concat(slopes, "ablated").transpose("bound", "ablated", "third"),
             "rise": xr.concat(rises, "ablated").transpose("bound", "ablated"),
+            "control_slope": regression(
+                -control["control_direct"], control["control_total"] - control["control_direct"], bootstrap
+            )["slope"].reset_coords(drop=True),
             "kick": (("ablated", "third"), np.array(kicks)),
         },
         {"ablated": labels, "third": list(THIRDS)},

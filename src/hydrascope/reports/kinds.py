@@ -1,7 +1,7 @@
 """The summary, the figures and the page of each kind of result, in one table."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from hydrascope.reports.html.heatmaps import Picture, interaction_picture, media
 from hydrascope.reports.html.means_only import left_out, without_prompts
 from hydrascope.reports.html.render import one_file
 from hydrascope.reports.html.report_data import Built, Views, build_page, require_results
+from hydrascope.reports.summary.caveats import EFFECTS_ALONE
+from hydrascope.reports.summary.distance_rows import distance_rows
 from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.summarise import (
     Summary,
@@ -50,7 +52,11 @@ class Kind:
 
 
 def summarise(
-    results: xr.Dataset, bootstrap: Bootstrap | None = None, readout: str | None = None, sigma: Sigma | None = None
+    results: xr.Dataset,
+    bootstrap: Bootstrap | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+    distance: xr.Dataset | None = None,
 ) -> Summary:
     """Summarise results of any kind: verdicts and findings, with intervals over prompts.
 
@@ -63,15 +69,52 @@ def summarise(
         bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
         readout: the readout's label; by default the first.
         sigma: the reading of σ, as in `hydrascope.measures.per_prompt`.
+        distance: from `hydrascope.analyses.distance`, with the same options: each verdict then says how hard the
+            ablation kicks the network.
 
     Returns:
         The summary; `hydrascope.reports.render` prints it.
 
     Raises:
-        HydrascopeError: `results` is no result, is unfinished, or lacks the readout.
+        HydrascopeError: `results` is no result, is unfinished, or lacks the readout; or the distances are of another
+            run.
     """
-    effects = read_effects(results, readout, sigma)
-    return KINDS[result_kind(results.attrs)].summarise(results, effects, bootstrap or Bootstrap())
+    effects, bootstrap = read_effects(results, readout, sigma), bootstrap or Bootstrap()
+    summary = KINDS[result_kind(results.attrs)].summarise(results, effects, bootstrap)
+    return _with_kicks(summary, effects, distance)
+
+
+def summarise_in_short(
+    results: xr.Dataset,
+    bootstrap: Bootstrap | None = None,
+    readout: str | None = None,
+    sigma: Sigma | None = None,
+    distance: xr.Dataset | None = None,
+) -> Summary:
+    """Summarise as `summarise` does, without the paper's findings where there are verdicts.
+
+    That takes two thirds of the time.
+
+        >>> hs.reports.kinds.summarise_in_short(results).findings
+        ()
+
+    Raises:
+        HydrascopeError: as `summarise`.
+    """
+    effects, bootstrap = read_effects(results, readout, sigma), bootstrap or Bootstrap()
+    kind = KINDS[result_kind(results.attrs)]
+    summary = kind.views.summarise(results, effects, bootstrap)
+    if not summary.verdicts:
+        summary = kind.summarise(results, effects, bootstrap)
+    return _with_kicks(summary, effects, distance)
+
+
+def _with_kicks(summary: Summary, effects: EffectsOnly, distance: xr.Dataset | None) -> Summary:
+    if distance is None:
+        return summary
+    if not isinstance(effects, Effects):
+        raise HydrascopeError(f"distances stand beside verdicts, and {EFFECTS_ALONE}")
+    return replace(summary, kicks=distance_rows(distance, effects, summary.bootstrap))
 
 
 def draw_all(

@@ -121,6 +121,9 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
         names = [metric.name for metric in plan.metrics]
         units = _text(UNITS.get(name, "") for name in names)
         result = result.assign_coords(metric=_text(names), metric_units=("metric", units))
+    if hasattr(plan.ablation, "record"):
+        ablated = dict.fromkeys(component for override in plan.overrides for component in override.ablated)
+        result = result.merge(plan.ablation.record(clean, tuple(ablated)))
     return result
 
 

@@ -99,6 +99,15 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "subject": Variable(("prompt",), "subject of the prompt, empty if none is found"),
     "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 if none is found", "token"),
     "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 if none is found", "token"),
+    "fitted": Variable(("fitted",), "component with a fitted constant"),
+    "written": Variable(("written",), "vector that the component writes"),
+    "half": Variable(("half",), "half of the prompts", "index"),
+    "optimal_loss": Variable(
+        ("fitted", "prompt", "written"), "loss by vectors of the other half of the prompts", "unit of the loss"
+    ),
+    "optimal_loss_inside": Variable(
+        ("fitted", "half", "written"), "mean loss over the half of the prompts that fits", "unit of the loss"
+    ),
 }
 
 

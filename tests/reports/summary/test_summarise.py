@@ -23,7 +23,7 @@ from hydrascope.measures import (
     regression,
     restoration,
 )
-from hydrascope.reports.kinds import summarise
+from hydrascope.reports.kinds import summarise, summarise_in_short
 from hydrascope.reports.summary import (
     PRINTED,
     Finding,
@@ -222,6 +222,7 @@ def test_the_strongest_head_is_known_without_its_direct_effect() -> None:
 def test_every_kind_of_run_has_a_summary(layers: int, prompts: int, options: dict) -> None:
     results = synthetic.results(layers, prompts, 1, **options)
     summary = summarise(results, FEW)
+    assert printed(summarise_in_short(results, FEW), full=False) == printed(summary, full=False)
     text = printed(summary)
     for each in summary.findings:
         assert each.name in text

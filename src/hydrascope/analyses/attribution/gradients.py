@@ -1,7 +1,6 @@
 """Gradients of readouts with respect to activations, by autograd on the model itself."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.readouts import FINAL, Readouts
 from hydrascope.models.batching import padded
+from hydrascope.models.gradients import start_graph, with_gradients
 from hydrascope.models.hooks import (
     Handle,
     as_given,
@@ -20,7 +20,6 @@ from hydrascope.models.hooks import (
     on_input,
     on_output,
     on_site,
-    without_backward_hooks,
 )
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.utils.errors import HydrascopeError
@@ -176,31 +175,11 @@ def _keep(written: dict[Component, Tensor], sublayer: Component, hidden: Tensor)
     return hidden.clone()
 
 
-def start_graph(hidden: Tensor) -> Tensor:
-    """Return `hidden` as the start of a graph."""
-    return hidden.detach().requires_grad_()
-
-
 def _no_gradient(component: Component, why: str = "") -> HydrascopeError:
     return HydrascopeError(
         f"no gradient goes through {component}{why}: attribution needs modules that PyTorch can differentiate; measure "
         "its effects with sweep"
     )
-
-
-@contextmanager
-def with_gradients(model: LanguageModel) -> Iterator[None]:
-    """Run the model as in `model.measuring`, with gradients of activations but not of weights."""
-    # By name: an offloaded weight is another object after its module has run.
-    trained = [name for name, parameter in model.hf.named_parameters() if parameter.requires_grad]
-    try:
-        for name in trained:
-            model.hf.get_parameter(name).requires_grad_(False)
-        with model.measuring(), without_backward_hooks(model.hf), torch.enable_grad():
-            yield
-    finally:
-        for name in trained:
-            model.hf.get_parameter(name).requires_grad_(True)
 
 
 def read_streams(

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hydrascope.analyses.attribution.gradients import read_streams, start_graph, with_gradients
+from hydrascope.analyses.attribution.gradients import read_streams
 from hydrascope.components.component import Component
 from hydrascope.engines.readouts import FINAL, Readouts
 from hydrascope.models.attached_dictionary import mlp_receiver, norm_before
 from hydrascope.models.batching import padded
+from hydrascope.models.gradients import start_graph, with_gradients
 from hydrascope.models.hooks import Handle, as_given, by_prompt, hooked, on_input, on_output
 from hydrascope.models.language_model import LanguageModel, wider
 

@@ -4,10 +4,10 @@ Kept are the activations at the sites of the ablated components, at the position
 ablated position of any prompt. What components write is not kept: for heads and neurons it would be many times as much.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 #: A statistic over prompts: a function from `[row, columns]`, at least one row, to `[columns]`.
 Statistic = Callable[[Tensor], Tensor]
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,15 @@ class CleanActivations:
     row_index: Int[np.ndarray, "prompt offset"]
     likeliest: Sequence[Sequence[int]]
     prefixes: PrefixStore = field(default_factory=PrefixStore, repr=False)
-    #: `[offset, columns]` per statistic and site, once it is asked for; a copy with other fields begins without.
-    _reduced: dict[tuple[Statistic, Component], Tensor] = field(default_factory=dict, init=False, repr=False)
+    #: Values that were computed from these activations, by key; a copy with other fields begins without.
+    _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def remember(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
+        """Return a value that is computed from these activations, once for each key."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: _Value = self._computed[key]
+        return found
 
     def activations_of(
         self, component: Component, sources: Int[np.ndarray, "prompt patch"], prompts: Sequence[int]
@@ -95,13 +103,14 @@ class CleanActivations:
         Args:
             statistic: a function of a module, not one made anew for each call: results are kept for each function.
         """
-        key = statistic, component.site
-        if key not in self._reduced:
+
+        def compute() -> Float[Tensor, "offset columns"]:
             values = self.values[component.site]
-            self._reduced[key] = torch.stack(
+            return torch.stack(
                 [_reduce(values[torch.from_numpy(rows[rows >= 0])], statistic) for rows in self.row_index.T]
             )
-        reduced = self._reduced[key][self.padded_offsets(prompts) - 1]
+
+        reduced = self.remember((statistic, component.site), compute)[self.padded_offsets(prompts) - 1]
         return reduced[:, None, :, self.model.columns(component)]
 
     @property

@@ -17,6 +17,7 @@ from hydrascope.reports.figures.mediation import figure_interactions, figure_med
 from hydrascope.reports.figures.position_map import figure_map
 from hydrascope.reports.figures.responses import figure_responses
 from hydrascope.reports.figures.split import figure_split
+from hydrascope.reports.figures.trajectory import figure_trajectory
 
 __all__ = [
     "examples",
@@ -37,4 +38,5 @@ __all__ = [
     "figure_paths",
     "figure_responses",
     "figure_split",
+    "figure_trajectory",
 ]

@@ -5,7 +5,16 @@ from typing import Any
 
 import xarray as xr
 
-from hydrascope.measures import Bootstrap, Effects, block_numbers, compensable, kinds, of_kind, repair_profile
+from hydrascope.measures import (
+    Bootstrap,
+    Effects,
+    block_numbers,
+    compensable,
+    kinds,
+    of_kind,
+    optimal_against,
+    repair_profile,
+)
 from hydrascope.reports.summary.verdict import Verdict
 from hydrascope.storage.schema import attribute
 from hydrascope.utils.text import counted
@@ -21,11 +30,15 @@ EFFECTS_ALONE = (
     "effects alone were kept, so that nothing can be said of who restores: measure again and keep means, too"
 )
 _NARROW = ("bfloat16", "float16")
+#: The number of components that a warning names.
+NAMED = 5
 
 
-def warnings_of(effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstrap) -> tuple[str, ...]:
-    """Return all warnings about these effects, one line each."""
-    return tuple(_warnings(effects, verdicts, bootstrap))
+def warnings_of(
+    results: xr.Dataset, effects: Effects, verdicts: Sequence[Verdict], bootstrap: Bootstrap
+) -> tuple[str, ...]:
+    """Return all warnings about results and their effects, one line each."""
+    return (*_warnings(effects, verdicts, bootstrap), *of_constants(results, bootstrap))
 
 
 def of_prompts(results: xr.Dataset) -> Iterator[str]:
@@ -74,6 +87,21 @@ def of_batches(attributes: Mapping[str, Any]) -> Iterator[str]:
             f"the numbers of a prompt depend on the prompts that it was measured with, by {difference:.2g} "
             f"{attributes.get('units', 'logits')} where rounding explains {allowed:.2g}: measure again, each prompt "
             "alone (--batch-size 1)"
+        )
+
+
+def of_constants(results: xr.Dataset, bootstrap: Bootstrap) -> Iterator[str]:
+    """Yield a warning where fitted constants are no better than means on other prompts."""
+    if "optimal_loss" not in results:
+        return
+    gain = optimal_against(results, bootstrap)["gain"].sel(against="mean", bound="low")
+    weak = [str(label) for label in gain["fitted"].values[gain.values <= 0]]
+    if weak:
+        named = ", ".join(weak[:NAMED]) + (", …" if len(weak) > NAMED else "")
+        yield (
+            f"the fitted constants of {len(weak):,} of {counted(gain.size, 'component', 'components')} are not surely "
+            f"better than the mean on the prompts that they weren't fitted on ({named}): give more prompts, or ablate "
+            "by the mean"
         )
 
 

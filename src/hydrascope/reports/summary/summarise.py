@@ -29,7 +29,8 @@ from hydrascope.measures import (
     single_ablations,
     with_direct_effect,
 )
-from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_prompts, warnings_of
+from hydrascope.reports.summary.caveats import EFFECTS_ALONE, of_constants, of_prompts, warnings_of
+from hydrascope.reports.summary.distance_rows import DistanceRow
 from hydrascope.reports.summary.findings import PLURAL, Finding, findings
 from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.mediation_rows import Pair, Reaction, pairs, reactions
@@ -99,6 +100,7 @@ class Summary:
         reactions: the mediators' reactions, if the result is of `hydrascope.Mediation`.
         pairs: the interactions of pairs, if the result is of `hydrascope.Interactions`.
         splits: the split of each ablation, if the result is of `hydrascope.Split`.
+        kicks: how hard each ablation kicks the network, if distances were given.
     """
 
     run: dict[str, str]
@@ -110,6 +112,7 @@ class Summary:
     reactions: tuple[Reaction, ...] = ()
     pairs: tuple[Pair, ...] = ()
     splits: tuple[SplitRow, ...] = ()
+    kicks: tuple[DistanceRow, ...] = ()
 
 
 def read_effects(results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> EffectsOnly:
@@ -178,7 +181,7 @@ def _measured(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tu
     }
     answers = verdicts(results, effects, bootstrap)
     components = tuple(_component_findings(effects, bounds))
-    warnings = warnings_of(effects, answers, bootstrap)
+    warnings = warnings_of(results, effects, answers, bootstrap)
     return Summary(run_in_words(results, effects), answers, warnings, (), components, bootstrap), fit, shares
 
 
@@ -222,7 +225,7 @@ def summarise_interactions(results: xr.Dataset, effects: EffectsOnly, bootstrap:
 
 def _summarise_effects_only(results: xr.Dataset, effects: EffectsOnly, bootstrap: Bootstrap) -> Summary:
     """Return the summary of results that kept effects alone: shares are not split."""
-    warnings = (EFFECTS_ALONE, *of_prompts(results))
+    warnings = (EFFECTS_ALONE, *of_prompts(results), *of_constants(results, bootstrap))
     return Summary(run_in_words(results, effects), (), warnings, (), _outcomes(effects, bootstrap), bootstrap)
 
 
@@ -248,7 +251,7 @@ def _summarise_losses(results: xr.Dataset, effects: Effects, bootstrap: Bootstra
     warnings = (
         "only positions before the last are ablated: nothing is removed directly, so that nothing can be said of how "
         "much is restored",
-        *warnings_of(effects, (), bootstrap),
+        *warnings_of(results, effects, (), bootstrap),
     )
     components = tuple(_component_findings(effects, {"lost": lost, **_normalised(effects, bootstrap)}))
     return Summary(run_in_words(results, effects), (), warnings, tuple(most_lost), components, bootstrap)

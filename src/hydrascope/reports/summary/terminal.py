@@ -32,6 +32,7 @@ from hydrascope.reports.summary.verdict_text import (
     POOLED,
     POOLED_SHARES,
     QUESTION,
+    kick_sentences,
     largest,
     placebo_sentence,
     sentences,
@@ -120,6 +121,7 @@ def _verdict(verdict: Verdict, summary: Summary) -> Group:
         lines.append(Text(f"  Patched, the readout is {share} of the way from the corrupt to the clean run."))
     if np.isfinite(verdict.placebo.estimate):
         lines.append(Text(f"  {placebo_sentence(verdict, summary.run['unit'])}"))
+    lines += [Text(f"  {sentence}") for sentence in kick_sentences(verdict, summary)]
     return Group(*lines, *answers(verdict, summary.run))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from hydrascope.components.component import Component
 from hydrascope.measures import MIN_SHARE, Answered, ComponentKind, Question
+from hydrascope.reports.summary.distance_rows import DistanceRow
 from hydrascope.reports.summary.findings import PLURAL
-from hydrascope.reports.summary.interval import Interval, format_interval, format_share, format_significant
+from hydrascope.reports.summary.interval import Interval, format_interval, format_share, format_significant, number
 from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.split_rows import split_sentences
 from hydrascope.reports.summary.summarise import Summary
@@ -30,6 +31,7 @@ ABLATED = {
     "resample": "resampled from other prompts",
     "noise": "computed from noisy embeddings",
     "counterfactual": "replaced by its value on the twin prompt",
+    "optimal": "replaced by its best constant",
 }
 
 #: The three questions in a few words.
@@ -77,6 +79,27 @@ def headlines(summary: Summary) -> list[str]:
         texts = [*(each.partition(":")[0] for each in mediation_sentences(summary)), *texts]
     texts += (each.partition(":")[0] for each in told_splits(summary))
     return [*texts, _pairs_headline(summary)] if summary.pairs else texts
+
+
+def kick_sentences(verdict: Verdict, summary: Summary) -> list[str]:
+    """Return how hard the ablation kicks the network, and whether restoration depends on it.
+
+    There is one sentence for each component of the verdict; none without distances.
+    """
+    named = set(verdict.component.split(" or "))
+    return [_kick_sentence(row) for row in summary.kicks if row.ablated in named]
+
+
+def _kick_sentence(row: DistanceRow) -> str:
+    known = np.isfinite([row.rise.low, row.rise.high]).all()
+    rises = "rises" if row.rise.low > 0 else "falls" if row.rise.high < 0 else "doesn’t surely change"
+    change = f"the restored slope {rises} with it ({format_interval(row.rise, 2)} from the low to the high third)"
+    return (
+        f"Kick of {row.ablated}: {number(row.kick, 2)} (0 untouched, 1 as far apart as two prompts); "
+        f"{change if known else 'whether the restored slope changes with it isn’t known'}. Restored slope "
+        f"{format_interval(row.restored_slope, 2)}; after random directions of the same size "
+        f"{format_interval(row.control_slope, 2)}."
+    )
 
 
 def clearest_verdict(verdicts: Sequence[Verdict]) -> Verdict:
