@@ -70,7 +70,9 @@ def measure_model(settings: dict[str, Any], name: str, folder: Path) -> Stores:
     small = [
         label
         for label, value in removed.items()
-        if label.startswith("head.") and _block(label) >= first and reacting(model, label)
+        if label.startswith("head.")
+        and _block(label) >= first
+        and reacting(model, label)
         and abs(value) < settings["seeds"]["inert"]["most_removed"]
     ]
     kicks = folder / "kicks.zarr"
@@ -103,7 +105,9 @@ def mean_removed(swept: xr.Dataset) -> dict[str, float]:
 def choose_seeds(settings: dict[str, Any], model: LanguageModel, removed: dict[str, float]) -> tuple[str, ...]:
     """Return the heads that remove most and have heads downstream, the first ones first."""
     heads = sorted((label for label in removed if label.startswith("head.")), key=lambda label: -removed[label])
-    return tuple([label for label in heads if any(map(_is_head, reacting(model, label)))][: settings["seeds"]["scored"]])
+    return tuple(
+        [label for label in heads if any(map(_is_head, reacting(model, label)))][: settings["seeds"]["scored"]]
+    )
 
 
 def choose_inert(settings: dict[str, Any], kicks: xr.Dataset) -> tuple[str, ...]:
