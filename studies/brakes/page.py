@@ -20,8 +20,7 @@ _SCORES = {
     "ratio": "CoAx’ ratio",
     "conditional": "conditional energy",
     "single": "single energy",
-    "|atp|": "AtP, size",
-    "two-state atp*": "AtP* in two states",
+    "coupling": "coupling energy",
     "|direct|": "direct effect, size",
     "depth": "depth alone",
     "synergy": "synergy",
@@ -144,7 +143,7 @@ def _claim(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
 
 
 def _outcome(settings: Mapping[str, Any], main: Mapping[str, Any]) -> str:
-    _, low, high = main["share"]["zero"]
+    _, low, _ = main["share"]["zero"]
     if low < settings["refuting"]:
         return f"refuted: the lower bound is {100 * low:.0f}%."
     if low > settings["threshold"]:

@@ -143,7 +143,7 @@ def _scores(
         if not path.exists():
             some = PromptSet.of(prompts.prompts[start : start + 24], prompts.name)
             found = hs.analyses.backups(
-                model, some, hs.Zero(), of=list(seeds), candidates=candidates, readouts=[_readout()], at="last"
+                model, some, of=list(seeds), candidates=candidates, slopes=False, readouts=[_readout()]
             )
             write_analysis(found, path)
         paths.append(path)
