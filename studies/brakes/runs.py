@@ -138,7 +138,7 @@ def _scores(
     """Search for backups, a round of 24 prompts at a time, and keep the dataset of each."""
     candidates = f"heads.{first}-{len(model.blocks) - 1},mlp.{first}-{len(model.blocks) - 1}"
     paths = []
-    for start in range(0, settings["prompts_each"], 24):
+    for start in range(0, settings["prompts_scored"], 24):
         path = folder / f"scores-{start}.zarr"
         if not path.exists():
             some = PromptSet.of(prompts.prompts[start : start + 24], prompts.name)
