@@ -120,8 +120,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         "models": ["built-in"],
         "prompts_each": 24,
         "prompts_all_positions": 4,
+        "prompts_scored": 24,
         "kick_prompts": 24,
-        "seeds": {"least_removed": -9.0, "scored": 2, "inert": {"count": 1, "most_removed": 9.0}},
+        "seeds": STUDY.settings["seeds"]
+        | {"least_removed": -9.0, "scored": 2, "inert": {"count": 1, "most_removed": 9.0}},
         "intervals": {"resamples": 50, "confidence": 0.95, "seed": 0},
     }
     return settings, measure_model(settings, "built-in", tmp_path_factory.mktemp("stores"))
