@@ -130,7 +130,11 @@ def _lines(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
     for model in models:
         yield f"hydrascope fetch {model}"
     yield "make study NAME=brakes"
-    yield "make study NAME=brakes MODEL=" + HUB[settings["models"][0]] + "   # the original weights, from the hub"
+    yield (
+        "make study NAME=brakes MODEL="
+        + HUB.get(settings["models"][0], "…")
+        + "   # the original weights, from the hub"
+    )
     yield "```"
 
 

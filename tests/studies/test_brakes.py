@@ -47,7 +47,7 @@ def test_the_share_counts_positive_reactions_of_heads_that_write_against() -> No
     share = numbers._share(made, removed, "head", FEW)
     assert share[0] == pytest.approx(0.7)
     assert share[1] < 0.7 < share[2]
-    assert numbers._share(made, {label: 1.0 for label in removed}, "head", FEW)[0] == 0
+    assert numbers._share(made, dict.fromkeys(removed, 1.0), "head", FEW)[0] == 0
     assert numbers._share(made, removed, "", FEW) == share
 
 
