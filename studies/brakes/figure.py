@@ -39,7 +39,8 @@ def _draw(axes: Axes, of: Mapping[str, Any]) -> None:
     ends = np.array([x.min(), x.max()])
     axes.plot(ends, np.polyval(slope, ends), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
     sides = np.where(x < 0, style.ORANGE, style.BLUE)
-    axes.scatter(x, y, s=14, c=sides, linewidths=0, alpha=0.8, zorder=2)
+    axes.scatter(x, y, s=22, c=sides, linewidths=0, alpha=0.8, zorder=2)
+    axes.margins(x=0.08, y=0.2)
     for place in np.argsort(-y)[:_LABELLED]:
         seed, head = points[place][:2]
         axes.annotate(

@@ -48,6 +48,7 @@ def condense_model(settings: dict[str, Any], stores: Stores, bootstrap: Bootstra
         "inert": {label: {"explored": removed[label], "kick": _kick(stores.kicks, label)} for label in stores.inert},
         "share": {run: _share(_of(pairs[run], claimed), removed, "head", bootstrap) for run in ("explored", *RUNS)},
         "share_with_mlps": _share(confirmed, removed, "", bootstrap),
+        "share_without": _share_without(confirmed, removed, bootstrap),
         "named": _named(confirmed, removed, bootstrap),
         "drive": _drive(confirmed, removed, bootstrap),
         "boost": _boost(confirmed, _of(pairs["boost"], claimed), bootstrap),
@@ -151,6 +152,21 @@ def _share(pairs: xr.Dataset, removed: dict[str, float], kind: str, bootstrap: B
         return (positive.where(brakes, 0).sum("pair") / positive.sum("pair")).to_dataset(name="share")
 
     return _listed(interval(statistic, chosen[["reaction"]].reset_coords(drop=True), bootstrap)["share"])
+
+
+def _share_without(pairs: xr.Dataset, removed: dict[str, float], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the lowest share of brakes with one head or one seed left out."""
+    found: dict[str, Any] = {}
+    for by in ("candidate", "seed"):
+        labels = pairs[by].values.astype(str)
+        each = {
+            label: _share(pairs.isel(pair=labels != label), removed, "head", bootstrap)
+            for label in dict.fromkeys(labels)
+            if label.startswith("head.") and (labels != label).any()
+        }
+        lowest = min(each, key=lambda label: each[label][0], default="")
+        found[by] = {"label": lowest, "share": each.get(lowest, [float("nan")] * 3)}
+    return found
 
 
 def _brakes(pairs: xr.Dataset, removed: dict[str, float]) -> np.ndarray:
