@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hydrascope.reports.summary.interval import number
 
-#: The display names of models.
-MODELS = {"smollm2": "SmolLM2-135M-Instruct", "gemma3-270m": "Gemma 3 270M", "phantom": "the phantom"}
+#: The display names of models and controls.
+NAMES = {"smollm2": "SmolLM2-135M-Instruct", "gemma3-270m": "Gemma 3 270M", "phantom": "the phantom"}
 #: The models' originals on the hub.
 HUB = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m": "google/gemma-3-270m"}
 
@@ -38,4 +38,4 @@ def share(bounds: Bounds) -> str:
 
 def name(model: str) -> str:
     """Return the name of a model on a page."""
-    return MODELS.get(model, model)
+    return NAMES.get(model, model)

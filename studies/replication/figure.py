@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hydrascope.reports.figures import style
-from studies.replication.page import ABLATIONS, MODELS, number_of_block
+from studies.replication.page import ABLATIONS, number_of_block
+from studies.words import name
 
 #: Slopes beyond these are drawn as triangles at the edge.
 _LIMITS = (-0.5, 1.6)
@@ -31,7 +32,7 @@ def draw(results: dict[str, Any]) -> Figure:
     for (upper, lower), (model, of_model) in zip(rows.T, runs.items(), strict=True):
         _draw_slopes(upper, of_model)
         _draw_r2(lower, of_model)
-        upper.set_title(MODELS.get(model, model))
+        upper.set_title(name(model))
         lower.set_xlabel("Block of the ablated attention sublayer")
     rows[0, 0].set_ylabel("Slope of CE on DE")
     rows[1, 0].set_ylabel("R²")

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.words import HUB, name
 
-MODELS = {"smollm2": "SmolLM2-135M-Instruct", "gemma3-270m": "Gemma 3 270M"}
 ABLATIONS = {"resample": "resampled", "zero": "set to zero"}
 _KINDS = {"attn": "attention sublayers", "mlp": "MLPs"}
-_HUB = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m": "google/gemma-3-270m"}
 
 Bounds = list[float | None]
 
@@ -89,7 +88,7 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield ""
     for model, of_model in runs.items():
         weights = of_model["resample"]
-        yield f"- {_name(model)}: weights {weights['quantization']}; file {weights['weights'][:19]}…"
+        yield f"- {name(model)}: weights {weights['quantization']}; file {weights['weights'][:19]}…"
     yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
     yield "- A slope says that repair grows with the direct effect. It doesn't say that the total effect is small."
     yield (
@@ -110,15 +109,15 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "```sh"
     for model in runs:
-        if model in _HUB:
+        if model in HUB:
             options = "--prompts counterfact --ablation resample --patches 15"
-            yield f"hydrascope run {_HUB[model]} {options} --out {model}.zarr"
+            yield f"hydrascope run {HUB[model]} {options} --out {model}.zarr"
     yield "```"
 
 
 def _claim(main: dict[str, Any]) -> str:
     found = [
-        f"{_name(model)} {_interval(of['best']['slope'])} (R² {_interval(of['best']['r2'])}, {of['best']['at']})"
+        f"{name(model)} {_interval(of['best']['slope'])} (R² {_interval(of['best']['r2'])}, {of['best']['at']})"
         for model, of in main.items()
         if of["best"]
     ]
@@ -143,7 +142,7 @@ def _outcome(main: dict[str, Any]) -> str:
 
 def _table(runs: dict[str, Any]) -> Iterator[str]:
     columns = [(model, ablation) for model, of_model in runs.items() for ablation in of_model]
-    yield "| | paper | " + " | ".join(f"{_name(model)}, {ABLATIONS[ablation]}" for model, ablation in columns) + " |"
+    yield "| | paper | " + " | ".join(f"{name(model)}, {ABLATIONS[ablation]}" for model, ablation in columns) + " |"
     yield "|---|---|" + "---|" * len(columns)
     for title, paper, cell in _ROWS:
         yield f"| {title} | {paper} | " + " | ".join(cell(runs[model][ablation]) for model, ablation in columns) + " |"
@@ -156,7 +155,7 @@ def _answers(runs: dict[str, Any]) -> Iterator[str]:
         for ablation, of in of_model.items():
             for kind, answers in of["answers"].items():
                 cells = [f"{answer} ({above} of {asked})" for _, answer, above, _, asked in answers]
-                yield f"| {_name(model)}, {_KINDS[kind]} {ABLATIONS[ablation]} | " + " | ".join(cells) + " |"
+                yield f"| {name(model)}, {_KINDS[kind]} {ABLATIONS[ablation]} | " + " | ".join(cells) + " |"
 
 
 def _agreement(runs: dict[str, Any]) -> Iterator[str]:
@@ -165,7 +164,7 @@ def _agreement(runs: dict[str, Any]) -> Iterator[str]:
         attention, strongest = of["attention"], of["strongest"]
         count = len(attention["slopes"])
         yield (
-            f"- **{_name(model)}**: {attention['above_0']} of {count} attention slopes are surely above 0, "
+            f"- **{name(model)}**: {attention['above_0']} of {count} attention slopes are surely above 0, "
             f"{attention['below_0']} surely below, {attention['below_1']} surely below 1. At the sublayer with the "
             f"largest mean direct effect ({strongest['at']}) the slope is {_interval(strongest['slope'])}."
         )
@@ -180,14 +179,10 @@ def _agreement(runs: dict[str, Any]) -> Iterator[str]:
         if best and best["slope_placebo"]:
             low, high = min(best["slope_placebo"]), max(best["slope_placebo"])
             yield (
-                f"- Control in {_name(model)}: for {len(best['slope_placebo'])} random other tokens the slope at the "
+                f"- Control in {name(model)}: for {len(best['slope_placebo'])} random other tokens the slope at the "
                 f"same sublayer is {number(low, 2)} to {number(high, 2)}; for the answer it is "
                 f"{number(best['slope'][0], 2)}."
             )
-
-
-def _name(model: str) -> str:
-    return MODELS.get(model, model)
 
 
 def _interval(bounds: Bounds, digits: int = 2) -> str:

@@ -64,6 +64,7 @@ def test_answers_of_the_prompts_come_first(steps: list[Path], tmp_path: Path) ->
         assert found.attrs["prompts"] == "prompts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["argmax", 7])
 def test_another_target_is_taken_as_by_a_sweep(steps: list[Path], tmp_path: Path, target: int) -> None:
     paths = trajectory(steps[:2], PROMPTS, TWO, out=tmp_path / "t", target=target)
@@ -71,6 +72,7 @@ def test_another_target_is_taken_as_by_a_sweep(steps: list[Path], tmp_path: Path
         same_numbers(hs.open_results(path), hs.sweep(hs.load_model(step), PROMPTS, TWO, target=target, keep="means"))
 
 
+@pytest.mark.slow
 def test_prompts_of_the_same_tokens_count_once(steps: list[Path], tmp_path: Path) -> None:
     model = hs.load_model(steps[0])
     twice = [*PROMPTS[:2], model.encode(PROMPTS[0]), *PROMPTS[2:]]

@@ -1,7 +1,11 @@
 """The tidy table as a file."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 import hydrascope as hs
@@ -24,13 +28,57 @@ def test_what_is_written_is_the_table(tmp_path, result, name):
     pd.testing.assert_frame_equal(pd.read_csv(out), hs.tidy(hs.open_results(result)), check_dtype=False)
 
 
+def test_json_holds_the_same_table(tmp_path, result):
+    out = tmp_path / "a.json"
+    CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)
+    expected = hs.tidy(hs.open_results(result))
+    pd.testing.assert_frame_equal(pd.DataFrame(json.loads(out.read_text())), expected, check_dtype=False, rtol=1e-12)
+
+
+def test_parquet_holds_the_same_table(tmp_path, result):
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "a.parquet"
+    CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(out), hs.tidy(hs.open_results(result)), check_dtype=False)
+
+
+def test_parquet_without_its_package_is_one_line(tmp_path, result, monkeypatch):
+    def missing(*arguments, **options):
+        raise ImportError("no pyarrow")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
+    with pytest.raises(HydrascopeError, match=r"without pyarrow: pip install 'hydrascope\[prompts\]'"):
+        CliRunner().invoke(
+            app,
+            ["export", str(result), "--out", str(tmp_path / "a.parquet")],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
+
+
+def test_netcdf_holds_the_whole_result(tmp_path, result):
+    out = tmp_path / "a.nc"
+    told = CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)
+    expected = hs.open_results(result).load()
+    assert told.stdout == f"{len(expected.variables)} variables: {out}\n"
+    found = xr.load_dataset(out)
+    assert found.sizes == expected.sizes
+    for name, variable in expected.variables.items():
+        if variable.dtype.kind == "f":
+            np.testing.assert_array_equal(found[name], variable, err_msg=name)
+        elif variable.dtype.kind == "O":
+            assert [str(each) for each in found[name].values.ravel()] == [str(each) for each in variable.values.ravel()]
+    assert found.attrs["model"] == expected.attrs["model"]
+    assert found["total"].attrs["units"] == "logits"
+
+
 def test_what_cannot_be_written(tmp_path, result):
     def export(out):
         CliRunner().invoke(
             app, ["export", str(result), "--out", str(out)], catch_exceptions=False, standalone_mode=False
         )
 
-    with pytest.raises(HydrascopeError, match=r"give a file name that ends in .csv or .csv.gz"):
+    with pytest.raises(HydrascopeError, match=r"give a file name that ends in \.csv or .* or \.nc"):
         export(tmp_path / "a.xlsx")
     (tmp_path / "there.csv").write_text("kept")
     with pytest.raises(HydrascopeError, match="exists: choose another path, or add --overwrite"):

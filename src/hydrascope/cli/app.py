@@ -303,19 +303,21 @@ app.command()(trajectory)
 @app.command()
 def export(
     results: Results,
-    out: Annotated[Path, typer.Option(parser=to_path, metavar="FILE", help="The file to write: .csv or .csv.gz.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=to_path,
+            metavar="FILE",
+            help=".csv, .csv.gz, .json, .parquet: a table; .nc: the whole result as netCDF.",
+        ),
+    ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a table: a row for each readout, prompt and override, mean over patches."""
-    from hydrascope.measures.table import tidy
+    """Write a table, a row for each readout, prompt and override; or the result as netCDF."""
+    from hydrascope.cli.export import TABLES, WHOLE, write_export
 
-    require_new(out, (".csv", ".csv.gz"), overwrite=overwrite)
-    table = tidy(open_selected(results))
-    try:
-        table.to_csv(out, index=False)
-    except OSError as error:
-        raise HydrascopeError(f"cannot write {out} ({error.strerror or error}): choose another path") from error
-    say(f"{len(table):,} rows: {out}")
+    require_new(out, (*TABLES, WHOLE), overwrite=overwrite)
+    say(write_export(open_selected(results), out))
 
 
 app.command()(report)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hydrascope.cli.options import LoadOptions, say, to_path, with_options
-from hydrascope.cli.results import open_selected, require_new, short_names
+from hydrascope.cli.results import open_distance, open_selected, require_new, short_names
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -23,6 +23,10 @@ def report(
     other: Annotated[
         Path | None, typer.Option(metavar="RESULTS", help="The same components under another ablation.")
     ] = None,
+    distance: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of `distance --out`: says how hard the ablation kicks."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write one page that shows a result, or compares several; it needs no network."""
@@ -31,15 +35,19 @@ def report(
 
     require_new(out, (".html",), overwrite=overwrite)
     if len(results) > 1:
-        if mediation is not None or other is not None:
+        if mediation is not None or other is not None or distance is not None:
             raise HydrascopeError(
-                "--mediation and --other belong to the page of one result: leave them out, or give one result"
+                "--mediation, --other and --distance belong to the page of one result: leave them out, or give one "
+                "result"
             )
         opened = {name: open_selected(path) for name, path in zip(short_names(results), results, strict=True)}
         written = report_comparison(opened, out, overwrite=overwrite)
     else:
         frozen, compared = (None if path is None else open_selected(path) for path in (mediation, other))
-        written = write(open_selected(results[0]), out, mediation=frozen, other=compared, overwrite=overwrite)
+        kicks = None if distance is None else open_distance(distance)
+        written = write(
+            open_selected(results[0]), out, mediation=frozen, other=compared, distance=kicks, overwrite=overwrite
+        )
     say(f"{written.stat().st_size / 1e6:.1f} MB: {written}")
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from hydrascope.measures.effects_type import Effects, takes_effects
+from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects_type import Effects, Sigma, takes_effects
 from hydrascope.measures.labels import separable
 from hydrascope.utils.errors import HydrascopeError
 
@@ -31,6 +32,29 @@ def require_complete(effects: Effects) -> None:
                 f"{bad} of {effects.sizes['prompt']} prompts have values of {name!r} that are not finite: "
                 "finish the run with --resume, or choose the finished prompts"
             )
+
+
+def complete_effects(name: str, results: xr.Dataset, readout: str | None = None, sigma: Sigma | None = None) -> Effects:
+    """Return the effects of one of several results; errors name the result.
+
+    >>> complete_effects("a.zarr", results).readout
+    'logit'
+
+    Args:
+        name: the result's name.
+        results: the result.
+        readout: the readout's label; by default the first.
+        sigma: the reading of σ, as in `per_prompt`.
+
+    Raises:
+        HydrascopeError: it is no result, lacks the readout, or is unfinished.
+    """
+    try:
+        effects = per_prompt(results, readout, sigma)
+        require_complete(effects)
+    except HydrascopeError as error:
+        raise HydrascopeError(f"{name}: {error}") from error
+    return effects
 
 
 @takes_effects

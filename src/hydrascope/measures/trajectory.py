@@ -8,8 +8,7 @@ import xarray as xr
 
 from hydrascope.components.component import SUBLAYER_KINDS, SublayerKind
 from hydrascope.measures.bootstrap import Bootstrap, interval
-from hydrascope.measures.effects import require_complete, with_direct_effect
-from hydrascope.measures.effects_per_prompt import per_prompt
+from hydrascope.measures.effects import complete_effects, with_direct_effect
 from hydrascope.measures.effects_type import Effects, Sigma
 from hydrascope.measures.labels import kinds
 from hydrascope.measures.questions import three_answers
@@ -67,7 +66,7 @@ def trajectory(
     if not results:
         raise HydrascopeError("there is no trajectory of no results: give at least one")
     bootstrap = bootstrap or Bootstrap()
-    effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
+    effects = {name: complete_effects(name, each, readout, sigma) for name, each in results.items()}
     _require_alike(effects)
     found = {name: _of_checkpoint(each, bootstrap) for name, each in effects.items()}
     asked = [kind for kind in SUBLAYER_KINDS if kind in kinds(next(iter(effects.values()))["ablated"])]
@@ -85,16 +84,6 @@ def trajectory(
     last = list(effects.values())[-1]
     dataset = xr.concat(whole, xr.Variable("checkpoint", np.array(list(results), object)), join="exact")
     return dataset.transpose("bound", "checkpoint", ...).assign_attrs(last.data.attrs)
-
-
-def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> Effects:
-    """Return the effects of one checkpoint; errors name it."""
-    try:
-        effects = per_prompt(results, readout, sigma)
-        require_complete(effects)
-    except HydrascopeError as error:
-        raise HydrascopeError(f"{name}: {error}") from error
-    return effects
 
 
 def _require_alike(effects: Mapping[str, Effects]) -> None:

@@ -189,7 +189,7 @@ def page_parts(results: xr.Dataset, bootstrap: Bootstrap) -> tuple[dict[str, Any
         HydrascopeError: `results` is no result, or lacks a number or a dimension.
     """
     built = _built(results, bootstrap)
-    return built.page, built.chunks, _first_screen(built, results, None, None, bootstrap)
+    return built.page, built.chunks, _first_screen(built, results, None, None, None, bootstrap)
 
 
 def _built(results: xr.Dataset, bootstrap: Bootstrap) -> Built:
@@ -203,6 +203,7 @@ def report(
     *,
     mediation: xr.Dataset | None = None,
     other: xr.Dataset | None = None,
+    distance: xr.Dataset | None = None,
     bootstrap: Bootstrap | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -217,6 +218,8 @@ def report(
         out: the file to write.
         mediation: a mediation of the same prompts with the same options; the first screen then shows who is necessary.
         other: the same components under another ablation; the first screen names what changes.
+        distance: from `hydrascope.analyses.distance`, with the same options; the first screen says how hard the
+            ablation kicks the network.
         bootstrap: the resampling that gives the intervals; by default `Bootstrap()`.
         overwrite: whether to replace an existing file.
 
@@ -227,7 +230,7 @@ def report(
         HydrascopeError: `out` exists or cannot be written, or `results` is no result that a page can show.
     """
     path = _new(out, overwrite=overwrite)
-    return _write(path, page_html(results, mediation=mediation, other=other, bootstrap=bootstrap))
+    return _write(path, page_html(results, mediation=mediation, other=other, distance=distance, bootstrap=bootstrap))
 
 
 def report_comparison(
@@ -286,6 +289,7 @@ def page_html(
     *,
     mediation: xr.Dataset | None = None,
     other: xr.Dataset | None = None,
+    distance: xr.Dataset | None = None,
     bootstrap: Bootstrap | None = None,
     most: int | None = None,
 ) -> str:
@@ -294,7 +298,7 @@ def page_html(
         >>> text = hs.reports.page_html(results, most=500_000)
 
     Args:
-        results, mediation, other, bootstrap: as for `report`.
+        results, mediation, other, distance, bootstrap: as for `report`.
         most: the number of characters above which single prompts are left out and, if that isn't enough, readouts but
             the first; the page says so. The means of a very large network may still take more.
 
@@ -310,7 +314,7 @@ def page_html(
     text = ""
     for shown in kept:
         built = _built(shown, bootstrap)
-        first = _first_screen(built, shown, mediation, other, bootstrap)
+        first = _first_screen(built, shown, mediation, other, distance, bootstrap)
         missing = [] if shown is results else ["readouts but the first"]
         text = one_file({**built.page, "left_out": left_out(missing)}, built.chunks, first)
         if most is None or len(text) <= most:
@@ -331,6 +335,7 @@ def _first_screen(
     results: xr.Dataset,
     mediation: xr.Dataset | None,
     other: xr.Dataset | None,
+    distance: xr.Dataset | None,
     bootstrap: Bootstrap,
 ) -> str:
     """Return the first screen as HTML; nothing if there is no finding to show."""
@@ -346,7 +351,8 @@ def _first_screen(
     shown = any(flow.ablated in each.component.split(" or ") for each in found) and not why_not(flow)
     if not shown:
         return ""
-    return first_screen(built.summary, flow, None if other is None else _other_ablation(other, flow, bootstrap))
+    summary = _with_kicks(built.summary, built.effects, distance)
+    return first_screen(summary, flow, None if other is None else _other_ablation(other, flow, bootstrap))
 
 
 def _other_ablation(results: xr.Dataset, flow: RepairFlow, bootstrap: Bootstrap) -> OtherAblation:

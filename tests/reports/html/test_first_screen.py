@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from opened import FEW, example
 from report_page import numbers
 from rest_slow import rest_slow
@@ -57,6 +58,34 @@ def test_its_sentence_and_answers_are_the_summarys(results, flow):
     assert f"{100 * verdict.restored.estimate:.0f}%" in headline or "more than all" in headline
     for each in verdict.answers:
         assert f"{each.answer}, surely above 0 in {each.above} of {each.asked}" in html.replace("&#x27;", "'")
+
+
+def made_distances(results):
+    """Return distances of the same run, with numbers that tell themselves apart."""
+    count, ablated = results.sizes["prompt"], results["ablated"].values
+    rising = np.linspace(0.1, 0.9, count)[:, None, None] * np.ones((1, len(ablated), 6))
+    control = np.linspace(-1, 1, count)[None, :, None] * np.ones((1, 1, len(ablated)))
+    names = dict.fromkeys(("relative", "rank", "kick"), (("prompt", "ablated", "block"), rising))
+    effects = {
+        "control_direct": (("readout", "prompt", "ablated"), control),
+        "control_total": (("readout", "prompt", "ablated"), control / 2),
+    }
+    coordinates = {"ablated": ablated, "block": np.arange(1, 7), "first_block": ("ablated", [1] * len(ablated))}
+    coordinates["readout"] = results["readout"].values[:1]
+    return xr.Dataset({**names, **effects}, coordinates, results.attrs)
+
+
+def test_it_says_how_hard_the_ablation_kicks(results, flow, tmp_path):
+    distance = made_distances(results)
+    summary = summarise(results, FEW, distance=distance)
+    verdict = next(each for each in summary.verdicts if flow.ablated in each.component.split(" or "))
+    html = first_screen(summary, flow)
+    for label in verdict.component.split(" or "):
+        assert f"Kick of {label}: 0.50" in html
+    assert "after random directions of the same size 0.50" in html  # half of the control's direct effect comes back
+    assert "Kick of" not in first_screen(summarise(results, FEW), flow)
+    page = hs.report(results, tmp_path / "k.html", bootstrap=FEW, distance=distance).read_text()
+    assert "Kick of" in page
 
 
 def test_hostile_names_stay_texts(opened, tmp_path):

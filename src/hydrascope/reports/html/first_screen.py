@@ -14,7 +14,7 @@ from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, percent
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Verdict
-from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION, counts_in_words
+from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION, counts_in_words, kick_sentences
 
 #: The definitions of the terms of the screen, shown on hover, focus or tap.
 TERMS = {
@@ -68,6 +68,7 @@ def first_screen(summary: Summary, flow: RepairFlow, other: OtherAblation | None
         other: the same component under another ablation.
     """
     verdict = next(each for each in summary.verdicts if flow.ablated in each.component.split(" or "))
+    doubts = "".join(_doubts(flow, summary, verdict, other))
     parts = [
         '<section id="first" aria-labelledby="first-title"><div class="first-words">',
         f'<h2 id="first-title">{escape(" ".join(title(flow)))}.</h2>',
@@ -78,7 +79,7 @@ def first_screen(summary: Summary, flow: RepairFlow, other: OtherAblation | None
         f'<ul class="questions">{"".join(_questions(summary, flow, verdict))}</ul>',
         "</div>",
         f'<div class="first-picture">{"".join(_pictures(flow))}</div>',
-        f"<details><summary>How sure is this?</summary><ul>{''.join(_doubts(flow, verdict, other))}</ul></details>",
+        f"<details><summary>How sure is this?</summary><ul>{doubts}</ul></details>",
         f"<nav aria-label='More'>{''.join(_doors(flow))}</nav></section>",
     ]
     return "".join(parts)
@@ -157,7 +158,7 @@ def _dot(value: Interval) -> str:
     )
 
 
-def _doubts(flow: RepairFlow, verdict: Verdict, other: OtherAblation | None) -> Iterator[str]:
+def _doubts(flow: RepairFlow, summary: Summary, verdict: Verdict, other: OtherAblation | None) -> Iterator[str]:
     """Yield what would change one's mind."""
     if verdict.pooled:
         yield (
@@ -175,6 +176,8 @@ def _doubts(flow: RepairFlow, verdict: Verdict, other: OtherAblation | None) -> 
             "prompts: the fewer, the less the mean says about the others.</li>"
         )
     yield f"<li><strong>Ablation.</strong> {escape(_about_ablation(flow, other))}</li>"
+    for sentence in kick_sentences(verdict, summary):
+        yield f"<li><strong>Distance.</strong> {escape(sentence)}</li>"
     if np.isfinite(verdict.placebo.estimate):
         yield (
             f"<li><strong>Placebo.</strong> {format_interval(verdict.restored_amount, 2)} {escape(flow.source.unit)} "

@@ -19,9 +19,8 @@ from hydrascope.measures import (
     held_out,
     kinds,
     most_restored,
-    per_prompt,
-    require_complete,
 )
+from hydrascope.measures.effects import complete_effects
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.verdict import ASKED, Verdict, verdicts
 from hydrascope.utils.errors import HydrascopeError
@@ -104,7 +103,7 @@ def compare(
     if len(results) < 2:
         raise HydrascopeError("there is nothing to compare: give at least two results")
     bootstrap = bootstrap or Bootstrap()
-    effects = {name: _read(name, each, readout, sigma) for name, each in results.items()}
+    effects = {name: complete_effects(name, each, readout, sigma) for name, each in results.items()}
     first, *others = effects
     paired = {name: _same_prompts(effects[first], effects[name]) for name in others}
     rows = list(_rows(results, effects, paired, bootstrap))
@@ -119,16 +118,6 @@ def compare(
         if _removes(each) and kind in kinds(each["ablated"])
     }
     return Comparison(tuple(rows), paired, curves, tuple(_warnings(effects, paired)), bootstrap)
-
-
-def _read(name: str, results: xr.Dataset, readout: str | None, sigma: Sigma | None) -> Effects:
-    """Return the effects of one result; errors name the result."""
-    try:
-        effects = per_prompt(results, readout, sigma)
-        require_complete(effects)
-    except HydrascopeError as error:
-        raise HydrascopeError(f"{name}: {error}") from error
-    return effects
 
 
 def _rows(

@@ -1,0 +1,8 @@
+"""Damping or Hydra: does repair respond to the missing prediction, or to the missing content?"""
+
+from studies.damping.figure import draw
+from studies.damping.numbers import condense
+from studies.damping.page import render
+from studies.damping.runs import measure
+
+__all__ = ["condense", "draw", "measure", "render"]
