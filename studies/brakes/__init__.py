@@ -2,7 +2,7 @@
 
 from studies.brakes.figure import draw
 from studies.brakes.numbers import condense
-from studies.brakes.page import render
+from studies.brakes.page import claim, render
 from studies.brakes.runs import measure
 
-__all__ = ["condense", "draw", "measure", "render"]
+__all__ = ["claim", "condense", "draw", "measure", "render"]

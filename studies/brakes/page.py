@@ -34,16 +34,17 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         settings: the study's declared settings.
         results: the study's results.
     """
-    return "\n".join(_lines(settings, results["models"])) + "\n"
+    return "\n".join(_lines(settings, results)) + "\n"
 
 
-def _lines(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    models = results["models"]
     main = models[settings["models"][0]]
     yield "# Who makes up for an ablated head: a brake let go"
     yield ""
     yield "<!-- Written by `make study NAME=brakes` from studies/brakes/results.json. -->"
     yield ""
-    yield _claim(settings, models)
+    yield claim(settings, results)
     yield ""
     yield "![Reaction of each head against what it writes in the clean run](images/brakes.png)"
     yield ""
@@ -172,7 +173,9 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
     )
 
 
-def _claim(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return the finding in one sentence, with its numbers."""
+    models = results["models"]
     told = "; ".join(f"{name(model)} {share(of['share']['zero'])}" for model, of in models.items())
     return (
         "**When a head is ablated in IOI, the heads that give most back are those that held the answer down, and now "

@@ -112,6 +112,10 @@ def test_confirmation_sentences_are_others_and_fit_the_task() -> None:
         assert text.count("Ben") == 2
 
 
+def test_the_page_is_rendered_from_the_stored_results() -> None:
+    assert STUDY.page.read_text("utf-8") == brakes.render(STUDY.settings, STUDY.read_results())
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any]:
     """The settings of a small study of the built-in model, and the paths of its results."""
