@@ -13,7 +13,7 @@ LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 # The tools whose objects it takes; each has requirements of its own.
 INTEROP := transformer-lens nnsight nnterp peft sae-lens
 
-.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery interop dist lock clean
+.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery docs interop dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -65,6 +65,11 @@ gallery: $(VENV)/ready
 	$(BIN)/hydrascope fetch gemma3-270m --python $(PYTHON)
 	$(BIN)/python -m studies.gallery
 
+# The documentation as a site, which opens from a folder: site/index.html. A warning, such as of a broken link, fails;
+# --quiet would hide it.
+docs: $(VENV)-docs/ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
 # An sdist and a wheel in dist/, whose metadata PyPI would take.
 dist: $(VENV)-dist/ready
 	rm -rf dist
@@ -115,6 +120,11 @@ $(VENV)-interop/%/ready: interop/requirements-%.txt pyproject.toml $(VENV)-inter
 	  --find-links $(VENV)-interop/torch -r $< --editable .
 	touch $@
 
+$(VENV)-docs/ready: requirements-docs.lock
+	$(PYTHON) -m venv --without-pip $(VENV)-docs
+	$(call INSTALL,$(VENV)-docs) --no-deps --require-hashes -r requirements-docs.lock
+	touch $@
+
 $(VENV)-dist/ready: Makefile
 	$(PYTHON) -m venv --without-pip $(VENV)-dist
 	$(call INSTALL,$(VENV)-dist) build==1.6.1 twine==7.0.0 setuptools==80.9.0 wheel==0.45.1
@@ -134,7 +144,9 @@ lock:
 	  { print > "requirements" file ".lock" } \
 	  /^torch==/ { while (getline < "$(VENV)-lock/torch.hash") if (/^--hash/) print "    " $$0 " \\" > "requirements-torch.lock" }' \
 	  $(VENV)-lock/all.lock
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --group docs -o requirements-docs.lock
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist $(VENV)-interop
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist $(VENV)-docs $(VENV)-interop site

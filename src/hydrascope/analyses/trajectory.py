@@ -107,7 +107,9 @@ def trajectory(
             one, the likeliest tokens of the last checkpoint. Others are as for `sweep`; `argmax` takes each
             checkpoint's own likeliest token.
         loading: keywords of `load_model` for all checkpoints.
-        batch_size, progress, say: as for `sweep`.
+        batch_size: as for `sweep`.
+        progress: as for `sweep`.
+        say: as for `sweep`.
         options: as for `sweep`; single patches aren't kept unless `keep` asks for them.
 
     Returns:

@@ -16,6 +16,7 @@ from hydrascope.components.experiments import result_kind
 from hydrascope.measures.effects_type import Effects, EffectsOnly
 from hydrascope.utils.errors import HydrascopeError
 
+#: The kind of an ablation; `joint` if it names several components.
 ComponentKind = Literal["attn", "mlp", "head", "neuron", "feature", "error", "bias", "joint"]
 
 #: The types that `of_kind` selects from.

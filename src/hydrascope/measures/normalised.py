@@ -15,6 +15,7 @@ from hydrascope.measures.effects_type import EffectsOnly, takes_effects
 from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.utils.errors import HydrascopeError
 
+#: The way of patching: the corrupt activation into the clean prompt, or the other way round.
 Patching = Literal["noising", "denoising"]
 
 

@@ -24,11 +24,14 @@ from hydrascope.measures.labels import ComponentKind, of_kind
 from hydrascope.measures.regression import least_squares
 from hydrascope.measures.restoration import outcome
 
+#: The three questions of a verdict.
 Question = Literal["compensation", "prompt by prompt", "on average"]
 Answer = Literal["yes", "no", "can't tell"]
 
 #: A share that is surely below this one is as good as none.
 NEGLIGIBLE = 0.05
+#: A slope or share up to this one is rounding of what is exactly 0.
+ROUNDING = 1e-3
 
 #: At the number of prompts that is named, an estimate must exceed its half-width by this factor. At a factor of 1 only
 #: a third of all runs would tell: small samples that name a small number overestimate.
@@ -111,10 +114,10 @@ def three_answers(effects: Effects, kind: ComponentKind, bootstrap: Bootstrap) -
 def answer_of(low: float, high: float) -> Answer:
     """Return the answer for one component from the bounds of its slope or share.
 
-    >>> answer_of(0.2, 0.4), answer_of(-0.1, 0.4), answer_of(-0.1, 0.04)
-    ('yes', "can't tell", 'no')
+    >>> answer_of(0.2, 0.4), answer_of(-0.1, 0.4), answer_of(-0.1, 0.04), answer_of(3e-6, 5e-6)
+    ('yes', "can't tell", 'no', 'no')
     """
-    if low > 0:
+    if low > ROUNDING:
         return "yes"
     return "no" if high < NEGLIGIBLE else "can't tell"
 
@@ -217,8 +220,8 @@ class _Estimates:
     def counts(self, shrunk: float) -> tuple[int, int, int]:
         """Return the numbers of components that are asked, surely above 0, and possibly above 0."""
         asked, known = self.writers(shrunk), self.known - shrunk * self.known_width > 0
-        above = known & (self.slope - shrunk * self.slope_width > 0)
-        below = known & (self.slope + shrunk * self.slope_width < 0)
+        above = known & (self.slope - shrunk * self.slope_width > ROUNDING)
+        below = known & (self.slope + shrunk * self.slope_width < ROUNDING)
         return int(asked.sum()), int((asked & above).sum()), int((asked & ~below).sum())
 
     def overshoot(self) -> int:
@@ -228,10 +231,14 @@ class _Estimates:
 
     def prompts_needed(self, prompts: int) -> int:
         """Return the number of prompts from which on the answer would be known; 0 if none is found."""
-        pairs = ((self.written, self.written_width), (self.known, self.known_width), (self.slope, self.slope_width))
+        pairs = (
+            (self.written, self.written_width),
+            (self.known, self.known_width),
+            (self.slope - ROUNDING, self.slope_width),
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             changes = np.concatenate([(_MARGIN * width / estimate) ** 2 for estimate, width in pairs])
-        # The answer changes only where a bound passes 0.
+        # The answer changes only where a bound passes 0, or a slope's bound what is rounding.
         for factor in np.sort(changes[np.isfinite(changes) & (changes > 1)]):
             needed = int(np.ceil(prompts * factor))
             if needed > _MOST_PROMPTS:

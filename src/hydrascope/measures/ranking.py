@@ -22,7 +22,7 @@ def rank(effects: Effects, *others: xr.Dataset, bootstrap: Bootstrap | None = No
     Args:
         effects: of a sweep that ablates the components one by one.
         *others: results of `shapley` or `hydrascope.analyses.attribution`, with the same prompts, patches and
-        components.
+            components.
         bootstrap: how intervals are drawn.
 
     Returns:

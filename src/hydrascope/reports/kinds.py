@@ -298,7 +298,11 @@ def page_html(
         >>> text = hs.reports.page_html(results, most=500_000)
 
     Args:
-        results, mediation, other, distance, bootstrap: as for `report`.
+        results: as for `report`.
+        mediation: as for `report`.
+        other: as for `report`.
+        distance: as for `report`.
+        bootstrap: as for `report`.
         most: the number of characters above which single prompts are left out and, if that isn't enough, readouts but
             the first; the page says so. The means of a very large network may still take more.
 
