@@ -41,14 +41,25 @@ def _draw(axes: Axes, of: Mapping[str, Any]) -> None:
     sides = np.where(x < 0, style.ORANGE, style.BLUE)
     axes.scatter(x, y, s=22, c=sides, linewidths=0, alpha=0.8, zorder=2)
     axes.margins(x=0.08, y=0.2)
-    for place in np.argsort(-y)[:_LABELLED]:
+    labelled: list[int] = []
+    for place in np.argsort(-y):
+        # A label takes half of the width, and one line.
+        free = all(
+            abs(y[place] - y[other]) > 0.07 * np.ptp(y) or abs(x[place] - x[other]) > 0.75 * np.ptp(x)
+            for other in labelled
+        )
+        if not free or len(labelled) == _LABELLED:
+            continue
+        labelled.append(int(place))
         seed, head = points[place][:2]
+        left = x[place] > x.min() + 0.7 * np.ptp(x)
         axes.annotate(
             f"{head.removeprefix('head.')} (without {seed.removeprefix('head.')})",
             (x[place], y[place]),
-            xytext=(4, 2),
+            xytext=(-4 if left else 4, 3),
             textcoords="offset points",
             fontsize=6.5,
+            ha="right" if left else "left",
         )
     for text, at, side in (
         ("brakes let go", (0.03, 0.97), "left"),

@@ -10,6 +10,7 @@ import xarray as xr
 
 import hydrascope as hs
 from hydrascope.measures import Bootstrap, backup_scores, interval, simultaneous
+from hydrascope.measures.restoration import drop_unbounded
 from hydrascope.storage.analysis_file import read_analysis
 from studies.brakes.runs import RUNS, Stores, mean_removed
 from studies.brakes.templates import HALVES
@@ -40,17 +41,20 @@ def condense_model(settings: dict[str, Any], stores: Stores, bootstrap: Bootstra
     claimed = [seed for seed in stores.seeds if removed[seed] >= settings["seeds"]["least_removed"]]
     pairs = {run: reactions(hs.open_results(path)) for run, path in stores.reactions.items()}
     confirmed = pairs["zero"].isel(pair=np.isin(pairs["zero"]["seed"], claimed))
+    outcomes = {seed: _outcome(pairs["zero"], seed, bootstrap) for seed in claimed}
+    removing = [seed for seed, each in outcomes.items() if each["removed"][1] > 0]
     return {
         "prompts": {run: int(each.attrs["count"]) for run, each in pairs.items()},
         "answered": _answered(hs.open_results(stores.reactions["zero"])),
-        "seeds": {seed: {"explored": removed[seed], **_outcome(pairs["zero"], seed, bootstrap)} for seed in claimed},
+        "seeds": {seed: {"explored": removed[seed], **each} for seed, each in outcomes.items()},
+        "removing": removing,
         "scored": list(stores.seeds),
         "inert": {label: {"explored": removed[label], "kick": _kick(stores.kicks, label)} for label in stores.inert},
         "share": {run: _share(_of(pairs[run], claimed), removed, "head", bootstrap) for run in ("explored", *RUNS)},
         "share_with_mlps": _share(confirmed, removed, "", bootstrap),
         "share_without": _share_without(confirmed, removed, bootstrap),
         "named": _named(confirmed, removed, bootstrap),
-        "drive": _drive(confirmed, removed, bootstrap),
+        "drive": _drive(_of(confirmed, removing), removed, bootstrap),
         "boost": _boost(confirmed, _of(pairs["boost"], claimed), bootstrap),
         "inert_reactions": _inert(pairs["inert"], confirmed, removed, bootstrap),
         "scores": _scores(stores.scores, bootstrap),
@@ -128,6 +132,7 @@ def _outcome(pairs: xr.Dataset, seed: str, bootstrap: Bootstrap) -> dict[str, An
     one = pairs.isel(pair=int(np.flatnonzero(pairs["seed"].values.astype(str) == seed)[0]))
     samples = one[["removed", "lost"]].reset_coords(drop=True)
     found = interval(lambda means: means.assign(restored=1 - means["lost"] / means["removed"]), samples, bootstrap)
+    found["restored"] = drop_unbounded(found["restored"], found["removed"])
     return {str(name): _listed(found[name]) for name in ("removed", "lost", "restored")}
 
 
@@ -192,7 +197,7 @@ def _named(pairs: xr.Dataset, removed: dict[str, float], bootstrap: Bootstrap) -
 def _drive(pairs: xr.Dataset, removed: dict[str, float], bootstrap: Bootstrap) -> dict[str, Any]:
     """Return the regression of the heads' reactions on what they write, pooled over the seeds.
 
-    Both are in units of what the seed removes on the confirmation prompts.
+    Both are in units of what the seed removes on the confirmation prompts, so seeds must surely remove something there.
     """
     heads = pairs.isel(pair=pairs["kind"].values.astype(str) == "head")
     writes = xr.DataArray([removed[str(label)] for label in heads["candidate"].values], dims="pair")
@@ -321,6 +326,7 @@ def _points(pairs: xr.Dataset, removed: dict[str, float]) -> list[list[Any]]:
     ]
 
 
-def _listed(bounds: xr.DataArray) -> list[float]:
-    """Return estimate, low and high."""
-    return [float(bounds.sel(bound=name)) for name in ("estimate", "low", "high")]
+def _listed(bounds: xr.DataArray) -> list[Any]:
+    """Return estimate, low and high; None where there is none."""
+    values = [float(bounds.sel(bound=name)) for name in ("estimate", "low", "high")]
+    return [None if np.isnan(value) else value for value in values]

@@ -101,6 +101,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     for model, of in models.items():
         yield f"- **{name(model)}**: {_secondary(of)}"
+        yield from _substitutes(of)
     yield ""
     yield "## Published scores on trial"
     yield ""
@@ -168,6 +169,12 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
         "that writes for the answer in some sentences and against it in others counts on one side."
     )
     yield (
+        "- *Seeds that remove nothing after all.* A seed is chosen on the exploration prompts. Where it doesn’t surely "
+        "remove anything on the confirmation prompts it has no share restored, and the fit of a loss of drive leaves "
+        "it out: that was changed after the numbers were seen, since they were ratios to nothing. The claim counts it, "
+        "as declared."
+    )
+    yield (
         "- *The confirmation was touched before.* The program was tried on 24 of its prompts; that result was deleted "
         "unread, and the numbers of the page are of the first reading."
     )
@@ -225,9 +232,9 @@ def _controls(model: str, of: Mapping[str, Any]) -> Iterator[str]:
     above = ", ".join(rows) or "none"
     yield f"- **{name(model)}**"
     yield (
-        f"    - *Loss of drive.* Over {drive['pairs']:,} pairs of seed and head, the slope of the reaction on what the "
-        f"head writes is {interval(drive['slope'])}, r = {interval(drive['correlation'])}. Heads surely above the line "
-        f"by {NOTABLE:.0%} of what the seed removes: {above}."
+        f"    - *Loss of drive.* Over {drive['pairs']:,} pairs of a seed that surely removes and a head, the slope of "
+        f"the reaction on what the head writes is {interval(drive['slope'])}, r = {interval(drive['correlation'])}. "
+        f"Heads surely above the line by {NOTABLE:.0%} of what the seed removes: {above}."
     )
     yield (
         f"    - *Boost.* Where the seed writes twice as much, the heads react {interval(boost['slope'])} times as they "
@@ -243,6 +250,15 @@ def _controls(model: str, of: Mapping[str, Any]) -> Iterator[str]:
 def _secondary(of: Mapping[str, Any]) -> str:
     found = verdicts(of)
     return "; ".join(f"{claim}: {'holds' if holds else 'doesn’t hold'}" for claim, holds in found.items()) + "."
+
+
+def _substitutes(of: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reactions of heads that write for the answer, and whether their seed removes anything."""
+    for row in of["named"]:
+        if row["side"] == "substitute" and row["reacts"].startswith("head."):
+            removes = row["seed"] in of["removing"]
+            seed = "" if removes else ", which doesn’t surely remove anything on the confirmation prompts"
+            yield f"    - {row['reacts']} reacts by {interval(row['reaction'])} to {row['seed']}{seed}."
 
 
 def verdicts(of: Mapping[str, Any]) -> dict[str, bool]:
