@@ -9,6 +9,7 @@ import click
 
 import hydrascope as hs
 from hydrascope.utils.errors import HydrascopeError
+from studies.index import publish_index
 from studies.study import Study
 
 #: The set of prompts that is downloaded.
@@ -38,6 +39,7 @@ def main(name: str, prompts: str | None, models: tuple[str, ...], stores: Path, 
                 return
             study.write_results(results)
         study.publish(module)
+        publish_index()
     except HydrascopeError as error:
         click.echo(f"studies: {error}", err=True)
         raise click.exceptions.Exit(2) from error

@@ -2,7 +2,7 @@
 
 from studies.damping.figure import draw
 from studies.damping.numbers import condense
-from studies.damping.page import render
+from studies.damping.page import claim, render
 from studies.damping.runs import measure
 
-__all__ = ["condense", "draw", "measure", "render"]
+__all__ = ["claim", "condense", "draw", "measure", "render"]

@@ -26,7 +26,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "<!-- Written by `make study NAME=damping` from studies/damping/results.json. -->"
     yield ""
-    yield _claim(settings, models, verdict)
+    yield claim(settings, results)
     yield ""
     yield "![Shares that come back of an ablation and of its parts](images/damping.png)"
     yield ""
@@ -77,9 +77,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "| declared before | p | adjusted | |"
     yield "|---|---|---|---|"
-    for claim, of in verdict["secondary"].items():
+    for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][claim]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
+        yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
     yield ""
     yield f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {verdict['p']:.2g}."
     yield ""
@@ -116,7 +116,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from objections(settings, models)
 
 
-def _claim(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return the finding in one sentence, with its numbers."""
+    models, verdict = results["models"], results["verdict"]
     if verdict["largest"] is None:
         return "**Nothing can be told: in one set of prompts no component could be chosen.**"
     found = {

@@ -2,7 +2,7 @@
 
 from studies.replication.figure import draw
 from studies.replication.numbers import condense
-from studies.replication.page import render
+from studies.replication.page import claim, render
 from studies.replication.runs import measure
 
-__all__ = ["condense", "draw", "measure", "render"]
+__all__ = ["claim", "condense", "draw", "measure", "render"]

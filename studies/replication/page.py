@@ -38,7 +38,7 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "<!-- Written by `make study NAME=replication` from studies/replication/results.json. -->"
     yield ""
-    yield _claim(main)
+    yield claim(settings, results)
     yield ""
     yield "![Slope of compensation over depth in each model](images/replication.png)"
     yield ""
@@ -115,7 +115,9 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     yield "```"
 
 
-def _claim(main: dict[str, Any]) -> str:
+def claim(settings: dict[str, Any], results: dict[str, Any]) -> str:
+    """Return the finding in one sentence, with its numbers."""
+    main = {model: of_model["resample"] for model, of_model in results["runs"].items()}
     found = [
         f"{name(model)} {_interval(of['best']['slope'])} (R² {_interval(of['best']['r2'])}, {of['best']['at']})"
         for model, of in main.items()

@@ -53,7 +53,9 @@ NAMES = tuple(_NAMES.split())
 _FEWEST = 5
 
 
-def prompts(names: Sequence[str] = NAMES, seed: int = 0) -> Iterator[Prompt]:
+def prompts(
+    names: Sequence[str] = NAMES, seed: int = 0, templates: Sequence[str] = TEMPLATES
+) -> Iterator[Prompt]:
     """Generate all prompts that `names` allow, each once.
 
     Names and twins are drawn at random. Each 24 successive prompts hold each of the 12 templates once in each order,
@@ -62,9 +64,10 @@ def prompts(names: Sequence[str] = NAMES, seed: int = 0) -> Iterator[Prompt]:
     Args:
         names: five names at least.
         seed: the seed of all draws.
+        templates: sentences with `{first}`, `{second}` and `{giver}`, who is one of the two.
     """
     rng = random.Random(seed)
-    kinds = [(template, order) for template in TEMPLATES for order in ("ABBA", "BABA")]
+    kinds = [(template, order) for template in templates for order in ("ABBA", "BABA")]
     pairs = list(permutations(names, 2))
     for drawn in zip(*(rng.sample(pairs, len(pairs)) for _ in kinds), strict=True):
         for (template, order), (answer, foil) in rng.sample([*zip(kinds, drawn, strict=True)], len(kinds)):
