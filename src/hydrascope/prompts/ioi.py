@@ -53,9 +53,7 @@ NAMES = tuple(_NAMES.split())
 _FEWEST = 5
 
 
-def prompts(
-    names: Sequence[str] = NAMES, seed: int = 0, templates: Sequence[str] = TEMPLATES
-) -> Iterator[Prompt]:
+def prompts(names: Sequence[str] = NAMES, seed: int = 0, templates: Sequence[str] = TEMPLATES) -> Iterator[Prompt]:
     """Generate all prompts that `names` allow, each once.
 
     Names and twins are drawn at random. Each 24 successive prompts hold each of the 12 templates once in each order,
