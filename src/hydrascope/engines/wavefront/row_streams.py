@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.interface import Request
+from hydrascope.engines.kernels.equal_rows import equal_to_first
 from hydrascope.engines.metrics import answer_log_prob
 from hydrascope.engines.override_change import units_site
 from hydrascope.engines.wavefront.branches import Branches, ReactingRows
@@ -201,4 +202,6 @@ class RowStreams:
                 for final, answer in zip(finals, answers, strict=True)
             ]
         )
+        unchanged = torch.stack([equal_to_first(final).all(0) for final in finals])
+        values = torch.where(unchanged, values[:, :1], values)
         return values[:, 0], values[:, self.override_rows()].unflatten(1, (-1, self.request.patches))
