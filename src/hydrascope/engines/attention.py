@@ -39,7 +39,7 @@ class AttentionInputs:
         block: the block's index.
         query: `[prompt, head, position, head width]`.
         key: `[prompt, key head, position, head width]`; query heads share keys and values in equal groups.
-        value: `[prompt, key head, position, value width]`.
+        value: `[prompt, value head, position, value width]`; as many heads as keys, unless some of either are frozen.
         mask: `[prompt or 1, 1, seeing, seen]`, True where a position sees another; sliding windows are in it. Not read
             in the sweep, where it has no rows.
         scaling: the factor of the scores.
@@ -50,7 +50,7 @@ class AttentionInputs:
     block: int
     query: Float[Tensor, "prompt head position width"]
     key: Float[Tensor, "prompt kv_head position width"]
-    value: Float[Tensor, "prompt kv_head position value_width"]
+    value: Float[Tensor, "prompt value_head position value_width"]
     mask: Bool[Tensor, "#prompt 1 seeing seen"]
     scaling: float
     softcap: float | None = None
@@ -220,13 +220,14 @@ def with_frozen(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], at
 
 
 def with_clean_rows(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], attend: Attend) -> Attend:
-    """Do the same, but let row 0 attend alone, and copy it where query, keys and values equal its own.
+    """Do the same, let row 0 attend alone, and copy it to rows with equal inputs.
 
     So row 0 doesn't depend on the other rows, and a row in which nothing has changed is row 0 to the bit.
     """
 
     def rows(each: Tensor) -> Tensor:
-        return each.unflatten(2, (-1, prefix.length)).permute(0, 2, 3, 1, 4)
+        by_row: Tensor = each.unflatten(2, (-1, prefix.length)).permute(0, 2, 3, 1, 4)
+        return by_row
 
     def attend_equally(inputs: AttentionInputs) -> Tensor:
         query, key, value = (

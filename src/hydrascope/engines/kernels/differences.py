@@ -87,6 +87,9 @@ def require_differences(model: LanguageModel, engine: str) -> None:
             memory.
     """
     dtype = str(model.dtype).removeprefix("torch.")
+    if not model.anatomy.supports_wavefront:
+        reason = "the wavefront engine, which computes them, does not support this model"
+        raise HydrascopeError(f"no products of bfloat16-differences: {reason}: leave products at float32")
     if engine != "wavefront":
         reason = f"the {engine} engine runs each row alone: take the wavefront engine"
     elif model.dtype != torch.float32:
@@ -115,8 +118,9 @@ def copied_bytes(model: LanguageModel) -> int:
 
 @contextmanager
 def difference_kernels(model: LanguageModel, routines: Routines, prompts: int, length: int) -> Iterator[None]:
-    """Let `model` multiply differences from the clean row, in passes of `[prompt, row · suffix, width]`.
+    """Let `model` multiply differences from the clean row.
 
+    Hidden states are `[prompt, row · suffix, width]`, and row 0 of each prompt is the clean one.
     `Projection.apply` still takes any rows, and multiplies them in float32.
 
     Args:
@@ -142,7 +146,7 @@ def difference_kernels(model: LanguageModel, routines: Routines, prompts: int, l
 
 
 def _parts(model: LanguageModel) -> _Parts:
-    """Return the modules that see all rows: not those inside experts, which see some tokens of them."""
+    """Return the modules that see all rows; those inside experts see some tokens only."""
     parts = _Parts([], [], [])
 
     def visit(module: nn.Module) -> None:
@@ -163,7 +167,7 @@ def _parts(model: LanguageModel) -> _Parts:
 
 
 def _is_experts(module: nn.Module) -> bool:
-    """Whether a module holds several experts: a list with linear layers, or their weights as one tensor."""
+    """Whether a module holds experts: a list of modules, or all weights as one tensor."""
     if isinstance(module, nn.ModuleList):
         return any(isinstance(each, nn.Linear) for each in module.modules())
     return any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
@@ -208,7 +212,7 @@ class _Shape:
 
 
 class _Changes:
-    """The differences of the rows that were asked for last: queries, keys and values read the same rows."""
+    """The differences that were asked for last: queries, keys and values share them."""
 
     def __init__(self) -> None:
         self._hidden: Tensor | None = None
@@ -225,7 +229,7 @@ class _Changes:
 
 
 class _Differences:
-    """The forward function of a linear layer: in float32 for the clean row, by differences for all others.
+    """The forward function of a linear layer: the clean row in float32, others by differences.
 
     Attributes:
         of_any_rows: the layer in float32, for rows without a clean one.
@@ -250,7 +254,7 @@ class _Differences:
 
 
 def _as_clean(shape: _Shape, forward: Callable[[Tensor], Any], hidden: Tensor) -> Any:
-    """Call `forward`, and give the clean row and all that equal it the output that the clean row has alone."""
+    """Call `forward`, and give rows that equal the clean one its output of a call alone."""
     rows = shape.rows(hidden)
     equal = equal_to_first(rows)
     # A copy: some functions work in place.

@@ -1,4 +1,4 @@
-"""Find the rows of a sweep that equal its clean row to the bit, and give them what the clean row gets.
+"""Find the rows that equal a sweep's clean row to the bit, and give them its numbers.
 
 One row of a product, or the last numbers of a vector, may be computed by other instructions than the rest. So equal
 rows don't always give equal numbers. Where an effect of exactly 0 matters, the clean row's numbers are copied.
@@ -26,9 +26,9 @@ def equal_to_first(rows: Float[Tensor, "prompt row *suffix columns"]) -> Bool[Te
 
 
 def write_clean(
-    rows: Float[Tensor, "prompt row *suffix columns"],
+    rows: Float[Tensor, "prompt row *rest"],
     equal: Bool[Tensor, "prompt row *suffix"],
-    clean: Float[Tensor, "prompt 1 *suffix columns"],
+    clean: Float[Tensor, "prompt 1 *rest"],
 ) -> None:
     """Overwrite the rows that are marked as `equal` by the clean one, in place."""
     prompts, which, *tokens = equal.nonzero(as_tuple=True)
