@@ -101,6 +101,26 @@ def test_where_there_are_no_products_of_differences(case: str, dtype: Any, optio
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_were_changed_since_are_copied_again() -> None:
+    """Even if they were changed by `.data`, which PyTorch doesn't count as a change."""
+    made = loaded(dtype=torch.float32)
+    before = hs.sweep(made, TEXTS, hs.Zero(), **DIFFERENCES)
+    for block in made.hf.model.layers:
+        block.mlp.down_proj.weight.data *= 2
+    expected, found = hs.sweep(made, TEXTS, hs.Zero()), hs.sweep(made, TEXTS, hs.Zero(), **DIFFERENCES)
+    np.testing.assert_allclose(found["total"], expected["total"], atol=0.03 * float(np.abs(expected["total"]).max()))
+    assert np.abs(before["total"] - expected["total"]).max() > 0.1
+
+
+def test_the_settings_of_the_process_make_no_difference(model: LanguageModel) -> None:
+    expected = hs.sweep(model, TEXTS, hs.Zero(), **DIFFERENCES)["total"]
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = hs.sweep(model, TEXTS, hs.Zero(), **DIFFERENCES)["total"]
+        of_inference = hs.sweep(loaded(dtype=torch.float32), TEXTS, hs.Zero(), **DIFFERENCES)["total"]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(of_inference, expected)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_unknown_products_are_refused(model: LanguageModel) -> None:
     with pytest.raises(HydrascopeError, match="unknown products 'int8': choose float32, bfloat16-differences"):

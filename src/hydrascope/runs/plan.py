@@ -16,7 +16,12 @@ from hydrascope.engines import Engine, choose_engine
 from hydrascope.engines.balance import may_change
 from hydrascope.engines.clean.activations import CleanActivations, without_activations
 from hydrascope.engines.kernels import hardware
-from hydrascope.engines.kernels.differences import Products, copied_bytes, require_differences
+from hydrascope.engines.kernels.differences import (
+    Products,
+    copied_bytes,
+    drop_changed_copies,
+    require_differences,
+)
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.metrics import Metric, resolve_metrics
@@ -289,6 +294,7 @@ def make_plan(
         raise HydrascopeError(f"unknown products {config.products!r}: choose {', '.join(get_args(Products))}")
     if config.products == "bfloat16-differences":
         require_differences(model, engine.name)
+        drop_changed_copies(model)
     # One metric may be given alone.
     single = isinstance(config.metrics, str) or not isinstance(config.metrics, Sequence)
     metrics = resolve_metrics([config.metrics] if single else config.metrics)  # type: ignore[arg-type,list-item]

@@ -80,7 +80,8 @@ def test_effects_round_by_a_share_of_themselves(case: str, at: str) -> None:
 
     def error(found: Tensor) -> Tensor:
         errors = (found - expected).square().mean((1, 2, 3)).sqrt()
-        return (errors / size)[size > 0].square().mean().sqrt()
+        # Some readouts come before everything that is ablated.
+        return (errors / size)[size > 1e-9].square().mean().sqrt()
 
     of_differences = error(measured(single, "bfloat16-differences"))
     assert of_differences <= RMS

@@ -35,6 +35,7 @@ from hydrascope.engines.kernels.patching import (
     products_by_module,
     replaced,
 )
+from hydrascope.models.fingerprint import weight_sums
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.projection import weight_of
 from hydrascope.utils.errors import HydrascopeError
@@ -53,11 +54,13 @@ class _Copy:
         weight: `[out, in]`, in oneDNN's own order where it multiplies bfloat16.
         exact: whether it is the weight itself.
         state: the place and version of the weight, to notice a change.
+        sums: sums of the weight, to notice a change that leaves the version as it was.
     """
 
     weight: Tensor
     exact: bool
     state: tuple[int, int]
+    sums: str
 
 
 #: The copies, made once for each layer and kept as long as the layer.
@@ -99,6 +102,13 @@ def require_differences(model: LanguageModel, engine: str) -> None:
     else:
         return
     raise HydrascopeError(f"no products of bfloat16-differences: {reason}, or leave products at float32")
+
+
+def drop_changed_copies(model: LanguageModel) -> None:
+    """Forget the copies of weights that have changed since, which takes a pass over all weights."""
+    for linear in _parts(model).linears:
+        if linear in _copies and _copies[linear].sums != weight_sums(weight_of(linear)):
+            del _copies[linear]
 
 
 def weights_are_exact(model: LanguageModel) -> bool:
@@ -180,15 +190,20 @@ def _in_float32(linear: nn.Module, routine: Routine) -> Forward:
 
 def _copy_of(linear: nn.Module) -> _Copy:
     weight: Any = linear.weight
-    kept, state = _copies.get(linear), (weight.data_ptr(), weight._version)
+    kept, state = _copies.get(linear), (weight.data_ptr(), _version(weight))
     if kept is None or kept.state != state:
         ours = weight_of(linear).detach()
         narrow = ours.bfloat16().contiguous()
         exact = torch.equal(narrow.float(), ours)
         if is_choice(torch.bfloat16):
             narrow = torch.ops.mkldnn._reorder_linear_weight(narrow)
-        kept = _copies[linear] = _Copy(narrow, exact, state)
+        kept = _copies[linear] = _Copy(narrow, exact, state, weight_sums(ours))
     return kept
+
+
+def _version(tensor: Tensor) -> int:
+    """Return the number of changes in place; 0 for tensors of inference mode, which don't count them."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _multiply(rows: Tensor, weight: Tensor) -> Tensor:
@@ -221,9 +236,9 @@ class _Changes:
 
     def of(self, hidden: Tensor, shape: _Shape) -> Float[Tensor, "prompt changed suffix columns"]:
         """Return x − x₀ of all rows but the clean one, in bfloat16."""
-        if self._changes is None or hidden is not self._hidden or hidden._version != self._version:
+        if self._changes is None or hidden is not self._hidden or _version(hidden) != self._version:
             rows = shape.rows(hidden)
-            self._hidden, self._version = hidden, hidden._version
+            self._hidden, self._version = hidden, _version(hidden)
             self._changes = (rows[:, 1:] - rows[:, :1]).bfloat16()
         return self._changes
 
