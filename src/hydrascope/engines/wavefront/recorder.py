@@ -28,13 +28,12 @@ from torch import Tensor
 from hydrascope.components.component import Component
 from hydrascope.engines.clean.clean_pass import CleanPass
 from hydrascope.engines.interface import Readings, Request
-from hydrascope.engines.kernels.equal_rows import equal_to_first, write_clean
 from hydrascope.engines.metrics import evaluate
 from hydrascope.engines.override_change import units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.branches import ReactingRows
 from hydrascope.engines.wavefront.feature_sums import SummedFeatures
-from hydrascope.engines.wavefront.row_streams import Points, TermWrite
+from hydrascope.engines.wavefront.row_streams import Points, TermWrite, is_clean
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.engines.wavefront.term_reads import TermReads
 from hydrascope.engines.wavefront.term_recorder import TermRecorder
@@ -140,7 +139,8 @@ class Recorder(TermRecorder):
         """Read the residual streams that enter a block, `[prompt, row, width]`."""
         if numbers := self.request.readouts.read_before(block):
             read = self.request.readouts.select(numbers).read(residual)
-            write_clean(read, equal_to_first(residual), read[:, :1].clone())
+            # A row that equals the clean one has its readings, without other rounding.
+            read = torch.where(is_clean(residual)[..., None], read[:, :1], read)
             # Rows that haven't joined begin with the clean row's; those of other parents take over theirs later.
             self.inner[:, residual.shape[1] :, numbers] = read[:, :1]
             self.inner[:, : residual.shape[1], numbers] = read
@@ -284,7 +284,7 @@ class Recorder(TermRecorder):
 
         clean_logit = logit(clean[:, None], self.inner[:, :1])
         # Where nothing changed there is no effect, whatever the rounding.
-        unchanged = equal_to_first(final)
+        unchanged = is_clean(final)
         logits = torch.where(unchanged[..., None] & readouts.final, clean_logit, logit(final, self.inner))
         # If nothing changed, as before the last position, other rounding in a row of its own is no effect.
         still = ((self.delta == 0).all(-1) & (self.inner_delta == 0).all(-1))[..., None]
@@ -328,7 +328,7 @@ class Recorder(TermRecorder):
             for final, clean, target, answer in zip(self.final, self.final[:, 0], request.targets, answers, strict=True)
         ]
         values = torch.stack(each, 1)
-        values = torch.where(equal_to_first(self.final), values[:, :, :1], values)
+        values = torch.where(is_clean(self.final), values[:, :, :1], values)
         return values[:, :, 0], values[:, :, rows].unflatten(2, shape)
 
 

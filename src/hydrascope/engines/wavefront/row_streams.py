@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hydrascope.components.component import Component
 from hydrascope.engines.interface import Request
-from hydrascope.engines.kernels.equal_rows import equal_to_first
 from hydrascope.engines.metrics import answer_log_prob
 from hydrascope.engines.override_change import units_site
 from hydrascope.engines.wavefront.branches import Branches, ReactingRows
@@ -62,6 +61,11 @@ class Points:
         ]
         prompts, positions = torch.tensor(each).to(model.device).T
         return cls(prompts, positions)
+
+
+def is_clean(rows: Tensor) -> Tensor:
+    """Return whether each row of `[prompt, row, columns]` equals the clean one to the bit."""
+    return (rows == rows[:, :1]).all(-1)
 
 
 class RowStreams:
@@ -202,6 +206,6 @@ class RowStreams:
                 for final, answer in zip(finals, answers, strict=True)
             ]
         )
-        unchanged = torch.stack([equal_to_first(final).all(0) for final in finals])
+        unchanged = torch.stack([is_clean(final).all(0) for final in finals])
         values = torch.where(unchanged, values[:, :1], values)
         return values[:, 0], values[:, self.override_rows()].unflatten(1, (-1, self.request.patches))
