@@ -162,7 +162,8 @@ def _parts(model: LanguageModel) -> _Parts:
     def visit(module: nn.Module) -> None:
         children = list(module.children())
         if any(map(_is_experts, children)):
-            parts.mixtures.append(module)
+            if forward_attribute(module):
+                parts.mixtures.append(module)
             children = [child for child in children if not _is_experts(child)]
         if forward_attribute(module) and type(module) in (nn.Linear, Conv1D):
             parts.linears.append(module)
@@ -202,7 +203,7 @@ def _copy_of(linear: nn.Module) -> _Copy:
 
 
 def _version(tensor: Tensor) -> int:
-    """Return the number of changes in place; 0 for tensors of inference mode, which don't count them."""
+    """Return the number of changes in place; 0 for tensors of inference mode."""
     return 0 if tensor.is_inference() else tensor._version
 
 
