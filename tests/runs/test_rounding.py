@@ -175,3 +175,15 @@ def test_a_gpt2_that_upcasts_its_scores_is_measured_again_without() -> None:
     errors = json.loads(results.attrs["precision"])["readouts"]["logit"]
     assert 0 < errors["total"][0] < 1e-5
     assert all(block.attn.reorder_and_upcast_attn for block in given.blocks)
+
+
+def test_the_rounding_of_products_of_differences_is_estimated_too() -> None:
+    narrow = hs.sweep(model("llama"), TEXTS, hs.Resample(3), products="bfloat16-differences")
+    with Float64Mode():
+        wide = hs.sweep(model("llama", dtype=torch.float64), TEXTS, hs.Resample(3))
+    (mean, worst), truth = (
+        json.loads(narrow.attrs["precision"])["readouts"]["logit"]["total"],
+        off(narrow, wide, "total"),
+    )
+    assert 0.2 < mean / truth.mean() < 5
+    assert 1e-4 < mean <= worst < 3 * truth.max()

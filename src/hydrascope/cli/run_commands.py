@@ -55,7 +55,7 @@ class RunRequest:
             options.model,
             PromptRequest.of(options),
             options.loading,
-            {**arguments, "keep": options.keep},
+            {**arguments, "keep": options.keep, "products": options.products},
             Output(resolve_path(options.out), options.resume, options.join, options.elsewhere, options.overwrite),
         )
 
@@ -141,7 +141,7 @@ def _join(request: RunRequest) -> None:
 
 
 def sweep_arguments(options: SweepOptions) -> dict[str, Any]:
-    """Return the keywords of `hydrascope.sweep` except ablate, read, metrics and keep."""
+    """Return the keywords of `hydrascope.sweep` except ablate, read, metrics, keep and products."""
     batch_size = _batch_size(options.batch_size)
     return {**ablation_arguments(options), "batch_size": batch_size, "at": options.at}
 

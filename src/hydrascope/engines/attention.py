@@ -11,7 +11,7 @@ other, so they share none of this.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from hydrascope.engines.equal_rows import equal_to_first, write_clean
 from hydrascope.models.language_model import LanguageModel, wider
 
 _NAME = "hydrascope"
@@ -38,7 +39,7 @@ class AttentionInputs:
         block: the block's index.
         query: `[prompt, head, position, head width]`.
         key: `[prompt, key head, position, head width]`; query heads share keys and values in equal groups.
-        value: `[prompt, key head, position, value width]`.
+        value: `[prompt, value head, position, value width]`; as many heads as keys, unless some of either are frozen.
         mask: `[prompt or 1, 1, seeing, seen]`, True where a position sees another; sliding windows are in it. Not read
             in the sweep, where it has no rows.
         scaling: the factor of the scores.
@@ -49,7 +50,7 @@ class AttentionInputs:
     block: int
     query: Float[Tensor, "prompt head position width"]
     key: Float[Tensor, "prompt kv_head position width"]
-    value: Float[Tensor, "prompt kv_head position value_width"]
+    value: Float[Tensor, "prompt value_head position value_width"]
     mask: Bool[Tensor, "#prompt 1 seeing seen"]
     scaling: float
     softcap: float | None = None
@@ -168,25 +169,20 @@ def causal_attention(prefix: Prefix) -> Attend:
     return attend
 
 
-def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], take_weights: TakeWeights) -> Attend:
+def row_attention(prefix: Prefix, take_weights: TakeWeights) -> Attend:
     """Let each row attend to its prompt's prefix and its own suffix.
 
-    Queries, keys and values are `[prompt, head, row · suffix, head width]`.
+    Queries, keys and values are `[prompt, head, row · suffix, head width]`. Those of some rows may be frozen before,
+    head by head, so that keys and values have as many heads as queries.
 
     Args:
-        frozen_inputs: returns the frozen inputs of a block's heads: there they attend by those of row 0, the clean row.
         take_weights: is called with the weights of each block.
     """
 
     def attend(inputs: AttentionInputs) -> Tensor:
         block, query, key, value = inputs.block, inputs.query, inputs.key, inputs.value
         prompts, heads, rows, width = query.shape
-        kv_heads, length = key.shape[1], prefix.length
-        if frozen := frozen_inputs(block):
-            query, key, value = (
-                _with_frozen(frozen.get(kind, []), each, heads, length)
-                for kind, each in (("query", query), ("key", key), ("value", value))
-            )
+        kv_heads, length = prefix.keys[block].shape[1], prefix.length
         # Heads that share keys and values (grouped-query attention) are rows of one product.
         grouped = query.reshape(prompts, kv_heads, heads // kv_heads, rows, width)
         scores = grouped.flatten(2, 3) @ prefix.keys[block].transpose(-1, -2)
@@ -212,6 +208,62 @@ def row_attention(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], 
         return _with_own(shared, own, value).flatten(1, 2)
 
     return attend
+
+
+def with_frozen(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], attend: Attend) -> Attend:
+    """Let `attend` take frozen queries, keys and values, those of row 0, in some heads and rows.
+
+    Args:
+        frozen_inputs: returns the frozen inputs of a block's heads.
+    """
+    return lambda inputs: attend(_freeze(inputs, frozen_inputs(inputs.block), prefix.length))
+
+
+def with_clean_rows(prefix: Prefix, frozen_inputs: Callable[[int], FrozenInputs], attend: Attend) -> Attend:
+    """Do the same, let row 0 attend alone, and copy it to rows with equal inputs.
+
+    So row 0 doesn't depend on the other rows, and a row in which nothing has changed is row 0 to the bit.
+    """
+
+    def rows(each: Tensor) -> Tensor:
+        by_row: Tensor = each.unflatten(2, (-1, prefix.length)).permute(0, 2, 3, 1, 4)
+        return by_row
+
+    def attend_equally(inputs: AttentionInputs) -> Tensor:
+        query, key, value = (
+            each[:, :, : prefix.length].contiguous() for each in (inputs.query, inputs.key, inputs.value)
+        )
+        clean = attend(replace(inputs, query=query, key=key, value=value))
+        inputs = _freeze(inputs, frozen_inputs(inputs.block), prefix.length)
+        out = attend(inputs)
+        equal = _equal_heads(rows(inputs.query))
+        if equal[:, 1:].any():
+            seen = _equal_heads(rows(inputs.key)) & _equal_heads(rows(inputs.value))
+            unequal = ~seen[:, :, None] & prefix.own[inputs.block][:, None]
+            equal &= ~unequal.any(-1)
+        write_clean(rows(out), equal, rows(clean))
+        return out
+
+    return attend_equally
+
+
+def _equal_heads(rows: Tensor) -> Tensor:
+    """Return whether all heads of a row equal row 0's, `[prompt, row, suffix]`."""
+    # The first head is compared alone: most rows differ there, and the others needn't be looked at.
+    equal = equal_to_first(rows[..., 0, :])
+    if equal[:, 1:].any():
+        equal &= (rows == rows[:, :1]).all(-1).all(-1)
+    return equal
+
+
+def _freeze(inputs: AttentionInputs, frozen: FrozenInputs, length: int) -> AttentionInputs:
+    if not frozen:
+        return inputs
+    query, key, value = (
+        _with_frozen(frozen.get(kind, []), each, inputs.query.shape[1], length)
+        for kind, each in (("query", inputs.query), ("key", inputs.key), ("value", inputs.value))
+    )
+    return replace(inputs, query=query, key=key, value=value)
 
 
 def _with_frozen(where: Sequence[tuple[int, slice]], each: Tensor, heads: int, length: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hydrascope.components.component import Component, Override
 from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.engines.feature_sums import FeatureSums
+from hydrascope.engines.kernels.differences import Products
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.metrics import Metric
 from hydrascope.engines.override_change import sites_of_change
@@ -47,6 +48,7 @@ class Request:
         answers: the token ids of each prompt's whole answer; needed by metrics of whole answers only.
         summed: the dictionaries whose features are all read and summed over prompts, each by all of its features, as
             `feature.mlp.5`.
+        products: how the wavefront engine multiplies rows by weights.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -62,6 +64,7 @@ class Request:
     prefix: SharedPrefix | None = None
     answers: Sequence[Sequence[int]] = ()
     summed: tuple[Component, ...] = ()
+    products: Products = "float32"
 
 
 def sites_read(

@@ -109,7 +109,7 @@ class SuffixPasses:
         return normed[torch.arange(len(self.last), device=normed.device), self.last.to(normed.device)]
 
     def _attend(self) -> Attend:
-        return row_attention(self.prefix, lambda block: {}, lambda block, weights: None)
+        return row_attention(self.prefix, lambda block, weights: None)
 
     @contextmanager
     def _replayed(self, count: int) -> Iterator[None]:

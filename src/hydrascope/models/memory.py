@@ -69,11 +69,13 @@ class MemoryBudget:
         model: the model, whose weights are in memory already.
         load: the sizes of the longest prompt.
         activation_bytes: the size of the clean activations that patches are drawn from.
+        copied_bytes: the size of copies of the weights in another dtype, which stand beside the weights.
     """
 
     model: LanguageModel
     load: Load
     activation_bytes: int = 0
+    copied_bytes: int = 0
 
     @property
     def activations_on_disk(self) -> bool:
@@ -114,6 +116,7 @@ class MemoryBudget:
             _, whole = torch.cuda.mem_get_info(self.model.device)
         else:
             whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        whole -= self.copied_bytes
         row, patches = row_bytes(self.model, self.load), self.load.patches
         if patches * row > whole:
             raise HydrascopeError(

@@ -56,9 +56,9 @@ class Projection:
 
     def apply(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows stream"]:
         """Return the projection's output, `[*rows, stream]`, from all units' values."""
-        # `forward` bypasses the module's hooks.
-        module: Any = self.module
-        output: Tensor = module.forward(values).to(values.device)
+        # `forward` bypasses the module's hooks. In a sweep it may take the sweep's rows alone (`differences`).
+        forward: Any = self.module.forward
+        output: Tensor = getattr(forward, "of_any_rows", forward)(values).to(values.device)
         return output
 
     def projected(self, values: Float[Tensor, "*rows width"], unit: int) -> Float[Tensor, "*rows stream"]:

@@ -15,6 +15,7 @@ from hydrascope._version import __version__
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.dictionaries.dictionary import Dictionary
 from hydrascope.engines.directions import Direction, Directions
+from hydrascope.engines.kernels.differences import has_experts, weights_are_exact
 from hydrascope.engines.metrics import BUILT_IN
 from hydrascope.engines.readouts import Readout
 from hydrascope.loading import self_check
@@ -38,6 +39,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "dtype": str(plan.model.dtype).removeprefix("torch."),
         "device": plan.model.device.type,
         "engine": plan.engine.name,
+        "products": _products(plan),
         "ablation": type(plan.ablation).__name__.lower(),
         **({"patching": plan.prompts.patching} if plan.patches_from_twins else {}),
         **plan.selection_attrs,
@@ -61,6 +63,14 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def _products(plan: Plan) -> dict[str, str]:
+    """Return how rows are multiplied by weights, and whether bfloat16 holds the weights."""
+    if plan.products == "float32":
+        return {"mode": plan.products}
+    weights = "exact" if weights_are_exact(plan.model) else "rounded"
+    return {"mode": plan.products, "weights": weights, **({"experts": "float32"} if has_experts(plan.model) else {})}
 
 
 def _tokens_hash(plan: Plan) -> str:

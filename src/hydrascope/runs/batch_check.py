@@ -33,6 +33,8 @@ from hydrascope.utils.errors import HydrascopeError
 OVERRIDES = 2
 #: The largest difference, in multiples of the run's own rounding.
 TIMES = 10
+#: The rounding of an effect by products of differences, as a share of the largest: 2⁻⁸ is usual, 8 times that rare.
+OF_DIFFERENCES = 2**-5
 EFFECTS = ("total", "direct", "indirect")
 #: The variables of a result that are compared, the metrics if whole answers are read.
 CHECKED = (*EFFECTS, "logit", "metric_ablated", "metric_clean")
@@ -277,6 +279,7 @@ def _request(
         plan.routines,
         shared,
         plan.answers_of(prompts),
+        products=plan.products,
     )
 
 
@@ -291,7 +294,7 @@ def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> li
 
     It is at least the balance's tolerance. The precision of one prompt may be good by chance. In float64 it is that of
     float32 inside the run's own engine, often none: it doesn't see float32 in the other engine, as in the softmax of
-    eager attention.
+    eager attention. Products of differences round by a share of the effect.
     """
     terms = readings.unembed.abs().sum(-1) + readings.embed.abs() + readings.logit.abs()
     sizes = terms[:, 0].double().tolist()
@@ -303,6 +306,9 @@ def _allowed(plan: Plan, readings: Readings, precision: Mapping[str, Any]) -> li
         ]
     else:
         allowed = [TIMES * TOLERANCE[plan.model.dtype] * size for size in sizes]
+    if plan.products == "bfloat16-differences":
+        effects = torch.stack(_effects(readings)).abs().transpose(0, 1).flatten(1).amax(1).double().tolist()
+        allowed = [least + OF_DIFFERENCES * effect for least, effect in zip(allowed, effects, strict=True)]
     return _pooled(plan.readouts, allowed)
 
 
@@ -330,9 +336,13 @@ def _allowed_of_answers(plan: Plan, index: int, readings: Readings, precision: M
     sizes = readings.metrics.abs().sum(1) + readings.metrics_ablated.abs().flatten(1).amax(1)
     sizes = sizes + tokens * math.log(plan.model.vocabulary)
     errors = precision.get("precision", {}).get("metrics", {})
-    return [
+    allowed = [
         max(TIMES * errors[metric.name][1], TOLERANCE[plan.model.dtype] * size)
         if errors
         else TIMES * TOLERANCE[plan.model.dtype] * size
         for metric, size in zip(plan.answer_metrics, sizes.double().tolist(), strict=True)
     ]
+    if plan.products == "bfloat16-differences":
+        effects = (readings.metrics_ablated - readings.metrics[..., None, None]).abs().flatten(1).amax(1).tolist()
+        allowed = [least + OF_DIFFERENCES * effect for least, effect in zip(allowed, effects, strict=True)]
+    return allowed

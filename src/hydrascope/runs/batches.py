@@ -335,6 +335,7 @@ def measure_batch(
         batch.prefix,
         plan.answers_of(indices),
         summed,
+        plan.products,
     )
     readings = plan.engine.measure(plan.model, request)
     changing = plan.may_change[some].to(readings.scale.device)

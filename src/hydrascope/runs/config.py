@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 
 from hydrascope.components.experiments import Experiment
 from hydrascope.components.selection import Selection
+from hydrascope.engines.kernels.differences import Products
 from hydrascope.engines.metrics import MetricFunction
 from hydrascope.engines.readouts import Logit, Readout
 from hydrascope.prompts.positions import At
@@ -41,6 +42,7 @@ class SweepOptions(TypedDict, total=False):
     target: Target
     keep: Keep
     engine: str
+    products: Products
 
 
 class PathOptions(TypedDict, total=False):
@@ -106,6 +108,7 @@ class SweepConfig:
     target: Target = "argmax"
     keep: Keep = "auto"
     engine: str = "auto"
+    products: Products = "float32"
 
 
 @dataclass(frozen=True)

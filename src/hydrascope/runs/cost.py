@@ -44,7 +44,7 @@ class Cost:
         seconds: of these operations here, without loading the model and estimating the rounding.
         timed: the numbers of prompts and ablations that the rate was measured on.
         memory: bytes at a time, beside the weights, estimated from above.
-        weights: bytes of the weights.
+        weights: bytes of the weights, and of copies of them in bfloat16.
         disk: bytes of the result before compression.
         meanwhile: the most bytes that clean passes take on disk while the run lasts.
     """
@@ -112,7 +112,7 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
         flop / rate,
         timed,
         memory.batch_bytes(batch) + memory.activation_bytes - on_disk + min(shared, spare),
-        sum(parameter.nbytes for parameter in plan.model.hf.parameters()),
+        sum(parameter.nbytes for parameter in plan.model.hf.parameters()) + memory.copied_bytes,
         sum(number * np.dtype(stored_dtype(plan, name)).itemsize for name, number in numbers.items()),
         on_disk + min(max(shared - spare, 0), _file_bytes(plan.model)),
     )
@@ -270,6 +270,7 @@ def request(plan: Plan, prompts: Sequence[int], overrides: Sequence[Override]) -
         torch.zeros(len(prompts), dtype=torch.long),
         plan.routines,
         answers=plan.answers_of(prompts),
+        products=plan.products,
     )
 
 

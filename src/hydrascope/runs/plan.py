@@ -16,6 +16,12 @@ from hydrascope.engines import Engine, choose_engine
 from hydrascope.engines.balance import may_change
 from hydrascope.engines.clean.activations import CleanActivations, without_activations
 from hydrascope.engines.kernels import hardware
+from hydrascope.engines.kernels.differences import (
+    Products,
+    copied_bytes,
+    drop_changed_copies,
+    require_differences,
+)
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.metrics import Metric, resolve_metrics
@@ -51,6 +57,7 @@ class Plan:
         notices: lines about prompts that were changed or left out.
         selection_attrs: the selections as they were given.
         routines: the matrix products of the wavefront engine.
+        products: how it multiplies rows by weights.
     """
 
     model: LanguageModel
@@ -71,6 +78,7 @@ class Plan:
     notices: tuple[str, ...]
     selection_attrs: dict[str, str]
     routines: Routines
+    products: Products = "float32"
 
     @property
     def describe(self) -> list[str]:
@@ -82,11 +90,11 @@ class Plan:
             f"read, {counted(sizes['prompt'], 'prompt', 'prompts')}, {self.engine.name} engine ({self.engine.reason}), "
             f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
         )
-        slower = hardware.slower_than_float32(model.dtype) if model.device.type == "cpu" else None
+        dtype = torch.bfloat16 if self.products == "bfloat16-differences" else model.dtype
+        slower = hardware.slower_than_float32(dtype) if model.device.type == "cpu" else None
         narrow = (
             slower
-            and f"products in {str(model.dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in "
-            "float32"
+            and f"products in {str(dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in float32"
         )
         first = f"first prompt: {tokens_line(model, self.tokens[0])}"
         return [line for line in (*self.notices, *self.dictionary_notices, first, what, narrow) if line]
@@ -223,7 +231,8 @@ class Plan:
         load = Load(longest, suffix, len(self.overrides), self.ablation.patches, reads)
         columns = sum(self.model.site_width(site) for site in self.sites)
         rows = sum(len(positions.positions) for positions in self.positions)
-        return MemoryBudget(self.model, load, rows * columns * self.model.dtype.itemsize)
+        copies = copied_bytes(self.model) if self.products == "bfloat16-differences" else 0
+        return MemoryBudget(self.model, load, rows * columns * self.model.dtype.itemsize, copies)
 
     def require_drawable(self) -> None:
         """Check before anything is run that patches can be drawn, as far as that shows.
@@ -281,6 +290,11 @@ def make_plan(
     if isinstance(config.ablate, Experiment):
         read |= dict.fromkeys(config.ablate.reads(model))
     engine = choose_engine(model, config.engine)
+    if config.products not in get_args(Products):
+        raise HydrascopeError(f"unknown products {config.products!r}: choose {', '.join(get_args(Products))}")
+    if config.products == "bfloat16-differences":
+        require_differences(model, engine.name)
+        drop_changed_copies(model)
     # One metric may be given alone.
     single = isinstance(config.metrics, str) or not isinstance(config.metrics, Sequence)
     metrics = resolve_metrics([config.metrics] if single else config.metrics)  # type: ignore[arg-type,list-item]
@@ -319,6 +333,7 @@ def make_plan(
             "positions": format_positions(config.at),
         },
         routines=fastest_routines(model) if engine.name == "wavefront" else {},
+        products=config.products,
     )
     _require_room_for_answers(plan)
     _require_last_for_parts(plan)

@@ -139,4 +139,5 @@ def _request(
         torch.tensor([clean.targets[index]]),
         plan.routines if model is plan.model else {},
         answers=plan.answers_of([index]),
+        products=plan.products if model is plan.model else "float32",
     )

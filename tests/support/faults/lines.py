@@ -46,6 +46,7 @@ _FITTING = {
     "prompt": "0 3 99",
     "prompts": "demo ioi induction greater-than phantom counterfact hf:surely/none {folder}/facts.jsonl "
     "{folder}/pairs.jsonl {folder}/short.txt",
+    "products": "float32 bfloat16-differences bfloat16",
     "readout": "logit logit.3 logit.59 logit.99 logit.answer logit.foil difference placebo placebo.2 placebo.58 "
     "placebo.0 logit,logit logit,difference direction:{folder}/probe.npy direction:{folder}/probe.npy@1 "
     "direction:{folder}/probe.npy@9 directions:{folder}/two.npy "

@@ -41,24 +41,32 @@ def fast_kernels(model: LanguageModel, routines: Routines) -> Iterator[None]:
     """
     keep_freed_memory()
     forwards: dict[nn.Module, Forward] = {}
-    for linear, (product, gelu) in _products_by_module(model).items():
+    for linear, (product, gelu) in products_by_module(model).items():
         forwards[linear] = _product(linear, product, routines)
         if gelu is not None:
             forwards[gelu] = nn.Identity().forward
     for module in model.hf.modules():
-        if module not in forwards and _forward_attribute(module) and (form := _GELU_FORMS.get(type(module))):
-            # In place, since nothing else reads the input, the output of the projection before.
-            forwards[module] = functools.partial(torch.ops.aten.gelu_, approximate=form)
+        if module not in forwards and forward_attribute(module) and (in_place := gelu_in_place(module)):
+            forwards[module] = in_place
     with ExitStack() as stack:
         for module, forward in forwards.items():
-            stack.enter_context(_replaced(module, forward))
+            stack.enter_context(replaced(module, forward))
         yield
 
 
+def gelu_in_place(module: nn.Module) -> Forward | None:
+    """Return the GELU of a module as one operation in place; None for other modules.
+
+    Nothing else reads the input, which is the output of the projection before.
+    """
+    form = _GELU_FORMS.get(type(module))
+    return functools.partial(torch.ops.aten.gelu_, approximate=form) if form else None
+
+
 @contextmanager
-def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
     """Let `module` compute by `forward`."""
-    name = _forward_attribute(module)
+    name = forward_attribute(module)
     assert name is not None
     before = vars(module).get(name)
     setattr(module, name, forward)
@@ -71,7 +79,7 @@ def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
             setattr(module, name, before)
 
 
-def _forward_attribute(module: nn.Module) -> str | None:
+def forward_attribute(module: nn.Module) -> str | None:
     """Return the attribute to replace in `module`, or None if its `forward` was customised."""
     if "forward" not in vars(module):
         return "forward"
@@ -92,12 +100,12 @@ def fastest_routines(model: LanguageModel) -> dict[str, str]:
 
 def products(model: LanguageModel) -> set[Product]:
     """Return the products of `model` that PyTorch has more than one library for."""
-    return {product for product, _ in _products_by_module(model).values()}
+    return {product for product, _ in products_by_module(model).values()}
 
 
-def _products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
+def products_by_module(model: LanguageModel) -> dict[nn.Module, tuple[Product, nn.Module | None]]:
     """Return the product of each module that multiplies, with the GELU to fuse with it, if any."""
-    free = [module for module in model.hf.modules() if _forward_attribute(module)]
+    free = [module for module in model.hf.modules() if forward_attribute(module)]
     linears = [m for m in free if type(m) in (nn.Linear, Conv1D) and is_choice(m.weight.dtype, compute_device(m))]
     pairs = dict(pair for module in free if (pair := _projection_and_gelu(module, model.width)))
     by_module: dict[nn.Module, tuple[Product, nn.Module | None]] = {}
@@ -130,7 +138,7 @@ def _projection_and_gelu(module: nn.Module, width: int) -> tuple[nn.Module, nn.M
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether custom code or a hook sees the module's input or output, so it can't be fused."""
-    return _forward_attribute(module) is None or bool(module._forward_hooks or module._forward_pre_hooks)
+    return forward_attribute(module) is None or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_choice(dtype: torch.dtype, device: torch.device = _CPU) -> bool:

@@ -102,7 +102,10 @@ class Branches:
             projection = self.model.projection(sublayer)
             is_frozen = self._is_frozen(branches, values.shape[-1])
             mixed = torch.where(is_frozen, values[:, :1], values[:, self.source[partly]])
-            through = projection.apply(mixed)
+            # Where nothing changed the output is the clean one, without other rounding.
+            clean = (output if projected is None else projected)[:, :1]
+            unchanged = (mixed == values[:, :1]).all(-1, keepdim=True)
+            through = torch.where(unchanged, clean, projection.apply(mixed))
             found.append(
                 ReactingRows(partly, projection.apply_norm(through), mixed, None if projected is None else through)
             )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component
 from hydrascope.components.edge import EVERYTHING, Edge, gap_after, gap_before
-from hydrascope.engines.attention import FrozenInputs, attending, row_attention
+from hydrascope.engines.attention import FrozenInputs, attending, row_attention, with_frozen
 from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.edges import EdgeReadings, EdgeRequest, read_rows
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
@@ -32,7 +32,8 @@ def measure_edges(model: LanguageModel, request: EdgeRequest) -> EdgeReadings:
     ids, _ = padded(model, request.tokens)
     with model.measuring(), fast_kernels(model, routines):
         rows = _EdgeRows(model, request, prefix.prefix.start, prefix.prefix.length)
-        attend = row_attention(prefix.prefix, rows.frozen_inputs, lambda block, weights: None)
+        attend = row_attention(prefix.prefix, lambda block, weights: None)
+        attend = with_frozen(prefix.prefix, rows.frozen_inputs, attend)
         with attending(model, attend), hooked(rows.hooks()):
             suffixes = ids.gather(1, prefix.prefix.suffix)
             everything = torch.ones_like(suffixes)

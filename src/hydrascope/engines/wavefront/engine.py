@@ -12,6 +12,7 @@ The model's own blocks do the computing. Hooks widen `[prompt, suffix, width]`, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import FrozenInputs, attending, row_attention
+from hydrascope.engines.attention import FrozenInputs, attending, row_attention, with_clean_rows, with_frozen
 from hydrascope.engines.interface import Readings, Request, sites_read
+from hydrascope.engines.kernels.differences import difference_kernels
 from hydrascope.engines.kernels.patching import fast_kernels
 from hydrascope.engines.wavefront.prepared import Prepared
 from hydrascope.engines.wavefront.recorder import Recorder
@@ -92,10 +94,12 @@ def run_sweep(
     """Send all rows through the blocks; return their record and the watched activations."""
     ids, _ = padded(model, request.tokens)
     prefix = prepared.common.prefix
-    with model.measuring(), fast_kernels(model, prepared.routines):
+    with model.measuring(), _kernels(model, request, prepared):
         record = make_record()
         sweep = _Sweep(model, request, prepared, record, watch)
-        with attending(model, row_attention(prefix, sweep.frozen_inputs, record.take_weights)), hooked(sweep.hooks()):
+        freezing = with_frozen if request.products == "float32" else with_clean_rows
+        attend = freezing(prefix, sweep.frozen_inputs, row_attention(prefix, record.take_weights))
+        with attending(model, attend), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.
             everything = torch.ones_like(suffixes)
@@ -103,6 +107,13 @@ def run_sweep(
                 input_ids=suffixes, attention_mask=everything, position_ids=prefix.suffix, use_cache=False
             )
     return record, sweep.watched
+
+
+def _kernels(model: LanguageModel, request: Request, prepared: Prepared) -> AbstractContextManager[None]:
+    """Return the context in which the model multiplies as the request asks."""
+    if request.products == "float32":
+        return fast_kernels(model, prepared.routines)
+    return difference_kernels(model, prepared.routines, len(request.tokens), prepared.common.prefix.length)
 
 
 class _Sweep(TermOverrides):

@@ -33,7 +33,7 @@ from hydrascope.engines.override_change import units_site
 from hydrascope.engines.readouts import final_scale
 from hydrascope.engines.wavefront.branches import ReactingRows
 from hydrascope.engines.wavefront.feature_sums import SummedFeatures
-from hydrascope.engines.wavefront.row_streams import Points, TermWrite
+from hydrascope.engines.wavefront.row_streams import Points, TermWrite, is_clean
 from hydrascope.engines.wavefront.schedule import Schedule
 from hydrascope.engines.wavefront.term_reads import TermReads
 from hydrascope.engines.wavefront.term_recorder import TermRecorder
@@ -139,6 +139,8 @@ class Recorder(TermRecorder):
         """Read the residual streams that enter a block, `[prompt, row, width]`."""
         if numbers := self.request.readouts.read_before(block):
             read = self.request.readouts.select(numbers).read(residual)
+            # A row that equals the clean one has its readings, without other rounding.
+            read = torch.where(is_clean(residual)[..., None], read[:, :1], read)
             # Rows that haven't joined begin with the clean row's; those of other parents take over theirs later.
             self.inner[:, residual.shape[1] :, numbers] = read[:, :1]
             self.inner[:, : residual.shape[1], numbers] = read
@@ -281,7 +283,9 @@ class Recorder(TermRecorder):
             return torch.where(readouts.final, through, inner)
 
         clean_logit = logit(clean[:, None], self.inner[:, :1])
-        logits = logit(final, self.inner)
+        # Where nothing changed there is no effect, whatever the rounding.
+        unchanged = is_clean(final)
+        logits = torch.where(unchanged[..., None] & readouts.final, clean_logit, logit(final, self.inner))
         # If nothing changed, as before the last position, other rounding in a row of its own is no effect.
         still = ((self.delta == 0).all(-1) & (self.inner_delta == 0).all(-1))[..., None]
         direct = torch.where(
@@ -309,7 +313,7 @@ class Recorder(TermRecorder):
             metrics_ablated=metrics_ablated,
             own=by_override(readouts.rescale(self.own, scale[:, None].expand(-1, self.own.shape[1]))),
             sums={reads.attached.term_sites[0]: reads.sums() for reads in self.summed.values()},
-            clean_error=(logits[:, :1] - clean_logit).abs().max(),
+            clean_error=(logit(final[:, :1], self.inner[:, :1]) - clean_logit).abs().max(),
         )
 
     def _metrics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -324,6 +328,7 @@ class Recorder(TermRecorder):
             for final, clean, target, answer in zip(self.final, self.final[:, 0], request.targets, answers, strict=True)
         ]
         values = torch.stack(each, 1)
+        values = torch.where(is_clean(self.final), values[:, :, :1], values)
         return values[:, :, 0], values[:, :, rows].unflatten(2, shape)
 
 

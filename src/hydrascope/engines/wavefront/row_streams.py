@@ -63,6 +63,11 @@ class Points:
         return cls(prompts, positions)
 
 
+def is_clean(rows: Tensor) -> Tensor:
+    """Return whether each row of `[prompt, row, columns]` equals the clean one to the bit."""
+    return (rows == rows[:, :1]).all(-1)
+
+
 class RowStreams:
     """The final residual stream of every row at some points, in the schedule's order."""
 
@@ -201,4 +206,6 @@ class RowStreams:
                 for final, answer in zip(finals, answers, strict=True)
             ]
         )
+        unchanged = torch.stack([is_clean(final).all(0) for final in finals])
+        values = torch.where(unchanged, values[:, :1], values)
         return values[:, 0], values[:, self.override_rows()].unflatten(1, (-1, self.request.patches))
