@@ -3,7 +3,8 @@
 import json
 
 from studies.index import TITLES, render_index
-from studies.study import PAGES, STUDIES
+from studies.study import PAGES, STUDIES, Study
+from studies.words import interval, share
 
 
 def test_the_index_is_rendered_from_the_stored_results() -> None:
@@ -17,3 +18,12 @@ def test_every_study_with_results_is_in_the_index() -> None:
         assert (PAGES / f"{name}.md").is_file()
         assert (PAGES / "images" / f"{name}.png").is_file()
         assert json.loads((STUDIES / name / "settings.json").read_text())["prediction"]
+
+
+def test_the_readme_says_the_numbers_of_the_results() -> None:
+    told = " ".join((PAGES.parents[1] / "README.md").read_text("utf-8").split())
+    damping, brakes = (Study(name).read_results()["models"] for name in ("damping", "brakes"))
+    for model in ("smollm2", "gemma3-270m"):
+        content = damping[model]["sets"]["facts"]["confirmation"]["difference"]["own"]["share"]
+        assert interval(content) in told
+        assert share(brakes[model]["share"]["zero"]) in told
