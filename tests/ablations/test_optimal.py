@@ -141,6 +141,12 @@ def test_bad_settings_are_refused_before_any_pass(ablation, prompts, message, mo
         make_plan(model, prompts, ablation, SweepConfig(ablate="mlp.0")).require_drawable()
 
 
+def test_a_run_says_that_it_fits_first():
+    plan = make_plan(loaded("llama"), PROMPTS, hs.Optimal(), SweepConfig(ablate="mlp.0"))
+    assert plan.describe[-1] == hs.Optimal.notice
+    assert hs.Optimal.notice not in make_plan(loaded("llama"), PROMPTS, hs.Zero(), SweepConfig(ablate="mlp.0")).describe
+
+
 def test_a_resumed_run_gives_the_same_bits(tmp_path, monkeypatch):
     model, ablation = loaded("llama"), hs.Optimal(steps=3)
     options = {"ablate": "attn", "batch_size": 1, "resume": True}

@@ -66,7 +66,7 @@ class Ablation(Protocol):
     An ablation that reads other components than those that it patches lists their sites in an attribute `sites`. One
     with a text `patch_source` says there where its patches come from, in a few words for Figure 1; an empty text says
     that they come from nothing. One with a method `check(clean)` is checked by it before any pass. One with a method
-    `record(clean, components)` adds the variables that it returns to the result.
+    `record(clean, components)` adds the variables that it returns to the result. A text `notice` is told before a run.
 
     Attributes:
         patches: the number of patches of each prompt.

@@ -45,6 +45,7 @@ class Optimal:
     patches: ClassVar[int] = 1
     patch_source: ClassVar[str] = "best constant"
     uses_other_prompts: ClassVar[bool] = True
+    notice: ClassVar[str] = "optimal: a constant is fitted for each component first, which may take minutes"
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return a patch of the other half's vector for each prompt.

@@ -97,7 +97,8 @@ class Plan:
             and f"products in {str(dtype).removeprefix('torch.')} take {slower:.1f} times as long here as in float32"
         )
         first = f"first prompt: {tokens_line(model, self.tokens[0])}"
-        return [line for line in (*self.notices, *self.dictionary_notices, first, what, narrow) if line]
+        fit = getattr(self.ablation, "notice", None)
+        return [line for line in (*self.notices, *self.dictionary_notices, first, what, narrow, fit) if line]
 
     @property
     def dictionary_notices(self) -> list[str]:
