@@ -141,6 +141,18 @@ def test_bad_settings_are_refused_before_any_pass(ablation, prompts, message, mo
         make_plan(model, prompts, ablation, SweepConfig(ablate="mlp.0")).require_drawable()
 
 
+@pytest.mark.parametrize("at", ["last", "0,-1", "all"])
+def test_batches_and_engines_change_nothing(at):
+    """The vectors are fitted on all prompts together, whatever is measured together."""
+    model = loaded("gpt2")
+    options = {"ablate": "attn.1,head.0.1", "at": at}
+    expected = hs.sweep(model, PROMPTS, hs.Optimal(steps=2), batch_size=1, **options)
+    for other in ({"batch_size": "auto"}, {"engine": "reference"}):
+        found = hs.sweep(model, PROMPTS, hs.Optimal(steps=2), **options, **other)
+        for name in ("total", "direct", "optimal_loss"):
+            assert np.allclose(found[name], expected[name], atol=1e-7), (name, other)
+
+
 def test_a_run_says_that_it_fits_first():
     plan = make_plan(loaded("llama"), PROMPTS, hs.Optimal(), SweepConfig(ablate="mlp.0"))
     assert plan.describe[-1] == hs.Optimal.notice

@@ -99,6 +99,10 @@ STATIC_VARIABLES: dict[str, Variable] = {
     "subject": Variable(("prompt",), "subject of the prompt, empty if none is found"),
     "subject_first": Variable(("prompt",), "first token of the prompt's subject, -1 if none is found", "token"),
     "subject_end": Variable(("prompt",), "first token after the prompt's subject, -1 if none is found", "token"),
+}
+
+#: Variables that only results of optimal ablation have, written before anything is measured.
+FITTED_VARIABLES: dict[str, Variable] = {
     "fitted": Variable(("fitted",), "component with a fitted constant"),
     "written": Variable(("written",), "vector that the component writes"),
     "half": Variable(("half",), "half of the prompts", "index"),
@@ -186,7 +190,7 @@ def add_units(results: xr.Dataset, unit: str) -> xr.Dataset:
         unit: the unit of the readouts.
     """
     named = results.copy()
-    for name, variable in (MEASURED_VARIABLES | STATIC_VARIABLES).items():
+    for name, variable in (MEASURED_VARIABLES | STATIC_VARIABLES | FITTED_VARIABLES).items():
         if name in named.variables:
             units = unit if variable.units == _LOGITS else variable.units
             named[name].attrs = {"long_name": variable.long_name, "units": units}

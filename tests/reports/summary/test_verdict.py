@@ -74,7 +74,7 @@ def test_sums_are_off_by_a_share_of_the_size_of_what_is_removed() -> None:
     found = verdict_of(synthetic.results(3, 12, 1))
     for removed, off in ((-0.1, False), (-1e-4, True), (0.1, False)):
         verdict = replace(found, component="attn.1", removed=Interval(removed, -1, 1))
-        told = [each for each in warnings_of(effects, [verdict], FEW) if each.startswith("computed in")]
+        told = [each for each in warnings_of(effects.data, effects, [verdict], FEW) if each.startswith("computed in")]
         assert len(told) == off
 
 
