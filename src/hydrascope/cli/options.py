@@ -196,7 +196,7 @@ class RunOptions(SweepOptions):
         Literal["float32", "bfloat16-differences"],
         typer.Option(
             metavar="PRODUCTS",
-            help="float32, or bfloat16-differences: multiply differences from the clean run, faster on many CPUs.",
+            help="float32, or bfloat16-differences: multiply differences from the clean run in bfloat16.",
         ),
     ] = "float32"
     resume: Annotated[
