@@ -25,7 +25,8 @@ _SURPRISES = """## Surprises
 - The two models differ in kind: SmolLM2 answers a missing prediction and hardly the missing content, Gemma 3 270M both.
 - A head that gives back most is one that held the answer down. It lets go, too, for heads whose ablation removes
   nothing.
-- A published score for backups (CoAx) doesn't order what later components do about the ablation.
+- A published score for backups (CoAx), at the last token and not as published, isn't seen to order what later
+  components do about the ablation.
 
 ## What isn't established
 

@@ -1,4 +1,4 @@
-"""Who makes up for an ablated head: substitutes, or brakes that let go?"""
+"""Tell whether substitutes or released brakes make up for an ablated head."""
 
 from studies.brakes.figure import draw
 from studies.brakes.numbers import condense

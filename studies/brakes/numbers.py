@@ -260,7 +260,7 @@ def _boost(ablated: xr.Dataset, boosted: xr.Dataset, bootstrap: Bootstrap) -> di
 def _inert(inert: xr.Dataset, active: xr.Dataset, removed: dict[str, float], bootstrap: Bootstrap) -> dict[str, Any]:
     """Return how much brakes let go for seeds that remove nothing, beside seeds that remove."""
 
-    def released(pairs: xr.Dataset) -> xr.Dataset:
+    def released(pairs: xr.Dataset) -> tuple[xr.Dataset, np.ndarray]:
         chosen = pairs.isel(pair=_brakes(pairs, removed) & (pairs["kind"].values.astype(str) == "head"))
         return chosen[["reaction", "removed"]].reset_coords(drop=True), chosen["seed"].values.astype(str)
 

@@ -100,7 +100,7 @@ def test_never_worse_than_zero_and_mean_on_the_prompts_that_choose(label):
 
 
 def test_the_fit_reaches_a_minimum():
-    """Where the prompts that choose also move the vector, it ends where the loss is flat."""
+    """End where the loss is flat, if the prompts that choose also move the vector."""
     model = loaded("llama")
     clean, component = clean_of(model, ablate="mlp.0"), Component.parse("mlp.0")
     half, _ = run_halves(clean, hs.Optimal().second_half(len(PROMPTS)))

@@ -107,7 +107,7 @@ def test_spearman_is_scipys(truth: str, among: str) -> None:
 
 
 def test_auc_and_precision_by_hand() -> None:
-    """Of a to f the conditional energy is 4, 1, 3, 4, 7, 5; a, b and f are backups."""
+    """Compare with conditional energies 4, 1, 3, 4, 7, 5 of a to f; a, b and f are backups."""
     scores = backup_scores(made(noise=0.0), bootstrap=Bootstrap(10)).isel(seed=0)
     every = scores.sel(among="all", truth="reaction", bound="estimate")
     assert int(every["positives"]) == 3

@@ -74,7 +74,7 @@ def test_each_component_has_an_answer_that_the_counts_count() -> None:
 
 
 def test_a_slope_that_is_rounding_is_none() -> None:
-    """What is exactly 0 comes out of float32 as a millionth, with bounds that don't hold 0."""
+    """Count no slope of a millionth: float32 makes it of 0, with bounds that don't hold 0."""
     ones = np.ones(3)
     tiny = _Estimates(ones, 0.1 * ones, ones, 0 * ones, 4e-6 * ones, 1e-7 * ones)
     assert tiny.counts(1.0) == (3, 0, 0)

@@ -43,7 +43,7 @@ def found(results: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def effects_of(result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """What is removed and lost on each prompt, [prompt, ablated]."""
+    """Return the amounts removed and lost on each prompt, [prompt, ablated]."""
     one = result.isel(readout=0, patch=0).transpose("prompt", "ablated", ...)
     return -one["direct"].values, -one["total"].values
 

@@ -219,7 +219,7 @@ def test_noise_is_as_large_as_rounding_and_leaves_the_model_alone() -> None:
 
 
 def test_wrong_content_has_another_direction_and_the_same_size() -> None:
-    """By plain vectors, which a fake set of activations gives."""
+    """Compare with plain vectors, which a fake set of activations gives."""
     prompts = hs.prompts.PromptSet.of(["The sun is", "The moon is", "A star is"])
     model = hs.load_model("built-in")
     taken: dict[str, Any] = {}
@@ -271,7 +271,7 @@ def test_thirds_and_single_components_are_taken_apart() -> None:
 
 
 def test_the_plane_of_both_directions_stays() -> None:
-    """What is left has the readout's direct effect and the plain embeddings' product, and lies in their plane."""
+    """Leave the readout's direct effect and the plain embeddings' product, in their plane."""
     prompts = hs.load_prompts("common-facts").limit(4)
     model = hs.load_model("built-in")
     left = hs.sweep(model, prompts, BeyondEmbeddings(), ablate="attn.12", readouts=[hs.LogitDifference()])

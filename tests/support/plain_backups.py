@@ -103,7 +103,7 @@ class PlainBackups:
         return slice(first * size, (first + 1) * size)
 
     def value(self, run: Run, component: Component) -> Tensor:
-        """What a component hands on, `[position, columns]`."""
+        """Return the values that a component hands on, `[position, columns]`."""
         values = run.values[component]
         return values[:, self.columns(component, values)].detach()
 

@@ -24,7 +24,7 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class Optimal:
-    """Write the constant vector that changes the model's output least.
+    """Write a constant vector, fitted on other prompts to change the output least.
 
     The prompts are halved by the seed. For each component a vector is fitted on one half and written in the prompts of
     the other, at all ablated positions. So no prompt is measured with a vector that it helped to choose.
@@ -43,7 +43,7 @@ class Optimal:
     seed: int = 0
 
     patches: ClassVar[int] = 1
-    patch_source: ClassVar[str] = "best constant"
+    patch_source: ClassVar[str] = "constant fitted on other prompts"
     uses_other_prompts: ClassVar[bool] = True
     notice: ClassVar[str] = "optimal: a constant is fitted for each component first, which may take minutes"
 

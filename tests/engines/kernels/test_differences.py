@@ -191,7 +191,7 @@ def _is_norm(model: LanguageModel, name: str) -> bool:
 
 @pytest.mark.parametrize(("case", "at"), rest_slow([(case, AT[number % 3]) for number, case in enumerate(FAST)]))
 def test_effects_balance_to_the_rounding_of_float32(case: str, at: str) -> None:
-    """What a component writes is read from the same streams: the tolerance of float32 holds."""
+    """Keep the tolerance of float32: components are read from the same streams."""
     model = tiny(case, torch.float32)
     runs = [*map(str, [*model.sublayers, *heads(model)[::3]]), "attn.0+mlp.1", "attn.0|attn.1", "mlp.0|query.1.1"]
     asked = request(model, runs, (8, 3), at, units=heads(model), readouts=several_readouts(model))

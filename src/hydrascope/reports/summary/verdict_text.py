@@ -32,7 +32,7 @@ ABLATED = {
     "resample": "resampled from other prompts",
     "noise": "computed from noisy embeddings",
     "counterfactual": "replaced by its value on the twin prompt",
-    "optimal": "replaced by its best constant",
+    "optimal": "replaced by a constant fitted on other prompts",
 }
 
 #: The three questions in a few words.
