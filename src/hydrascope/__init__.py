@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hydrascope.models.architectures import declare as declare
     from hydrascope.prompts.load import load_prompts as load_prompts
     from hydrascope.prompts.prompt import Prompt as Prompt
-    from hydrascope.reports.kinds import report as report
+    from hydrascope.reports.pages import report as report
     from hydrascope.runs.cost import cost as cost
     from hydrascope.runs.sweep import sweep as sweep
     from hydrascope.storage.activation_file import open_activations as open_activations
@@ -70,7 +70,7 @@ export_lazily(
         "prompts.load": ("load_prompts",),
         "prompts.prompt": ("Prompt",),
         "reports": (),
-        "reports.kinds": ("report",),
+        "reports.pages": ("report",),
         "runs.cost": ("cost",),
         "runs.sweep": ("sweep",),
         "storage.activation_file": ("open_activations",),

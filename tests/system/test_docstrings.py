@@ -43,7 +43,11 @@ def names() -> dict[str, Any]:
 
 
 #: The modules that draw and write pages in their examples.
-LONG = ("hydrascope.reports.kinds", "hydrascope.reports.figures.draw", "hydrascope.analyses.attribution.attribute")
+LONG = (
+    "hydrascope.reports.kinds",
+    "hydrascope.reports.pages",
+    "hydrascope.reports.figures.draw",
+)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 import hydrascope as hs
 from hydrascope.analyses import attribution
 from hydrascope.measures import Bootstrap
-from hydrascope.reports.kinds import report, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.pages import report
 from hydrascope.reports.summary import as_json
 
 FEW = Bootstrap(resamples=20)

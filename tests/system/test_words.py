@@ -7,7 +7,8 @@ import pytest
 import synthetic
 
 from hydrascope.measures import Bootstrap
-from hydrascope.reports.kinds import page_data, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.pages import page_data
 from hydrascope.reports.summary import as_markdown, sentences
 
 ROOT = Path(__file__).parents[2]

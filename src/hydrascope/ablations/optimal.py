@@ -43,7 +43,7 @@ class Optimal:
     seed: int = 0
 
     patches: ClassVar[int] = 1
-    patch_source: ClassVar[str] = "constant fitted on other prompts"
+    patch_source: ClassVar[str] = "fitted constant"
     uses_other_prompts: ClassVar[bool] = True
     notice: ClassVar[str] = "optimal: a constant is fitted for each component first, which may take minutes"
 

@@ -110,7 +110,8 @@ def _chosen(results: "xr.Dataset") -> str:
 
 def _tell(measured: "dict[str, xr.Dataset]", mediated: "xr.Dataset", resampled: "xr.Dataset", out: Path) -> None:
     """Print the findings, and write the page."""
-    from hydrascope.reports.kinds import report, summarise
+    from hydrascope.reports.kinds import summarise
+    from hydrascope.reports.pages import report
     from hydrascope.reports.summary.verdict_text import mediation_sentences
 
     _compare(measured, out)

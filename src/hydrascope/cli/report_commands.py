@@ -30,8 +30,8 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write one page that shows a result, or compares several; it needs no network."""
-    from hydrascope.reports.kinds import report as write
-    from hydrascope.reports.kinds import report_comparison
+    from hydrascope.reports.pages import report as write
+    from hydrascope.reports.pages import report_comparison
 
     require_new(out, (".html",), overwrite=overwrite)
     if len(results) > 1:

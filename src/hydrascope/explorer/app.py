@@ -21,7 +21,7 @@ from hydrascope.explorer.request_guard import Guard
 from hydrascope.explorer.session import Session
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.html import render
-from hydrascope.reports.kinds import page_parts
+from hydrascope.reports.pages import page_parts
 from hydrascope.utils.errors import HydrascopeError
 
 #: Bytes of a request, and seconds in which it must have come.

@@ -21,7 +21,7 @@ from hydrascope.measures import Bootstrap
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
 from hydrascope.reports.html import render
-from hydrascope.reports.kinds import page_html, page_parts
+from hydrascope.reports.pages import page_html, page_parts
 from hydrascope.utils.errors import HydrascopeError, HydrascopeWarning
 
 #: The page runs its script in a frame of its own, which reaches nothing of the notebook.

@@ -35,7 +35,7 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
 from hydrascope.prompts.subjects import found_subject, subject_span
-from hydrascope.reports.kinds import report
+from hydrascope.reports.pages import report
 from hydrascope.runs.assemble import assemble, initial_dataset, measured_variables
 from hydrascope.runs.batches import measure_chunks
 from hydrascope.runs.config import SweepConfig, SweepOptions

@@ -16,7 +16,7 @@ from hydrascope.explorer.notebook import MOST
 from hydrascope.measures import Bootstrap
 from hydrascope.reports.html import report_data
 from hydrascope.reports.html.means_only import without_prompts
-from hydrascope.reports.kinds import page_html
+from hydrascope.reports.pages import page_html
 
 
 def prompt(page) -> str:

@@ -12,7 +12,8 @@ from tiny import tiny
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.reports.html.array_encoding import STEPS
-from hydrascope.reports.kinds import page_data, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.pages import page_data
 from hydrascope.reports.summary import format_interval, sentences
 from hydrascope.reports.summary.interval import Interval, format_share
 from hydrascope.reports.summary.verdict_text import clearest_first

@@ -6,7 +6,8 @@ from opened import FEW, decoded, lines, names
 
 import hydrascope as hs
 from hydrascope import measures
-from hydrascope.reports.kinds import page_data, summarise
+from hydrascope.reports.kinds import summarise
+from hydrascope.reports.pages import page_data
 from hydrascope.reports.summary import sentences
 from hydrascope.reports.summary.interval import format_significant
 

@@ -14,7 +14,8 @@ import hydrascope as hs
 from hydrascope.cli.app import app
 from hydrascope.measures import Bootstrap, split
 from hydrascope.reports.figures import figure_split
-from hydrascope.reports.kinds import draw_all, page_data, summarise
+from hydrascope.reports.kinds import draw_all, summarise
+from hydrascope.reports.pages import page_data
 from hydrascope.reports.summary import as_csv, as_json, as_latex, as_markdown, render
 from hydrascope.reports.summary.interval import Interval
 from hydrascope.reports.summary.split_rows import SplitRow, split_sentences
