@@ -292,9 +292,11 @@ def compare(
     found = compared(opened, None, readout, norm)
     show(side_by_side(found))
     if out is not None:
-        from hydrascope.reports.figures.comparison import save_comparison
+        from hydrascope.reports.figures.comparison import figure_comparison
+        from hydrascope.reports.figures.origin import save_of_several
 
-        say(f"{len(save_comparison(found, opened, out, readout, norm))} files in {out}")
+        written = save_of_several(figure_comparison(found), opened, out, "comparison", readout, norm)
+        say(f"{len(written)} files in {out}")
 
 
 app.command()(trajectory)

@@ -133,14 +133,15 @@ def _shown(summary: "Summary") -> "Verdict":
 
 def _compare(measured: "dict[str, xr.Dataset]", out: Path) -> str:
     """Print a verdict for each result, draw the comparison, and return the clearest."""
-    from hydrascope.reports.figures.comparison import save_comparison
+    from hydrascope.reports.figures.comparison import figure_comparison
+    from hydrascope.reports.figures.origin import save_of_several
     from hydrascope.reports.kinds import summarise
     from hydrascope.reports.summary import one_line
     from hydrascope.reports.summary.comparison import compare
 
     summaries: dict[str, Summary] = {name: summarise(results) for name, results in measured.items()}
     found = {name: _shown(summary) for name, summary in summaries.items()}
-    save_comparison(compare(measured), measured, out / "figures")
+    save_of_several(figure_comparison(compare(measured)), measured, out / "figures", "comparison")
     say()
     for name, verdict in found.items():
         say(textwrap.fill(f"{name}: {one_line(verdict, summaries[name].run)}", 79, subsequent_indent="  ") + "\n")

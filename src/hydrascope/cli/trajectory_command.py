@@ -30,7 +30,8 @@ def trajectory(
     """Measure checkpoints of one model alike: what is removed and restored, one after the other."""
     from hydrascope.analyses import trajectory as measure
     from hydrascope.measures import trajectory as over_checkpoints
-    from hydrascope.reports.figures.trajectory import save_trajectory
+    from hydrascope.reports.figures.origin import save_of_several
+    from hydrascope.reports.figures.trajectory import figure_trajectory
     from hydrascope.reports.summary.serialize import plain, rows_as_csv
     from hydrascope.reports.summary.trajectory_table import (
         kind_rows,
@@ -80,7 +81,7 @@ def trajectory(
         say(json.dumps(plain(page), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         show(trajectory_in_text(found[0], trajectory_rows(found[0]), kind_rows(found[0])))
-    drawn = save_trajectory(found[0], results, options.out, readouts[0])
+    drawn = save_of_several(figure_trajectory(found[0]), results, options.out, "trajectory", readouts[0])
     with disk(f"cannot write to {options.out}"):
         (options.out / "trajectory.csv").write_text(rows_as_csv(rows))
     tell(f"{len(drawn) + 1} files in {options.out}")

@@ -1,20 +1,15 @@
 """The figure of a comparison: the share restored over depth."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.measures import ComponentKind, Sigma, per_prompt
+from hydrascope.measures import ComponentKind
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.limits import mark_beyond
-from hydrascope.reports.figures.origin import as_metadata
 from hydrascope.reports.figures.panels import absent, printable, zero_line
-from hydrascope.reports.flow.source import as_named, source_of
 from hydrascope.reports.summary.comparison import Comparison
 
 #: Colours and markers, distinguishable with any colour vision and in greyscale.
@@ -68,36 +63,6 @@ def figure_comparison(comparison: Comparison) -> Figure:
         if any(each.size for each in comparison.over_depth.values()):
             figure.legend(handles=_legend(comparison, names), loc="outside lower center", ncols=3)
     return figure
-
-
-def save_comparison(
-    comparison: Comparison,
-    results: Mapping[str, xr.Dataset],
-    folder: Path,
-    readout: str | None = None,
-    sigma: Sigma | None = None,
-) -> list[Path]:
-    """Write the figure of a comparison; the metadata of its files name the run of each result.
-
-        >>> results = {"a": results, "b": results}
-        >>> comparison = hs.reports.compare(results, hs.measures.Bootstrap(resamples=50))
-        >>> paths = save_comparison(comparison, results, Path("figures"))
-
-    Args:
-        comparison: the result of `hydrascope.reports.compare`.
-        results: what was compared, by name; also `readout` and `sigma` are those that were given.
-        folder: the folder.
-        readout: the readout's label.
-        sigma: the reading of σ.
-
-    Returns:
-        The files written.
-
-    Raises:
-        HydrascopeError: the folder cannot be written.
-    """
-    runs = [{"name": name, **as_named(source_of(per_prompt(each, readout, sigma)))} for name, each in results.items()]
-    return style.save(figure_comparison(comparison), folder, "comparison", as_metadata("comparison", runs))
 
 
 def _legend(comparison: Comparison, names: list[str]) -> list[Line2D]:

@@ -1,21 +1,15 @@
 """The figure of a trajectory: what is removed and restored over checkpoints."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hydrascope.measures import Sigma, per_prompt
 from hydrascope.reports.figures import style
 from hydrascope.reports.figures.limits import informative, mark_beyond, slope_limits
-from hydrascope.reports.figures.origin import as_metadata
 from hydrascope.reports.figures.panels import COLOUR, KINDS, NAME, band, panel_letter, printable, zero_line
 from hydrascope.reports.flow.naming import prompts_name
-from hydrascope.reports.flow.source import as_named, source_of
 from hydrascope.reports.summary.trajectory_table import steps_of, target_in_words
 from hydrascope.utils.text import counted
 
@@ -56,36 +50,6 @@ def figure_trajectory(found: xr.Dataset) -> Figure:
             _panel(axes, found, name, x)
         figure.legend(handles=_legend(found), loc="outside lower center", ncols=3)
     return figure
-
-
-def save_trajectory(
-    found: xr.Dataset,
-    results: Mapping[str, xr.Dataset],
-    folder: Path,
-    readout: str | None = None,
-    sigma: Sigma | None = None,
-) -> list[Path]:
-    """Write the figure of a trajectory; metadata name the run of each checkpoint.
-
-        >>> few = hs.measures.Bootstrap(resamples=50)
-        >>> steps = {"step1": results, "step2": results}
-        >>> paths = save_trajectory(hs.measures.trajectory(steps, few), steps, Path("figures"))
-
-    Args:
-        found: the result of `hydrascope.measures.trajectory`.
-        results: the results of the checkpoints by label; also `readout` and `sigma` are those that were given.
-        folder: the folder.
-        readout: the readout's label.
-        sigma: the reading of σ.
-
-    Returns:
-        The files written.
-
-    Raises:
-        HydrascopeError: the folder cannot be written.
-    """
-    runs = [{"name": name, **as_named(source_of(per_prompt(each, readout, sigma)))} for name, each in results.items()]
-    return style.save(figure_trajectory(found), folder, "trajectory", as_metadata("trajectory", runs))
 
 
 def _origin(found: xr.Dataset) -> str:
