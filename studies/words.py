@@ -1,6 +1,6 @@
 """Words and numbers on the pages of studies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hydrascope.reports.summary.interval import number
 
@@ -39,3 +39,28 @@ def share(bounds: Bounds) -> str:
 def name(model: str) -> str:
     """Return the name of a model on a page."""
     return NAMES.get(model, model)
+
+
+def head(title: str, study: str, told: str, picture: str, caption: str) -> Iterator[str]:
+    """Yield the lines that open a study's page: its title, its claim and its picture.
+
+    >>> next(head("Replication", "replication", "It holds.", "Slopes", "Slope of CE on DE."))
+    '# Replication'
+
+    Args:
+        title: the title of the page.
+        study: the study's name.
+        told: the claim.
+        picture: the picture in words.
+        caption: the caption.
+    """
+    yield f"# {title}"
+    yield ""
+    yield f"<!-- Written by `make study NAME={study}` from studies/{study}/results.json. -->"
+    yield ""
+    yield told
+    yield ""
+    yield f"![{picture}](images/{study}.png)"
+    yield ""
+    yield f"*{caption}*"
+    yield ""

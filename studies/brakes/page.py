@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.brakes.numbers import LISTED, NOTABLE
-from studies.words import HUB, interval, name, share
+from studies.words import HUB, head, interval, name, share
 
 #: The names of the runs on the page.
 _RUNS = {
@@ -40,20 +40,18 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
     models = results["models"]
     main = models[settings["models"][0]]
-    yield "# Who makes up for an ablated head: a brake let go"
-    yield ""
-    yield "<!-- Written by `make study NAME=brakes` from studies/brakes/results.json. -->"
-    yield ""
-    yield claim(settings, results)
-    yield ""
-    yield "![Reaction of each head against what it writes in the clean run](images/brakes.png)"
-    yield ""
-    yield (
-        "*A dot is a head downstream of an ablated head: its reaction (what is lost again if it is frozen) against "
+    caption = (
+        "A dot is a head downstream of an ablated head: its reaction (what is lost again if it is frozen) against "
         "what it writes for the answer in the clean run. Upper left: brakes let go. Upper right: substitutes. Line: "
-        "the fit of a loss of drive, in which every head just writes less of what it always writes.*"
+        "the fit of a loss of drive, in which every head just writes less of what it always writes."
     )
-    yield ""
+    yield from head(
+        "Who makes up for an ablated head: a brake let go",
+        "brakes",
+        claim(settings, results),
+        "Reaction of each head against what it writes in the clean run",
+        caption,
+    )
     yield "## Question and prediction"
     yield ""
     yield f"- **Question**: {settings['question']}"

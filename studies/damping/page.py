@@ -7,7 +7,7 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.words import HUB, Bounds, interval, name
+from studies.words import HUB, Bounds, head, interval, name
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -22,21 +22,19 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
     models, verdict = results["models"], results["verdict"]
-    yield "# Damping or Hydra?"
-    yield ""
-    yield "<!-- Written by `make study NAME=damping` from studies/damping/results.json. -->"
-    yield ""
-    yield claim(settings, results)
-    yield ""
-    yield "![Shares that come back of an ablation and of its parts](images/damping.png)"
-    yield ""
-    yield (
-        "*The share that later components bring back on `difference` (most likely token minus runner-up), on prompts "
+    caption = (
+        "The share that later components bring back on `difference` (most likely token minus runner-up), on prompts "
         "of the confirmation half; lines are 95% intervals over prompts. Dark: facts; light: natural text. An ablation "
         "changes what a component writes. The **push** is the part of that change along the readout, the **content** "
-        "all the rest. Whole, content and opposite are slopes over prompts; push is damping g.*"
+        "all the rest. Whole, content and opposite are slopes over prompts; push is damping g."
     )
-    yield ""
+    yield from head(
+        "Damping or Hydra?",
+        "damping",
+        claim(settings, results),
+        "Shares that come back of an ablation and of its parts",
+        caption,
+    )
     yield "## Question and prediction"
     yield ""
     yield f"- **Question**: {settings['question']}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.words import HUB, name
+from studies.words import HUB, head, name
 
 ABLATIONS = {"resample": "resampled", "zero": "set to zero"}
 _KINDS = {"attn": "attention sublayers", "mlp": "MLPs"}
@@ -34,19 +34,17 @@ def render(settings: dict[str, Any], results: dict[str, Any]) -> str:
 def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     runs, prompts = results["runs"], results["prompts"]["number"]
     main = {model: of_model["resample"] for model, of_model in runs.items()}
-    yield "# Self-repair in two small language models"
-    yield ""
-    yield "<!-- Written by `make study NAME=replication` from studies/replication/results.json. -->"
-    yield ""
-    yield claim(settings, results)
-    yield ""
-    yield "![Slope of compensation over depth in each model](images/replication.png)"
-    yield ""
-    yield (
-        "*Slope of the compensatory effect (CE) on the direct effect (DE) over prompts, for each ablated attention "
-        "sublayer. Lines: 95% for all sublayers of a model at once. Triangles: slopes beyond the axis.*"
+    caption = (
+        "Slope of the compensatory effect (CE) on the direct effect (DE) over prompts, for each ablated attention "
+        "sublayer. Lines: 95% for all sublayers of a model at once. Triangles: slopes beyond the axis."
     )
-    yield ""
+    yield from head(
+        "Self-repair in two small language models",
+        "replication",
+        claim(settings, results),
+        "Slope of compensation over depth in each model",
+        caption,
+    )
     yield "## Question and prediction"
     yield ""
     yield f"- **Question**: {settings['question']}"
