@@ -82,6 +82,7 @@ def test_it_says_how_hard_the_ablation_kicks(results, flow, tmp_path):
     html = first_screen(summary, flow)
     for label in verdict.component.split(" or "):
         assert f"Kick of {label}: 0.50" in html
+    assert "(intervals of this line: 95% each)" in html
     assert "after random directions of the same size 0.50" in html  # half of the control's direct effect comes back
     assert "Kick of" not in first_screen(summarise(results, FEW), flow)
     page = hs.report(results, tmp_path / "k.html", bootstrap=FEW, distance=distance).read_text()

@@ -9,7 +9,14 @@ from hydrascope.components.component import Component
 from hydrascope.measures import MIN_SHARE, Answered, ComponentKind, Question
 from hydrascope.reports.summary.distance_rows import DistanceRow
 from hydrascope.reports.summary.findings import PLURAL
-from hydrascope.reports.summary.interval import Interval, format_interval, format_share, format_significant, number
+from hydrascope.reports.summary.interval import (
+    Interval,
+    format_interval,
+    format_share,
+    format_significant,
+    number,
+    percent,
+)
 from hydrascope.reports.summary.mediation_rows import Pair
 from hydrascope.reports.summary.split_rows import split_sentences
 from hydrascope.reports.summary.summarise import Summary
@@ -88,10 +95,10 @@ def kick_sentences(verdict: Verdict, summary: Summary) -> list[str]:
     There is one sentence for each component of the verdict; none without distances.
     """
     named = set(verdict.component.split(" or "))
-    return [_kick_sentence(row) for row in summary.kicks if row.ablated in named]
+    return [_kick_sentence(row, summary.bootstrap.confidence) for row in summary.kicks if row.ablated in named]
 
 
-def _kick_sentence(row: DistanceRow) -> str:
+def _kick_sentence(row: DistanceRow, confidence: float) -> str:
     known = np.isfinite([row.rise.low, row.rise.high]).all()
     rises = "rises" if row.rise.low > 0 else "falls" if row.rise.high < 0 else "doesn’t surely change"
     change = f"the restored slope {rises} with it ({format_interval(row.rise, 2)} from the low to the high third)"
@@ -99,7 +106,7 @@ def _kick_sentence(row: DistanceRow) -> str:
         f"Kick of {row.ablated}: {number(row.kick, 2)} (0 untouched, 1 as far apart as two prompts); "
         f"{change if known else 'whether the restored slope changes with it isn’t known'}. Restored slope "
         f"{format_interval(row.restored_slope, 2)}; after random directions of the same size "
-        f"{format_interval(row.control_slope, 2)}."
+        f"{format_interval(row.control_slope, 2)} (intervals of this line: {percent(confidence)} each)."
     )
 
 
