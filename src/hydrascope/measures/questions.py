@@ -238,12 +238,15 @@ class _Estimates:
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             changes = np.concatenate([(_MARGIN * width / estimate) ** 2 for estimate, width in pairs])
+        # With the margin fewer components surely write than now: an answer on fewer would not last.
+        asked_now, _, _ = self.counts(1.0)
         # The answer changes only where a bound passes 0, or a slope's bound what is rounding.
         for factor in np.sort(changes[np.isfinite(changes) & (changes > 1)]):
             needed = int(np.ceil(prompts * factor))
             if needed > _MOST_PROMPTS:
                 return 0
-            if _answer(*self.counts((prompts / needed) ** 0.5 * _MARGIN * _JUST_PAST)) != "can't tell":
+            asked, above, possible = self.counts((prompts / needed) ** 0.5 * _MARGIN * _JUST_PAST)
+            if asked >= asked_now and _answer(asked, above, possible) != "can't tell":
                 return _rounded(needed)
         return 0
 
