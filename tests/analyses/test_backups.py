@@ -45,9 +45,19 @@ def prompts_of(ablation: str) -> list[list[int]]:
     return PROMPTS if ablation == "resample" else PROMPTS[:2]
 
 
+def fall(logits: torch.Tensor, clean: torch.Tensor, target: int, reference: torch.Tensor) -> torch.Tensor:
+    """The fall of the target's log-probability from that of the run branched off, and the clean run's best token."""
+    return reference.log_softmax(-1)[target] - logits.log_softmax(-1)[:, target] + 2 * logits[:, clean.argmin()]
+
+
+def distance(logits: torch.Tensor, clean: torch.Tensor, target: int, reference: torch.Tensor) -> torch.Tensor:
+    return (logits - reference).norm(dim=-1)
+
+
 def measured(case: str, at: str, ablation: str, engine: str = "auto") -> Any:
     model = PlainBackups(case, COMPONENTS).model
-    options = {"of": ",".join(SEEDS), "candidates": CANDIDATES, "at": PLACES[at], "engine": engine}
+    options: dict[str, Any] = {"of": ",".join(SEEDS), "candidates": CANDIDATES, "at": PLACES[at], "engine": engine}
+    options["metrics"] = (fall, distance)
     return hs.analyses.backups(model, prompts_of(ablation), ABLATIONS[ablation], **options)
 
 
@@ -81,6 +91,9 @@ def by_definition(case: str, at: str, ablation: str) -> dict[str, np.ndarray]:
     pair = (len(prompts), len(SEEDS), len(CANDIDATES))
     found = {name: np.zeros((pair[0], pair[2])) for name in ("single", "atp")}
     found |= {name: np.zeros(pair) for name in ("conditional", "coupling", "synergy", "reaction", "atp_two_state")}
+    seen = {metric.__name__: metric for metric in (fall, distance)}
+    found |= {f"alone {name}": np.zeros((pair[0], pair[2])) for name in seen}
+    found |= {f"given {name}": np.zeros(pair) for name in seen}
     cleans = [plain.run(tokens) for tokens in prompts]
     for prompt, (tokens, clean) in enumerate(zip(prompts, cleans, strict=True)):
         end = len(tokens) - 1
@@ -107,15 +120,23 @@ def by_definition(case: str, at: str, ablation: str) -> dict[str, np.ndarray]:
             for column, u in enumerate(COMPONENTS):
                 found["single"][prompt, column] += energy(clean.logits - alone[u].logits, weight) / count
                 found["atp"][prompt, column] += estimate[u] / count
+                for name, metric in seen.items():
+                    value = metric(alone[u].logits[None], clean.logits, target, clean.logits)
+                    found[f"alone {name}"][prompt, column] += float(value) / count
                 for row, seed in enumerate(SEEDS):
                     at_pair = (prompt, row, column)
                     if overlaps(seed, u):
                         for name in ("conditional", "coupling", "synergy", "reaction", "atp_two_state"):
                             found[name][at_pair] = np.nan
+                        for name in seen:
+                            found[f"given {name}"][at_pair] = np.nan
                         continue
                     both = plain.run(tokens, {**states[row], u: write[u]})
                     only = in_state[row]
                     lost = only.logits - both.logits
+                    for name, metric in seen.items():
+                        value = metric(both.logits[None], clean.logits, target, only.logits)
+                        found[f"given {name}"][at_pair] += float(value) / count
                     found["conditional"][at_pair] += energy(lost, weight) / count
                     found["coupling"][at_pair] += energy(lost - (clean.logits - alone[u].logits), weight) / count
                     total = {
@@ -139,6 +160,9 @@ def assert_by_definition(
         expected = by_definition(case, at, ablation)
         for engine in engines:
             found = measured(case, at, ablation, engine).isel(readout=0)
+            for name in map(str, found["metric"].values):
+                found[f"alone {name}"] = found["metric_single"].sel(metric=name, drop=True)
+                found[f"given {name}"] = found["metric_conditional"].sel(metric=name, drop=True)
             for name, values in expected.items():
                 dims = ("prompt", "seed", "candidate") if values.ndim == 3 else ("prompt", "candidate")
                 given = found[name].transpose(*dims).values
@@ -226,6 +250,20 @@ def test_batches_and_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) 
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-12 * float(abs(expected[name]).max()))
 
 
+def test_an_energy_as_a_metric_is_the_score_of_co_ablation() -> None:
+    def gain(logits: torch.Tensor, clean: torch.Tensor, target: int, reference: torch.Tensor) -> torch.Tensor:
+        return metrics.energy(reference - logits, clean.softmax(-1))
+
+    options: dict[str, Any] = {"of": "head.0.1,attn.1", "candidates": "heads,mlp", "slopes": False}
+    found = hs.analyses.backups(shared("gpt2"), PROMPTS, hs.Resample(2), metrics=[gain], **options)
+    for name in ("single", "conditional"):
+        np.testing.assert_allclose(found[f"metric_{name}"].sel(metric="gain").transpose(*found[name].dims), found[name])
+    scores = hs.measures.backup_scores(found)["spearman"]
+    np.testing.assert_allclose(scores.sel(score="gain"), scores.sel(score="coax"))
+    with pytest.raises(HydrascopeError, match="a metric and a score are called coax"):
+        hs.measures.backup_scores(found.assign_coords(metric=["coax"]))
+
+
 def test_seed_sets_are_chosen_on_other_prompts() -> None:
     """The heads that remove most on one half; numbers of the other half alone."""
     model = shared("llama")
@@ -280,6 +318,9 @@ def test_the_phantoms_backups_are_found(readout: Any) -> None:
         ({"of": "head.0.1", "candidates": "query.1.0"}, "query.1.0 can only be frozen"),
         ({"of": "head.0.1", "candidates": "head.1.0+head.1.1"}, "name them one by one"),
         ({"of": "head.0.1", "batch_size": 0}, "a batch of 0 prompts"),
+        ({"of": "head.0.1", "metrics": [metrics.kl]}, "the metric kl sees no reference run: give a function f(logits,"),
+        ({"of": "head.0.1", "metrics": "kl"}, "the metric kl sees no reference run"),
+        ({"of": "head.0.1", "metrics": [fall, fall]}, "two metrics are called 'fall'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options: dict, said: str) -> None:

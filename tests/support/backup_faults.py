@@ -30,12 +30,22 @@ def take_another_patch_of_the_seed_set(patch: pytest.MonkeyPatch) -> None:
     """ℓ^S is that of another patch than ℓ^{S∪u}."""
     measure = backup_energies.prompt_energies
 
-    def shifted(model: Any, clean: Any, streams: torch.Tensor, places: Any) -> Any:
+    def shifted(model: Any, clean: Any, streams: torch.Tensor, places: Any, *rest: Any) -> Any:
         streams = streams.clone()
         streams[places.seeds] = streams[places.seeds].roll(1, 1)
-        return measure(model, clean, streams, places)
+        return measure(model, clean, streams, places, *rest)
 
     patch.setattr(backup_energies, "prompt_energies", shifted)
+
+
+def refer_to_the_clean_run(patch: pytest.MonkeyPatch) -> None:
+    """A metric sees the clean run in the place of the run with S ablated."""
+    measure = backup_energies._metrics
+
+    def clean_only(metrics: Any, logits: Any, clean: Any, target: int, reference: Any) -> Any:
+        return measure(metrics, logits, clean, target, clean)
+
+    patch.setattr(backup_energies, "_metrics", clean_only)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ def estimate_from_clean_values(patch: pytest.MonkeyPatch) -> None:
 FAULTS: list[tuple[Plant, str]] = [
     (weigh_by_the_ablated_run, "single"),
     (take_another_patch_of_the_seed_set, "conditional"),
+    (refer_to_the_clean_run, "given fall"),
     (freeze_at_ablated_positions_alone, "reaction"),
     (estimate_from_clean_values, "atp_two_state"),
 ]

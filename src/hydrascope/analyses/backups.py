@@ -20,6 +20,7 @@ from hydrascope.analyses.joint_ablation import require_affordable
 from hydrascope.components.component import Component, Override, is_number
 from hydrascope.components.order import downstream
 from hydrascope.components.selection import Selection, refuse_terms, select_components, select_overrides
+from hydrascope.engines.metrics import ReferenceFunction, reference_metrics
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts, PromptSet
@@ -29,6 +30,14 @@ from hydrascope.runs.sweep import sweep
 from hydrascope.utils.errors import HydrascopeError
 
 _SINGLE, _PAIR = ("readout", "prompt", "candidate"), ("readout", "seed", "prompt", "candidate")
+#: The dimensions of energies and metrics, as they are measured.
+_DIMS = {
+    "single": ("prompt", "candidate"),
+    "conditional": ("prompt", "seed", "candidate"),
+    "coupling": ("prompt", "seed", "candidate"),
+    "metric_single": ("prompt", "metric", "candidate"),
+    "metric_conditional": ("prompt", "metric", "seed", "candidate"),
+}
 
 
 @takes_any_model
@@ -40,6 +49,7 @@ def backups(
     of: Selection = "top.1,top.3",
     candidates: Selection = "heads",
     slopes: bool = True,
+    metrics: Sequence[ReferenceFunction] = (),
     seed: int = 0,
     **options: Unpack[AnalysisOptions],
 ) -> xr.Dataset:
@@ -58,6 +68,9 @@ def backups(
             prompts, and everything in the result is measured on the other.
         candidates: sublayers, heads or neurons, one by one.
         slopes: whether to estimate effects by gradients, too (AtP, and AtP* in two states).
+        metrics: functions f(logits, clean, target, reference) that give a number for each row of `logits`
+            [row, vocabulary]. `reference` [vocabulary] are the logits of the run that the rows branch off: the clean
+            run, or that with S ablated. Each is a score, too: its mean in the state without S minus that alone.
         seed: the seed that draws the halves.
         options: as for `sweep`.
 
@@ -68,6 +81,8 @@ def backups(
         - `single` [prompt, candidate]: the energy of ℓ − ℓ^u;
         - `conditional` [seed, prompt, candidate]: that of ℓ^S − ℓ^{S∪u}. CoAx is `conditional` − `single`, in means;
         - `coupling` [seed, prompt, candidate]: that of (ℓ^S − ℓ^{S∪u}) − (ℓ − ℓ^u);
+        - `metric_single` [metric, prompt, candidate], `metric_conditional` [metric, seed, prompt, candidate]: f of ℓ^u
+          with the reference ℓ, and of ℓ^{S∪u} with the reference ℓ^S, if there are `metrics`;
         - `synergy` [readout, seed, prompt, candidate]: −(Δ_{S∪u} − Δ_S − Δ_u);
         - `reaction` [readout, seed, prompt, candidate]: π̂^S − π̂^{S, u frozen}, what the reaction of u to the ablation
           of S brings. Exactly 0 if u isn't downstream;
@@ -81,12 +96,13 @@ def backups(
         Values of a candidate that S holds, or that holds a part of S, are NaN where they depend on S.
 
     Raises:
-        HydrascopeError: a seed set or candidate is wrong, there are too few prompts to choose on, or as `sweep` and
-            `atp_star`.
+        HydrascopeError: a seed set, candidate or metric is wrong, there are too few prompts to choose on, or as
+            `sweep` and `atp_star`.
     """
     ablation = Zero() if ablation is None else ablation
     units = select_components(model, candidates)
     refuse_terms(units, "a search for backups")
+    seeing = reference_metrics(metrics)
     named, chosen_on, ranked = _seed_sets(model, of), 0, list[Component]()
     # Prompts are read several times, which some iterables can't be.
     prompts = prompts if isinstance(prompts, str) else PromptSet.of(prompts)
@@ -97,20 +113,21 @@ def backups(
     search = Search.of(model, seeds, units)
     overrides = list(search.overrides)
     swept = sweep(model, prompts, ablation, ablate=overrides, read=list(units), keep="effects", **options)
-    measured = {name: values for name, values in options.items() if name not in ("batch_size", "progress")}
+    shared = {name: values for name, values in options.items() if name not in ("batch_size", "progress")}
     plan = make_plan(
         model,
         prompts,
         ablation,
-        SweepConfig(ablate=list(search.rows.overrides), keep="effects", **measured),  # type: ignore[arg-type]
+        SweepConfig(ablate=list(search.rows.overrides), keep="effects", **shared),  # type: ignore[arg-type]
     )
     batch, progress = plan.batch(options.get("batch_size", "auto")), options.get("progress", False)
-    energies = measure_energies(plan, search.rows, batch, progress)
-    dims = {"single": _SINGLE[1:], **dict.fromkeys(("conditional", "coupling"), ("prompt", "seed", "candidate"))}
-    found = _effects(search, swept).assign({name: (dims[name], values) for name, values in energies.items()})
+    measured = measure_energies(plan, search.rows, seeing, batch, progress)
+    found = _effects(search, swept).assign({name: (_DIMS[name], values) for name, values in measured.items()})
+    if seeing:
+        found = found.assign_coords(metric=np.array(list(seeing), object))
     if slopes:
         found = found.assign(_estimates(model, prompts, ablation, search, options))
-    return found.transpose(*_PAIR).assign_attrs(chosen_on=chosen_on, halves_seed=seed)
+    return found.transpose("readout", ..., *_PAIR[1:]).assign_attrs(chosen_on=chosen_on, halves_seed=seed)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ One metric reads several positions: `answer_log_prob` is Σ log p(token | prompt
 prompt's answer, teacher-forced. `hydrascope.engines.whole_answers` says how.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ from hydrascope.utils.errors import HydrascopeError
 
 #: A function of the logits of some rows, the clean logits and the target, with one number for each row.
 MetricFunction = Callable[[Float[Tensor, "row vocabulary"], Float[Tensor, "vocabulary"], int], Float[Tensor, "row"]]
+
+#: A metric that also sees the run branched off: a fourth argument, `reference`, has its logits, `[vocabulary]`.
+ReferenceFunction = Callable[..., Float[Tensor, "row"]]
 
 #: The largest count of logits in memory at a time.
 POSITIONS_AT_ONCE = 2**24
@@ -131,6 +135,26 @@ def resolve_metrics(metrics: Sequence[str | MetricFunction]) -> tuple[Metric, ..
     return tuple(found)
 
 
+def reference_metrics(metrics: str | Sequence[ReferenceFunction]) -> dict[str, ReferenceFunction]:
+    """Return metrics that see the run branched off, by their functions' names.
+
+    Raises:
+        HydrascopeError: one can't be called with a `reference`, or two have one name.
+    """
+    found: dict[str, ReferenceFunction] = {}
+    for metric in [metrics] if isinstance(metrics, str) else metrics:
+        name = getattr(metric, "__name__", type(metric).__name__)
+        if not callable(metric) or "reference" not in inspect.signature(metric).parameters:
+            raise HydrascopeError(
+                f"the metric {metric if isinstance(metric, str) else name} sees no reference run: give a function "
+                "f(logits, clean, target, reference)"
+            )
+        if name in found:
+            raise HydrascopeError(f"two metrics are called {name!r}: each needs a name of its own")
+        found[name] = metric
+    return found
+
+
 def evaluate(
     model: LanguageModel,
     metrics: Sequence[Metric],
@@ -157,7 +181,7 @@ def evaluate(
     clean_logits = logits_of(model, clean[None])[0]
     targets = [answer[0] if metric.of_answer else target for metric in metrics]
     pieces = torch.split(residual, max(POSITIONS_AT_ONCE // len(clean_logits), 1))
-    return torch.cat([_piece(metrics, logits_of(model, piece), clean_logits, targets) for piece in pieces], -1)
+    return torch.cat([values_of(metrics, logits_of(model, piece), clean_logits, targets) for piece in pieces], -1)
 
 
 def answer_log_prob(
@@ -176,7 +200,17 @@ def answer_log_prob(
     return torch.stack(each).sum(0)
 
 
-def _piece(metrics: Sequence[Metric], logits: Tensor, clean: Tensor, targets: Sequence[int]) -> Tensor:
+def values_of(
+    metrics: Sequence[Metric],
+    logits: Float[Tensor, "row vocabulary"],
+    clean: Float[Tensor, "vocabulary"],
+    targets: Sequence[int],
+) -> Float[Tensor, "metric row"]:
+    """Compute metrics from logits, `[metric, row]`, each with its own target.
+
+    Raises:
+        HydrascopeError: a user's function fails, or returns anything but a number for each row.
+    """
     found = []
     for metric, target in zip(metrics, targets, strict=True):
         try:

@@ -74,7 +74,8 @@ def backup_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Boot
         ('bound', 'seed')
 
     The scores are `coax`, `ratio`, `conditional`, `single` and `coupling` (energies), `|atp|`, `two-state atp*`,
-    `|direct|`, `synergy`, and `depth`, the number of the candidate's block. All are of means over prompts. A candidate
+    `|direct|`, `synergy`, and `depth`, the number of the candidate's block. Metrics that were measured come last, by
+    name: their means in the state without the seed set minus those alone. All are of means over prompts. A candidate
     without a score, as a ratio to 0, is left out for that score; `synergy` isn't compared with itself.
 
     Args:
@@ -93,9 +94,11 @@ def backup_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Boot
     Scores and truths are resampled together, so that noise which they share raises both.
 
     Raises:
-        HydrascopeError: as `backups`.
+        HydrascopeError: as `backups`, or a metric has the name of a score.
     """
     chosen, bootstrap = _chosen(found, readout), bootstrap or Bootstrap()
+    if taken := set(SCORES) & {*map(str, found["metric"].values if "metric" in found else ())}:
+        raise HydrascopeError(f"a metric and a score are called {min(taken)}: give the metric's function another name")
     truths = backups(found, readout, bootstrap)
     classes = {name: _is_sure(truths[name], truths["removed"]).transpose("seed", "candidate") for name in TRUTHS}
     measured = chosen[[name for name in _MEANS if name in chosen]]
@@ -114,7 +117,10 @@ def backup_scores(found: xr.Dataset, readout: str | None = None, bootstrap: Boot
 
 
 #: What scores and truths are made of.
-_MEANS = ("single", "conditional", "coupling", "synergy", "reaction", "direct", "atp", "atp_two_state")
+_MEANS = (
+    *("single", "conditional", "coupling", "synergy", "reaction", "direct", "atp", "atp_two_state"),
+    *("metric_single", "metric_conditional"),
+)
 
 
 def _chosen(found: xr.Dataset, readout: str | None) -> xr.Dataset:
@@ -126,7 +132,7 @@ def _chosen(found: xr.Dataset, readout: str | None) -> xr.Dataset:
     if not {"reaction", "conditional", "removed"} <= {*map(str, found)}:
         raise HydrascopeError("this is no search for backups: give the result of hs.analyses.backups")
     chosen = select_readout(found, readout)
-    return chosen.drop_vars([name for name in chosen.coords if name not in ("seed", "candidate")])
+    return chosen.drop_vars([name for name in chosen.coords if name not in ("seed", "candidate", "metric")])
 
 
 def _itself(means: xr.Dataset) -> xr.Dataset:
@@ -166,7 +172,7 @@ def _score(
 
 def _scores(means: xr.Dataset, block: np.ndarray) -> dict[str, Float[np.ndarray, "resample candidate"]]:
     """Return the scores of candidates by name."""
-    values = {str(name): each.transpose("resample", "candidate").values for name, each in means.items()}
+    values = {str(name): each.transpose(..., "resample", "candidate").values for name, each in means.items()}
     single, conditional = values["single"], values["conditional"]
     found = {
         "coax": conditional - single,
@@ -180,7 +186,11 @@ def _scores(means: xr.Dataset, block: np.ndarray) -> dict[str, Float[np.ndarray,
     }
     if "atp" in values:
         found |= {"|atp|": abs(values["atp"]), "two-state atp*": values["atp_two_state"]}
-    return {name: found[name] for name in SCORES if name in found}
+    ordered = {name: found[name] for name in SCORES if name in found}
+    if "metric_single" not in values:
+        return ordered
+    gains = values["metric_conditional"] - values["metric_single"]
+    return ordered | dict(zip(map(str, means["metric"].values), gains, strict=True))
 
 
 def _spearman(
