@@ -91,7 +91,8 @@ def _even(count: int, slots: int) -> list[int]:
 
 def one_prompt(readings: Readings, place: int) -> Readings:
     """The readings of the prompt at `place` of a batch, its dimension kept."""
-    tensors = {field.name: getattr(readings, field.name) for field in fields(Readings) if field.name != "clean_error"}
+    kept = ("clean_error", "sums")
+    tensors = {field.name: getattr(readings, field.name) for field in fields(Readings) if field.name not in kept}
     return replace(
         readings,
         **{name: value.narrow(0 if name == "scale" else 1, place, 1) for name, value in tensors.items()},
