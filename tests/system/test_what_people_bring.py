@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import Run
+from command_line import COMMANDS, has_option
 from plain import LONGER, loaded
 from rest_slow import rest_slow
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
@@ -43,19 +44,26 @@ def test_numbers_are_printed_in_any_encoding(encoding: str, folder: Path) -> Non
     assert "?" not in found.replace("?  ", "").replace("average? ", "")
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/run.zarr", "gs://bucket/a", "https://example.org/a.zarr", "file:/a"])
+@pytest.mark.parametrize("address", ["s3://bucket/run.zarr", "gs://b/a", "http://x.org/a", "abfs://c@d/a", "hf://a/b"])
 def test_an_address_is_no_folder(address: str, hydrascope: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     before = set(folder.iterdir())
     code, _, said = hydrascope("run", folder / "model", "--prompts", folder / "prompts.txt", "--out", address)
     assert code == 2
-    assert said.splitlines()[-1].startswith(
-        f"hydrascope: {address} is an address, and hydrascope reads and writes local"
-    )
+    assert said.startswith(f"hydrascope: cannot write to the address {address}: write to a local folder and copy it")
     assert set(folder.iterdir()) == before
     for given in (address, Path(address)):
         with pytest.raises(hs.HydrascopeError, match="is an address"):
             hs.open_results(given)
+
+
+@pytest.mark.parametrize("command", sorted(name for name in COMMANDS if has_option(name, "--out")))
+def test_no_command_writes_to_an_address(hydrascope: Run, command: str) -> None:
+    """It is refused while the command line is read, so that nothing is loaded before."""
+    told = "write to a local folder and copy it, as by aws s3 cp --recursive RESULT.zarr s3://bucket/a"
+    assert hydrascope(command, "--out", "s3://bucket/a") == (
+        2, "", f"hydrascope: cannot write to the address s3://bucket/a: {told}\n"
+    )  # fmt: skip
 
 
 def test_a_part_saved_by_xarray_is_not_called_damaged(tmp_path: Path) -> None:

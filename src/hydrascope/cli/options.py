@@ -11,7 +11,7 @@ import typer
 from typer.models import OptionInfo
 
 from hydrascope.ablations.names import ABLATIONS, AblationName
-from hydrascope.utils.errors import printable
+from hydrascope.utils.errors import HydrascopeError, printable
 
 #: The words of `--readout`, for help and for messages; `parsing.readouts` reads them.
 READOUTS = (
@@ -24,9 +24,16 @@ METRICS = "log_prob, prob, rank, kl, fisher, top, answer_log_prob"
 
 
 def to_path(path: str | Path) -> Path:
-    """Return the path that an argument on the command line names."""
-    from hydrascope.storage.paths import resolve_path
+    """Return the local path that `--out` names.
 
+    Raises:
+        HydrascopeError: it is an address, or can't be used.
+    """
+    from hydrascope.storage.paths import is_address, resolve_path
+
+    if is_address(path):
+        copy = f"aws s3 cp --recursive RESULT.zarr {path}" if str(path).startswith("s3:") else "rclone"
+        raise HydrascopeError(f"cannot write to the address {path}: write to a local folder and copy it, as by {copy}")
     return resolve_path(path)
 
 

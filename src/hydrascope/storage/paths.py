@@ -11,13 +11,22 @@ from hydrascope.utils.errors import HydrascopeError
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
+def is_address(path: str | Path) -> bool:
+    """Whether a path is the address of another place, as `s3://bucket/run.zarr`.
+
+    >>> is_address("s3://bucket/run.zarr"), is_address("runs/a.zarr")
+    (True, False)
+    """
+    return bool(_ADDRESS.match(str(path)))
+
+
 def resolve_path(path: str | Path) -> Path:
     """Return an absolute path; expand `~` and follow symbolic links.
 
     Raises:
         HydrascopeError: the path is invalid or an address, or a folder on it may not be entered.
     """
-    if _ADDRESS.match(str(path)):
+    if is_address(path):
         raise HydrascopeError(
             f"{path} is an address, and hydrascope reads and writes local folders alone: copy the folder, with rclone, "
             "aws s3 sync or gcloud storage cp"
