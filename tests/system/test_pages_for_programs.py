@@ -1,4 +1,4 @@
-"""The commands of pages run as printed: of docs/for-agents.md with the JSON that it shows, and of docs/start.md."""
+"""The commands of pages run as printed: of for-agents.md and json.md with what they show, of start.md."""
 
 import contextlib
 import io
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from command import Run
 from commands import blocks, commands, is_part
+from json_shapes import deviations
 
 from hydrascope.cli import demo
 from hydrascope.loading.fetch import model_file
 from hydrascope.measures import Bootstrap
+from hydrascope.reports.summary.shapes import SHAPES
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "for-agents.md"
 
 
 @pytest.mark.parametrize(
@@ -48,23 +49,25 @@ def test_another_is_no_part(part: object, whole: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "kinds"), [("for-agents", {"", "json", "text"}), ("json", {"", "json"})])
 def test_every_command_runs_and_gives_what_the_page_says(
-    hydrascope: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hydrascope: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kinds: set[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    found = blocks(PAGE.read_text("utf-8"))
-    assert {block.kind for block in found} == {"", "json", "text"}
+    found = blocks((DOCS / f"{name}.md").read_text("utf-8"))
+    assert {block.kind for block in found} == kinds
     for block in found:
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(compile(block.code, PAGE.name, "exec"), namespace)
+                exec(compile(block.code, name, "exec"), namespace)
             assert printed.getvalue() == block.output, block.code
             continue
         for command in commands(block):
             code, out, err = hydrascope(*command.arguments)
             assert code == command.code, (command, err)
         if block.kind == "json":
+            assert deviations(json.loads(out), SHAPES[command.arguments[0]]) == []
             assert is_part(json.loads(block.output), json.loads(out)), (command, out)
         elif block.kind == "text":
             assert block.output == out + err

@@ -223,7 +223,8 @@ def backups(
     from hydrascope.analyses import backups as measure
     from hydrascope.reports.figures import figure_backups
     from hydrascope.reports.summary.backup_table import backup_rows, backup_score_rows, backups_in_text
-    from hydrascope.reports.summary.serialize import rows_as_json
+    from hydrascope.reports.summary.serialize import as_json
+    from hydrascope.reports.summary.shapes import BackupSearch
 
     arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
@@ -233,7 +234,7 @@ def backups(
     labels = [str(readout) for readout in found["readout"].values]
     rows, scores = [backup_rows(found, each) for each in labels], [backup_score_rows(found, each) for each in labels]
     if format_ == "json":
-        say(rows_as_json({"candidates": list(chain(*rows)), "scores": list(chain(*scores))}))
+        say(as_json(BackupSearch(tuple(chain(*rows)), tuple(chain(*scores)))))
     else:
         _print_rows(rows, format_, backups_in_text(found, rows[0], scores[0]))
     if out is not None:

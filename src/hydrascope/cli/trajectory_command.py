@@ -1,7 +1,6 @@
 """The command `trajectory`: sweeps of several checkpoints, their table and figure."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -32,7 +31,8 @@ def trajectory(
     from hydrascope.measures import trajectory as over_checkpoints
     from hydrascope.reports.figures.origin import save_of_several
     from hydrascope.reports.figures.trajectory import figure_trajectory
-    from hydrascope.reports.summary.serialize import plain, rows_as_csv
+    from hydrascope.reports.summary.serialize import as_json, rows_as_csv
+    from hydrascope.reports.summary.shapes import Checkpoints
     from hydrascope.reports.summary.trajectory_table import (
         kind_rows,
         target_in_words,
@@ -73,12 +73,7 @@ def trajectory(
     if format_ == "csv":
         say(rows_as_csv(rows).rstrip("\n"))
     elif format_ == "json":
-        page = {
-            "target": target_in_words(found[0]),
-            "kinds": [asdict(row) for row in kinds],
-            "components": [asdict(row) for row in rows],
-        }
-        say(json.dumps(plain(page), indent=2, ensure_ascii=False, allow_nan=False))
+        say(as_json(Checkpoints(target_in_words(found[0]), tuple(kinds), tuple(rows))))
     else:
         show(trajectory_in_text(found[0], trajectory_rows(found[0]), kind_rows(found[0])))
     drawn = save_of_several(figure_trajectory(found[0]), results, options.out, "trajectory", readouts[0])

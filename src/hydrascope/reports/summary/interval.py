@@ -14,7 +14,12 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence bounds; NaN where there is none."""
+    """An estimate and its confidence bounds; NaN where there is none.
+
+    Attributes:
+        estimate: the estimate.
+        low, high: the bounds; NaN where the interval is unbounded or unknown.
+    """
 
     estimate: float
     low: float

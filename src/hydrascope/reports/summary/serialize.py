@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,16 +15,19 @@ from hydrascope.reports.summary.summarise import ComponentFindings, Summary
 from hydrascope.reports.summary.terminal import cell, of_increase, value_of
 from hydrascope.reports.summary.verdict_text import sentences
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Row = ComponentFindings | Reaction | Pair | SplitRow
 
 
-def as_json(summary: Summary) -> str:
-    """Return the summary as one JSON object; unknown numbers are null.
+def as_json(report: "DataclassInstance") -> str:
+    """Return a summary, or another report, as one JSON object; unknown numbers are null.
 
     >>> import json
     >>> low = json.loads(as_json(hs.reports.summarise(results)))["verdicts"][0]["restored"]["low"]
     """
-    return json.dumps(plain(asdict(summary)), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(asdict(report)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(summary: Summary) -> str:
@@ -42,16 +45,6 @@ def rows_as_csv(rows: Sequence[Any]) -> str:
     An `Interval` gives the columns `NAME`, `NAME_low` and `NAME_high`; unknown numbers are empty.
     """
     return pd.DataFrame([dict(_values(row)) for row in rows]).to_csv(index=False, lineterminator="\n") if rows else ""
-
-
-def rows_as_json(tables: Mapping[str, Sequence[Any]]) -> str:
-    """Return tables of data classes as one JSON object; unknown numbers are null.
-
-    >>> json.loads(rows_as_json({"candidates": []}))
-    {'candidates': []}
-    """
-    named = {name: [asdict(row) for row in rows] for name, rows in tables.items()}
-    return json.dumps(plain(named), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _values(row: Any) -> Iterator[tuple[str, Any]]:
