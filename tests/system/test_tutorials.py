@@ -12,9 +12,13 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 #: Pages, and the fewest blocks of code that each has.
 PAGES = [
-    *(pytest.param(page, 5, marks=pytest.mark.slow) for page in ("causal-tutorial.md", "who-repairs.md")),
+    *(
+        pytest.param(page, least, marks=pytest.mark.slow)
+        for page, least in (("causal-tutorial.md", 5), ("who-repairs.md", 5), ("python.md", 3))
+    ),
     ("activations.md", 5),
     ("generation.md", 2),
+    ("models.md", 1),
 ]
 
 
