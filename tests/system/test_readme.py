@@ -22,12 +22,15 @@ RACES = {
     "sublayers": "GPT-2 small: 24 layers × 15 patches at the last position",
     "heads": "GPT-2 small: 144 heads × 15 patches at the last position",
     "everywhere": "GPT-2 small: 24 layers × 15 patches at all positions",
+    "llama": "Llama, grouped queries: 32 layers × 15 patches at the last position",
+    "smollm2": "A real model's shape",
 }
 
 
 def times(race: str, *tools: str) -> list[int]:
     """Return how many times as long as hydrascope tools take in a race, rounded."""
-    section = (ROOT / "docs" / "benchmarks.md").read_text("utf-8").split(f"### {RACES[race]}\n")[1].split("\n### ")[0]
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    section = re.split(r"\n##+ ", page.split(f"# {RACES[race]}\n")[1])[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
     ratios = {row[0]: row[rows[0].index("times hydrascope's")] for row in rows}
     return [round(float(ratios[tool])) for tool in tools]
@@ -56,6 +59,8 @@ def test_the_speed_on_the_comparison_is_that_of_the_benchmarks() -> None:
         names = tools or tuple(f"{peer}, last logits only" for peer in PEERS)
         ratios = times("sublayers", *names) + times("heads", *names)
         assert words.format(min(ratios), max(ratios)) in told
+    others = times("llama", *PEERS) + times("smollm2", *PEERS)
+    assert f"{min(others)} to {max(others)} times on the shapes of a Llama" in told
     assert set(times("everywhere", *PEERS)) == {5}
     assert "of short prompts 5 times" in told
     assert "takes {} to {} times as long".format(*sorted(times("sublayers", LOOP) + times("heads", LOOP))) in told
