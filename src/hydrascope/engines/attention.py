@@ -158,8 +158,16 @@ def causal_attention(prefix: Prefix) -> Attend:
         query, key, value = inputs.query, inputs.key, inputs.value
         if inputs.softcap is None and inputs.sinks is None:
             grouped = query.shape[1] != key.shape[1]
+            # The kernel skips half of the products if it isn't given a mask.
+            causal = is_causal(inputs.mask[:, 0])
             return F.scaled_dot_product_attention(
-                query, key, value, attn_mask=inputs.mask, scale=inputs.scaling, enable_gqa=grouped
+                query,
+                key,
+                value,
+                attn_mask=None if causal else inputs.mask,
+                is_causal=causal,
+                scale=inputs.scaling,
+                enable_gqa=grouped,
             )
         key, value = inputs.per_query_head(key), inputs.per_query_head(value)
         scores = capped(query @ key.transpose(-1, -2) * inputs.scaling, inputs.softcap)
@@ -167,6 +175,13 @@ def causal_attention(prefix: Prefix) -> Attend:
         return weights.to(value.dtype) @ value
 
     return attend
+
+
+def is_causal(mask: Bool[Tensor, "#prompt seeing seen"]) -> bool:
+    """Return whether each position sees itself and all before; padding may see anything."""
+    plain = torch.ones(mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
+    padding = ~mask.diagonal(dim1=1, dim2=2)
+    return bool(((mask == plain).all(-1) | padding).all())
 
 
 def row_attention(prefix: Prefix, take_weights: TakeWeights) -> Attend:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from hydrascope.components.component import INPUT_KINDS, LOGITS, Component
 from hydrascope.components.edge import EVERYTHING, Edge, gap_after, gap_before
-from hydrascope.engines.attention import FrozenInputs, attending, row_attention, with_frozen
+from hydrascope.engines.attention import FrozenInputs, attending, with_frozen
 from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.edges import EdgeReadings, EdgeRequest, read_rows
+from hydrascope.engines.fused_attention import fused_row_attention
 from hydrascope.engines.kernels.patching import fast_kernels, fastest_routines
 from hydrascope.models.batching import padded
 from hydrascope.models.hooks import Handle, by_prompt, hooked, on_input, on_output
@@ -32,8 +33,7 @@ def measure_edges(model: LanguageModel, request: EdgeRequest) -> EdgeReadings:
     ids, _ = padded(model, request.tokens)
     with model.measuring(), fast_kernels(model, routines):
         rows = _EdgeRows(model, request, prefix.prefix.start, prefix.prefix.length)
-        attend = row_attention(prefix.prefix, lambda block, weights: None)
-        attend = with_frozen(prefix.prefix, rows.frozen_inputs, attend)
+        attend = with_frozen(prefix.prefix, rows.frozen_inputs, fused_row_attention(prefix.prefix))
         with attending(model, attend), hooked(rows.hooks()):
             suffixes = ids.gather(1, prefix.prefix.suffix)
             everything = torch.ones_like(suffixes)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import FrozenInputs, attending, row_attention, with_clean_rows, with_frozen
+from hydrascope.engines.attention import FrozenInputs, attending, with_clean_rows, with_frozen
 from hydrascope.engines.interface import Readings, Request, sites_read
 from hydrascope.engines.kernels.differences import difference_kernels
 from hydrascope.engines.kernels.patching import fast_kernels
@@ -98,7 +98,7 @@ def run_sweep(
         record = make_record()
         sweep = _Sweep(model, request, prepared, record, watch)
         freezing = with_frozen if request.products == "float32" else with_clean_rows
-        attend = freezing(prefix, sweep.frozen_inputs, row_attention(prefix, record.take_weights))
+        attend = freezing(prefix, sweep.frozen_inputs, record.attention(prefix))
         with attending(model, attend), hooked(sweep.hooks()):
             suffixes = ids.gather(1, prefix.suffix)
             # Without a mask transformers looks at the positions, for which the device would have to stop.

@@ -13,6 +13,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hydrascope.components.component import Component
+from hydrascope.engines.attention import Attend, Prefix
+from hydrascope.engines.fused_attention import fused_row_attention
 from hydrascope.engines.interface import Request
 from hydrascope.engines.metrics import answer_log_prob
 from hydrascope.engines.override_change import units_site
@@ -150,8 +152,9 @@ class RowStreams:
     def start_stage(self, stage: int) -> None:
         """Take notice that groups start at a stage."""
 
-    def take_weights(self, block: int, weights: Tensor) -> None:
-        """Take the attention weights of a block; see `TakeWeights`."""
+    def attention(self, prefix: Prefix) -> Attend:
+        """Return the attention of rows that share `prefix`."""
+        return fused_row_attention(prefix)
 
     def read_stream(self, block: int, residual: Tensor) -> None:
         """Take the residual streams that enter a block, `[point, row, width]`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import Prefix
+from hydrascope.engines.attention import Attend, Prefix, row_attention
 from hydrascope.engines.interface import Request
 from hydrascope.engines.wavefront.engine import run_sweep
 from hydrascope.engines.wavefront.prepared import Prepared
@@ -50,6 +50,10 @@ class RowWeights(RowStreams):
         self.heads = heads
         #: By head `[prompt, 1 + patch, position]`, the clean row first.
         self.kept: dict[Component, Tensor] = {}
+
+    def attention(self, prefix: Prefix) -> Attend:
+        """Return the attention of rows that share `prefix`, which gives the weights."""
+        return row_attention(prefix, self.take_weights)
 
     def take_weights(self, block: int, weights: Tensor) -> None:
         """Keep the weights of the block's heads, with positions counted from the prompt's start.
