@@ -9,7 +9,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 
 def attention_to_read(config: Any) -> dict[str, str]:
-    """Return the arguments of `from_pretrained` with which a model attends as its configuration says."""
+    """Return the arguments of `from_pretrained` with which a model caps its scores."""
     return {"attn_implementation": "eager"} if _is_capped(config) else {}
 
 
