@@ -13,7 +13,10 @@ LOCKED = $(call INSTALL,$(VENV)) --no-deps --require-hashes
 # The tools whose objects it takes; each has requirements of its own.
 INTEROP := transformer-lens nnsight nnterp peft sae-lens
 
-.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery docs interop dist lock clean
+# The sets of releases on which `make compat` runs the quick tests.
+COMPAT := compat/oldest compat/newest interop/transformer-lens interop/nnsight interop/sae-lens
+
+.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery docs interop compat dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -26,8 +29,9 @@ test: lint
 	$(PYTEST) -m "not slow"
 
 # A useful part of it, in under a minute.
+QUICK = -m "not slow and not browser and not ray" tests/ablations tests/components tests/measures tests/prompts tests/utils tests/engines/test_by_hand.py
 quick: lint
-	$(PYTEST) -m "not slow and not browser and not ray" tests/ablations tests/components tests/measures tests/prompts tests/utils tests/engines/test_by_hand.py
+	$(PYTEST) $(QUICK)
 
 # What takes longer, besides.
 slow: $(VENV)/ready
@@ -85,6 +89,13 @@ interop: $(INTEROP:%=$(VENV)-interop/%/ready)
 	  $(VENV)-interop/$$tool/bin/python -m pytest -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  interop/test_$$(echo $$tool | tr - _).py || exit 1; done
 
+# The quick tests on the oldest and the newest releases that pyproject.toml allows, and beside other tools: a few minutes
+# each, on two cores. No extra is installed: tests/system/test_public.py imports every public name without them.
+compat: $(COMPAT:%=$(VENV)-%/ready)
+	for set in $(COMPAT); do echo "== $$set" && OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	  $(VENV)-$$set/bin/python -m pytest -n 2 --dist worksteal -p no:cacheprovider -o filterwarnings=default \
+	  --disable-warnings $(QUICK) tests/system/test_public.py || exit 1; done
+
 # Which build of PyTorch is the platform's affair: pip downloads the one it is set up for (told hashes it would prefer
 # PyPI's), and installs it if the lock holds its hash. CUDA is installed where that build asks for it.
 $(VENV)/ready: requirements.lock requirements-torch.lock requirements-cuda.lock pyproject.toml
@@ -120,6 +131,16 @@ $(VENV)-interop/%/ready: interop/requirements-%.txt pyproject.toml $(VENV)-inter
 	  --find-links $(VENV)-interop/torch -r $< --editable .
 	touch $@
 
+# Dependencies of pyproject.toml at their lower bounds; what those need, as new as they allow. PyTorch is the file that
+# pip downloaded: uv would take PyPI's build, as the lower one.
+$(VENV)-compat/oldest/ready: RESOLUTION = lowest-direct
+$(VENV)-compat/newest/ready: RESOLUTION = highest
+$(VENV)-compat/%/ready: interop/requirements.txt pyproject.toml $(VENV)-interop/uv/ready
+	$(PYTHON) -m venv --without-pip $(VENV)-compat/$*
+	$(VENV)-interop/uv/bin/uv pip install --quiet --python $(VENV)-compat/$*/bin/python --resolution $(RESOLUTION) \
+	  -r $< $(VENV)-interop/torch/torch-$(TORCH)*.whl --editable .
+	touch $@
+
 $(VENV)-docs/ready: requirements-docs.lock
 	$(PYTHON) -m venv --without-pip $(VENV)-docs
 	$(call INSTALL,$(VENV)-docs) --no-deps --require-hashes -r requirements-docs.lock
@@ -149,4 +170,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-dist $(VENV)-docs $(VENV)-interop site
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-compat $(VENV)-dist $(VENV)-docs $(VENV)-interop site

@@ -42,20 +42,6 @@ def test_parquet_holds_the_same_table(tmp_path, result):
     pd.testing.assert_frame_equal(pd.read_parquet(out), hs.tidy(hs.open_results(result)), check_dtype=False)
 
 
-def test_parquet_without_its_package_is_one_line(tmp_path, result, monkeypatch):
-    def missing(*arguments, **options):
-        raise ImportError("no pyarrow")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
-    with pytest.raises(HydrascopeError, match=r"without pyarrow: pip install 'hydrascope\[prompts\]'"):
-        CliRunner().invoke(
-            app,
-            ["export", str(result), "--out", str(tmp_path / "a.parquet")],
-            catch_exceptions=False,
-            standalone_mode=False,
-        )
-
-
 def test_netcdf_holds_the_whole_result(tmp_path, result):
     out = tmp_path / "a.nc"
     told = CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)

@@ -65,7 +65,7 @@ def test_it_agrees_with_scipy() -> None:
         n_resamples=20_000,
         confidence_level=high - low,
         method="percentile",
-        rng=np.random.default_rng(1),
+        random_state=np.random.default_rng(1),
     ).confidence_interval
     ours = mean_interval(xr.DataArray(values, dims="prompt"), Bootstrap(20_000))
     spread = theirs.high - theirs.low

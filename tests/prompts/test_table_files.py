@@ -163,12 +163,6 @@ def test_bad_parquet_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(HAS_PYARROW, reason="pyarrow is installed")
-def test_parquet_without_pyarrow_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(HydrascopeError, match=r"p\.parquet: .* need pyarrow: pip install 'hydrascope\[prompts\]'"):
-        load_prompts(write(tmp_path / "p.parquet", b"PAR1"))
-
-
 @pytest.mark.skipif(not HAS_PYARROW, reason="needs pyarrow")
 def test_real_parquet_files(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"

@@ -181,12 +181,6 @@ def test_mistakes_are_one_line(hydrascope: Run, tmp_path: Path, options: tuple[s
     assert not list(tmp_path.iterdir())
 
 
-def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(HydrascopeError, match=r"workers under Ray need Ray: pip install 'hydrascope\[ray\]'"):
-        ray_backend._ray()
-
-
 @pytest.mark.parametrize(
     ("nodes", "workers", "device", "share"),
     [

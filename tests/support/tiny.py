@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from hydrascope.loading.soft_cap import attention_to_read
 from hydrascope.models.language_model import LanguageModel
 
 VOCABULARY = 61
@@ -130,7 +131,7 @@ def tiny(case: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Langua
     torch.manual_seed(seed)
     model_type, settings = CONFIGS[case]
     config = AutoConfig.for_model(model_type, **settings)
-    hf = AutoModelForCausalLM.from_config(config)
+    hf = AutoModelForCausalLM.from_config(config, **attention_to_read(config))
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
             # Norm gains near one, everything else large enough that an error anywhere would show.

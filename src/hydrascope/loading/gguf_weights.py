@@ -56,8 +56,16 @@ def read_tokenizer(path: Path, header: GgufHeader) -> Any:
     return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
-def read_weights(path: Path, header: GgufHeader, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def read_weights(
+    path: Path, header: GgufHeader, dtype: torch.dtype, attention: dict[str, str]
+) -> tuple[Any, dict[str, Any]]:
     """Return the model of a GGUF file, dequantised, and transformers' report on its weights.
+
+    Args:
+        path: the file.
+        header: its header.
+        dtype: the dtype to compute in.
+        attention: what chooses how the model attends, for `from_pretrained`.
 
     Raises:
         HydrascopeError: a number format can't be dequantised, or tensors of the file are left out.
@@ -65,7 +73,7 @@ def read_weights(path: Path, header: GgufHeader, dtype: torch.dtype) -> tuple[An
     """
     _require_dequantizable(path, header)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        path.parent, gguf_file=path.name, dtype=dtype, trust_remote_code=False, output_loading_info=True, **attention
     )
     hf, info = loaded
     _require_all_used(path, header, hf)

@@ -24,6 +24,7 @@ from hydrascope.loading.adapter import merge, read_adapter
 from hydrascope.loading.checkpoint import require_possible, shapes, unused, unwrapped_names
 from hydrascope.loading.device_placement import DeviceMap, Offload, Placement, require_whole_blocks
 from hydrascope.loading.gguf_header import read_header
+from hydrascope.loading.soft_cap import attention_to_read, require_cap
 from hydrascope.loading.soundness import require_distinct_blocks, require_head, require_numbers
 from hydrascope.loading.source import Source, find_source
 from hydrascope.loading.text_part import class_to_read, text_part
@@ -175,6 +176,7 @@ def _take(model: Any, tokenizer: Any, adapter: str | Path | None, options: Mappi
     hf = text_part(found.hf)
     weights = list(hf.state_dict().values())
     require_numbers(name, hf)
+    require_cap(name, hf)
     require_possible(name, hf.config.get_text_config(), len(weights), sum(map(torch.Tensor.numel, weights)))
     _require_finite(name, hf)
     tokenizer = found.tokenizer if tokenizer is None else tokenizer
@@ -270,6 +272,7 @@ def _read_safetensors(name: str, source: Source, dtype: str, placement: Placemen
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **placement.from_pretrained_args,
+        **attention_to_read(config),
         **names,
     )
     hf, info = loaded
@@ -294,7 +297,7 @@ def _read_gguf(name: str, source: Source, dtype: str, placement: Placement) -> L
         sizes = [tensor.numel for tensor in header.tensors.values()]
         require_possible(name, config.get_text_config(), len(sizes), sum(sizes))
         tokenizer = gguf_weights.read_tokenizer(path, header)
-        hf, info = gguf_weights.read_weights(path, header, DTYPES[dtype])
+        hf, info = gguf_weights.read_weights(path, header, DTYPES[dtype], attention_to_read(config))
     _require_whole(name, info["missing_keys"], info["mismatched_keys"])
     return _finish(name, hf, tokenizer, placement, source, f"{header.quantization}, dequantised to {dtype}")
 
