@@ -26,9 +26,11 @@ An override in which one sublayer alone may react needs no row (`branches`): all
 it frozen but d) together cost as much as one override of k.
 """
 
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 
 from hydrascope.components.component import Component, Override
@@ -127,18 +129,16 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
             branch.
     """
     reacting = {} if any(component.is_term for component in read) else _read_branches(model, overrides)
-    paths = list(
-        dict.fromkeys(
-            _path(model, reacting[override].base if override in reacting else override) for override in overrides
-        )
-    )
+    bases = {override: reacting[override].base if override in reacting else override for override in overrides}
+    path_of = {base: _path(model, base) for base in dict.fromkeys(bases.values())}
+    paths = list(dict.fromkeys(path_of.values()))
     nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
 
-    def joins_at(path: Path) -> tuple[int, bool, int, bool]:
+    @cache
+    def joins_at(first: Step) -> tuple[int, bool, int, bool]:
         # Before the block, or at its first overridden sublayer, where units come before the output.
-        first = path[len(parents[path])]
         stage = model.stage(first[0][0])
         before = any(component.entry == "block" for component, _ in first)
         inside = [component for component, _ in first if component.place != "stream"]
@@ -146,14 +146,15 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
         inner = any(c.entry == "units" and model.sublayers.index(c.sublayer) == block for c in inside)
         return stage, not before, block, not inner
 
-    order = sorted(nodes, key=joins_at)
+    joining = {path: joins_at(path[len(parents[path])]) for path in nodes}
+    order = sorted(nodes, key=joining.__getitem__)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
     clean = RowGroup(0, -1, ())
-    groups = (clean, *(RowGroup(number[parents[path]], joins_at(path)[0], own[path]) for path in order))
-    branches = tuple(_branch(model, groups, number[_path(model, each.base)], each) for each in reacting.values())
-    place = {override: number[_path(model, override)] for override in overrides if override not in reacting}
-    place |= {override: each for each, override in enumerate(reacting, start=len(groups))}
-    return Schedule(groups, branches, tuple(place[override] for override in overrides), _events(model, groups))
+    groups = (clean, *(RowGroup(number[parents[path]], joining[path][0], own[path]) for path in order))
+    branches = tuple(_branch(model, groups, number[path_of[each.base]], each) for each in reacting.values())
+    branch_of = {override: each for each, override in enumerate(reacting, start=len(groups))}
+    index = tuple(branch_of.get(override, number[path_of[bases[override]]]) for override in overrides)
+    return Schedule(groups, branches, index, _events(model, groups))
 
 
 @dataclass(frozen=True)
@@ -167,21 +168,30 @@ class _Reaction:
 
 def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
     """Find the overrides that become branches: those whose base is asked for, too, or is shared."""
-    found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, override))}
+    stages = [model.stage(sublayer) for sublayer in model.sublayers]
+    found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, stages, override))}
+    if not found:
+        return {}
     wanted = Counter(_path(model, each.base) for each in found.values())
     wanted.update(_path(model, override) for override in dict.fromkeys(overrides) if override not in found)
     return {override: each for override, each in found.items() if wanted[_path(model, each.base)] > 1}
 
 
-def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
-    """Return the only reaction that an override leaves free; None if there are none or several."""
+def _reaction(model: LanguageModel, stages: Sequence[int], override: Override) -> _Reaction | None:
+    """Return the only reaction that an override leaves free; None if there are none or several.
+
+    Args:
+        model: the model.
+        stages: the stages of its sublayers.
+        override: the override.
+    """
     if not override.ablated or any(component.is_term for component in override.overridden):
         return None
-    first = min(map(model.stage, override.ablated))
+    later = model.sublayers[bisect_right(stages, min(map(model.stage, override.ablated))) :]
+    if len(later) > len(override.frozen) + 1:
+        return None
     # What is ablated later counts as free: it may be ablated at other positions than the last.
-    free = [
-        sublayer for sublayer in model.sublayers if model.stage(sublayer) > first and sublayer not in override.frozen
-    ]
+    free = [sublayer for sublayer in later if sublayer not in override.frozen]
     if len(free) != 1 or any(component.sublayer == free[0] for component in override.ablated):
         return None
     units = tuple(component for component in override.frozen if component.sublayer == free[0] and component.is_unit)
@@ -239,13 +249,14 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
 def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
     """List what happens at each sublayer."""
     events = {home: SublayerEvents() for home in (*model.sublayers, *model.dictionaries)}
+    at_stage = defaultdict(list)
+    for sublayer in model.sublayers:
+        at_stage[model.stage(sublayer)].append(sublayer)
     for number, group in enumerate(groups):
         for component, frozen in group.own:
             events[component.sublayer].writes.setdefault(component, []).append((number, frozen))
         started = {component for component, _ in group.own if model.stage(component) == group.start}
-        for sublayer in model.sublayers:
-            if model.stage(sublayer) != group.start:
-                continue
+        for sublayer in at_stage[group.start]:
             here = [component for component in started if component.sublayer == sublayer]
             inside = any(component.entry == "units" for component in here)
             kind = "at_units" if inside else "at_output" if here else "elsewhere"
