@@ -30,11 +30,11 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 
 from hydrascope.components.component import Component, Override
-from hydrascope.components.order import follows
+from hydrascope.components.order import follows, stage
 from hydrascope.models.language_model import LanguageModel
 
 #: The components that are overridden at one stage, and whether each is frozen.
@@ -119,8 +119,29 @@ class Schedule:
     events: dict[Component, SublayerEvents]
 
 
+@dataclass(frozen=True)
+class _Order:
+    """All of a model that a schedule depends on.
+
+    Attributes:
+        sublayers: the sublayers, in causal order.
+        parallel: whether attention and MLP of a block read the same stream.
+        dictionaries: the sublayers and streams with a dictionary.
+    """
+
+    sublayers: tuple[Component, ...]
+    parallel: bool
+    dictionaries: tuple[Component, ...]
+
+    def stage(self, component: Component) -> int:
+        """Return the stage of a component, as the model does."""
+        return stage(component, parallel=self.parallel)
+
+
 def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence[Component] = ()) -> Schedule:
     """Arrange overrides, and the beginnings that they share, in the order in which they join.
+
+    Overrides are arranged once for all prompts.
 
     Args:
         model: the model.
@@ -128,7 +149,13 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
         read: the units and terms that are read. Terms are read in rows only: with any of them, no override becomes a
             branch.
     """
-    reacting = {} if any(component.is_term for component in read) else _read_branches(model, overrides)
+    order = _Order(tuple(model.sublayers), model.parallel, tuple(model.dictionaries))
+    return _arrange(order, tuple(overrides), any(component.is_term for component in read))
+
+
+@lru_cache(16)  # all passes over a prompt
+def _arrange(model: _Order, overrides: tuple[Override, ...], reads_terms: bool) -> Schedule:
+    reacting = {} if reads_terms else _read_branches(model, overrides)
     bases = {override: reacting[override].base if override in reacting else override for override in overrides}
     path_of = {base: _path(model, base) for base in dict.fromkeys(bases.values())}
     paths = list(dict.fromkeys(path_of.values()))
@@ -166,7 +193,7 @@ class _Reaction:
     frozen_units: tuple[Component, ...]
 
 
-def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
+def _read_branches(model: _Order, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
     """Find the overrides that become branches: those whose base is asked for, too, or is shared."""
     stages = [model.stage(sublayer) for sublayer in model.sublayers]
     found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, stages, override))}
@@ -177,7 +204,7 @@ def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[
     return {override: each for override, each in found.items() if wanted[_path(model, each.base)] > 1}
 
 
-def _reaction(model: LanguageModel, stages: Sequence[int], override: Override) -> _Reaction | None:
+def _reaction(model: _Order, stages: Sequence[int], override: Override) -> _Reaction | None:
     """Return the only reaction that an override leaves free; None if there are none or several.
 
     Args:
@@ -199,14 +226,14 @@ def _reaction(model: LanguageModel, stages: Sequence[int], override: Override) -
     return _Reaction(Override(override.ablated, (*others, free[0])), free[0], units)
 
 
-def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
+def _branch(model: _Order, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
     source = base
     while groups[source].start >= model.stage(reaction.sublayer):
         source = groups[source].parent
     return Branch(base, source, reaction.sublayer, reaction.frozen_units)
 
 
-def _path(model: LanguageModel, override: Override) -> Path:
+def _path(model: _Order, override: Override) -> Path:
     """Cut an override into steps, without frozen components that no ablated one can reach."""
     if not override.ablated:
         return ()
@@ -220,7 +247,7 @@ def _path(model: LanguageModel, override: Override) -> Path:
     return tuple(tuple(step) for _, step in groupby(overrides, key=lambda override: model.stage(override[0])))
 
 
-def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
+def _shared(model: _Order, paths: Sequence[Path]) -> list[Path]:
     """Find beginnings that several overrides share and that are worth their own rows.
 
     A beginning costs rows from its start to the top; each group that branches off it saves rows up to its own start.
@@ -246,7 +273,7 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
     return shared
 
 
-def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
+def _events(model: _Order, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
     """List what happens at each sublayer."""
     events = {home: SublayerEvents() for home in (*model.sublayers, *model.dictionaries)}
     at_stage = defaultdict(list)
