@@ -285,7 +285,8 @@ class _Sweep(TermOverrides):
             return (torch.tensor(first, dtype=torch.long)[:, None] + patches).to(rows.device)
 
         if frozen := [group for group, is_frozen in writes if is_frozen]:
-            rows[:, rows_of(frozen).flatten(), :, columns] = clean
+            # A copy: the clean row is one of `rows`.
+            rows[:, rows_of(frozen).flatten(), :, columns] = clean.clone()
         ablating = [group for group, is_frozen in writes if not is_frozen]
         if not ablating:
             return
