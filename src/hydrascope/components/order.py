@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from hydrascope.components.component import SUBLAYER_KINDS, Component, Override, SublayerKind
-from hydrascope.components.model_shape import ModelShape
+from hydrascope.components.model_shape import CausalOrder, ModelShape
 
 
 @lru_cache(2**16)  # asked for again and again
@@ -26,7 +26,7 @@ def stage(component: Component, *, parallel: bool) -> int:
     return 2 * component.block + (0 if kind == "stream" else SUBLAYER_KINDS.index(cast(SublayerKind, kind)))
 
 
-def follows(model: ModelShape, component: Component, ablated: Component) -> bool:
+def follows(model: CausalOrder, component: Component, ablated: Component) -> bool:
     """Return whether a component is downstream of an ablated one.
 
     Terms of a dictionary are downstream of the units of their sublayer, and not of each other. The features and bias of

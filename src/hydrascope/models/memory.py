@@ -23,7 +23,7 @@ CPU_SPARE_BYTES = CPU_BYTES / 4
 LARGEST_BATCH = {"cpu": 16, "cuda": 256}
 
 #: The most rows of a prompt in a pass on a CPU, where they don't fit into one: larger passes only take more memory.
-ROWS = 8192
+ROWS = 4096
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hydrascope.models.language_model import LanguageModel
 def without_idle(
     clean: CleanActivations, indices: Sequence[int], overrides: Sequence[Override], values: Values
 ) -> tuple[tuple[Override, ...], Values]:
-    """Return overrides without what changes nothing on any of some prompts, and the values drawn.
+    """Return overrides without what changes nothing on some prompts, and the drawn values.
 
         >>> asked = tuple(map(Override.parse, ("neuron.0.1", "neuron.0.1+attn.1")))  # where neuron.0.1 is 0
         >>> list(map(str, without_idle(clean, [0], asked, zeros)[0]))                       # doctest: +SKIP

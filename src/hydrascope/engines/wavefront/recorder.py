@@ -155,7 +155,13 @@ class Recorder(TermRecorder):
         self._values = values if sublayer in self.reads or self.branches.frozen_units(sublayer) else None
 
     def add_change(self, component: Component, groups: Sequence[int], change: Tensor) -> None:
-        """Add a component's change at the final position, `[prompt, patch, columns]`, to δ of some groups."""
+        """Add a component's change at the final position to δ of some groups.
+
+        Args:
+            component: the component.
+            groups: the groups that override it.
+            change: `[prompt, patch, columns]`.
+        """
         home = component.sublayer
         if home in self.model.dictionaries:
             # Where its terms are overridden, too, `add_terms` adds both together.

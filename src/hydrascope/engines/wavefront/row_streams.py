@@ -96,7 +96,7 @@ class RowStreams:
         return self.rows_of(above) if any(above) else None
 
     def rows_of(self, groups: Sequence[int]) -> Int[Tensor, "row"]:
-        """Return the row of each patch of some groups or branches; that of group 0 is row 0 for each."""
+        """Return the row of each patch of some groups or branches; row 0 for group 0."""
         first = 1 + (torch.tensor(groups, dtype=torch.long) - 1) * self.request.patches
         rows = first[:, None] + torch.arange(self.request.patches)
         return rows.clamp_min(0).flatten().to(self.model.device)
