@@ -22,8 +22,8 @@ CPU_SPARE_BYTES = CPU_BYTES / 4
 #: The most prompts in a batch: larger batches aren't faster, since the products already fill the machine.
 LARGEST_BATCH = {"cpu": 16, "cuda": 256}
 
-#: The most rows of a prompt in a pass on a CPU, where they don't fit into one. Larger passes only take more memory. Much
-#: smaller ones have so many shapes that oneDNN, which keeps 1,024 compiled products, compiles them again each time.
+#: The most rows of a prompt in a pass on a CPU, where they don't fit into one. Larger passes only take more memory. Of
+#: much smaller ones there are so many shapes that oneDNN, which keeps 1,024 compiled products, compiles them each time.
 ROWS = 6144
 
 
