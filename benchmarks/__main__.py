@@ -65,6 +65,7 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         "pairs": lambda: asdict(variations.of_pairs(gpt2, natural[:32], rounds, say)),
         "mediation": lambda: asdict(repairers.of_mediation(gpt2, few, rounds, say)),
         "head-pairs": lambda: asdict(repairers.of_head_pairs(gpt2, 2)),
+        "head-pairs-smollm2": lambda: asdict(repairers.of_head_pairs(llama if quick else SMOLLM2, 4)),
         "shapley": lambda: asdict(repairers.of_shapley(gpt2, 6, 64)),
         "products": occurring,
         "phases": spent,

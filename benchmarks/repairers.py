@@ -14,9 +14,13 @@ from transformers import PreTrainedModel
 
 import hydrascope as hs
 from benchmarks.engine import Engine
+from benchmarks.machine import Rate
 from benchmarks.shapes import Shape, parts, visit
 from benchmarks.task import Prompt, Work, draw_task
 from hydrascope.components.component import Component, Override
+from hydrascope.runs.config import SweepConfig
+from hydrascope.runs.cost import count_operations
+from hydrascope.runs.plan import make_plan
 
 #: Patches of every run.
 PATCHES = 5
@@ -145,13 +149,35 @@ class Asked:
     error: float = 0.0
 
 
-def of_head_pairs(shape: Shape, prompts: int) -> Asked:
+@dataclass(frozen=True)
+class Paired:
+    """Seconds a prompt of all pairs of heads, clean runs and checks included.
+
+    Attributes:
+        model: the model's name.
+        runs: single heads and pairs.
+        flop: a prompt's operations in products; a multiply-add is two.
+        rate: what the machine multiplies in a second, measured before and after.
+    """
+
+    model: str
+    runs: int
+    seconds: float
+    flop: float
+    rate: float
+
+
+def of_head_pairs(shape: Shape, prompts: int) -> Paired:
     """All pairs of heads, set to zero."""
     model, texts = _prepared(shape, prompts)
+    plan = make_plan(model, texts, hs.Zero(), SweepConfig(hs.Interactions("heads")))
+    flop, rate = count_operations(plan, range(prompts), plan.overrides) / prompts, Rate()
+    rate.measure()
     start = time.perf_counter()
     hs.analyses.interactions(model, texts, hs.Zero(), components="heads")
-    heads = shape.layers * shape.heads
-    return Asked(heads * (heads + 1) // 2, 1, prompts, (time.perf_counter() - start) / prompts)
+    seconds = (time.perf_counter() - start) / prompts
+    rate.measure()
+    return Paired(shape.name, len(plan.overrides), seconds, flop, rate.best)
 
 
 def of_shapley(shape: Shape, prompts: int, orders: int) -> Asked:

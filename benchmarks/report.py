@@ -147,8 +147,10 @@ def _mediation(record: Record) -> str:
 
 def _head_pairs(record: Record) -> str:
     return (
-        f"All {record['runs']:,} heads and pairs of heads, set to zero, by `hs.analyses.interactions`, clean passes "
-        f"and checks included: {record['seconds']:.1f} s a prompt."
+        f"All {record['runs']:,} heads and pairs of heads of {record['model']}, set to zero, by "
+        f"`hs.analyses.interactions`, clean passes and checks included: {record['seconds']:.1f} s a prompt for "
+        f"{record['flop'] / 1e12:.2f} TFLOP, **{record['flop'] / record['seconds'] / record['rate']:.0%}** of the "
+        "machine's rate."
     )
 
 
@@ -219,6 +221,7 @@ _SECTIONS = {
     "pairs": _pairs,
     "mediation": _mediation,
     "head-pairs": _head_pairs,
+    "head-pairs-smollm2": _head_pairs,
     "shapley": _shapley,
     "products": _products,
     "phases": _phases,

@@ -14,6 +14,7 @@ from tiny import tiny
 import hydrascope as hs
 from hydrascope import measures
 from hydrascope.models import phantom
+from hydrascope.models.memory import Batch
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -33,11 +34,18 @@ def test_differences_of_runs_made_one_by_one(case):
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
-def test_pairs_of_heads_by_plain_forward_passes(case):
-    """Both heads overwritten by hooks of the test's own: of one block, and of blocks that follow each other."""
+def test_pairs_of_heads_by_plain_forward_passes(case, monkeypatch):
+    """Both heads overwritten by hooks of the test's own: of one block, and of blocks that follow each other.
+
+    All at once, and three overrides at a time, where pairs leave rows that nobody asked for.
+    """
     model, ablation = exactly_normed(loaded(case)), hs.Resample(2, 3)
     heads = ["head.0.1", "head.1.2", "head.1.3", "head.2.0"]
-    found = hs.analyses.interactions(model, PROMPTS, ablation, components=heads)
+    found = [hs.analyses.interactions(model, PROMPTS, ablation, components=heads)]
+    with monkeypatch.context() as patch:
+        patch.setattr("hydrascope.models.memory.MemoryBudget.batch", lambda budget: Batch(1, 3))
+        found.append(hs.analyses.interactions(model, PROMPTS, ablation, components=heads))
+    assert [each.attrs["overrides_at_once"] for each in found] == [10, 3]
     sources = hs.sweep(model, PROMPTS, ablation, ablate=heads[0])["patch_prompt"].values
 
     def effect(clean: Plain, ablated: Plain) -> float:
@@ -47,8 +55,9 @@ def test_pairs_of_heads_by_plain_forward_passes(case):
     effects = {pair: each.mean(-1) for pair, each in plain_effects(model, PROMPTS, sources, heads, effect).items()}
     for i, j in combinations(range(len(heads)), 2):
         expected = effects[frozenset((i, j))] - effects[frozenset((i,))] - effects[frozenset((j,))]
-        one = found["interaction"].isel(readout=0).sel(first=heads[i], second=heads[j])
-        np.testing.assert_allclose(one, expected, atol=1e-10)
+        for each in found:
+            one = each["interaction"].isel(readout=0).sel(first=heads[i], second=heads[j])
+            np.testing.assert_allclose(one, expected, atol=1e-10)
         assert abs(expected).max() > 1e-5
 
 

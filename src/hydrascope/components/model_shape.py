@@ -6,7 +6,13 @@ from typing import Protocol
 from hydrascope.components.component import Component
 
 
-class ModelShape(Protocol):
+class CausalOrder(Protocol):
+    """The causal order of a model's components."""
+
+    def stage(self, component: Component) -> int: ...
+
+
+class ModelShape(CausalOrder, Protocol):
     """The facts of a model that selections need."""
 
     @property
@@ -16,8 +22,6 @@ class ModelShape(Protocol):
     def sublayers(self) -> tuple[Component, ...]: ...
 
     def units(self, sublayer: Component) -> tuple[Component, ...]: ...
-
-    def stage(self, component: Component) -> int: ...
 
     @property
     def feature_counts(self) -> Mapping[str, int]: ...

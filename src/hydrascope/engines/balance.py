@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hydrascope.components.component import Override
-from hydrascope.components.order import downstream
+from hydrascope.components.order import downstream_of_each
 from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.interface import Readings
 from hydrascope.engines.readouts import Readouts, final_scale
@@ -78,15 +78,11 @@ def may_change(model: LanguageModel, overrides: Sequence[Override]) -> Bool[Tens
 
     It may change the sublayers that it overrides, even in part, and those downstream.
     """
-    below = [downstream(model, override, model.sublayers) for override in overrides]
-    own = [{component.sublayer for component in override.overridden} for override in overrides]
-    sublayers = model.sublayers
-    return torch.tensor(
-        [
-            [follows or sublayer in overridden for follows, sublayer in zip(row, sublayers, strict=True)]
-            for row, overridden in zip(below, own, strict=True)
-        ]
-    )
+    changing = downstream_of_each(model, overrides, model.sublayers)
+    place = {sublayer: number for number, sublayer in enumerate(model.sublayers)}
+    for row, override in zip(changing, overrides, strict=True):
+        row[[place[each.sublayer] for each in override.overridden if each.sublayer in place]] = True
+    return torch.from_numpy(changing)
 
 
 def imbalance(

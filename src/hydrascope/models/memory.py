@@ -22,6 +22,10 @@ CPU_SPARE_BYTES = CPU_BYTES / 4
 #: The most prompts in a batch: larger batches aren't faster, since the products already fill the machine.
 LARGEST_BATCH = {"cpu": 16, "cuda": 256}
 
+#: The most rows of a prompt in a pass on a CPU, where they don't fit into one. Larger passes only take more memory. Of
+#: much smaller ones there are so many shapes that oneDNN, which keeps 1,024 compiled products, compiles them each time.
+ROWS = 6144
+
 
 @dataclass(frozen=True)
 class Load:
@@ -88,7 +92,8 @@ class MemoryBudget:
         fits = int(self._bytes() // (prefix + (self.load.overrides * self.load.patches + 1) * row))
         if fits >= 1:
             return Batch(min(fits, self._largest()), self.load.overrides)
-        overrides = int((self._bytes() - prefix) // row) // self.load.patches
+        rows = int((self._bytes() - prefix) // row)
+        overrides = (min(rows, ROWS) if self.model.device.type == "cpu" else rows) // self.load.patches
         return Batch(1, max(1, min(overrides, self.load.overrides)))
 
     def graph_rows(self, length: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hydrascope.components.order import downstream
+from hydrascope.components.order import downstream_of_each
 from hydrascope.engines.clean.activations import CleanActivations
 from hydrascope.engines.kernels import hardware
 from hydrascope.engines.metrics import UNITS
@@ -77,7 +77,7 @@ def initial_dataset(plan: Plan, clean: CleanActivations) -> xr.Dataset:
         ],
     )
     linear = Readouts.of(model, plan.readouts, plan.tokens_of(clean), [0]).rows
-    below = np.array([downstream(model, override, plan.components) for override in plan.overrides])
+    below = downstream_of_each(model, plan.overrides, plan.components)
     result = xr.Dataset(
         {"target": ("prompt", np.array(clean.targets, np.int64)), "downstream": (("ablated", "component"), below)},
         {

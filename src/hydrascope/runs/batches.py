@@ -46,6 +46,7 @@ from hydrascope.engines.interface import sites_read
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.batching import first_batch
 from hydrascope.models.memory import Batch, within_memory
+from hydrascope.runs.idle import without_idle
 from hydrascope.runs.parts import stretches, values_of, written
 from hydrascope.runs.plan import Plan
 from hydrascope.storage.coordination import Workers
@@ -321,12 +322,14 @@ def measure_batch(
         HydrascopeError: the numbers aren't finite or don't balance.
     """
     readouts, indices = batch.readouts, batch.indices
+    values = values_of(plan, clean, batch.patches.values, readouts, indices, plan.overrides[some])
+    overrides, values = without_idle(clean, indices, written(plan.overrides[some]), values)
     request = Request(
         [plan.tokens[index] for index in indices],
         batch.positions,
-        written(plan.overrides[some]),
+        overrides,
         plan.ablation.patches,
-        values_of(plan, clean, batch.patches.values, readouts, indices, plan.overrides[some]),
+        values,
         plan.units,
         readouts,
         plan.metrics,

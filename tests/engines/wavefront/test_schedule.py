@@ -1,6 +1,7 @@
 """A plan's runs as a tree: what each writes is what was asked for, and sharing costs nothing that it doesn't save."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -253,3 +254,16 @@ def test_the_worked_example_of_a_branch(asked: str, source: int, reacting: str) 
     assert plan.groups[2:] == (RowGroup(1, 1, frozen),)
     assert plan.branches == (Branch(2, source, Component.parse(reacting), ()),)
     assert plan.index == (1, 3, 2)
+
+
+def test_a_pair_of_heads_leaves_the_row_of_the_earlier_one_at_the_later_one():
+    """So all pairs of a network cost what their rows above the later heads cost."""
+    model = Depth(4, parallel=False)
+    heads = [Component(block, "head", unit) for block in range(model.blocks) for unit in range(3)]
+    pairs = list(combinations(heads, 2))
+    plan = schedule(model, [*(Override((head,)) for head in heads), *map(Override, pairs)])
+    assert len(plan.groups) == 1 + len(heads) + len(pairs)
+    for (first, second), group in zip(pairs, plan.index[len(heads) :], strict=True):
+        joined = plan.groups[group]
+        assert joined.start == model.stage(second)
+        assert joined.parent == (0 if first.block == second.block else plan.index[heads.index(first)])

@@ -233,7 +233,8 @@ class _Sweep(TermOverrides):
         if self._joins_inside(sublayer):
             self.joined += len(events.starting)
             self.record.start_stage(self.model.stage(sublayer) + 1)
-            return torch.cat([rows, fresh], 1).flatten(1, 2) if events.starting else None
+            # What starts at units has gone through the projection: only what starts here joins.
+            return torch.cat([rows, fresh], 1).flatten(1, 2) if events.at_output else None
         if events.starting:
             self._join_next_block(sublayer, (fresh - self._copies(rows, events.starting)) * self.model.residual_scale)
         return as_given(rows.flatten(1, 2), hidden) if events.at_units else None
@@ -276,21 +277,27 @@ class _Sweep(TermOverrides):
         columns = self.model.columns(component)
         clean = clean[..., columns]
         values = self.values.get(component)
-        change = self._change(values, clean) if values is not None and self.record.needs_changes else None
-        for group, frozen in writes:
-            first = joining[group] if group in joining else self.record.first(group)
-            here = slice(first, first + self.request.patches)
-            if frozen:
-                rows[:, here, :, columns] = clean
-                continue
-            assert values is not None
-            if self.length == 1:
-                rows[:, here, 0, columns] = values[:, :, 0]
-            else:
-                which = torch.arange(first, here.stop, device=rows.device)[:, None]
-                rows[*self._index(rows, which), columns] = values.to(rows.device)
-            if change is not None:
-                self.record.add_change(component, group, change)
+        patches = torch.arange(self.request.patches)
+
+        def rows_of(groups: Sequence[int]) -> Tensor:
+            """Return their rows, `[group, patch]`."""
+            first = [joining[group] if group in joining else self.record.first(group) for group in groups]
+            return (torch.tensor(first, dtype=torch.long)[:, None] + patches).to(rows.device)
+
+        if frozen := [group for group, is_frozen in writes if is_frozen]:
+            # A copy: the clean row is one of `rows`.
+            rows[:, rows_of(frozen).flatten(), :, columns] = clean.clone()
+        ablating = [group for group, is_frozen in writes if not is_frozen]
+        if not ablating:
+            return
+        assert values is not None
+        if self.length == 1:
+            rows[:, rows_of(ablating), 0, columns] = values[:, None, :, 0]
+        else:
+            every = rows_of(ablating).flatten()[:, None]
+            rows[*self._index(rows, every), columns] = values.to(rows.device).repeat(1, len(ablating), 1, 1)
+        if self.record.needs_changes:
+            self.record.add_change(component, ablating, self._change(values, clean))
 
     def _change(self, values: Tensor, clean: Tensor) -> Tensor:
         """Return what patches change at the final position `[prompt, patch, columns]`, 0 elsewhere."""

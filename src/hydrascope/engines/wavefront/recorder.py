@@ -9,17 +9,18 @@ The engine's hooks call a `Recorder` in this order; lines in brackets are not ca
         [read_terms, rewrite_stream]      the terms of that stream, before and after they are overwritten
         for attention, then the MLP:
             [start_stage(stage)]          before the MLP of a sequential block
-            [add_change(unit, group)]     each override of a unit: its change, as its patch replaces its activation
+            [add_change(unit, groups)]    each overridden unit: its change, as its patch replaces its activation
             [read_terms, add_terms]       the terms of a dictionary, wherever its site is in the sublayer
             [keep_units(sublayer)]        the activations of units, overwritten
             [keep_projected(sublayer)]    the projection's output, if a norm follows it
             read_reactions(sublayer)      for branches: the output, before it is overwritten
-            [add_change(sublayer, group)] each override of the sublayer itself
+            [add_change(sublayer, groups)] the same of the sublayer itself
             read_sublayer(sublayer)       the output, overwritten, and the units that were kept
     finish(residual)                      the final residual streams; branches end as their bases, but for one change
     readings()                            effects, logits and metrics, by override
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -109,15 +110,19 @@ class Recorder(TermRecorder):
         self.inner_delta = torch.zeros_like(self.inner)
         #: Readings of reacting sublayers and their units: components, rows, and [prompt, row, component, readout].
         self.branch_reads: list[tuple[Sequence[Component], Tensor, Tensor]] = []
-        #: Of the sublayer that computes now, per group the change by overridden units.
-        self._changes: dict[int, Tensor] = {}
+        #: Of a sublayer that computes now and ends with a norm: the change before it by each overridden unit, and the
+        #: groups that override the unit.
+        self._normed_later: list[tuple[Sequence[int], Tensor]] = []
+        #: The groups that start at each stage.
+        self._starting: dict[int, list[int]] = defaultdict(list)
+        for number, group in enumerate(plan.groups):
+            self._starting[group.start].append(number)
 
     def rows(self, groups: Sequence[int]) -> slice | Tensor:
         """Return the rows of some groups."""
         if list(groups) == list(range(groups[0], groups[0] + len(groups))):
             return slice(self.first(groups[0]), self.first(groups[-1] + 1))
-        each = [torch.arange(self.first(group), self.first(group + 1)) for group in groups]
-        return torch.cat(each).to(self.model.device)
+        return self.rows_of(groups)
 
     def site(self, sublayer: Component) -> Component | None:
         """Return the site of the units of `sublayer`, if any of them is overridden or read."""
@@ -126,7 +131,7 @@ class Recorder(TermRecorder):
 
     def start_stage(self, stage: int) -> None:
         """Let the groups that start at a stage take over their parents' readings so far."""
-        starting = [number for number, group in enumerate(self.plan.groups) if group.start == stage]
+        starting = self._starting[stage]
         if not starting or (parents := self.parents(starting)) is None:
             return
         rows = self.rows(starting)
@@ -149,19 +154,31 @@ class Recorder(TermRecorder):
         """Keep the activations of all units, `[prompt, row, columns]`, until `sublayer` is read."""
         self._values = values if sublayer in self.reads or self.branches.frozen_units(sublayer) else None
 
-    def add_change(self, component: Component, group: int, change: Tensor) -> None:
-        """Add a component's change at the final position, `[prompt, patch, columns]`, to δ."""
-        if any(c.is_term and c.sublayer == component.sublayer for c, _ in self.plan.groups[group].own):
-            return  # `add_terms` adds both together
-        if not component.is_unit:
-            self._add(component, group, change)
-            return
-        projected = self.model.projection(component.sublayer).projected(change, component.unit)
-        before = self._changes.get(group)
-        self._changes[group] = projected if before is None else before + projected
+    def add_change(self, component: Component, groups: Sequence[int], change: Tensor) -> None:
+        """Add a component's change at the final position to δ of some groups.
 
-    def _add(self, sublayer: Component, group: int, change: Tensor) -> None:
-        rows = slice(self.first(group), self.first(group + 1))
+        Args:
+            component: the component.
+            groups: the groups that override it.
+            change: `[prompt, patch, columns]`.
+        """
+        home = component.sublayer
+        if home in self.model.dictionaries:
+            # Where its terms are overridden, too, `add_terms` adds both together.
+            own = [{each.sublayer for each, _ in self.plan.groups[group].own if each.is_term} for group in groups]
+            groups = [group for group, homes in zip(groups, own, strict=True) if home not in homes]
+        if not groups:
+            return
+        if component.is_unit:
+            projection = self.model.projection(home)
+            change = projection.projected(change, component.unit)
+            if projection.norm is not None:
+                self._normed_later.append((groups, change))
+                return
+        self._add(home, groups, change.repeat(1, len(groups), 1))
+
+    def _add(self, sublayer: Component, groups: Sequence[int], change: Tensor) -> None:
+        rows = self.rows(groups)
         self.delta[:, rows] += change * self._scale(sublayer)
         if self.request.readouts.blocks:
             self.inner_delta[:, rows] += self._read(sublayer, change)
@@ -203,7 +220,7 @@ class Recorder(TermRecorder):
         if sublayer.kind == "attn" and stream in self.term_reads:
             self._inherit(self.term_reads[stream].terms, [*events.starting, *events.elsewhere])
         self._freeze_units(sublayer)
-        self._add_unit_changes(sublayer)
+        self._add_normed_changes(sublayer)
         super().read_sublayer(sublayer, output, starting)
 
     def _freeze_units(self, sublayer: Component) -> None:
@@ -216,15 +233,20 @@ class Recorder(TermRecorder):
                 column = self.read[self.column[unit]]
                 column[:, self.rows(frozen)] = column[:, :1].clone()
 
-    def _add_unit_changes(self, sublayer: Component) -> None:
-        """Add the changes by overridden units to δ, through the norm if there is one."""
-        output = self._projection_output
-        for group, change in self._changes.items():
-            if output is not None:
-                projection, clean = self.model.projection(sublayer), output[:, :1].to(change.dtype)
-                change = projection.apply_norm(clean + change) - projection.apply_norm(clean)
-            self._add(sublayer, group, change)
-        self._changes = {}
+    def _add_normed_changes(self, sublayer: Component) -> None:
+        """Add the changes by overridden units to δ, through the norm that ends the sublayer."""
+        if not self._normed_later:
+            return
+        assert self._projection_output is not None
+        groups = sorted({group for each, _ in self._normed_later for group in each})
+        place = {group: number for number, group in enumerate(groups)}
+        whole = self.delta.new_zeros(len(self.delta), len(groups), self.request.patches, self.delta.shape[-1])
+        for each, change in self._normed_later:
+            whole[:, torch.tensor([place[group] for group in each], device=whole.device)] += change[:, None]
+        projection, clean = self.model.projection(sublayer), self._projection_output[:, :1].to(whole.dtype)
+        normed = projection.apply_norm(clean + whole.flatten(1, 2)) - projection.apply_norm(clean)
+        self._add(sublayer, groups, normed)
+        self._normed_later = []
 
     def _inherit(self, components: Sequence[Component], groups: Sequence[int]) -> None:
         """Give rows that don't pass through these components their parents' readings."""

@@ -95,15 +95,17 @@ class RowStreams:
     def parents(self, groups: Sequence[int]) -> Tensor | None:
         """Return the row that each row of some groups copies; None if all copy the clean row."""
         above = [self.plan.groups[group].parent for group in groups]
-        if not any(above):
-            return None
-        patches = torch.arange(self.request.patches, device=self.model.device)
-        return torch.cat([patches + self.first(parent) if parent else 0 * patches for parent in above])
+        return self.rows_of(above) if any(above) else None
 
-    def override_rows(self) -> Tensor:
+    def rows_of(self, groups: Sequence[int]) -> Int[Tensor, "row"]:
+        """Return the row of each patch of some groups or branches; row 0 for group 0."""
+        first = 1 + (torch.tensor(groups, dtype=torch.long) - 1) * self.request.patches
+        rows = first[:, None] + torch.arange(self.request.patches)
+        return rows.clamp_min(0).flatten().to(self.model.device)
+
+    def override_rows(self) -> Int[Tensor, "row"]:
         """Return the row of each patch of each override, `[override · patch]`."""
-        patches = torch.arange(self.request.patches, device=self.model.device)
-        return torch.cat([patches + self.first(group) if group else 0 * patches for group in self.plan.index])
+        return self.rows_of(self.plan.index)
 
     def site(self, sublayer: Component) -> Component | None:
         """Return the site of the units of `sublayer`, if any of them is overridden or read.
@@ -167,8 +169,8 @@ class RowStreams:
         """Keep the projection's output, `[point, row, width]`, until `sublayer` is read."""
         self._projection_output = output
 
-    def add_change(self, component: Component, group: int, change: Tensor) -> None:
-        """Take a component's change by its override, `[point, patch, columns]`."""
+    def add_change(self, component: Component, groups: Sequence[int], change: Tensor) -> None:
+        """Take a component's change by its override in some groups, `[point, patch, columns]`."""
 
     def read_reactions(self, sublayer: Component, output: Tensor) -> list[ReactingRows]:
         """Find the activations of `sublayer` in the rows of branches.

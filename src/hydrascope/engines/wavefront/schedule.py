@@ -26,13 +26,15 @@ An override in which one sublayer alone may react needs no row (`branches`): all
 it frozen but d) together cost as much as one override of k.
 """
 
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from itertools import groupby
 
 from hydrascope.components.component import Component, Override
-from hydrascope.components.order import follows
+from hydrascope.components.order import follows, stage
 from hydrascope.models.language_model import LanguageModel
 
 #: The components that are overridden at one stage, and whether each is frozen.
@@ -117,8 +119,29 @@ class Schedule:
     events: dict[Component, SublayerEvents]
 
 
+@dataclass(frozen=True)
+class _Order:
+    """All of a model that a schedule depends on.
+
+    Attributes:
+        sublayers: the sublayers, in causal order.
+        parallel: whether attention and MLP of a block read the same stream.
+        dictionaries: the sublayers and streams with a dictionary.
+    """
+
+    sublayers: tuple[Component, ...]
+    parallel: bool
+    dictionaries: tuple[Component, ...]
+
+    def stage(self, component: Component) -> int:
+        """Return the stage of a component, as the model does."""
+        return stage(component, parallel=self.parallel)
+
+
 def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence[Component] = ()) -> Schedule:
     """Arrange overrides, and the beginnings that they share, in the order in which they join.
+
+    Overrides are arranged once for all prompts.
 
     Args:
         model: the model.
@@ -126,19 +149,23 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
         read: the units and terms that are read. Terms are read in rows only: with any of them, no override becomes a
             branch.
     """
-    reacting = {} if any(component.is_term for component in read) else _read_branches(model, overrides)
-    paths = list(
-        dict.fromkeys(
-            _path(model, reacting[override].base if override in reacting else override) for override in overrides
-        )
-    )
+    order = _Order(tuple(model.sublayers), model.parallel, tuple(model.dictionaries))
+    return _arrange(order, tuple(overrides), any(component.is_term for component in read))
+
+
+@lru_cache(16)  # all passes over a prompt
+def _arrange(model: _Order, overrides: tuple[Override, ...], reads_terms: bool) -> Schedule:
+    reacting = {} if reads_terms else _read_branches(model, overrides)
+    bases = {override: reacting[override].base if override in reacting else override for override in overrides}
+    path_of = {base: _path(model, base) for base in dict.fromkeys(bases.values())}
+    paths = list(dict.fromkeys(path_of.values()))
     nodes = dict.fromkeys(path for path in [*paths, *_shared(model, paths)] if path)
     parents = {path: next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in nodes), ()) for path in nodes}
     own = {path: tuple(override for step in path[len(parents[path]) :] for override in step) for path in nodes}
 
-    def joins_at(path: Path) -> tuple[int, bool, int, bool]:
+    @cache
+    def joins_at(first: Step) -> tuple[int, bool, int, bool]:
         # Before the block, or at its first overridden sublayer, where units come before the output.
-        first = path[len(parents[path])]
         stage = model.stage(first[0][0])
         before = any(component.entry == "block" for component, _ in first)
         inside = [component for component, _ in first if component.place != "stream"]
@@ -146,14 +173,15 @@ def schedule(model: LanguageModel, overrides: Sequence[Override], read: Sequence
         inner = any(c.entry == "units" and model.sublayers.index(c.sublayer) == block for c in inside)
         return stage, not before, block, not inner
 
-    order = sorted(nodes, key=joins_at)
+    joining = {path: joins_at(path[len(parents[path])]) for path in nodes}
+    order = sorted(nodes, key=joining.__getitem__)
     number = {(): 0} | {path: place for place, path in enumerate(order, start=1)}
     clean = RowGroup(0, -1, ())
-    groups = (clean, *(RowGroup(number[parents[path]], joins_at(path)[0], own[path]) for path in order))
-    branches = tuple(_branch(model, groups, number[_path(model, each.base)], each) for each in reacting.values())
-    place = {override: number[_path(model, override)] for override in overrides if override not in reacting}
-    place |= {override: each for each, override in enumerate(reacting, start=len(groups))}
-    return Schedule(groups, branches, tuple(place[override] for override in overrides), _events(model, groups))
+    groups = (clean, *(RowGroup(number[parents[path]], joining[path][0], own[path]) for path in order))
+    branches = tuple(_branch(model, groups, number[path_of[each.base]], each) for each in reacting.values())
+    branch_of = {override: each for each, override in enumerate(reacting, start=len(groups))}
+    index = tuple(branch_of.get(override, number[path_of[bases[override]]]) for override in overrides)
+    return Schedule(groups, branches, index, _events(model, groups))
 
 
 @dataclass(frozen=True)
@@ -165,23 +193,32 @@ class _Reaction:
     frozen_units: tuple[Component, ...]
 
 
-def _read_branches(model: LanguageModel, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
+def _read_branches(model: _Order, overrides: Sequence[Override]) -> dict[Override, _Reaction]:
     """Find the overrides that become branches: those whose base is asked for, too, or is shared."""
-    found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, override))}
+    stages = [model.stage(sublayer) for sublayer in model.sublayers]
+    found = {override: each for override in dict.fromkeys(overrides) if (each := _reaction(model, stages, override))}
+    if not found:
+        return {}
     wanted = Counter(_path(model, each.base) for each in found.values())
     wanted.update(_path(model, override) for override in dict.fromkeys(overrides) if override not in found)
     return {override: each for override, each in found.items() if wanted[_path(model, each.base)] > 1}
 
 
-def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
-    """Return the only reaction that an override leaves free; None if there are none or several."""
+def _reaction(model: _Order, stages: Sequence[int], override: Override) -> _Reaction | None:
+    """Return the only reaction that an override leaves free; None if there are none or several.
+
+    Args:
+        model: the model.
+        stages: the stages of its sublayers.
+        override: the override.
+    """
     if not override.ablated or any(component.is_term for component in override.overridden):
         return None
-    first = min(map(model.stage, override.ablated))
+    later = model.sublayers[bisect_right(stages, min(map(model.stage, override.ablated))) :]
+    if len(later) > len(override.frozen) + 1:
+        return None
     # What is ablated later counts as free: it may be ablated at other positions than the last.
-    free = [
-        sublayer for sublayer in model.sublayers if model.stage(sublayer) > first and sublayer not in override.frozen
-    ]
+    free = [sublayer for sublayer in later if sublayer not in override.frozen]
     if len(free) != 1 or any(component.sublayer == free[0] for component in override.ablated):
         return None
     units = tuple(component for component in override.frozen if component.sublayer == free[0] and component.is_unit)
@@ -189,14 +226,14 @@ def _reaction(model: LanguageModel, override: Override) -> _Reaction | None:
     return _Reaction(Override(override.ablated, (*others, free[0])), free[0], units)
 
 
-def _branch(model: LanguageModel, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
+def _branch(model: _Order, groups: Sequence[RowGroup], base: int, reaction: _Reaction) -> Branch:
     source = base
     while groups[source].start >= model.stage(reaction.sublayer):
         source = groups[source].parent
     return Branch(base, source, reaction.sublayer, reaction.frozen_units)
 
 
-def _path(model: LanguageModel, override: Override) -> Path:
+def _path(model: _Order, override: Override) -> Path:
     """Cut an override into steps, without frozen components that no ablated one can reach."""
     if not override.ablated:
         return ()
@@ -210,7 +247,7 @@ def _path(model: LanguageModel, override: Override) -> Path:
     return tuple(tuple(step) for _, step in groupby(overrides, key=lambda override: model.stage(override[0])))
 
 
-def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
+def _shared(model: _Order, paths: Sequence[Path]) -> list[Path]:
     """Find beginnings that several overrides share and that are worth their own rows.
 
     A beginning costs rows from its start to the top; each group that branches off it saves rows up to its own start.
@@ -236,16 +273,17 @@ def _shared(model: LanguageModel, paths: Sequence[Path]) -> list[Path]:
     return shared
 
 
-def _events(model: LanguageModel, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
+def _events(model: _Order, groups: Sequence[RowGroup]) -> dict[Component, SublayerEvents]:
     """List what happens at each sublayer."""
     events = {home: SublayerEvents() for home in (*model.sublayers, *model.dictionaries)}
+    at_stage = defaultdict(list)
+    for sublayer in model.sublayers:
+        at_stage[model.stage(sublayer)].append(sublayer)
     for number, group in enumerate(groups):
         for component, frozen in group.own:
             events[component.sublayer].writes.setdefault(component, []).append((number, frozen))
         started = {component for component, _ in group.own if model.stage(component) == group.start}
-        for sublayer in model.sublayers:
-            if model.stage(sublayer) != group.start:
-                continue
+        for sublayer in at_stage[group.start]:
             here = [component for component in started if component.sublayer == sublayer]
             inside = any(component.entry == "units" for component in here)
             kind = "at_units" if inside else "at_output" if here else "elsewhere"

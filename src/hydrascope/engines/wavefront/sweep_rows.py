@@ -90,4 +90,5 @@ class SweepRows:
 
     def _first_new_rows(self, starting: Sequence[int]) -> dict[int, int]:
         """Return the first row of each group that joins now."""
-        return {group: self._row_count() + place * self.request.patches for place, group in enumerate(starting)}
+        count, patches = self._row_count(), self.request.patches
+        return {group: count + place * patches for place, group in enumerate(starting)}

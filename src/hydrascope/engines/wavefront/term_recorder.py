@@ -32,7 +32,7 @@ class TermRecorder(RowStreams):
     def _read(self, sublayer: Component, output: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _add(self, sublayer: Component, group: int, change: Tensor) -> None:
+    def _add(self, sublayer: Component, groups: Sequence[int], change: Tensor) -> None:
         raise NotImplementedError
 
     def _store(self, units: Sequence[Component], rows: slice | Tensor, read: Tensor) -> None:
@@ -97,7 +97,7 @@ class TermRecorder(RowStreams):
     def add_terms(self, home: Component, group: int, values: Mapping[Component, Tensor]) -> None:
         """Add the change by a group's overrides of units and terms to δ; see `RowStreams.add_terms`."""
         change = override_change(self.model, values, self.clean.values)
-        self._add(home, group, change)
+        self._add(home, [group], change)
 
     def rewrite_stream(self, block: int, group: int, change: Tensor, residual: Tensor) -> None:
         """Keep the change of the stream that enters a block, and read its new value."""

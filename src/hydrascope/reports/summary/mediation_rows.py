@@ -82,11 +82,13 @@ def pairs(results: xr.Dataset, readout: str, bootstrap: Bootstrap) -> tuple[Pair
     values = found["interaction"].values[:, one, other]
     measured = ~np.isnan(values).any(0)
     one, other, values = one[measured], other[measured], values[:, measured]
-    lost = -found["total"].values[:, other]
+    alone = -found["total"].values
     samples = xr.Dataset({"interaction": (("prompt", "pair"), values)})
     interaction = simultaneous(lambda means: means, samples, bootstrap, "pair")["interaction"]
-    more = [mean_interval(xr.DataArray(each, dims=("prompt", "pair")), bootstrap) for each in (lost, lost - values)]
-    columns = [each.transpose("pair", "bound").values for each in (interaction, *more)]
+    # Of each component once: it is the second one of many pairs.
+    lost = mean_interval(xr.DataArray(alone, dims=("prompt", "pair")), bootstrap).isel(pair=other)
+    lost_after = mean_interval(xr.DataArray(alone[:, other] - values, dims=("prompt", "pair")), bootstrap)
+    columns = [each.transpose("pair", "bound").values for each in (interaction, lost, lost_after)]
     names = found["first"].values
     rows = [
         Pair(str(names[a]), str(names[b]), *(Interval(*map(float, column[number])) for column in columns))
