@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hydrascope as hs
 from hydrascope.components.experiments import Mediation
+from hydrascope.engines import fused_attention
 from hydrascope.engines.clean.prefix import SharedPrefix
 from hydrascope.engines.clean.prefix_store import PrefixStore
 from hydrascope.models import memory
@@ -48,7 +50,8 @@ ANSWERED = [hs.Prompt(tokens=tuple(ids), answer=(5, 6, 7, 8)[: 1 + number % 4]) 
 def counted(plan: Plan) -> float:
     """FLOP of the plan's runs as PyTorch sees them, clean runs of the prompts included."""
     # PyTorch doesn't count what its fast attention on a CPU does.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    written_out = patch.object(fused_attention, "_has_kernel", return_value=False)
+    with written_out, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         plan.engine.measure(plan.model, request(plan, range(len(plan.tokens)), plan.overrides))
     return counter.get_total_flops()
 

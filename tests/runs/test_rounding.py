@@ -39,7 +39,7 @@ def off(narrow: xr.Dataset, wide: xr.Dataset, effect: str) -> np.ndarray:
     return np.abs(narrow[effect].values.astype(np.float64) - wide[effect].values)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama"])
+@pytest.mark.parametrize("case", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("large", [1.0, 1e4])
 @pytest.mark.parametrize("ablation", [pytest.param(hs.Zero(), marks=pytest.mark.slow), hs.Resample(3)])
 def test_the_estimate_is_of_the_size_of_the_error(case: str, large: float, ablation: Any) -> None:

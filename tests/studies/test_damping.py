@@ -289,14 +289,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
         "models": ["built-in"],
         "prompts": {"facts": "common-facts"},
         "ablate": "mlp.12,attn.14",
-        "halves": declared["halves"] | {"explored_before": 4, "facts": {"exploration": 16, "confirmation": 24}},
+        "halves": declared["halves"] | {"explored_before": 4, "facts": {"exploration": 8, "confirmation": 24}},
         "selection": declared["selection"] | {"least_slope": -9, "least_removed": 0},
-        "controls": {"phantom": declared["controls"]["phantom"] | {"exploration": 12, "confirmation": 20}},
-        "wrong_content": {"prompts": 8, "seed": 0},
-        "pushes": {"prompts": 8, "set": "facts", "tokens": 2, "directions": 2, "seed": 0},
+        "controls": {"phantom": declared["controls"]["phantom"] | {"exploration": 8, "confirmation": 12}},
+        "wrong_content": {"prompts": 4, "seed": 0},
+        "pushes": {"prompts": 4, "set": "facts", "tokens": 2, "directions": 2, "seed": 0},
         "weight_noise": {"prompts": 4, "set": "facts", "seeds": [0]},
         "distance": {"prompts": 24, "set": "facts"},
-        "if_time_allows": {"mean": {"prompts": 6}, "resample": {"prompts": 6, "patches": 2, "seed": 0}},
+        "if_time_allows": {"mean": {"prompts": 4}, "resample": {"prompts": 4, "patches": 2, "seed": 0}},
         "intervals": {"resamples": 50, "confidence": 0.95, "seed": 0},
     }
     prompts = {"facts": hs.load_prompts("common-facts").limit(60)}
@@ -348,7 +348,7 @@ def test_responses_are_those_of_the_stored_effects(quick: tuple[dict[str, Any], 
     assert float(stored["imbalance"].max()) < 1e-3
     main = hs.open_results(stores[Run("built-in", "facts", "confirmation", "zero")])
     pushed = hs.open_results(stores[Run("built-in", "facts", "confirmation", "pushes")])
-    expected = main["total"].sel(readout="logit", ablated="attn.14:readout(logit)").values[:8, 0]
+    expected = main["total"].sel(readout="logit", ablated="attn.14:readout(logit)").values[:4, 0]
     assert pushed["total"].sel(readout="logit", ablated="attn.14", patch=0).values == pytest.approx(expected, abs=1e-5)
 
 
