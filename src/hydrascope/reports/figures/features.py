@@ -88,7 +88,7 @@ def _draw_features(axes: Axes, rows: tuple[FeatureRow, ...], unit: str) -> None:
         axes.plot(row.response.estimate, y, "o", color=style.BLACK, markersize=3, zorder=3)
         axes.hlines(y, row.response.low, row.response.high, color=style.BLACK, linewidth=0.8)
     axes.axvline(0, color=style.GREY, linewidth=0.6, zorder=0)
-    labels = [f"{row.feature.rpartition('.')[2]} · {printable(row.ablated, 18)}" for row in reversed(rows)]
+    labels = [f"{row.feature.rpartition('.')[2]} · {printable(row.ablated, 12)}" for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_xlabel(f"Response ({unit})")
     axes.set_ylabel("Feature · ablated")
