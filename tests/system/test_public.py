@@ -44,6 +44,10 @@ def test_no_lazy_name_is_a_module_unless_it_stands_for_it(package):
     assert all(isinstance(getattr(package, name), ModuleType) for name in modules & set(package.__all__))
 
 
+def test_figures_need_no_import_of_their_own():
+    assert hs.reports.__getattr__("figures").figure_backups.__doc__
+
+
 def test_no_other_name():
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         _ = hs.swep

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hydrascope.utils.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from hydrascope.reports import figures as figures
     from hydrascope.reports import flow as flow
     from hydrascope.reports.kinds import draw_all as draw_all
     from hydrascope.reports.kinds import summarise as summarise
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 export_lazily(
     globals(),
     {
+        "figures": (),
         "flow": (),
         "kinds": ("draw_all", "summarise"),
         "pages": ("page_data", "page_html", "report", "report_comparison"),

@@ -66,7 +66,7 @@ def figure_features(found: xr.Dataset, readout: str | None = None, bootstrap: Bo
             for place, (part, label, colour, marker) in enumerate(parts):
                 up = 0.24 * (place - (len(parts) - 1) / 2)
                 draw_shares(axes, _values(shares, ablated, part, name), up, label, colour, marker)
-            axes.set_yticks(range(len(ablated)), [printable(each, 16) for each in ablated])
+            axes.set_yticks(range(len(ablated)), [printable(each, 18) for each in ablated])
         first.set_ylabel("Ablated")
         second.tick_params(labelleft=False)
         first.legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncols=3, handletextpad=0.2)
