@@ -63,12 +63,12 @@ def block_numbers(plan: Plan) -> Iterator[Shape | Text]:
     step = 1 if blocks <= 8 else 5 if blocks <= 40 else 10 if blocks <= 100 else 20
     last = float("inf")
     # Labels at the left end 36 em before the axis.
-    room = 36 * layout.em - 4.5 if layout.full else layout.axis - 6
+    room, wide = (36 * layout.em - 4.5, blocks > 100) if layout.full else (layout.axis - 6, False)
     for block in range(0, blocks, step):
-        own = [label for label, span in plan.drawn.blocks.items() if block in span]
-        if any(is_part(label) for label in own):
-            continue  # its heads name it
-        ends = [plan.span[label] for label in own]
+        own = [each for each in plan.flow.sublayers if block in plan.drawn.blocks[each.label]]
+        if any(is_part(each.label) or (wide and _is_named(plan, each)) for each in own):
+            continue  # the label of its attention stands there
+        ends = [plan.span[each.label] for each in own]
         middle = (min(top for top, _ in ends) + max(bottom for _, bottom in ends)) / 2
         if last - middle < layout.tick:
             continue
@@ -80,6 +80,10 @@ def block_numbers(plan: Plan) -> Iterator[Shape | Text]:
     if together > 1 and layout.full:
         words = ((f"up to {together} blocks a row", "faint"),)
         yield Text(layout.axis - 4, layout.bottom + 3 + layout.tick, words, layout.tick - 1, "end", layout.axis - 6)
+
+
+def _is_named(plan: Plan, each: Sublayer) -> bool:
+    return each.kind == "attn" and (each.ablated or each.label in plan.shown)
 
 
 def brackets(plan: Plan) -> Iterator[Shape]:

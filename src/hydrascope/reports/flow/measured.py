@@ -155,10 +155,10 @@ def _with_amounts(one: Effects, label: str, bootstrap: Bootstrap) -> RepairFlow:
 def _sublayers(one: Effects, frozen: set[str], bootstrap: Bootstrap) -> list[Sublayer]:
     """Return all sublayers, in the network's order."""
     downstream = one["downstream"].isel(ablated=0).values
-    clean = measures.mean_interval(one["unembed"], bootstrap)
+    clean = _by_component(measures.mean_interval(one["unembed"], bootstrap))
     moved = measures.change(one).isel(ablated=0, component=downstream).reset_coords(drop=True)
     bounds = measures.simultaneous(lambda each: each, moved.to_dataset(name="moved"), bootstrap, "component")["moved"]
-    known = {str(name) for name in bounds["component"].values}
+    known = _by_component(bounds)
     is_ablated = one["is_ablated"].isel(ablated=0).values
     labels = [str(name) for name in one["component"].values]
     each = zip(labels, kinds(one["component"]), block_numbers(one["component"]), downstream, is_ablated, strict=True)
@@ -170,8 +170,8 @@ def _sublayers(one: Effects, frozen: set[str], bootstrap: Bootstrap) -> list[Sub
             bool(can_respond),
             bool(ablated),
             name in frozen,
-            Interval.of(clean.sel(component=name)),
-            Interval.of(bounds.sel(component=name)) if name in known else UNKNOWN,
+            clean[name],
+            known.get(name, UNKNOWN),
         )
         for name, kind, block, can_respond, ablated in each
     ]
@@ -192,14 +192,19 @@ def _heads(alone: xr.Dataset, one: Effects, bootstrap: Bootstrap) -> Iterator[He
         for name in ("unembed", measures.WRITTEN[one.sigma])
     )
     moved = (after - clean).reset_coords(drop=True).to_dataset(name="moved")
-    bounds = measures.simultaneous(lambda each: each, moved, bootstrap, "component")["moved"]
-    written = measures.mean_interval(clean.reset_coords(drop=True), bootstrap)
+    bounds = _by_component(measures.simultaneous(lambda each: each, moved, bootstrap, "component")["moved"])
+    written = _by_component(measures.mean_interval(clean.reset_coords(drop=True), bootstrap))
     each_group = alone.attrs.get("heads", 0) // max(alone.attrs.get("kv_heads", 0), 1)
     for name in map(str, heads["component"].values):
         place = Component.parse(name)
         group = place.unit // each_group if "kv_heads" in alone.attrs else -1
-        of = (Interval.of(values.sel(component=name)) for values in (written, bounds))
-        yield Head(name, place.block, group, *of)
+        yield Head(name, place.block, group, written[name], bounds[name])
+
+
+def _by_component(values: xr.DataArray) -> dict[str, Interval]:
+    """Return the intervals of an array [bound, component] by the label of the component."""
+    of = values.transpose("component", "bound").sel(bound=list(measures.BOUNDS))
+    return {str(name): Interval(*each) for name, each in zip(of["component"].values, of.values.tolist(), strict=True)}
 
 
 def _mediators(
