@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hydrascope.reports.flow.band import Stream
+from hydrascope.reports.flow.band import Stream, pieces
 from hydrascope.reports.flow.bars import nice
 from hydrascope.reports.flow.plan import Plan
 from hydrascope.reports.flow.shapes import Shape, Text, lines, rectangle
@@ -30,7 +30,7 @@ def key(plan: Plan, stream: Stream) -> Iterator[Shape | Text]:
     used = {branch.role for branch in stream.branches} | {"response"}
     if plan.flow.mediated:
         used |= {"necessary", "sufficient"}
-    if plan.flow.lost.estimate < 0:
+    if any(not is_band for is_band, _ in pieces(stream)):
         used.add("surplus")
     names = _LONG if layout.full else _SHORT
     em = layout.em

@@ -156,7 +156,7 @@ def note(flow: RepairFlow, each: Sublayer) -> tuple[str, str]:
     if frozen is None:
         if less:
             return "adds to what is missing", ""
-        return ("on this prompt" if not flow.certain else "a response: no run froze it"), ""
+        return ("a response: no run froze it" if flow.certain else ""), ""
     by, alone = (number(value.estimate, amount) for value in (frozen.restored_by, frozen.restored_alone))
     if frozen.necessary and moves_norm(flow, frozen):
         way = number(frozen.norm.estimate, amount)
@@ -179,7 +179,8 @@ def short_note(flow: RepairFlow, each: Sublayer) -> str:
         return f"needed: {number(frozen.restored_by.estimate, digits(flow))}"
     if frozen is not None and frozen.sufficient:
         return "sufficient"
-    return "pushes down less" if verb(each, 2).endswith("less") else "response"
+    response = "response" if flow.certain else ""
+    return "pushes down less" if verb(each, 2).endswith("less") else response
 
 
 def moves_norm(flow: RepairFlow, frozen: Mediator) -> bool:
