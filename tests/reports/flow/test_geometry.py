@@ -278,6 +278,15 @@ def test_frozen_runs_of_a_sublayer_keep_its_heads_together() -> None:
     assert labelled(flow, 6) == ["head.3.1"]
 
 
+def test_the_largest_have_labels_head_or_sublayer() -> None:
+    heads = {"head.3.1": 0.3, "head.3.2": 0.1, "head.4.0": 0.06, "head.4.1": 0.07}
+    responses = {"attn.3": 0.4, "attn.4": 0.35, "mlp.3": 0.2, "mlp.4": 0.08}
+    flow = made_up(6, "attn.1", responses=responses, heads=heads, mediated=False)
+    # The largest head of attn.4 stands for all of attn.4.
+    assert labelled(flow, 9) == ["head.3.1", "head.4.1", "mlp.3", "head.3.2", "mlp.4", "head.4.0"]
+    assert labelled(flow, 3) == ["head.3.1", "head.4.1", "mlp.3"]
+
+
 @pytest.mark.parametrize(("depth", "most"), [(60, 1), (120, 2), (126, 2), (300, 4)])
 def test_quiet_blocks_of_a_deep_network_share_rows(depth: int, most: int) -> None:
     first = round(0.6 * depth)

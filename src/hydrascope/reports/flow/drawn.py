@@ -1,4 +1,4 @@
-"""The bars of the picture: sublayers, labelled heads apart, quiet blocks of a deep network together."""
+"""The bars of the picture: sublayers, labelled heads, quiet blocks that share a row."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ def is_rest(label: str) -> bool:
 
 
 def _opened(flow: RepairFlow, each: Sublayer, heads: Sequence[Head]) -> list[Sublayer]:
-    """Return the bars of an opened attention sublayer, from below: the other heads, then the labelled ones."""
+    """Return the bars of an attention sublayer: the other heads, then the labelled ones."""
     count = flow.heads_each - len(heads)
     name = f"other {count} heads" if count > 1 else "the other head" if count == 1 else "all else"
     clean, response = (
@@ -88,7 +88,7 @@ def _opened(flow: RepairFlow, each: Sublayer, heads: Sequence[Head]) -> list[Sub
 
 
 def _spans(flow: RepairFlow, loud: set[int], most: int) -> list[range]:
-    """Return the blocks of each row, from below; quiet neighbours are paired until the rows are few enough."""
+    """Return the blocks of each row, from below: quiet neighbours are paired until few are left."""
     can_respond = {each.label: each.downstream for each in flow.sublayers}
     blocks = sorted({each.block for each in flow.sublayers})
     found = [range(block, block + 1) for block in blocks]

@@ -93,7 +93,7 @@ def _scale(plan: Plan, y: float) -> Iterator[Shape | Text]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    """Yield how to read what few pictures have: blocks together, heads that share keys and values."""
+    """Yield how to read what few pictures have: shared rows and brackets."""
     together = max(map(len, plan.drawn.blocks.values()))
     if together > 1:
         yield f"Quiet blocks: up to {together} a row, with the sum of what they write."

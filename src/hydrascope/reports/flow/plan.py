@@ -20,7 +20,7 @@ _ROWS_SHRINK, _BAND_SHRINKS = 0.88, 0.35
 #: The most rows of blocks, and the next choices where that leaves no room for all labels.
 _MOST_ROWS = (120, 80, 40)
 #: The height of a head's row, compared with that of a sublayer.
-_THIN = 0.7
+_THIN = 0.76
 
 
 @dataclass(frozen=True)
@@ -102,17 +102,18 @@ def labelled(flow: RepairFlow, most: int) -> list[str]:
         return max(abs(change), needed)
 
     least = NOTABLE * flow.removed.estimate
-    shown = [each.label for each in flow.sublayers if each.frozen]
-    able: dict[str, list[Sublayer | Head]] = {}
+    frozen = [each.label for each in flow.sublayers if each.frozen]
+    ranks: dict[str, float] = {}
     for each in flow.sublayers:
         if not each.downstream or each.frozen:
             continue
-        heads = [head for head in _heads(flow, each) if size(head) >= least]
-        if heads or size(each) >= least:
-            able[each.label] = sorted(heads, key=size, reverse=True) or [each]
-    for parts in sorted(able.values(), key=lambda parts: size(parts[0]), reverse=True):
-        shown += [each.label for each in parts]
-    return shown[:most]
+        heads = sorted((head for head in _heads(flow, each) if size(head) >= least), key=size, reverse=True)
+        ranks |= {part.label: size(part) for part in heads or [each]}
+        if heads:
+            # Its largest head stands for the sublayer, too.
+            ranks[heads[0].label] = max(size(heads[0]), size(each))
+    able = [label for label, rank in ranks.items() if rank >= least]
+    return [*frozen, *sorted(able, key=lambda label: ranks[label], reverse=True)][:most]
 
 
 def _heads(flow: RepairFlow, each: Sublayer) -> list[Head]:
