@@ -108,7 +108,7 @@ def labelled(flow: RepairFlow, most: int) -> list[str]:
         if not each.downstream or each.frozen:
             continue
         heads = sorted((head for head in _heads(flow, each) if size(head) >= least), key=size, reverse=True)
-        ranks |= {part.label: size(part) for part in heads or [each]}
+        ranks |= {head.label: size(head) for head in heads} or {each.label: size(each)}
         if heads:
             # Its largest head stands for the sublayer, too.
             ranks[heads[0].label] = max(size(heads[0]), size(each))
