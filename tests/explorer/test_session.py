@@ -1,5 +1,7 @@
 """What a live question is answered with is what a sweep over the same prompts gives, and what plain runs give."""
 
+import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -255,6 +257,34 @@ def test_an_answer_is_that_of_plain_runs(session):
         assert {part["name"] for part in read["components"] if part["responds"]} == {"attn.1", "mlp.1", "attn.2"}
     clean, own = (each["balance"] for each in found["readings"])
     assert abs(clean["norm"] - own["norm"]) > 1e-6
+
+
+def test_an_answer_has_the_repair_flow_of_the_prompt(session):
+    question = Question(TYPED, ablation="zero")
+    direct = session.measured(question, "layers", JobMonitor())["direct"].squeeze()
+    most, least = (str(direct["ablated"].values[i]) for i in (direct.values.argmin(), direct.values.argmax()))
+    found = session.ablate(replace(question, run=most), JobMonitor())
+    (run,) = found["runs"]
+    for read in found["readings"]:
+        for name, width in (("wide", "900"), ("narrow", "390")):
+            root = ElementTree.fromstring(read["flow"][name]["svg"])
+            assert root.get("width") == width
+            # Its styles come apart, and nothing in it can run or load.
+            assert not {each.tag.rpartition("}")[2] for each in root.iter()} & {"style", "script", "foreignObject", "a"}
+            assert not [key for each in root.iter() for key in each.attrib if re.match("style|on|href", key)]
+            assert read["flow"][name]["style"].startswith(f":where(.{root.get('class').split()[1]})")
+            told = root[1].text
+            effects = re.search(r"Removed (\S+) logits, lost (\S+)\. ", told).groups()
+            np.testing.assert_allclose([*map(float, effects)], [run["removed"][0], run["lost"][0]], atol=0.006)
+            mlps, sign, attention = re.search(r" = (\S+) MLPs ([+−]) (\S+) attention", told).groups()
+            terms = [float(mlps.replace("−", "-")), float(sign.replace("−", "-") + attention)]
+            np.testing.assert_allclose(terms, [read["balance"]["mlp"], read["balance"]["attention"]], atol=0.006)
+            # Of one prompt there are no bounds, and it belongs to no set.
+            assert "[" not in told
+            assert "one prompt: no intervals" in told
+    refused = session.ablate(replace(question, run=least), JobMonitor())["readings"][0]["flow"]
+    assert list(refused) == ["why"]
+    assert refused["why"].startswith(f"{least} holds the answer back")
 
 
 def _sigma(model, run):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hydrascope.reports.flow.repair import Mediator, RepairFlow, Source, Sublayer
+from hydrascope.reports.flow.repair import Head, Mediator, RepairFlow, Source, Sublayer
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
 
@@ -32,8 +32,12 @@ def made_up(
     frozen: Sequence[str] = (),
     model: str = "a model",
     unit: str = "logits",
+    heads: Mapping[str, float] | None = None,
 ) -> RepairFlow:
-    """A flow in which `responses` are what sublayers write more, and the rest of what is removed is lost."""
+    """A flow in which `responses` are what sublayers write more, and the rest of what is removed is lost.
+
+    `heads` are what some heads of theirs write more, of 9 heads in 3 groups.
+    """
     responses, clean = responses or {}, clean or {}
     labels = [f"{kind}.{block}" for block in range(depth) for kind in ("attn", "mlp")]
     holder = {label: label.replace("head", "attn").rsplit(".", label.count(".") - 1)[0] for label in (ablated, *also)}
@@ -71,8 +75,14 @@ def made_up(
             label in necessary,
             label in sufficient,
         )
-        for label in moved
+        for label in [*moved, *(heads or ())]
         if mediated
+    )
+    placed = sorted([*map(int, label.split(".")[1:]), value] for label, value in (heads or {}).items())
+    read = tuple(
+        Head(f"head.{block}.{unit}", block, unit // 3, around(0.1, bounded=bounded), around(value, width, bounded))
+        for block, unit, value in placed
+        if follows(f"attn.{block}")
     )
     share = around(restored / removed, bounded=bounded) if removed else UNKNOWN
     source = Source(
@@ -96,4 +106,6 @@ def made_up(
         half=7,
         sublayers=sublayers,
         mediators=mediators,
+        heads=read,
+        heads_each=9,
     )

@@ -164,8 +164,7 @@ def _readers(model: LanguageModel, readers: str | Sequence[str]) -> tuple[Reader
             labels += [str(each) for each in select_mediators(model, word)]
         else:
             labels.append(word)
-    groups = int(getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads)
-    found = tuple(dict.fromkeys(parse_reader(model, label, groups) for label in labels))
+    found = tuple(dict.fromkeys(parse_reader(model, label, model.kv_heads) for label in labels))
     if any(reader.inputs for reader in found) and not model.anatomy.supports_wavefront:
         raise HydrascopeError(
             f"{model.config.model_type} does not attend through transformers' AttentionInterface: inputs of its heads "

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ from torch import Tensor
 
 from hydrascope.components.component import Component, Override
 from hydrascope.components.order import responding
-from hydrascope.measures import SIGMA_NAME, WRITTEN, Effects, Sigma, budget, change, kinds, per_prompt
+from hydrascope.measures import SIGMA_NAME, WRITTEN, Bootstrap, Effects, Sigma, budget, change, kinds, per_prompt
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.token_text import visible_text
 from hydrascope.reports.colour_scale import map_scale
+from hydrascope.reports.flow import LAYOUTS, lay_out
+from hydrascope.reports.flow.measured import flow_of
+from hydrascope.reports.flow.svg import svg_and_style
+from hydrascope.reports.flow.words import about, why_not
 from hydrascope.reports.summary.map_table import named_cells
 
 #: How many of the most likely next tokens are told.
@@ -51,12 +56,14 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
         - `readings`: under each reading of σ, each with its `label`,
             - `components`: what each sublayer, and each head that was read, writes in the clean pass and in this row,
               and whether it `responds`;
+            - `flow`: the repair flow, as `flow_answer` returns it;
             - `balance`: the change of the ablated sublayers' `own`, which may include responses where units of
               several sublayers are ablated; what `attention`, `mlp` and `norm` add, their `sum`, the `total`
               effect, and how far the two are `off` at worst.
     """
     label, read = str(override), {sigma: per_prompt(results, sigma=sigma) for sigma in SIGMA_NAME}
-    made, results = budget(read["clean"]).isel(prompt=0), results.isel(readout=0, prompt=0)
+    whole, made = results, budget(read["clean"]).isel(prompt=0)
+    results = results.isel(readout=0, prompt=0)
     alone = str(Override(override.ablated))
     told = [_of_run(model, results, made, name) for name in map(str, results["ablated"].values)]
     return {
@@ -71,11 +78,33 @@ def answer(model: LanguageModel, results: xr.Dataset, override: Override) -> dic
             {
                 "label": SIGMA_NAME[sigma],
                 "components": _components(model, results, override, sigma),
+                "flow": flow_answer(whole, effects, label),
                 "balance": _balance(effects.sel(ablated=label).isel(prompt=0), results),
             }
             for sigma, effects in read.items()
         ],
     }
+
+
+def flow_answer(results: xr.Dataset, effects: Effects, label: str) -> dict[str, Any]:
+    """Return the repair flow of one prompt: pictures for a wide column and a narrow one.
+
+    Args:
+        results: of the prompt alone, with the override.
+        effects: on it, at the reading of σ.
+        label: the label of the override.
+
+    Returns:
+        `wide` and `narrow`, each its `svg`, whose texts are escaped, and its `style`; or `why` there is none.
+    """
+    flow = flow_of(results, effects, label, None, Bootstrap(), ())
+    # The prompt was typed: the set is only what patches come from.
+    flow = replace(flow, source=replace(flow.source, prompts="", prompts_hash=""))
+    if why := why_not(flow):
+        return {"why": why}
+    pictures = {name: lay_out(flow, LAYOUTS[layout]).bare for name, layout in (("wide", "page"), ("narrow", "phone"))}
+    drawn = {name: svg_and_style(picture, "auto", about(flow)) for name, picture in pictures.items()}
+    return {name: {"svg": svg, "style": style} for name, (svg, style) in drawn.items()}
 
 
 def tokens_answer(found: xr.Dataset) -> list[dict[str, Any]]:

@@ -350,6 +350,11 @@ class LanguageModel(ReadsText):
         return int(self.unembedding.weight.shape[-1])
 
     @property
+    def kv_heads(self) -> int:
+        """The number of keys and values of a block, each shared by as many heads."""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens; the unembedding may have more rows than the tokenizer has tokens."""
         rows = int(self.unembedding.weight.shape[0])

@@ -55,6 +55,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         **_dictionaries(plan),
         "depth": len(plan.model.blocks),
         "heads": len(plan.model.units(plan.model.sublayers[0])),
+        "kv_heads": plan.model.kv_heads,
         "parallel": plan.model.parallel,
         "units": "unit of the readout"
         if any(isinstance(each, Direction | Directions) for each in plan.readouts)

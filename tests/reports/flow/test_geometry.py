@@ -2,17 +2,21 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 from flows import made_up
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydrascope.measures import Bootstrap
 from hydrascope.reports.flow.band import stream_of
 from hydrascope.reports.flow.geometry import BOLD, lay_out
 from hydrascope.reports.flow.layout import LAYOUTS, SLIDE, Layout
-from hydrascope.reports.flow.plan import make_plan
+from hydrascope.reports.flow.measured import repair_flow
+from hydrascope.reports.flow.plan import labelled, make_plan
 from hydrascope.reports.flow.repair import RepairFlow
 from hydrascope.reports.flow.shapes import Picture, Shape, Text, points_of
 from hydrascope.reports.flow.words import deck, short_deck, total
@@ -26,6 +30,16 @@ FLOW = made_up(
     necessary=["mlp.3"],
     sufficient=["mlp.3", "attn.4"],
     clean={"mlp.5": -0.4, "attn.2": 1.5},
+)
+
+#: attn.3 has two labelled heads that nearly cancel, attn.5 one, attn.4 one that writes all.
+HEADS = made_up(
+    8,
+    "attn.2",
+    1.0,
+    {"attn.3": 0.02, "attn.4": 0.3, "attn.5": 0.2, "mlp.6": 0.1},
+    heads={"head.3.3": 0.3, "head.3.5": -0.25, "head.3.8": 0.01, "head.4.1": 0.3, "head.5.2": 0.18},
+    necessary=["head.3.3"],
 )
 
 
@@ -64,6 +78,24 @@ def check(picture: Picture, layout: Layout) -> None:
     for (one, a), (other, b) in itertools.combinations(boxes, 2):
         apart = a[1] <= b[0] + 0.5 or b[1] <= a[0] + 0.5 or a[3] <= b[2] + 1 or b[3] <= a[2] + 1
         assert apart, (one, other)
+    for shape in of_role(picture, "bracket"):
+        for (_, *one), (letter, *other) in itertools.pairwise(shape.steps):
+            if letter == "M":
+                continue
+            (x0, y0), (x1, y1) = np.minimum(one, other), np.maximum(one, other)
+            for text, (left, right, top, bottom) in boxes:
+                assert right <= x0 or left >= x1 or bottom <= y0 + 1 or top >= y1 - 1, (shape, text)
+    # Bars of one column keep apart: rows don't overlap.
+    rows = [
+        (at[:, 1].min(), at[:, 1].max(), at[:, 0].mean(), shape)
+        for shape in of_role(picture, "quiet", "bar")
+        for at in [points(shape)]
+    ]
+    middle = layout.mlp[0] - 0.5 * (layout.stream[1] - layout.stream[0])
+    for side in (True, False):
+        own = sorted((row for row in rows if (row[2] < middle) == side), key=lambda row: row[0])
+        for (_, below, _, one), (above, _, _, other) in itertools.pairwise(own):
+            assert below <= above + 0.01 or one.component == other.component, (one, other)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
@@ -184,6 +216,9 @@ def test_one_prompt_has_no_intervals() -> None:
         made_up(12, "attn.3", frozen=["mlp.5"], responses={"mlp.4": 0.4, "mlp.7": 0.2}),
         made_up(8, "attn.2", parallel=True, responses={"attn.3": 0.3, "mlp.3": 0.3, "attn.4": -0.2}),
         made_up(30, "attn.3", removed=0.001, responses={"mlp.9": 5.0, "mlp.20": -4.9}),
+        HEADS,
+        made_up(9, "mlp.1", responses={"attn.3": 0.4}, heads={f"head.3.{n}": 0.1 for n in range(9)}, parallel=True),
+        made_up(300, "mlp.150", responses={"mlp.160": 0.4, "attn.200": 0.3}, heads={"head.200.3": 0.3}),
         made_up(30, "attn.0", removed=1e-4, responses={f"attn.{block}": 1.0 for block in range(1, 7)}, parallel=True),
     ],
     ids=[
@@ -199,6 +234,9 @@ def test_one_prompt_has_no_intervals() -> None:
         "frozen",
         "parallel",
         "huge response",
+        "heads",
+        "parallel heads",
+        "300",
         "crowded",
     ],
 )
@@ -206,6 +244,78 @@ def test_edge_cases_stay_in_the_picture(flow: RepairFlow, layout: Layout) -> Non
     picture = lay_out(flow, layout)
     check(picture, layout)
     check(picture.bare, layout)
+
+
+def test_a_labelled_head_opens_its_block() -> None:
+    picture, plan = lay_out(HEADS), make_plan(HEADS, SLIDE, 6)
+    labels = [each.label for each in plan.flow.sublayers if each.kind == "attn"]
+    opened = ["other 7 heads of attn.3", "head.3.3", "head.3.5", "other 8 heads of attn.4", "head.4.1"]
+    opened += ["other 8 heads of attn.5", "head.5.2"]
+    assert labels == ["attn.0", "attn.1", "attn.2", *opened, "attn.6", "attn.7"]
+    moved = {each.label: each.response.estimate for each in plan.flow.sublayers}
+    assert moved["other 7 heads of attn.3"] == pytest.approx(0.02 - 0.3 + 0.25)
+    assert moved["other 8 heads of attn.5"] == pytest.approx(0.2 - 0.18)
+    branches = {each.component: (each.role, each.value) for each in stream_of(plan).branches}
+    assert branches["head.3.3"] == ("necessary", pytest.approx(0.3))
+    assert branches["head.3.5"] == ("worse", pytest.approx(-0.25))
+    assert branches["other 7 heads of attn.3"][0] == "worse"
+    words = [text.words for text in picture.texts]
+    assert words.count("other 7 heads") == 1
+    # Heads 3 to 5 share keys and values, so one bracket holds the two.
+    bracket = [shape for shape in of_role(picture, "bracket") if shape.about]
+    assert [shape.about for shape in bracket] == ["head.3.3 and head.3.5 share keys and values"]
+    assert "Bracket: heads that share keys and values." in words
+    assert "By head: head.3.3 0.30 [0.29, 0.31]; " in picture.description
+    closed = make_plan(HEADS, SLIDE, 0)
+    assert [each.label for each in closed.flow.sublayers] == [each.label for each in HEADS.sublayers]
+
+
+def test_frozen_runs_of_a_sublayer_keep_its_heads_together() -> None:
+    """Heads that no run froze would hide what frozen runs show of the sublayer."""
+    flow = made_up(6, "attn.1", responses={"attn.3": 0.3}, necessary=["attn.3"], heads={"head.3.1": 0.3})
+    closed = replace(flow, mediators=tuple(each for each in flow.mediators if each.label != "head.3.1"))
+    assert labelled(closed, 6) == ["attn.3"]
+    assert labelled(flow, 6) == ["head.3.1"]
+
+
+def test_the_largest_have_labels_head_or_sublayer() -> None:
+    heads = {"head.3.1": 0.3, "head.3.2": 0.1, "head.4.0": 0.06, "head.4.1": 0.07}
+    responses = {"attn.3": 0.4, "attn.4": 0.35, "mlp.3": 0.2, "mlp.4": 0.08}
+    flow = made_up(6, "attn.1", responses=responses, heads=heads, mediated=False)
+    # The largest head of attn.4 stands for all of attn.4.
+    assert labelled(flow, 9) == ["head.3.1", "head.4.1", "mlp.3", "head.3.2", "mlp.4", "head.4.0"]
+    assert labelled(flow, 3) == ["head.3.1", "head.4.1", "mlp.3"]
+
+
+@pytest.mark.parametrize(("depth", "most"), [(60, 1), (120, 2), (126, 2), (300, 4)])
+def test_quiet_blocks_of_a_deep_network_share_rows(depth: int, most: int) -> None:
+    first = round(0.6 * depth)
+    results = synthetic.results(depth, 60, 1, ablated=[f"attn.{first}"], noise=0, patch_noise=0)
+    flow = repair_flow(results, f"attn.{first}", bootstrap=Bootstrap(resamples=20), found=())
+    for layout in LAYOUTS.values():
+        picture, plan = lay_out(flow, layout), make_plan(flow, layout, 6)
+        check(picture, layout)
+        check(picture.bare, layout)
+        spans = list(dict.fromkeys(plan.drawn.blocks.values()))
+        assert len(spans) <= 120
+        assert max(map(len, spans)) == most
+        assert [block for span in spans for block in span] == list(range(depth))
+        assert plan.shown
+        loud = {first, *(int(label.split(".")[1]) for label in plan.shown)}
+        assert all(len(span) == 1 for span in spans if loud & set(span))
+        # All that is written and all that is made up for is still there, by kind.
+        for kind in ("attn", "mlp"):
+            for part in ("clean", "response"):
+                whole, drawn = (
+                    np.nansum([getattr(each, part).estimate for each in of.sublayers if each.kind == kind])
+                    for of in (flow, plan.flow)
+                )
+                assert drawn == pytest.approx(whole, abs=1e-9)
+        assert sum(plan.step.values()) == pytest.approx(flow.attention.estimate + flow.mlp.estimate, abs=1e-9)
+        cap = np.ptp(points(of_role(picture, "cap")[0])[:, 0])
+        assert cap == pytest.approx(abs(flow.lost.estimate) * picture.band, abs=1e-3)
+        said = f"Quiet blocks: up to {most} a row, with the sum of what they write."
+        assert (said in [text.words for text in picture.texts]) == (most > 1)
 
 
 def test_several_ablated_are_all_crossed_and_frozen_ones_cut() -> None:
@@ -222,6 +332,7 @@ def test_several_ablated_are_all_crossed_and_frozen_ones_cut() -> None:
 def test_random_ledgers_keep_in_the_picture(data: st.DataObject) -> None:
     depth = data.draw(st.sampled_from([1, 2, 3, 6, 12, 30, 61]))
     labels = [f"{kind}.{block}" for block in range(depth) for kind in ("attn", "mlp")]
+    heads = [f"head.{block}.{unit}" for block in range(depth) for unit in range(9)]
     size = st.floats(-3, 3).map(lambda value: round(value, 3))
     flow = made_up(
         depth,
@@ -236,6 +347,7 @@ def test_random_ledgers_keep_in_the_picture(data: st.DataObject) -> None:
         mediated=data.draw(st.booleans()),
         bounded=data.draw(st.booleans()),
         parallel=data.draw(st.booleans()),
+        heads=data.draw(st.dictionaries(st.sampled_from(heads), size, max_size=5)),
     )
     layout = data.draw(st.sampled_from(list(LAYOUTS.values())))
     picture = lay_out(flow, layout, data.draw(st.integers(0, 9)))

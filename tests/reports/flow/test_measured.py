@@ -69,6 +69,32 @@ def test_amounts_are_plain_arithmetic(sigma: str, ablated: str) -> None:
 
 
 @pytest.mark.parametrize("sigma", ["clean", "own"])
+def test_heads_are_plain_arithmetic(sigma: str) -> None:
+    results = synthetic.results(4, 30, 3, heads=4, noise=0.5).assign_attrs(heads=4, kv_heads=2)
+    flow = repair_flow(results, "head.1.1", sigma=sigma, bootstrap=FEW, found=())
+    row, names = list(results["ablated"].values).index("head.1.1"), list(results["component"].values)
+    after = results["unembed_ablated_by_patch"].values[0, :, row].astype(float)
+    scale = results["scale"].values[:, row].astype(float)
+    read = (after if sigma == "clean" else after * scale[..., None]).mean(1)
+    clean = results["unembed"].values[0].astype(float)
+    assert [each.label for each in flow.heads] == [f"head.{block}.{unit}" for block in (2, 3) for unit in range(4)]
+    assert [each.group for each in flow.heads] == [0, 0, 1, 1] * 2
+    for each in flow.heads:
+        own = names.index(each.label)
+        assert each.clean.estimate == pytest.approx(clean[:, own].mean(), abs=1e-6)
+        assert each.response.estimate == pytest.approx((read - clean)[:, own].mean(), abs=2e-6)
+        assert each.response.low < each.response.estimate < each.response.high
+    assert flow.heads_each == 4
+    old = results.assign_attrs({**results.attrs})
+    del old.attrs["kv_heads"]
+    unknown = repair_flow(old, "head.1.1", bootstrap=FEW, found=())
+    assert {each.group for each in unknown.heads} == {-1}
+    before = results.isel(readout=[0]).assign_coords(readout_before=("readout", [3]))
+    assert {each.block for each in repair_flow(before, "head.1.1", bootstrap=FEW, found=()).heads} == {2}
+    assert not repair_flow(synthetic.results(4, 5, 1), "attn.1", bootstrap=FEW, found=()).heads
+
+
+@pytest.mark.parametrize("sigma", ["clean", "own"])
 def test_the_picture_adds_up(sigma: str) -> None:
     results = synthetic.results(5, 25, 2)
     for ablated in map(str, results["ablated"].values[:-1]):

@@ -185,7 +185,7 @@ def band_shapes(plan: Plan, stream: Stream) -> Iterator[Shape]:
     words += f"{number(flow.lost.estimate, amount)} in the end"
     yield Shape("band", _source(plan, stream), words)
     surplus = []
-    for is_band, points in _pieces(stream):
+    for is_band, points in pieces(stream):
         if is_band:
             yield Shape("band", polygon(points), words)
         else:
@@ -246,7 +246,7 @@ def _chains(edge: tuple[Point, ...]) -> list[list[Point]]:
     return [piece for piece in found if len(piece) > 1]
 
 
-def _pieces(stream: Stream) -> Iterator[tuple[bool, list[Point]]]:
+def pieces(stream: Stream) -> Iterator[tuple[bool, list[Point]]]:
     """Yield the polygons between the edges.
 
     With each comes whether the left edge is at the left: it isn't where more than all has come back.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from hydrascope.components.component import Component
+from hydrascope.reports.flow.drawn import is_part
 from hydrascope.reports.flow.plan import KINDS, Plan, after
 from hydrascope.reports.flow.repair import Sublayer
 from hydrascope.reports.flow.shapes import Shape, Text, line, lines, polygon, rectangle
@@ -61,15 +62,38 @@ def block_numbers(plan: Plan) -> Iterator[Shape | Text]:
     layout, blocks = plan.layout, plan.flow.source.depth
     step = 1 if blocks <= 8 else 5 if blocks <= 40 else 10 if blocks <= 100 else 20
     last = float("inf")
+    # Labels at the left end 36 em before the axis.
+    room, wide = (36 * layout.em - 4.5, blocks > 100) if layout.full else (layout.axis - 6, False)
     for block in range(0, blocks, step):
-        ends = [plan.span[f"{kind}.{block}"] for kind in KINDS]
+        own = [each for each in plan.flow.sublayers if block in plan.drawn.blocks[each.label]]
+        if any(is_part(each.label) or (wide and _is_named(plan, each)) for each in own):
+            continue  # the label of its attention stands there
+        ends = [plan.span[each.label] for each in own]
         middle = (min(top for top, _ in ends) + max(bottom for _, bottom in ends)) / 2
         if last - middle < layout.tick:
             continue
         last = middle
         words = ((str(block), "faint"),)
-        yield Text(layout.axis - 4, middle + 0.35 * layout.tick, words, layout.tick, "end", layout.axis - 6)
+        yield Text(layout.axis - 4, middle + 0.35 * layout.tick, words, layout.tick, "end", room)
         yield Shape("axis", line((layout.axis, middle), (layout.axis + 6, middle)))
+    together = max(map(len, plan.drawn.blocks.values()))
+    if together > 1 and layout.full:
+        words = ((f"up to {together} blocks a row", "faint"),)
+        yield Text(layout.axis - 4, layout.bottom + 3 + layout.tick, words, layout.tick - 1, "end", layout.axis - 6)
+
+
+def _is_named(plan: Plan, each: Sublayer) -> bool:
+    return each.kind == "attn" and (each.ablated or each.label in plan.shown)
+
+
+def brackets(plan: Plan) -> Iterator[Shape]:
+    """Yield a bracket at the heads of each group that shares keys and values."""
+    layout = plan.layout
+    x, tick = (layout.axis - 28 * layout.em, 6 * layout.em) if layout.full else (layout.attn[0] - 5, 3)
+    for group in plan.drawn.groups:
+        low, high = plan.centre[group[0]], plan.centre[group[-1]]
+        words = f"{' and '.join(group)} share keys and values"
+        yield Shape("bracket", line((x + tick, low), (x, low), (x, high), (x + tick, high)), words)
 
 
 def bars(plan: Plan) -> Iterator[Shape]:

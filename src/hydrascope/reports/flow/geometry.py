@@ -6,7 +6,7 @@ from math import isfinite
 
 from hydrascope.reports.flow import words
 from hydrascope.reports.flow.band import band_shapes, branch_shapes, movers, stream_of
-from hydrascope.reports.flow.bars import arrows, axes, bars, block_numbers, plate
+from hydrascope.reports.flow.bars import arrows, axes, bars, block_numbers, brackets, plate
 from hydrascope.reports.flow.key import key
 from hydrascope.reports.flow.labels import ablated_labels, component_labels, lost_label, norm_label, small_ones
 from hydrascope.reports.flow.layout import SLIDE, Layout
@@ -48,7 +48,7 @@ def lay_out(flow: RepairFlow, layout: Layout = SLIDE, labels: int = LABELS) -> P
     shapes += [plate(plan), *band_shapes(plan, stream)]
     for branch in stream.branches:
         shapes += branch_shapes(plan, branch)
-    shapes += [*arrows(plan, movers(plan)), *bars(plan)]
+    shapes += [*arrows(plan, movers(plan)), *bars(plan), *brackets(plan)]
     texts += [*component_labels(plan), *ablated_labels(plan, stream), *norm_label(plan)]
     for more in (lost_label(plan, stream), small_ones(plan, texts), key(plan, stream)):
         added = _sorted(more)

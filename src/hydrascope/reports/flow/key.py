@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hydrascope.reports.flow.band import Stream
+from hydrascope.reports.flow.band import Stream, pieces
 from hydrascope.reports.flow.bars import nice
 from hydrascope.reports.flow.plan import Plan
 from hydrascope.reports.flow.shapes import Shape, Text, lines, rectangle
@@ -30,7 +30,7 @@ def key(plan: Plan, stream: Stream) -> Iterator[Shape | Text]:
     used = {branch.role for branch in stream.branches} | {"response"}
     if plan.flow.mediated:
         used |= {"necessary", "sufficient"}
-    if plan.flow.lost.estimate < 0:
+    if any(not is_band for is_band, _ in pieces(stream)):
         used.add("surplus")
     names = _LONG if layout.full else _SHORT
     em = layout.em
@@ -76,16 +76,26 @@ def _scale(plan: Plan, y: float) -> Iterator[Shape | Text]:
     words = f"{amount}, {'bands and bars' if same else 'bands'}. {bars}"
     start = layout.left + length + 10
     sum_words = total(plan.flow, short=not layout.full)
+    below = 33 * em if layout.full else 19
     if layout.name == "slide":
         wide = min(layout.measure(sum_words, layout.tick), 0.45 * layout.width)
         yield Text(start, y, ((words, "soft"),), layout.tick, room=layout.width - 50 - wide - start)
         yield Text(layout.width - 30, y, ((sum_words, "ink"),), layout.tick, "end", wide)
-        return
-    yield Text(start, y, ((words, "soft"),), layout.tick, room=layout.width - start - 4)
-    yield Text(
-        layout.left,
-        y + (33 * em if layout.full else 19),
-        ((sum_words, "ink"),),
-        layout.tick,
-        room=layout.width - layout.left - 4,
-    )
+    else:
+        room = layout.width - layout.left - 4
+        yield Text(start, y, ((words, "soft"),), layout.tick, room=layout.width - start - 4)
+        yield Text(layout.left, y + below, ((sum_words, "ink"),), layout.tick, room=room)
+        y += below
+    for count, note in enumerate(_notes(plan), 1):
+        yield Text(
+            layout.left, y + 0.8 * below * count, ((note, "soft"),), layout.tick, room=layout.width - layout.left
+        )
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    """Yield how to read what few pictures have: shared rows and brackets."""
+    together = max(map(len, plan.drawn.blocks.values()))
+    if together > 1:
+        yield f"Quiet blocks: up to {together} a row, with the sum of what they write."
+    if plan.drawn.groups:
+        yield "Bracket: heads that share keys and values."

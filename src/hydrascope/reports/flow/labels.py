@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from hydrascope.reports.flow.band import SIDE, Stream
+from hydrascope.reports.flow.drawn import is_rest
 from hydrascope.reports.flow.plan import Plan
 from hydrascope.reports.flow.repair import Sublayer
 from hydrascope.reports.flow.shapes import Shape, Text, line, lines
 from hydrascope.reports.flow.words import (
     bounds,
     digits,
+    name,
     note,
     short_note,
     signed,
@@ -18,6 +20,8 @@ from hydrascope.reports.flow.words import (
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, number
 from hydrascope.reports.summary.verdict_text import NOTABLE
 
+#: The least height of a row at the left with three lines, in rows of the layout.
+_THREE_LINES = 0.87
 #: The fewest components that are told of together.
 _FEW = 4
 
@@ -73,26 +77,30 @@ def _left(plan: Plan, each: Sublayer) -> Iterator[Text]:
         third = f"needed: {number(frozen.restored_by.estimate, amount)}"
     more = "more" if each.response.estimate >= 0 else "less"
     second = "frozen" if each.frozen else f"{number(abs(each.response.estimate), amount)} {more}"
-    three = third and not each.frozen and layout.row_left > layout.row
-    rows = ((-12, each.label), (6, second), (23, third)) if three else ((-2, each.label), (18, second))
+    top, bottom = plan.span[each.label]
+    tall = layout.row_left > layout.row and bottom - top >= _THREE_LINES * layout.row_left
+    three = third and not each.frozen and tall
+    rows = ((-12, name(each)), (6, second), (23, third)) if three else ((-2, name(each)), (18, second))
     for place, (shift, words) in enumerate(rows):
-        role, size = ("soft", layout.note) if place else ("bold", layout.label)
+        role, size = ("soft", layout.note) if place or is_rest(each.label) else ("bold", layout.label)
         yield Text(x, y + shift * em, ((words, role),), size, "end", room)
 
 
 def _phone(plan: Plan, each: Sublayer) -> Iterator[Text]:
     layout, y, amount = plan.layout, plan.centre[each.label], digits(plan.flow)
     change = "" if each.frozen else f" {signed(each.response.estimate, amount)}"
-    name = ((each.label, "bold"), (change, "ink"))
+    words = ((name(each), "soft" if is_rest(each.label) else "bold"), (change, "ink"))
     if each.kind == "attn":
-        yield Text(layout.attn[0], y - 0.75 * layout.bar - 4, name, layout.tick, room=layout.stream[1] - layout.attn[0])
+        yield Text(
+            layout.attn[0], y - 0.75 * layout.bar - 4, words, layout.tick, room=layout.stream[1] - layout.attn[0]
+        )
         return
     room = layout.width - layout.labels - 2
     large = each.label in plan.shown[:2] and not each.frozen and plan.flow.certain
-    yield Text(layout.labels, y - (8 if large else 1), name, layout.label, room=room)
+    yield Text(layout.labels, y - (8 if large else 1), words, layout.label, room=room)
     if large:
-        words = f"[{number(each.response.low, amount)}, {number(each.response.high, amount)}]"
-        yield Text(layout.labels, y + 5, ((words, "soft"),), layout.tick, room=room)
+        interval = f"[{number(each.response.low, amount)}, {number(each.response.high, amount)}]"
+        yield Text(layout.labels, y + 5, ((interval, "soft"),), layout.tick, room=room)
     yield Text(
         layout.labels, y + (18 if large else 12), ((short_note(plan.flow, each), "soft"),), layout.tick, room=room
     )
@@ -210,14 +218,14 @@ def small_ones(plan: Plan, placed: Sequence[Text]) -> Iterator[Shape | Text]:
     """
     flow, layout = plan.flow, plan.layout
     rest = [each for each in flow.sublayers if each.kind == "attn" and each.downstream and each.label not in plan.shown]
-    net = sum(each.response.estimate for each in rest)
-    if len(rest) < _FEW or abs(net) < NOTABLE * flow.removed.estimate or not layout.full:
+    net, count = sum(each.response.estimate for each in rest), sum(len(plan.drawn.blocks[each.label]) for each in rest)
+    if count < _FEW or len(rest) < 2 or abs(net) < NOTABLE * flow.removed.estimate or not layout.full:
         return
     heights = [plan.centre[each.label] for each in rest]
     top, bottom = min(heights), max(heights)
     em, x = layout.em, layout.axis - 44 * layout.em
     more = "less" if net < 0 else "more"
-    words = (f"{len(rest)} attention", "sublayers", f"write {number(abs(net), digits(flow))}", f"{more} in all")
+    words = (f"{count} attention", "sublayers", f"write {number(abs(net), digits(flow))}", f"{more} in all")
     tall = 22 * em * len(words)
     taken = [
         (text.y - text.size, text.y + 0.3 * text.size) for text in placed if text.anchor == "end" and text.x < x + 12
@@ -225,10 +233,23 @@ def small_ones(plan: Plan, placed: Sequence[Text]) -> Iterator[Shape | Text]:
     middle = _free(top, bottom, tall + 8 * em, taken)
     if middle is None:
         return
-    yield Shape("bracket", line((x + 6, top), (x, top), (x, bottom), (x + 6, bottom)))
+    pieces = [((x, start), (x, end)) for start, end in _gaps(top, bottom, taken)]
+    ends = [((x + 6, y), (x, y)) for y in (top, bottom) if all(not low < y < high for low, high in taken)]
+    yield Shape("bracket", lines([*ends, *pieces]))
     for count, each in enumerate(words):
         at = middle + (22 * count - 27) * em
         yield Text(x - 9 * em, at, ((each, "soft"),), layout.note, "end", x - 9 * em - 4)
+
+
+def _gaps(top: float, bottom: float, taken: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Yield the stretches between two heights where no text is."""
+    for low, high in sorted(taken):
+        if low > top:
+            yield top, min(low, bottom)
+        top = max(top, high)
+        if top >= bottom:
+            return
+    yield top, bottom
 
 
 def _free(top: float, bottom: float, tall: float, taken: Sequence[tuple[float, float]]) -> float | None:

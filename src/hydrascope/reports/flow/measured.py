@@ -1,17 +1,17 @@
 """The numbers of the repair flow, measured from a sweep, a mediation, or both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from hydrascope import measures
-from hydrascope.components.component import Override
+from hydrascope.components.component import Component, Override
 from hydrascope.components.experiments import result_kind
 from hydrascope.measures import Bootstrap, Effects, Sigma, block_numbers, kinds
 from hydrascope.reports.flow.matching import require_same_measurement
-from hydrascope.reports.flow.repair import Mediator, RepairFlow, Sublayer
+from hydrascope.reports.flow.repair import Head, Mediator, RepairFlow, Sublayer
 from hydrascope.reports.flow.source import source_of
 from hydrascope.reports.summary.interval import UNKNOWN, Interval
 from hydrascope.reports.summary.verdict import Verdict, verdicts
@@ -88,7 +88,11 @@ def flow_of(
     one = effects.sel(ablated=[label])
     verdict = next((each for each in found if each.kind == kinds(one["ablated"])[0]), None)
     level = bootstrap if verdict is None else replace(bootstrap, confidence=verdict.confidence)
-    flow = _with_amounts(one, label, level)
+    flow = replace(
+        _with_amounts(one, label, level),
+        heads=tuple(_heads(alone, one, level)),
+        heads_each=int(alone.attrs.get("heads", 0)),
+    )
     removed = flow.removed.estimate
     frozen = () if mediation is None else _mediators(mediation, label, one, removed, level)
     return _with_choice(replace(flow, mediators=frozen), verdict)
@@ -151,10 +155,10 @@ def _with_amounts(one: Effects, label: str, bootstrap: Bootstrap) -> RepairFlow:
 def _sublayers(one: Effects, frozen: set[str], bootstrap: Bootstrap) -> list[Sublayer]:
     """Return all sublayers, in the network's order."""
     downstream = one["downstream"].isel(ablated=0).values
-    clean = measures.mean_interval(one["unembed"], bootstrap)
+    clean = _by_component(measures.mean_interval(one["unembed"], bootstrap))
     moved = measures.change(one).isel(ablated=0, component=downstream).reset_coords(drop=True)
     bounds = measures.simultaneous(lambda each: each, moved.to_dataset(name="moved"), bootstrap, "component")["moved"]
-    known = {str(name) for name in bounds["component"].values}
+    known = _by_component(bounds)
     is_ablated = one["is_ablated"].isel(ablated=0).values
     labels = [str(name) for name in one["component"].values]
     each = zip(labels, kinds(one["component"]), block_numbers(one["component"]), downstream, is_ablated, strict=True)
@@ -166,12 +170,41 @@ def _sublayers(one: Effects, frozen: set[str], bootstrap: Bootstrap) -> list[Sub
             bool(can_respond),
             bool(ablated),
             name in frozen,
-            Interval.of(clean.sel(component=name)),
-            Interval.of(bounds.sel(component=name)) if name in known else UNKNOWN,
+            clean[name],
+            known.get(name, UNKNOWN),
         )
         for name, kind, block, can_respond, ablated in each
     ]
     return sorted(rows, key=lambda row: (row.block, row.kind))
+
+
+def _heads(alone: xr.Dataset, one: Effects, bootstrap: Bootstrap) -> Iterator[Head]:
+    """Yield the heads that were read and can respond, in the network's order."""
+    chosen = measures.select_readout(alone, one.readout).sel(ablated=one["ablated"].values[0])
+    before = int(chosen["readout_before"])
+    places = zip(kinds(chosen["component"]), block_numbers(chosen["component"]), strict=True)
+    is_read = np.array([kind == "head" and (before < 0 or block < before) for kind, block in places])
+    heads = chosen.isel(component=np.flatnonzero(is_read & chosen["downstream"].values.astype(bool)))
+    if not heads.sizes["component"]:
+        return
+    clean, after = (
+        heads[name].transpose("prompt", "component").astype(np.float64).drop_attrs()
+        for name in ("unembed", measures.WRITTEN[one.sigma])
+    )
+    moved = (after - clean).reset_coords(drop=True).to_dataset(name="moved")
+    bounds = _by_component(measures.simultaneous(lambda each: each, moved, bootstrap, "component")["moved"])
+    written = _by_component(measures.mean_interval(clean.reset_coords(drop=True), bootstrap))
+    each_group = alone.attrs.get("heads", 0) // max(alone.attrs.get("kv_heads", 0), 1)
+    for name in map(str, heads["component"].values):
+        place = Component.parse(name)
+        group = place.unit // each_group if "kv_heads" in alone.attrs else -1
+        yield Head(name, place.block, group, written[name], bounds[name])
+
+
+def _by_component(values: xr.DataArray) -> dict[str, Interval]:
+    """Return the intervals of an array [bound, component] by the label of the component."""
+    of = values.transpose("component", "bound").sel(bound=list(measures.BOUNDS))
+    return {str(name): Interval(*each) for name, each in zip(of["component"].values, of.values.tolist(), strict=True)}
 
 
 def _mediators(

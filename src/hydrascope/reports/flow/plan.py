@@ -7,8 +7,9 @@ from itertools import groupby
 import numpy as np
 
 from hydrascope.components.component import Component
+from hydrascope.reports.flow.drawn import Drawn, drawn, is_part
 from hydrascope.reports.flow.layout import Layout
-from hydrascope.reports.flow.repair import RepairFlow, Sublayer
+from hydrascope.reports.flow.repair import Head, RepairFlow, Sublayer
 from hydrascope.reports.summary.verdict_text import NOTABLE
 
 KINDS = ("attn", "mlp")
@@ -16,6 +17,10 @@ KINDS = ("attn", "mlp")
 _REACH = 3
 #: The least factor of labelled rows, and of the band's width, before labels are left out.
 _ROWS_SHRINK, _BAND_SHRINKS = 0.88, 0.35
+#: The most rows of blocks, and the next choices where that leaves no room for all labels.
+_MOST_ROWS = (120, 80, 40)
+#: The height of a head's row, compared with that of a sublayer.
+_THIN = 0.76
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,8 @@ class Plan:
     """The plan of a picture, in pixels.
 
     Attributes:
-        flow: the numbers.
+        drawn: the numbers, by bars.
         layout: the layout.
-        shown: the labels of the components that have a branch and a label.
         band: the scale of band and branches, in pixels a unit.
         bar: the scale of bars, likewise.
         zero: the place of 0 in the columns, by kind.
@@ -39,9 +43,8 @@ class Plan:
         origin: the left edge of the band where it turns upwards.
     """
 
-    flow: RepairFlow
+    drawn: Drawn
     layout: Layout
-    shown: tuple[str, ...]
     band: float
     bar: float
     zero: Mapping[str, float]
@@ -53,6 +56,16 @@ class Plan:
     end: float
     step: Mapping[str, float]
     origin: float
+
+    @property
+    def flow(self) -> RepairFlow:
+        """The numbers, with a sublayer for each bar."""
+        return self.drawn.flow
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The labels of the bars that have a branch and a label."""
+        return self.drawn.shown
 
     @property
     def first(self) -> Sublayer:
@@ -79,10 +92,10 @@ def labelled(flow: RepairFlow, most: int) -> list[str]:
     """Return the labels of the components that have a branch, the largest first.
 
     These surely write more or less, or are necessary, by at least 5% of what is removed. Components that the user froze
-    come first.
+    come first. Heads stand for their sublayer, unless frozen runs show something of the sublayer and froze no head.
     """
 
-    def size(each: Sublayer) -> float:
+    def size(each: Sublayer | Head) -> float:
         mediator = flow.mediator(each.label)
         needed = mediator.restored_by.estimate if mediator is not None and mediator.necessary else 0.0
         change = each.response.estimate if is_sure(each.response.low, each.response.high) else 0.0
@@ -90,28 +103,49 @@ def labelled(flow: RepairFlow, most: int) -> list[str]:
 
     least = NOTABLE * flow.removed.estimate
     frozen = [each.label for each in flow.sublayers if each.frozen]
-    able = [each for each in flow.sublayers if each.downstream and not each.frozen and size(each) >= least]
-    ranked = sorted(able, key=size, reverse=True)
-    return [*frozen, *(each.label for each in ranked)][:most]
+    ranks: dict[str, float] = {}
+    for each in flow.sublayers:
+        if not each.downstream or each.frozen:
+            continue
+        heads = sorted((head for head in _heads(flow, each) if size(head) >= least), key=size, reverse=True)
+        ranks |= {head.label: size(head) for head in heads} or {each.label: size(each)}
+        if heads:
+            # Its largest head stands for the sublayer, too.
+            ranks[heads[0].label] = max(size(heads[0]), size(each))
+    able = [label for label, rank in ranks.items() if rank >= least]
+    return [*frozen, *sorted(able, key=lambda label: ranks[label], reverse=True)][:most]
+
+
+def _heads(flow: RepairFlow, each: Sublayer) -> list[Head]:
+    """Return the heads that may stand for a sublayer."""
+    if each.kind != "attn":
+        return []
+    heads = [head for head in flow.heads if head.block == each.block]
+    frozen = flow.mediator(each.label)
+    known = frozen is not None and (frozen.necessary or frozen.sufficient)
+    return heads if not known or any(flow.mediator(head.label) for head in heads) else []
 
 
 def make_plan(flow: RepairFlow, layout: Layout, labels: int) -> Plan:
-    """Return the plan of a picture; labels are left out where there is no room.
+    """Return the plan of a picture.
 
-    The picture of a small network stays low: its plan has a lower layout.
+    Without room quiet blocks share rows, and then labels are left out. The picture of a small network stays low: its
+    plan has a lower layout.
     """
-    shown = labelled(flow, labels)
-    while (plan := _try_plan(flow, layout, shown)) is None:
-        shown = shown[:-1]
+    every = labelled(flow, labels)
+    fewer = ((every[:count], most) for count in range(len(every), -1, -1) for most in _MOST_ROWS)
+    plan, shown, most = next((plan, *each) for each in fewer if (plan := _try_plan(flow, layout, *each)) is not None)
     spare = min(top for top, _ in plan.span.values()) - _head(flow, layout, plan.band) - layout.top
     if spare < 1:
         return plan
     low = replace(layout, bottom=layout.bottom - spare, height=layout.height - spare)
-    return _try_plan(flow, low, shown) or plan
+    return _try_plan(flow, low, shown, most) or plan
 
 
-def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str]) -> Plan | None:
+def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str], most: int) -> Plan | None:
     """Return the plan with these labels; None if there is no room."""
+    found = drawn(flow, shown, most)
+    flow, shown = found.flow, list(found.shown)
     step = {each.label: each.response.estimate for each in flow.sublayers if each.downstream} | _smooth(flow, shown)
     bar, zero = _columns(flow, layout)
     band = _band_scale(flow, layout, bar, _extent(flow, step))
@@ -133,7 +167,7 @@ def _try_plan(flow: RepairFlow, layout: Layout, shown: list[str]) -> Plan | None
         else:
             return None
     height = min(layout.quiet[1], room / max(len(quiet), 1))
-    return _place(flow, layout, shown, step, bar, zero, band, heights, height)
+    return _place(found, layout, step, bar, zero, band, heights, height)
 
 
 def _norm_height(flow: RepairFlow, layout: Layout, band: float) -> float:
@@ -174,21 +208,25 @@ def _height(
     if each.label not in shown:
         return None
     tall = not layout.full and not left and each.label in shown[:2]
-    least = (layout.row_left if left else layout.row) * shrink + (layout.tick if tall else 0)
+    needed = flow.mediator(each.label)
+    thin = _THIN if is_part(each.label) and not (needed is not None and needed.necessary) else 1.0
+    least = (layout.row_left if left else layout.row) * shrink * thin + (layout.tick if tall else 0)
     return max(abs(each.response.estimate if each.downstream else 0) * band + around, least)
 
 
 def rows(flow: RepairFlow) -> list[list[Sublayer]]:
-    """Return the sublayers of each row, from below: one, or two if they are parallel."""
-    if not flow.source.parallel:
-        return [[each] for each in flow.sublayers]
-    return [list(group) for _, group in groupby(flow.sublayers, key=lambda each: each.block)]
+    """Return the bars of each row, from below: one, or two if sublayers are parallel."""
+    found = [[each] for each in flow.sublayers]
+    if flow.source.parallel:
+        for mlp in [row for row in found if row[0].kind == "mlp"]:
+            found[found.index(mlp) - 1] += mlp
+            found.remove(mlp)
+    return found
 
 
 def _place(
-    flow: RepairFlow,
+    found: Drawn,
     layout: Layout,
-    shown: Sequence[str],
     step: Mapping[str, float],
     bar: float,
     zero: Mapping[str, float],
@@ -197,6 +235,7 @@ def _place(
     quiet: float,
 ) -> Plan:
     """Return the plan once all sizes are known: rows are stacked from below."""
+    flow, shown = found.flow, found.shown
     below, span, centre = layout.bottom, {}, {}
     first = next(each.label for each in flow.sublayers if each.ablated)
     for row in rows(flow):
@@ -211,9 +250,8 @@ def _place(
     left, right = _extent(flow, step)
     room = layout.stream[1] - layout.stream[0]
     return Plan(
-        flow,
+        found,
         layout,
-        tuple(shown),
         band,
         bar,
         zero,

@@ -35,6 +35,25 @@ class Sublayer:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One head that can respond, means over prompts in the readout's unit.
+
+    Attributes:
+        label: its label: `head.24.1`.
+        block: its block, counted from 0.
+        group: the index of its keys and values among those of the block; −1 if it isn't known.
+        clean: the amount that it writes in the clean pass.
+        response: the change of this amount; bounds hold for all heads downstream at once.
+    """
+
+    label: str
+    block: int
+    group: int
+    clean: Interval
+    response: Interval
+
+
+@dataclass(frozen=True)
 class Mediator:
     """One mediator of the ablation, from frozen runs; means over prompts in the readout's unit.
 
@@ -91,6 +110,8 @@ class RepairFlow:
         half: the smallest number of prompts that hold half of what is removed in all; 0 if nothing is removed.
         sublayers: all sublayers, in the network's order.
         mediators: the mediators downstream, in the order of the mediation; empty without frozen runs.
+        heads: the heads downstream that were read, in the network's order; their sublayers are in `sublayers`, too.
+        heads_each: the number of heads of a block; 0 if it isn't known.
     """
 
     source: Source
@@ -111,6 +132,8 @@ class RepairFlow:
     half: int = 0
     sublayers: tuple[Sublayer, ...] = ()
     mediators: tuple[Mediator, ...] = ()
+    heads: tuple[Head, ...] = ()
+    heads_each: int = 0
 
     @property
     def mediated(self) -> bool:

@@ -32,22 +32,42 @@ def as_svg(picture: Picture, colours: Colours = "auto", about: Mapping[str, str]
         colours: `light`, `dark`, or `auto`: as the reader's system is.
         about: what the picture is of, by name; kept as metadata.
     """
+    svg, style = svg_and_style(picture, colours, about)
+    return svg.replace("<defs>", f"<style>{style}</style><defs>", 1)
+
+
+def svg_and_style(
+    picture: Picture, colours: Colours = "auto", about: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """Return a picture as an SVG element without styles, and its style sheet.
+
+    A page adopts the sheet if its security policy allows no `style` element that it can't name beforehand.
+
+    >>> picture = hs.reports.flow.lay_out(hs.reports.flow.repair_flow(results, "attn.3"))
+    >>> svg, style = svg_and_style(picture)
+
+    Args:
+        picture: as of `as_svg`, as are `colours` and `about`.
+        colours: as above.
+        about: as above.
+    """
     drawn = f"{picture}{about}".encode(errors="replace")
     mark = f"hs{sha256(drawn).hexdigest()[:10]}"
     body = [*_shapes(picture, mark), *map(_text, picture.all_texts)]
     height = picture.bottom - picture.top
     box = f"0 {_number(picture.top)} {_number(picture.width)} {_number(height)}"
     kept = escape(_clean(json.dumps(dict(about), ensure_ascii=False))) if about else ""
-    return (
+    svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{_number(picture.width)}" '
         f'height="{_number(height)}" class="hs-flow {mark}" role="img" aria-labelledby="{mark}-t {mark}-d">'
         f'<title id="{mark}-t">{escape(_clean(picture.title))}</title>'
         f'<desc id="{mark}-d">{escape(_clean(picture.description))}</desc>'
         f"{f'<metadata>{kept}</metadata>' if kept else ''}"
-        f"<style>{_style(picture, mark, colours)}</style><defs>{_patterns(picture, mark)}</defs>"
+        f"<defs>{_patterns(picture, mark)}</defs>"
         f'<rect class="paper" y="{_number(picture.top)}" width="{_number(picture.width)}" height="{_number(height)}"/>'
         f"{''.join(body)}</svg>\n"
     )
+    return svg, _style(picture, mark, colours)
 
 
 def _style(picture: Picture, mark: str, colours: Colours) -> str:

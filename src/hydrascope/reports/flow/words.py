@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hydrascope.reports.flow.naming import short_hash
-from hydrascope.reports.flow.repair import Mediator, RepairFlow, Sublayer
+from hydrascope.reports.flow.repair import Head, Mediator, RepairFlow, Sublayer
 from hydrascope.reports.flow.source import as_named, positions_in_words, weights_in_words
 from hydrascope.reports.summary.interval import (
     Interval,
@@ -100,10 +100,10 @@ def short_deck(flow: RepairFlow) -> tuple[str, str]:
     return f"{source.model}, {count}", _who(flow, lambda _, each: each.label)
 
 
-def _who(flow: RepairFlow, name: Callable[[RepairFlow, Mediator], str]) -> str:
+def _who(flow: RepairFlow, call: Callable[[RepairFlow, Mediator], str]) -> str:
     if not flow.mediated:
         return "No frozen runs: responses only"
-    need = [name(flow, each) for each in flow.mediators if each.necessary]
+    need = [call(flow, each) for each in flow.mediators if each.necessary]
     alone = [each.label for each in flow.mediators if each.sufficient]
     return f"Necessary: {_some(need)}; sufficient: {_some(alone)}"
 
@@ -117,6 +117,11 @@ def _some(labels: list[str]) -> str:
     if not labels:
         return "none surely"
     return ", ".join(labels) if len(labels) <= _NAMED else f"{len(labels)} components"
+
+
+def name(each: Sublayer) -> str:
+    """Return the name of a bar: its label, or `other 7 heads`."""
+    return each.label.partition(" of ")[0]
 
 
 def verb(each: Sublayer, amount: int) -> str:
@@ -151,7 +156,7 @@ def note(flow: RepairFlow, each: Sublayer) -> tuple[str, str]:
     if frozen is None:
         if less:
             return "adds to what is missing", ""
-        return ("on this prompt" if not flow.certain else "a response: no run froze it"), ""
+        return ("a response: no run froze it" if flow.certain else ""), ""
     by, alone = (number(value.estimate, amount) for value in (frozen.restored_by, frozen.restored_alone))
     if frozen.necessary and moves_norm(flow, frozen):
         way = number(frozen.norm.estimate, amount)
@@ -174,7 +179,8 @@ def short_note(flow: RepairFlow, each: Sublayer) -> str:
         return f"needed: {number(frozen.restored_by.estimate, digits(flow))}"
     if frozen is not None and frozen.sufficient:
         return "sufficient"
-    return "pushes down less" if verb(each, 2).endswith("less") else "response"
+    response = "response" if flow.certain else ""
+    return "pushes down less" if verb(each, 2).endswith("less") else response
 
 
 def moves_norm(flow: RepairFlow, frozen: Mediator) -> bool:
@@ -240,13 +246,20 @@ def description(flow: RepairFlow) -> str:
     amount, unit = digits(flow), flow.source.unit
     first, second = title(flow)
     drawn = [each for each in flow.sublayers if each.downstream and round(each.response.estimate, amount)]
-    largest = sorted(drawn, key=lambda each: -abs(each.response.estimate))[:12]
+    largest = sorted(drawn, key=_size)[:12]
     changes = "; ".join(f"{each.label} {format_interval(each.response, amount)}" for each in largest)
+    heads = sorted((each for each in flow.heads if round(each.response.estimate, amount)), key=_size)[:12]
+    by_head = "; ".join(f"{each.label} {format_interval(each.response, amount)}" for each in heads)
     return (
         f"{why_not(flow) or f'{first} {second}.'} Removed {format_interval(flow.removed, amount)} {unit}, lost "
         f"{format_interval(flow.lost, amount)}. {total(flow)}. {deck(flow)}."
-        f"{f' What others write more: {changes}.' if changes else ''} {' · '.join(sources(flow))}"
+        f"{f' What others write more: {changes}.' if changes else ''}"
+        f"{f' By head: {by_head}.' if by_head else ''} {' · '.join(sources(flow))}"
     )
+
+
+def _size(each: Sublayer | Head) -> float:
+    return -abs(each.response.estimate)
 
 
 def about(flow: RepairFlow) -> dict[str, str]:

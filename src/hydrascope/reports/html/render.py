@@ -30,7 +30,7 @@ MODULES = (
         "story",
         "saving",
     ),
-    *("asking", "network", "found", "attention", "map", "live", "page"),
+    *("asking", "network", "flow", "found", "attention", "map", "live", "page"),
 )
 
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)

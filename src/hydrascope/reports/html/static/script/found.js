@@ -1,6 +1,7 @@
 // What a run did, as hydrascope found it: in a sentence and in tables.
 
 import { $, cut, decimals, make, oneLine, written } from "./elements.js";
+import { figureOfFlow } from "./flow.js";
 
 /** A text that may be broken between the components that an override’s label names. */
 const breakable = (text) => text.split(/(?<=[+|])/).flatMap((each) => [each, make("wbr")]);
@@ -77,6 +78,6 @@ export function tellFound(answer, read) {
       ["off by, at worst", balance.off.toExponential(1)],
     ],
   );
-  $("found-run").replaceChildren(told, effects, ...worth, books);
+  $("found-run").replaceChildren(told, figureOfFlow(read.flow, patches), effects, ...worth, books);
   $("found-next").replaceChildren(tableOfTokens(answer.next));
 }
