@@ -49,7 +49,10 @@ def expected(model, probe, pair, label, part) -> tuple[float, float]:
     return reader.whole(run) - reader.whole(clean), direct
 
 
-@pytest.mark.parametrize(("case", "engine"), [pytest.param("gpt2", "wavefront", marks=pytest.mark.slow), ("llama", "wavefront"), ("llama", "reference")])
+@pytest.mark.parametrize(
+    ("case", "engine"),
+    [pytest.param("gpt2", "wavefront", marks=pytest.mark.slow), ("llama", "wavefront"), ("llama", "reference")],
+)
 def test_effects_are_those_of_plain_passes(case: str, engine: str) -> None:
     model = exactly_normed(loaded(case))
     probe = np.random.default_rng(0).normal(size=model.width)
