@@ -29,9 +29,9 @@ def fused_row_attention(prefix: Prefix) -> Attend:
 def _has_kernel(prefix: Prefix, inputs: AttentionInputs) -> bool:
     visible, own = prefix.visible[inputs.block], prefix.own[inputs.block]
     return (
-        inputs.softcap is None
+        inputs.query.device.type == "cpu"
+        and inputs.softcap is None
         and inputs.sinks is None
-        and inputs.query.device.type == "cpu"
         and inputs.query.shape[-1] == inputs.value.shape[-1]
         and (prefix.length == 1 or is_causal(own))
         # A mask of its own for each position of a suffix would have to be written out for all rows.
