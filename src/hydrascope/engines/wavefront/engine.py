@@ -292,10 +292,10 @@ class _Sweep(TermOverrides):
             return
         assert values is not None
         if self.length == 1:
-            rows[:, rows_of(ablating), 0, columns] = values[:, None, :, 0]
+            rows[:, rows_of(ablating), 0, columns] = values[:, None, :, 0].to(rows)
         else:
             every = rows_of(ablating).flatten()[:, None]
-            rows[*self._index(rows, every), columns] = values.to(rows.device).repeat(1, len(ablating), 1, 1)
+            rows[*self._index(rows, every), columns] = values.to(rows).repeat(1, len(ablating), 1, 1)
         if self.record.needs_changes:
             self.record.add_change(component, ablating, self._change(values, clean))
 
