@@ -1,0 +1,42 @@
+"""Draw what late MLPs take from tokens, by frequency, when one is pushed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hydrascope.reports.figures import style
+from studies.words import name
+
+
+def draw(results: Mapping[str, Any]) -> Figure:
+    """Return the figure: a panel for each model.
+
+    Args:
+        results: the study's results.
+    """
+    models = results["models"]
+    figure = Figure(figsize=(style.PAGE, 3.4))
+    figure.suptitle("A likely token is pushed up by 1 logit: what do late MLPs do?", fontsize=10, fontweight="bold")
+    columns = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, (model, of) in zip(columns, models.items(), strict=True):
+        _draw(axes, of["example"])
+        axes.set_title(name(model), fontsize=9)
+        axes.set_xlabel("log frequency of the token")
+    columns[0].set_ylabel("Change of its logit")
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7.5)
+    return figure
+
+
+def _draw(axes: Axes, of: Mapping[str, Any]) -> None:
+    axes.axhline(0, color=style.GREY, linewidth=0.6)
+    x = of["log_frequency"]
+    for key, colour, label, marked in (
+        ("whole", style.BLUE, "all other tokens, by frequency", "the pushed token"),
+        ("rest", style.ORANGE, "the same without common mode and frequency", "the pushed token without them"),
+    ):
+        values = np.array([np.nan if each is None else each for each in of[key]])
+        axes.plot(x, values, "-o", color=colour, markersize=3, linewidth=1, label=label)
+        axes.plot([of["target_log_frequency"]], [of["target"][key]], "*", color=colour, markersize=13, label=marked)
