@@ -84,8 +84,8 @@ def squares(folder: Path) -> xr.Dataset:
         `total` and, for each set of `SETS`, what it explains: [prompt, way, pushed, part], the parts being the late
         MLPs and all together. `push …` [prompt, way] are those of the push itself, `written …` [prompt, part] those of
         what is written in the clean pass, `vocabulary …` [prompt, way, pushed] those of the response over all tokens,
-        with `even` and `odd`, its energies. `taken` and `foreseen` [prompt, way, pushed] are −response · push at the
-        pushed token, as it is and as `both` predict it from the other tokens, `pushed` the push squared.
+        with `even`, the energy of its even part. `taken` and `foreseen` [prompt, way, pushed] are −response · push at the
+        pushed token, as it is and as `both` predict it from the other tokens, `push²` the push squared.
     """
     vocabulary = dict(np.load(folder / "vocabulary.npz"))
     found = [
@@ -111,7 +111,7 @@ def _squares_of(batch: Batch, prompt: int, vocabulary: Batch) -> xr.Dataset:
     common = vocabulary["common"]
     sums = {name: np.full((ways, pushed, parts), np.nan) for name in ("total", *SETS)}
     pushes = {name: np.full(ways, np.nan) for name in ("total", *SETS)}
-    taken = {name: np.full((ways, pushed), np.nan) for name in ("taken", "foreseen", "pushed")}
+    taken = {name: np.full((ways, pushed), np.nan) for name in ("taken", "foreseen", "push²")}
     for way in range(ways):
         terms = terms_of(batch, prompt, way, common)
         rows, push = response[way].reshape(-1, count), batch["profile"][prompt, way][None].astype(float)
@@ -129,7 +129,7 @@ def _squares_of(batch: Batch, prompt: int, vocabulary: Batch) -> xr.Dataset:
             whole = response[way, :, -1]
             taken["taken"][way] = -whole[:, place] * direct
             taken["foreseen"][way] = -predicted(whole, both, place) * direct
-            taken["pushed"][way] = direct**2
+            taken["push²"][way] = direct**2
     written = batch["written"][prompt].astype(float)
     written = np.concatenate([written, written.sum(0, keepdims=True)])
     both = [batch[each][prompt].astype(float) for each in SETS["both"]]
@@ -164,11 +164,18 @@ def _over_vocabulary(batch: Batch, prompt: int, vocabulary: Batch) -> dict[str, 
     )
     along = np.stack([joint @ square @ common, joint @ vocabulary["along_frequency"]], -1)
     own = np.einsum("wkd,wd->wk", joint @ square, units)
+    push = units[:, None] * batch["size"][prompt].astype(float)[None, :, None]
+    # The common mode is an eigenvector, so that what lies along it and the rest have nothing in common.
+    beside_joint, beside_push = (each - (each @ common)[..., None] * common for each in (joint, push))
     return {
         "vocabulary total": odd,
         "vocabulary both": np.einsum("wki,ij,wkj->wk", along, np.linalg.inv(gram), along),
         "vocabulary common": along[..., 0] ** 2 / gram[0, 0],
         "vocabulary profile": own**2 / np.einsum("wd,de,we->w", units, square, units)[:, None],
+        "common damped": -(joint @ common) * (push @ common),
+        "common pushed": (push @ common) ** 2,
+        "rest damped": -np.einsum("wkd,de,wke->wk", beside_joint, square, beside_push),
+        "rest pushed": np.einsum("wkd,de,wke->wk", beside_push, square, beside_push),
         "vocabulary even": np.einsum("wkd,de,wke->wk", even, square, even),
     }
 

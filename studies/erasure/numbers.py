@@ -75,6 +75,7 @@ def _numbers(settings: Mapping[str, Any], folder: Path, bootstrap: Bootstrap) ->
         "taken": {
             kind: _by_name(_taken(sums.isel(way=kinds[kind]), bootstrap)) for kind in ("target", "fifth", "others")
         },
+        "damped": {kind: _by_name(_damped(sums.isel(way=ways), bootstrap)) for kind, ways in kinds.items()},
         "beyond": _by_name(_beyond(target, sums.isel(part=-1), bootstrap)),
         "written": _bounds(_ratio(sums.isel(part=-1), "written both", "written total", bootstrap)),
         "vocabulary": {
@@ -128,13 +129,26 @@ def _beyond(target: xr.Dataset, every: xr.Dataset, bootstrap: Bootstrap) -> xr.D
 
 def _taken(sums: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
     """Return shares of the push that come off the pushed token: `taken`, `foreseen`, their difference and ratio."""
-    chosen = sums[["taken", "foreseen", "pushed"]].sum("way").rename(pushed="square")
+    chosen = sums[["taken", "foreseen", "push²"]].sum("way")
 
     def statistic(means: xr.Dataset) -> xr.Dataset:
-        taken, foreseen = ((means[name] / means["square"]).mean("pushed") for name in ("taken", "foreseen"))
+        taken, foreseen = ((means[name] / means["push²"]).mean("pushed") for name in ("taken", "foreseen"))
         return xr.Dataset(
             {"taken": taken, "foreseen": foreseen, "own": taken - foreseen, "more_than_half": foreseen - taken / 2}
         ).assign(share=foreseen / taken)
+
+    return interval(statistic, chosen, bootstrap)
+
+
+def _damped(sums: xr.Dataset, bootstrap: Bootstrap) -> xr.Dataset:
+    """Return the share that is taken back of a push's part along the common mode, and of the rest of it."""
+    chosen = sums[[f"{part} {what}" for part in ("common", "rest") for what in ("damped", "pushed")]].sum("way")
+
+    def statistic(means: xr.Dataset) -> xr.Dataset:
+        shares = {
+            part: (means[f"{part} damped"] / means[f"{part} pushed"]).mean("pushed") for part in ("common", "rest")
+        }
+        return xr.Dataset(shares)
 
     return interval(statistic, chosen, bootstrap)
 

@@ -54,6 +54,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         for half in ("exploration", "confirmation")
     )
     facts = hs.open_results(stores[Run(name, "facts", "confirmation")])
+    mlps = hs.open_results(stores[Run(name, "passages", "confirmation", "mlps")])
     folder = stores[Run(name, "passages", "exploration")].parent
     picks = chosen(folder, name)
     back = {readout: hs.measures.best_sublayer(per_prompt(scored, readout), "attn") for readout in CHOSEN_ON}
@@ -64,7 +65,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         passages[readout] = {
             "at": pick,
             "attention": _sublayers(effects, "attn", bootstrap),
-            "mlp": _sublayers(effects, "mlp", bootstrap),
+            "mlp": _sublayers(per_prompt(mlps, readout), "mlp", bootstrap),
             "best": _best(scored, readout, pick, bootstrap) if pick else None,
             "swapped": {"at": other, **_line(per_prompt(explored, readout), other, bootstrap)} if other else None,
             "groups": _groups(settings, scored, readout, pick, bootstrap) if pick else None,
@@ -73,7 +74,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         passages["logit"]["placebo"] = _placebo(scored, pick, bootstrap)
     return {
         "origin": _origin(scored),
-        "passages": {**_prompts(scored), "explored": explored.sizes["prompt"], **passages},
+        "passages": {**_prompts(scored), "explored": explored.sizes["prompt"], "mlps": mlps.sizes["prompt"], **passages},
         "facts": {**_prompts(facts), **{readout: _facts(facts, readout, bootstrap) for readout in CHOSEN_ON}},
         "beside": _beside(stores, name, picks, bootstrap) if any(picks.values()) else None,
     }

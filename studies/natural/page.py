@@ -72,6 +72,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield f"- **Known before**: {settings['known_before']}. The [replication](replication.md) measured those."
     yield f"- **Choice**: {settings['selection']}."
     yield f"- **Halves**: {settings['halves']['rule']}; {settings['halves']['reason']}."
+    yield f"- **MLPs**: {settings['mlps']['rule']}; {settings['mlps']['change']}."
     yield ""
     yield "## Numbers"
     yield ""
@@ -158,7 +159,7 @@ _ROWS = (
     ("slope without the 5% of largest DE", lambda of: number(of["best"]["loudest"]["without"], 2)),
     ("their share of all DE", lambda of: f"{100 * of['best']['loudest']['hold']:.0f}%"),
     ("three groups of 5 patches", lambda of: ", ".join(number(each[0], 2) for each in of["groups"])),
-    ("chosen on these passages, scored on the others", lambda of: f"{interval(of['swapped']['slope'])} ({of['swapped']['at']})"),
+    ("chosen on these passages, scored on the others", lambda of: f"{interval(of['swapped']['slope'])} ({of['swapped']['at']})" if of["swapped"] else "no choice"),
 )  # fmt: skip
 
 
@@ -175,14 +176,16 @@ def _table(models: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _counts(models: Mapping[str, Any]) -> Iterator[str]:
-    yield "| | sublayers | surely above 0 | surely below 0 | surely below 1 | surely above 1 |"
-    yield "|---|---|---|---|---|---|"
+    yield "| | passages | sublayers | surely above 0 | surely below 0 | surely below 1 | surely above 1 |"
+    yield "|---|---|---|---|---|---|---|"
     for model, of in models.items():
         for readout in ("logit", "difference"):
             for kind, words in (("attention", "attention"), ("mlp", "MLPs")):
                 found = of["passages"][readout][kind]
                 cells = [found[key] for key in ("above_0", "below_0", "below_1", "above_1")]
-                yield f"| {name(model)}, {words}, `{readout}` | {len(found['slopes'])} | {' | '.join(map(str, cells))} |"
+                prompts = of["passages"]["number" if kind == "attention" else "mlps"]
+                row = " | ".join(map(str, (prompts, len(found["slopes"]), *cells)))
+                yield f"| {name(model)}, {words}, `{readout}` | {row} |"
 
 
 def _facts(models: Mapping[str, Any]) -> Iterator[str]:

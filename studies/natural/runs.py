@@ -1,4 +1,4 @@
-"""Measure the study: all sublayers on passages and facts, then controls on the sublayers that are chosen."""
+"""Measure the study: attention on passages and facts, then controls on the sublayers that are chosen."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ class Run(NamedTuple):
 
     Attributes:
         model, prompts, half: the model, the set of prompts and its half.
-        kind: `layers`, or the control: `damping`, `noise.none`, `noise.0`, …, `distance`.
+        kind: `attention`, `mlps`, or the control: `damping`, `noise.none`, `noise.0`, …, `distance`.
     """
 
     model: str
     prompts: str
     half: Half
-    kind: str = "layers"
+    kind: str = "attention"
 
     def at(self, stores: Path) -> Path:
         """Return the place of the result."""
@@ -51,6 +51,7 @@ def measure(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.Prompt
         *(run for model in settings["models"] for run in _measure_passages(settings, model, prompts, stores)),
         *(run for model in settings["models"] for run in _measure_facts(settings, model, prompts, stores)),
         *(run for model in settings["models"] for run in _measure_controls(settings, model, prompts, stores)),
+        *(run for model in settings["models"] for run in _measure_mlps(settings, model, prompts, stores)),
     ]
     return {run: run.at(stores) for run in runs}
 
@@ -97,6 +98,15 @@ def _measure_controls(
         yield run
     run = run._replace(kind="distance")
     _measure_kick(settings, model, _of(settings, prompts, run).limit(settings["distance"]["prompts"]), picks, run.at(stores))
+    yield run
+
+
+def _measure_mlps(
+    settings: Mapping[str, Any], name: str, prompts: Mapping[str, hs.prompts.PromptSet], stores: Path
+) -> Iterator[Run]:
+    model, run = hs.load_model(name, dtype=settings["dtype"]), Run(name, "passages", "confirmation", "mlps")
+    some = _of(settings, prompts, run).limit(settings["mlps"]["prompts"])
+    _sweep(settings, model, some, _resample(settings), "mlp", run.at(stores))
     yield run
 
 

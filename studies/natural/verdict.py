@@ -58,8 +58,9 @@ def _p_placebo(found: Mapping[str, Any] | None) -> float:
 
 
 def _groups_agree(of: Mapping[str, Any]) -> bool:
+    """Whether the slopes of the groups of patches differ by less than the half-width of the whole slope."""
     if not of["groups"] or not of["best"]:
         return False
     slopes = [each[0] for each in of["groups"]]
     _, low, high = of["best"]["slope"]
-    return bool(max(slopes) - min(slopes) < (high - low) / 2)
+    return low is not None and bool(max(slopes) - min(slopes) < (high - low) / 2)
