@@ -43,7 +43,7 @@ def explained(
         terms: the regressors.
     """
     basis = np.linalg.qr(np.stack([term - term.mean() for term in terms], 1))[0]
-    return np.asarray(((responses - responses.mean(1, keepdims=True)) @ basis).__pow__(2).sum(1))
+    return np.asarray((((responses - responses.mean(1, keepdims=True)) @ basis) ** 2).sum(1))
 
 
 def predicted(
@@ -84,8 +84,10 @@ def squares(folder: Path) -> xr.Dataset:
         `total` and, for each set of `SETS`, what it explains: [prompt, way, pushed, part], the parts being the late
         MLPs and all together. `push …` [prompt, way] are those of the push itself, `written …` [prompt, part] those of
         what is written in the clean pass, `vocabulary …` [prompt, way, pushed] those of the response over all tokens,
-        with `even`, the energy of its even part. `taken` and `foreseen` [prompt, way, pushed] are −response · push at the
-        pushed token, as it is and as `both` predict it from the other tokens, `push²` the push squared.
+        with `even`, the energy of its even part. `common damped`, `common pushed`, `rest damped` and `rest pushed` are
+        products of the response with the push and of the push with itself, along the common mode and beside it. `taken`
+        and `foreseen` [prompt, way, pushed] are −response · push at the pushed token, as it is and as `both` predict it
+        from the other tokens, `push²` the push squared.
     """
     vocabulary = dict(np.load(folder / "vocabulary.npz"))
     found = [

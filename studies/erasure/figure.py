@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrascope.reports.figures import style
+from hydrascope.reports.summary.interval import number
 from studies.words import name
 
 
@@ -24,19 +25,30 @@ def draw(results: Mapping[str, Any]) -> Figure:
     for axes, (model, of) in zip(columns, models.items(), strict=True):
         _draw(axes, of["example"])
         axes.set_title(name(model), fontsize=9)
-        axes.set_xlabel("log frequency of the token")
+        axes.set_xlabel("rare ← log frequency of the token → frequent")
     columns[0].set_ylabel("Change of its logit")
-    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7.5)
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
 
 
 def _draw(axes: Axes, of: Mapping[str, Any]) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
-    x = of["log_frequency"]
+    x, at = of["log_frequency"], of["target_log_frequency"]
+    axes.plot(x, [-each for each in of["push"]], "--", color=style.GREY, linewidth=1, label="the push, turned round")
     for key, colour, label, marked in (
-        ("whole", style.BLUE, "all other tokens, by frequency", "the pushed token"),
-        ("rest", style.ORANGE, "the same without common mode and frequency", "the pushed token without them"),
+        ("whole", style.BLUE, "late MLPs: other tokens", "all"),
+        ("rest", style.ORANGE, "without common mode and frequency", "its own"),
     ):
         values = np.array([np.nan if each is None else each for each in of[key]])
         axes.plot(x, values, "-o", color=colour, markersize=3, linewidth=1, label=label)
-        axes.plot([of["target_log_frequency"]], [of["target"][key]], "*", color=colour, markersize=13, label=marked)
+        axes.plot([at], [of["target"][key]], "*", color=colour, markersize=13)
+        axes.annotate(
+            f"pushed token,\n{marked}: {number(of['target'][key], 2)}",
+            (at, of["target"][key]),
+            (-9, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=7.5,
+            color=colour,
+        )

@@ -122,9 +122,7 @@ def choose_tokens(
     return np.array([*chosen, *others, *rest.tolist()])
 
 
-def _nearest(
-    log_frequency: np.ndarray, order: np.ndarray, place: np.ndarray, taken: np.ndarray, token: int
-) -> int:
+def _nearest(log_frequency: np.ndarray, order: np.ndarray, place: np.ndarray, taken: np.ndarray, token: int) -> int:
     """Return the free token whose log frequency is nearest to that of `token`."""
     found = []
     for step in (-1, 1):

@@ -208,10 +208,10 @@ def _example(folder: Path) -> Numbers:
     """Return the mean response per unit of push over tokens in bins of log frequency, and the target's.
 
     Responses are those to pushing the target up by one logit. Each prompt's tokens are binned by their log frequency;
-    `whole` are responses, `rest` what the common mode and the log frequency leave.
+    `push` is what the push itself adds, `whole` are responses, `rest` what the common mode and the log frequency leave.
     """
     edges = np.arange(-22.0, 0.0, 1.0)
-    sums = {name: np.zeros((len(edges) + 1, 2)) for name in ("whole", "rest")}
+    sums = {name: np.zeros((len(edges) + 1, 2)) for name in ("push", "whole", "rest")}
     target = {name: np.zeros(2) for name in sums}
     weight = 0.0
     common = np.load(folder / "vocabulary.npz")["common"]
@@ -226,7 +226,8 @@ def _example(folder: Path) -> Numbers:
             fitted = np.linalg.lstsq(design[others], whole[:, others].T, rcond=None)[0]
             rest = whole - (design @ fitted).T
             at = np.digitize(terms["log_frequency"], edges)
-            for name, values in (("whole", whole), ("rest", rest)):
+            push = batch["size"][prompt].astype(float)[:, None] * terms["profile"]
+            for name, values in (("push", push), ("whole", whole), ("rest", rest)):
                 # Least squares of the response on the push: Σ response · push / Σ push².
                 per_token = (values * direct[:, None]).sum(0)
                 for each in np.unique(at[others]):

@@ -245,9 +245,7 @@ def push(
     }
 
 
-def _named(
-    logits: Float[np.ndarray, "token"], index: int, controls: Mapping[str, int]
-) -> Int[np.ndarray, "named"]:
+def _named(logits: Float[np.ndarray, "token"], index: int, controls: Mapping[str, int]) -> Int[np.ndarray, "named"]:
     """Return the tokens that a prompt is pushed along: the likeliest, the fifth likeliest, and others."""
     likely = np.argsort(-logits, kind="stable")[[0, FIFTH]]
     generator = np.random.default_rng([controls["seed"], index, 0])

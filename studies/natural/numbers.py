@@ -74,7 +74,12 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         passages["logit"]["placebo"] = _placebo(scored, pick, bootstrap)
     return {
         "origin": _origin(scored),
-        "passages": {**_prompts(scored), "explored": explored.sizes["prompt"], "mlps": mlps.sizes["prompt"], **passages},
+        "passages": {
+            **_prompts(scored),
+            "explored": explored.sizes["prompt"],
+            "mlps": mlps.sizes["prompt"],
+            **passages,
+        },
         "facts": {**_prompts(facts), **{readout: _facts(facts, readout, bootstrap) for readout in CHOSEN_ON}},
         "beside": _beside(stores, name, picks, bootstrap) if any(picks.values()) else None,
     }
@@ -194,9 +199,7 @@ def _facts(facts: xr.Dataset, readout: str, bootstrap: Bootstrap) -> Numbers:
     return found
 
 
-def _beside(
-    stores: Mapping[Run, Path], name: str, picks: Mapping[str, str | None], bootstrap: Bootstrap
-) -> Numbers:
+def _beside(stores: Mapping[Run, Path], name: str, picks: Mapping[str, str | None], bootstrap: Bootstrap) -> Numbers:
     """Return damping, weight noise and kick at the chosen sublayers."""
     here = {run.kind: path for run, path in stores.items() if (run.model, run.prompts) == (name, "passages")}
     damped = hs.open_results(here["damping"])
@@ -208,7 +211,9 @@ def _beside(
     if pick := picks["logit"]:
         for kind, path in here.items():
             if kind.startswith("noise."):
-                found["weight_noise"][kind] = _line(per_prompt(hs.open_results(path), "logit"), pick, bootstrap)["slope"]
+                found["weight_noise"][kind] = _line(per_prompt(hs.open_results(path), "logit"), pick, bootstrap)[
+                    "slope"
+                ]
         found["weight_noise"]["number"] = hs.open_results(here["noise.none"]).sizes["prompt"]
     found["kick"] = {pick: _rounded(each) for pick, each in json.loads(here["distance"].read_text("utf-8")).items()}
     return found

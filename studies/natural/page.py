@@ -1,6 +1,6 @@
 """Render the page of the study from its numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
@@ -29,8 +29,8 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     said = {
         "holds": "**On natural text, too, the network makes up for the best attention sublayer at the paper's slope.**",
         "refuted": (
-            "**On natural text the network doesn't make up for the best attention sublayer at the paper's slope in both "
-            f"models: one interval lies wholly outside [{low}, {high}].**"
+            "**On natural text the network doesn't make up for the best attention sublayer at the paper's slope: one "
+            f"interval lies wholly outside [{low}, {high}].**"
         ),
         "can't tell": (
             "**Whether the network makes up for the best attention sublayer at the paper's slope on natural text, too, "
@@ -38,7 +38,9 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         ),
     }
     found = "; ".join(_best(model, of["passages"]["logit"]) for model, of in results["models"].items())
-    return f"{said[results['verdict']['outcome']]} Slope of compensation on direct effect: {found}. The paper: about 0.7."
+    return (
+        f"{said[results['verdict']['outcome']]} Slope of compensation on direct effect: {found}. The paper: about 0.7."
+    )
 
 
 def _best(model: str, of: Mapping[str, Any]) -> str:
@@ -124,7 +126,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
     yield "- Targets are the model's own most likely tokens, the foil its runner-up; some patches push the same token."
     yield "- Only the last position is ablated: earlier positions keep what they hold, also for later layers to read."
-    yield "- A slope says that compensation grows with the direct effect, not that the total effect is small; and damping"
+    yield "- A slope says that compensation grows with the direct effect, not that the total effect is small. Damping"
     yield "  of the readout's direction gives such a slope, too ([Damping or Hydra?](damping.md))."
     yield ""
     yield "## Repeat it"
@@ -148,19 +150,24 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from _objections(settings, models)
 
 
-_ROWS = (
-    ("slope", lambda of: interval(of["best"]["slope"])),
-    ("R²", lambda of: interval(of["best"]["r2"])),
-    ("slope, σ of the ablated pass", lambda of: interval(of["best"]["own_scale"]["slope"])),
-    ("slope on what is removed", lambda of: interval(of["best"]["on_removed"])),
-    ("prompt by prompt", lambda of: interval(of["best"]["restored_slope"])),
-    ("restored on average", lambda of: interval(of["best"]["restored"])),
-    ("removed, lost (means)", lambda of: f"{interval(of['best']['removed'])}, {interval(of['best']['lost'])}"),
-    ("slope without the 5% of largest DE", lambda of: number(of["best"]["loudest"]["without"], 2)),
-    ("their share of all DE", lambda of: f"{100 * of['best']['loudest']['hold']:.0f}%"),
-    ("three groups of 5 patches", lambda of: ", ".join(number(each[0], 2) for each in of["groups"])),
-    ("chosen on these passages, scored on the others", lambda of: f"{interval(of['swapped']['slope'])} ({of['swapped']['at']})" if of["swapped"] else "no choice"),
-)  # fmt: skip
+_ROWS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "slope": lambda of: interval(of["best"]["slope"]),
+    "R²": lambda of: interval(of["best"]["r2"]),
+    "slope, σ of the ablated pass": lambda of: interval(of["best"]["own_scale"]["slope"]),
+    "slope on what is removed": lambda of: interval(of["best"]["on_removed"]),
+    "prompt by prompt": lambda of: interval(of["best"]["restored_slope"]),
+    "restored on average": lambda of: interval(of["best"]["restored"]),
+    "removed (mean)": lambda of: interval(of["best"]["removed"]),
+    "lost (mean)": lambda of: interval(of["best"]["lost"]),
+    "slope without the 5% of largest DE": lambda of: number(of["best"]["loudest"]["without"], 2),
+    "their share of all DE": lambda of: f"{100 * of['best']['loudest']['hold']:.0f}%",
+    "slope by each third of the patches": lambda of: ", ".join(number(each[0], 2) for each in of["groups"]),
+    "chosen on these passages, scored on the others": lambda of: _swapped(of["swapped"]),
+}
+
+
+def _swapped(of: Mapping[str, Any] | None) -> str:
+    return f"{interval(of['slope'])} ({of['at']})" if of else "no choice"
 
 
 def _table(models: Mapping[str, Any]) -> Iterator[str]:
@@ -169,9 +176,12 @@ def _table(models: Mapping[str, Any]) -> Iterator[str]:
     yield f"| | {' | '.join(f'{name(model)}, `{readout}`' for model, readout in columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     yield f"| best attention sublayer, chosen on other passages | {' | '.join(of['at'] or 'none' for of in found)} |"
-    for title, cell in _ROWS:
+    for title, cell in _ROWS.items():
         yield f"| {title} | {' | '.join(cell(of) if of['best'] else '–' for of in found)} |"
-    damping = [interval((models[model]["beside"] or {"damping": {}})["damping"].get(readout, [None] * 3)) for model, readout in columns]  # fmt: skip
+    damping = [
+        interval((models[model]["beside"] or {"damping": {}})["damping"].get(readout, [None] * 3))
+        for model, readout in columns
+    ]
     yield f"| damping g there | {' | '.join(damping)} |"
 
 
@@ -207,10 +217,10 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
         best, placebo = of["passages"]["logit"]["best"], of["passages"]["logit"].get("placebo")
         if not best or not of["beside"]:
             continue
-        slopes = sorted(each[0] for each in placebo["slope"])
+        slopes, target = sorted(each[0] for each in placebo["slope"]), number(best["slope"][0], 2)
         yield (
-            f"- Other tokens, {name(model)}: at {of['passages']['logit']['at']} the slopes of {len(slopes)} drawn tokens "
-            f"are {number(slopes[0], 2)} to {number(slopes[-1], 2)}; the target's is {number(best['slope'][0], 2)}."
+            f"- Other tokens, {name(model)}: at {of['passages']['logit']['at']} the slopes of {len(slopes)} drawn "
+            f"tokens are {number(slopes[0], 2)} to {number(slopes[-1], 2)}; the target's is {target}."
         )
         groups = [each[0] for each in of["passages"]["logit"]["groups"]]
         half = (best["slope"][2] - best["slope"][1]) / 2
@@ -229,7 +239,10 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
             f"half-width {number(width, 3)}."
         )
         kicks = ", ".join(f"{pick} {number(each, 3)}" for pick, each in of["beside"]["kick"].items())
-        yield f"- Kick, {name(model)}: resampling moves the stream by {kicks} (median; 1 is as far as two prompts are apart)."
+        yield (
+            f"- Kick, {name(model)}: resampling moves the stream by {kicks} (median; 1 is as far as two prompts are "
+            "apart)."
+        )
 
 
 def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:

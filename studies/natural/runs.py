@@ -65,7 +65,15 @@ def _measure_passages(
         run = Run(name, "passages", half)
         # Groups of patches are told apart where slopes are scored.
         keep = "patches" if half == "confirmation" else "means"
-        _sweep(settings, model, _of(settings, prompts, run), _resample(settings), settings["ablate"]["passages"], run.at(stores), keep)
+        _sweep(
+            settings,
+            model,
+            _of(settings, prompts, run),
+            _resample(settings),
+            settings["ablate"]["passages"],
+            run.at(stores),
+            keep,
+        )
         yield run
 
 
@@ -73,7 +81,9 @@ def _measure_facts(
     settings: Mapping[str, Any], name: str, prompts: Mapping[str, hs.prompts.PromptSet], stores: Path
 ) -> Iterator[Run]:
     model, run = hs.load_model(name, dtype=settings["dtype"]), Run(name, "facts", "confirmation")
-    _sweep(settings, model, _of(settings, prompts, run), _resample(settings), settings["ablate"]["facts"], run.at(stores))
+    _sweep(
+        settings, model, _of(settings, prompts, run), _resample(settings), settings["ablate"]["facts"], run.at(stores)
+    )
     yield run
 
 
@@ -97,7 +107,9 @@ def _measure_controls(
             _sweep(settings, noised, some, _resample(settings), picks, run.at(stores))
         yield run
     run = run._replace(kind="distance")
-    _measure_kick(settings, model, _of(settings, prompts, run).limit(settings["distance"]["prompts"]), picks, run.at(stores))
+    _measure_kick(
+        settings, model, _of(settings, prompts, run).limit(settings["distance"]["prompts"]), picks, run.at(stores)
+    )
     yield run
 
 
@@ -116,9 +128,7 @@ def chosen(stores: Path, model: str) -> dict[str, str | None]:
     return {readout: best_sublayer(per_prompt(explored, readout), "attn") for readout in CHOSEN_ON}
 
 
-def _of(
-    settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.PromptSet], run: Run
-) -> hs.prompts.PromptSet:
+def _of(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.PromptSet], run: Run) -> hs.prompts.PromptSet:
     halves = settings["halves"]
     some = take(prompts[run.prompts], run.half, halves[run.prompts], halves["explored_before"])
     return hs.prompts.PromptSet.of(some, f"{run.prompts}, {run.half}")
