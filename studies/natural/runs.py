@@ -49,8 +49,8 @@ def measure(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.Prompt
     stores.mkdir(parents=True, exist_ok=True)
     runs = [
         *(run for model in settings["models"] for run in _measure_passages(settings, model, prompts, stores)),
-        *(run for model in settings["models"] for run in _measure_facts(settings, model, prompts, stores)),
         *(run for model in settings["models"] for run in _measure_controls(settings, model, prompts, stores)),
+        *(run for model in settings["models"] for run in _measure_facts(settings, model, prompts, stores)),
         *(run for model in settings["models"] for run in _measure_mlps(settings, model, prompts, stores)),
     ]
     return {run: run.at(stores) for run in runs}
