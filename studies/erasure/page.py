@@ -1,12 +1,13 @@
 """Render the page of the study from its numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.verdict import MOST_HELD
-from studies.words import HUB, head, interval, name, share
+from studies.erasure.objections import objections
+from studies.words import HUB, Bounds, head, interval, name, share
 
 _SAID = {
     "holds": "**The prediction holds.**",
@@ -35,30 +36,26 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
-    said = {
-        "holds": (
-            "**When a token is pushed, late MLPs answer with a shift of all tokens by common mode and frequency, not "
-            "by suppressing the one.**"
-        ),
-        "refuted": (
-            "**When a token is pushed, late MLPs turn the push round, over all tokens that it raised: the push's own "
-            "profile explains their answer better than common mode and frequency do.**"
-        ),
-        "can't tell": (
-            "**The declared rule can't tell whether late MLPs answer a pushed token by a common shift of all tokens or "
-            "by suppressing it.**"
-        ),
-    }
     cells = [*cells_of(settings, results["models"])]
-    shares = "; ".join(
-        f"{name(model)}, {label} {share(found['profile'])} against {share(found['both'])}"
-        for model, label, of in cells
-        for found in [of["confirmation"]["shares"]["target"]]
-    )
+    taken = {(model, label): of["confirmation"]["taken"]["target"]["own"] for model, label, of in cells}
+    explained = {(model, label): of["confirmation"]["shares"]["target"]["both"] for model, label, of in cells}
+    own = "; ".join(f"{name(model)}, {label} {interval(each)}" for (model, label), each in taken.items())
+    both = "; ".join(f"{name(model)}, {label} {share(each)}" for (model, label), each in explained.items())
+    said = _said(results["verdict"]["outcome"], [*taken.values()])
     return (
-        f"{said[results['verdict']['outcome']]} Share of the answer that the profile explains, against common mode and "
-        f"frequency: {shares}. The two are close, since a push of a likely token is mostly a push of the common mode."
+        f"**{said}** Share of the push that comes off the token beyond what common mode and frequency foresee: {own}. "
+        f"Share of the answer over all tokens that these two explain: {both}."
     )
+
+
+def _said(outcome: str, own: Sequence[Bounds]) -> str:
+    if outcome == "holds":
+        return "When a token is pushed, late MLPs answer mostly by a shift of all tokens by common mode and frequency."
+    if outcome == "can't tell":
+        return "The declared rule can't tell whether late MLPs answer a pushed token by a shift of all tokens."
+    if all(low is not None and low > 0 for _, low, _ in own):
+        return "Late MLPs don't only recalibrate: a token that is pushed loses more than tokens like it do."
+    return "The pushed token's profile explains more of late MLPs' answer than common mode and frequency do."
 
 
 def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
@@ -150,7 +147,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Objections"
     yield ""
-    yield from _objections(settings, models)
+    yield from objections(models)
 
 
 _TERMS = {
@@ -168,8 +165,15 @@ def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Ma
         for model, label, of in cells_of(settings, models)
     )
     alone = ", ".join(f"{name(model)}, {label} ({_FORMS[form]})" for model, label, form in verdict["alone"])
+    limit = settings["threshold"]
+    below = [
+        f"{name(model)}, {label}"
+        for model, label, of in cells_of(settings, models)
+        if (of["confirmation"]["shares"]["target"]["both"][2] or 0) < limit
+    ]
+    less = f" It is surely below {limit} in {'; '.join(below)}." if below else ""
     more = f" The pushed token alone surely explains more in {alone}." if alone else ""
-    return f"{_SAID[verdict['outcome']]} Share of both together: {found}.{more}"
+    return f"{_SAID[verdict['outcome']]} Share of both together: {found}.{less}{more}"
 
 
 _COLUMNS = {
@@ -307,66 +311,3 @@ def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
     yield "- Only the last position is pushed, at four sublayers just before the last quarter."
     yield "- Frequency is the model's own mean prediction over a few passages, not that of its training text."
     yield "- A push along the readout isn't an ablation: what late MLPs do about missing content isn't seen here."
-
-
-def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    cells = [of["confirmation"] for _, _, of in cells_of(settings, models)]
-
-    def span(*keys: str) -> str:
-        """Return the smallest and the largest estimate over the sets."""
-        values = []
-        for each in cells:
-            for key in keys:
-                each = each[key]
-            values.append(each[0])
-        low, high = number(min(values), 2), number(max(values), 2)
-        return low if low == high else f"{low} to {high}"
-
-    yield (
-        f"- *One of 600 tokens can't explain half.* True: as one token against all others the target explains "
-        f"{span('shares', 'target', 'token')}, whatever it suffers. The fair rival is its profile, since a linear "
-        "write against a token also falls on all tokens that point the same way. And what comes off the token itself "
-        "is given apart, where the other 599 don't count."
-    )
-    yield (
-        f"- *Profile and common mode are nearly one, so that a small difference decides.* True: of the target's push "
-        f"itself both explain {span('push', 'target', 'both')}. Sums of squares over tokens hardly tell a common shift "
-        "from a push turned round; the declared rule decides by a difference of "
-        f"{span('shares', 'target', 'both − profile')}. The table of the common mode and the rest tells more: were the "
-        "answer a common shift alone, nothing would come back of the rest."
-    )
-    yield (
-        "- *Log frequency is idle.* Beside the common mode it adds "
-        f"{_added(cells)}; alone it explains {span('shares', 'target', 'log_frequency')}, since the common mode goes "
-        "with frequency. The page says frequency, the weights say one direction."
-    )
-    yield (
-        "- *Any write lies along the common mode.* Not by as much: of the same MLPs' clean writes both explain "
-        f"{span('written')}, of their answers to random pushes {span('shares', 'random', 'both')}."
-    )
-    yield (
-        "- *The sum of all late MLPs hides single ones.* It does: the share of both in single MLPs runs from "
-        f"{_least(cells)} to {_most(cells)}."
-    )
-    yield (
-        "- *Damping may happen before these MLPs.* The pushed sublayers are in the two blocks before, and attention in "
-        "between may answer, too: this page says what late MLPs write, not what reaches the logits."
-    )
-    yield (
-        "- *Random directions are answered as well.* They are: of a random push "
-        f"{span('damped', 'random', 'rest')} comes back along itself. So late MLPs damp what stands in the stream, and "
-        "directions that are read out by more; that they aim at a prediction isn't shown."
-    )
-
-
-def _added(cells: list[Mapping[str, Any]]) -> str:
-    added = [each["shares"]["target"]["both"][0] - each["shares"]["target"]["common"][0] for each in cells]
-    return f"{number(min(added), 3)} to {number(max(added), 3)}"
-
-
-def _least(cells: list[Mapping[str, Any]]) -> str:
-    return number(min(bounds[0] for each in cells for bounds in each["each_late"].values()), 2)
-
-
-def _most(cells: list[Mapping[str, Any]]) -> str:
-    return number(max(bounds[0] for each in cells for bounds in each["each_late"].values()), 2)
