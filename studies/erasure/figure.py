@@ -26,6 +26,8 @@ def draw(results: Mapping[str, Any]) -> Figure:
         _draw(axes, of["example"])
         axes.set_title(name(model), fontsize=9)
         axes.set_xlabel("rare ← log frequency of the token → frequent")
+    low, high = columns[0].get_ylim()
+    columns[0].set_ylim(low - 0.05 * (high - low), high)
     columns[0].set_ylabel("Change of its logit")
     figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
@@ -35,20 +37,22 @@ def _draw(axes: Axes, of: Mapping[str, Any]) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
     x, at = of["log_frequency"], of["target_log_frequency"]
     axes.plot(x, [-each for each in of["push"]], "--", color=style.GREY, linewidth=1, label="the push, turned round")
-    for key, colour, label, marked in (
-        ("whole", style.BLUE, "late MLPs: other tokens", "all"),
-        ("rest", style.ORANGE, "without common mode and frequency", "its own"),
+    # The labels stand apart, since the stars may not.
+    for key, colour, label, marked, shift in (
+        ("whole", style.BLUE, "late MLPs: other tokens", "pushed token", -7),
+        ("rest", style.ORANGE, "without common mode and frequency", "its own part", 7),
     ):
         values = np.array([np.nan if each is None else each for each in of[key]])
         axes.plot(x, values, "-o", color=colour, markersize=3, linewidth=1, label=label)
         axes.plot([at], [of["target"][key]], "*", color=colour, markersize=13)
         axes.annotate(
-            f"pushed token,\n{marked}: {number(of['target'][key], 2)}",
+            f"{marked}: {number(of['target'][key], 2)}",
             (at, of["target"][key]),
-            (-9, 0),
+            (-9, shift),
             textcoords="offset points",
             ha="right",
             va="center",
             fontsize=7.5,
             color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )

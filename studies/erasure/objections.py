@@ -37,6 +37,11 @@ def objections(models: Mapping[str, Any]) -> Iterator[str]:
         "says only that the pushed token loses more than the others do."
     )
     yield (
+        "- *A push turned round would leave something of its own, too.* It would: the push itself adds more to its "
+        "token than common mode and frequency foretell. So *its own* speaks against a common shift alone, not for a "
+        "component that looks for one token. Words that point as the token does fall with it."
+    )
+    yield (
         "- *Log frequency is idle.* Alone it explains "
         f"({each('shares', 'target', 'log_frequency')}), the common mode alone ({each('shares', 'target', 'common')}). "
         "The two go together where the first principal direction of the readouts is a direction of frequency."

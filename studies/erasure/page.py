@@ -88,8 +88,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from _table(settings, models)
     yield ""
     yield (
-        "*Beyond both*: what the pushed token adds to common mode and frequency. *Beyond it*: what they add to the "
-        "profile. Terms overlap, so shares don't add up to one."
+        "*Beyond both*: what the pushed token adds to common mode and frequency. *Beyond profile*: what they add to "
+        "it. Terms overlap, so shares don't add up to one."
     )
     yield ""
     yield "The same of pushes of equal norm along other directions, and of what isn't a response:"
@@ -104,6 +104,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield from _damped(settings, models)
     yield ""
+    yield from _against_random(models)
+    yield ""
     yield "## Guards and other readings"
     yield ""
     yield from (f"- {guard[0].upper()}{guard[1:]}." for guard in settings["guards"])
@@ -113,11 +115,12 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Secondary claims"
     yield ""
-    yield "| declared before | p | adjusted | |"
-    yield "|---|---|---|---|"
+    yield "| declared before, for all four sets | p | adjusted | | shown, each taken alone, in |"
+    yield "|---|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
+        alone = "; ".join(f"{name(model)}, {label}" for model, label in of["in"]) or "none"
+        yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} | {alone} |"
     yield ""
     yield f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {verdict['p']:.2g}."
     yield ""
@@ -246,6 +249,21 @@ def _damped(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
             yield f"| {name(model)}, {label} | {words} | {common} | {interval(found['rest'])} |"
 
 
+def _against_random(models: Mapping[str, Any]) -> Iterator[str]:
+    for model, of in models.items():
+        found = [each["confirmation"]["damped"] for each in of["sets"].values()]
+        sure = [words for kind, words in _KINDS.items() if all(_surely_more(each, kind) for each in found)]
+        yield (
+            f"- {name(model)}: of the rest surely more comes back than of a random push, on both sets, for "
+            f"{' and '.join(sure) or 'none of them'}."
+        )
+
+
+def _surely_more(damped: Mapping[str, Any], kind: str) -> bool:
+    low, high = damped[kind]["rest"][1], damped["random"]["rest"][2]
+    return low is not None and high is not None and low > high
+
+
 def _guarded(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     if verdict["guarded"]:
         cells = "; ".join(f"{name(model)}, {label}" for model, label in verdict["guarded"])
@@ -298,7 +316,7 @@ def _weights(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator
         even = [each["confirmation"]["even"] for each in of["sets"].values()]
         yield (
             f"- Up and down, {name(model)}: the part of the response that doesn't change sign has "
-            f"{' and '.join(interval(each) for each in even)} of the energy of the part that does."
+            f"{' and '.join(interval(each, 4) for each in even)} of the energy of the part that does."
         )
 
 

@@ -1,6 +1,6 @@
 """Hold the declared claims against the numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from studies.damping.cells import cells_of
@@ -9,6 +9,9 @@ from studies.words import Bounds
 
 #: The two forms of the pushed token: one token against all others, and the profile of a write along its direction.
 ALONE = ("token", "profile")
+
+#: The level of a claim in one cell alone.
+_LEVEL = 0.05
 
 
 def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +24,8 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
     Returns:
         `outcome`, one of `holds`, `refuted` and `can't tell`; `p` of the primary claim; `guarded`, the cells in which a
         guard forbids a verdict; `alone`, the cells in which a form of the pushed token surely explains more;
-        `secondary`, for each claim its `p`, the `adjusted` one and whether it `holds`.
+        `secondary`, for each claim its `p`, the `adjusted` one, whether it `holds`, and the cells that it holds `in`
+        when it is tested there alone.
     """
     limit = settings["threshold"]
     cells = {(model, label): of["confirmation"] for model, label, of in cells_of(settings, models)}
@@ -32,6 +36,7 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
         for form in ALONE
         if _is_below(of["shares"]["target"][f"both − {form}"], 0)
     ]
+    secondary = dict(_secondary(settings, cells))
     shares = [of["shares"]["target"]["both"] for of in cells.values()]
     if alone:
         outcome = "refuted"
@@ -44,7 +49,10 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
         "p": max(p_above(each, limit) for each in shares),
         "guarded": guarded,
         "alone": alone,
-        "secondary": adjusted(dict(_secondary(settings, cells))),
+        "secondary": {
+            claim: {**of, "in": [list(cell) for cell, p in secondary[claim].items() if p <= _LEVEL]}
+            for claim, of in adjusted({claim: max(each.values()) for claim, each in secondary.items()}).items()
+        },
     }
 
 
@@ -60,13 +68,18 @@ def _is_below(bounds: Bounds, limit: float) -> bool:
     return bounds[2] is not None and bounds[2] < limit
 
 
-def _secondary(settings: Mapping[str, Any], cells: Mapping[Any, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """Yield the name and the p of each secondary claim."""
+def _secondary(
+    settings: Mapping[str, Any], cells: Mapping[Any, Mapping[str, Any]]
+) -> Iterator[tuple[str, dict[Any, float]]]:
+    """Yield the name of each secondary claim, and its p in each cell."""
     limit = settings["threshold"]
-    yield "another", max(p_above(of["shares"]["others"]["both"], limit) for of in cells.values())
-    yield "fifth", max(p_above(of["shares"]["fifth"]["both"], limit) for of in cells.values())
-    taken = [of["taken"]["target"] for of in cells.values()]
-    yield "unspecific", max(max(p_above(each[name], 0) for name in ("more_than_half", "taken")) for each in taken)
-    yield "follows", max(p_above(of["taken"]["others"]["own"], 0) for of in cells.values())
-    yield "beyond_push", max(p_above(of["beyond"]["push"], 0) for of in cells.values())
-    yield "beyond_writes", max(p_above(of["beyond"]["written"], 0) for of in cells.values())
+
+    def each(p: Callable[[Mapping[str, Any]], float]) -> dict[Any, float]:
+        return {cell: p(of) for cell, of in cells.items()}
+
+    yield "another", each(lambda of: p_above(of["shares"]["others"]["both"], limit))
+    yield "fifth", each(lambda of: p_above(of["shares"]["fifth"]["both"], limit))
+    yield "unspecific", each(lambda of: max(p_above(of["taken"]["target"][k], 0) for k in ("more_than_half", "taken")))
+    yield "follows", each(lambda of: p_above(of["taken"]["others"]["own"], 0))
+    yield "beyond_push", each(lambda of: p_above(of["beyond"]["push"], 0))
+    yield "beyond_writes", each(lambda of: p_above(of["beyond"]["written"], 0))

@@ -13,6 +13,7 @@ from hydrascope.components.component import Component
 from hydrascope.measures import Bootstrap
 from studies import erasure
 from studies.erasure import estimator, geometry, numbers, runs
+from studies.erasure.verdict import judge
 from studies.study import Study
 
 STUDY = Study("erasure")
@@ -159,6 +160,40 @@ def test_squares_are_those_of_plain_least_squares(made: Made) -> None:
     fitted = np.linalg.lstsq(design[others], response[others], rcond=None)[0]
     direct = made.size[5, 2] * (readers[4] @ made.units[5, 4])
     assert sums["foreseen"].values[5, 4, 2] == pytest.approx(-direct * (design[4] @ fitted))
+
+
+def cell(both: list[float], less_profile: list[float], vocabulary: float = 0.8, hold: float = 0.2) -> dict[str, Any]:
+    """Return the numbers of a set that claims are decided by."""
+    target = {"both": both, "both − token": [0.4, 0.3, 0.5], "both − profile": less_profile}
+    taken = {"taken": [0.7, 0.6, 0.8], "more_than_half": [0.2, 0.1, 0.3], "own": [0.1, 0.05, 0.15]}
+    return {
+        "shares": {"target": target, "others": target, "fifth": target},
+        "taken": {"target": taken, "others": taken},
+        "beyond": {"push": [0.1, 0.05, 0.15], "written": [0.0, -0.1, 0.1]},
+        "vocabulary": {"target": {"both": [vocabulary, 0, 1]}},
+        "loudest": {"hold": hold, "without": 0.4, "blocks": 0.7},
+    }
+
+
+def test_verdicts_follow_the_declared_rule() -> None:
+    settings = STUDY.settings | {"models": ["a"], "prompts": {"facts": "f", "passages": "p"}}
+    good, both = cell([0.7, 0.6, 0.8], [0.1, 0.05, 0.2]), [0.9, 0.8, 0.95]
+
+    def outcome(other: dict[str, Any]) -> str:
+        of = {"sets": {"facts": {"confirmation": good}, "passages": {"confirmation": other}}}
+        return str(judge(settings, {"a": of})["outcome"])
+
+    assert outcome(good) == "holds"
+    assert outcome(cell(both, [-0.1, -0.2, -0.05])) == "refuted"
+    assert outcome(cell([0.6, 0.4, 0.8], [0.1, 0, 0.2])) == "can't tell"
+    assert outcome(cell(both, [-0.1, -0.2, 0.05], vocabulary=0.4)) == "can't tell"
+    assert outcome(cell(both, [0.1, 0, 0.2], hold=0.5)) == "can't tell"
+    of = {"sets": {"facts": {"confirmation": good}, "passages": {"confirmation": cell([0.3, 0.2, 0.4], [0.1, 0, 0.2])}}}
+    found = judge(settings, {"a": of})["secondary"]
+    assert found["follows"]["holds"]
+    assert not found["another"]["holds"]
+    assert found["another"]["in"] == [["a", "facts"]]
+    assert found["beyond_writes"]["in"] == []
 
 
 def test_tokens_are_chosen_once_and_matched_by_frequency() -> None:
