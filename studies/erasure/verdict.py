@@ -34,7 +34,7 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
         [*cell, form]
         for cell, of in cells.items()
         for form in ALONE
-        if _is_below(of["shares"]["target"][f"both − {form}"], 0)
+        if list(cell) not in guarded and _is_below(of["shares"]["target"][f"both − {form}"], 0)
     ]
     secondary = dict(_secondary(settings, cells))
     shares = [of["shares"]["target"]["both"] for of in cells.values()]

@@ -187,6 +187,7 @@ def test_verdicts_follow_the_declared_rule() -> None:
     assert outcome(cell(both, [-0.1, -0.2, -0.05])) == "refuted"
     assert outcome(cell([0.6, 0.4, 0.8], [0.1, 0, 0.2])) == "can't tell"
     assert outcome(cell(both, [-0.1, -0.2, 0.05], vocabulary=0.4)) == "can't tell"
+    assert outcome(cell(both, [-0.1, -0.2, -0.05], hold=0.5)) == "can't tell"
     assert outcome(cell(both, [0.1, 0, 0.2], hold=0.5)) == "can't tell"
     of = {"sets": {"facts": {"confirmation": good}, "passages": {"confirmation": cell([0.3, 0.2, 0.4], [0.1, 0, 0.2])}}}
     found = judge(settings, {"a": of})["secondary"]
