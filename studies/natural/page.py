@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.words import HUB, head, interval, name
+from studies.words import HUB, Bounds, head, interval, name
 
 _SAID = {
     "holds": "**The prediction holds.**",
@@ -246,4 +246,60 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
 
 
 def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    yield "- TODO"
+    chosen = {model: of["passages"]["logit"] for model, of in models.items() if of["passages"]["logit"]["best"]}
+
+    def each(cell: Callable[[Mapping[str, Any]], str]) -> str:
+        return "; ".join(f"{name(model)} {cell(of)}" for model, of in chosen.items())
+
+    low, high = settings["range"]
+    yield (
+        f"- *The range [{low}, {high}] is wide.* It is, and so are the intervals: half-widths of "
+        f"{each(lambda of: number(_half(of['best']['slope']), 2))}, against the 0.10 that was hoped for. Slopes of 0.5 "
+        "and of 0.9 would be two findings, which these intervals hardly tell apart."
+    )
+    yield (
+        "- *The best sublayer is another one each time.* Chosen on these passages instead, and scored on the others: "
+        f"{each(lambda of: _swapped(of['swapped']))}. On facts: "
+        + "; ".join(_on_facts(model, of) for model, of in models.items())
+        + ". The claim is about the best one, wherever it is."
+    )
+    yield (
+        "- *A few passages may make the slope.* The 5% of largest DE hold "
+        f"{each(lambda of: _percent(of['best']['loudest']['hold']))} of all DE; without them the slope is "
+        f"{each(lambda of: number(of['best']['loudest']['without'], 2))}."
+    )
+    yield (
+        "- *DE isn't what resampling removes.* On what is really removed the slope is "
+        f"{each(lambda of: interval(of['best']['on_removed']))}."
+    )
+    yield (
+        "- *Other tokens have slopes, too.* So they do: "
+        f"{each(lambda of: _others(of['placebo']))}. Part of what is made up for isn't about the target."
+    )
+    yield (
+        "- *It is no repair, only damping.* This page can't part them: a network that undoes a share of any push along "
+        "the readout has that slope. See [Damping or Hydra?](damping.md) and [What erasure is for](erasure.md)."
+    )
+    yield (
+        "- *`last` hides backups.* Earlier positions keep what the sublayer wrote there, and later layers may read it: "
+        "a part of what comes back may come from there."
+    )
+
+
+def _half(bounds: Bounds) -> float:
+    _, low, high = bounds
+    return float("nan") if low is None or high is None else (high - low) / 2
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+def _others(placebo: Mapping[str, Any]) -> str:
+    slopes = sorted(each[0] for each in placebo["slope"])
+    return f"{number(slopes[0], 2)} to {number(slopes[-1], 2)}"
+
+
+def _on_facts(model: str, of: Mapping[str, Any]) -> str:
+    best = of["facts"]["logit"]["best"]
+    return f"{name(model)} {best['at'] if best else 'no choice'}"
