@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.natural.verdict import side
 from studies.words import HUB, Bounds, head, interval, name
 
 _SAID = {
@@ -26,21 +27,32 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
     low, high = settings["range"]
-    said = {
-        "holds": "**On natural text, too, the network makes up for the best attention sublayer at the paper's slope.**",
-        "refuted": (
-            "**On natural text the network doesn't make up for the best attention sublayer at the paper's slope: one "
-            f"interval lies wholly outside [{low}, {high}].**"
-        ),
-        "can't tell": (
-            "**Whether the network makes up for the best attention sublayer at the paper's slope on natural text, too, "
-            "can't be told from these passages.**"
-        ),
-    }
-    found = "; ".join(_best(model, of["passages"]["logit"]) for model, of in results["models"].items())
+    models = results["models"]
+    sides: dict[str, list[str]] = {}
+    for model, of in models.items():
+        best = of["passages"]["logit"]["best"]
+        sides.setdefault(side(best["slope"] if best else (None,) * 3, low, high), []).append(name(model))
+    said = "; ".join(f"{_SIDES[each]} {' and '.join(sides[each])}" for each in _SIDES if each in sides)
+    found = "; ".join(_best(model, of["passages"]["logit"]) for model, of in models.items())
     return (
-        f"{said[results['verdict']['outcome']]} Slope of compensation on direct effect: {found}. The paper: about 0.7."
+        f"**On natural text the paper's slope at the best attention sublayer {said}.** Slope of compensation on direct "
+        f"effect: {found}. The paper: about 0.7; predicted: [{low}, {high}]."
     )
+
+
+_SIDES = {"within": "holds in", "outside": "doesn't hold in", "unsure": "can't be confirmed or excluded in"}
+
+
+def _shares_inside(models: Mapping[str, Any], low: float, high: float) -> str:
+    """Return the slopes again, and on which side of the range each estimate lies."""
+    words = []
+    for model, of in models.items():
+        best = of["passages"]["logit"]["best"]
+        if best and best["slope"][0] is not None:
+            estimate = best["slope"][0]
+            lies = "below" if estimate < low else "above" if estimate > high else "in"
+            words.append(f"{name(model)} {interval(best['slope'], 3)}, the estimate {lies} [{low}, {high}]")
+    return f"{'; '.join(words)}."
 
 
 def _best(model: str, of: Mapping[str, Any]) -> str:
@@ -70,7 +82,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield f"- **Quantity**: {settings['estimand']}."
     yield f"- **Predicted**, before measuring: {settings['prediction']}."
     yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
-    yield f"- **Outcome**: {_SAID[verdict['outcome']]} The range is [{low}, {high}]."
+    yield f"- **Outcome**: {_SAID[verdict['outcome']]} {_shares_inside(models, low, high)}"
     yield f"- **Known before**: {settings['known_before']}. The [replication](replication.md) measured those."
     yield f"- **Choice**: {settings['selection']}."
     yield f"- **Halves**: {settings['halves']['rule']}; {settings['halves']['reason']}."
@@ -271,6 +283,10 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
     yield (
         "- *DE isn't what resampling removes.* On what is really removed the slope is "
         f"{each(lambda of: interval(of['best']['on_removed']))}."
+    )
+    yield (
+        "- *A slope isn't a repair on average.* Restored on average at the same sublayer: "
+        f"{each(lambda of: interval(of['best']['restored']))}. A slope ignores what every prompt loses alike."
     )
     yield (
         "- *Other tokens have slopes, too.* So they do: "

@@ -45,12 +45,22 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
 
 
 def _outcome(slopes: list[Bounds], low: float, high: float) -> str:
-    known = [(each[1], each[2]) for each in slopes if each[1] is not None and each[2] is not None]
-    if any(below > high or above < low for below, above in known):
-        return "refuted"
-    if len(known) == len(slopes) and all(low <= below and above <= high for below, above in known):
-        return "holds"
-    return "can't tell"
+    sides = {side(each, low, high) for each in slopes}
+    return "refuted" if "outside" in sides else "holds" if sides == {"within"} else "can't tell"
+
+
+def side(bounds: Bounds, low: float, high: float) -> str:
+    """Return whether an interval lies `within` a range, wholly `outside`, or neither, `unsure`.
+
+    >>> side([0.7, 0.6, 0.8], 0.5, 0.9), side([0.4, 0.3, 0.45], 0.5, 0.9), side([0.5, 0.4, 0.6], 0.5, 0.9)
+    ('within', 'outside', 'unsure')
+    """
+    _, below, above = bounds
+    if below is None or above is None:
+        return "unsure"
+    if low <= below and above <= high:
+        return "within"
+    return "outside" if below > high or above < low else "unsure"
 
 
 def _p_placebo(found: Mapping[str, Any] | None) -> float:
