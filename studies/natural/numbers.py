@@ -54,7 +54,9 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         for half in ("exploration", "confirmation")
     )
     facts = hs.open_results(stores[Run(name, "facts", "confirmation")])
-    mlps = hs.open_results(stores[Run(name, "passages", "confirmation", "mlps")])
+    # They are measured last of all, and may be left out.
+    path = stores.get(Run(name, "passages", "confirmation", "mlps"))
+    mlps = None if path is None else hs.open_results(path)
     folder = stores[Run(name, "passages", "exploration")].parent
     picks = chosen(folder, name)
     back = {readout: hs.measures.best_sublayer(per_prompt(scored, readout), "attn") for readout in CHOSEN_ON}
@@ -65,7 +67,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         passages[readout] = {
             "at": pick,
             "attention": _sublayers(effects, "attn", bootstrap),
-            "mlp": _sublayers(per_prompt(mlps, readout), "mlp", bootstrap),
+            "mlp": None if mlps is None else _sublayers(per_prompt(mlps, readout), "mlp", bootstrap),
             "best": _best(scored, readout, pick, bootstrap) if pick else None,
             "swapped": {"at": other, **_line(per_prompt(explored, readout), other, bootstrap)} if other else None,
             "groups": _groups(settings, scored, readout, pick, bootstrap) if pick else None,
@@ -77,7 +79,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
         "passages": {
             **_prompts(scored),
             "explored": explored.sizes["prompt"],
-            "mlps": mlps.sizes["prompt"],
+            "mlps": 0 if mlps is None else mlps.sizes["prompt"],
             **passages,
         },
         "facts": {**_prompts(facts), **{readout: _facts(facts, readout, bootstrap) for readout in CHOSEN_ON}},
@@ -215,7 +217,8 @@ def _beside(stores: Mapping[Run, Path], name: str, picks: Mapping[str, str | Non
                     "slope"
                 ]
         found["weight_noise"]["number"] = hs.open_results(here["noise.none"]).sizes["prompt"]
-    found["kick"] = {pick: _rounded(each) for pick, each in json.loads(here["distance"].read_text("utf-8")).items()}
+    kicks = json.loads(here["distance"].read_text("utf-8")) if "distance" in here else {}
+    found["kick"] = {pick: _rounded(each) for pick, each in kicks.items()}
     return found
 
 

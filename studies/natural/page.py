@@ -86,7 +86,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield f"- **Known before**: {settings['known_before']}. The [replication](replication.md) measured those."
     yield f"- **Choice**: {settings['selection']}."
     yield f"- **Halves**: {settings['halves']['rule']}; {settings['halves']['reason']}."
-    yield f"- **MLPs**: {settings['mlps']['rule']}; {settings['mlps']['change']}."
+    left_out = [name(model) for model, of in models.items() if not of["passages"]["mlps"]]
+    still = f" Not measured so far in {' and '.join(left_out)}." if left_out else ""
+    yield f"- **MLPs**: {settings['mlps']['rule']}; {settings['mlps']['change']}.{still}"
     yield ""
     yield "## Numbers"
     yield ""
@@ -204,6 +206,8 @@ def _counts(models: Mapping[str, Any]) -> Iterator[str]:
         for readout in ("logit", "difference"):
             for kind, words in (("attention", "attention"), ("mlp", "MLPs")):
                 found = of["passages"][readout][kind]
+                if found is None:
+                    continue
                 cells = [found[key] for key in ("above_0", "below_0", "below_1", "above_1")]
                 prompts = of["passages"]["number" if kind == "attention" else "mlps"]
                 row = " | ".join(map(str, (prompts, len(found["slopes"]), *cells)))
@@ -251,6 +255,9 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
             f"half-width {number(width, 3)}."
         )
         kicks = ", ".join(f"{pick} {number(each, 3)}" for pick, each in of["beside"]["kick"].items())
+        if not kicks:
+            yield f"- Kick, {name(model)}: not measured so far."
+            continue
         yield (
             f"- Kick, {name(model)}: resampling moves the stream by {kicks} (median; 1 is as far as two prompts are "
             "apart)."
