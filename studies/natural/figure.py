@@ -16,6 +16,8 @@ from studies.words import name
 _LIMITS = (-0.5, 1.6)
 _READ = {"logit": (style.BLUE, "logit", -0.15), "difference": (style.ORANGE, "difference to the runner-up", 0.15)}
 _PAPER = 0.7
+#: The range that was declared for the best sublayer.
+_PREDICTED = (0.5, 0.9)
 
 
 def draw(results: Mapping[str, Any]) -> Figure:
@@ -37,11 +39,14 @@ def draw(results: Mapping[str, Any]) -> Figure:
         axes.set_title(f"{name(model)}{told}", fontsize=9)
         axes.set_xlabel("Block of the ablated attention sublayer")
     columns[0].set_ylabel("Slope of CE on DE")
-    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7.5)
+    figure.legend(
+        *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, fontsize=7.5
+    )
     return figure
 
 
 def _draw(axes: Axes, passages: Mapping[str, Any]) -> None:
+    axes.axhspan(*_PREDICTED, color=style.GREY, alpha=0.2, linewidth=0, label="predicted for the stars")
     axes.axhline(0, color=style.GREY, linewidth=0.5)
     axes.axhline(1, color=style.GREY, linewidth=0.5, linestyle=":")
     axes.axhline(_PAPER, color=style.BLACK, linewidth=0.8, label="the paper, Chinchilla 7B")
@@ -51,8 +56,8 @@ def _draw(axes: Axes, passages: Mapping[str, Any]) -> None:
         blocks = np.array([int(each.split(".")[1]) for each in slopes])
         numbers = np.array([[np.nan if each is None else each for each in bounds] for bounds in slopes.values()])
         estimate, low, high = np.clip(numbers.T, *_LIMITS)
-        axes.vlines(blocks + shift, low, high, color=colour, linewidth=0.8, alpha=0.6)
-        axes.plot(blocks + shift, estimate, "o", color=colour, markersize=3, label=label)
+        axes.vlines(blocks + shift, low, high, color=colour, linewidth=0.7, alpha=0.35)
+        axes.plot(blocks + shift, estimate, "o", color=colour, markersize=3, alpha=0.6, label=label)
         if of["best"]:
             at = blocks == int(of["at"].split(".")[1])
             axes.plot(blocks[at] + shift, estimate[at], "*", color=colour, markersize=13)

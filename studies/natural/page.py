@@ -265,7 +265,11 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
 
 
 def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    chosen = {model: of["passages"]["logit"] for model, of in models.items() if of["passages"]["logit"]["best"]}
+    chosen = {
+        model: {**of["passages"]["logit"], "damping": of["beside"]["damping"]["logit"]}
+        for model, of in models.items()
+        if of["passages"]["logit"]["best"]
+    }
 
     def each(cell: Callable[[Mapping[str, Any]], str]) -> str:
         return "; ".join(f"{name(model)} {cell(of)}" for model, of in chosen.items())
@@ -301,7 +305,9 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
     )
     yield (
         "- *It is no repair, only damping.* This page can't part them: a network that undoes a share of any push along "
-        "the readout has that slope. See [Damping or Hydra?](damping.md) and [What erasure is for](erasure.md)."
+        "the readout has such a slope. Damping g at the same sublayer: "
+        f"{each(lambda of: interval(of['damping']))}; what exceeds it is "
+        "something else. See [Damping or Hydra?](damping.md) and [What erasure is for](erasure.md)."
     )
     yield (
         "- *`last` hides backups.* Earlier positions keep what the sublayer wrote there, and later layers may read it: "
