@@ -8,8 +8,10 @@ from studies.study import PAGES, Study
 #: The studies with a page, in their order, and the title of each.
 TITLES = {
     "replication": "Replication",
+    "natural": "The paper's slope on natural text",
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
+    "erasure": "What erasure is for",
 }
 
 _HEAD = """# Findings
@@ -23,6 +25,10 @@ before measuring, and the outcome that would have refuted it.
 _SURPRISES = """## Surprises
 
 - The two models differ in kind: SmolLM2 answers a missing prediction and hardly the missing content, Gemma 3 270M both.
+  And where a likely token is pushed, SmolLM2's late MLPs turn the whole push round, Gemma's take back the token and
+  hardly anything else that the push raised.
+- In Gemma 3 270M, on natural text, more comes back where the best attention sublayer wrote more, and yet nothing is
+  seen to come back on average.
 - A head that gives back most is one that held the answer down. It lets go, too, for heads whose ablation removes
   nothing.
 - A published score for backups (CoAx), at the last token and not as published, isn't seen to order what later

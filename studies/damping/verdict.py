@@ -49,7 +49,7 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
         "p": max(p_below(bounds, limit) for bounds in found.values()),
         "guarded": [list(cell) for cell in guarded],
         "largest": list(max(found, key=lambda cell: found[cell][0])),
-        "secondary": _adjusted(dict(_secondary(settings, models, cells))),
+        "secondary": adjusted(dict(_secondary(settings, models, cells))),
     }
 
 
@@ -82,11 +82,12 @@ def _secondary(
     yield "graded", max([p_above(each, 0) for each in steps], default=1.0)
 
 
-def _adjusted(p: Mapping[str, float]) -> dict[str, Any]:
-    adjusted = false_discovery_control(np.array(list(p.values())))
+def adjusted(p: Mapping[str, float]) -> dict[str, Any]:
+    """Return for each claim its p, the adjusted one (Benjamini–Hochberg) and whether it holds."""
+    controlled = false_discovery_control(np.array(list(p.values())))
     return {
         name: {"p": float(f"{own:.2g}"), "adjusted": float(f"{each:.2g}"), "holds": bool(each <= RATE)}
-        for (name, own), each in zip(p.items(), adjusted, strict=True)
+        for (name, own), each in zip(p.items(), controlled, strict=True)
     }
 
 

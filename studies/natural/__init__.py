@@ -1,0 +1,8 @@
+"""The paper's slope on natural text."""
+
+from studies.natural.figure import draw
+from studies.natural.numbers import condense
+from studies.natural.page import claim, render
+from studies.natural.runs import measure
+
+__all__ = ["claim", "condense", "draw", "measure", "render"]
