@@ -22,10 +22,13 @@ def test_every_study_with_results_is_in_the_index() -> None:
 
 def test_the_readme_says_the_numbers_of_the_results() -> None:
     told = " ".join((PAGES.parents[1] / "README.md").read_text("utf-8").split())
-    damping, brakes = (Study(name).read_results()["models"] for name in ("damping", "brakes"))
+    names = ("damping", "brakes", "erasure", "natural")
+    damping, brakes, erasure, natural = (Study(name).read_results()["models"] for name in names)
     replicated = Study("replication").read_results()["runs"]
     for model in ("smollm2", "gemma3-270m"):
         assert interval(replicated[model]["resample"]["best"]["slope"]) in told
         content = damping[model]["sets"]["facts"]["confirmation"]["difference"]["own"]["share"]
         assert interval(content) in told
         assert share(brakes[model]["share"]["zero"]) in told
+        assert interval(erasure[model]["sets"]["facts"]["confirmation"]["taken"]["target"]["own"]) in told
+        assert interval(natural[model]["passages"]["logit"]["best"]["slope"]) in told
