@@ -89,8 +89,8 @@ interop: $(INTEROP:%=$(VENV)-interop/%/ready)
 	  $(VENV)-interop/$$tool/bin/python -m pytest -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  interop/test_$$(echo $$tool | tr - _).py || exit 1; done
 
-# The quick tests on the oldest and the newest releases that pyproject.toml allows, and beside other tools: a few minutes
-# each, on two cores. No extra is installed: tests/system/test_public.py imports every public name without them.
+# The quick tests on the oldest and the newest releases that pyproject.toml allows, and beside other tools: one to two
+# minutes each, on two cores. No extra is installed: tests/system/test_public.py imports every public name without them.
 compat: $(COMPAT:%=$(VENV)-%/ready)
 	for set in $(COMPAT); do echo "== $$set" && OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	  $(VENV)-$$set/bin/python -m pytest -n 2 --dist worksteal -p no:cacheprovider -o filterwarnings=default \
