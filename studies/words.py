@@ -1,6 +1,7 @@
 """Words and numbers on the pages of studies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from hydrascope.reports.summary.interval import number
 
@@ -8,6 +9,13 @@ from hydrascope.reports.summary.interval import number
 NAMES = {"smollm2": "SmolLM2-135M-Instruct", "gemma3-270m": "Gemma 3 270M", "phantom": "the phantom"}
 #: The models' originals on the hub.
 HUB = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m": "google/gemma-3-270m"}
+
+#: The outcome of a prediction in words.
+OUTCOMES = {
+    "holds": "**The prediction holds.**",
+    "refuted": "**The prediction is refuted.**",
+    "can't tell": "**It can't be told by the declared rule.**",
+}
 
 Bounds = Sequence[float | None]
 
@@ -63,4 +71,48 @@ def head(title: str, study: str, told: str, picture: str, caption: str) -> Itera
     yield f"![{picture}](images/{study}.png)"
     yield ""
     yield f"*{caption}*"
+    yield ""
+
+
+def prediction(settings: Mapping[str, Any], outcome: str) -> Iterator[str]:
+    """Yield what a study asked and predicted, and the outcome in words."""
+    yield "## Question and prediction"
+    yield ""
+    yield f"- **Question**: {settings['question']}"
+    yield f"- **Quantity**: {settings['estimand']}."
+    yield f"- **Predicted**, before measuring: {settings['prediction']}."
+    yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
+    yield f"- **Outcome**: {outcome}"
+
+
+def correction(settings: Mapping[str, Any], p: float) -> str:
+    """Return how a study corrects for many claims, and the p of its primary one."""
+    return f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {p:.2g}."
+
+
+def weights(models: Iterable[str], origins: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the weights of each model, and the caution that one is an Instruct model."""
+    for model in models:
+        origin = origins[model]["origin"]
+        yield f"- {name(model)}: weights {origin['quantization'] or 'as shipped'}; {origin['weights'][:19]}…"
+    yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
+
+
+def repetition(study: str, models: Iterable[str]) -> Iterator[str]:
+    """Yield the commands that repeat a study of facts, and those for the originals on the hub."""
+    yield "## Repeat it"
+    yield ""
+    yield "```sh"
+    yield "hydrascope fetch smollm2"
+    yield "hydrascope fetch gemma3-270m"
+    yield f"make study NAME={study}                      # downloads the facts"
+    yield f"make study NAME={study} PROMPTS=facts.json   # or takes them from a file"
+    yield "```"
+    yield ""
+    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
+    yield ""
+    yield "```sh"
+    originals = " ".join(f"--model {HUB[model]}" for model in models if model in HUB)
+    yield f"python -m studies {study} --prompts facts.json {originals}"
+    yield "```"
     yield ""

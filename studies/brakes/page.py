@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.brakes.numbers import LISTED, NOTABLE
-from studies.words import HUB, head, interval, name, share
+from studies.words import HUB, head, interval, name, prediction, share
 
 #: The names of the runs on the page.
 _RUNS = {
@@ -52,13 +52,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Reaction of each head against what it writes in the clean run",
         caption,
     )
-    yield "## Question and prediction"
-    yield ""
-    yield f"- **Question**: {settings['question']}"
-    yield f"- **Quantity**: {settings['estimand']}."
-    yield f"- **Predicted**, before measuring: {settings['prediction']}."
-    yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
-    yield f"- **Outcome**: {_outcome(settings, main)}"
+    yield from prediction(settings, _outcome(settings, main))
     yield (
         "- **Known before**: a pilot had seen 48 prompts of the exploration templates in SmolLM2; the prediction comes "
         "from it. The confirmation templates and Gemma 3 had not been read."

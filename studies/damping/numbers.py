@@ -27,8 +27,7 @@ from studies.damping.estimator import (
 )
 from studies.damping.runs import PRIMARY, Run
 from studies.damping.verdict import judge
-
-Numbers = dict[str, Any]
+from studies.stored import Numbers, bounds_of, by_name, origin_of, prompts_of, rounded
 
 
 def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers:
@@ -44,20 +43,10 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
         sets = dict.fromkeys(run.prompts for run in stores if run.model == model)
         own = {run: path for run, path in stores.items() if run.model == model}
         models[model] = {
-            "origin": _origin(next(iter(own.values()))),
+            "origin": origin_of(hs.open_results(next(iter(own.values())))),
             "sets": {label: _of_set(settings, own, model, label, bootstrap) for label in sets},
         }
     return {"models": models, "verdict": judge(settings, models)}
-
-
-def _origin(path: Path) -> Numbers:
-    attrs = hs.open_results(path).attrs
-    return {
-        "weights": attrs["revision"],
-        "quantization": attrs.get("quantization", ""),
-        "hydrascope": attrs["hydrascope"],
-        "blocks": int(attrs["depth"]),
-    }
 
 
 def _of_set(
@@ -68,8 +57,8 @@ def _of_set(
         for half in ("exploration", "confirmation")
     )
     found: Numbers = {
-        "exploration": {**_prompts(explored)},
-        "confirmation": {**_prompts(confirmed)},
+        "exploration": {**prompts_of(explored)},
+        "confirmation": {**prompts_of(confirmed)},
     }
     chosen: dict[str, Chosen] = {}
     for readout in settings["readouts"]:
@@ -88,10 +77,6 @@ def _of_set(
         beyond = stores.get(Run(model, label, "confirmation", "beyond"))
         found["afterwards"] = _afterwards(confirmed, chosen[PRIMARY], found["components"], beyond, bootstrap)
     return found
-
-
-def _prompts(stored: xr.Dataset) -> Numbers:
-    return {"number": stored.sizes["prompt"], "hash": stored.attrs["prompts_hash"]}
 
 
 def _choose(settings: Mapping[str, Any], explored: xr.Dataset, model: str, readout: str) -> Chosen:
@@ -120,14 +105,14 @@ def _shares(results: xr.Dataset, readout: str, scored: Sequence[Scored], bootstr
     found: Numbers = {}
     scales: tuple[Scale, ...] = ("own", "clean")
     for scale in scales:
-        found[scale] = _by_name(shares(responses(chosen, readout, scale), scored, bootstrap))
+        found[scale] = by_name(shares(responses(chosen, readout, scale), scored, bootstrap))
     measured = responses(chosen, readout)
     top, held = loudest(measured, scored)
     found["loudest"] = {
         "prompts": len(top),
-        "hold": _rounded(held),
-        "without": _rounded(share_without(measured, scored, top)),
-        "blocks": _rounded(share_of_blocks(measured, scored)),
+        "hold": rounded(held),
+        "without": rounded(share_without(measured, scored, top)),
+        "blocks": rounded(share_of_blocks(measured, scored)),
     }
     return found
 
@@ -142,20 +127,20 @@ def _afterwards(
     least = min(left_out, key=lambda label: left_out[label])
     clean = confirmed["logit"].sel(readout=PRIMARY).values.astype(float)
     found: Numbers = {
-        "depth": {name: _by_name(each[["damping", "content", "share"]]) for name, each in thirds.items()},
-        "equal_weights": _bounds(afterwards.equally_weighted(measured, chosen, bootstrap)["share"]),
-        "without_one": [least, _rounded(left_out[least])],
-        "median": {name: _rounded(each) for name, each in afterwards.median_component(components).items()},
-        "content_given_clean": _rounded(afterwards.content_given(measured, chosen, clean)),
+        "depth": {name: by_name(each[["damping", "content", "share"]]) for name, each in thirds.items()},
+        "equal_weights": bounds_of(afterwards.equally_weighted(measured, chosen, bootstrap)["share"]),
+        "without_one": [least, rounded(left_out[least])],
+        "median": {name: rounded(each) for name, each in afterwards.median_component(components).items()},
+        "content_given_clean": rounded(afterwards.content_given(measured, chosen, clean)),
     }
     if beyond is not None:
         results = hs.open_results(beyond)
         without, less = afterwards.beyond_embeddings(measured, results, PRIMARY, chosen, bootstrap)
         found["beyond"] = {
             "number": results.sizes["prompt"],
-            "content": _bounds(without["content"]),
-            "share": _bounds(without["share"]),
-            "less": _bounds(less),
+            "content": bounds_of(without["content"]),
+            "share": bounds_of(without["share"]),
+            "less": bounds_of(less),
         }
     return found
 
@@ -174,7 +159,7 @@ def _components(results: xr.Dataset, chosen: Chosen, bootstrap: Bootstrap) -> Nu
     damping, content = parts["damping"], parts["content_repair"]
     return {
         "each": {
-            label: [_rounded(float(part.sel(ablated=label, bound="estimate"))) for part in (damping, content)]
+            label: [rounded(float(part.sel(ablated=label, bound="estimate"))) for part in (damping, content)]
             for label in chosen.labels
         },
         "prediction": int((damping.sel(bound="low") > content.sel(bound="high")).sum()),
@@ -210,7 +195,7 @@ def _controls(
         found["pushes"] = _pushes(hs.open_results(here["pushes"]), main, chosen["logit"], bootstrap)
     if "distance" in here:
         found["distance"] = {
-            name: _rounded(value) for name, value in json.loads(here["distance"].read_text("utf-8")).items()
+            name: rounded(value) for name, value in json.loads(here["distance"].read_text("utf-8")).items()
         }
     return found
 
@@ -222,7 +207,7 @@ def _wrong_content(wrong: xr.Dataset, main: xr.Dataset, chosen: Chosen, bootstra
     data = effects_only(wrong, PRIMARY).data.sel(ablated=list(chosen.labels)).reset_coords(drop=True)
     swapped = measured.assign(doubled=-data["direct"], undone=data["total"] - data["direct"])
     found = shares(swapped, _scored_all(measured, chosen), bootstrap)
-    return {"number": count, "slope": _bounds(found["boost"]), "ratio": _bounds(found["boost_ratio"])}
+    return {"number": count, "slope": bounds_of(found["boost"]), "ratio": bounds_of(found["boost_ratio"])}
 
 
 def _weight_noise(noise: Sequence[xr.Dataset], main: xr.Dataset, chosen: Chosen, bootstrap: Bootstrap) -> Numbers:
@@ -232,7 +217,7 @@ def _weight_noise(noise: Sequence[xr.Dataset], main: xr.Dataset, chosen: Chosen,
 
     def share(results: xr.Dataset) -> list[float | None]:
         scored = _scored_all(results, chosen)
-        return _bounds(shares(responses(results, PRIMARY), scored, bootstrap)["share"])
+        return bounds_of(shares(responses(results, PRIMARY), scored, bootstrap)["share"])
 
     return {"number": count, "without": share(without), "with": [share(each) for each in noise]}
 
@@ -262,17 +247,4 @@ def _pushes(pushed: xr.Dataset, main: xr.Dataset, chosen: Chosen, bootstrap: Boo
         return xr.Dataset({**damping, **{f"{one} − {other}": damping[one] - damping[other] for one, other in steps}})
 
     found = interval(statistic, xr.Dataset(samples), bootstrap)
-    return {"number": pushed.sizes["prompt"], "components": labels, **_by_name(found)}
-
-
-def _by_name(found: xr.Dataset) -> Numbers:
-    return {str(name): _bounds(each) for name, each in found.items()}
-
-
-def _bounds(bounds: xr.DataArray) -> list[float | None]:
-    """Return estimate, low and high; None where there is none."""
-    return [_rounded(float(bounds.sel(bound=bound))) for bound in hs.measures.BOUNDS]
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
+    return {"number": pushed.sizes["prompt"], "components": labels, **by_name(found)}

@@ -7,7 +7,7 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.words import HUB, Bounds, head, interval, name
+from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -35,13 +35,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Shares that come back of an ablation and of its parts",
         caption,
     )
-    yield "## Question and prediction"
-    yield ""
-    yield f"- **Question**: {settings['question']}"
-    yield f"- **Quantity**: {settings['estimand']}."
-    yield f"- **Predicted**, before measuring: {settings['prediction']}."
-    yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
-    yield f"- **Outcome**: {_outcome(settings, models, verdict)}"
+    yield from prediction(settings, _outcome(settings, models, verdict))
     yield f"- **Known before**: pilots had seen {settings['halves']['explored_before']} facts and as many passages in"
     yield "  SmolLM2; the prediction comes from them. The confirmation prompts and Gemma 3 were not looked at, but the"
     yield "  [replication](replication.md) had measured whole ablations, not their parts, on all facts."
@@ -79,7 +73,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         says = "holds" if of["holds"] else "**not shown**"
         yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
     yield ""
-    yield f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {verdict['p']:.2g}."
+    yield correction(settings, verdict["p"])
     yield ""
     yield "## Controls"
     yield ""
@@ -93,22 +87,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield from _limits(settings, models)
     yield ""
-    yield "## Repeat it"
-    yield ""
-    yield "```sh"
-    yield "hydrascope fetch smollm2"
-    yield "hydrascope fetch gemma3-270m"
-    yield "make study NAME=damping                      # downloads the facts"
-    yield "make study NAME=damping PROMPTS=facts.json   # or takes them from a file"
-    yield "```"
-    yield ""
-    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
-    yield ""
-    yield "```sh"
-    originals = " ".join(f"--model {HUB[model]}" for model in settings["models"] if model in HUB)
-    yield f"python -m studies damping --prompts facts.json {originals}"
-    yield "```"
-    yield ""
+    yield from repetition("damping", settings["models"])
     yield "## Objections"
     yield ""
     yield from objections(settings, models)
@@ -154,12 +133,7 @@ def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Ma
         for model, label, of in cells_of(settings, models)
         if of["confirmation"]["difference"]
     )
-    said = {
-        "holds": "**The prediction holds.**",
-        "refuted": "**The prediction is refuted.**",
-        "can't tell": "**It can't be told by the declared rule.**",
-    }
-    return f"{said[verdict['outcome']]} Share of content: {found}."
+    return f"{OUTCOMES[verdict['outcome']]} Share of content: {found}."
 
 
 _COLUMNS = {
@@ -222,10 +196,7 @@ def _guarded(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
 
 
 def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    for model in settings["models"]:
-        origin = models[model]["origin"]
-        yield f"- {name(model)}: weights {origin['quantization'] or 'as shipped'}; {origin['weights'][:19]}…"
-    yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
+    yield from weights(settings["models"], models)
     yield "- Targets are the model's own most likely tokens, the foil its runner-up."
     yield "- Only the last position is ablated: earlier positions keep what they hold, also for later layers to read."
     yield "- Content is all that isn't along one direction. A backup that watches a few other directions is content."

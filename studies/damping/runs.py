@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import hydrascope as hs
-from hydrascope.ablations.ablation import Ablation
 from hydrascope.models.language_model import LanguageModel
 from studies.damping import afterwards
 from studies.damping.ablations import BeyondEmbeddings, Pushes, WrongContent
 from studies.damping.chosen import candidates, last_third, pick
 from studies.damping.halves import HALVES, Half, take
 from studies.damping.weight_noise import with_noise
+from studies.measuring import is_whole, sweep_to
 
 #: The readout that the primary claim is read on.
 PRIMARY = "difference"
@@ -93,7 +93,9 @@ def _measure_halves(
     for label, halves in sets.items():
         for half in HALVES:
             run = Run(name, label, half, settings["ablation"])
-            _sweep(settings, model, halves.first(half), hs.Zero(), hs.Split(ablated), run.at(stores))
+            sweep_to(
+                run.at(stores), settings, model, halves.first(half), hs.Zero(), hs.Split(ablated), _readouts(settings)
+            )
             yield run
 
 
@@ -111,7 +113,7 @@ def _measure_controls(
             yield from _measure_wrong_content(settings, model, name, {label: sets[label]}, stores, labels)
             run = Run(name, label, "confirmation", "beyond")
             first = sets[label].first("confirmation", afterwards.PROMPTS)
-            _sweep(settings, model, first, BeyondEmbeddings(), list(labels), run.at(stores))
+            sweep_to(run.at(stores), settings, model, first, BeyondEmbeddings(), list(labels), _readouts(settings))
             yield run
             yield from _measure_other_ablations(settings, model, name, label, sets[label], stores, labels)
     noise, pushes, distance = (settings[each] for each in ("weight_noise", "pushes", "distance"))
@@ -119,15 +121,23 @@ def _measure_controls(
     first = sets[noise["set"]].first("confirmation", noise["prompts"])
     for seed in noise["seeds"] if labels else ():
         run = Run(name, noise["set"], "confirmation", f"noise.{seed}")
-        if not _is_whole(run.at(stores), len(first)):
-            _sweep(settings, with_noise(model, seed), first, hs.Zero(), hs.Split(labels), run.at(stores))
+        if not is_whole(run.at(stores), len(first)):
+            sweep_to(
+                run.at(stores),
+                settings,
+                with_noise(model, seed),
+                first,
+                hs.Zero(),
+                hs.Split(labels),
+                _readouts(settings),
+            )
         yield run
     labels = last_third(chosen[pushes["set"], "logit"], len(model.blocks))
     if labels:
         push = Pushes(pushes["tokens"], pushes["directions"], pushes["seed"])
         run = Run(name, pushes["set"], "confirmation", "pushes")
         first = sets[pushes["set"]].first("confirmation", pushes["prompts"])
-        _sweep(settings, model, first, push, labels, run.at(stores), push.readouts(model.width))
+        sweep_to(run.at(stores), settings, model, first, push, labels, push.readouts(model.width))
         yield run
     labels = chosen[distance["set"], PRIMARY]
     if labels:
@@ -149,7 +159,7 @@ def _measure_wrong_content(
     for label, halves in sets.items():
         run = Run(name, label, "confirmation", "wrong_content")
         first = halves.first("confirmation", wrong["prompts"])
-        _sweep(settings, model, first, WrongContent(wrong["seed"]), list(labels), run.at(stores))
+        sweep_to(run.at(stores), settings, model, first, WrongContent(wrong["seed"]), list(labels), _readouts(settings))
         yield run
 
 
@@ -167,7 +177,7 @@ def _measure_other_ablations(
     for kind, ablation in (("mean", hs.Mean()), ("resample", hs.Resample(resample["patches"], resample["seed"]))):
         run = Run(name, label, "confirmation", kind)
         first = halves.first("confirmation", others[kind]["prompts"])
-        _sweep(settings, model, first, ablation, hs.Split(list(labels)), run.at(stores))
+        sweep_to(run.at(stores), settings, model, first, ablation, hs.Split(list(labels)), _readouts(settings))
         yield run
 
 
@@ -175,34 +185,8 @@ def _main(settings: Mapping[str, Any], model: str, label: str) -> Run:
     return Run(model, label, "exploration", settings["ablation"])
 
 
-def _sweep(
-    settings: Mapping[str, Any],
-    model: LanguageModel,
-    prompts: hs.prompts.PromptSet,
-    ablation: Ablation,
-    ablate: Any,
-    path: Path,
-    readouts: list[Any] | None = None,
-) -> None:
-    hs.sweep(
-        model,
-        prompts,
-        ablation,
-        ablate=ablate,
-        at=settings["at"],
-        readouts=readouts or [_READOUTS[each] for each in settings["readouts"]],
-        target=settings["target"],
-        keep="means",
-        out=path,
-        resume=True,
-        progress=True,
-        say=print,
-    )
-
-
-def _is_whole(path: Path, prompts: int) -> bool:
-    """Whether a result is there with all its prompts, so that a model needn't be made for it."""
-    return path.exists() and hs.open_results(path).attrs["measured"] == prompts
+def _readouts(settings: Mapping[str, Any]) -> list[Any]:
+    return [_READOUTS[each] for each in settings["readouts"]]
 
 
 def _measure_distance(model: LanguageModel, prompts: hs.prompts.PromptSet, labels: tuple[str, ...], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What erasure is for: do late MLPs suppress a pushed token, or recalibrate the whole prediction?"""
+"""Study what erasure is for: suppression of a pushed token, or recalibration of the whole."""
 
 from studies.erasure.figure import draw
 from studies.erasure.numbers import condense

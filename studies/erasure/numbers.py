@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-import hydrascope as hs
 from hydrascope.measures import Bootstrap, interval
 from studies.damping.halves import HALVES
 from studies.erasure.estimator import SETS, batches, shares, squares, terms_of
 from studies.erasure.runs import Run
 from studies.erasure.verdict import judge
-
-Numbers = dict[str, Any]
+from studies.stored import Numbers, bounds_of, by_name, rounded
 
 #: Blocks of prompts whose median guards against loud prompts.
 _BLOCKS = 20
@@ -49,7 +47,7 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
 
 def _about(folder: Path) -> Numbers:
     about: Numbers = json.loads((folder / "about.json").read_text("utf-8"))
-    return about | {"energy": _rounded(float(np.load(folder / "vocabulary.npz")["energy"]))}
+    return about | {"energy": rounded(float(np.load(folder / "vocabulary.npz")["energy"]))}
 
 
 def ways_of(settings: Mapping[str, Any]) -> dict[str, slice]:
@@ -70,28 +68,28 @@ def _numbers(settings: Mapping[str, Any], folder: Path, bootstrap: Bootstrap) ->
     found: Numbers = {
         "number": sums.sizes["prompt"],
         "hash": _about(folder)["prompts_hash"],
-        "shares": {kind: _by_name(shares(_sets(together.isel(way=ways)), bootstrap)) for kind, ways in kinds.items()},
-        "push": {kind: _by_name(_of_push(sums.isel(way=ways), bootstrap)) for kind, ways in kinds.items()},
+        "shares": {kind: by_name(shares(_sets(together.isel(way=ways)), bootstrap)) for kind, ways in kinds.items()},
+        "push": {kind: by_name(_of_push(sums.isel(way=ways), bootstrap)) for kind, ways in kinds.items()},
         "taken": {
-            kind: _by_name(_taken(sums.isel(way=kinds[kind]), bootstrap)) for kind in ("target", "fifth", "others")
+            kind: by_name(_taken(sums.isel(way=kinds[kind]), bootstrap)) for kind in ("target", "fifth", "others")
         },
-        "damped": {kind: _by_name(_damped(sums.isel(way=ways), bootstrap)) for kind, ways in kinds.items()},
-        "beyond": _by_name(_beyond(target, sums.isel(part=-1), bootstrap)),
-        "written": _bounds(_ratio(sums.isel(part=-1), "written both", "written total", bootstrap)),
+        "damped": {kind: by_name(_damped(sums.isel(way=ways), bootstrap)) for kind, ways in kinds.items()},
+        "beyond": by_name(_beyond(target, sums.isel(part=-1), bootstrap)),
+        "written": bounds_of(_ratio(sums.isel(part=-1), "written both", "written total", bootstrap)),
         "vocabulary": {
             kind: {
-                name: _bounds(_mean_ratio(sums.isel(way=ways), f"vocabulary {name}", "vocabulary total", bootstrap))
+                name: bounds_of(_mean_ratio(sums.isel(way=ways), f"vocabulary {name}", "vocabulary total", bootstrap))
                 for name in ("both", "common", "profile")
             }
             for kind, ways in kinds.items()
         },
-        "even": _bounds(_mean_ratio(sums.isel(way=slice(0, 1)), "vocabulary even", "vocabulary total", bootstrap)),
+        "even": bounds_of(_mean_ratio(sums.isel(way=slice(0, 1)), "vocabulary even", "vocabulary total", bootstrap)),
         "each_pushed": {
-            label: _bounds(shares(_sets(target.isel(pushed=[place]).expand_dims("way")), bootstrap)["both"])
+            label: bounds_of(shares(_sets(target.isel(pushed=[place]).expand_dims("way")), bootstrap)["both"])
             for place, label in enumerate(_about(folder)["pushed"])
         },
         "each_late": {
-            label: _bounds(shares(_sets(sums.isel(part=place, way=slice(0, 1))), bootstrap)["both"])
+            label: bounds_of(shares(_sets(sums.isel(part=place, way=slice(0, 1))), bootstrap)["both"])
             for place, label in enumerate(_about(folder)["late"])
         },
         "loudest": _loudest(target),
@@ -180,9 +178,9 @@ def _loudest(target: xr.Dataset) -> Numbers:
     blocks = [np.arange(start, len(loudness), _BLOCKS) for start in range(min(_BLOCKS, len(loudness)))]
     return {
         "prompts": count,
-        "hold": _rounded(float(loudness[order[:count]].sum() / loudness.sum())),
-        "without": _rounded(share(order[count:])),
-        "blocks": _rounded(float(np.median([share(block) for block in blocks]))),
+        "hold": rounded(float(loudness[order[:count]].sum() / loudness.sum())),
+        "without": rounded(share(order[count:])),
+        "blocks": rounded(float(np.median([share(block) for block in blocks]))),
     }
 
 
@@ -190,7 +188,7 @@ def _share_of_first(
     settings: Mapping[str, Any], sums: xr.Dataset, count: int, bootstrap: Bootstrap
 ) -> list[float | None]:
     some = sums.isel(prompt=slice(count), part=-1, way=ways_of(settings)["target"])
-    return _bounds(shares(_sets(some), bootstrap)["both"])
+    return bounds_of(shares(_sets(some), bootstrap)["both"])
 
 
 def _inflation(folder: Path) -> dict[str, float | None]:
@@ -201,7 +199,7 @@ def _inflation(folder: Path) -> dict[str, float | None]:
         for prompt in range(len(batch["index"])):
             terms = terms_of(batch, prompt, 0, common)
             found.append(np.diag(np.linalg.inv(np.corrcoef([terms[name] for name in names]))))
-    return {name: _rounded(float(each)) for name, each in zip(names, np.median(found, 0), strict=True)}
+    return {name: rounded(float(each)) for name, each in zip(names, np.median(found, 0), strict=True)}
 
 
 def _example(folder: Path) -> Numbers:
@@ -238,21 +236,8 @@ def _example(folder: Path) -> Numbers:
     kept = sums["whole"][:, 1] > 0.002 * sums["whole"][:, 1].sum()
     centres = np.append(edges, edges[-1] + 1) - 0.5
     return {
-        "log_frequency": [_rounded(each) for each in centres[kept]],
-        **{name: [_rounded(a / b) for a, b in each[kept]] for name, each in sums.items()},
-        "target": {name: _rounded(a / b) for name, (a, b) in target.items()},
-        "target_log_frequency": _rounded(weight / target["whole"][1]),
+        "log_frequency": [rounded(each) for each in centres[kept]],
+        **{name: [rounded(a / b) for a, b in each[kept]] for name, each in sums.items()},
+        "target": {name: rounded(a / b) for name, (a, b) in target.items()},
+        "target_log_frequency": rounded(weight / target["whole"][1]),
     }
-
-
-def _by_name(found: xr.Dataset) -> Numbers:
-    return {str(name): _bounds(each) for name, each in found.items()}
-
-
-def _bounds(bounds: xr.DataArray) -> list[float | None]:
-    """Return estimate, low and high; None where there is none."""
-    return [_rounded(float(bounds.sel(bound=bound))) for bound in hs.measures.BOUNDS]
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None

@@ -7,13 +7,8 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.verdict import MOST_HELD
 from studies.erasure.objections import objections
-from studies.words import HUB, Bounds, head, interval, name, share
+from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, share, weights
 
-_SAID = {
-    "holds": "**The prediction holds.**",
-    "refuted": "**The prediction is refuted.**",
-    "can't tell": "**It can't be told by the declared rule.**",
-}
 #: The directions that are pushed.
 _KINDS = {
     "target": "the target",
@@ -69,13 +64,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from head(
         "What erasure is for", "erasure", claim(settings, results), "Change of logits by frequency", caption
     )
-    yield "## Question and prediction"
-    yield ""
-    yield f"- **Question**: {settings['question']}"
-    yield f"- **Quantity**: {settings['estimand']}."
-    yield f"- **Predicted**, before measuring: {settings['prediction']}."
-    yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
-    yield f"- **Outcome**: {_outcome(settings, models, verdict)}"
+    yield from prediction(settings, _outcome(settings, models, verdict))
     yield from (f"- **{title}**: {settings['terms'][key]}." for key, title in _TERMS.items())
     pushed = "; ".join(f"{name(model)} {', '.join(of['origin']['pushed'])}" for model, of in models.items())
     yield f"- **Pushed**: {pushed}: {settings['pushed']['rule']}."
@@ -122,7 +111,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         alone = "; ".join(f"{name(model)}, {label}" for model, label in of["in"]) or "none"
         yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} | {alone} |"
     yield ""
-    yield f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {verdict['p']:.2g}."
+    yield correction(settings, verdict["p"])
     yield ""
     yield "## Controls"
     yield ""
@@ -132,22 +121,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield from _limits(settings, models)
     yield ""
-    yield "## Repeat it"
-    yield ""
-    yield "```sh"
-    yield "hydrascope fetch smollm2"
-    yield "hydrascope fetch gemma3-270m"
-    yield "make study NAME=erasure                      # downloads the facts"
-    yield "make study NAME=erasure PROMPTS=facts.json   # or takes them from a file"
-    yield "```"
-    yield ""
-    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
-    yield ""
-    yield "```sh"
-    originals = " ".join(f"--model {HUB[model]}" for model in settings["models"] if model in HUB)
-    yield f"python -m studies erasure --prompts facts.json {originals}"
-    yield "```"
-    yield ""
+    yield from repetition("erasure", settings["models"])
     yield "## Objections"
     yield ""
     yield from objections(models)
@@ -176,7 +150,7 @@ def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Ma
     ]
     less = f" It is surely below {limit} in {'; '.join(below)}." if below else ""
     more = f" The pushed token alone surely explains more in {alone}." if alone else ""
-    return f"{_SAID[verdict['outcome']]} Share of both together: {found}.{less}{more}"
+    return f"{OUTCOMES[verdict['outcome']]} Share of both together: {found}.{less}{more}"
 
 
 _COLUMNS = {
@@ -321,10 +295,7 @@ def _weights(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator
 
 
 def _limits(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
-    for model in settings["models"]:
-        origin = models[model]["origin"]
-        yield f"- {name(model)}: weights {origin['quantization'] or 'as shipped'}; {origin['weights'][:19]}…"
-    yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
+    yield from weights(settings["models"], models)
     yield "- Targets are the model's own most likely tokens, which are frequent; the fifth most likely stands beside."
     yield "- Only the last position is pushed, at four sublayers just before the last quarter."
     yield "- Frequency is the model's own mean prediction over a few passages, not that of its training text."

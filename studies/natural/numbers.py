@@ -32,8 +32,7 @@ from hydrascope.measures import (
 from hydrascope.measures.regression import least_squares
 from studies.natural.runs import CHOSEN_ON, Run, chosen
 from studies.natural.verdict import judge
-
-Numbers = dict[str, Any]
+from studies.stored import Numbers, bounds_of, origin_of, prompts_of, rounded
 
 
 def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers:
@@ -75,30 +74,16 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
     if pick := picks["logit"]:
         passages["logit"]["placebo"] = _placebo(scored, pick, bootstrap)
     return {
-        "origin": _origin(scored),
+        "origin": origin_of(scored),
         "passages": {
-            **_prompts(scored),
+            **prompts_of(scored),
             "explored": explored.sizes["prompt"],
             "mlps": 0 if mlps is None else mlps.sizes["prompt"],
             **passages,
         },
-        "facts": {**_prompts(facts), **{readout: _facts(facts, readout, bootstrap) for readout in CHOSEN_ON}},
+        "facts": {**prompts_of(facts), **{readout: _facts(facts, readout, bootstrap) for readout in CHOSEN_ON}},
         "beside": _beside(stores, name, picks, bootstrap) if any(picks.values()) else None,
     }
-
-
-def _origin(stored: xr.Dataset) -> Numbers:
-    attrs = stored.attrs
-    return {
-        "weights": attrs["revision"],
-        "quantization": attrs.get("quantization", ""),
-        "hydrascope": attrs["hydrascope"],
-        "blocks": int(attrs["depth"]),
-    }
-
-
-def _prompts(stored: xr.Dataset) -> Numbers:
-    return {"number": stored.sizes["prompt"], "hash": stored.attrs["prompts_hash"]}
 
 
 def _sublayers(effects: Effects, kind: Any, bootstrap: Bootstrap) -> Numbers:
@@ -108,7 +93,7 @@ def _sublayers(effects: Effects, kind: Any, bootstrap: Bootstrap) -> Numbers:
     fit, samples = least_squares(direct_effect(able), compensation(able)["compensation"])
     slopes = simultaneous(lambda means: fit(means)[["slope"]], samples, bootstrap, "ablated")["slope"]
     return {
-        "slopes": {str(label): _bounds(slopes.sel(ablated=label)) for label in slopes["ablated"].values},
+        "slopes": {str(label): bounds_of(slopes.sel(ablated=label)) for label in slopes["ablated"].values},
         "above_0": int((slopes.sel(bound="low") > 0).sum()),
         "below_0": int((slopes.sel(bound="high") < 0).sum()),
         "below_1": int((slopes.sel(bound="high") < 1).sum()),
@@ -120,7 +105,7 @@ def _line(effects: Effects, at: str, bootstrap: Bootstrap) -> Numbers:
     """Return slope and R² of CE on DE at one sublayer."""
     samples = budget(_at(effects, at))
     fit = regression(samples["contribution"], samples["compensated"], bootstrap).isel(ablated=0)
-    return {"slope": _bounds(fit["slope"]), "r2": _bounds(fit["r2"])}
+    return {"slope": bounds_of(fit["slope"]), "r2": bounds_of(fit["r2"])}
 
 
 def _at(effects: Effects, at: str) -> Effects:
@@ -137,11 +122,11 @@ def _best(scored: xr.Dataset, readout: str, at: str, bootstrap: Bootstrap) -> Nu
     return {
         **_line(clean, at, bootstrap),
         "own_scale": _line(own, at, bootstrap),
-        "on_removed": _bounds(regression(removed, samples["compensated"], bootstrap)["slope"]),
-        "restored_slope": _bounds(regression(samples["removed"], samples["restored"], bootstrap)["slope"]),
-        "restored": _bounds(shares["share"]),
-        "removed": _bounds(shares["removed"]),
-        "lost": _bounds(shares["lost"]),
+        "on_removed": bounds_of(regression(removed, samples["compensated"], bootstrap)["slope"]),
+        "restored_slope": bounds_of(regression(samples["removed"], samples["restored"], bootstrap)["slope"]),
+        "restored": bounds_of(shares["share"]),
+        "removed": bounds_of(shares["removed"]),
+        "lost": bounds_of(shares["lost"]),
         "loudest": _loudest(samples),
     }
 
@@ -154,8 +139,8 @@ def _loudest(samples: xr.Dataset) -> Numbers:
     rest = order[count:]
     return {
         "prompts": count,
-        "hold": _rounded(abs(x[order[:count]]).sum() / abs(x).sum()),
-        "without": _rounded(np.polyfit(x[rest], y[rest], 1)[0]),
+        "hold": rounded(abs(x[order[:count]]).sum() / abs(x).sum()),
+        "without": rounded(np.polyfit(x[rest], y[rest], 1)[0]),
     }
 
 
@@ -171,7 +156,7 @@ def _groups(
     each = settings["groups"]["each"]
     x = direct_effect(effects).isel(ablated=0)
     return [
-        _bounds(regression(x, changes.isel(patch=slice(start, start + each)).mean("patch"), bootstrap)["slope"])
+        bounds_of(regression(x, changes.isel(patch=slice(start, start + each)).mean("patch"), bootstrap)["slope"])
         for start in range(0, changes.sizes["patch"] // each * each, each)
     ]
 
@@ -189,7 +174,7 @@ def _placebo(scored: xr.Dataset, at: str, bootstrap: Bootstrap) -> Numbers:
         return xr.Dataset({"slope": others, "less": slopes.isel(token=0) - others})
 
     found = interval(statistic, moments, bootstrap)
-    return {str(name): [_bounds(each.isel(token=n)) for n in range(len(names) - 1)] for name, each in found.items()}
+    return {str(name): [bounds_of(each.isel(token=n)) for n in range(len(names) - 1)] for name, each in found.items()}
 
 
 def _facts(facts: xr.Dataset, readout: str, bootstrap: Bootstrap) -> Numbers:
@@ -197,7 +182,7 @@ def _facts(facts: xr.Dataset, readout: str, bootstrap: Bootstrap) -> Numbers:
     found: Numbers = {"attention": _sublayers(effects, "attn", bootstrap), "best": None}
     held = best_sublayer_held_out(effects, "attn", bootstrap)
     if held:
-        found["best"] = {"at": held[0].named, "slope": _bounds(held[1]["slope"]), "r2": _bounds(held[1]["r2"])}
+        found["best"] = {"at": held[0].named, "slope": bounds_of(held[1]["slope"]), "r2": bounds_of(held[1]["r2"])}
     return found
 
 
@@ -209,7 +194,7 @@ def _beside(stores: Mapping[Run, Path], name: str, picks: Mapping[str, str | Non
     for readout, pick in picks.items():
         if pick:
             parts = split(damped, readout, bootstrap)
-            found["damping"][readout] = _bounds(parts["damping"].sel(ablated=pick))
+            found["damping"][readout] = bounds_of(parts["damping"].sel(ablated=pick))
     if pick := picks["logit"]:
         for kind, path in here.items():
             if kind.startswith("noise."):
@@ -218,14 +203,5 @@ def _beside(stores: Mapping[Run, Path], name: str, picks: Mapping[str, str | Non
                 ]
         found["weight_noise"]["number"] = hs.open_results(here["noise.none"]).sizes["prompt"]
     kicks = json.loads(here["distance"].read_text("utf-8")) if "distance" in here else {}
-    found["kick"] = {pick: _rounded(each) for pick, each in kicks.items()}
+    found["kick"] = {pick: rounded(each) for pick, each in kicks.items()}
     return found
-
-
-def _bounds(bounds: xr.DataArray) -> list[float | None]:
-    """Return estimate, low and high; None where there is none."""
-    return [_rounded(float(bounds.sel(bound=bound))) for bound in hs.measures.BOUNDS]
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None

@@ -5,13 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.natural.verdict import side
-from studies.words import HUB, Bounds, head, interval, name
-
-_SAID = {
-    "holds": "**The prediction holds.**",
-    "refuted": "**The prediction is refuted.**",
-    "can't tell": "**It can't be told by the declared rule.**",
-}
+from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -76,13 +70,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Slope of compensation over depth on natural text",
         caption,
     )
-    yield "## Question and prediction"
-    yield ""
-    yield f"- **Question**: {settings['question']}"
-    yield f"- **Quantity**: {settings['estimand']}."
-    yield f"- **Predicted**, before measuring: {settings['prediction']}."
-    yield f"- **Refuted if** {settings['refuted_if']}; {settings['otherwise']}."
-    yield f"- **Outcome**: {_SAID[verdict['outcome']]} {_shares_inside(models, low, high)}"
+    yield from prediction(settings, f"{OUTCOMES[verdict['outcome']]} {_shares_inside(models, low, high)}")
     yield f"- **Known before**: {settings['known_before']}. The [replication](replication.md) measured those."
     yield f"- **Choice**: {settings['selection']}."
     yield f"- **Halves**: {settings['halves']['rule']}; {settings['halves']['reason']}."
@@ -126,7 +114,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         p = [f"{of[key]:.2g}" if key in of else "–" for key in ("p", "adjusted")]
         yield f"| {settings['secondary'][each]} | {' | '.join(p)} | {says} |"
     yield ""
-    yield f"{settings['correction'][0].upper()}{settings['correction'][1:]}. Primary p: {verdict['p']:.2g}."
+    yield correction(settings, verdict["p"])
     yield ""
     yield "## Controls"
     yield ""
@@ -134,31 +122,13 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Limits"
     yield ""
-    for model, of in models.items():
-        origin = of["origin"]
-        yield f"- {name(model)}: weights {origin['quantization'] or 'as shipped'}; {origin['weights'][:19]}…"
-    yield "- SmolLM2 is an Instruct model, read here on plain text without its chat template."
+    yield from weights(models, models)
     yield "- Targets are the model's own most likely tokens, the foil its runner-up; some patches push the same token."
     yield "- Only the last position is ablated: earlier positions keep what they hold, also for later layers to read."
     yield "- A slope says that compensation grows with the direct effect, not that the total effect is small. Damping"
     yield "  of the readout's direction gives such a slope, too ([Damping or Hydra?](damping.md))."
     yield ""
-    yield "## Repeat it"
-    yield ""
-    yield "```sh"
-    yield "hydrascope fetch smollm2"
-    yield "hydrascope fetch gemma3-270m"
-    yield "make study NAME=natural                      # downloads the facts"
-    yield "make study NAME=natural PROMPTS=facts.json   # or takes them from a file"
-    yield "```"
-    yield ""
-    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
-    yield ""
-    yield "```sh"
-    originals = " ".join(f"--model {HUB[model]}" for model in settings["models"] if model in HUB)
-    yield f"python -m studies natural --prompts facts.json {originals}"
-    yield "```"
-    yield ""
+    yield from repetition("natural", settings["models"])
     yield "## Objections"
     yield ""
     yield from _objections(settings, models)

@@ -13,6 +13,7 @@ from hydrascope.measures import best_sublayer, per_prompt
 from hydrascope.models.language_model import LanguageModel
 from studies.damping.halves import Half, take
 from studies.damping.weight_noise import with_noise
+from studies.measuring import is_whole, sweep_to
 
 #: The readouts that sublayers are chosen on.
 CHOSEN_ON = ("logit", "difference")
@@ -65,15 +66,8 @@ def _measure_passages(
         run = Run(name, "passages", half)
         # Groups of patches are told apart where slopes are scored.
         keep = "patches" if half == "confirmation" else "means"
-        _sweep(
-            settings,
-            model,
-            _of(settings, prompts, run),
-            _resample(settings),
-            settings["ablate"]["passages"],
-            run.at(stores),
-            keep,
-        )
+        some, ablate = _of(settings, prompts, run), settings["ablate"]["passages"]
+        sweep_to(run.at(stores), settings, model, some, _resample(settings), ablate, _READOUTS, keep)
         yield run
 
 
@@ -81,9 +75,8 @@ def _measure_facts(
     settings: Mapping[str, Any], name: str, prompts: Mapping[str, hs.prompts.PromptSet], stores: Path
 ) -> Iterator[Run]:
     model, run = hs.load_model(name, dtype=settings["dtype"]), Run(name, "facts", "confirmation")
-    _sweep(
-        settings, model, _of(settings, prompts, run), _resample(settings), settings["ablate"]["facts"], run.at(stores)
-    )
+    some, ablate = _of(settings, prompts, run), settings["ablate"]["facts"]
+    sweep_to(run.at(stores), settings, model, some, _resample(settings), ablate, _READOUTS)
     yield run
 
 
@@ -97,14 +90,14 @@ def _measure_controls(
     model, beside, noise = hs.load_model(name, dtype=settings["dtype"]), settings["beside"], settings["weight_noise"]
     run = Run(name, "passages", "confirmation", "damping")
     some = _of(settings, prompts, run).limit(beside["damping"]["prompts"])
-    _sweep(settings, model, some, hs.Zero(), hs.Split(picks), run.at(stores))
+    sweep_to(run.at(stores), settings, model, some, hs.Zero(), hs.Split(picks), _READOUTS)
     yield run
     for seed in ("none", *noise["seeds"]):
         run = run._replace(kind=f"noise.{seed}")
         some = _of(settings, prompts, run).limit(noise["prompts"])
-        if not _is_whole(run.at(stores), len(some)):
+        if not is_whole(run.at(stores), len(some)):
             noised = model if seed == "none" else with_noise(model, seed)
-            _sweep(settings, noised, some, _resample(settings), picks, run.at(stores))
+            sweep_to(run.at(stores), settings, noised, some, _resample(settings), picks, _READOUTS)
         yield run
     run = run._replace(kind="distance")
     _measure_kick(
@@ -118,7 +111,7 @@ def _measure_mlps(
 ) -> Iterator[Run]:
     model, run = hs.load_model(name, dtype=settings["dtype"]), Run(name, "passages", "confirmation", "mlps")
     some = _of(settings, prompts, run).limit(settings["mlps"]["prompts"])
-    _sweep(settings, model, some, _resample(settings), "mlp", run.at(stores))
+    sweep_to(run.at(stores), settings, model, some, _resample(settings), "mlp", _READOUTS)
     yield run
 
 
@@ -136,36 +129,6 @@ def _of(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.PromptSet]
 
 def _resample(settings: Mapping[str, Any]) -> Ablation:
     return hs.Resample(settings["patches"], settings["seed"])
-
-
-def _sweep(
-    settings: Mapping[str, Any],
-    model: LanguageModel,
-    prompts: hs.prompts.PromptSet,
-    ablation: Ablation,
-    ablate: Any,
-    path: Path,
-    keep: Any = "means",
-) -> None:
-    hs.sweep(
-        model,
-        prompts,
-        ablation,
-        ablate=ablate,
-        at=settings["at"],
-        readouts=_READOUTS,
-        target=settings["target"],
-        keep=keep,
-        out=path,
-        resume=True,
-        progress=True,
-        say=print,
-    )
-
-
-def _is_whole(path: Path, prompts: int) -> bool:
-    """Whether a result is there with all its prompts, so that a model needn't be made for it."""
-    return path.exists() and hs.open_results(path).attrs["measured"] == prompts
 
 
 def _measure_kick(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 import hydrascope as hs
@@ -35,8 +34,7 @@ from hydrascope.measures import (
     with_direct_effect,
 )
 from hydrascope.measures.regression import least_squares
-
-Numbers = dict[str, Any]
+from studies.stored import Numbers, bounds_of, origin_of, prompts_of, rounded
 
 
 def condense(settings: Mapping[str, Any], stores: Mapping[tuple[str, str], Path]) -> Numbers:
@@ -50,23 +48,8 @@ def condense(settings: Mapping[str, Any], stores: Mapping[tuple[str, str], Path]
     runs: Numbers = {}
     for (model, ablation), path in stores.items():
         stored = hs.open_results(path)
-        runs.setdefault(model, {})[ablation] = {**_origin(stored), **_numbers(stored, bootstrap)}
-    return {"prompts": _prompts(next(iter(stores.values()))), "runs": runs}
-
-
-def _prompts(path: Path) -> Numbers:
-    stored = hs.open_results(path)
-    return {"number": stored.sizes["prompt"], "hash": stored.attrs["prompts_hash"]}
-
-
-def _origin(stored: xr.Dataset) -> Numbers:
-    attrs = stored.attrs
-    return {
-        "weights": attrs["revision"],
-        "quantization": attrs.get("quantization", ""),
-        "hydrascope": attrs["hydrascope"],
-        "blocks": attrs["depth"],
-    }
+        runs.setdefault(model, {})[ablation] = {**origin_of(stored), **_numbers(stored, bootstrap)}
+    return {"prompts": prompts_of(hs.open_results(next(iter(stores.values())))), "runs": runs}
 
 
 def _numbers(stored: xr.Dataset, bootstrap: Bootstrap) -> Numbers:
@@ -78,7 +61,7 @@ def _numbers(stored: xr.Dataset, bootstrap: Bootstrap) -> Numbers:
         "attention": _sublayers(read, "attn", bootstrap),
         "mlp": _sublayers(read, "mlp", bootstrap),
         "best": _best(stored, effects, bootstrap),
-        "slope_below_1_from": _bounds(profile["partial_from"]),
+        "slope_below_1_from": bounds_of(profile["partial_from"]),
         "answers": {
             kind: [
                 [each.question, each.answer, each.above, each.possible, each.asked]
@@ -86,7 +69,7 @@ def _numbers(stored: xr.Dataset, bootstrap: Bootstrap) -> Numbers:
             ]
             for kind in ("attn", "mlp")
         },
-        "direct_exceeds_lost": _bounds(
+        "direct_exceeds_lost": bounds_of(
             mean_interval((direct_effect(read) > -read["total"]).mean("ablated"), bootstrap)
         ),
         "correlation": _by_label(agreement(of_kind(read, "ablated", "attn"), bootstrap)["correlation"]),
@@ -102,7 +85,7 @@ def _sublayers(read: Effects, kind: str, bootstrap: Bootstrap) -> Numbers:
     r2 = compensation_regression(chosen, Bootstrap(resamples=1))["r2"].sel(bound="estimate")
     return {
         "slopes": _by_label(slopes),
-        "r2": {str(label): _rounded(value) for label, value in zip(r2["ablated"].values, r2.values, strict=True)},
+        "r2": {str(label): rounded(value) for label, value in zip(r2["ablated"].values, r2.values, strict=True)},
         "above_0": int((slopes.sel(bound="low") > 0).sum()),
         "below_0": int((slopes.sel(bound="high") < 0).sum()),
         "below_1": int((slopes.sel(bound="high") < 1).sum()),
@@ -121,12 +104,12 @@ def _best(stored: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> Numbers
     return {
         "at": held.named,
         "blocks": sorted({int(pick.split(".")[1]) for pick in held.picks}),
-        "slope": _bounds(line["slope"]),
-        "r2": _bounds(line["r2"]),
-        "slope_own": _bounds(own["slope"]),
-        "r2_own": _bounds(own["r2"]),
+        "slope": bounds_of(line["slope"]),
+        "r2": bounds_of(line["r2"]),
+        "slope_own": bounds_of(own["slope"]),
+        "r2_own": bounds_of(own["r2"]),
         "slope_placebo": [
-            _rounded(float(_line(stored, held, other, "clean", bootstrap)["slope"][0])) for other in others
+            rounded(float(_line(stored, held, other, "clean", bootstrap)["slope"][0])) for other in others
         ],
     }
 
@@ -149,31 +132,22 @@ def _strongest(effects: Effects, fit: xr.Dataset, bootstrap: Bootstrap) -> Numbe
     )
     return {
         "at": at,
-        "slope": _bounds(fit["slope"].sel(ablated=at)),
-        "average": _bounds(
+        "slope": bounds_of(fit["slope"].sel(ablated=at)),
+        "average": bounds_of(
             hs.measures.interval(lambda means: (means["ce"] / means["de"]).to_dataset(name="x"), average, bootstrap)[
                 "x"
             ]
         ),
-        "respond": _bounds(mean_interval(reached["changed"].sel(ablated=chosen).drop_vars("ablated"), bootstrap)),
-        "downstream": _rounded(float(reached["available"].sel(ablated=chosen).mean())),
+        "respond": bounds_of(mean_interval(reached["changed"].sel(ablated=chosen).drop_vars("ablated"), bootstrap)),
+        "downstream": rounded(float(reached["available"].sel(ablated=chosen).mean())),
         "late_mlps": erased.sizes["component"],
-        "erasing": _bounds(erased["erasing"]),
-        "erase_less": _bounds(erased["attenuated"]),
-        "taken_back": _bounds(erased["attenuation"]),
-        "shift": _bounds(response_shift(effects, "attn", bootstrap)["block"]),
+        "erasing": bounds_of(erased["erasing"]),
+        "erase_less": bounds_of(erased["attenuated"]),
+        "taken_back": bounds_of(erased["attenuation"]),
+        "shift": bounds_of(response_shift(effects, "attn", bootstrap)["block"]),
         "depth": depth(effects),
     }
 
 
 def _by_label(bounds: xr.DataArray) -> dict[str, list[float | None]]:
-    return {str(label): _bounds(bounds.sel(ablated=label)) for label in bounds["ablated"].values}
-
-
-def _bounds(bounds: xr.DataArray) -> list[float | None]:
-    """Return estimate, low and high; None where there is none."""
-    return [_rounded(float(bounds.sel(bound=bound))) for bound in hs.measures.BOUNDS]
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
+    return {str(label): bounds_of(bounds.sel(ablated=label)) for label in bounds["ablated"].values}

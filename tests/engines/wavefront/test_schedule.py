@@ -257,7 +257,7 @@ def test_the_worked_example_of_a_branch(asked: str, source: int, reacting: str) 
 
 
 def test_a_pair_of_heads_leaves_the_row_of_the_earlier_one_at_the_later_one():
-    """So all pairs of a network cost what their rows above the later heads cost."""
+    """Count the rows of all pairs: each is paid for above its later head alone."""
     model = Depth(4, parallel=False)
     heads = [Component(block, "head", unit) for block in range(model.blocks) for unit in range(3)]
     pairs = list(combinations(heads, 2))
