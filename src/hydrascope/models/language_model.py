@@ -19,7 +19,7 @@ from hydrascope.models.architectures import Anatomy, anatomy_of
 from hydrascope.models.attached_dictionary import AttachedDictionary, attach_dictionaries
 from hydrascope.models.offload import compute_device, fetch
 from hydrascope.models.projection import Projection, weight_of
-from hydrascope.models.rotary import fresh_tables, is_dynamic, table_key, varying_tables
+from hydrascope.models.rotary import context_length, fresh_tables, table_key, varying_tables
 from hydrascope.models.text import ReadsText
 from hydrascope.utils.errors import HydrascopeError
 
@@ -375,11 +375,7 @@ class LanguageModel(ReadsText):
     @property
     def context_length(self) -> int | None:
         """The longest prompt that the model takes, in tokens; None if there is no limit."""
-        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-            if getattr(self.config, name, None) is not None:
-                # Dynamic NTK fits its table to any length.
-                return None if any(map(is_dynamic, self._varying_tables)) else int(getattr(self.config, name))
-        return None
+        return context_length(self.config, self._varying_tables)
 
     def unembedded(self, normed: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
         """Return the logits of the final norm's output, before any final soft-cap."""
@@ -389,9 +385,7 @@ class LanguageModel(ReadsText):
     @property
     def devices(self) -> set[torch.device]:
         """The devices of the blocks, mostly one."""
-        return {
-            compute_device(self.projection(sublayer).module) for sublayer in self.sublayers if sublayer.kind == "attn"
-        }
+        return {compute_device(self.projection(each).module) for each in self.sublayers if each.kind == "attn"}
 
 
 def _dimensions(module: nn.Module) -> int:

@@ -33,6 +33,15 @@ def is_dynamic(module: nn.Module) -> bool:
     return any("dynamic" in kind for kind in _rope_types(module).values())
 
 
+def context_length(config: Any, modules: Sequence[nn.Module]) -> int | None:
+    """Return the longest prompt that a model takes, in tokens; None if there is no limit."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if getattr(config, name, None) is not None:
+            # Dynamic NTK fits its table to any length.
+            return None if any(map(is_dynamic, modules)) else int(getattr(config, name))
+    return None
+
+
 @contextmanager
 def fresh_tables(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Start each forward pass from the original tables; restore the tables afterwards."""

@@ -49,9 +49,9 @@ from hydrascope.models.memory import Batch, within_memory
 from hydrascope.runs.idle import without_idle
 from hydrascope.runs.parts import stretches, values_of, written
 from hydrascope.runs.plan import Plan
+from hydrascope.runs.sound_numbers import require_finite, require_sound
 from hydrascope.storage.coordination import Workers
 from hydrascope.utils.disk_errors import disk
-from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.progress import Advance
 
 #: A chunk is this many batches: enough to sort by length, little to lose when a run is killed.
@@ -259,7 +259,7 @@ def _measure(plan: Plan, clean: CleanActivations, remaining: Sequence[int], batc
     if plan.patches_from_twins:
         twins = clean_readings(plan.model, [clean.twins[index] for index in indices], readouts)
         measured["logit_twin"] = twins.cpu().numpy().astype(plan.dtype)
-        _require_finite(plan, indices, measured)
+        require_finite(plan, indices, measured)
     return measured | {"imbalance": worst.astype(plan.dtype), "patch_prompt": prepared.patches.sources}
 
 
@@ -354,50 +354,9 @@ def measure_batch(
         for name in plan.measured_variables
         if name in quantities
     }
-    _require_sound(plan, indices, measured, float(readings.clean_error), _numpy(off), _numpy(allowed))
+    require_sound(plan, indices, measured, float(readings.clean_error), _numpy(off), _numpy(allowed))
     return measured, _numpy(off), readings
-
-
-def _require_finite(plan: Plan, indices: Sequence[int], measured: dict[str, np.ndarray]) -> None:
-    for name, values in measured.items():
-        by_prompt = np.moveaxis(values, plan.measured_variables[name].index("prompt"), 0).reshape(len(indices), -1)
-        bad = np.flatnonzero(~np.isfinite(by_prompt).all(1))
-        if len(bad) and not name.startswith("metric"):
-            raise HydrascopeError(
-                f"{name} of {plan.prompt_label(indices[bad[0]])} is not finite: the model overflows; take a wider dtype"
-            )
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
     return np.asarray(values.double().cpu())
-
-
-def _require_sound(
-    plan: Plan,
-    indices: Sequence[int],
-    measured: dict[str, np.ndarray],
-    clean_error: float,
-    off: np.ndarray,
-    allowed: np.ndarray,
-) -> None:
-    """Refuse numbers that aren't finite, or that are off by more than rounding.
-
-    Args:
-        clean_error: by how much the engine's clean row differs from the clean pass.
-        off, allowed: `[readout, prompt, ablated, patch]` the imbalance, and how much rounding explains.
-    """
-    _require_finite(plan, indices, measured)
-    # Comparisons so that a NaN fails.
-    if not clean_error <= allowed.max():
-        raise HydrascopeError(
-            f"the {plan.engine.name} engine does not reproduce the clean run: off by {clean_error:.2g}, rounding "
-            f"explains {allowed.max():.2g}; take a wider dtype or the reference engine"
-        )
-    worst = np.unravel_index((off / allowed).argmax(), off.shape)
-    readout, prompt = int(worst[0]), int(worst[1])
-    if not off[worst] <= allowed[worst]:
-        raise HydrascopeError(
-            f"total effects of {plan.prompt_label(indices[prompt])} on {plan.labels[readout]} and their parts do not "
-            f"balance: off by {off[worst]:.2g}, rounding explains {allowed[worst]:.2g}; take a wider dtype, or see "
-            "hydrascope check"
-        )
