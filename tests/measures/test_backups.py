@@ -65,6 +65,10 @@ def test_backups_are_sure_and_no_small_share() -> None:
     assert backups(made(removed=0.7))["is_backup"].values[0, 2]
     # What varies too much isn't sure.
     assert backups(made(noise=1.0)).isel(seed=0)["is_backup"].values.tolist() == [True, True, *[False] * 5]
+    # Nor is the sign of a clean contribution.
+    unsure = made()
+    unsure["unembed"][:, 0] = -0.8 + 300 * (unsure["unembed"][:, 0] + 0.8)
+    assert backups(unsure).isel(seed=0)["kind"].values.tolist() == ["unclear", "substitute", "", "", "", "brake", ""]
 
 
 @pytest.mark.parametrize("given", [made(removed=0.0), made(removed=-1.0), made(prompts=1)])

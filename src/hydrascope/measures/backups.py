@@ -47,8 +47,8 @@ def backups(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap 
         - `unembed` [bound, candidate]: the contribution in the clean pass, with such bounds;
         - `removed` [bound, seed]: what the seed set removes;
         - `is_backup` [seed, candidate];
-        - `kind` [seed, candidate]: of a backup, `brake` if it writes against the readout in the clean pass,
-          `substitute` if it writes for it; else empty.
+        - `kind` [seed, candidate]: of a backup, `brake` if it surely writes against the readout in the clean pass,
+          `substitute` if it surely writes for it, `unclear` if neither is sure; else empty.
 
     Raises:
         HydrascopeError: this is another result, or there is no such readout.
@@ -57,8 +57,8 @@ def backups(found: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap 
     effects = simultaneous(_itself, chosen[["reaction", "synergy", "unembed"]], bootstrap, "candidate")
     removed = mean_interval(chosen["removed"], bootstrap)
     is_backup = _is_sure(effects["reaction"], removed)
-    written = effects["unembed"].sel(bound="estimate", drop=True)
-    sides = np.select([written < 0, written > 0], ["brake", "substitute"], "")
+    low, high = (effects["unembed"].sel(bound=side, drop=True) for side in ("low", "high"))
+    sides = np.select([high < 0, low > 0], ["brake", "substitute"], "unclear")
     kind = xr.where(is_backup, xr.DataArray(sides, dims="candidate"), "")  # type: ignore[no-untyped-call]
     order = ("bound", "seed", "candidate")
     labels = found[["downstream", "block"]].reset_coords()

@@ -35,7 +35,7 @@ class BackupRow:
         candidate: the candidate's label.
         downstream: whether it is downstream of the seed set; if not, it can't react.
         is_backup: whether its reaction is surely above 0, and at least 5% of what the seed set removes.
-        kind: of a backup, `brake` or `substitute`; else empty.
+        kind: of a backup, `brake`, `substitute` or `unclear`; else empty.
         removed: what the seed set removes, in the readout's unit.
         clean: what the candidate contributes in the clean pass, with bounds for all candidates at once.
         reaction: what its reaction brings, with bounds for all candidates at once.
@@ -247,7 +247,8 @@ def _notes(found: xr.Dataset, rows: Sequence[BackupRow], bootstrap: Bootstrap) -
         f"Effects in {unit} of {readout}, energies in logits², means over {found.sizes['prompt']:,} prompts. Clean: "
         "the contribution in the clean pass. Reaction: what is lost again if the candidate is frozen at its clean "
         "value. Synergy: what both ablated cost more than each alone. A backup: its reaction is surely above 0 and at "
-        "least 5% of what is removed; a brake writes against the readout in the clean pass, a substitute for it. AUC "
+        "least 5% of what is removed; a brake surely writes against the readout in the clean pass, a substitute for "
+        "it. AUC "
         f"and AP, for backups among downstream candidates; a dash: fewer than {FEWEST} of a class can't tell. "
         f"Intervals: bootstrap over prompts, {percent(bootstrap.confidence)}, of reactions for all candidates at once."
         f"{chosen}{none} The {SHOWN} largest reactions are shown; all: --format csv; scores with intervals: --format "
