@@ -16,7 +16,7 @@ INTEROP := transformer-lens nnsight nnterp peft sae-lens
 # The sets of releases on which `make compat` runs the quick tests.
 COMPAT := compat/oldest compat/newest interop/transformer-lens interop/nnsight interop/sae-lens
 
-.PHONY: demo test quick slow lint faults fuzz gpu bench study gallery docs interop compat dist lock clean
+.PHONY: demo test quick slow lint faults fuzz gpu bench study findings gallery docs interop compat dist lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/hydrascope fetch smollm2 --python $(PYTHON)
@@ -62,6 +62,10 @@ gpu: $(VENV)/ready
 # A study of docs/findings, measured or resumed, and its page: make study NAME=replication [PROMPTS=facts.json]
 study: $(VENV)/ready
 	$(BIN)/python -m studies $(NAME) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(MODEL),--model $(MODEL))
+
+# All studies, one after the other: make findings [PROMPTS=facts.json]
+findings: $(VENV)/ready
+	$(BIN)/python -m studies $(if $(PROMPTS),--prompts $(PROMPTS))
 
 # Real reports, and an index that tells each finding in a sentence: gallery/index.html.
 gallery: $(VENV)/ready

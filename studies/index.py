@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator
 
+from studies.claims import DECLARED, LEVEL, holm
 from studies.study import PAGES, Study
 
 #: The studies with a page, in their order, and the title of each.
@@ -19,7 +20,8 @@ _HEAD = """# Findings
 <!-- Written by `make study` from the stored results of the studies. -->
 
 Each page is measured by one command and rendered from its stored numbers. It names the prediction that was declared
-before measuring, and the outcome that would have refuted it.
+before measuring, and the outcome that would have refuted it. `make findings PROMPTS=facts.json` measures all of them, or
+resumes; without a file it downloads the facts.
 """
 
 _SURPRISES = """## Surprises
@@ -44,7 +46,7 @@ _SURPRISES = """## Surprises
 
 def render_index() -> str:
     """Return the index as Markdown, from the stored results of all studies."""
-    return "\n".join([_HEAD, *_sections(), _SURPRISES])
+    return "\n".join([_HEAD, *_sections(), *_predictions(), _SURPRISES])
 
 
 def _sections() -> Iterator[str]:
@@ -52,6 +54,34 @@ def _sections() -> Iterator[str]:
         study, module = Study(name), importlib.import_module(f"studies.{name}")
         told = module.claim(study.settings, study.read_results())
         yield f"## [{title}]({name}.md)\n\n{told}\n\n![{title}](images/{name}.png)\n"
+
+
+def _predictions() -> Iterator[str]:
+    """Yield a table of the primary claims, corrected over all of them."""
+    primary = {}
+    for name in TITLES:
+        study, module = Study(name), importlib.import_module(f"studies.{name}")
+        primary[name] = module.primary(study.settings, study.read_results())
+    corrected = holm({name: claim.p for name, claim in primary.items()})
+    yield "## Predictions"
+    yield ""
+    yield (
+        "A study declares one primary claim. Its outcome follows from the study's own 95% intervals. The last column "
+        f"is the p of the prediction after Holm's correction for {DECLARED} claims, those of studies to come among "
+        f"them: below {LEVEL}, the prediction holds among all of them."
+    )
+    yield ""
+    yield "| study | predicted | outcome | p | p, corrected |"
+    yield "|---|---|---|---|---|"
+    for name, claim in primary.items():
+        study = Study(name)
+        told = study.settings["prediction"]
+        yield f"| [{TITLES[name]}]({name}.md) | {told} | {claim.outcome} | {_p(claim.p)} | {_p(corrected[name])} |"
+    yield ""
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def publish_index() -> None:

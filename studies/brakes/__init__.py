@@ -4,5 +4,6 @@ from studies.brakes.figure import draw
 from studies.brakes.numbers import condense
 from studies.brakes.page import claim, render
 from studies.brakes.runs import measure
+from studies.brakes.verdict import primary
 
-__all__ = ["claim", "condense", "draw", "measure", "render"]
+__all__ = ["claim", "condense", "draw", "measure", "primary", "render"]

@@ -5,7 +5,8 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.brakes.numbers import LISTED, NOTABLE
-from studies.words import HUB, head, interval, name, prediction, share
+from studies.brakes.verdict import primary
+from studies.words import HUB, OUTCOMES, head, interval, name, prediction, share
 
 #: The names of the runs on the page.
 _RUNS = {
@@ -52,7 +53,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Reaction of each head against what it writes in the clean run",
         caption,
     )
-    yield from prediction(settings, _outcome(settings, main))
+    told = f"{OUTCOMES[primary(settings, results).outcome]} {share(main['share']['zero'])}."
+    yield from prediction(settings, told)
     yield (
         "- **Known before**: a pilot had seen 48 prompts of the exploration templates in SmolLM2; the prediction comes "
         "from it. The confirmation templates and Gemma 3 had not been read."
@@ -180,15 +182,6 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         "**When a head is ablated in IOI, the heads that give most back are those that held the answer down, and now "
         f"hold less.** Share of all positive reactions carried by such brakes: {told}."
     )
-
-
-def _outcome(settings: Mapping[str, Any], main: Mapping[str, Any]) -> str:
-    _, low, _ = main["share"]["zero"]
-    if low < settings["refuting"]:
-        return f"refuted: the lower bound is {100 * low:.0f}%."
-    if low > settings["threshold"]:
-        return f"it holds: {share(main['share']['zero'])}."
-    return f"can’t tell: {share(main['share']['zero'])}."
 
 
 def _seeds(models: Mapping[str, Any]) -> Iterator[str]:

@@ -1,20 +1,14 @@
 """Hold the declared claims against the numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from scipy.special import ndtr, ndtri
-from scipy.stats import false_discovery_control
-
-Bounds = Sequence[float | None]
+from studies.claims import adjusted, p_above, p_below, p_between
 
 #: The limits between which two slopes count as equal.
 EQUAL = (0.8, 1.2)
 #: A response is two-sided if less than this share of its energy is one-sided.
 HALF = 0.5
-#: The false discovery rate of the secondary claims.
-RATE = 0.1
 #: The largest share of |removed| that 5% of the prompts may hold without a second look.
 MOST_HELD = 1 / 3
 
@@ -80,42 +74,3 @@ def _secondary(
     pushes = [models[model]["sets"][settings["pushes"]["set"]].get("pushes", {}) for model in settings["models"]]
     steps = [bounds for each in pushes for name, bounds in each.items() if " − " in name]
     yield "graded", max([p_above(each, 0) for each in steps], default=1.0)
-
-
-def adjusted(p: Mapping[str, float]) -> dict[str, Any]:
-    """Return for each claim its p, the adjusted one (Benjamini–Hochberg) and whether it holds."""
-    controlled = false_discovery_control(np.array(list(p.values())))
-    return {
-        name: {"p": float(f"{own:.2g}"), "adjusted": float(f"{each:.2g}"), "holds": bool(each <= RATE)}
-        for (name, own), each in zip(p.items(), controlled, strict=True)
-    }
-
-
-def spread(bounds: Bounds, confidence: float = 0.95) -> float:
-    """Return the standard deviation of a normal law with these bounds; NaN without bounds.
-
-    >>> round(spread([0.0, -1.96, 1.96]), 3)
-    1.0
-    """
-    _, low, high = bounds
-    return float("nan") if low is None or high is None else (high - low) / (2 * float(ndtri((1 + confidence) / 2)))
-
-
-def p_below(bounds: Bounds, limit: float) -> float:
-    """Return the one-sided p of the claim that a number lies below a limit; 1 without bounds.
-
-    >>> round(p_below([0.0, -1.96, 1.96], 1.645), 3)
-    0.05
-    """
-    estimate, width = bounds[0], spread(bounds)
-    return 1.0 if estimate is None or not width > 0 else float(ndtr((estimate - limit) / width))
-
-
-def p_above(bounds: Bounds, limit: float) -> float:
-    """Return the one-sided p of the claim that a number lies above a limit; 1 without bounds."""
-    return p_below([None if each is None else -each for each in (bounds[0], bounds[2], bounds[1])], -limit)
-
-
-def p_between(bounds: Bounds, low: float, high: float) -> float:
-    """Return the p of the claim that a number lies between two limits: the larger of two one-sided tests."""
-    return max(p_above(bounds, low), p_below(bounds, high))

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from studies.claims import adjusted, p_above
 from studies.damping.cells import cells_of
-from studies.damping.verdict import MOST_HELD, adjusted, p_above
+from studies.damping.verdict import MOST_HELD
 from studies.words import Bounds
 
 #: The two forms of the pushed token: one token against all others, and the profile of a write along its direction.

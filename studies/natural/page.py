@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.natural.verdict import side
+from studies.claims import side
 from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
 
 

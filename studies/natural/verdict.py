@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.damping.verdict import adjusted, p_above, p_between
+from studies.claims import adjusted, p_above, p_between, side
 from studies.words import Bounds
 
 
@@ -47,20 +47,6 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, A
 def _outcome(slopes: list[Bounds], low: float, high: float) -> str:
     sides = {side(each, low, high) for each in slopes}
     return "refuted" if "outside" in sides else "holds" if sides == {"within"} else "can't tell"
-
-
-def side(bounds: Bounds, low: float, high: float) -> str:
-    """Return whether an interval lies `within` a range, wholly `outside`, or neither, `unsure`.
-
-    >>> side([0.7, 0.6, 0.8], 0.5, 0.9), side([0.4, 0.3, 0.45], 0.5, 0.9), side([0.5, 0.4, 0.6], 0.5, 0.9)
-    ('within', 'outside', 'unsure')
-    """
-    _, below, above = bounds
-    if below is None or above is None:
-        return "unsure"
-    if low <= below and above <= high:
-        return "within"
-    return "outside" if below > high or above < low else "unsure"
 
 
 def _p_placebo(found: Mapping[str, Any] | None) -> float:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.words import HUB, head, name
+from studies.replication.verdict import primary
+from studies.words import HUB, OUTCOMES, head, name
 
 ABLATIONS = {"resample": "resampled", "zero": "set to zero"}
 _KINDS = {"attn": "attention sublayers", "mlp": "MLPs"}
@@ -33,7 +34,6 @@ def render(settings: dict[str, Any], results: dict[str, Any]) -> str:
 
 def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     runs, prompts = results["runs"], results["prompts"]["number"]
-    main = {model: of_model["resample"] for model, of_model in runs.items()}
     caption = (
         "Slope of the compensatory effect (CE) on the direct effect (DE) over prompts, for each ablated attention "
         "sublayer. Lines: 95% for all sublayers of a model at once. Triangles: slopes beyond the axis."
@@ -54,7 +54,7 @@ def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
         "- **Known before**: both models had been measured by hand on these prompts when the prediction was written. "
         "So this page repeats a known result by a program; prompts that nobody has looked at are still to come."
     )
-    yield f"- **Refuted if** {settings['refuted_if']}. {_outcome(main)}"
+    yield f"- **Refuted if** {settings['refuted_if']}. {OUTCOMES[primary(settings, results).outcome]}"
     yield f"- **Choice**: {settings['selection']}."
     yield ""
     yield "## The paper's numbers beside these"
@@ -128,16 +128,6 @@ def claim(settings: dict[str, Any], results: dict[str, Any]) -> str:
         f"compensation on direct effect at the best sublayer: {'; '.join(found)}. The paper found about 0.7 (R² 0.92) "
         "in Chinchilla 7B."
     )
-
-
-def _outcome(main: dict[str, Any]) -> str:
-    slopes = [of["best"]["slope"] for of in main.values() if of["best"]]
-    if len(slopes) < len(main):
-        return "**Not decided**: a model has no sublayer to choose."
-    if any(high < 0.5 or low > 0.9 for _, low, high in slopes):
-        return "**It is refuted.**"
-    inside = all(low >= 0.5 and high <= 0.9 for _, low, high in slopes)
-    return "**It isn't**: both intervals lie within." if inside else "**It isn't**, but an interval crosses a limit."
 
 
 def _table(runs: dict[str, Any]) -> Iterator[str]:
