@@ -20,8 +20,8 @@ _HEAD = """# Findings
 <!-- Written by `make study` from the stored results of the studies. -->
 
 Each page is measured by one command and rendered from its stored numbers. It names the prediction that was declared
-before measuring, and the outcome that would have refuted it. `make findings PROMPTS=facts.json` measures all of them, or
-resumes; without a file it downloads the facts.
+before measuring, and the outcome that would have refuted it. `make findings` measures all of them, or resumes; with
+`PROMPTS=facts.json` it takes the facts from a file.
 """
 
 _SURPRISES = """## Surprises
