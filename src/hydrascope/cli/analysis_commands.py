@@ -19,6 +19,7 @@ from hydrascope.utils.errors import HydrascopeError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from _typeshed import DataclassInstance
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
@@ -27,7 +28,8 @@ Out = Annotated[
     typer.Option(parser=to_path, metavar="FOLDER", help="Write all rows as CSV and a figure to it."),
 ]
 Format = Annotated[
-    Literal["text", "csv"], typer.Option("--format", help="text: a table; csv: all rows of all readouts.")
+    Literal["text", "csv", "json"],
+    typer.Option("--format", help="text: a table; csv, json: all rows of all readouts."),
 ]
 
 
@@ -48,12 +50,13 @@ def paths(
     from hydrascope.analyses import path_patching
     from hydrascope.reports.figures import figure_paths
     from hydrascope.reports.summary.path_table import path_rows, paths_in_text
+    from hydrascope.reports.summary.shapes import Paths
 
     arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
     found = path_patching(model, prompts, senders=senders, receivers=receivers, progress=True, **arguments)
     rows = [path_rows(found, str(readout)) for readout in found["readout"].values]
-    _print_rows(rows, format_, paths_in_text(found, rows[0]))
+    _print(format_, rows, paths_in_text(found, rows[0]), Paths(tuple(chain(*rows))))
     if out is not None:
         _write({"paths": rows}, out, figure_paths(found), found)
 
@@ -73,13 +76,14 @@ def circuit(
     from hydrascope.analyses.faithfulness import growing_sets
     from hydrascope.reports.figures import figure_circuit
     from hydrascope.reports.summary.faithfulness_table import circuit_in_text, steps
+    from hydrascope.reports.summary.shapes import Circuits
 
     arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
     order, shares = growing_sets(model, keep, of)
     found = faithfulness(model, prompts, order=order, shares=shares, progress=True, **arguments)
     rows = [steps(found, order, str(readout)) for readout in found["readout"].values]
-    _print_rows(rows, format_, circuit_in_text(found, rows[0]))
+    _print(format_, rows, circuit_in_text(found, rows[0]), Circuits(tuple(chain(*rows))))
     if out is not None:
         _write({"circuit": rows}, out, figure_circuit(found), found)
 
@@ -107,6 +111,7 @@ def edges(
     from hydrascope.analyses import edges as measure
     from hydrascope.reports.figures import figure_edges
     from hydrascope.reports.summary.edge_table import edge_rows, edges_in_text
+    from hydrascope.reports.summary.shapes import Edges
 
     if options.patches is None and options.ablation in ("resample", "noise"):
         options = replace(options, patches=1)  # there are many edges
@@ -123,7 +128,7 @@ def edges(
         **arguments,
     )
     rows = [edge_rows(found, str(readout)) for readout in found["readout"].values]
-    _print_rows(rows, format_, edges_in_text(found, rows[0]))
+    _print(format_, rows, edges_in_text(found, rows[0]), Edges(tuple(chain(*rows))))
     if out is not None:
         _write({"edges": rows}, out, figure_edges(found), found)
 
@@ -145,6 +150,7 @@ def features(
     from hydrascope.analyses import features as measure
     from hydrascope.reports.figures import figure_features
     from hydrascope.reports.summary.feature_table import feature_rows, feature_share_rows, features_in_text
+    from hydrascope.reports.summary.shapes import Features
 
     arguments = _checked_arguments(options, out)
     model, prompts = load_inputs(options)
@@ -152,7 +158,12 @@ def features(
     labels = [str(readout) for readout in found["readout"].values]
     shares = [feature_share_rows(found, label) for label in labels]
     rows = [feature_rows(found, label) for label in labels]
-    _print_rows(shares, format_, features_in_text(found, shares[0], rows[0]))
+    _print(
+        format_,
+        shares,
+        features_in_text(found, shares[0], rows[0]),
+        Features(tuple(chain(*shares)), tuple(chain(*rows))),
+    )
     if out is not None:
         _write({"features": shares, "single-features": rows}, out, figure_features(found), found)
 
@@ -178,6 +189,7 @@ def distance(
     from hydrascope.reports.summary.distance_rows import distance_rows
     from hydrascope.reports.summary.distance_table import distances_in_text
     from hydrascope.reports.summary.serialize import rows_as_csv
+    from hydrascope.reports.summary.shapes import Distances
     from hydrascope.storage.analysis_file import write_analysis
     from hydrascope.utils.disk_errors import disk
 
@@ -188,7 +200,7 @@ def distance(
     found = measure(model, prompts, **arguments)
     effects = per_prompt(sweep(model, prompts, **arguments))
     rows = distance_rows(found, effects)
-    _print_rows([rows], format_, distances_in_text(rows, found.sizes["prompt"]))
+    _print(format_, [rows], distances_in_text(rows, found.sizes["prompt"]), Distances(rows))
     if out is not None:
         with disk(f"cannot write to {out}"):
             out.mkdir(parents=True, exist_ok=True)
@@ -223,7 +235,6 @@ def backups(
     from hydrascope.analyses import backups as measure
     from hydrascope.reports.figures import figure_backups
     from hydrascope.reports.summary.backup_table import backup_rows, backup_score_rows, backups_in_text
-    from hydrascope.reports.summary.serialize import as_json
     from hydrascope.reports.summary.shapes import BackupSearch
 
     arguments = _checked_arguments(options, out)
@@ -233,10 +244,8 @@ def backups(
     )
     labels = [str(readout) for readout in found["readout"].values]
     rows, scores = [backup_rows(found, each) for each in labels], [backup_score_rows(found, each) for each in labels]
-    if format_ == "json":
-        say(as_json(BackupSearch(tuple(chain(*rows)), tuple(chain(*scores)))))
-    else:
-        _print_rows(rows, format_, backups_in_text(found, rows[0], scores[0]))
+    searched = BackupSearch(tuple(chain(*rows)), tuple(chain(*scores)))
+    _print(format_, rows, backups_in_text(found, rows[0], scores[0]), searched)
     if out is not None:
         _write({"backups": rows, "backup-scores": scores}, out, figure_backups(found), found)
 
@@ -256,6 +265,7 @@ def position_map(
     from hydrascope.prompts.prompt import PromptSet
     from hydrascope.reports.figures import figure_map
     from hydrascope.reports.summary.map_table import map_cells, map_in_text
+    from hydrascope.reports.summary.shapes import PositionMap
 
     if out is not None:
         require_folder(out)
@@ -269,7 +279,7 @@ def position_map(
     model = load_model(options.model, **options.loading)
     found = measure(model, own, components=components, others=others, readout=readouts[0], progress=True, **arguments)
     cells = map_cells(found)
-    _print_rows([cells], format_, map_in_text(found, cells))
+    _print(format_, [cells], map_in_text(found, cells), PositionMap(cells))
     if out is not None:
         _write({"map": [cells]}, out, figure_map(found), found)
 
@@ -281,12 +291,14 @@ def _checked_arguments(options: SweepOptions, out: Path | None) -> dict[str, Any
     return sweep_arguments(options)
 
 
-def _print_rows(rows: Sequence[Sequence[Any]], format_: str, text: "RenderableType") -> None:
-    """Print the rows of every readout as CSV, or a table of the first readout."""
-    from hydrascope.reports.summary.serialize import rows_as_csv
+def _print(format_: str, rows: Sequence[Sequence[Any]], text: "RenderableType", as_object: "DataclassInstance") -> None:
+    """Print the rows of all readouts as CSV or JSON, or a table of the first readout."""
+    from hydrascope.reports.summary.serialize import as_json, rows_as_csv
 
     if format_ == "csv":
         say(rows_as_csv(list(chain.from_iterable(rows))).rstrip("\n"))
+    elif format_ == "json":
+        say(as_json(as_object))
     else:
         show(text)
 

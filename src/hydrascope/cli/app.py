@@ -12,9 +12,10 @@ import typer
 from hydrascope._version import __version__
 from hydrascope.cli.analysis_commands import backups, circuit, distance, edges, features, paths, position_map
 from hydrascope.cli.options import LoadOptions, Overwrite, RunOptions, say, to_path, with_options
+from hydrascope.cli.rank_command import rank
 from hydrascope.cli.report_commands import explore, report
 from hydrascope.cli.results import Norm, Readout, Results, open_distance, open_selected, require_new, short_names, show
-from hydrascope.cli.run_commands import measure, measure_here, sweep_arguments
+from hydrascope.cli.run_commands import measure
 from hydrascope.cli.streams import ReaderLeft, end_like_sigpipe, open_streams, print_error
 from hydrascope.cli.trajectory_command import trajectory
 from hydrascope.utils.errors import HydrascopeError, printable
@@ -150,43 +151,7 @@ def interact(
     measure(options, Interactions(components), "layers")
 
 
-@app.command()
-@with_options
-def rank(
-    options: RunOptions,
-    components: Annotated[str, typer.Option(metavar="COMPONENTS", help="Components to rank.")] = "layers",
-    by: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Besides exact measures: shapley, atp, atp_star, gim, integrated_gradients."),
-    ] = "shapley,atp,gim",
-    orders: Annotated[int, typer.Option(min=2, metavar="N", help="Number of orders for Shapley values, even.")] = 16,
-    format_: Annotated[
-        Literal["text", "csv"], typer.Option("--format", help="text: a table; csv: a row a component.")
-    ] = "text",
-) -> None:
-    """Rank components by importance: exact measures and estimates in one table."""
-    from hydrascope.cli import parsing
-    from hydrascope.measures import per_prompt, scores
-    from hydrascope.measures import rank as ranked
-    from hydrascope.reports.summary.ranking_table import importance_rows, importances
-    from hydrascope.reports.summary.serialize import rows_as_csv
-
-    if options.dry_run:
-        raise HydrascopeError("rank has no --dry-run, since it makes several runs: use `hydrascope run --dry-run`")
-    methods = parsing.methods(by, orders)
-    model, prompts = measure_here(options, components, f"layers,{components}")
-    effects, arguments = per_prompt(open_selected(options.out)), sweep_arguments(options)
-    shared = {name: arguments[name] for name in ("at", "readouts", "target")}
-    ablation = arguments["ablation"]
-    found = {name: method(model, prompts, ablation, components, shared) for name, method in methods.items()}
-    table = ranked(effects, *found.values())
-    if format_ == "csv":
-        say(rows_as_csv(importance_rows(table)).rstrip("\n"))
-        return
-    estimates = {name: each for name, each in found.items() if "estimate" in each}
-    show(importances(table, scores(effects, estimates) if estimates else None))
-
-
+app.command()(rank)
 app.command()(paths)
 app.command()(circuit)
 app.command()(distance)

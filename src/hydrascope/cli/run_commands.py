@@ -1,6 +1,6 @@
 """Steps of measuring commands: from options to a run, here or under Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,11 +111,19 @@ def measure(options: RunOptions, ablate: "Selection | Experiment", read: str) ->
             device=options.device,
             say=say,
         )
-    _say_measured(out)
+    _say_measured(out, say)
 
 
-def measure_here(options: RunOptions, ablate: "Selection | Experiment", read: str) -> "tuple[LanguageModel, PromptSet]":
+def measure_here(
+    options: RunOptions, ablate: "Selection | Experiment", read: str, tell: Callable[[str], None] = say
+) -> "tuple[LanguageModel, PromptSet]":
     """Measure with the options of a command in this process; return the model and the prompts.
+
+    Args:
+        options: the options of the command.
+        ablate: the overrides.
+        read: the components that are read.
+        tell: prints what is measured, and the outcome.
 
     Raises:
         HydrascopeError: as `hydrascope.sweep`; an option is wrong.
@@ -129,7 +137,7 @@ def measure_here(options: RunOptions, ablate: "Selection | Experiment", read: st
     if options.dry_run:
         _say_cost(request)
         raise typer.Exit
-    return load_and_run(request)
+    return load_and_run(request, tell)
 
 
 def _join(request: RunRequest) -> None:
@@ -171,22 +179,24 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def load_and_run(request: RunRequest) -> "tuple[LanguageModel, PromptSet]":
+def load_and_run(request: RunRequest, tell: Callable[[str], None] = say) -> "tuple[LanguageModel, PromptSet]":
     """Load the model and the prompts, run the sweep, and print the outcome."""
     from hydrascope import load_model
 
     prompts = request.read_prompts()
     model = load_model(request.model, **request.loading)
-    run_loaded(request, model, prompts)
+    run_loaded(request, model, prompts, tell)
     return model, prompts
 
 
-def run_loaded(request: RunRequest, model: "LanguageModel", prompts: "PromptSet") -> None:
+def run_loaded(
+    request: RunRequest, model: "LanguageModel", prompts: "PromptSet", tell: Callable[[str], None] = say
+) -> None:
     """Run the sweep of a request, and print the outcome."""
     out = request.output.path
     with _interruptible(out, len(prompts.prompts), overwrite=request.output.overwrite):
-        request.sweep(model, prompts, progress=True, say=say)
-    _say_measured(out)
+        request.sweep(model, prompts, progress=True, say=tell)
+    _say_measured(out, tell)
 
 
 @contextmanager
@@ -206,11 +216,11 @@ def _interruptible(out: Path, prompts: int, *, overwrite: bool) -> Iterator[None
         ) from None
 
 
-def _say_measured(out: Path) -> None:
+def _say_measured(out: Path, tell: Callable[[str], None]) -> None:
     from hydrascope.storage import reader
 
     attributes = reader.read_attributes(out)
-    say(
+    tell(
         f"{counted(attributes['measured'], 'prompt', 'prompts')} measured, total effects equal the sum of "
         f"their terms within {attributes['worst_imbalance']:.1e} {attributes['units']}: {out}"
     )

@@ -1,4 +1,6 @@
-"""The table of importances, for a terminal and as CSV."""
+"""The table of importances, for a terminal, as CSV and as rows."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,6 +16,40 @@ from hydrascope.reports.summary.table import numbers_table
 PRINTED = 25
 
 _HEADINGS = {"unembed": "DE", "integrated_gradients": "IG", "atp_star": "AtP*", "atp": "AtP", "gim": "GIM"}
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """The importance of one component by every measure.
+
+    Attributes:
+        component: the component's label.
+        importance: means over prompts, above 0 where the readout needs the component.
+        place: the component's place by its size, 1 for the largest; NaN where a measure has no value.
+    """
+
+    component: str
+    importance: dict[str, Interval]
+    place: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EstimatorRow:
+    """The agreement of one estimator with what is lost, over components.
+
+    Attributes:
+        estimator: the estimator's name.
+        pearson: the correlation of means over prompts.
+        spearman: the rank correlation of means over prompts.
+        spearman_difference: that where much is repaired minus that where little is.
+        seconds: the time that it took.
+    """
+
+    estimator: str
+    pearson: Interval
+    spearman: Interval
+    spearman_difference: Interval
+    seconds: float
 
 
 def importances(ranked: xr.Dataset, scored: xr.Dataset | None) -> Group:
@@ -52,30 +88,61 @@ def _cell(value: float, place: float) -> str:
 
 
 def _agreement(scored: xr.Dataset) -> Table:
-    columns = [("pearson", "all"), ("spearman", "all"), ("spearman", DIFFERENCE)]
-
-    def cells(name: str) -> list[str]:
-        one = scored.sel(estimator=name)
-        scores = [format_interval(Interval.of(one[score].sel(prompts=prompts)), 2) for score, prompts in columns]
-        return [_HEADINGS.get(name, name), *scores, number(float(one["seconds"]), 1)]
+    def cells(row: EstimatorRow) -> list[str]:
+        scores = (row.pearson, row.spearman, row.spearman_difference)
+        name = _HEADINGS.get(row.estimator, row.estimator)
+        return [name, *(format_interval(score, 2) for score in scores), number(row.seconds, 1)]
 
     return numbers_table(
         "How estimates agree with what is lost",
         ["estimate"],
         ["Pearson", "Spearman", "Spearman, much − little repaired", "seconds"],
-        map(cells, map(str, scored["estimator"].values)),
+        map(cells, estimator_rows(scored)),
     )
 
 
+def estimator_rows(scored: xr.Dataset) -> tuple[EstimatorRow, ...]:
+    """Return a row for each estimator.
+
+    Args:
+        scored: the result of `hydrascope.measures.scores`.
+    """
+
+    def row(name: str) -> EstimatorRow:
+        one = scored.sel(estimator=name)
+        return EstimatorRow(
+            estimator=name,
+            pearson=Interval.of(one["pearson"].sel(prompts="all")),
+            spearman=Interval.of(one["spearman"].sel(prompts="all")),
+            spearman_difference=Interval.of(one["spearman"].sel(prompts=DIFFERENCE)),
+            seconds=float(one["seconds"]),
+        )
+
+    return tuple(map(row, map(str, scored["estimator"].values)))
+
+
+def ranked_rows(ranked: xr.Dataset) -> tuple[RankedRow, ...]:
+    """Return a row for each component, in their order.
+
+    Args:
+        ranked: the result of `hydrascope.measures.rank`.
+    """
+
+    def row(index: int, component: str) -> RankedRow:
+        one = {str(name): ranked.sel(measure=name).isel(component=index) for name in ranked["measure"].values}
+        importance = {name: Interval.of(each["importance"]) for name, each in one.items()}
+        return RankedRow(component, importance, {name: float(each["place"]) for name, each in one.items()})
+
+    return tuple(row(index, component) for index, component in enumerate(map(str, ranked["component"].values)))
+
+
 def importance_rows(ranked: xr.Dataset) -> list[dict[str, str | float | Interval]]:
-    """Return a row for each component: its importance by each measure, and its place."""
-    names = list(map(str, ranked["measure"].values))
-    rows: list[dict[str, str | float | Interval]] = []
-    for index, component in enumerate(map(str, ranked["component"].values)):
-        one = ranked.isel(component=index)
-        row: dict[str, str | float | Interval] = {"component": component}
-        for position, name in enumerate(names):
-            row[name] = Interval.of(one["importance"].isel(measure=position))
-            row[f"{name}_place"] = float(one["place"].values[position])
-        rows.append(row)
-    return rows
+    """Return a flat row for each component: its importance by each measure, and its place."""
+    return [
+        {"component": row.component} | {key: value for name in row.importance for key, value in _columns(row, name)}
+        for row in ranked_rows(ranked)
+    ]
+
+
+def _columns(row: RankedRow, name: str) -> list[tuple[str, float | Interval]]:
+    return [(name, row.importance[name]), (f"{name}_place", row.place[name])]
