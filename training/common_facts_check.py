@@ -17,7 +17,7 @@ import torch
 
 import hydrascope as hs
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
-from hydrascope.prompts.prompt import tokenize
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.prompts.twins import counterfactual_tokens
 from hydrascope.utils import assets
 from training.common_facts import Fact, table

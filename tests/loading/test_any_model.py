@@ -45,6 +45,17 @@ def test_every_public_function_of_a_model_is_one_of_them(monkeypatch: pytest.Mon
             needed = [None for each in others if each.default is each.empty and each.kind < each.VAR_POSITIONAL]
             with pytest.raises(Loaded):
                 function(stand_ins.Envoy(None), *needed)
+            with pytest.raises(TypeError, match=rf"{name}\(\) takes no layer=: it takes .*model"):
+                function(stand_ins.Envoy(None), *needed, layer=3)
+
+
+def test_options_that_would_be_ignored_are_refused() -> None:
+    """They are options of a sweep, but not of these."""
+    for function, option in ((hs.analyses.edges, "read"), (hs.analyses.shapley, "metrics"), (hs.cost, "out")):
+        with pytest.raises(TypeError, match=f"takes no {option}="):
+            function(None, TOKENS, **{option: "attn"})
+    with pytest.raises(AttributeError):
+        hs.analyses.edges(None, TOKENS, metrics="kl")  # type: ignore[arg-type]  # it is known, and None is no model
 
 
 @pytest.mark.parametrize("wrap", rest_slow([lambda model: model, stand_ins.Envoy], (stand_ins.Envoy,)))

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.load import load_prompts
-from hydrascope.prompts.prompt import tokenize
 from hydrascope.prompts.subjects import subject_span
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.prompts.twins import counterfactual_tokens
 from hydrascope.utils import assets
 from training import common_facts

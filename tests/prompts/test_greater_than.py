@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts import greater_than
-from hydrascope.prompts.prompt import tokenize
+from hydrascope.prompts.token_ids import tokenize
 
 
 def grouping(pattern: str) -> LanguageModel:

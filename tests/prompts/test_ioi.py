@@ -17,8 +17,8 @@ from hydrascope.prompts import ioi
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.load import load_prompts
 from hydrascope.prompts.made import one_token_words
-from hydrascope.prompts.prompt import tokenize
 from hydrascope.prompts.subjects import subject_span
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils import assets
 from hydrascope.utils.errors import HydrascopeError

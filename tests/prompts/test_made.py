@@ -18,8 +18,9 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
 from hydrascope.prompts.load import MADE, load_prompts
 from hydrascope.prompts.made import fitting, one_token_words, rounds
-from hydrascope.prompts.prompt import Prompt, tokenize
+from hydrascope.prompts.prompt import Prompt
 from hydrascope.prompts.subjects import subject_span
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 

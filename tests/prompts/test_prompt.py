@@ -11,13 +11,8 @@ from speaking import byte_level, speaking
 
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.answers import answer_tokens, foil_tokens, whole_answers
-from hydrascope.prompts.prompt import (
-    Prompt,
-    PromptSet,
-    prompt_label,
-    texts,
-    tokenize,
-)
+from hydrascope.prompts.prompt import Prompt, PromptSet, prompt_label
+from hydrascope.prompts.token_ids import texts, tokenize
 from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 
@@ -85,6 +80,28 @@ def test_what_is_no_prompt_is_refused(prompts: object, message: str) -> None:
 def test_limits_below_one_are_refused() -> None:
     with pytest.raises(HydrascopeError, match="at least 1"):
         PromptSet.of(["a"]).limit(0)
+
+
+def test_a_set_is_indexed_like_a_sequence() -> None:
+    made = PromptSet.of(["a", "b", "c", "d"])
+    assert made[-1] == Prompt("d")
+    assert list(made[1::2]) == [Prompt("b"), Prompt("d")]
+    assert made[1:].limit(1) == made[1:2]
+    with pytest.raises(IndexError):
+        made[4]
+    with pytest.raises(HydrascopeError, match="the slice takes none of the 4 prompts of prompts: take at least 1"):
+        made[4:]
+
+
+def test_a_slice_of_a_set_that_is_made_for_a_model_is_one_of_what_is_made() -> None:
+    def fit(model: object, count: int) -> tuple[list[Prompt], str]:
+        return [Prompt(f"made {number}") for number in range(count)], "a note"
+
+    whole = PromptSet("set", tuple(map(Prompt, "abcdef")), fit=fit)
+    sliced, note = whole[1::2].fit_to(None)  # type: ignore[arg-type]
+    assert (list(sliced), note) == ([Prompt("made 1"), Prompt("made 3"), Prompt("made 5")], "a note")
+    assert list(whole[1:][::2].fit_to(None)[0]) == list(sliced)  # type: ignore[arg-type]
+    assert list(whole[1::2].limit(2).fit_to(None)[0]) == list(sliced)[:2]  # type: ignore[arg-type]
 
 
 def test_the_hash_tells_prompt_sets_apart() -> None:

@@ -12,7 +12,8 @@ from hydrascope.engines.clean.activations import (
 )
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import At, resolve_positions
-from hydrascope.prompts.prompt import Prompt, tokenize
+from hydrascope.prompts.prompt import Prompt
+from hydrascope.prompts.token_ids import tokenize
 
 
 def banked(

@@ -24,7 +24,8 @@ from hydrascope.loading import self_check
 from hydrascope.loading.any_model import takes_any_model
 from hydrascope.models.language_model import LanguageModel, wider
 from hydrascope.prompts.positions import At, format_positions, resolve_positions
-from hydrascope.prompts.prompt import AnyPrompts, texts
+from hydrascope.prompts.prompt import AnyPrompts
+from hydrascope.prompts.token_ids import texts
 from hydrascope.runs.batches import compute_clean_activations
 from hydrascope.runs.config import SweepConfig
 from hydrascope.runs.plan import Plan, make_plan

@@ -14,8 +14,9 @@ from hydrascope.explorer.question import Question
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.positions import AblationPositions, resolve_positions
 from hydrascope.prompts.prepare import prepare
-from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet, tokenize
+from hydrascope.prompts.prompt import AnyPrompts, Prompt, PromptSet
 from hydrascope.prompts.subjects import found_subject
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.runs.plan import Plan
 from hydrascope.utils.errors import HydrascopeError
 

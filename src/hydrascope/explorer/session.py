@@ -33,8 +33,9 @@ from hydrascope.explorer.question import Question
 from hydrascope.loading import self_check
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
-from hydrascope.prompts.prompt import AnyPrompts, Prompt, tokenize
+from hydrascope.prompts.prompt import AnyPrompts, Prompt
 from hydrascope.prompts.subjects import found_subject, subject_span
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.reports.pages import report
 from hydrascope.runs.assemble import assemble, initial_dataset, measured_variables
 from hydrascope.runs.batches import measure_chunks

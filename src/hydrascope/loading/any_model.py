@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from inspect import signature
+from typing import Any, TypeVar, cast, get_args
 
 from transformers import PreTrainedModel
 
@@ -22,12 +23,28 @@ def takes_any_model(function: _Function) -> _Function:
     """Make a function of a loaded model take a model of transformers or of another tool, too.
 
     Such a model is loaded, and proven, at each call: call `load_model` once for several. What is no model is passed on.
-    The caller's settings of PyTorch change no number (`plain_torch`).
+    The caller's settings of PyTorch change no number (`plain_torch`). A keyword that the function doesn't declare is
+    refused, since it would be handed on and might be ignored.
     """
+    known = _keywords(function)
 
     @wraps(function)
     def taking(model: Any, *arguments: Any, **options: Any) -> Any:
+        for name in options.keys() - known:
+            raise TypeError(f"{function.__name__}() takes no {name}=: it takes {', '.join(sorted(known))}")
         with plain_torch():
             return function(as_loaded(model), *arguments, **options)
 
     return cast(_Function, taking)
+
+
+def _keywords(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of all parameters, and the keys of `**options: Unpack[…]`."""
+    names: set[str] = set()
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            names.add(name)
+        else:
+            (declared,) = get_args(parameter.annotation)
+            names |= declared.__required_keys__ | declared.__optional_keys__
+    return frozenset(names)

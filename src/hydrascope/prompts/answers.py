@@ -4,7 +4,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label, quote, require_known
+from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label, quote
+from hydrascope.prompts.token_ids import require_known
 from hydrascope.utils.errors import HydrascopeError
 
 #: Scripts that are written without spaces, by the beginnings of the Unicode names of their letters and signs.

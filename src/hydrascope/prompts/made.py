@@ -7,7 +7,8 @@ from itertools import islice
 from typing import TypeVar
 
 from hydrascope.prompts.answers import answer_tokens, foil_tokens
-from hydrascope.prompts.prompt import Prompt, Tokenizes, tokenize
+from hydrascope.prompts.prompt import Prompt, Tokenizes
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.prompts.twins import counterfactual_tokens, require_same_length
 from hydrascope.utils.errors import HydrascopeError
 

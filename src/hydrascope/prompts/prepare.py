@@ -9,7 +9,8 @@ from hydrascope.prompts.files import SUFFIXES
 from hydrascope.prompts.hub_tables import PREFIX
 from hydrascope.prompts.load import NAMES
 from hydrascope.prompts.padding import unpadded
-from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, prompt_label, tokenize
+from hydrascope.prompts.prompt import AnyPrompts, PromptSet, Tokenizes, prompt_label
+from hydrascope.prompts.token_ids import tokenize
 from hydrascope.utils.errors import HydrascopeError
 from hydrascope.utils.text import counted
 

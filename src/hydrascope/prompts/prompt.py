@@ -16,10 +16,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from io import IOBase
 from operator import index
 from os import PathLike
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, overload
 
 from hydrascope.prompts.tables import fields_of, rows_of
 from hydrascope.utils.errors import HydrascopeError
@@ -137,6 +138,26 @@ class PromptSet:
         """Return the number of prompts."""
         return len(self.prompts)
 
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PromptSet": ...
+    def __getitem__(self, index: int | slice) -> "Prompt | PromptSet":
+        """Return one prompt, or the set of those that a slice takes.
+
+            >>> every_other = hs.load_prompts("world-facts")[1::2]
+
+        Raises:
+            HydrascopeError: the slice takes no prompt.
+            IndexError: there is no such prompt.
+        """
+        if not isinstance(index, slice):
+            return self.prompts[index]
+        if not self.prompts[index]:
+            raise HydrascopeError(f"the slice takes none of the {len(self):,} prompts of {self.name}: take at least 1")
+        fit = self.fit and partial(_fit_slice, self.fit, len(self), index)
+        return replace(self, prompts=self.prompts[index], fit=fit)
+
     def limit(self, count: int) -> "PromptSet":
         """Return the first `count` prompts, or all if there are fewer.
 
@@ -205,6 +226,18 @@ class PromptSet:
         """The SHA-256 of all prompts in their order, of all fields but the label of their template."""
         content = json.dumps([[getattr(prompt, field) for field in _HASHED] for prompt in self.prompts])
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _fit_slice(
+    fit: Callable[[Tokenizes, int], tuple[Sequence[Prompt], str]],
+    whole: int,
+    index: slice,
+    model: Tokenizes,
+    count: int,
+) -> tuple[Sequence[Prompt], str]:
+    """Make the whole set for a model, and take the slice, or the first `count` of it."""
+    prompts, note = fit(model, whole)
+    return prompts[index][:count], note
 
 
 #: Anything that is accepted as prompts: a set, a text, a prompt, or several texts, prompts and sequences of token ids.
@@ -290,36 +323,6 @@ def _index(value: Any) -> int:
     return index(value)
 
 
-def tokenize(model: Tokenizes, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Return the token ids of each prompt, special tokens of the model's tokenizer included.
-
-        >>> tokenize(model, [Prompt("the fox is"), Prompt(tokens=(2, 14))])
-        [[2, 14, 4], [2, 14]]
-
-    Raises:
-        HydrascopeError: a prompt has no tokens, an unknown token, or more tokens than the model's context.
-    """
-    return [
-        fitting_tokens(model, prompt.tokens or prompt.text, prompt_label(number, prompt))
-        for number, prompt in enumerate(prompts, start=1)
-    ]
-
-
-def texts(model: Tokenizes, prompts: Sequence[Prompt]) -> list[str]:
-    """Return the text of each prompt; token ids are decoded.
-
-    A model without a tokenizer shows the ids themselves.
-
-        >>> texts(model, [Prompt("the fox is"), Prompt(tokens=(2, 14))])
-        ['the fox is', 'the fox']
-    """
-
-    def decoded(tokens: Sequence[int]) -> str:
-        return _spaced(tokens) if model.tokenizer is None else str(model.tokenizer.decode(list(tokens)))
-
-    return [prompt.text if prompt.tokens is None else decoded(prompt.tokens) for prompt in prompts]
-
-
 def prompt_label(number: int, prompt: Prompt) -> str:
     """Return the name of a prompt in messages; prompts of a set are numbered from 1.
 
@@ -328,7 +331,7 @@ def prompt_label(number: int, prompt: Prompt) -> str:
     """
     if prompt.tokens is None:
         return f"prompt {number} ({quote(prompt.text)})"
-    return f"prompt {number} (token ids {_spaced(prompt.tokens[:8])}{' …' if len(prompt.tokens) > 8 else ''})"
+    return f"prompt {number} (token ids {spaced(prompt.tokens[:8])}{' …' if len(prompt.tokens) > 8 else ''})"
 
 
 def quote(text: str) -> str:
@@ -336,40 +339,6 @@ def quote(text: str) -> str:
     return json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)
 
 
-def _spaced(tokens: Sequence[int]) -> str:
+def spaced(tokens: Sequence[int]) -> str:
+    """Return token ids with spaces between."""
     return " ".join(map(str, tokens))
-
-
-def ids_of(model: Tokenizes, prompt: str | tuple[int, ...]) -> list[int]:
-    return model.encode(prompt) if isinstance(prompt, str) else list(prompt)
-
-
-def fitting_tokens(model: Tokenizes, prompt: str | tuple[int, ...], where: str) -> list[int]:
-    """Return the token ids of `prompt`, checked against the model's vocabulary and context."""
-    ids = ids_of(model, prompt)
-    if not ids:
-        raise HydrascopeError(f"{where} has no tokens: remove it")
-    if model.context_length is not None and len(ids) > model.context_length:
-        raise HydrascopeError(
-            f"{where} is {len(ids):,} tokens long, the context of {model.name} holds {model.context_length:,}: shorten "
-            "it or remove it"
-        )
-    for token in ids:
-        require_known(model, token, where)
-    return ids
-
-
-def require_known(model: Tokenizes, token: int, where: str) -> None:
-    """Make sure that the model has a token id.
-
-    Args:
-        where: the name of the prompt or of its field in messages.
-
-    Raises:
-        HydrascopeError: the model doesn't have the token.
-    """
-    if not 0 <= token < model.known_tokens:
-        raise HydrascopeError(
-            f"{where} has token {token}, {model.name} knows 0 to {model.known_tokens - 1}: "
-            "take the tokenizer that belongs to the model"
-        )

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from hydrascope.prompts.prompt import Prompt, Tokenizes, fitting_tokens, ids_of, prompt_label
+from hydrascope.prompts.prompt import Prompt, Tokenizes, prompt_label
 from hydrascope.prompts.subjects import last_occurrence
+from hydrascope.prompts.token_ids import fitting_tokens, ids_of
 from hydrascope.utils.errors import HydrascopeError
 
 #: A function from a model and a number of prompts to the prompts made for it, and a note (`PromptSet.fit`).

@@ -13,8 +13,8 @@ from hydrascope.engines.metrics import UNITS
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
-from hydrascope.prompts.prompt import texts
 from hydrascope.prompts.token_coords import coordinates
+from hydrascope.prompts.token_ids import texts
 from hydrascope.runs.attrs import command_line, patch_source_of, settings_of
 from hydrascope.runs.batches import MeasuredChunk
 from hydrascope.runs.plan import Plan
