@@ -19,7 +19,8 @@ from hydrascope.reports.flow.measured import repair_flow
 from hydrascope.reports.flow.plan import labelled, make_plan
 from hydrascope.reports.flow.repair import RepairFlow
 from hydrascope.reports.flow.shapes import Picture, Shape, Text, points_of
-from hydrascope.reports.flow.words import deck, short_deck, total
+from hydrascope.reports.flow.words import deck, short_deck, title, total
+from hydrascope.reports.summary.interval import UNKNOWN, Interval
 
 FLOW = made_up(
     8,
@@ -352,6 +353,18 @@ def test_random_ledgers_keep_in_the_picture(data: st.DataObject) -> None:
     layout = data.draw(st.sampled_from(list(LAYOUTS.values())))
     picture = lay_out(flow, layout, data.draw(st.integers(0, 9)))
     check(picture, layout)
+
+
+def test_a_long_title_is_whole_on_a_phone() -> None:
+    unsure = replace(
+        FLOW, source=replace(FLOW.source, readout="difference"), share=Interval(0.05, -0.1, 0.2), held_out=UNKNOWN
+    )
+    for flow, rows in ((FLOW, 2), (unsure, 3)):
+        picture = lay_out(flow, LAYOUTS["phone"])
+        titles = [text.words for text in picture.heading if text.parts[0][1] == "bold"]
+        assert len(titles) == rows
+        assert " ".join(titles) == " ".join(title(flow))
+        check(picture, LAYOUTS["phone"])
 
 
 def test_the_printed_sum_adds_up() -> None:

@@ -18,6 +18,8 @@ from hydrascope.reports.flow.shapes import Picture, Shape, Text
 LABELS = 6
 #: A text that is too wide may shrink by this factor; beyond, its end is cut.
 _LEAST = 0.72
+#: A title in three rows has letters of this share of the size of one in two rows.
+_THREE_ROWS = 0.8
 #: The room below the last line.
 _BELOW = 14.0
 
@@ -78,7 +80,7 @@ def _sorted(many: Iterable[Shape | Text]) -> tuple[list[Shape], list[Text]]:
 
 
 def _heading(flow: RepairFlow, layout: Layout, first: str, second: str) -> list[Text]:
-    """Return the title, in two lines on a phone or if it is long, and the line below it."""
+    """Return the title, in two lines on a phone or in three if it is long, and what stands below it."""
     room = layout.width - 2 * layout.left
     if layout.full:
         base, deck = (58.0, 92.0) if layout.name == "slide" else (26.0, 50.0)
@@ -86,12 +88,15 @@ def _heading(flow: RepairFlow, layout: Layout, first: str, second: str) -> list[
             Text(layout.left, base, ((f"{first} {second}", "bold"),), layout.title, room=room),
             Text(layout.left, deck, ((words.deck(flow), "soft"),), layout.deck, room=room),
         ]
-    decks = words.short_deck(flow)
+    rows, size, lines = [first, second], layout.title, [26, 48, 67, 82]
+    if any(layout.measure(row, _LEAST * size, bold=True) > room for row in rows):
+        size *= _THREE_ROWS
+        wrapped, lines = _wrapped(f"{first} {second}", size, room, layout), [24, 42, 60, 75, 88]
+        rows = [*wrapped[:2], " ".join(wrapped[2:])]
+    below = [*((row, "bold", size) for row in rows), *((row, "soft", layout.deck) for row in words.short_deck(flow))]
     return [
-        Text(layout.left, 26, ((first, "bold"),), layout.title, room=room),
-        Text(layout.left, 48, ((second, "bold"),), layout.title, room=room),
-        Text(layout.left, 67, ((decks[0], "soft"),), layout.deck, room=room),
-        Text(layout.left, 82, ((decks[1], "soft"),), layout.deck, room=room),
+        Text(layout.left, y, ((row, role),), own, room=room)
+        for y, (row, role, own) in zip(lines[-len(below) :], below, strict=True)
     ]
 
 
@@ -117,12 +122,7 @@ def _source(flow: RepairFlow, layout: Layout, above: float, bottom: float) -> li
 def _sentence(flow: RepairFlow, layout: Layout, why: str) -> Picture:
     """Return a picture that says in a sentence why there is no flow."""
     room, size = layout.width - 2 * layout.left, 0.72 * layout.title
-    rows: list[str] = []
-    for word in why.split():
-        if rows and layout.measure(f"{rows[-1]} {word}", size, bold=True) <= room:
-            rows[-1] += f" {word}"
-        else:
-            rows.append(word)
+    rows = _wrapped(why, size, room, layout)
     y = 1.7 * size
     heading = [
         Text(layout.left, y + 1.3 * size * count, ((row, "bold"),), size, room=room) for count, row in enumerate(rows)
@@ -146,6 +146,17 @@ def _sentence(flow: RepairFlow, layout: Layout, why: str) -> Picture:
         source=tuple(_fitted(each, layout) for each in source),
         stroke=layout.stroke,
     )
+
+
+def _wrapped(sentence: str, size: float, room: float, layout: Layout) -> list[str]:
+    """Return a bold sentence in rows that are no wider than the room, where words allow it."""
+    rows: list[str] = []
+    for word in sentence.split(" "):
+        if rows and layout.measure(f"{rows[-1]} {word}", size, bold=True) <= room:
+            rows[-1] += f" {word}"
+        else:
+            rows.append(word)
+    return rows
 
 
 def _alike(texts: list[Text], layout: Layout) -> list[Text]:
