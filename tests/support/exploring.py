@@ -13,6 +13,7 @@ from hydrascope.explorer.app import application
 from hydrascope.explorer.job_queue import Jobs
 from hydrascope.explorer.server import configured, listen
 
+#: Two of them are too short for the third position from the end.
 POOL = ("abc", "the cat", "a", "Hello, world", "xyz.", "no", "QRS tuv")
 TYPED = "cats and"
 PATCHES = 3

@@ -1,16 +1,12 @@
-"""The summary: the measures' numbers under readable names, complete and safe to print."""
+"""Summarise a run: the measures' numbers under readable names, complete whatever the run."""
 
-import io
-import json
 from dataclasses import astuple
 
 import numpy as np
-import pandas as pd
 import pytest
 import synthetic
-import xarray as xr
+from printed_summary import printed
 from rest_slow import rest_slow
-from rich.console import Console
 
 from hydrascope.measures import (
     Bootstrap,
@@ -24,31 +20,10 @@ from hydrascope.measures import (
     restoration,
 )
 from hydrascope.reports.kinds import summarise, summarise_in_short
-from hydrascope.reports.summary import (
-    PRINTED,
-    Finding,
-    Interval,
-    Summary,
-    as_csv,
-    as_json,
-    as_markdown,
-    digits_for,
-    format_interval,
-    format_significant,
-    percent,
-    render,
-    strongest_component,
-)
+from hydrascope.reports.summary import PRINTED, Finding, Summary, strongest_component
 from hydrascope.utils.errors import HydrascopeError
 
 FEW = Bootstrap(resamples=40)
-
-
-def printed(summary: Summary, *, full: bool = True, width: int = 160) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(render(summary, full=full))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def finding(summary: Summary, name: str) -> Finding:
@@ -156,20 +131,6 @@ def test_a_summary_of_another_reading(sigma: Sigma, other_sigma: Sigma, words: s
     assert other.meaning == f"the same, {other_words}"
 
 
-def test_only_the_strongest_heads_are_printed() -> None:
-    results = synthetic.results(2, 5, 1, heads=PRINTED, read_heads=False)
-    summary = summarise(results, FEW)
-    text = printed(summary)
-    heads = [part for part in summary.components if part.kind == "head"]
-    assert len(heads) == 2 * PRINTED
-    in_order = sorted(heads, key=lambda part: part.removed.estimate, reverse=True)
-    rows = text[text.index("Ablations") :].splitlines()
-    listed = {line.strip("│").split("│")[0].strip() for line in rows}
-    assert all(part.ablated in listed for part in in_order[:PRINTED])
-    assert not any(part.ablated in listed for part in in_order[PRINTED:])
-    assert f"the {PRINTED} that remove most are listed; {PRINTED} are left out" in text
-
-
 def test_every_sublayer_has_the_measures_own_numbers() -> None:
     results = synthetic.results(3, 10, 2)
     effects = per_prompt(results)
@@ -245,26 +206,6 @@ def test_an_unfinished_result_is_refused() -> None:
         summarise(results)
 
 
-def test_names_are_printed_as_they_are() -> None:
-    results = synthetic.results(2, 5, 2)
-    results.attrs["model"] = "[red]folder[/red]"
-    assert "[red]folder[/red]" in printed(summarise(results, FEW))
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [
-        (Interval(0.714, 0.68, 0.7449), 2, "0.71 [0.68, 0.74]"),
-        (Interval(-0.001, -0.3, 0.2), 2, "0.00 [−0.30, 0.20]"),
-        (Interval(23, 22, 24), 0, "23 [22, 24]"),
-        (Interval(0.5, float("nan"), float("nan")), 2, "0.50"),
-        (Interval(float("nan"), float("nan"), float("nan")), 2, "–"),
-    ],
-)
-def test_an_interval_as_written(value: Interval, digits: int, text: str) -> None:
-    assert format_interval(value, digits) == text
-
-
 def test_where_nothing_is_removed_directly_only_losses_are_told() -> None:
     """As where components are ablated at earlier positions alone: no share of nothing is given."""
     results = synthetic.results(4, prompts=12)
@@ -308,112 +249,3 @@ def test_warnings() -> None:
     many = synthetic.results(4, 40, 1)
     many.attrs |= {"dtype": "float32", "worst_imbalance": 1e-6}
     assert not any("prompts" in each or "computed" in each for each in summarise(many, FEW).warnings)
-
-
-def test_formats() -> None:
-    results = synthetic.results(4, 40, 1)
-    results.attrs["model"] = "a|b"
-    summary = summarise(results, FEW)
-    found = json.loads(as_json(summary))
-    assert found["verdicts"][0]["restored"]["estimate"] == summary.verdicts[0].restored.estimate
-    assert found["components"][0]["ablated"] == "attn.0"
-    assert "NaN" not in as_json(summary)
-    table = pd.read_csv(io.StringIO(as_csv(summary)))
-    np.testing.assert_allclose(table["restored_low"], [part.restored.low for part in summary.components])
-    markdown = as_markdown(summary)
-    assert all(f"| {part.ablated} |" in markdown for part in summary.components)
-    assert markdown.startswith("With attn.")
-
-
-def increased() -> Summary:
-    """Ablating attn.1 adds 2 logits, give or take, and loses 1: more than all that it adds is undone; attn.2 may add
-    nothing."""
-    results = synthetic.results(4, 40, 1, ablated=["attn.0", "attn.1", "attn.2"])
-    spread = np.linspace(-0.5, 0.5, 40)
-    for part, adds in (("attn.1", 2 + spread), ("attn.2", -0.1 + 10 * spread)):
-        results["direct"].loc[{"ablated": part}] = adds[:, None]
-        results["total"].loc[{"ablated": part}] = -1
-    return summarise(results, FEW)
-
-
-def test_a_share_of_an_increase_is_marked() -> None:
-    """It reads as repair of a loss, else: 1 − lost/removed is the share of the direct change that is undone."""
-    summary, note = (
-        increased(),
-        "† adds instead of removing: restored is then the share of the increase that is undone.",
-    )
-    assert [part.adds for part in summary.components] == [False, True, False]
-    assert summary.components[1].restored.estimate == pytest.approx(1.5, abs=0.05)
-    text, markdown = printed(summary), as_markdown(summary)
-    for told in (text, markdown):
-        assert told.count(note) == 1
-        assert told.count("†") == 2
-    assert any("attn.1" in line and "1.50†" in line for line in text.splitlines())
-    (row,) = (line for line in markdown.splitlines() if line.startswith("| attn.1 |"))
-    assert f"| {format_interval(summary.components[1].restored, 2)}† |" in row
-    assert note not in printed(summary, full=False)
-
-
-def test_nothing_is_marked_where_nothing_adds() -> None:
-    summary = summarise(synthetic.results(4, 40, 1), FEW)
-    assert "†" not in printed(summary) + as_markdown(summary)
-
-
-def test_a_share_of_what_may_be_nothing_is_in_no_table() -> None:
-    part = increased().components[2]
-    assert np.isfinite(part.restored.estimate)
-    (row,) = (line for line in as_markdown(increased()).splitlines() if line.startswith("| attn.2 |"))
-    assert row.split(" | ")[4:8] == ["–"] * 4
-
-
-@pytest.mark.parametrize(
-    ("ablated", "said"),
-    [
-        (None, "4 attention sublayers, 4 MLPs, 8 heads ablated (resample, 2 patches, at last), 5 prompts;"),
-        (["mlp.1", "head.2.1"], "1 MLP, 1 head ablated "),
-        (["attn.0", "attn.0+mlp.1", "attn.1+mlp.1"], "1 attention sublayer, 2 combinations ablated "),
-        (["attn.0", "attn.0+mlp.1"], "1 attention sublayer, 1 combination ablated "),
-    ],
-)
-def test_what_was_ablated_is_counted(ablated: list[str] | None, said: str) -> None:
-    text = printed(summarise(synthetic.results(4, 5, 2, heads=2, ablated=ablated), FEW))
-    assert f"synthetic: {said}" in " ".join(text.split())
-
-
-def test_one_patch_of_one_prompt_is_counted_as_one() -> None:
-    text = printed(summarise(synthetic.results(4, 1, 1), FEW))
-    assert " ablated (resample, 1 patch, at last), 1 prompt;" in " ".join(text.split())
-
-
-def test_a_level_of_confidence_has_the_digits_that_it_needs():
-    assert [percent(level) for level in (0.95, 0.975, 1 - 0.05 / 3)] == ["95%", "97.5%", "98.3%"]
-
-
-def test_what_surely_is_not_0_is_told_with_the_digits_that_show_it():
-    assert [
-        format_significant(Interval(*each))
-        for each in [(0.5, 0.4, 0.6), (-0.0028, -0.004, -0.0013), (0.003, -0.001, 0.007)]
-    ] == [
-        "0.50 [0.40, 0.60]",
-        "−0.003 [−0.004, −0.001]",
-        "0.00 [0.00, 0.01]",
-    ]
-    assert format_significant(Interval(1e-9, 1e-10, 1e-8)) == "0.00 [0.00, 0.00]"
-    assert format_significant(Interval(0.5, np.nan, np.nan)) == "0.50"
-
-
-def test_small_amounts_are_told_with_the_digits_that_they_need():
-    assert [digits_for(each) for each in ([1.2, 0.003], [0.1], [0.05, -0.002], [-0.0044, np.nan], [3e-7], [])] == [
-        2,
-        2,
-        3,
-        4,
-        2,
-        2,
-    ]
-    results = synthetic.results(4, 40, 2, heads=2)
-    results["total"], results["direct"] = results["total"] / 1000, xr.zeros_like(results["direct"])
-    table = printed(summarise(results, FEW), full=True).split("Ablations")[1]
-    lost = -results["total"].mean(["readout", "prompt", "patch"])
-    most = max(abs(lost.values), key=float)
-    assert f"{most:.{digits_for([most])}f}" in table
