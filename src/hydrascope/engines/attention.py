@@ -63,7 +63,10 @@ class AttentionInputs:
         return each.repeat_interleave(self.query.shape[1] // each.shape[1], 1)
 
     def after(self, keys: Tensor, values: Tensor) -> "AttentionInputs":
-        """Let all prompts see the same keys and values, `[1, head, position, head width]`, before their own."""
+        """Let all prompts see the same keys and values before their own.
+
+        These are `[1, head, position, head width]`.
+        """
         key, value = (
             torch.cat([before.expand(len(own), -1, -1, -1), own], 2)
             for before, own in ((keys, self.key), (values, self.value))
@@ -370,7 +373,10 @@ def _forward(
 
 
 def _mask(**arguments: Any) -> Tensor | None:
-    """Return the model's mask, always written out; the positions that see are the last of those that are seen."""
+    """Return the model's mask, always written out.
+
+    The positions that see are the last of those that are seen.
+    """
     offset = arguments["kv_length"] - arguments["q_length"]
     return sdpa_mask(**{**arguments, "q_offset": offset, "allow_is_causal_skip": False})
 

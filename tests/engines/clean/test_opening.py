@@ -71,12 +71,12 @@ def test_rows_give_what_plain_passes_give(case: str, at: int, monkeypatch: pytes
 
 
 def test_the_opening_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "LEAST", 2)
+    monkeypatch.setattr(opening, "LEAST", 3)
     model, shapes = shared("llama"), []
     with hooked([on_input(model.blocks[0], lambda hidden: shapes.append(tuple(hidden.shape[:2])))]):
         computed(model, LAST)
-        computed(model, [[4], [2], [1]])  # eight positions of each change, so that only one is left
-        computed(model, [[11], [9], [3]])  # and here six of the last prompt, so that three are left
+        computed(model, [[4], [2], [1]])  # of which eight change, so that one token would be left
+        computed(model, [[11], [9], [3]])  # of the last six change: three are left
     assert shapes == [(1, 8), (3, 4), (3, 12), (1, 3), (3, 9)]
 
 
@@ -91,12 +91,12 @@ def test_a_batch_gives_the_same_bits_again(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_opening_begins_all_prompts_and_ends_before_what_is_ablated() -> None:
     model, template = shared("llama"), [*range(1, 41)]
     assert opening_length(model, [[*template, 5], [*template, 6, 7], [*template, 5]], 1) == 40
-    assert opening_length(model, [template, [*template, 6, 7]], 1) == 39
-    assert opening_length(model, [[*template, 5], [*template, 6, 7]], 7) == 34
-    assert opening_length(model, [[*template, 5], [*template, 6, 7]], 50) == 0  # everything
-    assert opening_length(model, [[*template, 5], template[:31]], 1) == 0  # too short to pay
-    assert opening_length(model, [[9, *template], [*template, 5]], 1) == 0
-    assert opening_length(model, [template], 1) == 0
+    assert opening_length(model, [template, [*template, 6, 7], [*template, 5]], 1) == 39
+    assert opening_length(model, [[*template, 5], [*template, 6, 7], [*template, 5]], 7) == 34
+    assert opening_length(model, [[*template, 5], [*template, 6, 7], [*template, 5]], 50) == 0  # all is ablated
+    assert opening_length(model, [[*template, 5], [9, *template], [*template, 5]], 1) == 0
+    assert opening_length(model, [[*template, 5], [*template, 6, 7]], 1) == 0  # too little would be saved
+    assert opening_length(model, [[*template, *template, 5]], 1) == 0
 
 
 @pytest.mark.parametrize("rope", ["dynamic", "longrope"])

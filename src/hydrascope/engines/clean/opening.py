@@ -1,4 +1,4 @@
-"""Run the tokens with which all prompts of a batch begin once: few-shot templates, chat templates.
+"""Run the tokens with which all prompts of a batch begin once, such as few-shot templates.
 
 Attention is causal, so these tokens, the *opening*, have the same activations in every prompt. They are run as one
 prompt; then the rest of each prompt is run and sees their keys and values.
@@ -16,31 +16,31 @@ from hydrascope.engines.attention import Prefix, attending, causal_attention
 from hydrascope.engines.clean.clean_pass import CleanPass, compute_one_batch_at
 from hydrascope.models.language_model import LanguageModel
 
-#: The fewest tokens of an opening. A pass reads all weights, which takes about as long as some twenty tokens.
-LEAST = 32
+#: The fewest tokens that an opening saves. One more pass, which reads all weights, takes as long as about 30 tokens.
+LEAST = 64
 
 
 def opening_length(model: LanguageModel, tokens: Sequence[Sequence[int]], suffix: int) -> int:
-    """Return the number of tokens that are run once for all prompts of a batch; 0 where it doesn't pay.
+    """Return the number of tokens that are run once for all prompts; 0 where it doesn't pay.
 
     It depends on the prompts of the batch alone, so that a batch always gives the same bits.
 
-        >>> opening_length(model, [[*range(40), 7, 9], [*range(40), 8]], suffix=1)
-        40
+        >>> opening_length(model, [[*range(80), 7, 9], [*range(80), 8]], suffix=1)
+        80
 
     Args:
         model: the model.
         tokens: the token ids of each prompt.
         suffix: the number of last positions that rows compute. None of these is in the opening.
     """
-    shortest, longest = min(map(len, tokens)), max(map(len, tokens))
     # Of all prompts the first and the last in order differ earliest.
-    pairs = zip(min(tokens), max(tokens), strict=False)
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    length = min(common, shortest - suffix)
-    # Tables for rotary embeddings that depend on a prompt's length would differ in the opening.
-    same_tables = model.batch_key(1) == model.batch_key(longest)
-    return length if len(tokens) > 1 and length >= LEAST and same_tables else 0
+    ordered = sorted(map(list, tokens))
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(ordered[0], ordered[-1], strict=False))
+    lengths = [len(prompt) for prompt in tokens]
+    length = min(sum(1 for _ in equal), min(lengths) - suffix)
+    # Tables for rotary embeddings that depend on a prompt's length would be others in the opening.
+    same_tables = model.batch_key(1) == model.batch_key(max(lengths))
+    return length if length * (len(tokens) - 1) >= LEAST and same_tables else 0
 
 
 def compute_batch_with_prefix(
@@ -51,7 +51,7 @@ def compute_batch_with_prefix(
     positions: Int[Tensor, "position"],
     sites: Collection[Component],
 ) -> CleanPass:
-    """Run prompts that may share a batch, and fill `prefix` with the keys and values that rows share.
+    """Run prompts that may share a batch, and fill `prefix` for their rows.
 
     Args:
         model: the model.
