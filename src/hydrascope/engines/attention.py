@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from hydrascope.engines.causal_blocks import attend_by_blocks
 from hydrascope.engines.equal_rows import equal_to_first, write_clean
 from hydrascope.models.language_model import LanguageModel, wider
 
@@ -181,17 +182,13 @@ def causal_attention(prefix: Prefix, opening: Prefix | None = None) -> Attend:
         query, key, value = inputs.query, inputs.key, inputs.value
         if inputs.softcap is None and inputs.sinks is None:
             grouped = query.shape[1] != key.shape[1]
-            # The kernel skips half of the products if it isn't given a mask. A GPU would have to stop for the check.
-            causal = query.device.type == "cpu" and is_causal(inputs.mask[:, 0])
-            return F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=None if causal else inputs.mask,
-                is_causal=causal,
-                scale=inputs.scaling,
-                enable_gqa=grouped,
-            )
+            fused = partial(F.scaled_dot_product_attention, scale=inputs.scaling, enable_gqa=grouped)
+            # The kernel skips products if it isn't given a mask. A GPU would have to stop for the check.
+            if query.device.type == "cpu" and is_causal(inputs.mask[:, 0]):
+                return attend_by_blocks(
+                    query, key, value, lambda q, k, v, mask: (fused(q, k, v, attn_mask=mask, is_causal=mask is None),)
+                )[0]
+            return fused(query, key, value, attn_mask=inputs.mask)
         key, value = inputs.per_query_head(key), inputs.per_query_head(value)
         scores = capped(query @ key.transpose(-1, -2) * inputs.scaling, inputs.softcap)
         weights = softmax(scores.masked_fill(~inputs.mask, -torch.inf), inputs.sinks)
