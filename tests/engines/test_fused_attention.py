@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hydrascope.engines import fused_attention
 from hydrascope.engines.attention import AttentionInputs, Prefix, causal_attention, is_causal, row_attention
+from hydrascope.engines.causal_blocks import attend_by_blocks
 
 
 def ignore(block: int, weights: Tensor) -> None:
@@ -79,3 +80,33 @@ def test_a_plain_mask_is_told_from_others() -> None:
     windowed = plain & torch.ones(4, 4, dtype=torch.bool).triu(-1)
     assert not is_causal(windowed)
     assert not is_causal(torch.ones(1, 4, 4, dtype=torch.bool))
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Causal attention with written-out scores, and the logarithm of its normaliser."""
+    scores = query @ key.transpose(-1, -2) * 0.7
+    scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    return scores.softmax(-1) @ value, scores.logsumexp(-1)
+
+
+@pytest.mark.parametrize("length", [1, 199, 250, 1030])
+def test_blocks_attend_as_the_whole(length: int) -> None:
+    query, key, value = torch.randn(3, 1, 2, length, 3, dtype=torch.float64)
+    blocks: list[int] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        blocks.append(q.shape[2])
+        return fused_attention._flash(q, k, v, 0.7, mask, causal=mask is None)
+
+    found = attend_by_blocks(query, key, value, attend)
+    torch.testing.assert_close(found, attended(query, key, value))
+    assert blocks == {250: [125, 125]}.get(length, [length])
+
+
+def test_clean_passes_of_long_prompts_attend_causally() -> None:
+    prefix = Prefix.of(torch.tensor([249]), torch.tensor([[249]]), torch.device("cpu"))
+    query, key, value = torch.randn(3, 1, 4, 250, 3, dtype=torch.float64)
+    mask = torch.ones(1, 1, 250, 250, dtype=torch.bool).tril()
+    found = causal_attention(prefix)(AttentionInputs(0, query, key[:, :2], value[:, :2], mask, 0.7))
+    expected, _ = attended(query, *(each[:, :2].repeat_interleave(2, 1) for each in (key, value)))
+    torch.testing.assert_close(found, expected)

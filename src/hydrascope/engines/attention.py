@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from hydrascope.engines.causal_blocks import attend_by_blocks
 from hydrascope.engines.equal_rows import equal_to_first, write_clean
 from hydrascope.models.language_model import LanguageModel, wider
 
@@ -38,8 +39,10 @@ class AttentionInputs:
     Attributes:
         block: the block's index.
         query: `[prompt, head, position, head width]`.
-        key: `[prompt, key head, position, head width]`; query heads share keys and values in equal groups.
-        value: `[prompt, value head, position, value width]`; as many heads as keys, unless some of either are frozen.
+        key: `[prompt, key head, key position, head width]`; query heads share keys and values in equal groups. There
+            are as many positions as queries, but for those that were run before (`after`).
+        value: `[prompt, value head, key position, value width]`; as many heads as keys, unless some of either are
+            frozen.
         mask: `[prompt or 1, 1, seeing, seen]`, True where a position sees another; sliding windows are in it. Not read
             in the sweep, where it has no rows.
         scaling: the factor of the scores.
@@ -49,8 +52,8 @@ class AttentionInputs:
 
     block: int
     query: Float[Tensor, "prompt head position width"]
-    key: Float[Tensor, "prompt kv_head position width"]
-    value: Float[Tensor, "prompt value_head position value_width"]
+    key: Float[Tensor, "prompt kv_head key_position width"]
+    value: Float[Tensor, "prompt value_head key_position value_width"]
     mask: Bool[Tensor, "#prompt 1 seeing seen"]
     scaling: float
     softcap: float | None = None
@@ -59,6 +62,17 @@ class AttentionInputs:
     def per_query_head(self, each: Tensor) -> Tensor:
         """Repeat keys or values for each query head: `[prompt, head, position, head width]`."""
         return each.repeat_interleave(self.query.shape[1] // each.shape[1], 1)
+
+    def after(self, keys: Tensor, values: Tensor) -> "AttentionInputs":
+        """Let all prompts see the same keys and values before their own.
+
+        These are `[1, head, position, head width]`.
+        """
+        key, value = (
+            torch.cat([before.expand(len(own), -1, -1, -1), own], 2)
+            for before, own in ((keys, self.key), (values, self.value))
+        )
+        return replace(self, key=key, value=value)
 
 
 #: Computes attention, `[prompt, head, position, head width]`.
@@ -111,12 +125,14 @@ class Prefix:
     def keep(self, inputs: AttentionInputs) -> None:
         """Keep a block's keys and values before the suffix, and the suffix's rows of its mask."""
         block, key, mask = inputs.block, inputs.key, inputs.mask
+        # The number of positions that are seen but don't see in this pass.
+        before = mask.shape[-1] - mask.shape[-2]
         # Copies: a view would keep all that they are cut from.
         self.keys[block] = key[:, :, : self.before].clone()
         self.values[block] = inputs.value[:, :, : self.before].clone()
         prompts = torch.arange(len(key), device=key.device)[:, None]
         start, suffix = self.start.to(key.device), self.suffix.to(key.device)
-        seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, suffix]
+        seen = mask.expand(len(key), -1, -1, -1)[prompts, 0, suffix - before]
         positions = torch.arange(self.before, device=key.device)
         self.visible[block] = seen[:, :, : self.before] & (positions < start[:, None, None])
         self.own[block] = seen.gather(2, suffix[:, None].expand(-1, self.length, -1))
@@ -150,25 +166,29 @@ def attention_implementation(model: LanguageModel, name: str) -> Iterator[None]:
             config._attn_implementation = implementation
 
 
-def causal_attention(prefix: Prefix) -> Attend:
-    """Attend as the model itself does, and keep in `prefix` the keys and values that rows share."""
+def causal_attention(prefix: Prefix, opening: Prefix | None = None) -> Attend:
+    """Attend as the model itself does, and keep in `prefix` the keys and values that rows share.
+
+    Args:
+        prefix: takes the keys and values.
+        opening: the keys and values `[1, head, position, head width]` of the positions before, if other positions than
+            the first are run; equal for all prompts.
+    """
 
     def attend(inputs: AttentionInputs) -> Tensor:
+        if opening is not None:
+            inputs = inputs.after(opening.keys[inputs.block], opening.values[inputs.block])
         prefix.keep(inputs)
         query, key, value = inputs.query, inputs.key, inputs.value
         if inputs.softcap is None and inputs.sinks is None:
             grouped = query.shape[1] != key.shape[1]
-            # The kernel skips half of the products if it isn't given a mask. A GPU would have to stop for the check.
-            causal = query.device.type == "cpu" and is_causal(inputs.mask[:, 0])
-            return F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=None if causal else inputs.mask,
-                is_causal=causal,
-                scale=inputs.scaling,
-                enable_gqa=grouped,
-            )
+            fused = partial(F.scaled_dot_product_attention, scale=inputs.scaling, enable_gqa=grouped)
+            # The kernel skips products if it isn't given a mask. A GPU would have to stop for the check.
+            if query.device.type == "cpu" and is_causal(inputs.mask[:, 0]):
+                return attend_by_blocks(
+                    query, key, value, lambda q, k, v, mask: (fused(q, k, v, attn_mask=mask, is_causal=mask is None),)
+                )[0]
+            return fused(query, key, value, attn_mask=inputs.mask)
         key, value = inputs.per_query_head(key), inputs.per_query_head(value)
         scores = capped(query @ key.transpose(-1, -2) * inputs.scaling, inputs.softcap)
         weights = softmax(scores.masked_fill(~inputs.mask, -torch.inf), inputs.sinks)
@@ -178,7 +198,12 @@ def causal_attention(prefix: Prefix) -> Attend:
 
 
 def is_causal(mask: Bool[Tensor, "#prompt seeing seen"]) -> bool:
-    """Return whether each position sees itself and all before; padding may see anything."""
+    """Return whether each position sees itself and all before; padding may see anything.
+
+    False where positions are seen that don't see: the kernel would take the first of them for the first that sees.
+    """
+    if mask.shape[1] != mask.shape[2]:
+        return False
     plain = torch.ones(mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
     padding = ~mask.diagonal(dim1=1, dim2=2)
     return bool(((mask == plain).all(-1) | padding).all())
@@ -345,8 +370,12 @@ def _forward(
 
 
 def _mask(**arguments: Any) -> Tensor | None:
-    """Return the model's mask, always written out."""
-    return sdpa_mask(**{**arguments, "allow_is_causal_skip": False})
+    """Return the model's mask, always written out.
+
+    The positions that see are the last of those that are seen.
+    """
+    offset = arguments["kv_length"] - arguments["q_length"]
+    return sdpa_mask(**{**arguments, "q_offset": offset, "allow_is_causal_skip": False})
 
 
 AttentionInterface.register(_NAME, _forward)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hydrascope.engines.attention import Attend, AttentionInputs, Prefix, is_causal, row_attention
+from hydrascope.engines.causal_blocks import attend_by_blocks
 
 
 def fused_row_attention(prefix: Prefix) -> Attend:
@@ -68,12 +69,14 @@ def _over_suffix(prefix: Prefix, inputs: AttentionInputs) -> tuple[Tensor, Tenso
     length, heads = prefix.length, inputs.query.shape[1]
 
     def by_row(each: Tensor) -> Tensor:
-        each = each.repeat_interleave(heads // each.shape[1], 1)
         rows: Tensor = each.unflatten(2, (-1, length)).transpose(1, 2).flatten(0, 1)
-        return rows
+        group = heads // each.shape[1]
+        return rows if group == 1 else rows.repeat_interleave(group, 1)
 
     query, key, value = (by_row(each) for each in (inputs.query, inputs.key, inputs.value))
-    out, normaliser = _flash(query, key, value, inputs.scaling, causal=True)
+    out, normaliser = attend_by_blocks(
+        query, key, value, lambda q, k, v, mask: _flash(q, k, v, inputs.scaling, mask, causal=mask is None)
+    )
     prompts = (len(inputs.query), -1)
     out, normaliser = (each.unflatten(0, prompts).transpose(1, 2).flatten(2, 3) for each in (out, normaliser))
     return out, normaliser

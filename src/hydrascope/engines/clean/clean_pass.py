@@ -115,8 +115,17 @@ def compute_one_batch_at(
     prompts: Int[Tensor, "position"],
     positions: Int[Tensor, "position"],
     sites: Collection[Component],
+    before: int = 0,
 ) -> CleanPass:
     """Do the same with prompts that may share a batch, padded on the right.
+
+    Args:
+        model: the model.
+        tokens: the token ids of each prompt.
+        prompts: the prompts of which activations are taken.
+        positions: the positions, counted from the first in `tokens`.
+        sites: the sites.
+        before: the number of positions before, which the model's attention must see already (`causal_attention`).
 
     Raises:
         HydrascopeError: besides, the prompts may not share a batch.
@@ -146,8 +155,11 @@ def compute_one_batch_at(
             attached = model.dictionaries[home]
             yield from on_dictionary(model, attached, len(tokens), partial(keep_terms, attached))
 
+    inputs = {"input_ids": ids, "attention_mask": ids.new_ones(len(ids), before + ids.shape[1]), "use_cache": False}
+    if before:
+        inputs["position_ids"] = torch.arange(before, before + ids.shape[1], device=ids.device).expand_as(ids)
     with model.measuring(), hooked(hooks()):
-        model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        model.hf.base_model(**inputs)
     for site in sites:
         if site not in kept:
             raise HydrascopeError(

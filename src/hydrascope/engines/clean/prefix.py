@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hydrascope.components.component import Component
-from hydrascope.engines.attention import Prefix, attending, causal_attention
-from hydrascope.engines.clean.clean_pass import CleanPass, compute_one_batch_at
+from hydrascope.engines.attention import Prefix
+from hydrascope.engines.clean.clean_pass import CleanPass
+from hydrascope.engines.clean.opening import compute_batch_with_prefix
 from hydrascope.engines.kernels.matmul import Routines
 from hydrascope.engines.kernels.patching import fast_kernels
 from hydrascope.models.language_model import LanguageModel
@@ -90,7 +91,7 @@ def compute_prefix_and_clean_pass(
     """
     last = torch.tensor([len(prompt) - 1 for prompt in tokens])
     prefix = Prefix.of(last, positions, model.device)
-    with model.measuring(), fast_kernels(model, routines), attending(model, causal_attention(prefix)):
+    with model.measuring(), fast_kernels(model, routines):
         numbers = torch.cat([torch.arange(len(tokens)), prompts])
-        found = compute_one_batch_at(model, tokens, numbers, torch.cat([last, at]), sites)
+        found = compute_batch_with_prefix(model, tokens, prefix, numbers, torch.cat([last, at]), sites)
     return SharedPrefix(prefix, found[: len(tokens)]), found[len(tokens) :]
