@@ -12,8 +12,8 @@ from studies.words import name
 
 #: The parts of a bar, from below.
 PARTS = {
-    "given back": (style.GREEN, "later sublayers: give back more than predicted"),
-    "taken": (style.ORANGE, "later sublayers: take away more"),
+    "given back": (style.GREEN, "later sublayers give back more"),
+    "taken": (style.ORANGE, "later sublayers take away more"),
     "norm": (style.GREY, "final norm"),
     "own": (style.PURPLE, "own write"),
 }
@@ -35,13 +35,17 @@ def draw(results: Mapping[str, Any]) -> Figure:
     """
     models = results["models"]
     figure = Figure(figsize=(style.PAGE, 3.5))
-    figure.suptitle("What do estimates of an ablation's effect get wrong?", fontsize=10, fontweight="bold")
+    figure.suptitle(
+        "How much of attribution's error is repair? At most the green part.", fontsize=10, fontweight="bold"
+    )
     columns = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, (model, of) in zip(columns, models.items(), strict=True):
         _draw(axes, dict(bars(of)))
         axes.set_title(name(model), fontsize=9)
     columns[0].set_ylabel("Σ error² / Σ total²")
-    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7.5)
+    figure.legend(
+        *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1.2, fontsize=7.5
+    )
     return figure
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.words import interval, name
+from studies.words import Bounds, interval, name
 
 
-def objections(models: Mapping[str, Any]) -> Iterator[str]:
+def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
     """Yield the objections to the page, with their numbers.
 
     Args:
+        settings: the study's settings.
         models: the numbers of each model.
     """
 
@@ -58,13 +59,48 @@ def objections(models: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         "- *The sign of what gives back is arbitrary where a sublayer writes hardly anything for the answer.* True: "
-        "early sublayers write next to nothing on the readout, so that giving back and taking away are near a matter "
-        "of chance there. This is why the number without the three largest stands beside."
+        "where its own write is next to nothing, giving back and taking away are near a matter of chance. This is why "
+        "the number without the three largest stands beside."
+    )
+    yield (
+        "- *One later sublayer may give back what another takes.* It may: the sign is that of all of them together, so "
+        "this page says what they do on balance."
+    )
+    noisy = [name(model) for model, of in models.items() if _moved(of) > _half(of["weight_noise"]["none"]["atp"])]
+    yield (
+        f"- *Quantised weights make the error.* On {settings['weight_noise']['prompts']} facts noise of the quantiser's "
+        f"size moves the share of responses in AtP's error by {each(lambda of: number(_moved(of), 3))}. That is more "
+        f"than its half-width there in {' and '.join(noisy) or 'no model'}; the smallest share under noise is "
+        f"{number(min(map(_least, models.values())), 2)}."
+    )
+    yield (
+        "- *One step of IG is a straw man.* It is the cheapest form, and takes a pass for each sublayer already. It "
+        f"leaves {each(lambda of: interval(of['against_atp']['ig']['ratio']))} of AtP's squared error: the gradient "
+        "halfway isn't the mean gradient."
+    )
+    yield (
+        "- *AtP\\* is of few prompts.* It is: of "
+        f"{each(lambda of: str(sum(of['estimators']['atp_star']['number'].values())))}, in six blocks. Its p, from a "
+        "normal law, is a rough one."
     )
     yield (
         "- *The derivative depends on the width of the doses.* It is checked against autograd and half the width "
         "([controls](#controls))."
     )
+
+
+def _half(bounds: Bounds) -> float:
+    _, low, high = bounds
+    return float("nan") if low is None or high is None else (high - low) / 2
+
+
+def _least(of: Mapping[str, Any]) -> float:
+    return float(min(each["atp"][0] for each in of["weight_noise"].values()))
+
+
+def _moved(of: Mapping[str, Any]) -> float:
+    found = {kind: each["atp"][0] for kind, each in of["weight_noise"].items()}
+    return max(abs(each - found["none"]) for each in found.values())
 
 
 def _largest(of: Mapping[str, Any]) -> str:

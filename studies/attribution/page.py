@@ -71,8 +71,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     caption = (
         "Squared error of estimates of the total effect of setting a sublayer to zero at the last token, relative to "
         "the squared effect itself (dotted: an estimate of nothing), by what the estimate gets wrong. Mean over prompt "
-        "sets, confirmation half. Parts below zero make up for others. GIM is scaled by a factor; AtP* and GIM are of "
-        "fewer prompts."
+        "sets, confirmation half. Green: responses of later sublayers that act against the sublayer's own change, "
+        "beyond what was predicted; orange: the other responses. GIM is scaled by a factor; AtP* and GIM are of fewer prompts."
     )
     yield from head(_TITLE, "attribution", claim(settings, results), "Squared error by term", caption)
     yield from prediction(settings, _outcome(settings, models, verdict))
@@ -121,9 +121,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
+        yield f"| {settings['secondary'][each]} | {_p(of['p'])} | {_p(of['adjusted'])} | {says} |"
     yield ""
-    yield correction(settings, verdict["p"])
+    yield f"{correction(settings, verdict['p'])} It is twice the one-sided p of what was predicted, at most 1."
     yield ""
     yield "## Controls"
     yield ""
@@ -140,7 +140,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from _repetition(settings)
     yield "## Objections"
     yield ""
-    yield from objections(models)
+    yield from objections(settings, models)
 
 
 def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -201,7 +201,8 @@ def _by_set(models: Mapping[str, Any]) -> Iterator[str]:
 def _mended(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Squared error relative to AtP's on the same prompts, and the part of AtP's that is mended of each term "
-        f"(below 0: made worse). {settings['gradients']['rule']}."
+        f"(below 0: made worse). {settings['gradients']['rule']}. Integrated gradients have no error in the limit of "
+        "many steps, each a pass for every sublayer; here it is one step, at half the dose."
     )
     yield ""
     yield "| | | of AtP's error left | attention mended | MLPs mended | norm mended | own write mended |"
@@ -326,6 +327,10 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
         yield f"- Solved, {name(model)}, in the exploration and the confirmation half: {solved}."
         kicks = ", ".join(f"{label} {number(each, 2)}" for label, each in of["kappa"]["median"].items())
         yield f"- Kick, {name(model)}: median {kicks} (1 is as far as two prompts are apart)."
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _tiny(value: float) -> str:

@@ -270,11 +270,11 @@ def small(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a small study of the built-in model."""
     return settings | {
         "models": ["built-in"],
-        "prompts": {"facts": "world-facts", "agreement": "agreement"},
-        "halves": settings["halves"] | {"explored_before": 2, "exploration": 24, "confirmation": 24},
+        "prompts": {"facts": "world-facts"},
+        "halves": settings["halves"] | {"explored_before": 2, "exploration": 12, "confirmation": 24},
         "solved": settings["solved"] | {"share": 0.0},
-        "counterfactual": {"prompts": 12},
-        "gradients": {"gim": 12, "atp_star": 2, "rule": "r"},
+        "counterfactual": {"prompts": 6},
+        "gradients": {"gim": 6, "atp_star": 2, "rule": "r"},
         "weight_noise": {"prompts": 6, "set": "facts", "seeds": [0], "rule": "r"},
         "kick": {"prompts": 24},
         "checks": {"prompts": 2, "set": "facts", "rule": "r"},
