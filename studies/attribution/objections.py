@@ -68,7 +68,7 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     )
     noisy = [name(model) for model, of in models.items() if _moved(of) > _half(of["weight_noise"]["none"]["atp"])]
     yield (
-        f"- *Quantised weights make the error.* On {settings['weight_noise']['prompts']} facts noise of the quantiser's "
+        f"- *Quantised weights make the error.* On {settings['weight_noise']['prompts']} facts noise of a quantiser's "
         f"size moves the share of responses in AtP's error by {each(lambda of: number(_moved(of), 3))}. That is more "
         f"than its half-width there in {' and '.join(noisy) or 'no model'}; the smallest share under noise is "
         f"{number(min(map(_least, models.values())), 2)}."

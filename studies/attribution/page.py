@@ -72,7 +72,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Squared error of estimates of the total effect of setting a sublayer to zero at the last token, relative to "
         "the squared effect itself (dotted: an estimate of nothing), by what the estimate gets wrong. Mean over prompt "
         "sets, confirmation half. Green: responses of later sublayers that act against the sublayer's own change, "
-        "beyond what was predicted; orange: the other responses. GIM is scaled by a factor; AtP* and GIM are of fewer prompts."
+        "beyond what was predicted; orange: the other responses. GIM is scaled by a factor; AtP* and GIM are of fewer "
+        "prompts."
     )
     yield from head(_TITLE, "attribution", claim(settings, results), "Squared error by term", caption)
     yield from prediction(settings, _outcome(settings, models, verdict))
