@@ -207,6 +207,7 @@ def test_gradients_by_term_add_up_to_the_estimate(swept: xr.Dataset, method: str
         assert not np.allclose(terms, wide, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_word_and_no_template_is_in_both_halves() -> None:
     model = hs.load_model("built-in")
     made: dict[str, dict[str, Any]] = {}
