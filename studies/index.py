@@ -13,6 +13,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
+    "attribution": "How much of attribution's error is repair?",
 }
 
 _HEAD = """# Findings

@@ -7,6 +7,7 @@ from typing import Any
 import hydrascope as hs
 from hydrascope.ablations.ablation import Ablation
 from hydrascope.models.language_model import LanguageModel
+from hydrascope.utils.errors import HydrascopeError
 
 
 def sweep_to(
@@ -49,4 +50,9 @@ def sweep_to(
 
 def is_whole(path: Path, prompts: int) -> bool:
     """Return whether a store has all its prompts, so that no model need be made for it."""
-    return path.exists() and bool(hs.open_results(path).attrs["measured"] == prompts)
+    if not path.exists():
+        return False
+    try:
+        return bool(hs.open_results(path).attrs["measured"] == prompts)
+    except HydrascopeError:  # nothing is measured yet; a sweep tells anything else
+        return False

@@ -60,4 +60,4 @@ def test_a_prompt_ends_where_the_years_begin_to_differ(pattern: str, rest: int, 
 
 def test_years_of_one_token_suit_no_prompt() -> None:
     model = grouping(r"\d{4}")
-    assert greater_than._ended(model, next(greater_than.prompts())) is None
+    assert greater_than.ended(model, next(greater_than.prompts())) is None

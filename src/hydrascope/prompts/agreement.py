@@ -67,13 +67,16 @@ Pairs = Sequence[tuple[str, str]]
 _FEWEST = 4
 
 
-def prompts(subjects: Pairs = SUBJECTS, attractors: Pairs = ATTRACTORS, seed: int = 0) -> Iterator[Prompt]:
-    """Yield prompts; each 24 successive ones hold each template once in each number.
+def prompts(
+    subjects: Pairs = SUBJECTS, attractors: Pairs = ATTRACTORS, seed: int = 0, templates: Sequence[str] = TEMPLATES
+) -> Iterator[Prompt]:
+    """Yield prompts; each round of 24 holds each of the 12 templates once in each number.
 
     Args:
         subjects: nouns in the singular and in the plural.
         attractors: the same, for the noun next to the verb.
         seed: the seed of all draws.
+        templates: sentences with `{noun}` and `{other}`.
     """
 
     def made(kind: tuple[str, int], rng: random.Random) -> Prompt:
@@ -89,7 +92,7 @@ def prompts(subjects: Pairs = SUBJECTS, attractors: Pairs = ATTRACTORS, seed: in
             template=template,
         )
 
-    return rounds([(template, number) for template in TEMPLATES for number in (0, 1)], made, seed)
+    return rounds([(template, number) for template in templates for number in (0, 1)], made, seed)
 
 
 def prompt_set(count: int = 1000) -> PromptSet:

@@ -18,7 +18,7 @@ Sentences and words are the project's own.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -38,13 +38,14 @@ TEMPLATES = (
 EVENTS = ("siege", "strike", "drought", "expedition", "dispute", "famine", "feud", "campaign", "occupation", "trial")
 
 
-def prompts(seed: int = 0) -> Iterator[Prompt]:
+def prompts(seed: int = 0, templates: Sequence[str] = TEMPLATES) -> Iterator[Prompt]:
     """Yield prompts that end in a century; answer and foil are the two digits after it.
 
     Args:
         seed: the seed of all draws.
+        templates: sentences with `{event}`, `{start}` and `{end}`, which comes last.
     """
-    return rounds(TEMPLATES, _made, seed)
+    return rounds(templates, _made, seed)
 
 
 def _made(template: str, rng: random.Random) -> Prompt:
@@ -77,13 +78,13 @@ def fit(model: Tokenizes, count: int) -> tuple[list[Prompt], str]:
     Raises:
         HydrascopeError: the tokenizer reads years in another way.
     """
-    made = fitting(model, "greater-than", (_ended(model, prompt) for prompt in prompts()), count)
+    made = fitting(model, "greater-than", (ended(model, prompt) for prompt in prompts()), count)
     digits = len(str(model.tokenizer.decode([made[0].answer])).strip())
     where = f"{counted(digits, 'digit', 'digits')} of a year decide for {model.name}"
     return made, f"greater-than: {where}: {len(made):,} prompts end before them"
 
 
-def _ended(model: Tokenizes, prompt: Prompt) -> Prompt | None:
+def ended(model: Tokenizes, prompt: Prompt) -> Prompt | None:
     """Return the prompt cut where the years of answer and foil begin to differ, or None."""
     answered, foiled = model.encode(f"{prompt.text}{prompt.answer}"), model.encode(f"{prompt.text}{prompt.foil}")
     for digits in (2, 0):

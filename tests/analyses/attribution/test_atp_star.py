@@ -8,7 +8,7 @@ from toward import PROMPTS
 
 import hydrascope as hs
 from hydrascope.analyses.attribution import atp, atp_star
-from hydrascope.analyses.attribution.atp_star import _Drop
+from hydrascope.analyses.attribution.atp_star import Drop
 from hydrascope.analyses.attribution.gradients import record_graph
 from hydrascope.engines.readouts import Readouts, Tokens
 from hydrascope.models.hooks import hooked
@@ -71,7 +71,7 @@ def test_what_acts_directly_alone_keeps_the_estimate_of_atp(case):
 
 
 def test_with_no_block_dropped_the_slopes_are_those_of_atp():
-    model, drop = shared("gpt2"), _Drop(shared("gpt2"))
+    model, drop = shared("gpt2"), Drop(shared("gpt2"))
     readouts = Readouts.of(model, [hs.Logit()], Tokens([7] * len(PROMPTS)), range(len(PROMPTS)))
     expected = record_graph(model, PROMPTS, readouts, model.sublayers).slopes(0)
     with hooked(drop.hooks()):

@@ -129,7 +129,7 @@ def _record(
         batch: the prompts.
         state: hooks that hold other components in the pass.
     """
-    drop = _Drop(batch.model)
+    drop = Drop(batch.model)
     with hooked(chain(state, drop.hooks())):
         graph = record_graph(batch.model, batch.tokens, batch.readouts(batch.indices), batch.plan.sites)
     by_block = []
@@ -156,7 +156,7 @@ def _hold(batch: PromptBatch, state: Override, patch: int) -> Iterator[Handle]:
         yield on_site(batch.model, site, partial(write, components))
 
 
-class _Drop:
+class Drop:
     """Drops the gradient of what one block adds to the residual stream, in backward passes.
 
     Attributes:

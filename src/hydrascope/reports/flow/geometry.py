@@ -80,7 +80,7 @@ def _sorted(many: Iterable[Shape | Text]) -> tuple[list[Shape], list[Text]]:
 
 
 def _heading(flow: RepairFlow, layout: Layout, first: str, second: str) -> list[Text]:
-    """Return the title, in two lines on a phone or in three if it is long, and what stands below it."""
+    """Return the title, in two lines on a phone or three if it is long, and what is below."""
     room = layout.width - 2 * layout.left
     if layout.full:
         base, deck = (58.0, 92.0) if layout.name == "slide" else (26.0, 50.0)
