@@ -18,7 +18,6 @@ def sweep_to(
     ablate: Any,
     readouts: Sequence[Any],
     keep: Any = "means",
-    metrics: Sequence[str] = (),
 ) -> None:
     """Measure a sweep at the positions and for the target that the settings declare, or resume it.
 
@@ -31,7 +30,6 @@ def sweep_to(
         ablate: the overrides.
         readouts: the readouts.
         keep: how much of the readings is stored, as for `hs.sweep`.
-        metrics: the metrics.
     """
     hs.sweep(
         model,
@@ -40,7 +38,6 @@ def sweep_to(
         ablate=ablate,
         at=settings["at"],
         readouts=list(readouts),
-        metrics=list(metrics),
         target=settings["target"],
         keep=keep,
         out=path,

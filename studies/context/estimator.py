@@ -23,12 +23,17 @@ _LOUD = 0.05
 
 
 def effects_of(
-    results: Mapping[str, xr.Dataset], readout: str, scale: Scale = "own", prompts: int | None = None
+    results: Mapping[str, xr.Dataset],
+    log_p: Mapping[str, Sequence[float]],
+    readout: str,
+    scale: Scale = "own",
+    prompts: int | None = None,
 ) -> xr.Dataset:
     """Return effects of each sublayer's ablation and its parts in several cells, and the responses to them.
 
     Args:
         results: of the study's split, by cell; their first prompts are about the same sentences.
+        log_p: the log p of the target in the clean pass of each sentence, by cell.
         readout: the label of the readout.
         scale: as for `studies.damping.estimator.responses`.
         prompts: the number of sentences; all by default.
@@ -37,9 +42,12 @@ def effects_of(
         each [cell, prompt, ablated], in the readout's unit: what the whole ablation takes away (`removed`) and its
         readout part (`pushed`), and what the rest of the network does about each (`restored`, `damped`); for the first
         readout also what it does about the content alone (`content`), and what is lost with the content (`lost`).
-        `log_p` [cell, prompt] is that of the target in the clean pass.
+        `log_p` [cell, prompt] is as given.
     """
-    cells = [_of_cell(each.isel(prompt=slice(prompts)), readout, scale) for each in results.values()]
+    cells = [
+        _of_cell(each.isel(prompt=slice(prompts)), readout, scale).assign(log_p=("prompt", log_p[cell][:prompts]))
+        for cell, each in results.items()
+    ]
     return xr.concat(cells, "cell").assign_coords(cell=list(results))
 
 
@@ -50,8 +58,7 @@ def _of_cell(results: xr.Dataset, readout: str, scale: Scale) -> xr.Dataset:
     if readout == str(results["readout"].values[0]):
         taken, found["content"] = taken_and_answered(select_part(results, Part("content", readout)), readout, scale)
         found["lost"] = taken - found["content"]
-    log_p = results["metric_clean"].sel(metric="log_prob").reset_coords(drop=True)
-    return xr.Dataset({**found, "log_p": log_p}).astype(np.float64)
+    return xr.Dataset(found).astype(np.float64)
 
 
 def weights_of(effects: xr.Dataset) -> xr.DataArray:

@@ -1,9 +1,10 @@
 """Condense the measured results to the numbers of the page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -11,8 +12,9 @@ import xarray as xr
 import hydrascope as hs
 from hydrascope.measures import Bootstrap
 from studies.context import estimator
-from studies.context.runs import READOUTS, Run, sources_of
+from studies.context.runs import PRIMARY, READOUTS, Run, sources_of
 from studies.context.verdict import judge
+from studies.damping.estimator import Scale
 from studies.stored import Numbers, bounds_of, by_name, origin_of, prompts_of, rounded
 
 #: Differences of cells that the page tells; the second is subtracted.
@@ -21,8 +23,6 @@ CONTRASTS = (
     ("other.32", "other.8"),
     ("other.128", "other.8"),
     ("other.512", "other.8"),
-    ("true.32", "true.8"),
-    ("true.128", "true.8"),
     ("true.512", "true.8"),
     ("true.512", "other.512"),
 )
@@ -40,34 +40,51 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
     return {"models": models, "verdict": judge(settings, models)}
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """The results of one model and half, and the log p of the targets, by cell."""
+
+    results: Mapping[str, xr.Dataset]
+    log_p: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def at(cls, stores: Mapping[Run, Path], model: str, half: str, cells: Iterable[str], kind: str = "main") -> Self:
+        """Open the stored results of some cells."""
+        paths = {(run.half, run.cell, run.kind): path for run, path in stores.items() if run.model == model}
+        return cls(
+            {cell: hs.open_results(paths[half, cell, kind]) for cell in cells},
+            {cell: json.loads(paths[half, cell, "log_p"].read_text("utf-8")) for cell in cells},
+        )
+
+    def effects(self, readout: str, scale: Scale = "own", prompts: int | None = None) -> xr.Dataset:
+        """Return the effects on the sentences that all cells have, or on the first of them."""
+        return estimator.effects_of(self.results, self.log_p, readout, scale, prompts or self.sentences)
+
+    @property
+    def sentences(self) -> int:
+        """The number of sentences that all cells have."""
+        return min(each.sizes["prompt"] for each in self.results.values())
+
+
 def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str, bootstrap: Bootstrap) -> Numbers:
     cells = settings["cells"]
-    primary, others = cells["primary"], cells["others"]
-    opened = {
-        (run.half, run.cell): hs.open_results(path)
-        for run, path in stores.items()
-        if run.model == name and run.kind == "main"
-    }
-    explored, confirmed = (
-        {cell: opened[half, cell] for cell in primary} for half in ("exploration", "confirmation")
-    )  # fmt: skip
-    few = min(each.sizes["prompt"] for each in explored.values())
-    first = confirmed[primary[0]]
+    explored = _Measured.at(stores, name, "exploration", cells["primary"])
+    confirmed = _Measured.at(stores, name, "confirmation", cells["primary"])
+    every = _Measured.at(stores, name, "confirmation", [*cells["primary"], *cells["others"]])
+    first = confirmed.results[cells["primary"][0]]
     found: Numbers = {
         "origin": origin_of(first),
         "prompts": prompts_of(first),
-        "sublayers": first.sizes["ablated"] // len(dict.fromkeys(map(_part_of, first["ablated"].values))),
-        "exploration": {"number": few},
+        "exploration": {"number": explored.sentences},
         "primary": {},
     }
     for readout in READOUTS:
-        effects = estimator.effects_of(explored, readout, prompts=few)
+        effects = explored.effects(readout)
         weights = estimator.weights_of(effects)
         found["exploration"][readout] = bounds_of(estimator.change(effects, weights, bootstrap))
         found["primary"][readout] = _primary(settings, confirmed, readout, weights, bootstrap)
-        if readout == next(iter(READOUTS)):
-            every = {**confirmed, **{cell: opened["confirmation", cell] for cell in others}}
-            found["cells"] = _cells(every, readout, weights, bootstrap)
+        if readout == PRIMARY:
+            found["cells"] = _cells(every, weights, bootstrap)
             found["weight_noise"] = _noise(settings, stores, name, confirmed, weights, bootstrap)
     found["kick"] = {
         run.cell: {kind: rounded(each) for kind, each in json.loads(path.read_text("utf-8")).items()}
@@ -77,23 +94,18 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
     return found
 
 
-def _part_of(label: Any) -> str:
-    return str(label).partition(":")[2]
-
-
 def _primary(
     settings: Mapping[str, Any],
-    results: Mapping[str, xr.Dataset],
+    measured: _Measured,
     readout: str,
     weights: xr.DataArray,
     bootstrap: Bootstrap,
 ) -> Numbers:
     """Return Δg between the cells of the primary claim in all readings."""
     rule = settings["confidence"]
-    effects = estimator.effects_of(results, readout)
+    effects, clean = measured.effects(readout), measured.effects(readout, "clean")
     some = estimator.kept(effects, rule["most"])
     enough = len(some) >= rule["least_sentences"]
-    clean = estimator.effects_of(results, readout, "clean")
     of_some = effects.isel(prompt=some)
     readings = {
         "kept": bounds_of(estimator.change(of_some, weights, bootstrap)) if len(some) > 1 else [None] * 3,
@@ -132,20 +144,19 @@ def _primary(
     }
 
 
-def _cells(results: Mapping[str, xr.Dataset], readout: str, weights: xr.DataArray, bootstrap: Bootstrap) -> Numbers:
+def _cells(measured: _Measured, weights: xr.DataArray, bootstrap: Bootstrap) -> Numbers:
     """Return the numbers of all cells on the sentences that all of them have, and differences of cells."""
-    count = min(each.sizes["prompt"] for each in results.values())
-    effects = estimator.effects_of(results, readout, prompts=count)
-    pairs = [pair for pair in CONTRASTS if {*pair} <= {*results}]
+    effects, labels = measured.effects(PRIMARY), [*measured.results]
+    pairs = [pair for pair in CONTRASTS if {*pair} <= {*labels}]
     cells, contrasts = estimator.by_cell(effects, weights, pairs, bootstrap)
     return {
-        "sentences": count,
+        "sentences": measured.sentences,
         "each": {
             cell: {
                 **by_name(cells.sel(cell=cell, drop=True)),
                 "log_p": rounded(float(effects["log_p"].sel(cell=cell).mean())),
             }
-            for cell in results
+            for cell in labels
         },
         "contrasts": {
             f"{last} − {first}": by_name(contrasts.isel(contrast=place)) for place, (last, first) in enumerate(pairs)
@@ -158,23 +169,20 @@ def _noise(
     settings: Mapping[str, Any],
     stores: Mapping[Run, Path],
     name: str,
-    results: Mapping[str, xr.Dataset],
+    measured: _Measured,
     weights: xr.DataArray,
     bootstrap: Bootstrap,
 ) -> Numbers:
     """Return Δg over all sentences with noise on the weights and without, on the same sentences."""
     count, primary = settings["if_time_allows"]["weight_noise"]["sentences"], settings["cells"]["primary"]
-
-    def changed(cells: Mapping[str, xr.Dataset]) -> list[float | None]:
-        effects = estimator.effects_of(cells, next(iter(READOUTS)), prompts=count)
-        return bounds_of(estimator.change(effects, weights, bootstrap))
-
-    kinds: Sequence[str] = [run.kind for run in stores if run.model == name and run.kind.startswith("noise.")]
-    runs = {
-        kind: {cell: hs.open_results(stores[Run(name, "confirmation", cell, kind)]) for cell in primary}
-        for kind in dict.fromkeys(kinds)
+    kinds = dict.fromkeys(run.kind for run in stores if run.model == name and run.kind.startswith("noise."))
+    noised = {kind: _Measured.at(stores, name, "confirmation", primary, kind) for kind in kinds}
+    if not noised:
+        return {}
+    return {
+        kind: bounds_of(estimator.change(each.effects(PRIMARY, prompts=count), weights, bootstrap))
+        for kind, each in {"none": measured, **noised}.items()
     }
-    return {"none": changed(results), **{kind: changed(each) for kind, each in runs.items()}} if runs else {}
 
 
 def _along(found: xr.DataArray, dim: str) -> dict[str, list[float | None]]:

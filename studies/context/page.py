@@ -60,7 +60,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield f"- **Confidence**: {settings['confidence']['rule']}."
     yield f"- **Texts**: {settings['texts']['rule']}."
     yield f"- **Target**: {settings['target_rule']}."
-    yield f"- **Cells**: {settings['cells']['rule']}; {settings['cells']['reason']}."
+    yield f"- **Cells**: {settings['cells']['rule']}; {settings['cells']['reason']}; {settings['cells']['change']}."
     yield f"- **Changed**: {settings['change']}."
     yield f"- **Left out**: {settings['left_out']}."
     yield ""

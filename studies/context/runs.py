@@ -21,8 +21,9 @@ from studies.damping.halves import Half
 from studies.damping.weight_noise import with_noise
 from studies.measuring import is_whole, sweep_to
 
-#: The readout that the primary claim is read on, and the one beside it.
-READOUTS: dict[str, Any] = {"difference": hs.LogitDifference(), "logit": hs.Logit()}
+#: The readout that the primary claim is read on.
+PRIMARY = "difference"
+READOUTS: dict[str, Any] = {PRIMARY: hs.LogitDifference(), "logit": hs.Logit()}
 
 
 class Run(NamedTuple):
@@ -30,7 +31,7 @@ class Run(NamedTuple):
 
     Attributes:
         model, half, cell: the model, the half of the sentences, and the cell.
-        kind: `main`, `noise.none`, `noise.0`, …, or `distance`.
+        kind: `main`, `log_p`, `noise.0`, …, or `distance`.
     """
 
     model: str
@@ -40,7 +41,7 @@ class Run(NamedTuple):
 
     def at(self, stores: Path) -> Path:
         """Return the place of the result."""
-        ending = "json" if self.kind == "distance" else "zarr"
+        ending = "json" if self.kind in ("log_p", "distance") else "zarr"
         return stores / f"{'-'.join(self).replace('/', '--')}.{ending}"
 
 
@@ -74,7 +75,7 @@ def measure(settings: Mapping[str, Any], prompts: Mapping[str, Any], stores: Pat
     plans: list[tuple[Half, dict[str, int], list[str]]] = [
         ("exploration", explored, list(READOUTS)),
         ("confirmation", dict.fromkeys(cells["primary"], confirmed), list(READOUTS)),
-        ("confirmation", others, ["difference"]),
+        ("confirmation", others, [PRIMARY]),
     ]
     runs = [
         run
@@ -137,6 +138,9 @@ def _measure_cells(
         some = prompts_with_answers(settings, model, half, cell).limit(count)
         _sweep(settings, run.at(stores), model, some, readouts)
         yield run
+        run = run._replace(kind="log_p")
+        _measure_log_p(model, some, run.at(stores))
+        yield run
 
 
 def _sweep(
@@ -144,7 +148,19 @@ def _sweep(
 ) -> None:
     if not is_whole(path, len(some)):
         parts, chosen = Parts(sublayers_of(model)), [READOUTS[each] for each in readouts]
-        sweep_to(path, settings, model, some, hs.Zero(), parts, chosen, metrics=["log_prob"])
+        sweep_to(path, settings, model, some, hs.Zero(), parts, chosen)
+
+
+@torch.no_grad()
+def _measure_log_p(model: LanguageModel, prompts: hs.prompts.PromptSet, path: Path) -> None:
+    """Write the log p of each prompt's answer in the clean pass: as a metric of the sweep it would take much longer."""
+    if path.exists():
+        return
+    found = []
+    for prompt in prompts:
+        logits = compute_clean_pass(model, [prompt.tokens or ()], ()).logits(model)[0, : model.vocabulary]
+        found.append(float(logits.double().log_softmax(-1)[prompt.answer]))
+    path.write_text(json.dumps(found), "utf-8")
 
 
 def _measure_controls(settings: Mapping[str, Any], name: str, stores: Path) -> Iterator[Run]:
@@ -162,7 +178,7 @@ def _measure_controls(settings: Mapping[str, Any], name: str, stores: Path) -> I
             some = prompts_with_answers(settings, model, run.half, cell).limit(noise["sentences"])
             if not is_whole(run.at(stores), len(some)):
                 noised = noised or with_noise(model, seed)
-                _sweep(settings, run.at(stores), noised, some, ["difference"])
+                _sweep(settings, run.at(stores), noised, some, [PRIMARY])
             yield run
 
 

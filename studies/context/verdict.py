@@ -61,7 +61,8 @@ def _secondary(limit: float, models: Sequence[Mapping[str, Any]]) -> Iterator[tu
         return [p_between(each, -limit, limit) for each in found]
 
     def contrast(name: str, quantity: str) -> list[Bounds]:
-        return [of["cells"]["contrasts"][name][quantity] for of in models]
+        # Studies of other cells may not have it.
+        return [of["cells"]["contrasts"].get(name, {}).get(quantity, (None,) * 3) for of in models]
 
     yield "logit", equal([of["primary"]["logit"]["change"] for of in models])
     yield "true", equal(contrast("true.512 − true.8", "damping"))

@@ -175,22 +175,22 @@ def small(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def test_effects_are_those_of_plain_hooks() -> None:
+def test_effects_are_those_of_plain_hooks(tmp_path: Path) -> None:
     """Change one sublayer by a hook at the last token, one prompt at a time, and read the difference of two logits."""
     torch.set_num_threads(1)
     model, settings = hs.load_model("built-in"), small(STUDY.settings)
     prompts = runs.prompts_with_answers(settings, model, "exploration", "other.4").limit(1)
     parts, readouts = runs.Parts("attn.15"), [hs.LogitDifference(), hs.Logit()]
-    sweep = hs.sweep(
-        model, prompts, hs.Zero(), ablate=parts, readouts=readouts, target="answer", metrics=["log_prob"], keep="means"
-    )
+    sweep = hs.sweep(model, prompts, hs.Zero(), ablate=parts, readouts=readouts, target="answer", keep="means")
     assert [str(label).partition(":")[2] for label in sweep["ablated"].values] == [
         "",
         "readout(difference)",
         "content(difference)",
         "readout(logit)",
     ]
-    effects = estimator.effects_of({"other.4": sweep}, "difference").isel(cell=0, ablated=0)
+    runs._measure_log_p(model, prompts, tmp_path / "log_p.json")
+    log_p = {"other.4": json.loads((tmp_path / "log_p.json").read_text())}
+    effects = estimator.effects_of({"other.4": sweep}, log_p, "difference").isel(cell=0, ablated=0)
     place = hs.Component.parse("attn.15")
     weight = model.unembedding.weight.double()
     for row, prompt in enumerate(prompts):
