@@ -12,6 +12,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
+    "context": "Does repair depend on the context?",
 }
 
 _HEAD = """# Findings

@@ -70,7 +70,9 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path], name: str
     cells = settings["cells"]
     explored = _Measured.at(stores, name, "exploration", cells["primary"])
     confirmed = _Measured.at(stores, name, "confirmation", cells["primary"])
-    every = _Measured.at(stores, name, "confirmation", [*cells["primary"], *cells["others"]])
+    # Cells that are measured last of all may be left out.
+    others = [cell for cell in cells["others"] if Run(name, "confirmation", cell, "log_p") in stores]
+    every = _Measured.at(stores, name, "confirmation", [*cells["primary"], *others])
     first = confirmed.results[cells["primary"][0]]
     found: Numbers = {
         "origin": origin_of(first),
