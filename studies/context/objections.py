@@ -27,8 +27,8 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     )
     moved = {model: f"{number(of['log_p'][0], 2)} ± {number(of['log_p'][1], 2)}" for model, of in primary.items()}
     yield (
-        "- *Another text changes the prediction as well as the length.* Log p of the target changes by (mean ± standard "
-        f"deviation, nats) {each(moved)}. So sentences are kept, or the change is taken out by regression. Both take "
+        "- *Another text changes the prediction as well as the length.* Log p of the target changes by (mean ± "
+        f"standard deviation, nats) {each(moved)}. So sentences are kept, or the change is taken out by regression. Both take "
         "for granted that log p is all that confidence is; the three readings of Δg stand side by side."
     )
     yield (
