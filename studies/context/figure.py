@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,12 +11,16 @@ from studies.context.cells import Cell
 from studies.words import name
 
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN)
-#: How the contexts are drawn: the line, the marker and the shift.
-_CONTEXTS = {"other": ("-", "o", -0.05, "another text"), "true": ("--", "s", 0.05, "its true context")}
+#: How the contexts are drawn: the line, the marker, the shift and the words.
+_CONTEXTS = {"other": ("-", "o", -0.04, "another text"), "true": ("--", "s", 0.04, "its true context")}
 _PANELS = {
-    "damping": ("Damping g: share of a push\nthat is taken back", "Damping"),
-    "size": ("What a sublayer's content does\n(logits, root mean square)", "The content's effect"),
+    "damping": ("Damping g", "Share of a push that is taken back"),
+    "size": ("Size in logits", "What a sublayer's content does to the readout"),
 }
+#: The length from which changes are told.
+_FROM = 8
+#: The limits within which damping was predicted to stay.
+_LIMIT = 0.03
 
 
 def draw(results: Mapping[str, Any]) -> Figure:
@@ -27,33 +30,48 @@ def draw(results: Mapping[str, Any]) -> Figure:
         results: the study's results.
     """
     figure = Figure(figsize=(style.PAGE, 3.4))
-    figure.suptitle("More text before the sentence: what becomes of repair?", fontsize=10, fontweight="bold")
+    figure.suptitle("Does repair change with the text before the sentence?", fontsize=10, fontweight="bold")
     columns = figure.subplots(1, len(_PANELS))
     for axes, (quantity, (label, title)) in zip(columns, _PANELS.items(), strict=True):
         for colour, (model, of) in zip(_COLOURS, results["models"].items(), strict=False):
-            _draw(axes, of["cells"]["each"], quantity, colour, name(model))
-        axes.axhline(0, color=style.GREY, linewidth=0.5)
+            _draw(axes, of["cells"], quantity, colour, name(model))
         axes.set_ylabel(label)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("Tokens before the sentence")
+        axes.set_ylim(0)
     columns[0].set_ylim(0, 1)
     figure.legend(
-        *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, fontsize=7.5
+        *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1, fontsize=7.5
     )
     return figure
 
 
-def _draw(axes: Axes, cells: Mapping[str, Any], quantity: str, colour: str, model: str) -> None:
-    lengths = sorted({Cell.parse(label).length for label in cells})
+def _draw(axes: Axes, of: Mapping[str, Any], quantity: str, colour: str, model: str) -> None:
+    cells = {Cell.parse(label): each[quantity][0] for label, each in of["each"].items()}
+    lengths = sorted({cell.length for cell in cells})
     for context, (line, marker, shift, words) in _CONTEXTS.items():
-        # The newline alone is the shortest context of either kind.
-        chosen = {
-            Cell.parse(label).length: of[quantity]
-            for label, of in cells.items()
-            if Cell.parse(label).context in (context, "newline")
-        }
-        x = np.array([lengths.index(length) for length in sorted(chosen)]) + shift
-        estimate, low, high = np.array([chosen[length] for length in sorted(chosen)], float).T
-        axes.vlines(x, low, high, color=colour, linewidth=0.8, alpha=0.5)
-        axes.plot(x, estimate, line, marker=marker, color=colour, markersize=3.5, label=f"{model}, {words}")
+        # The newline alone is the shortest context of another text.
+        chosen = sorted(
+            (cell for cell in cells if cell.context == context or (context == "other" and cell.length == 1)),
+            key=lambda cell: cell.length,
+        )
+        places = [lengths.index(cell.length) + shift for cell in chosen]
+        axes.plot(
+            places,
+            [cells[cell] for cell in chosen],
+            line,
+            marker=marker,
+            color=colour,
+            markersize=3.5,
+            label=f"{model}, {words}",
+        )
+        start = cells.get(Cell(context, _FROM))
+        if quantity == "damping" and context == "other" and start is not None:
+            label = f"{model}, ±{_LIMIT}"
+            axes.axhspan(start - _LIMIT, start + _LIMIT, color=colour, alpha=0.15, linewidth=0, label=label)
+        for cell, place in zip(chosen, places, strict=True):
+            change = of["contrasts"].get(f"{cell.context}.{cell.length} − {context}.{_FROM}")
+            if change and start is not None:
+                _, low, high = change[quantity]
+                axes.vlines(place, start + low, start + high, color=colour, linewidth=1, alpha=0.6)
     axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])

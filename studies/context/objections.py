@@ -26,10 +26,15 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         f"against limits of ±{limit}. An interval that holds 0 and {limit} says neither that g stays nor that it moves."
     )
     moved = {model: f"{number(of['log_p'][0], 2)} ± {number(of['log_p'][1], 2)}" for model, of in primary.items()}
+    readings = {
+        model: ", ".join(interval(of["readings"][each], 3) for each in ("kept", "adjusted", "all"))
+        for model, of in primary.items()
+    }
     yield (
         "- *Another text changes the prediction as well as the length.* Log p of the target changes by (mean ± "
-        f"standard deviation, nats) {each(moved)}. So sentences are kept, or the change is taken out by regression. Both take "
-        "for granted that log p is all that confidence is; the three readings of Δg stand side by side."
+        f"standard deviation, nats) {each(moved)}. So sentences are kept, or the change is taken out by regression. "
+        f"Δg of the kept ones, at equal confidence, and of all: {each(readings)}. A change that one of them has alone "
+        "isn't established; and all take for granted that log p is all that confidence is."
     )
     yield (
         "- *The target is chosen where nothing but a newline stands before the sentence, so that it is extreme there.* "
@@ -53,6 +58,14 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     yield (
         "- *A sum of squares listens to a few sentences.* The loudest 5% of the sentences hold this share of the "
         f"weights, and Δg without them is: {each(loud)} (without regression on confidence)."
+    )
+    sources = {
+        model: ", ".join(f"{source} {interval(found, 3)}" for source, found in of["sources"].items())
+        for model, of in primary.items()
+    }
+    yield (
+        "- *Three sources are pooled, and the other text is of another one.* Δg by the source of the sentence, of all "
+        f"sentences: {each(sources)}. Where they disagree, the pooled number is about this mixture."
     )
     equal = {model: interval(of["equal_weights"], 3) for model, of in primary.items()}
     yield (

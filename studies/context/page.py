@@ -8,8 +8,6 @@ from studies.context.objections import objections
 from studies.damping.verdict import MOST_HELD
 from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, weights
 
-_SIDES = {"within": "doesn't move", "outside": "moves", "unsure": "may move or not"}
-
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the page as Markdown.
@@ -24,16 +22,27 @@ def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
     models, verdict = results["models"], results["verdict"]
-    sides: dict[str, list[str]] = {}
-    for model, each in verdict["sides"].items():
-        sides.setdefault(each, []).append(name(model))
-    said = "; ".join(f"it {_SIDES[each]} by {settings['threshold']} in {' and '.join(sides[each])}"
-                     for each in _SIDES if each in sides)  # fmt: skip
+    said: dict[str, list[str]] = {}
+    for model, side in verdict["sides"].items():
+        words = _said(side, models[model]["primary"]["difference"]["change"], settings["threshold"])
+        said.setdefault(words, []).append(name(model))
+    told = "; ".join(f"{words.format(' and '.join(them))}" for words, them in said.items())
     found = "; ".join(f"{name(model)} {_change(of['primary']['difference'])}" for model, of in models.items())
     return (
-        f"**Damping from 8 to 512 tokens of unrelated text: {said}.** Change of g, the share of a push along the "
-        f"readout that the network takes back: {found}."
+        f"**From 8 to 512 tokens of unrelated text before a sentence, {told}.** Change of g, the share of a push along "
+        f"the readout that the network takes back: {found}."
     )
+
+
+def _said(side: str, change: Bounds, limit: float) -> str:
+    _, low, high = change
+    if side == "within":
+        return f"damping stays within ±{limit} in {{}}"
+    if side == "outside":
+        return f"damping moves by more than {limit} in {{}}"
+    if low is not None and high is not None and (low > 0 or high < 0):
+        return f"it {'rises' if low > 0 else 'falls'} in {{}}, but whether by more than {limit} can't be told"
+    return f"whether it moves by {limit} in {{}} can't be told"
 
 
 def _change(of: Mapping[str, Any]) -> str:
@@ -47,7 +56,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     caption = (
         "Damping (left) and the size of what a sublayer's content does to the readout (right), on the same "
         f"{' and '.join(map(str, sorted(counts)))} sentences with the same target and foil in all cells, against the "
-        "number of tokens before the sentence. 1: a newline alone. Lines: 95%."
+        "number of tokens before the sentence. 1: a newline alone. Lines: 95% of the change from 8 tokens of the same "
+        "kind (of another text for 1). Bands: the predicted limits about 8 tokens of another text."
     )
     yield from head(
         "Does repair depend on the context?",
@@ -56,7 +66,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Damping and content loss against the length of the context",
         caption,
     )
-    yield from prediction(settings, _outcome(models, verdict))
+    yield from prediction(settings, _outcome(settings, models, verdict))
     yield f"- **Confidence**: {settings['confidence']['rule']}."
     yield f"- **Texts**: {settings['texts']['rule']}."
     yield f"- **Target**: {settings['target_rule']}."
@@ -137,11 +147,25 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from objections(settings, models)
 
 
-def _outcome(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    found = "; ".join(
-        f"{name(model)} {interval(of['primary']['difference']['change'], 3)}" for model, of in models.items()
-    )
-    return f"{OUTCOMES[verdict['outcome']]} Δg: {found}."
+def _outcome(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    primary = {model: of["primary"]["difference"] for model, of in models.items()}
+    found = "; ".join(f"{name(model)} {interval(of['change'], 3)}" for model, of in primary.items())
+    unsure = [
+        f"{name(model)} {_needed(of, settings['threshold'])}"
+        for model, of in primary.items()
+        if verdict["sides"][model] == "unsure"
+    ]
+    more = f" Sentences that would tell, if the estimate and the spread stay: {'; '.join(unsure)}." if unsure else ""
+    return f"{OUTCOMES[verdict['outcome']]} Δg: {found}.{more}"
+
+
+def _needed(of: Mapping[str, Any], limit: float) -> str:
+    """Return the number of sentences after which the interval would no longer hold the nearer limit."""
+    estimate, low, high = of["change"]
+    if None in (estimate, low, high) or abs(estimate) == limit:
+        return "–"
+    count = of["kept"] if of["used"] == "kept" else of["sentences"]
+    return f"about {count * ((high - low) / 2 / abs(abs(estimate) - limit)) ** 2:.0f}, against {count}"
 
 
 _READINGS = {"kept": "kept", "adjusted": "equal confidence", "all": "all sentences"}
