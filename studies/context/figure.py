@@ -40,9 +40,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("Tokens before the sentence")
         axes.set_ylim(0)
     columns[0].set_ylim(0, 1)
-    figure.legend(
-        *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1, fontsize=7.5
-    )
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7.5)
     return figure
 
 
@@ -67,8 +65,7 @@ def _draw(axes: Axes, of: Mapping[str, Any], quantity: str, colour: str, model: 
         )
         start = cells.get(Cell(context, _FROM))
         if quantity == "damping" and context == "other" and start is not None:
-            label = f"{model}, ±{_LIMIT}"
-            axes.axhspan(start - _LIMIT, start + _LIMIT, color=colour, alpha=0.15, linewidth=0, label=label)
+            axes.axhspan(start - _LIMIT, start + _LIMIT, color=colour, alpha=0.15, linewidth=0)
         for cell, place in zip(chosen, places, strict=True):
             change = of["contrasts"].get(f"{cell.context}.{cell.length} − {context}.{_FROM}")
             if change and start is not None:

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.natural.verdict import side
 from studies.words import interval, name
+
+_SIDES = {"within": "within", "outside": "outside", "unsure": "across"}
 
 
 def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
@@ -30,11 +33,16 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         model: ", ".join(interval(of["readings"][each], 3) for each in ("kept", "adjusted", "all"))
         for model, of in primary.items()
     }
+    sides = {
+        model: ", ".join(_SIDES[side(each, -limit, limit)] for each in of["readings"].values())
+        for model, of in primary.items()
+    }
     yield (
         "- *Another text changes the prediction as well as the length.* Log p of the target changes by (mean ± "
         f"standard deviation, nats) {each(moved)}. So sentences are kept, or the change is taken out by regression. "
-        f"Δg of the kept ones, at equal confidence, and of all: {each(readings)}. A change that one of them has alone "
-        "isn't established; and all take for granted that log p is all that confidence is."
+        f"Δg of the kept ones, at equal confidence, and of all: {each(readings)}; against the limits these are "
+        f"{each(sides)}. What one of them says alone isn't established. All take for granted that log p is all of "
+        "confidence."
     )
     yield (
         "- *The target is chosen where nothing but a newline stands before the sentence, so that it is extreme there.* "
@@ -73,13 +81,8 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         f"wide. Where all count alike instead of by 1/variance, Δg is {each(equal)}."
     )
     yield (
-        "- *Zeros along the readout are what training saw least.* This is damping of one push, the readout part of a "
-        "zero ablation at the last token. Whether repair of a whole ablation depends on the length isn't said by g; "
-        "content repair h, in the table, is known far less well."
-    )
-    yield (
-        "- *A longer text gives later tokens more to attend to, so the last token's own push counts for less.* That "
-        "would lower g with the length. Δg is about just that, and about nothing that earlier tokens' pushes would do."
+        "- *g is about one push.* It is: the readout part of a zero ablation at the last token. Whether repair of a "
+        "whole ablation depends on the length isn't said by it; content repair h, in the table, is known far less well."
     )
 
 

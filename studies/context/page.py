@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.context.cells import Cell
 from studies.context.objections import objections
 from studies.damping.verdict import MOST_HELD
 from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, weights
@@ -24,24 +25,34 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     models, verdict = results["models"], results["verdict"]
     said: dict[str, list[str]] = {}
     for model, side in verdict["sides"].items():
-        words = _said(side, models[model]["primary"]["difference"]["change"], settings["threshold"])
+        words = _said(side, [*models[model]["primary"]["difference"]["readings"].values()], settings["threshold"])
         said.setdefault(words, []).append(name(model))
     told = "; ".join(f"{words.format(' and '.join(them))}" for words, them in said.items())
     found = "; ".join(f"{name(model)} {_change(of['primary']['difference'])}" for model, of in models.items())
     return (
         f"**From 8 to 512 tokens of unrelated text before a sentence, {told}.** Change of g, the share of a push along "
-        f"the readout that the network takes back: {found}."
+        f"the readout that the network takes back: {found}.{_on_logit(settings, verdict)}"
     )
 
 
-def _said(side: str, change: Bounds, limit: float) -> str:
-    _, low, high = change
+def _on_logit(settings: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    if not verdict["secondary"]["logit"]["holds"]:
+        return ""
+    return (
+        f" Read on the target's logit alone, not against the foil's, it stays within ±{settings['threshold']} in both."
+    )
+
+
+def _said(side: str, readings: Sequence[Bounds], limit: float) -> str:
     if side == "within":
         return f"damping stays within ±{limit} in {{}}"
     if side == "outside":
         return f"damping moves by more than {limit} in {{}}"
-    if low is not None and high is not None and (low > 0 or high < 0):
-        return f"it {'rises' if low > 0 else 'falls'} in {{}}, but whether by more than {limit} can't be told"
+    # A direction is told only if all readings of confidence agree on it.
+    if all(high is not None and high < 0 for _, _, high in readings):
+        return f"it falls in {{}}, but whether by more than {limit} can't be told"
+    if all(low is not None and low > 0 for _, low, _ in readings):
+        return f"it rises in {{}}, but whether by more than {limit} can't be told"
     return f"whether it moves by {limit} in {{}} can't be told"
 
 
@@ -117,7 +128,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][each]} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
+        yield f"| {_escaped(settings['secondary'][each])} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
     yield ""
     yield correction(settings, verdict["p"])
     yield ""
@@ -189,7 +200,7 @@ def _cells(models: Mapping[str, Any]) -> Iterator[str]:
     yield "| | tokens | before the sentence | damping g | content repair h | lost with content | its size | log p |"
     yield "|---|---|---|---|---|---|---|---|"
     for model, of in models.items():
-        for cell, found in of["cells"]["each"].items():
+        for cell, found in sorted(of["cells"]["each"].items(), key=lambda each: Cell.parse(each[0])):
             numbers = [interval(found[key]) for key in ("damping", "content_repair")]
             numbers += [interval(found["lost"], 3), interval(found["size"]), number(found["log_p"], 2)]
             yield f"| {name(model)} | {_length(cell)} | {_context(cell)} | {' | '.join(numbers)} |"
@@ -253,10 +264,16 @@ def _guarded(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
         return f"**A guard forbids a verdict in {' and '.join(map(name, verdict['guarded']))}.**"
     held = [of["primary"]["difference"]["loudest"]["hold"] for of in models.values()]
     loud = sum(each > MOST_HELD for each in held)
+    shares = " and ".join(f"{number(100 * each, 0)}%" for each in held)
     return (
-        f"No guard forbids a verdict. 5% of the sentences hold {number(100 * min(held), 0)} to "
-        f"{number(100 * max(held), 0)}% of the weights of g; in {loud} of {len(held)} models that is over a third."
+        f"No guard forbids a verdict. 5% of the sentences hold {shares} of the weights of g; in {loud} of {len(held)} "
+        "models that is over a third."
     )
+
+
+def _escaped(text: str) -> str:
+    """Return a text for a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def _readings(models: Mapping[str, Any]) -> Iterator[str]:

@@ -72,5 +72,5 @@ def _secondary(limit: float, models: Sequence[Mapping[str, Any]]) -> Iterator[tu
     ])  # fmt: skip
     yield "one", equal(contrast("newline.1 − other.8", "damping"))
     yield "content_true", [p_below(each, 0) for each in contrast("true.512 − true.8", "lost")]
-    yield "content_size", [p_below(each, 0) for each in contrast("other.512 − other.8", "size")]
     yield "content_confidence", [p_below(of["cells"]["confidence"], 0) for of in models]
+    yield "content_size", [p_below(each, 0) for each in contrast("other.512 − other.8", "size")]
