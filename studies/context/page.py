@@ -134,7 +134,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Controls"
     yield ""
-    yield from _controls(models)
+    yield from _controls(settings, models)
     yield ""
     yield "## Limits"
     yield ""
@@ -296,7 +296,8 @@ def _readings(models: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {name(model)}, `{readout}` | {' | '.join(cells)} |"
 
 
-def _controls(models: Mapping[str, Any]) -> Iterator[str]:
+def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    sentences = settings["if_time_allows"]["weight_noise"]["sentences"]
     for model, of in models.items():
         noise = of["weight_noise"]
         if noise:
@@ -305,7 +306,7 @@ def _controls(models: Mapping[str, Any]) -> Iterator[str]:
             half = (without[2] - without[1]) / 2
             says = "less" if moved < half else "**more**"
             yield (
-                f"- Weight noise, {name(model)}, all of the first sentences: Δg is {interval(without, 3)}, with noise "
+                f"- Weight noise, {name(model)}, {sentences} sentences: Δg is {interval(without, 3)}, with noise "
                 f"{', '.join(number(each, 3) for each in noised)}: it moves by {number(moved, 3)}, {says} than the "
                 f"half-width {number(half, 3)}."
             )

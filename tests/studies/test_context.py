@@ -174,6 +174,7 @@ def small(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_effects_are_those_of_plain_hooks(tmp_path: Path) -> None:
     """Change one sublayer by a hook at the last token, one prompt at a time, and read the difference of two logits."""
