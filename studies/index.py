@@ -13,6 +13,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
+    "context": "Does repair depend on the context?",
     "attribution": "How much of attribution's error is repair?",
 }
 

@@ -83,11 +83,10 @@ def responses(results: xr.Dataset, readout: str, scale: Scale = "own") -> xr.Dat
         part (`pushed`) and its opposite (`doubled`); and what the rest of the network does about each (`restored`,
         `damped`, `undone`), and about the content alone (`content`).
     """
-    read = _own_scale if scale == "own" else _clean_scale
-    removed, restored = read(single_ablations(results), readout)
-    pushed, damped = read(select_part(results, Part("readout", readout)), readout)
-    _, content = read(select_part(results, Part("content", readout)), readout)
-    doubled, undone = read(select_part(results, BOOST), readout)
+    removed, restored = taken_and_answered(single_ablations(results), readout, scale)
+    pushed, damped = taken_and_answered(select_part(results, Part("readout", readout)), readout, scale)
+    _, content = taken_and_answered(select_part(results, Part("content", readout)), readout, scale)
+    doubled, undone = taken_and_answered(select_part(results, BOOST), readout, scale)
     return xr.Dataset(
         {
             "removed": removed,
@@ -101,12 +100,17 @@ def responses(results: xr.Dataset, readout: str, scale: Scale = "own") -> xr.Dat
     )
 
 
-def _own_scale(results: xr.Dataset, readout: str) -> tuple[xr.DataArray, xr.DataArray]:
-    data = effects_only(results, readout).data.reset_coords(drop=True)
-    return -data["direct"], data["total"] - data["direct"]
+def taken_and_answered(results: xr.Dataset, readout: str, scale: Scale = "own") -> tuple[xr.DataArray, xr.DataArray]:
+    """Return what each change takes away, and what the rest of the network does about it: each [prompt, ablated].
 
-
-def _clean_scale(results: xr.Dataset, readout: str) -> tuple[xr.DataArray, xr.DataArray]:
+    Args:
+        results: of a sweep, or of one part of a split.
+        readout: the label of the readout.
+        scale: as for `responses`.
+    """
+    if scale == "own":
+        data = effects_only(results, readout).data.reset_coords(drop=True)
+        return -data["direct"], data["total"] - data["direct"]
     effects = per_prompt(results, readout, "clean")
     changed, answered = own_change(effects), compensation(effects)["compensation"]
     return -changed.reset_coords(drop=True), answered.reset_coords(drop=True)

@@ -1,0 +1,9 @@
+"""Does damping depend on the context: on how much text stands before a sentence, and on which?"""
+
+from studies.claims import judged as primary
+from studies.context.figure import draw
+from studies.context.numbers import condense
+from studies.context.page import claim, render
+from studies.context.runs import measure
+
+__all__ = ["claim", "condense", "draw", "measure", "primary", "render"]
