@@ -13,6 +13,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
+    "features": "Is there a Hydra effect for features?",
 }
 
 _HEAD = """# Findings

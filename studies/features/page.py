@@ -237,3 +237,7 @@ def _limits() -> Iterator[str]:
         "here: the stream is read as it enters the block."
     )
     yield "- g says what later sublayers do to a push along a direction, not why they do it."
+    yield (
+        "- The design had a second part, which wasn't measured: whether neurons silent in the clean pass carry "
+        "an MLP's answer."
+    )
