@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.features.verdict import difference
 from studies.words import interval, name
 
 
@@ -50,9 +51,10 @@ def objections(models: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         "- *The rule was made sharper.* The design called the prediction refuted where an interval holds 0 or lies "
-        "below. Before the confirmation half was measured, an interval wholly below the predicted 0.1 was added, since "
-        "it contradicts the prediction as well. Fewer prompts were taken than designed, since directions, not prompts, "
-        "make the intervals wide."
+        "below. After a look at ten passages of the exploration half, and before the confirmation half was measured, "
+        "an interval wholly below the predicted 0.1 was added, since it contradicts the prediction as well. By the "
+        f"design's own rule the prediction is refuted in {_refuting(models)}. Fewer prompts were taken than designed, "
+        "since directions, not prompts, make the intervals wide."
     )
 
 
@@ -60,6 +62,11 @@ def _at(of: Any, *keys: Any) -> Any:
     for key in keys:
         of = of[key]
     return of
+
+
+def _refuting(models: Mapping[str, Any]) -> str:
+    """Return the models in which the difference isn't surely above 0."""
+    return " and ".join(name(model) for model, of in models.items() if (difference(of)[1] or 0) <= 0) or "neither model"
 
 
 def _ratios(models: Mapping[str, Any]) -> str:
