@@ -15,6 +15,7 @@ TITLES = {
     "erasure": "What erasure is for",
     "context": "Does repair depend on the context?",
     "attribution": "How much of attribution's error is repair?",
+    "features": "Is there a Hydra effect for features?",
 }
 
 _HEAD = """# Findings
