@@ -12,6 +12,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
+    "training": "Does training against failures make a model robust?",
 }
 
 _HEAD = """# Findings

@@ -13,8 +13,8 @@ from hydrascope.reports.figures import style
 
 #: The kinds of failure, and their colours.
 KINDS = {"zeros": style.BLUE, "swaps": style.VERMILION, "dropout": style.GREEN}
-#: The panels, and how they are ablated.
-_PANELS = {"zero": "set to zero", "mean": "set to its mean", "resample": "taken from another text"}
+#: The tests, and their panels.
+_PANELS = {"zero": "set to zero", "mean": "set to its mean", "resample": "set to another text's"}
 #: Marks of the axis, as multiples of the control's KL.
 _MARKS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 #: The least distance of two labels, as a share of the axis.
@@ -29,16 +29,16 @@ def draw(results: Mapping[str, Any]) -> Figure:
     """
     figure = Figure(figsize=(style.PAGE, 3.1))
     figure.suptitle(
-        "Trained while sublayers fail: how much does an ablation still change?", fontsize=10, fontweight="bold"
+        "Trained while sublayers fail: how much does the ablation of one still change?", fontsize=10, fontweight="bold"
     )
     columns = figure.subplots(1, len(_PANELS), sharey=True)
     for axes, (test, words) in zip(columns, _PANELS.items(), strict=True):
-        axes.set_title(f"one sublayer {words}", fontsize=9)
+        axes.set_title(words, fontsize=9)
         axes.axhline(0, color=style.GREY, linewidth=0.6)
         for kind, colour in KINDS.items():
             _draw(axes, [*lines_of(results["gain"][test], kind)], colour)
         axes.set_xticks([0, 0.1, 0.2])
-        axes.set_xlim(-0.01, 0.32)
+        axes.set_xlim(-0.01, 0.34)
         axes.set_xlabel("share of failures in training", loc="left")
     low, high = columns[0].get_ylim()
     marks = [mark for mark in _MARKS if low <= log(mark) <= high]

@@ -30,7 +30,7 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
     kl = _kl(stores, seeds, arms, TESTS)
     logs = estimator.log_kl(kl.mean("prompt"))
     first = np.load(stores[Run(seeds[0], CONTROL, "zero")])
-    loss = _losses(stores, seeds, arms)
+    loss = _of_models(stores, seeds, arms, "loss")
     equal = _at_equal_loss(settings, stores, logs, loss)
     explored = _kl(stores, seeds, arms, [f"{test}, exploration" for test in FEW_TESTS]).assign_coords(test=[*FEW_TESTS])
     found: Numbers = {
@@ -46,6 +46,7 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
         },
         "sublayers": [str(each) for each in kl["sublayer"].values],
         "loss": _by_arm(loss),
+        "entropy": _by_arm(_of_models(stores, seeds, arms, "entropy")),
         "log_kl": {test: _by_arm(logs.sel(test=test)) for test in TESTS},
         "gain": _gains(kl, bootstrap),
         "equal_loss": {test: _by_arm(equal.sel(test=test)) for test in FEW_TESTS},
@@ -77,8 +78,9 @@ def _divergences(path: Path) -> xr.DataArray:
     return whole.isel(sublayer=slice(-1))
 
 
-def _losses(stores: Mapping[Run, Path], seeds: Sequence[int], arms: Sequence[str]) -> xr.DataArray:
-    values = [[_number(stores[Run(seed, arm, "loss")], "loss") for arm in arms] for seed in seeds]
+def _of_models(stores: Mapping[Run, Path], seeds: Sequence[int], arms: Sequence[str], name: str) -> xr.DataArray:
+    """Return a number of each model, `[seed, arm]`."""
+    values = [[_number(stores[Run(seed, arm, "loss")], name) for arm in arms] for seed in seeds]
     return xr.DataArray(values, {"seed": list(seeds), "arm": list(arms)}, ("seed", "arm"))
 
 
@@ -173,7 +175,7 @@ def _each(kl: xr.DataArray) -> Numbers:
         "interaction": {str(label): rounded(float(alone.sel(sublayer=label))) for label in means["sublayer"].values},
         "largest": {
             test: {
-                "sublayer": str(control["sublayer"].values[int(control.sel(test=test).mean("seed").argmax())]),
+                "sublayer": str(control["sublayer"].values[int(control.sel(test=test).mean("seed").values.argmax())]),
                 "share": rounded(float((control / control.sum("sublayer")).sel(test=test).mean("seed").max())),
             }
             for test in FEW_TESTS

@@ -12,6 +12,7 @@ from studies.training.runs import FEW_TESTS, TESTS
 from studies.training.trainer import CONTROL
 from studies.words import OUTCOMES, Bounds, correction, head, interval, prediction
 
+_TEST = {"zero": "zero", "resample": "resampling"}
 #: The effects on the target's logit, by their names in the results.
 _EFFECTS = {
     "removed, zero": "removed by zero",
@@ -38,7 +39,7 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
     gain = results["gain"]
     cells = [(arm, test) for arm in (ZEROS, SWAPS) for test in FEW_TESTS]
-    found = "; ".join(f"{_kind(arm)}, under {test} {change(gain[test][arm]['bounds'])}" for arm, test in cells)
+    found = "; ".join(f"{_kind(arm)}, under {_TEST[test]} {change(gain[test][arm]['bounds'])}" for arm, test in cells)
     part = results["parts"]["interaction"]
     return (
         f"**{_said(results)}** Change of the KL divergence by failures at a fifth of all places in training, against "
@@ -200,15 +201,18 @@ def _by_seed(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _loss(results: Mapping[str, Any]) -> Iterator[str]:
-    yield "| | held-out loss, nats a token | KL under zero at equal loss | KL under resampling at equal loss |"
-    yield "|---|---|---|---|"
+    yield "| | held-out loss, nats a token | entropy, nats | KL under zero at equal loss | under resampling |"
+    yield "|---|---|---|---|---|"
     for arm, losses in results["loss"].items():
         equal = [
             "" if arm == CONTROL else ", ".join(map(_percent, results["equal_loss"][test][arm])) for test in FEW_TESTS
         ]
-        yield f"| {arm} | {_each(losses, 3)} | {' | '.join(equal)} |"
+        yield f"| {arm} | {_each(losses, 3)} | {_each(results['entropy'][arm])} | {' | '.join(equal)} |"
     yield ""
-    yield "Each seed; *at equal loss*: the change in % against the control where it had the arm's held-out loss."
+    yield (
+        "Each seed. *Entropy*: of the clean prediction after the passages. *At equal loss*: the change in % against "
+        "the control where it had the arm's held-out loss."
+    )
 
 
 def _effects(results: Mapping[str, Any]) -> Iterator[str]:
@@ -252,7 +256,8 @@ def _readings(results: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterato
         "(mean of the seeds)."
     )
     largest = "; ".join(
-        f"under {test} {of['sublayer']} with {number(100 * of['share'], 0)}%" for test, of in each["largest"].items()
+        f"under {_TEST[test]} {of['sublayer']} with {number(100 * of['share'], 0)}%"
+        for test, of in each["largest"].items()
     )
     rest = each["without_first_block"]["interaction"]
     yield (
