@@ -8,7 +8,6 @@ from hydrascope.reports.summary.interval import number
 from studies.training.estimator import SWAPS, ZEROS
 from studies.training.trainer import CONTROL
 
-
 #: Half as many swaps.
 HALF = "swaps 0.1"
 #: The test that is like what an arm met in training.
@@ -44,9 +43,9 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
         doses = {arm: _mean(kick[test]) * float(arm.split()[1]) for arm, test in _MET.items()}
         yield (
             "- *A share isn't a dose: a swap disturbs more than a zero.* Share times kick is "
-            f"{'; '.join(f'{number(dose, 2)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 in place of "
-            f"0.2 the interaction is {_each(_interaction(gain, HALF))}. And each arm is compared with itself under two "
-            "tests, so that a dose of general robustness makes no interaction."
+            f"{'; '.join(f'{number(dose, 2)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 in "
+            f"place of 0.2 the interaction is {_each(_interaction(gain, HALF))}. And each arm is compared with itself under "
+            "two tests: what helps under both alike makes no interaction."
         )
     each = results["each"]
     largest = "; ".join(f"{of['sublayer']} under {test}" for test, of in each["largest"].items())
