@@ -43,9 +43,9 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
         doses = {arm: _mean(kick[test]) * float(arm.split()[1]) for arm, test in _MET.items()}
         yield (
             "- *A share isn't a dose: a swap disturbs more than a zero.* Share times kick is "
-            f"{'; '.join(f'{number(dose, 2)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 in "
-            f"place of 0.2 the interaction is {_each(_interaction(gain, HALF))}. And each arm is compared with itself under "
-            "two tests: what helps under both alike makes no interaction."
+            f"{'; '.join(f'{number(dose, 2)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 "
+            f"in place of 0.2 the interaction is {_each(_interaction(gain, HALF))}. And each arm is compared "
+            "with itself under two tests: what helps under both alike makes no interaction."
         )
     each = results["each"]
     largest = "; ".join(f"{of['sublayer']} under {test}" for test, of in each["largest"].items())
