@@ -12,6 +12,7 @@ from hydrascope.components.experiments import SPLIT
 from hydrascope.measures import Bootstrap, interval
 from studies.stored import Numbers, bounds_of, rounded
 from studies.training import estimator
+from studies.training.estimator import SWAPS, ZEROS
 from studies.training.runs import FEW_TESTS, TESTS, Run
 from studies.training.trainer import CONTROL
 from studies.training.verdict import judge
@@ -56,7 +57,10 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
         "loudest": _loudest(kl),
         "each": _each(kl),
         "effects": _effects(stores, seeds, arms),
-        "kick": {test: [_kick(stores, seed, test) for seed in seeds] for test in FEW_TESTS},
+        "kick": {
+            test: {arm: [_kick(stores, seed, arm, test) for seed in seeds] for arm in (CONTROL, ZEROS, SWAPS)}
+            for test in FEW_TESTS
+        },
     }
     return found | {"verdict": judge(settings, found)}
 
@@ -125,7 +129,7 @@ def _parts(kl: xr.DataArray, bootstrap: Bootstrap) -> Numbers:
         return estimator.parts(estimator.gain(estimator.log_kl(means["kl"]))).mean("seed")
 
     over_seeds = _seeds(estimator.parts(estimator.gain(estimator.log_kl(kl.mean("prompt")))))
-    used = kl.sel(arm=[CONTROL, estimator.ZEROS, estimator.SWAPS], test=list(FEW_TESTS))
+    used = kl.sel(arm=[CONTROL, ZEROS, SWAPS], test=list(FEW_TESTS))
     over_passages = interval(statistic, used.to_dataset(name="kl"), bootstrap)
     return {name: {**of, "passages": bounds_of(over_passages[name])} for name, of in over_seeds.items()}
 
@@ -153,7 +157,7 @@ def _gains(kl: xr.DataArray, bootstrap: Bootstrap) -> Numbers:
 
 def _loudest(kl: xr.DataArray) -> Numbers:
     """Return the largest share that 5% of the passages hold of a cell's KL, and the interaction without them."""
-    used = kl.sel(arm=[CONTROL, estimator.ZEROS, estimator.SWAPS], test=list(FEW_TESTS))
+    used = kl.sel(arm=[CONTROL, ZEROS, SWAPS], test=list(FEW_TESTS))
 
     def interaction(means: xr.DataArray) -> xr.DataArray:
         return estimator.parts(estimator.gain(estimator.log_kl(means)))["interaction"].mean("seed")
@@ -166,21 +170,28 @@ def _loudest(kl: xr.DataArray) -> Numbers:
 
 
 def _each(kl: xr.DataArray) -> Numbers:
-    """Return the interaction of each sublayer alone, and the share of the control's KL that the largest one has."""
+    """Return how much of the claim hangs on single sublayers.
+
+    `interaction` is that of each sublayer alone; `largest` names for each test the sublayer with most of the control's
+    KL, and its share; `without_largest` are the parts without those; `alike` the parts where all sublayers count alike,
+    by the mean of their log KL.
+    """
     means = kl.mean("prompt")
-    alone = estimator.parts(estimator.gain(np.log(means)))["interaction"].mean("seed")
-    control = means.sel(arm=CONTROL)
-    rest = means.isel(sublayer=[not str(label).endswith(".0") for label in means["sublayer"].values])
+    labels, control = means["sublayer"].values, means.sel(arm=CONTROL)
+    alone = estimator.parts(estimator.gain(np.log(means)))
+    shares = (control / control.sum("sublayer")).mean("seed")
+    largest = {test: str(labels[int(shares.sel(test=test).values.argmax())]) for test in FEW_TESTS}
+    rest = means.isel(sublayer=[label not in largest.values() for label in labels])
     return {
-        "interaction": {str(label): rounded(float(alone.sel(sublayer=label))) for label in means["sublayer"].values},
-        "largest": {
-            test: {
-                "sublayer": str(control["sublayer"].values[int(control.sel(test=test).mean("seed").values.argmax())]),
-                "share": rounded(float((control / control.sum("sublayer")).sel(test=test).mean("seed").max())),
-            }
-            for test in FEW_TESTS
+        "interaction": {
+            str(label): rounded(float(alone["interaction"].mean("seed").sel(sublayer=label))) for label in labels
         },
-        "without_first_block": _seeds(estimator.parts(estimator.gain(estimator.log_kl(rest)))),
+        "largest": {
+            test: {"sublayer": label, "share": rounded(float(shares.sel(test=test, sublayer=label)))}
+            for test, label in largest.items()
+        },
+        "without_largest": _seeds(estimator.parts(estimator.gain(estimator.log_kl(rest)))),
+        "alike": _seeds(alone.mean("sublayer")),
     }
 
 
@@ -222,8 +233,8 @@ def _logits(path: Path, part: str = "") -> dict[str, xr.DataArray]:
     }
 
 
-def _kick(stores: Mapping[Run, Path], seed: int, test: str) -> float | None:
-    return rounded(_number(stores[Run(seed, CONTROL, f"kick, {test}")], "kick"))
+def _kick(stores: Mapping[Run, Path], seed: int, arm: str, test: str) -> float | None:
+    return rounded(_number(stores[Run(seed, arm, f"kick, {test}")], "kick"))
 
 
 def _number(path: Path, name: str) -> float:

@@ -8,6 +8,7 @@ from hydrascope.reports.summary.interval import number
 from studies.training.estimator import SWAPS, ZEROS
 from studies.training.trainer import CONTROL
 
+_TEST = {"zero": "zero", "resample": "resampling"}
 #: Half as many swaps.
 HALF = "swaps 0.1"
 #: The test that is like what an arm met in training.
@@ -33,25 +34,30 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
         f"summed over sublayers: {_by_arm(effects['removed, zero'])}; what is lost in the end: "
         f"{_by_arm(effects['lost, zero'])}. What comes back of what is removed, prompt by prompt (the slope): "
         f"{_by_arm(effects['slope'])}. KL counts what an ablation does to the whole prediction, whoever prevents it: "
-        "robust is what this page shows, repair only as far as these numbers part."
+        "robust is what this page shows, repair only as far as these numbers part. Setting a sublayer to zero moves the "
+        f"stream right after it by {_by_arm(kick['zero'], 4)} (kick)."
     )
     yield (
         "- *An interaction of logs may be another one in nats.* In nats it is "
         f"{_each(_interaction_in_nats(results))} in the three seeds."
     )
     if HALF in gain["zero"]:
-        doses = {arm: _mean(kick[test]) * float(arm.split()[1]) for arm, test in _MET.items()}
+        doses = {arm: _mean(kick[test][CONTROL]) * float(arm.split()[1]) for arm, test in _MET.items()}
         yield (
             "- *A share isn't a dose: a swap disturbs more than a zero.* Share times kick is "
-            f"{'; '.join(f'{number(dose, 2)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 "
+            f"{'; '.join(f'{number(dose, 4)} for {arm}' for arm, dose in doses.items())}. With swaps of 0.1 "
             f"in place of 0.2 the interaction is {_each(_interaction(gain, HALF))}. And each arm is compared "
             "with itself under two tests: what helps under both alike makes no interaction."
         )
     each = results["each"]
-    largest = "; ".join(f"{of['sublayer']} under {test}" for test, of in each["largest"].items())
+    largest = " and ".join(
+        f"{of['sublayer']} has {number(100 * of['share'], 0)}% under {_TEST[test]}"
+        for test, of in each["largest"].items()
+    )
     yield (
-        f"- *One sublayer makes the sum.* The largest are {largest}. Without the first block the interaction is "
-        f"{_each(each['without_first_block']['interaction']['seeds'])}."
+        f"- *One sublayer makes the sum.* In the control {largest}. Without it the interaction is "
+        f"{_each(each['without_largest']['interaction']['seeds'])}; where every sublayer counts alike, by the mean of "
+        f"their log KL, it is {_each(each['alike']['interaction']['seeds'])}."
     )
     yield (
         "- *Train and test are the same thing.* Nearly: an arm meets what it is tested with, at any place and several "
@@ -72,8 +78,8 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _by_arm(values: Mapping[str, list[float]]) -> str:
-    return ", ".join(f"{arm.split()[0]} {number(_mean(values[arm]), 2)}" for arm in (CONTROL, ZEROS, SWAPS))
+def _by_arm(values: Mapping[str, list[float]], digits: int = 2) -> str:
+    return ", ".join(f"{arm.split()[0]} {number(_mean(values[arm]), digits)}" for arm in (CONTROL, ZEROS, SWAPS))
 
 
 def _each(values: list[float]) -> str:

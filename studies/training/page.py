@@ -137,7 +137,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "## Guards and other readings"
     yield ""
     yield from (f"- {guard[0].upper()}{guard[1:]}." for guard in settings["guards"])
-    yield from _readings(results, verdict)
+    yield from _readings(settings, results)
     yield ""
     yield "## Secondary claims"
     yield ""
@@ -181,7 +181,7 @@ def _parts(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
 
 
 def _gains(results: Mapping[str, Any]) -> Iterator[str]:
-    yield f"| | {' | '.join(TESTS)} |"
+    yield f"| | {' | '.join(_TEST.get(test, test) for test in TESTS)} |"
     yield "|---" * (len(TESTS) + 1) + "|"
     for arm in results["loss"]:
         if arm != CONTROL:
@@ -230,15 +230,19 @@ def _effects(results: Mapping[str, Any]) -> Iterator[str]:
     )
     kick = results["kick"]
     yield ""
-    yield (
-        "A swap disturbs more than a zero: in the control the stream moves by "
-        f"{_each(kick['zero'], 3)} under zero and by {_each(kick['resample'], 3)} under resampling (median kick of "
-        "each seed; 1 is as far as two passages are apart). Arms of equal share aren't arms of equal disturbance."
-    )
+    yield "Kick at the block after the ablated sublayer, median over sublayers and passages (1: as far as two passages):"
+    yield ""
+    yield "| | under zero | under resampling |"
+    yield "|---|---|---|"
+    for arm in kick["zero"]:
+        yield f"| {arm} | {' | '.join(_each(kick[test][arm], 4) for test in FEW_TESTS)} |"
+    yield ""
+    yield "In the control a swap disturbs more than a zero: arms of equal share aren't arms of equal disturbance."
 
 
-def _readings(results: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterator[str]:
-    loudest, equal, each = results["loudest"], results["parts_at_equal_loss"], results["each"]
+def _readings(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    verdict, each = results["verdict"], results["each"]
+    loudest, equal = results["loudest"], results["parts_at_equal_loss"]
     if verdict["guarded"]:
         yield f"- **Forbidden by a guard: {', '.join(verdict['guarded'])}.**"
     else:
@@ -259,10 +263,13 @@ def _readings(results: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterato
         f"under {_TEST[test]} {of['sublayer']} with {number(100 * of['share'], 0)}%"
         for test, of in each["largest"].items()
     )
-    rest = each["without_first_block"]["interaction"]
-    yield (
-        f"- Largest in the control's sum: {largest}. The interaction without the first block: {_each(rest['seeds'])}."
-    )
+    yield f"- Largest in the control's sum: {largest}. Looked at afterwards, the parts without it, and with all alike:"
+    yield ""
+    yield "| | without the largest sublayer | by the mean of the sublayers' log KL |"
+    yield "|---|---|---|"
+    for name, words in settings["parts"].items():
+        cells = [interval(each[key][name]["bounds"]) for key in ("without_largest", "alike")]
+        yield f"| {words} | {' | '.join(cells)} |"
 
 
 def _secondary(settings: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from hydrascope.measures.split import select_part
 from hydrascope.models.language_model import LanguageModel
 from studies.damping.halves import HALVES, take
 from studies.training.corpus import Corpus, make_corpus
+from studies.training.estimator import SWAPS, ZEROS
 from studies.training.trainer import CONTROL, Branch, branches, train
 from training import evaluate
 
@@ -112,7 +113,7 @@ def _runs(settings: Mapping[str, Any], stores: Path) -> Iterator[Run]:
             for test in (*TESTS, *(f"{test}, exploration" for test in FEW_TESTS), "split", "loss"):
                 yield Run(seed, arm, test)
             # Runs of one model stand together.
-            if arm == CONTROL:
+            if arm in (CONTROL, ZEROS, SWAPS):
                 yield from (Run(seed, arm, f"kick, {test}") for test in FEW_TESTS)
     for seed in settings["seeds"]:
         for step in settings["kept"]:
