@@ -16,7 +16,7 @@ KINDS = {"zeros": style.BLUE, "swaps": style.VERMILION, "dropout": style.GREEN}
 #: The tests, and their panels.
 _PANELS = {"zero": "set to zero", "mean": "set to its mean", "resample": "set to another text's"}
 #: Marks of the axis, as multiples of the control's KL.
-_MARKS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
+_MARKS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 #: The least distance of two labels, as a share of the axis.
 _APART = 0.08
 
@@ -77,18 +77,26 @@ def _label(axes: Axes, gains: Mapping[str, Any], limits: tuple[float, float]) ->
     """Name the kinds at the ends of their lines, without overlap."""
     ends = {kind: [*lines_of(gains, kind)] for kind in KINDS}
     last = sorted((points[-1][2], kind, points[-1][0]) for kind, points in ends.items() if points)
-    apart, places = _APART * (limits[1] - limits[0]), [each[0] for each in last]
-    for above in range(1, len(places)):
-        places[above] = max(places[above], places[above - 1] + apart)
-    # As much as they were pushed up, all of them move down by half.
-    shift = (places[-1] - last[-1][0]) / 2
+    places = _apart([gain for gain, _, _ in last], _APART * (limits[1] - limits[0]))
     for place, (gain, kind, dose) in zip(places, last, strict=True):
         axes.text(
             dose + 0.012,
-            place - shift,
+            place,
             f"{kind} {100 * (exp(gain) - 1):+.0f}%".replace("-", "−"),
             color=KINDS[kind],
             fontsize=8,
             fontweight="bold",
             va="center",
         )
+
+
+def _apart(places: list[float], least: float) -> list[float]:
+    """Move ascending places until neighbours are the least distance apart, each pair by as much up as down."""
+    moved = list(places)
+    for _ in range(100):
+        for above in range(1, len(moved)):
+            missing = least - (moved[above] - moved[above - 1])
+            if missing > 0:
+                moved[above - 1] -= missing / 2
+                moved[above] += missing / 2
+    return moved

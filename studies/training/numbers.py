@@ -173,8 +173,8 @@ def _each(kl: xr.DataArray) -> Numbers:
     """Return how much of the claim hangs on single sublayers.
 
     `interaction` is that of each sublayer alone; `largest` names for each test the sublayer with most of the control's
-    KL, and its share; `without_largest` are the parts without those; `alike` the parts where all sublayers count alike,
-    by the mean of their log KL.
+    KL, and its share; `gain_without_largest` and `without_largest` are the changes and the parts without those; `alike`
+    the parts where all sublayers count alike, by the mean of their log KL.
     """
     means = kl.mean("prompt")
     labels, control = means["sublayer"].values, means.sel(arm=CONTROL)
@@ -189,6 +189,13 @@ def _each(kl: xr.DataArray) -> Numbers:
         "largest": {
             test: {"sublayer": label, "share": rounded(float(shares.sel(test=test, sublayer=label)))}
             for test, label in largest.items()
+        },
+        "gain_without_largest": {
+            test: {
+                arm: _of_seeds(estimator.gain(estimator.log_kl(rest)).sel(test=test, arm=arm).values)
+                for arm in (ZEROS, SWAPS)
+            }
+            for test in FEW_TESTS
         },
         "without_largest": _seeds(estimator.parts(estimator.gain(estimator.log_kl(rest)))),
         "alike": _seeds(alone.mean("sublayer")),

@@ -34,8 +34,9 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
         f"summed over sublayers: {_by_arm(effects['removed, zero'])}; what is lost in the end: "
         f"{_by_arm(effects['lost, zero'])}. What comes back of what is removed, prompt by prompt (the slope): "
         f"{_by_arm(effects['slope'])}. KL counts what an ablation does to the whole prediction, whoever prevents it: "
-        "robust is what this page shows, repair only as far as these numbers part. Setting a sublayer to zero moves the "
-        f"stream right after it by {_by_arm(kick['zero'], 4)} (kick)."
+        "robust is what this page shows, repair only as far as these numbers part. Lost over removed: "
+        f"{_ratio(effects['lost, zero'], effects['removed, zero'])}. Kick right after the "
+        f"sublayer: {_by_arm(kick['zero'], 4)}. Damping g: {_by_arm(effects['damping'])}."
     )
     yield (
         "- *An interaction of logs may be another one in nats.* In nats it is "
@@ -80,6 +81,10 @@ def _mean(values: list[float]) -> float:
 
 def _by_arm(values: Mapping[str, list[float]], digits: int = 2) -> str:
     return ", ".join(f"{arm.split()[0]} {number(_mean(values[arm]), digits)}" for arm in (CONTROL, ZEROS, SWAPS))
+
+
+def _ratio(above: Mapping[str, list[float]], below: Mapping[str, list[float]]) -> str:
+    return _by_arm({arm: [_mean(above[arm]) / _mean(below[arm])] for arm in above})
 
 
 def _each(values: list[float]) -> str:

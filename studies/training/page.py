@@ -40,11 +40,16 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     gain = results["gain"]
     cells = [(arm, test) for arm in (ZEROS, SWAPS) for test in FEW_TESTS]
     found = "; ".join(f"{_kind(arm)}, under {_TEST[test]} {change(gain[test][arm]['bounds'])}" for arm, test in cells)
-    part = results["parts"]["interaction"]
+    part, each = results["parts"]["interaction"], results["each"]
+    rest = "; ".join(
+        f"{_kind(arm)}, under {_TEST[test]} {change(each['gain_without_largest'][test][arm]['bounds'])}"
+        for arm, test in cells
+    )
     return (
         f"**{_said(results)}** Change of the KL divergence by failures at a fifth of all places in training, against "
         f"training on without: {found}. The interaction, in log KL: {interval(part['bounds'])} (t over "
-        f"{len(part['seeds'])} seeds)."
+        f"{len(part['seeds'])} seeds). Without {_largest(each)}, which has most of the control's KL: {rest}; "
+        f"interaction {interval(each['without_largest']['interaction']['bounds'])}."
     )
 
 
@@ -67,6 +72,10 @@ def _said(results: Mapping[str, Any]) -> str:
             "kind can't be told."
         )
     return "Whether training against failures makes small models robust can't be told by the declared rule."
+
+
+def _largest(each: Mapping[str, Any]) -> str:
+    return " and ".join(dict.fromkeys(of["sublayer"] for of in each["largest"].values()))
 
 
 def _kind(arm: str) -> str:
@@ -230,7 +239,7 @@ def _effects(results: Mapping[str, Any]) -> Iterator[str]:
     )
     kick = results["kick"]
     yield ""
-    yield "Kick at the block after the ablated sublayer, median over sublayers and passages (1: as far as two passages):"
+    yield "Kick at the block after the ablated sublayer, median over sublayers and passages (1: as two passages apart):"
     yield ""
     yield "| | under zero | under resampling |"
     yield "|---|---|---|"
