@@ -316,7 +316,7 @@ def _repetition() -> Iterator[str]:
     yield "## Repeat it"
     yield ""
     yield "```sh"
-    yield "make study NAME=training   # trains and measures, about an hour and a half of one core"
+    yield "make study NAME=training   # trains and measures, about an hour of one core"
     yield "```"
     yield ""
     yield (

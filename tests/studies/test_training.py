@@ -27,12 +27,10 @@ SEEDS, ARMS, TESTS = [0, 1, 2], [CONTROL, "zeros 0.2", "swaps 0.2"], ["zero", "r
 MADE = {"zeros 0.2": (-0.6, -0.1), "swaps 0.2": (-0.4, -0.3)}
 
 
-def divergences(noise: float = 0.0) -> xr.DataArray:
+def divergences() -> xr.DataArray:
     """Return KL divergences with the made changes: seeds, sublayers and passages differ, arms by `MADE` alone."""
-    random = np.random.default_rng(0)
-    base = random.gamma(1.0, size=(3, 1, 2, 40, 5)) * np.array([8, 1, 1, 2, 0.5])
-    change = np.array([(0.0, 0.0), *MADE.values()])[None] + noise * random.standard_normal((3, 3, 2))
-    kl = base * np.exp(change)[..., None, None]
+    base = np.random.default_rng(0).gamma(1.0, size=(3, 1, 2, 40, 5)) * np.array([8, 1, 1, 2, 0.5])
+    kl = base * np.exp(np.array([(0.0, 0.0), *MADE.values()]))[None, ..., None, None]
     coords = {"seed": SEEDS, "arm": ARMS, "test": TESTS}
     return xr.DataArray(kl, coords, ("seed", "arm", "test", "prompt", "sublayer"))
 
@@ -45,6 +43,20 @@ def test_the_made_changes_are_found() -> None:
     found = parts_of(divergences())
     for name, expected in {"interaction": -0.4, "zeros": -0.5, "swaps_zero": -0.4, "swaps_resample": -0.3}.items():
         assert found[name].values == pytest.approx([expected] * 3), name
+
+
+def test_parts_are_those_of_plain_sums() -> None:
+    """Every cell changes by another factor, so that sums, means and logs can't be taken in another order."""
+    kl = divergences() * np.random.default_rng(2).gamma(1.0, size=(3, 3, 2, 40, 5))
+    found = parts_of(kl)
+    for seed in SEEDS:
+        # Over passages a mean, over sublayers a sum.
+        control, zeros, swaps = ([np.log(sum(each.mean(0))) for each in arm] for arm in kl.values[seed])
+        expected = (zeros[0] - control[0]) - (zeros[1] - control[1])
+        assert float(found["zeros"].sel(seed=seed)) == pytest.approx(expected)
+        expected -= (swaps[0] - control[0]) - (swaps[1] - control[1])
+        assert float(found["interaction"].sel(seed=seed)) == pytest.approx(expected)
+        assert float(found["swaps_resample"].sel(seed=seed)) == pytest.approx(swaps[1] - control[1])
 
 
 def test_arms_or_tests_that_are_mixed_up_are_caught() -> None:
