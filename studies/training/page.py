@@ -305,8 +305,9 @@ def _limits(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator
     if left_out:
         yield f"- Not trained for lack of time: {', '.join(left_out)}."
     yield (
-        "- The lengths were shortened after the first declaration, when the machine was slower than expected, and before "
-        "any model was measured. Entropy, kick in the arms, and what holds without the largest sublayer weren't declared."
+        "- The lengths were shortened after the first declaration, when the machine was slower than expected, before "
+        "any model was measured. Entropy, kick in the arms and what holds without the largest sublayer weren't "
+        "declared."
     )
     yield "- Robustness is learnt in a branch after training: whether models trained so from scratch differ is open."
     yield "- Superposition, which the paper also names as a reason for repair, isn't tested."
