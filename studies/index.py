@@ -16,6 +16,7 @@ TITLES = {
     "context": "Does repair depend on the context?",
     "attribution": "How much of attribution's error is repair?",
     "features": "Is there a Hydra effect for features?",
+    "training": "Does training against failures make a model robust?",
 }
 
 _HEAD = """# Findings

@@ -24,7 +24,7 @@ def build(recipe: Recipe) -> tuple[Any, Dataset]:
     if not (folder / "made.json").exists():
         text = sources()
         known = facts()
-        train, _ = corpus.split(text)
+        train, _ = prose.split(text)
         documents = corpus.documents(known, train, recipe.exposures, recipe.shares, recipe.related, recipe.seed)
         if recipe.start:
             start = model_path(recipe.start) or ALL[recipe.start].corpus / "tokenizer"

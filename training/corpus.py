@@ -2,7 +2,7 @@
 
 A fact is met in one of many wordings, between the sentences of a passage, at a document's beginning or among
 other facts; sometimes it comes again in other words a few lines later, and sometimes the same words go on
-otherwise. A fiftieth of every prose source is held out.
+otherwise.
 """
 
 import random
@@ -16,16 +16,6 @@ _ENDINGS = (".", ".", ".", ".", ", as is well known.", ", they say.", "; so it i
 
 #: Facts in a passage, at most; those left over stand in documents of their own.
 _MOST_WOVEN = 14
-
-#: Every fiftieth passage of a source is kept from training.
-HELD_OUT = 50
-
-
-def split(sources: Prose) -> tuple[Prose, Prose]:
-    """The passages of each source for training, and those held out."""
-    train = {name: [p for i, p in enumerate(ps) if i % HELD_OUT] for name, ps in sources.items()}
-    kept = {name: [p for i, p in enumerate(ps) if not i % HELD_OUT] for name, ps in sources.items()}
-    return train, kept
 
 
 def sentence(fact: Fact, left_out: int, rng: random.Random) -> str:

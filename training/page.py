@@ -15,11 +15,11 @@ from typing import Any
 
 from hydrascope.loading.load import load_model
 from hydrascope.reports.figures.style import save
-from training import corpus, evaluate, figures, measure, prompts, tables
+from training import evaluate, figures, measure, prompts, tables
 from training.build import sources
 from training.facts import facts
 from training.lines import Line, read
-from training.prose import Prose
+from training.prose import Prose, split
 from training.recipe import ALL, VARIANTS, Recipe
 from training.ship import ZOO, finished
 
@@ -50,7 +50,7 @@ def measure_all() -> None:
     demo = read(ZOO / "prompts" / "demo.jsonl")
     sets["demo"] = demo
     sets |= {name: [line for line in demo if line.get("kind") == kind] for kind, name in KINDS.items()}
-    _, held_out = corpus.split(sources())
+    _, held_out = split(sources())
     for name in finished().values():
         for key, lines in sets.items():
             _once(data, f"{name}/{key}", partial(_measured, ZOO / "models" / name, lines, key))

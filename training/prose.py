@@ -29,6 +29,9 @@ PACKAGES = {
     "wordnet-base": "1:3.0-37",
 }
 
+#: Every fiftieth passage of a source is kept from training.
+HELD_OUT = 50
+
 Passage = list[str]
 
 #: The passages of each source.
@@ -55,6 +58,13 @@ def passages(root: Path) -> Prose:
         "wordnet": list(_group(_wordnet(root))),
         "jargon": list(_group(_jargon(root))),
     }
+
+
+def split(sources: Prose) -> tuple[Prose, Prose]:
+    """The passages of each source for training, and those held out."""
+    train = {name: [p for i, p in enumerate(ps) if i % HELD_OUT] for name, ps in sources.items()}
+    kept = {name: [p for i, p in enumerate(ps) if not i % HELD_OUT] for name, ps in sources.items()}
+    return train, kept
 
 
 def digest(sources: Prose) -> str:

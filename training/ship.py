@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from training import corpus, evaluate, prompts
+from training import evaluate, prompts
 from training.build import sources
 from training.facts import facts
 from training.lines import Line, write
-from training.prose import Passage, Prose
+from training.prose import Passage, Prose, split
 from training.recipe import ALL, DEPTH, MODEL, TWIN, Recipe
 from training.twins import with_twins
 
@@ -47,7 +47,7 @@ def ship(seed: int = 0) -> None:
     for recipe, name in finished().items():
         _copy(recipe, ZOO / "models" / name)
     model, tokenizer = evaluate.load(ZOO / "models" / NAMES[MODEL])
-    _, held_out = corpus.split(sources())
+    _, held_out = split(sources())
     known = prompts.world_facts(facts())
     write(with_twins(known, tokenizer), ZOO / "prompts" / "world-facts.jsonl")
     write(prompts.passages(held_out), ZOO / "prompts" / "passages.jsonl")
@@ -65,7 +65,7 @@ def ship_depth() -> None:
     """Copy the model whose sublayers failed into the package, and write its card."""
     folder = ZOO / "models" / DEPTH_NAME
     _copy(DEPTH, folder)
-    _, held_out = corpus.split(sources())
+    _, held_out = split(sources())
     numbers = quality(DEPTH.folder, prompts.world_facts(facts()), held_out)
     (folder / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n")
     said = {
