@@ -13,7 +13,7 @@ TITLES = {
     "damping": "Damping or Hydra?",
     "brakes": "Who makes up for an ablated head?",
     "erasure": "What erasure is for",
-    "context": "Does repair depend on the context?",
+    "context": "Does damping depend on the context?",
     "attribution": "How much of attribution's error is repair?",
     "features": "Is there a Hydra effect for features?",
     "training": "Does training against failures make a model robust?",
@@ -39,12 +39,13 @@ _SURPRISES = """## Surprises
   nothing.
 - A published score for backups (CoAx), at the last token and not as published, isn't seen to order what later
   components do about the ablation.
-- What attribution patching misses is nearly all reaction of later sublayers, and about as much of it takes away more as
-  gives back more. One step of integrated gradients, halfway, isn't seen to do better.
+- What attribution patching misses is mostly reaction of later sublayers. Nearly as much of it takes away more as gives
+  back more in SmolLM2, clearly more in Gemma 3 270M. One step of integrated gradients, halfway, isn't seen to do
+  better.
 - One failure in ten places of training already gives most of the robustness that one in five gives. Models that are
   robust to zeros aren't surely robust to means.
-- Random directions come back nearly as much as those that neurons read, in Gemma 3 270M more: most of what comes back
-  along a direction is forgetting.
+- Random directions come back nearly as much as those that neurons read, in Gemma 3 270M more: little or none of what
+  comes back is special to what neurons read.
 
 ## What isn't established
 

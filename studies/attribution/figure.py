@@ -35,9 +35,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     """
     models = results["models"]
     figure = Figure(figsize=(style.PAGE, 3.5))
-    figure.suptitle(
-        "How much of attribution's error is repair? At most the green part.", fontsize=10, fontweight="bold"
-    )
+    figure.suptitle("Attribution's error, by what later sublayers do on balance", fontsize=10, fontweight="bold")
     columns = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, (model, of) in zip(columns, models.items(), strict=True):
         _draw(axes, dict(bars(of)))

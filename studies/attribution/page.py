@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.attribution.figure import bars
-from studies.attribution.objections import objections
+from studies.attribution.objections import half_width, held_by_largest, moved, objections
 from studies.attribution.verdict import CLAIMED, wider
 from studies.damping.verdict import MOST_HELD
 from studies.words import HUB, OUTCOMES, Bounds, correction, head, interval, name, prediction, share, weights
@@ -36,13 +36,15 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     models = results["models"]
     responses = "; ".join(f"{name(model)} {share(wider(of, 'atp'))}" for model, of in models.items())
     back = "; ".join(f"{name(model)} {share(_atp(of)['given back'])}" for model, of in models.items())
+    taken = "; ".join(f"{name(model)} {share(_atp(of)['taken'])}" for model, of in models.items())
+    held = " and ".join(f"{100 * held_by_largest(of):.0f}%" for of in models.values())
     rest = "; ".join(
         f"{name(model)} {share(of['without_largest']['atp']['pooled']['given back'])}" for model, of in models.items()
     )
     return (
         f"**{_said(settings, models)}** Share of AtP's squared error that responses of later sublayers explain: "
-        f"{responses}. By giving back more than AtP predicts: {back}; without the three sublayers of the largest "
-        f"errors: {rest}."
+        f"{responses}. By giving back more than AtP predicts, on balance: {back}; by taking away more: {taken}. "
+        f"Without the three sublayers of the largest errors, which hold {held} of it, by giving back: {rest}."
     )
 
 
@@ -55,12 +57,16 @@ def _said(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     limit = settings["threshold"]
     lows = [wider(of, "atp")[1] for of in models.values()]
     highs = [wider(of, "atp")[2] for of in models.values()]
-    rest = [of["without_largest"]["atp"]["pooled"]["given back"][2] for of in models.values()]
+    rest = [of["without_largest"]["atp"]["pooled"]["taken − given back"][1] for of in models.values()]
     if all(low is not None and low > limit for low in lows):
-        first = "Attribution's error is nearly all what later sublayers do beyond the gradient"
-        if all(high is not None and high < limit for high in rest):
-            return f"{first}; apart from three sublayers, the smaller part of that is repair."
-        return f"{first}; how much of that is repair depends on the model."
+        first = (
+            "Where a whole sublayer is set to zero, AtP's error is mostly what later sublayers do beyond the gradient"
+        )
+        if all(low is not None and low > 0 for low in rest):
+            return (
+                f"{first}; without the three sublayers of the largest errors, less of that gives back than takes away."
+            )
+        return f"{first}; how much of that gives back depends on the model."
     if all(high is not None and high < limit for high in highs):
         return "Less than half of attribution's error is what later sublayers do beyond the gradient."
     return "How much of attribution's error later sublayers explain depends on the model, or can't be told."
@@ -72,8 +78,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Squared error of estimates of the total effect of setting a sublayer to zero at the last token, relative to "
         "the squared effect itself (dotted: an estimate of nothing), by what the estimate gets wrong. Mean over prompt "
         "sets, confirmation half. Green: responses of later sublayers that act against the sublayer's own change, "
-        "beyond what was predicted; orange: the other responses. GIM is scaled by a factor; AtP* and GIM are of fewer "
-        "prompts."
+        "beyond what was predicted, all of them taken together in each prompt; orange: the other responses. A bar is "
+        "the mean size, divided by the mean shares. GIM is scaled by a factor. AtP* and GIM are of fewer prompts, so "
+        "that their bars can't be compared with the others; the table of what they mend compares on the same prompts."
     )
     yield from head(_TITLE, "attribution", claim(settings, results), "Squared error by term", caption)
     yield from prediction(settings, _outcome(settings, models, verdict))
@@ -81,6 +88,11 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield f"- **Sets**: {_sets(settings, models)}"
     yield f"- **Halves**: {settings['halves']['rule']}; {settings['halves']['reason']}."
     yield f"- **Read before**: {settings['halves']['read_before']}."
+    yield (
+        "- **More exactly**: those names came from the whole list, so that names of this half were among them. "
+        "Greater-than's events are in both halves, and its exploration half has six templates, each cut into two "
+        "blocks."
+    )
     yield f"- **Unit**: {settings['unit']}."
     yield ""
     yield "## Numbers"
@@ -92,7 +104,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield (
         "*Responses* are downstream attention and MLPs together: the claim. *Give back* is the part of them in which "
         "they act against the sublayer's own change: more comes back, or less is lost, than was predicted. *Take away* "
-        "is the rest: were signs a matter of chance, each would be half. *Size* is Σ error² / Σ total²."
+        "is the rest: were signs a matter of chance, each would be half of the responses. *Size* is Σ error² / Σ "
+        "total². Bounds by resampling; the claim takes the wider of these and Student's. A share isn't what would be "
+        "mended: see the objection on terms that covary."
     )
     yield ""
     yield "Each set by itself:"
@@ -112,17 +126,17 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from (f"- {guard[0].upper()}{guard[1:]}." for guard in settings["guards"])
     yield f"- {_guarded(models, verdict)}"
     yield ""
-    yield "The share of responses in AtP's squared error, in the logit lens's, and what gives back in AtP's:"
+    yield "The shares in AtP's squared error and in the logit lens's, and the size of either:"
     yield ""
     yield from _readings(models)
     yield ""
     yield "## Secondary claims"
     yield ""
-    yield "| declared before, for both models | p | adjusted | |"
+    yield "| declared before confirming, for both models (†: after the exploration half was seen) | p | adjusted | |"
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
-        says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][each]} | {_p(of['p'])} | {_p(of['adjusted'])} | {says} |"
+        says, late = "holds" if of["holds"] else "**not shown**", " †" if each in _LATE else ""
+        yield f"| {settings['secondary'][each]}{late} | {_p(of['p'])} | {_p(of['adjusted'])} | {says} |"
     yield ""
     yield f"{correction(settings, verdict['p'])} It is twice the one-sided p of what was predicted, at most 1."
     yield ""
@@ -134,9 +148,15 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield from weights(settings["models"], models)
     yield "- Whole sublayers only, not heads, and one position: AtP is used at all positions and on heads, too."
-    yield "- Zero ablation is far from what a sublayer ever writes; the twin's activation stands beside."
+    yield "- Zero ablation may be far from what a sublayer writes; the twin's activation stands beside."
     yield "- Squared errors weigh the largest effects most: a few early sublayers hold much of them."
     yield "- Give back is told by a sign in each prompt: it says nothing of a purpose."
+    for model, of in models.items():
+        if moved(of) > half_width(of["weight_noise"]["none"]["atp"]):
+            yield (
+                f"- The share in AtP's error fails the declared check of weight noise in {name(model)}: its second "
+                "digit isn't established."
+            )
     yield ""
     yield from _repetition(settings)
     yield "## Objections"
@@ -203,7 +223,9 @@ def _mended(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
     yield (
         "Squared error relative to AtP's on the same prompts, and the part of AtP's that is mended of each term "
         f"(below 0: made worse). {settings['gradients']['rule']}. Integrated gradients have no error in the limit of "
-        "many steps, each a pass for every sublayer; here it is one step, at half the dose."
+        "many steps, each a pass for every sublayer; here it is one step, at half the dose. AtP* is here GradDrop "
+        "alone, as a signed mean; as published it takes sizes, and a fix for queries and keys. AtP has no factor as "
+        "GIM has, so that a part of what GIM mends may be the factor's."
     )
     yield ""
     yield "| | | of AtP's error left | attention mended | MLPs mended | norm mended | own write mended |"
@@ -238,9 +260,9 @@ def _where(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
     yield ""
     for model, of in models.items():
         yield (
-            f"- Brakes, {name(model)}: of AtP's squared error, sublayers that write against the answer in the clean "
-            f"run (told on the other half) explain {interval(_atp(of)['brakes'])}, of the logit lens's "
-            f"{interval(of['difference']['lens']['pooled']['brakes'])}."
+            f"- Brakes, {name(model)}, not declared: of AtP's squared error, sublayers that write against the answer "
+            f"in the clean run (told on the other half) explain {interval(_atp(of)['brakes'])}, of the logit lens's "
+            f"{interval(of['difference']['lens']['pooled']['brakes'])}; below 0 they make it smaller."
         )
 
 
@@ -301,7 +323,8 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
     for model, of in models.items():
         checks = of["checks"]
         yield (
-            f"- Books, {name(model)}: terms add up to the error to {_tiny(of['imbalance'])} in all runs (float32), to "
+            f"- Books, {name(model)}: terms add up to the error to {_tiny(of['imbalance'])} in the confirmation runs "
+            f"of zero ablation (float32), to "
             f"{_tiny(checks['imbalance64'])} in float64 on {checks['prompts']} {settings['checks']['set']}."
         )
         yield (
@@ -314,12 +337,12 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
         for estimator in CLAIMED:
             found = {kind: each[estimator] for kind, each in of["weight_noise"].items()}
             without, noised = found["none"], [each for kind, each in found.items() if kind != "none"]
-            moved, half = max(abs(each[0] - without[0]) for each in noised), (without[2] - without[1]) / 2
-            says = "less" if moved < half else "**more**"
+            most, half = max(abs(each[0] - without[0]) for each in noised), (without[2] - without[1]) / 2
+            says = "less" if most < half else "**more**"
             yield (
                 f"- Weight noise, {name(model)}, {_NAMES[estimator]}, {noise['prompts']} {noise['set']}: the share is "
                 f"{interval(without)}, with noise {', '.join(number(each[0], 2) for each in noised)}: it moves by "
-                f"{number(moved, 3)}, {says} than the half-width {number(half, 3)}."
+                f"{number(most, 3)}, {says} than the half-width {number(half, 3)}."
             )
         solved = ", ".join(
             f"{label} {' and '.join(number(100 * each, 0) for each in halves.values())}%"
@@ -328,6 +351,10 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
         yield f"- Solved, {name(model)}, in the exploration and the confirmation half: {solved}."
         kicks = ", ".join(f"{label} {number(each, 2)}" for label, each in of["kappa"]["median"].items())
         yield f"- Kick, {name(model)}: median {kicks} (1 is as far as two prompts are apart)."
+
+
+#: The secondary claims that were added or changed after the exploration half was seen.
+_LATE = ("without_largest", "given_back", "taken", "lens_back")
 
 
 def _p(value: float) -> str:

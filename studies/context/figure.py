@@ -30,7 +30,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
         results: the study's results.
     """
     figure = Figure(figsize=(style.PAGE, 3.4))
-    figure.suptitle("Does repair change with the text before the sentence?", fontsize=10, fontweight="bold")
+    figure.suptitle("Does damping change with the text before the sentence?", fontsize=10, fontweight="bold")
     columns = figure.subplots(1, len(_PANELS))
     for axes, (quantity, (label, title)) in zip(columns, _PANELS.items(), strict=True):
         for colour, (model, of) in zip(_COLOURS, results["models"].items(), strict=False):

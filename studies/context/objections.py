@@ -23,10 +23,10 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     def each(told: Mapping[str, str]) -> str:
         return "; ".join(f"{name(model)} {words}" for model, words in told.items())
 
-    half = {model: number(_half(of["change"]), 3) for model, of in primary.items()}
+    half = {model: number(half_width(of["change"]), 3) for model, of in primary.items()}
     yield (
-        f"- *Where it can't be told, the interval is wide, not damping unsteady.* Half-widths of Δg: {each(half)}, "
-        f"against limits of ±{limit}. An interval that holds 0 and {limit} says neither that g stays nor that it moves."
+        f"- *Damping may be unsteady where it can't be told.* It may: half-widths of Δg are {each(half)}, against "
+        f"limits of ±{limit}. An interval across a limit says neither that Δg is within it nor that it is beyond."
     )
     moved = {model: f"{number(of['log_p'][0], 2)} ± {number(of['log_p'][1], 2)}" for model, of in primary.items()}
     readings = {
@@ -73,12 +73,13 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     }
     yield (
         "- *Three sources are pooled, and the other text is of another one.* Δg by the source of the sentence, of all "
-        f"sentences: {each(sources)}. Where they disagree, the pooled number is about this mixture."
+        f"sentences: {each(sources)}. Where they disagree, as in Gemma, the pooled number is about this mixture; "
+        "these are looks after the fact, not corrected."
     )
     equal = {model: interval(of["equal_weights"], 3) for model, of in primary.items()}
     yield (
         "- *A sum over sublayers can stay while single ones move.* It can: see the single sublayers, whose bounds are "
-        f"wide. Where all count alike instead of by 1/variance, Δg is {each(equal)}."
+        f"wide. Where all count alike instead of by 1/variance, without regression, Δg is {each(equal)}."
     )
     yield (
         "- *g is about one push.* It is: the readout part of a zero ablation at the last token. Whether repair of a "
@@ -86,6 +87,7 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     )
 
 
-def _half(bounds: Any) -> float:
+def half_width(bounds: Any) -> float:
+    """Return half the width of an interval; NaN without bounds."""
     _, low, high = bounds
     return float("nan") if low is None or high is None else (high - low) / 2

@@ -5,6 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.context.cells import Cell
+from studies.context.objections import half_width as _half
 from studies.context.objections import objections
 from studies.damping.verdict import MOST_HELD
 from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, weights
@@ -25,35 +26,30 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     models, verdict = results["models"], results["verdict"]
     said: dict[str, list[str]] = {}
     for model, side in verdict["sides"].items():
-        words = _said(side, [*models[model]["primary"]["difference"]["readings"].values()], settings["threshold"])
+        words = _said(side, models[model]["primary"]["difference"], settings["threshold"])
         said.setdefault(words, []).append(name(model))
     told = "; ".join(f"{words.format(' and '.join(them))}" for words, them in said.items())
     found = "; ".join(f"{name(model)} {_change(of['primary']['difference'])}" for model, of in models.items())
     return (
-        f"**From 8 to 512 tokens of unrelated text before a sentence, {told}.** Change of g, the share of a push along "
-        f"the readout that the network takes back: {found}.{_on_logit(settings, verdict)}"
+        f"**After 512 tokens of unrelated text instead of 8, damping {told}.** Change of g, the share of a push along "
+        f"the readout that the network takes back: {found}."
     )
 
 
-def _on_logit(settings: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    if not verdict["secondary"]["logit"]["holds"]:
-        return ""
-    return (
-        f" Read on the target's logit alone, not against the foil's, it stays within ±{settings['threshold']} in both."
-    )
-
-
-def _said(side: str, readings: Sequence[Bounds], limit: float) -> str:
+def _said(side: str, of: Mapping[str, Any], limit: float) -> str:
+    readings, (_, low, high) = [*of["readings"].values()], of["change"]
+    inside = [low is not None and high is not None and -limit < low and high < limit for _, low, high in readings]
     if side == "within":
-        return f"damping stays within ±{limit} in {{}}"
+        return (
+            f"differs by less than {limit} in {{}} by the declared reading{'' if all(inside) else ', not by all three'}"
+        )
     if side == "outside":
-        return f"damping moves by more than {limit} in {{}}"
-    # A direction is told only if all readings of confidence agree on it.
-    if all(high is not None and high < 0 for _, _, high in readings):
-        return f"it falls in {{}}, but whether by more than {limit} can't be told"
-    if all(low is not None and low > 0 for _, low, _ in readings):
-        return f"it rises in {{}}, but whether by more than {limit} can't be told"
-    return f"whether it moves by {limit} in {{}} can't be told"
+        return f"differs by more than {limit} in {{}}"
+    if low is None or high is None or low <= 0 <= high:
+        return f"may or may not differ by more than {limit} in {{}}"
+    sure = all(low is not None and high is not None and not low <= 0 <= high for _, low, high in readings)
+    told = "" if sure else " by the declared reading, not by all three"
+    return f"is {'lower' if high < 0 else 'higher'} in {{}}{told}, and whether by more than {limit} can't be told"
 
 
 def _change(of: Mapping[str, Any]) -> str:
@@ -68,10 +64,11 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "Damping (left) and the size of what a sublayer's content does to the readout (right), on the same "
         f"{' and '.join(map(str, sorted(counts)))} sentences with the same target and foil in all cells, against the "
         "number of tokens before the sentence. 1: a newline alone. Lines: 95% of the change from 8 tokens of the same "
-        "kind (of another text for 1). Bands: the predicted limits about 8 tokens of another text."
+        "kind (of another text for 1). Bands: the predicted limits about 8 tokens of another text. The claim is about "
+        "more sentences and the declared reading, so that its numbers differ."
     )
     yield from head(
-        "Does repair depend on the context?",
+        "Does damping depend on the context?",
         "context",
         claim(settings, results),
         "Damping and content loss against the length of the context",
@@ -79,6 +76,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     )
     yield from prediction(settings, _outcome(settings, models, verdict))
     yield f"- **Confidence**: {settings['confidence']['rule']}."
+    yield "- **After the results were seen**: the words of the claim name a direction, and say where readings disagree."
     yield f"- **Texts**: {settings['texts']['rule']}."
     yield f"- **Target**: {settings['target_rule']}."
     yield f"- **Cells**: {settings['cells']['rule']}; {settings['cells']['reason']}; {settings['cells']['change']}."
@@ -91,8 +89,9 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield (
         "*Kept*: sentences whose target changes its log p by less than 0.5 nat. *Equal confidence*: all sentences, by "
-        "regression, at no change of log p. The bold one counts by the declared rule. Weights and sublayers are those "
-        "of the exploration half."
+        "regression, at no change of log p. The bold one counts by the declared rule. *g after 8* and *after 512* are "
+        "of the kept sentences where these count, and else of all, without regression. Weights come from 16 sentences "
+        "of the exploration half and are taken as known; sublayers are fixed by depth."
     )
     yield ""
     yield "## All cells"
@@ -124,10 +123,10 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Secondary claims"
     yield ""
-    yield "| declared before, for both models | p | adjusted | |"
+    yield "| declared before the confirmation half was measured, for both models | p | adjusted | |"
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
-        says = "holds" if of["holds"] else "**not shown**"
+        says = "holds" if of["holds"] else f"**not shown**{_opposite(each, models)}"
         yield f"| {_escaped(settings['secondary'][each])} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
     yield ""
     yield correction(settings, verdict["p"])
@@ -141,7 +140,11 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from weights(settings["models"], models)
     yield "- Targets are the likeliest tokens after a newline and the sentence; in other cells others may be likelier."
     yield "- Only the last position is changed, and prefixes end in a newline: what a long sentence does isn't asked."
-    yield "- Another text is of another source, so that it differs in its kind as well."
+    yield (
+        "- Another text is of one fixed other source for each source, so that it differs in its kind as well, and the "
+        "source of a sentence can't be told from that of its prefix."
+    )
+    yield "- Kept sentences are those that the text moved least; the rest may behave otherwise."
     yield "- Prose of three sources, two of them old and widely copied; the texts come with the study."
     yield ""
     yield "## Repeat it"
@@ -176,7 +179,9 @@ def _needed(of: Mapping[str, Any], limit: float) -> str:
     if None in (estimate, low, high) or abs(estimate) == limit:
         return "–"
     count = of["kept"] if of["used"] == "kept" else of["sentences"]
-    return f"about {count * ((high - low) / 2 / abs(abs(estimate) - limit)) ** 2:.0f}, against {count}"
+    kept = "kept ones, " if of["used"] == "kept" else ""
+    needed = count * ((high - low) / 2 / abs(abs(estimate) - limit)) ** 2
+    return f"about {needed:.0f} ({kept}against {count}) for an even chance"
 
 
 _READINGS = {"kept": "kept", "adjusted": "equal confidence", "all": "all sentences"}
@@ -237,7 +242,7 @@ def _single(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[
     limit = settings["threshold"]
     yield "Δg of each sublayer, with bounds that hold for all sublayers of a model at once:"
     yield ""
-    sure = " | ".join(f"surely {each}" for each in (f"within ±{limit}", "outside", "below 0", "above 0"))
+    sure = " | ".join(f"bounds {each}" for each in (f"within ±{limit}", "outside", "below 0", "above 0"))
     yield f"| | sublayers | {sure} | median | extremes |"
     yield "|---|---|---|---|---|---|---|---|"
     for model, of in models.items():
@@ -269,6 +274,16 @@ def _guarded(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
         f"No guard forbids a verdict. 5% of the sentences hold {shares} of the weights of g; in {loud} of {len(held)} "
         "models that is over a third."
     )
+
+
+def _opposite(claim: str, models: Mapping[str, Any]) -> str:
+    """Return the models in which the whole interval of a one-sided claim lies on the other side."""
+    read = {
+        "content_confidence": lambda of: of["cells"]["confidence"],
+        "content_size": lambda of: of["cells"]["contrasts"]["other.512 − other.8"]["size"],
+    }.get(claim)
+    found = [name(model) for model, of in models.items() if read and (read(of)[1] or 0) > 0]
+    return f"; the other way in {' and '.join(found)}" if found else ""
 
 
 def _escaped(text: str) -> str:
@@ -308,13 +323,16 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
             yield (
                 f"- Weight noise, {name(model)}, {sentences} sentences: Δg is {interval(without, 3)}, with noise "
                 f"{', '.join(number(each, 3) for each in noised)}: it moves by {number(moved, 3)}, {says} than the "
-                f"half-width {number(half, 3)}."
+                f"half-width {number(half, 3)}. All sentences of the claim have one of "
+                f"{number(_half(of['primary']['difference']['change']), 3)}: rounding of the weights alone may move Δg "
+                "by as much as that."
             )
         else:
-            yield f"- Weight noise, {name(model)}: not measured so far."
+            yield f"- Weight noise, {name(model)}: not measured."
         kicks = "; ".join(
             f"after {_length(cell)} tokens zero ablation moves the stream by {number(kick['whole'], 3)}, its readout "
             f"part by {number(kick['readout'], 4)}"
             for cell, kick in of["kick"].items()
         )
-        yield f"- Kick, {name(model)}: {kicks or 'not measured so far'} (median; 1 is as far as two prompts are apart)."
+        told = f"{kicks} (median; 1 is as far as two prompts are apart)" if kicks else "not measured"
+        yield f"- Kick, {name(model)}: {told}."

@@ -20,41 +20,43 @@ def objections(models: Mapping[str, Any]) -> Iterator[str]:
         return "; ".join(f"{name(model)} {interval(_at(of, *keys))}" for model, of in models.items())
 
     yield (
-        "- *This is forgetting, not repair.* Most of it is: pushes along random directions fade as well. For each "
-        f"unit that comes back of a gate row, {_ratios(models)} comes back of a random direction of the same "
-        f"variance. Of the first principal components comes back ({each('curves', 'components', -1)})."
+        "- *This is forgetting, not repair.* Nothing here tells them apart: pushes along random directions fade as "
+        f"well. For each unit that comes back of a gate row, {_ratios(models)} comes back of a random direction of the "
+        "same variance, so that little or none of it is special to gate rows. First principal components come back by "
+        f"({each('curves', 'components', -1)})."
     )
     yield (
-        "- *Matched directions aren't random enough.* They share a gate row's length along each principal component, "
-        "and nothing else: their cosine with it is given above. Against directions drawn from the sphere, whose "
+        "- *Matched directions aren't random enough.* They share a gate row's length along each principal component: "
+        "their cosine with it is given above; where it is large, the pair is partly one direction, and the difference "
+        "is drawn to 0. Against directions drawn from the sphere, whose "
         f"variance is another, the difference is ({each('over', 'isotropic')})."
     )
     yield (
         "- *Equal variance of the stream isn't an equal push.* True: the squared pushes along a gate row are "
         f"{_pushes(models)} times those along its matched direction (median). A linear answer gives the same g for any "
         "size of push; how far from linear the answers are is given above, by kind. Where only a small share of each "
-        f"part is removed, the difference is ({each('small', 'difference')})."
+        f"part is removed (looked at afterwards), the difference is ({each('small', 'difference')})."
     )
     yield (
         "- *A few directions decide.* The interval over directions alone is given beside that over prompts alone; "
         f"the gate row comes back more in {_larger(models)} of the pairs."
     )
-    yield f"- *The mean over depths hides single ones.* The difference runs from {_depths(models)}."
+    yield f"- *The mean over depths hides single ones.* The difference by depth: {_depths(models)}."
     yield (
-        "- *A part along one direction isn't an ablation.* What comes back along it because of all else that the "
-        f"sublayer wrote is h, over gate rows ({each('content', 'neurons')}), over matched directions "
-        f"({each('content', 'matched')})."
+        "- *A part along one direction isn't an ablation.* How far the effect of all else that the sublayer wrote goes "
+        f"with the removed part, over prompts, is h, over gate rows ({each('content', 'neurons')}), over matched "
+        f"directions ({each('content', 'matched')})."
     )
     yield (
-        "- *A gate row isn't a feature.* It is what the model itself reads, exactly; whether it means something to us "
-        "isn't asked. A dictionary's features might come back otherwise."
+        "- *A gate row isn't a feature.* It is one of the two rows by which a neuron reads the stream, through the "
+        "norm and after its own block's attention; whether it means something to us isn't asked. A dictionary's "
+        "features might come back otherwise."
     )
     yield (
-        "- *The rule was made sharper.* The design called the prediction refuted where an interval holds 0 or lies "
+        "- *The rule was made sharper.* At first the prediction was to be refuted where an interval holds 0 or lies "
         "below. After a look at ten passages of the exploration half, and before the confirmation half was measured, "
         "an interval wholly below the predicted 0.1 was added, since it contradicts the prediction as well. By the "
-        f"design's own rule the prediction is refuted in {_refuting(models)}. Fewer prompts were taken than designed, "
-        "since directions, not prompts, make the intervals wide."
+        f"first rule the prediction is refuted in {_refuting(models)}."
     )
     yield (
         "- *A secondary claim was chosen by looking.* After the same ten passages it was settled that gate rows should "
@@ -90,8 +92,5 @@ def _larger(models: Mapping[str, Any]) -> str:
 
 
 def _depths(models: Mapping[str, Any]) -> str:
-    spans = []
-    for model, of in models.items():
-        found = [each["difference"][0] for each in of["depths"]]
-        spans.append(f"{number(min(found), 2)} to {number(max(found), 2)} in {name(model)}")
-    return ", from ".join(spans)
+    found = {model: ", ".join(interval(each["difference"]) for each in of["depths"]) for model, of in models.items()}
+    return "; ".join(f"{name(model)} {each}" for model, each in found.items())

@@ -59,7 +59,8 @@ def _said(limit: float, models: Mapping[str, Any]) -> str:
     for model, of in models.items():
         found.setdefault(_against_random(difference(of), limit), []).append(name(model))
     parts = (f"{words} in {' and '.join(found[words])}" for words in _AGAINST_RANDOM if words in found)
-    return f"Features come back {'; '.join(parts).replace(_LIMIT, f'{limit}')}."
+    told = "; ".join(parts).replace(_LIMIT, f"{limit}")
+    return f"On the mean of three depths, features (gate rows of MLP neurons) come back {told}."
 
 
 _LIMIT = "LIMIT"
@@ -86,7 +87,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     counts = " and ".join(f"{count} {label}" for label, count in next(iter(models.values()))["prompts"].items())
     caption = (
         "Share g of a removed part that is back where the direction is read, against the number of blocks in between; "
-        f"mean over directions, three depths, attention and MLPs ({counts}). Bands: 95% over prompts and directions."
+        f"mean over directions, three depths, attention and MLPs ({counts}). Bands: 95% over prompts and directions; "
+        "principal components are fixed, so theirs are over prompts alone. Isotropic directions stand in the table."
     )
     told = claim(settings, results)
     yield from head("Is there a Hydra effect for features?", "features", told, "What comes back, by distance", caption)
@@ -132,7 +134,11 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
 def _outcome(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     found = "; ".join(f"{name(model)} {interval(difference(of), 3)}" for model, of in models.items())
     against = " and ".join(map(name, verdict["against"]))
-    return f"{OUTCOMES[verdict['outcome']]} {found}.{f' Against it: {against}.' if against else ''}"
+    later = " and ".join(name(model) for model in verdict["against"] if (difference(models[model])[1] or 0) > 0)
+    sharper = (
+        f" In {later} by the part of the rule that was added after a first look (see the objections)." if later else ""
+    )
+    return f"{OUTCOMES[verdict['outcome']]} {found}.{f' Against it: {against}.' if against else ''}{sharper}"
 
 
 def _curves(models: Mapping[str, Any]) -> Iterator[str]:
@@ -142,7 +148,10 @@ def _curves(models: Mapping[str, Any]) -> Iterator[str]:
     for model, of in models.items():
         for kind, words in KINDS.items():
             yield f"| {name(model)}, {words} | {' | '.join(map(interval, of['curves'][kind]))} |"
-        yield f"| {name(model)}, **gate rows − matched** | {' | '.join(map(interval, of['difference']))} |"
+        differences = " | ".join(interval(each, 3) for each in of["difference"])
+        yield f"| {name(model)}, **gate rows − matched** | {differences} |"
+    yield ""
+    yield "At 0 blocks in between nothing reacts to an MLP: the number is the mean of 0 and of attention's g."
 
 
 def _depths(models: Mapping[str, Any]) -> Iterator[str]:
@@ -156,7 +165,11 @@ def _depths(models: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _apart(models: Mapping[str, Any]) -> Iterator[str]:
-    yield "The difference of gate rows and matched directions, with as many blocks in between, apart:"
+    yield (
+        "The difference of gate rows and matched directions, with as many blocks in between, by the kind of sublayer, "
+        "the set, and what is resampled. The exploration half is 10 facts and 10 passages, which helped to choose the "
+        "directions, too:"
+    )
     yield ""
     yield (
         "| | attention removed | MLP removed | facts | passages | interval over prompts alone | "
@@ -175,12 +188,25 @@ def _apart(models: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _secondary(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterator[str]:
-    yield f"| declared before, for both models | {' | '.join(map(name, models))} | p | adjusted | |"
+    yield (
+        "| declared before the confirmation half was measured, for both models | "
+        f"{' | '.join(map(name, models))} | p | adjusted | |"
+    )
     yield "|---" * (len(models) + 4) + "|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        cells = " | ".join(interval(found["over"][each]) for found in models.values())
+        cells = " | ".join(interval(found["over"][each], 3) for found in models.values())
         yield f"| {settings['secondary'][each]} | {cells} | {of['p']:.2g} | {of['adjusted']:.2g} | {says} |"
+    yield ""
+    small = "; ".join(
+        f"{name(model)}: gate rows {interval(of['small']['neurons'])}, components {interval(of['small']['components'])}"
+        for model, of in models.items()
+    )
+    yield (
+        "The direction of the claim about principal components was chosen after ten passages of the exploration half. "
+        f"It is about whole parts and the mean of the depths: where a tenth is removed, {small}. Where small and "
+        "whole parts give another order, the answer isn't linear."
+    )
 
 
 def _controls(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterator[str]:
@@ -190,7 +216,8 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: M
         guarded = "**a guard forbids a verdict**" if model in verdict["guarded"] else "no guard forbids a verdict"
         over = "over" if loud["hold"] > MOST_HELD else "not over"
         yield (
-            f"- {name(model)}: 5% of the prompts hold {number(100 * loud['hold'], 0)}% of Σ direct², {over} a third. "
+            f"- {name(model)}: 5% of the prompts hold {number(100 * loud['hold'], 0)}% of Σ direct² (mean over "
+            f"directions, the larger of the sets), {over} a third. "
             f"Without them the difference is {number(loud['without'], 3)}, as the median of blocks "
             f"{number(loud['blocks'], 3)}: {guarded}."
         )
@@ -200,8 +227,8 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: M
             f"- Variance, {name(model)}: at the last tokens alone the stream's variance along a gate row is "
             f"{number(middle, 2)} times that along its matched direction (quartiles {number(low, 2)} and "
             f"{number(high, 2)}), the squared pushes {number(of['pushes'][1], 2)} times ({number(of['pushes'][0], 2)} "
-            f"and {number(of['pushes'][2], 2)}). The two directions have a cosine of {number(least, 2)} (median), "
-            f"{number(most, 2)} at most."
+            f"and {number(of['pushes'][2], 2)}). The two directions have an absolute cosine of {number(least, 2)} "
+            f"(median), {number(most, 2)} at most."
         )
         without, noised = (
             of["weight_noise"]["none"],
@@ -215,7 +242,7 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: M
         )
         even = ", ".join(f"{number(share, 4)} ({KINDS[kind]})" for kind, share in of["turned"]["even"].items())
         yield (
-            f"- Up and down, {name(model)}, {of['turned']['prompts']} {settings['turned']['set']}: the part of the "
+            f"- Linearity, {name(model)}, {of['turned']['prompts']} {settings['turned']['set']}: the part of the "
             f"answer that keeps its sign when the push is turned has, of the energy of the part that doesn't, {even}."
         )
         small = of["small"]
@@ -228,16 +255,20 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any], verdict: M
 
 def _limits() -> Iterator[str]:
     yield (
-        "- Features are gate rows of neurons. Features of a sparse dictionary weren't read: none is at hand for these "
-        "models."
+        "- Features are gate rows of neurons. Features of a sparse dictionary weren't read, so that the page says "
+        "nothing about them."
     )
     yield "- Only the last position is ablated and read, so that attention can't answer at later tokens."
     yield (
         "- The MLP that owns a gate row reads the stream after the attention of its own block, which isn't counted "
         "here: the stream is read as it enters the block."
     )
+    yield (
+        "- Six blocks are a fifth of SmolLM2's depth and a third of Gemma's, where the first stream that is read comes "
+        "after the very first block's parts were removed: the signs may differ by place, not by model."
+    )
+    yield "- Percentiles aren't widened for few directions; with 32 they are about 6% too narrow."
     yield "- g says what later sublayers do to a push along a direction, not why they do it."
     yield (
-        "- The design had a second part, which wasn't measured: whether neurons silent in the clean pass carry "
-        "an MLP's answer."
+        "- Whether neurons that are silent in the clean pass carry an MLP's answer was planned, and wasn't measured."
     )

@@ -54,7 +54,7 @@ def directions_at(stores: Path, model: str) -> Path:
 
 def blocks_read(settings: Mapping[str, Any], model: LanguageModel, name: str) -> list[int]:
     """Return the blocks whose streams are read; those of other models by their share of the depth."""
-    return list(settings["read"].get(name, [int(share * len(model.blocks)) for share in settings["read"]["shares"]]))
+    return list(settings["read"].get(name, [round(share * len(model.blocks)) for share in settings["read"]["shares"]]))
 
 
 def measure(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.PromptSet], stores: Path) -> dict[Run, Path]:

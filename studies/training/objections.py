@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping
 from math import exp
 from typing import Any
 
+import numpy as np
+
 from hydrascope.reports.summary.interval import number
-from studies.training.estimator import SWAPS, ZEROS
+from studies.training.estimator import SWAPS, ZEROS, over_seeds
 from studies.training.trainer import CONTROL
+from studies.words import interval
 
 _TEST = {"zero": "zero", "resample": "resampling"}
 #: Half as many swaps.
@@ -25,18 +28,23 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
     equal, kick = results["equal_loss"], results["kick"]
     yield (
         "- *Failures make a model unsure, and an unsure model has less to lose.* Means over seeds: entropy "
-        f"{_by_arm(entropy)}; held-out loss {_by_arm(loss)}. Where the control had the loss of zeros its KL under zero "
-        f"was still {number(exp(-_mean(equal['zero'][ZEROS])), 1)} times theirs, and where it had that of swaps its KL "
-        f"under resampling was {number(exp(-_mean(equal['resample'][SWAPS])), 1)} times theirs."
+        f"{_by_arm(entropy)}; held-out loss {_by_arm(loss)}. Where the control had the loss nearest to that of zeros, "
+        f"before its rate had fallen, its KL under zero was still {number(exp(-_mean(equal['zero'][ZEROS])), 1)} times "
+        "theirs, and where it had that of swaps its KL under resampling was "
+        f"{number(exp(-_mean(equal['resample'][SWAPS])), 1)} times theirs."
     )
     yield (
         "- *They write less, so that less is lost: no repair.* What zero removes from the target's logit directly, "
         f"summed over sublayers: {_by_arm(effects['removed, zero'])}; what is lost in the end: "
         f"{_by_arm(effects['lost, zero'])}. What comes back of what is removed, prompt by prompt (the slope): "
         f"{_by_arm(effects['slope'])}. KL counts what an ablation does to the whole prediction, whoever prevents it: "
-        "robust is what this page shows, repair only as far as these numbers part. Lost over removed: "
-        f"{_ratio(effects['lost, zero'], effects['removed, zero'])}. Kick right after the "
-        f"sublayer: {_by_arm(kick['zero'], 4)}. Damping g: {_by_arm(effects['damping'])}."
+        "robust is what this page shows. Whether it is repair isn't settled; looked at afterwards, zeros change "
+        f"damping by {_moved(effects['damping'], ZEROS)}, the slope by {_moved(effects['slope'], ZEROS)}, content "
+        f"repair by {_moved(effects['content'], ZEROS)}; swaps damping by {_moved(effects['damping'], SWAPS)}, the "
+        f"slope by {_moved(effects['slope'], SWAPS)}. A slope ignores what is lost alike in all passages. Lost over "
+        f"removed, sums that cancel: under zero {_ratio(effects['lost, zero'], effects['removed, zero'])}; under "
+        f"resampling {_ratio(effects['lost, resample'], effects['removed, resample'])}. Kick right after the sublayer "
+        f"(median over sublayers, so that {_largest(results)} hardly counts in it): {_by_arm(kick['zero'], 4)}."
     )
     yield (
         "- *An interaction of logs may be another one in nats.* In nats it is "
@@ -67,12 +75,32 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         "- *Three seeds are few, and share a corpus.* The bounds are by t on 2 degrees of freedom, and hold for other "
-        "weights and another order of the same text. The bounds over passages are for these three models."
+        "weights and other draws from the same text. The bounds over passages are for these three models."
     )
+    yield ("- *The KL may be wrong.* A test compares it with plain hooks in float64 for a small model.")
     yield (
-        "- *The KL may be wrong.* It was computed again by plain hooks in float64, for all sublayers of one seed's "
-        "control, zeros and swaps on some passages, with other patches; a test does the same for a small model."
+        "- *The guard of equal loss can't fire.* It hardly can: in the interaction the control cancels, so that the "
+        "guard sees only how the control's own ratio of the two tests changes on its way. It doesn't match zeros with "
+        "swaps."
     )
+
+
+def _moved(values: Mapping[str, list[float]], arm: str) -> str:
+    return interval(by_t(differences(values[arm], values[CONTROL])))
+
+
+def _largest(results: Mapping[str, Any]) -> str:
+    return " and ".join(dict.fromkeys(of["sublayer"] for of in results["each"]["largest"].values()))
+
+
+def differences(above: list[float], below: list[float]) -> list[float]:
+    """Return the differences of two numbers in each seed."""
+    return [one - other for one, other in zip(above, below, strict=True)]
+
+
+def by_t(values: list[float]) -> list[float]:
+    """Return the mean over seeds, and its bounds by t."""
+    return over_seeds(np.array(values))[0]
 
 
 def _mean(values: list[float]) -> float:

@@ -36,7 +36,8 @@ def judge(settings: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, An
         outcome = "holds" if set(sides.values()) == {"below"} else "can't tell"
     return {
         "outcome": outcome,
-        "p": max(of["p"] for of in parts.values()),
+        # A part on the other side of 0 speaks against the prediction.
+        "p": max(of["p"] if of["bounds"][0] < 0 else 1.0 for of in parts.values()),
         "sides": sides,
         "guarded": guarded,
         "secondary": {

@@ -163,5 +163,5 @@ def test_results_of_some_readouts_prompts_and_runs():
 
 @pytest.mark.parametrize("name", ["mediation", "interactions"])
 def test_metrics_are_refused(name: str) -> None:
-    with pytest.raises(HydrascopeError, match=r"this measures readouts: for metrics of the same runs use hs.sweep"):
+    with pytest.raises(TypeError, match=rf"{name}\(\) takes no metrics=: .*: hs.sweep\("):
         getattr(hs.analyses, name)(tiny("gpt2"), [[1, 2]], metrics="log_prob")

@@ -12,6 +12,7 @@ from PIL import Image
 import hydrascope as hs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_backups_are_those_of_the_library(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     given = [folder / "model", "--prompts", folder / "prompts.txt", "--of", "head.0.1,head.0.0+head.1.2", "--at", "all"]

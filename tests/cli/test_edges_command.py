@@ -51,6 +51,7 @@ def test_edges_are_those_of_the_library(hydrascope: Run, folder: Path, tmp_path:
     assert "miss its total effect by" in " ".join(out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_distances_come_with_a_control(hydrascope: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(f"{a}{b} cat" for a in "abcdef" for b in "uvwxy"))

@@ -24,6 +24,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_format")
 def test_rows_are_those_of_the_library(hydrascope: Run, steps: Path, tmp_path: Path) -> None:
     given = [steps / "step1", steps / "step2", "--prompts", steps / "prompts.txt", "--ablation", "zero"]

@@ -1,6 +1,5 @@
 """Mediation and interactions: an experiment measured in memory and evaluated, in one call."""
 
-from collections.abc import Mapping
 from typing import Unpack
 
 import xarray as xr
@@ -14,7 +13,6 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.config import AnalysisOptions
 from hydrascope.runs.sweep import sweep
-from hydrascope.utils.errors import HydrascopeError
 
 
 @takes_any_model
@@ -45,10 +43,8 @@ def mediation(
         (sufficient) [readout, prompt, ablated, mediator], in the readouts' units.
 
     Raises:
-        HydrascopeError: as `sweep`; a mediator is a neuron, an override to ablate freezes a component already, or
-            metrics are asked for.
+        HydrascopeError: as `sweep`; a mediator is a neuron, or an override to ablate freezes a component already.
     """
-    _require_no_metrics(options, "Mediation")
     experiment = Mediation(ablate, mediators)
     return measures.mediation(sweep(model, prompts, ablation, ablate=experiment, keep="means", **options))
 
@@ -78,17 +74,7 @@ def interactions(
         the dataset of `hydrascope.measures.interactions`.
 
     Raises:
-        HydrascopeError: as `sweep`; there is only one component, or metrics are asked for.
+        HydrascopeError: as `sweep`; there is only one component.
     """
-    _require_no_metrics(options, "Interactions")
     experiment = Interactions(components)
     return measures.interactions(sweep(model, prompts, ablation, ablate=experiment, keep="effects", **options))
-
-
-def _require_no_metrics(options: Mapping[str, object], experiment: str) -> None:
-    """Refuse metrics, which the evaluation would leave out."""
-    if options.get("metrics"):
-        raise HydrascopeError(
-            f"this measures readouts: for metrics of the same runs use hs.sweep(…, ablate=hs.{experiment}(…), "
-            "metrics=…), whose metric_ablated has them"
-        )

@@ -31,7 +31,8 @@ def takes_any_model(function: _Function) -> _Function:
     @wraps(function)
     def taking(model: Any, *arguments: Any, **options: Any) -> Any:
         for name in options.keys() - known:
-            raise TypeError(f"{function.__name__}() takes no {name}=: it takes {', '.join(sorted(known))}")
+            hint = ". Metrics of the same runs: hs.sweep(…, metrics=…)" if name == "metrics" else ""
+            raise TypeError(f"{function.__name__}() takes no {name}=: it takes {', '.join(sorted(known))}{hint}")
         with plain_torch():
             return function(as_loaded(model), *arguments, **options)
 
