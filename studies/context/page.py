@@ -280,7 +280,7 @@ def _opposite(claim: str, models: Mapping[str, Any]) -> str:
     """Return the models in which the whole interval of a one-sided claim lies on the other side."""
     read = {
         "content_confidence": lambda of: of["cells"]["confidence"],
-        "content_size": lambda of: of["cells"]["contrasts"]["other.512 − other.8"]["size"],
+        "content_size": lambda of: of["cells"]["contrasts"].get("other.512 − other.8", {}).get("size", (None,) * 3),
     }.get(claim)
     found = [name(model) for model, of in models.items() if read and (read(of)[1] or 0) > 0]
     return f"; the other way in {' and '.join(found)}" if found else ""
