@@ -45,6 +45,16 @@ def spread(bounds: Bounds, confidence: float = 0.95) -> float:
     return float("nan") if low is None or high is None else (high - low) / (2 * float(ndtri((1 + confidence) / 2)))
 
 
+def half_width(bounds: Bounds) -> float:
+    """Return half the width of an interval; NaN without bounds.
+
+    >>> half_width([0.5, 0.25, 1.0])
+    0.375
+    """
+    _, low, high = bounds
+    return float("nan") if low is None or high is None else (high - low) / 2
+
+
 def p_below(bounds: Bounds, limit: float, freedom: float = inf) -> float:
     """Return the one-sided p of the claim that a number lies below a limit; 1 without bounds.
 

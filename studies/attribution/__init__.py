@@ -1,4 +1,4 @@
-"""How much of attribution's error is repair?"""
+"""Tell how much of attribution's error is repair."""
 
 from studies.attribution.figure import draw
 from studies.attribution.numbers import condense

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.words import Bounds, interval, name
+from studies.claims import half_width
+from studies.words import interval, name
 
 
 def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
@@ -89,12 +90,6 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         "- *The derivative depends on the width of the doses.* It is checked against autograd and half the width "
         "([controls](#controls))."
     )
-
-
-def half_width(bounds: Bounds) -> float:
-    """Return half the width of an interval; NaN without bounds."""
-    _, low, high = bounds
-    return float("nan") if low is None or high is None else (high - low) / 2
 
 
 def _least(of: Mapping[str, Any]) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.attribution.figure import bars
-from studies.attribution.objections import half_width, held_by_largest, moved, objections
+from studies.attribution.objections import held_by_largest, moved, objections
 from studies.attribution.verdict import CLAIMED, wider
+from studies.claims import half_width
 from studies.damping.verdict import MOST_HELD
 from studies.words import HUB, OUTCOMES, Bounds, correction, head, interval, name, prediction, share, weights
 

@@ -1,4 +1,4 @@
-"""Does damping depend on the context: on how much text stands before a sentence, and on which?"""
+"""Tell whether damping depends on the context: how much text stands before a sentence, and which."""
 
 from studies.claims import judged as primary
 from studies.context.figure import draw

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.claims import side
+from studies.claims import half_width, side
 from studies.words import interval, name
 
 _SIDES = {"within": "within", "outside": "outside", "unsure": "across"}
@@ -85,9 +85,3 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         "- *g is about one push.* It is: the readout part of a zero ablation at the last token. Whether repair of a "
         "whole ablation depends on the length isn't said by it; content repair h, in the table, is known far less well."
     )
-
-
-def half_width(bounds: Any) -> float:
-    """Return half the width of an interval; NaN without bounds."""
-    _, low, high = bounds
-    return float("nan") if low is None or high is None else (high - low) / 2

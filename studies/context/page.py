@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
+from studies.claims import half_width
 from studies.context.cells import Cell
-from studies.context.objections import half_width as _half
 from studies.context.objections import objections
 from studies.damping.verdict import MOST_HELD
 from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, weights
@@ -324,8 +324,8 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
                 f"- Weight noise, {name(model)}, {sentences} sentences: Δg is {interval(without, 3)}, with noise "
                 f"{', '.join(number(each, 3) for each in noised)}: it moves by {number(moved, 3)}, {says} than the "
                 f"half-width {number(half, 3)}. All sentences of the claim have one of "
-                f"{number(_half(of['primary']['difference']['change']), 3)}: rounding of the weights alone may move Δg "
-                "by as much as that."
+                f"{number(half_width(of['primary']['difference']['change']), 3)}: rounding of the weights alone may "
+                "move Δg by as much as that."
             )
         else:
             yield f"- Weight noise, {name(model)}: not measured."

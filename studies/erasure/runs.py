@@ -18,6 +18,7 @@ from hydrascope.engines.clean.clean_pass import compute_clean_pass
 from hydrascope.engines.readouts import Readouts, final_scale
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prepare import prepare
+from studies.batches import is_whole, store_batches, write_about
 from studies.damping.ablations import Pushes
 from studies.damping.halves import HALVES, Half, take
 from studies.damping.weight_noise import with_noise
@@ -107,7 +108,7 @@ def measure(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.Prompt
         for seed in noise["seeds"]:
             run = Run(name, noise["set"], "confirmation", f"noise.{seed}")
             some = chosen[: noise["prompts"]]
-            if not _is_whole(run.at(stores), len(some)):
+            if not is_whole(run.at(stores), len(some)):
                 _measure(settings, with_noise(model, seed), run, some, frequencies["confirmation"], stores)
             paths[run] = run.at(stores)
         run = Run(name, settings["distance"]["set"], "confirmation")
@@ -138,33 +139,14 @@ def _measure(
         np.savez(folder / "vocabulary.npz", **asdict(Geometry.of(model, log_frequency)))
     common = np.load(folder / "vocabulary.npz")["common"]
     places = Places.of(settings, model, run.model)
-    order = sorted(range(len(prepared.tokens)), key=lambda index: (len(prepared.tokens[index]), index))
-    for start in range(0, len(order), _BATCH):
-        path = folder / f"{start:04}.npz"
-        if path.exists():
-            continue
-        indices = order[start : start + _BATCH]
+
+    def pushed(indices: list[int]) -> dict[str, np.ndarray]:
         tokens = [prepared.tokens[index] for index in indices]
-        found = push(settings, model, places, indices, tokens, log_frequency, common)
-        np.savez(path.with_suffix(".part.npz"), **found)
-        path.with_suffix(".part.npz").rename(path)
-        print(f"{folder.name}: {start + len(indices)} of {len(order)}", flush=True)
-    about = {
-        "weights": model.revision,
-        "quantization": model.quantization,
-        "hydrascope": hs.__version__,
-        "blocks": len(model.blocks),
-        "pushed": list(map(str, places.pushed)),
-        "late": list(map(str, places.late)),
-        "prompts": len(order),
-        "prompts_hash": prepared.prompts.hash,
-    }
-    (folder / "about.json").write_text(json.dumps(about), "utf-8")
+        return push(settings, model, places, indices, tokens, log_frequency, common)
 
-
-def _is_whole(folder: Path, prompts: int) -> bool:
-    about = folder / "about.json"
-    return about.exists() and json.loads(about.read_text("utf-8"))["prompts"] == prompts
+    store_batches(folder, prepared.tokens, _BATCH, pushed)
+    told = {"pushed": list(map(str, places.pushed)), "late": list(map(str, places.late))}
+    write_about(folder, model, prepared.prompts, told)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A Hydra effect for features."""
+"""Tell whether there is a Hydra effect for features."""
 
 from studies.claims import judged as primary
 from studies.features.figure import draw

@@ -49,7 +49,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Weights:
-    """How often each prompt of each set, and each direction, counts in each draw; the first draw is the estimate.
+    """Hold the weights of prompts and directions in each draw; the first draw is the estimate.
 
     Attributes:
         prompts: for each set `[draw, prompt]`.

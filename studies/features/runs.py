@@ -1,6 +1,5 @@
 """Measure the study: what comes back along directions on the stream after pushes along them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -19,6 +18,7 @@ from hydrascope.engines.kernels.patching import fastest_routines
 from hydrascope.engines.readouts import Readouts
 from hydrascope.models.language_model import LanguageModel
 from hydrascope.prompts.prepare import prepare
+from studies.batches import is_whole, store_batches, write_about
 from studies.damping.halves import HALVES, Half, take
 from studies.damping.weight_noise import with_noise
 from studies.features.directions import Directions, choose
@@ -93,7 +93,7 @@ def measure(settings: Mapping[str, Any], prompts: Mapping[str, hs.prompts.Prompt
         for seed in noise["seeds"]:
             of = Run(name, noise["set"], "confirmation", f"noise.{seed}")
             some = chosen[noise["set"], "confirmation"][: noise["prompts"]]
-            noised = model if _is_whole(of.at(stores), len(some)) else with_noise(model, seed)
+            noised = model if is_whole(of.at(stores), len(some)) else with_noise(model, seed)
             run(of, noised, some, between=most)
     return paths
 
@@ -128,36 +128,18 @@ def _measure(
         dose: the share of k's part that is removed.
     """
     folder, between = run.at(stores), list(between or settings["between"])
-    if _is_whole(folder, len(prompts)):
+    if is_whole(folder, len(prompts)):
         return
     folder.mkdir(parents=True, exist_ok=True)
     directions = Directions.load(directions_at(stores, run.model))
     prepared = prepare(model, hs.prompts.PromptSet.of(list(prompts), run.prompts))
-    order = sorted(range(len(prepared.tokens)), key=lambda index: (len(prepared.tokens[index]), index))
-    for start in range(0, len(order), _BATCH):
-        path = folder / f"{start:04}.npz"
-        if path.exists():
-            continue
-        indices = order[start : start + _BATCH]
+
+    def pushed(indices: list[int]) -> dict[str, np.ndarray]:
         found = push(model, directions, between, [prepared.tokens[index] for index in indices], dose)
-        np.savez(path.with_suffix(".part.npz"), **found, index=np.array(indices))
-        path.with_suffix(".part.npz").rename(path)
-        print(f"{folder.name}: {start + len(indices)} of {len(order)}", flush=True)
-    about = {
-        "weights": model.revision,
-        "quantization": model.quantization,
-        "hydrascope": hs.__version__,
-        "blocks": len(model.blocks),
-        "between": between,
-        "prompts": len(prompts),
-        "prompts_hash": prepared.prompts.hash,
-    }
-    (folder / "about.json").write_text(json.dumps(about), "utf-8")
+        return {**found, "index": np.array(indices)}
 
-
-def _is_whole(folder: Path, prompts: int) -> bool:
-    about = folder / "about.json"
-    return about.exists() and json.loads(about.read_text("utf-8"))["prompts"] == prompts
+    store_batches(folder, prepared.tokens, _BATCH, pushed)
+    write_about(folder, model, prepared.prompts, {"between": between})
 
 
 def places(block: int, between: Sequence[int]) -> list[Component]:

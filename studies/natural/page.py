@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydrascope.reports.summary.interval import number
-from studies.claims import side
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
+from studies.claims import half_width, side
+from studies.words import OUTCOMES, correction, head, interval, name, prediction, repetition, weights
 
 
 def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -247,8 +247,8 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
     low, high = settings["range"]
     yield (
         f"- *The range [{low}, {high}] is wide.* It is, and so are the intervals: half-widths of "
-        f"{each(lambda of: number(_half(of['best']['slope']), 2))}, against the 0.10 that was hoped for. Slopes of 0.5 "
-        "and of 0.9 would be two findings, which these intervals hardly tell apart."
+        f"{each(lambda of: number(half_width(of['best']['slope']), 2))}, against the 0.10 that was hoped for. Slopes "
+        "of 0.5 and of 0.9 would be two findings, which these intervals hardly tell apart."
     )
     yield (
         "- *The best sublayer is another one each time.* Chosen on these passages instead, and scored on the others: "
@@ -283,11 +283,6 @@ def _objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
         "- *`last` hides backups.* Earlier positions keep what the sublayer wrote there, and later layers may read it: "
         "a part of what comes back may come from there."
     )
-
-
-def _half(bounds: Bounds) -> float:
-    _, low, high = bounds
-    return float("nan") if low is None or high is None else (high - low) / 2
 
 
 def _percent(value: float) -> str:

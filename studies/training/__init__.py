@@ -1,4 +1,4 @@
-"""Whether training against failures makes a model robust."""
+"""Tell whether training against failures makes a model robust."""
 
 from studies.claims import judged as primary
 from studies.training.figure import draw

@@ -44,7 +44,7 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
         f"slope by {_moved(effects['slope'], SWAPS)}. A slope ignores what is lost alike in all passages. Lost over "
         f"removed, sums that cancel: under zero {_ratio(effects['lost, zero'], effects['removed, zero'])}; under "
         f"resampling {_ratio(effects['lost, resample'], effects['removed, resample'])}. Kick right after the sublayer "
-        f"(median over sublayers, so that {_largest(results)} hardly counts in it): {_by_arm(kick['zero'], 4)}."
+        f"(median over sublayers, so that {largest(results['each'])} hardly counts in it): {_by_arm(kick['zero'], 4)}."
     )
     yield (
         "- *An interaction of logs may be another one in nats.* In nats it is "
@@ -59,12 +59,12 @@ def objections(results: Mapping[str, Any]) -> Iterator[str]:
             "with itself under two tests: what helps under both alike makes no interaction."
         )
     each = results["each"]
-    largest = " and ".join(
+    made = " and ".join(
         f"{of['sublayer']} has {number(100 * of['share'], 0)}% under {_TEST[test]}"
         for test, of in each["largest"].items()
     )
     yield (
-        f"- *One sublayer makes the sum.* In the control {largest}. Without it the interaction is "
+        f"- *One sublayer makes the sum.* In the control {made}. Without it the interaction is "
         f"{_each(each['without_largest']['interaction']['seeds'])}; where every sublayer counts alike, by the mean of "
         f"their log KL, it is {_each(each['alike']['interaction']['seeds'])}."
     )
@@ -89,8 +89,9 @@ def _moved(values: Mapping[str, list[float]], arm: str) -> str:
     return interval(by_t(differences(values[arm], values[CONTROL])))
 
 
-def _largest(results: Mapping[str, Any]) -> str:
-    return " and ".join(dict.fromkeys(of["sublayer"] for of in results["each"]["largest"].values()))
+def largest(each: Mapping[str, Any]) -> str:
+    """Return the sublayers with most of the control's KL in any test."""
+    return " and ".join(dict.fromkeys(of["sublayer"] for of in each["largest"].values()))
 
 
 def differences(above: list[float], below: list[float]) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Any
 from hydrascope.reports.summary.interval import number
 from studies.damping.verdict import MOST_HELD
 from studies.training.estimator import SWAPS, ZEROS
-from studies.training.objections import by_t, differences, objections
+from studies.training.objections import by_t, differences, largest, objections
 from studies.training.runs import FEW_TESTS, TESTS
 from studies.training.trainer import CONTROL
 from studies.words import OUTCOMES, Bounds, correction, head, interval, prediction
@@ -50,7 +50,7 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         f"**{_said(results)}** Change of the KL divergence by failures at a fifth of all places in training, against "
         f"training on without: {found}. The interaction, in log KL: {interval(part['bounds'])} (t over "
         f"{len(part['seeds'])} seeds). It comes from the zeros: of swaps, the change under zero less that under "
-        f"resampling is {interval(by_t(swaps))}. Looked at afterwards, without {_largest(each)}, which has most of the "
+        f"resampling is {interval(by_t(swaps))}. Looked at afterwards, without {largest(each)}, which has most of the "
         f"control's KL: {rest}; "
         f"interaction {interval(each['without_largest']['interaction']['bounds'])}."
     )
@@ -75,10 +75,6 @@ def _said(results: Mapping[str, Any]) -> str:
             "kind can't be told."
         )
     return "Whether training against failures makes small models robust can't be told by the declared rule."
-
-
-def _largest(each: Mapping[str, Any]) -> str:
-    return " and ".join(dict.fromkeys(of["sublayer"] for of in each["largest"].values()))
 
 
 def _kind(arm: str) -> str:
@@ -272,11 +268,11 @@ def _readings(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterat
         f"- Taken alone, {sum(value < 0 for value in alone)} of {len(alone)} sublayers have an interaction below 0 "
         "(mean of the seeds)."
     )
-    largest = "; ".join(
+    held = "; ".join(
         f"under {_TEST[test]} {of['sublayer']} with {number(100 * of['share'], 0)}%"
         for test, of in each["largest"].items()
     )
-    yield f"- Largest in the control's sum: {largest}. Looked at afterwards, the parts without it, and with all alike:"
+    yield f"- Largest in the control's sum: {held}. Looked at afterwards, the parts without it, and with all alike:"
     yield ""
     yield "| | without the largest sublayer | by the mean of the sublayers' log KL |"
     yield "|---|---|---|"

@@ -50,7 +50,7 @@ def test_a_number_at_the_subject_is_the_sweeps(at, name):
 
 
 def test_numbers_at_one_position_do_not_depend_on_what_was_asked_before():
-    """What is kept of the pool serves every position."""
+    """Serve every position from the pool that is kept."""
     session, question = Session(loaded("gpt2"), NAMED), AT_SUBJECT["resample"]
     first = session.measured(replace(question, at="subject"), "layers", JobMonitor())
     for at in ("last", "-3", "all", "subject-last"):
