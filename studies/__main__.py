@@ -89,7 +89,8 @@ def load_prompts(
     """
     named = sources(declared).values()
     if file and DOWNLOADED not in named:
-        raise HydrascopeError(f"the study takes no file of prompts: it declares {', '.join(named)}")
+        declares = f"it declares {', '.join(named)}" if named else "it brings its own texts"
+        raise HydrascopeError(f"the study takes no file of prompts: {declares}")
     if isinstance(declared, str):
         return hs.load_prompts(file or declared)
     return {

@@ -38,7 +38,8 @@ def map_cells(found: xr.Dataset) -> tuple[MapCell, ...]:
     Args:
         found: the result of `hydrascope.analyses.position_map`.
     """
-    cost = found["cost"].transpose("token", "component").values
+    # No -0.0, which a reader of the rows might take for a gain.
+    cost = found["cost"].transpose("token", "component").values + 0.0
     names, texts = found["component"].values, found["token_text"].values
     order = np.argsort(-abs(cost), axis=None, kind="stable")
     places = zip(*np.unravel_index(order, cost.shape), strict=True)
