@@ -35,6 +35,7 @@ def test_the_readme_says_the_numbers_of_the_results() -> None:
         assert interval(erasure[model]["sets"]["facts"]["confirmation"]["taken"]["target"]["own"]) in told
         assert interval(natural[model]["passages"]["logit"]["best"]["slope"]) in told
         assert share(wider(attribution[model], "atp")) in told
+        assert share(attribution[model]["difference"]["atp"]["pooled"]["given back"]) in told
     gain = Study("training").read_results()["gain"]
     for test in ("zero", "resample"):
         less = [-100 * expm1(each) for each in gain[test]["zeros 0.2"]["bounds"]]
