@@ -36,6 +36,14 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
     models = results["models"]
     responses = "; ".join(f"{name(model)} {share(wider(of, 'atp'))}" for model, of in models.items())
+    return (
+        f"**{_said(settings, models)}** Share of AtP's squared error that responses of later sublayers explain: "
+        f"{responses}."
+    )
+
+
+def _detail(models: Mapping[str, Any]) -> str:
+    """Return the numbers behind the claim."""
     back = "; ".join(f"{name(model)} {share(_atp(of)['given back'])}" for model, of in models.items())
     taken = "; ".join(f"{name(model)} {share(_atp(of)['taken'])}" for model, of in models.items())
     held = " and ".join(f"{100 * held_by_largest(of):.0f}%" for of in models.values())
@@ -43,9 +51,8 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         f"{name(model)} {share(of['without_largest']['atp']['pooled']['given back'])}" for model, of in models.items()
     )
     return (
-        f"**{_said(settings, models)}** Share of AtP's squared error that responses of later sublayers explain: "
-        f"{responses}. By giving back more than AtP predicts, on balance: {back}; by taking away more: {taken}. "
-        f"Without the three sublayers of the largest errors, which hold {held} of it, by giving back: {rest}."
+        "Share of AtP's squared error that these responses explain by giving back more than AtP predicts, on balance: "
+        f"{back}; by taking away more: {taken}. Without the three sublayers of the largest errors, which hold {held} of it, by giving back: {rest}."
     )
 
 
@@ -84,6 +91,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         "that their bars can't be compared with the others; the table of what they mend compares on the same prompts."
     )
     yield from head(_TITLE, "attribution", claim(settings, results), "Squared error by term", caption)
+    yield _detail(models)
+    yield ""
     yield from prediction(settings, _outcome(settings, models, verdict))
     yield f"- **Changed before confirming**: {settings['changed']}."
     yield f"- **Sets**: {_sets(settings, models)}"

@@ -7,7 +7,7 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.verdict import MOST_HELD
 from studies.erasure.objections import objections
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, share, weights
+from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
 
 #: The directions that are pushed.
 _KINDS = {
@@ -33,13 +33,10 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with its numbers."""
     cells = [*cells_of(settings, results["models"])]
     taken = {(model, label): of["confirmation"]["taken"]["target"]["own"] for model, label, of in cells}
-    explained = {(model, label): of["confirmation"]["shares"]["target"]["both"] for model, label, of in cells}
     own = "; ".join(f"{name(model)}, {label} {interval(each)}" for (model, label), each in taken.items())
-    both = "; ".join(f"{name(model)}, {label} {share(each)}" for (model, label), each in explained.items())
     said = _said(results["verdict"]["outcome"], [*taken.values()])
     return (
-        f"**{said}** Share of the push that comes off the token beyond what common mode and frequency foresee: {own}. "
-        f"Share of the answer over all tokens that these two explain: {both}."
+        f"**{said}** Share of the push that comes off the token beyond what common mode and frequency foresee: {own}."
     )
 
 
