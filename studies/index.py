@@ -49,11 +49,12 @@ _SURPRISES = """## Surprises
 
 ## What isn't established
 
-- That any of it holds in larger models, or outside facts, running text and one task of names.
+- That any of it holds in larger models, or outside facts, running text and three tasks with templates.
 - That a brake which lets go does so *for* the answer: a loss of drive predicts the same.
 - What content is: everything that isn't along one direction counts as content.
-- That training against failures teaches repair: less is removed in such models, too, and one early MLP holds most of
-  the effect under zero. Three seeds settle the study's own claim, but not after correction for all claims.
+- That training against failures teaches repair: where writes were left out in training, less is removed, too, and one
+  early MLP holds most of the effect under zero. Three seeds settle the study's own claim, but not after correction for
+  all claims.
 - That damping is the same whatever stands before a sentence: in Gemma 3 270M it may fall by 0.1.
 - That the features of a dictionary behave as the directions of neurons do.
 """
