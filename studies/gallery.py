@@ -93,7 +93,7 @@ EXHIBITS = (
     ),
     Exhibit(
         "smollm2",
-        "All 60 sublayers of SmolLM2-135M-Instruct, set to zero one by one.",
+        "All 60 sublayers of SmolLM2-135M-Instruct, set to zero one by one; attn.28 was picked by hand.",
         model="smollm2",
         prompts="common-facts",
         limit=200,
