@@ -68,8 +68,8 @@ def outcome(effects: EffectsOnly) -> xr.Dataset:
         readout's unit. `removed` is exactly 0 where on no prompt it is more than rounding: a share or a slope of
         rounding may have any size.
     """
-    direct = without_rounding(effects["direct"], effects["logit"])
-    return xr.Dataset({"removed": -direct, "lost": -effects["total"], "restored": effects["total"] - direct})
+    removed = without_rounding(-effects["direct"], effects["logit"])
+    return xr.Dataset({"removed": removed, "lost": -effects["total"], "restored": effects["total"] + removed})
 
 
 def without_rounding(effect: xr.DataArray, readout: xr.DataArray) -> xr.DataArray:
