@@ -110,6 +110,8 @@ def test_the_control_changes_as_much_in_another_direction():
     by_one = hs.sweep(model, PROMPTS, control, ablate="attn.1", batch_size=1)
     together = hs.sweep(model, PROMPTS, control, ablate="attn.1")
     np.testing.assert_allclose(by_one["total"], together["total"], atol=1e-9)
+    everywhere = [hs.sweep(model, PROMPTS, control, ablate="attn.1", at="all", batch_size=size) for size in (1, 26)]
+    np.testing.assert_allclose(*(each["total"] for each in everywhere), atol=1e-9)
     other = hs.sweep(model, PROMPTS, hs.ablations.SameSize(hs.Zero(), seed=1), ablate="attn.1")
     assert float(abs(other["total"] - together["total"]).max()) > 1e-3
 

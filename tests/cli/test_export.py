@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import hydrascope as hs
 from hydrascope.cli.app import app
+from hydrascope.cli.export import write_export
 from hydrascope.utils.errors import HydrascopeError
 
 
@@ -32,7 +33,20 @@ def test_json_holds_the_same_table(tmp_path, result):
     out = tmp_path / "a.json"
     CliRunner().invoke(app, ["export", str(result), "--out", str(out)], catch_exceptions=False)
     expected = hs.tidy(hs.open_results(result))
-    pd.testing.assert_frame_equal(pd.DataFrame(json.loads(out.read_text())), expected, check_dtype=False, rtol=1e-12)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(json.loads(out.read_text())), expected, check_dtype=False, check_exact=True
+    )
+
+
+def test_json_rounds_nothing(tmp_path, result):
+    """Of a small number all digits are kept; what is unknown or infinite is null."""
+    results = hs.open_results(result).isel(prompt=slice(3)).load()
+    results["total"][{"prompt": 0}] = 3.1416e-14
+    results["total"][{"prompt": 1}] = np.nan
+    results["total"][{"prompt": 2}] = np.inf
+    write_export(results, tmp_path / "a.json")
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [row["total"] for row in rows[::12]] == [pytest.approx(3.1416e-14, rel=1e-6, abs=0), None, None]
 
 
 def test_parquet_holds_the_same_table(tmp_path, result):

@@ -12,6 +12,8 @@ from live_questions import CLOSE
 from plain import Reader, loaded, plain_run, quantities
 
 import hydrascope as hs
+from hydrascope.components.component import Override
+from hydrascope.explorer.answer import answer
 from hydrascope.explorer.job_monitor import JobMonitor
 from hydrascope.explorer.question import Question
 from hydrascope.explorer.session import Session
@@ -55,6 +57,16 @@ def test_an_answer_is_that_of_plain_runs(session):
         assert {part["name"] for part in read["components"] if part["responds"]} == {"attn.1", "mlp.1", "attn.2"}
     clean, own = (each["balance"] for each in found["readings"])
     assert abs(clean["norm"] - own["norm"]) > 1e-6
+
+
+def test_of_rounding_there_is_no_share(session):
+    found = hs.sweep(session.model, [TYPED], hs.Zero(), ablate="mlp.0", metrics=("prob", "top")).load()
+    (known,) = answer(session.model, found, Override.parse("mlp.0"))["runs"]
+    assert known["share"] == pytest.approx(known["restored"][0] / known["removed"][0])
+    found["direct"][:] = -1e-8
+    told = answer(session.model, found, Override.parse("mlp.0"))
+    assert np.isnan(told["runs"][0]["share"])
+    assert "nothing is removed directly" in told["readings"][0]["flow"]["why"]
 
 
 def test_an_answer_has_the_repair_flow_of_the_prompt(session):

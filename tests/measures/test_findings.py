@@ -18,10 +18,12 @@ from hydrascope.measures import (
     erasure,
     localisation,
     of_kind,
+    outcome,
     per_prompt,
     response_shift,
     restoration,
     strongest,
+    three_answers,
 )
 from hydrascope.utils.errors import HydrascopeError
 
@@ -135,6 +137,26 @@ def test_nothing_removed_has_no_shares() -> None:
     for name in ("unembed", "unembed_ablated", "unembed_ablated_own", "total", "direct"):
         results[name][:] = 0
     assert restoration(per_prompt(results), FEW).to_array().isnull().all()
+
+
+def test_of_rounding_there_is_no_share_and_no_slope() -> None:
+    """As where a twin ends in the same token, and an MLP of a parallel block reads no more than that."""
+    results = synthetic.results(3, 12, 2)
+    noise = 1e-6 * np.random.default_rng(0).normal(size=results["direct"][..., 2, :].shape)
+    small, rounding = results.copy(deep=True), results.copy(deep=True)
+    small["direct"][..., 2, :] = 1e-2 * (1 + 1e4 * noise)
+    rounding["direct"][..., 2, :] = noise
+    before, of_small, found = (restoration(per_prompt(each), FEW) for each in (results, small, rounding))
+    unknown = found.isel(ablated=2)[["restored", "lost", "attention", "mlp", "norm", "restored_slope"]]
+    assert unknown.to_array().isnull().all()
+    assert of_small.isel(ablated=2)["restored_slope"].notnull().all()
+    others = [0, 1, 3, 4]
+    xr.testing.assert_equal(found.isel(ablated=others), before.isel(ablated=others))
+    slopes = {each.ablated: each for each in three_answers(per_prompt(rounding), "attn", FEW)[1].each}
+    assert np.isnan([slopes["attn.1"].estimate, slopes["attn.1"].low]).all()
+    made = outcome(per_prompt(rounding)).isel(ablated=2)
+    assert (made["removed"] == 0).all()
+    np.testing.assert_array_equal(made["restored"], -made["lost"])
 
 
 @given(seed=st.integers(0, 99), share=st.floats(0, 2), parallel=st.booleans())

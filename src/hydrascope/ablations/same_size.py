@@ -50,7 +50,9 @@ class SameSize:
         def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:
             own = clean.own_activations(component, prompts)
             change = other.values(component).to(own) - own
-            directions = torch.stack([self._directions(component, index, change[0]) for index in prompts])
+            counts = [len(clean.positions[index].positions) for index in prompts]
+            each = zip(prompts, counts, strict=True)
+            directions = torch.stack([self._directions(component, index, count, change[0]) for index, count in each])
             unit = directions / torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
             size: Tensor = torch.linalg.vector_norm(change, dim=-1, keepdim=True)
             written: Tensor = own + unit.to(own) * size
@@ -58,10 +60,12 @@ class SameSize:
 
         return Patches(other.sources, values)
 
-    def _directions(self, component: Component, index: int, like: Tensor) -> Tensor:
-        """Return random directions for one prompt, `[patch, slot, columns]`, whatever the batch."""
+    def _directions(self, component: Component, index: int, count: int, like: Tensor) -> Tensor:
+        """Return random directions for one prompt, `[patch, slot, columns]`, whatever the batch.
+
+        The prompt has `count` positions; further slots repeat the last one.
+        """
         seed = crc32(f"{self.seed} {index} {component}".encode())
         generator = torch.Generator().manual_seed(seed)
-        # Slots are drawn one by one, so that a prompt that repeats its last slot draws the same before it.
-        drawn = [torch.randn(like.shape[0], like.shape[2], generator=generator) for _ in range(like.shape[1])]
-        return torch.stack(drawn, 1)
+        drawn = [torch.randn(like.shape[0], like.shape[2], generator=generator) for _ in range(count)]
+        return torch.stack([*drawn, *[drawn[-1]] * (like.shape[1] - count)], 1)

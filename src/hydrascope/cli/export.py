@@ -1,5 +1,6 @@
 """Write a result as a table or as netCDF, by the ending of the file."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +35,21 @@ def _write_table(table: "pd.DataFrame", out: Path) -> None:
     if out.name.endswith(".parquet"):
         table.to_parquet(out, index=False)
     elif out.name.endswith(".json"):
-        table.to_json(out, orient="records", indent=1, force_ascii=False, double_precision=15)
+        _write_json(table, out)
     else:
         table.to_csv(out, index=False)
+
+
+def _write_json(table: "pd.DataFrame", out: Path) -> None:
+    """Write a list of records, a line each. pandas would round them to 15 decimals."""
+    from hydrascope.reports.summary.serialize import plain
+
+    with out.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.write("[")
+        for place, record in enumerate(table.to_dict("records")):
+            text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+            file.write(f"{',' if place else ''}\n {text}")
+        file.write("\n]\n")
 
 
 def _writing(out: Path, write: Callable[[], object]) -> None:

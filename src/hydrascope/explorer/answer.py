@@ -183,11 +183,12 @@ def _of_run(model: LanguageModel, results: xr.Dataset, made: xr.Dataset, label: 
     removed, lost = -of["direct"].astype(np.float64), -of["total"].astype(np.float64)
     means = {name: float(made[name].sel(ablated=label)) for name in ("removed", "lost", "restored")}
     spread = {"removed": removed, "lost": lost, "restored": removed - lost}
+    has_share = means["removed"] != 0 and removed.min() * removed.max() > 0
     tops = Counter(of["metric_ablated"].sel(metric="top").values.astype(int).tolist()).most_common(3)
     return {
         "label": label,
         **{name: [means[name], float(spread[name].min()), float(spread[name].max())] for name in means},
-        "share": means["restored"] / means["removed"] if removed.min() * removed.max() > 0 else float("nan"),
+        "share": means["restored"] / means["removed"] if has_share else float("nan"),
         "probability": float(of["metric_ablated"].sel(metric="prob").mean()),
         "likeliest": [{"text": visible_text(model, token), "patches": count} for token, count in tops],
     }

@@ -6,6 +6,7 @@ import xarray as xr
 from hydrascope.measures.bootstrap import Bootstrap, difference, interval
 from hydrascope.measures.effects_type import Effects, takes_effects
 from hydrascope.measures.regression import regression
+from hydrascope.measures.restoration import outcome, without_rounding
 from hydrascope.utils.errors import HydrascopeError
 
 #: The groups of prompts by their kick.
@@ -42,14 +43,15 @@ def restoration_by_kick(effects: Effects, found: xr.Dataset, bootstrap: Bootstra
         raise HydrascopeError(f"the distances have no control read on {effects.readout!r}: measure both alike")
     if found.sizes["prompt"] != effects.data.sizes["prompt"] or found.sizes["prompt"] < 9:
         raise HydrascopeError("thirds need the same prompts in effects and distances, at least 9")
-    control = found.sel(readout=effects.readout)
+    control, fate = found.sel(readout=effects.readout), outcome(effects)
+    control_direct = without_rounding(control["control_direct"], effects["logit"])
     slopes, rises, kicks = [], [], []
     labels = [str(label) for label in found["ablated"].values]
     for label in labels:
-        at = effects.data.sel(ablated=label)
+        at = fate.sel(ablated=label)
         kick = found["kick"].sel(ablated=label, block=int(found["first_block"].sel(ablated=label))).values
         order = np.array_split(np.argsort(kick, kind="stable"), len(THIRDS))
-        x, y = -at["direct"].values, (at["total"] - at["direct"]).values
+        x, y = at["removed"].values, at["restored"].values
         x, y = x - x.mean(), y - y.mean()
         moments = {"x": x, "y": y, "xx": x * x, "xy": x * y}
         samples = [xr.Dataset({name: ("prompt", values[some]) for name, values in moments.items()}) for some in order]
@@ -60,9 +62,9 @@ def restoration_by_kick(effects: Effects, found: xr.Dataset, bootstrap: Bootstra
         {
             "restored_slope": xr.concat(slopes, "ablated").transpose("bound", "ablated", "third"),
             "rise": xr.concat(rises, "ablated").transpose("bound", "ablated"),
-            "control_slope": regression(
-                -control["control_direct"], control["control_total"] - control["control_direct"], bootstrap
-            )["slope"].reset_coords(drop=True),
+            "control_slope": regression(-control_direct, control["control_total"] - control_direct, bootstrap)[
+                "slope"
+            ].reset_coords(drop=True),
             "kick": (("ablated", "third"), np.array(kicks)),
         },
         {"ablated": labels, "third": list(THIRDS)},

@@ -14,6 +14,8 @@ from hydrascope.measures.regression import regression
 
 Ratio = TypeVar("Ratio", xr.DataArray, xr.Dataset)
 
+#: Effects below this share of the readout may be rounding.
+ROUNDING = 64 * float(np.finfo(np.float32).eps)
 #: The parts of `restored`.
 PARTS = ("attention", "mlp", "norm")
 
@@ -63,15 +65,22 @@ def outcome(effects: EffectsOnly) -> xr.Dataset:
 
     Returns:
         `removed` = −`direct`, `lost` = −`total` and `restored` = removed − lost: each [prompt, ablated], in the
-        readout's unit.
+        readout's unit. `removed` is exactly 0 where on no prompt it is more than rounding: a share or a slope of
+        rounding may have any size.
     """
-    return xr.Dataset(
-        {
-            "removed": -effects["direct"],
-            "lost": -effects["total"],
-            "restored": effects["total"] - effects["direct"],
-        }
-    )
+    removed = without_rounding(-effects["direct"], effects["logit"])
+    return xr.Dataset({"removed": removed, "lost": -effects["total"], "restored": effects["total"] + removed})
+
+
+def without_rounding(effect: xr.DataArray, readout: xr.DataArray) -> xr.DataArray:
+    """Return an effect [prompt, …], exactly 0 where on no prompt it is more than rounding.
+
+    Args:
+        effect: in the unit of the readout.
+        readout: the readout of the clean pass, [prompt].
+    """
+    largest = abs(effect).max("prompt", skipna=False)
+    return effect.where(~(largest <= ROUNDING * abs(readout).max("prompt", skipna=False)), 0)
 
 
 @takes_effects

@@ -17,11 +17,8 @@ from hydrascope.measures.effects_per_prompt import select_readout
 from hydrascope.measures.labels import single_ablations
 from hydrascope.measures.mediation import of_experiment
 from hydrascope.measures.regression import least_squares
-from hydrascope.measures.restoration import drop_unbounded, effects_only
+from hydrascope.measures.restoration import ROUNDING, drop_unbounded, effects_only
 from hydrascope.utils.errors import HydrascopeError
-
-#: Effects below this share of the readout may be rounding.
-_ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
 
 def select_part(results: xr.Dataset, part: Part) -> xr.Dataset:
@@ -102,7 +99,7 @@ def split(results: xr.Dataset, readout: str | None = None, bootstrap: Bootstrap 
         "boost_slope": least_squares(-boost["direct"], _response(boost)),
         "content_repair": least_squares(-whole["direct"], _response(content)),
     }
-    least = (_ROUNDING * chosen["logit"].astype(np.float64)).reset_coords(drop=True) ** 2
+    least = (ROUNDING * chosen["logit"].astype(np.float64)).reset_coords(drop=True) ** 2
     even, odd = (0.5 * (_response(whole) + sign * _response(boost)) for sign in (1, -1))
     products = {
         "both": readout_part["total"] * readout_part["direct"],

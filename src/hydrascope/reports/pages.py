@@ -1,6 +1,7 @@
 """Pages of results: one file of a result, one that compares several, and their parts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,7 @@ def _other_ablation(results: xr.Dataset, flow: RepairFlow, bootstrap: Bootstrap)
     effects = read_effects(results, flow.source.readout)
     if flow.ablated not in effects["ablated"].values:
         raise HydrascopeError(f"the other result doesn't ablate {flow.ablated}: give one that does")
-    found = outcome_bounds(effects.sel(ablated=[flow.ablated]), bootstrap).isel(ablated=0)
+    level = replace(bootstrap, confidence=flow.confidence)
+    found = outcome_bounds(effects.sel(ablated=[flow.ablated]), level).isel(ablated=0)
     amounts = (Interval.of(found[name]) for name in ("removed", "lost", "share"))
     return OtherAblation(str(results.attrs["ablation"]), results.sizes["prompt"], *amounts)

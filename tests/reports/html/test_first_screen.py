@@ -1,9 +1,11 @@
 """The first screen: its bars and numbers are those of plain means, it is inert, and it reads at any width."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 import xarray as xr
 from opened import FEW, example
 from report_page import numbers
@@ -15,6 +17,8 @@ from hydrascope.reports.flow import repair_flow
 from hydrascope.reports.html.first_screen import first_screen
 from hydrascope.reports.html.ledger_bars import ledger_bars
 from hydrascope.reports.kinds import summarise
+from hydrascope.reports.pages import page_html
+from hydrascope.reports.summary.interval import Interval, format_interval, format_share
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,52 @@ def test_its_sentence_and_answers_are_the_summarys(results, flow):
     assert f"{100 * verdict.restored.estimate:.0f}%" in headline or "more than all" in headline
     for each in verdict.answers:
         assert f"{each.answer}, surely above 0 in {each.above} of {each.asked}" in html.replace("&#x27;", "'")
+
+
+def test_its_numbers_are_all_of_the_component_that_it_names_at_one_level():
+    """The verdict pools two components here, and the table of components has another level."""
+    results = synthetic.results(4, 40, 2, seed=2, shares=np.zeros((8, 8)), readouts={"difference": -1, "placebo.0": -1})
+    summary, flow = summarise(results, FEW), repair_flow(results, bootstrap=FEW)
+    verdict = next(each for each in summary.verdicts if flow.ablated in each.component.split(" or "))
+    assert verdict.pooled
+    level = replace(FEW, confidence=verdict.confidence)
+    assert level != FEW
+    one = measures.per_prompt(results).sel(ablated=[flow.ablated])
+    shares = measures.restoration(one, level).isel(ablated=0)
+    fit = measures.compensation_regression(one, level).isel(ablated=0)
+    of_one = Interval.of(shares["restored"])
+    assert format_share(of_one) != format_share(verdict.restored)
+    expected = {
+        "Share of the mean": format_share(of_one),
+        "Slope of what comes back on what is removed": format_interval(Interval.of(shares["restored_slope"]), 2),
+        "Slope of CE on DE, the paper's claim": format_interval(Interval.of(fit["slope"]), 2),
+    }
+    html = first_screen(summary, flow)
+    for name, value in expected.items():
+        assert f"{name}: {value} at {flow.ablated}. " in html
+    assert f"{format_share(of_one)} of what" in re.search(r'id="first-title">(.*?)</h2>', html)[1]
+    assert f"({verdict.component}). What is shown is of {flow.ablated} on all prompts" in html
+    assert f"</strong> {verdict.component}, pooled: {format_interval(verdict.restored_amount, 2)} logits" in html
+    assert "surely write for the logit difference: " in html
+
+
+def test_the_other_ablation_has_the_level_of_the_screen(results, flow):
+    level = replace(FEW, confidence=flow.confidence)
+    assert level != FEW
+    lost = measures.mean_interval(-measures.per_prompt(results).sel(ablated=flow.ablated)["total"], level)
+    html = page_html(results, other=results, bootstrap=FEW)
+    assert f"and {format_interval(Interval.of(lost), 2)} lost, so that {format_share(flow.share)} comes back" in html
+
+
+@pytest.mark.parametrize(
+    ("restored", "low", "told"), [(0.5, 0.2, "Most of it"), (0.7, 0.2, "The largest part"), (0.5, -0.1, "")]
+)
+def test_it_names_the_largest_part_of_what_surely_comes_back(results, flow, restored, low, told):
+    made_up = {"attention": Interval(0.3, 0.2, 0.4), "mlp": Interval(0.2, 0.1, 0.3), "norm": Interval(0.1, 0.0, 0.2)}
+    changed = replace(flow, **made_up, restored=Interval(restored, 0.1, 1.0), share=Interval(0.5, low, 0.9))
+    html = first_screen(summarise(results, FEW), changed)
+    deck = re.search(r'<p class="deck">(.*?)No run', html)[1]
+    assert deck == (f"{told} through later attention: 0.30 [0.20, 0.40] logits. " if told else "")
 
 
 def made_distances(results):

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import hydrascope as hs
@@ -12,6 +14,8 @@ from hydrascope import measures
 from hydrascope.cli import app
 from hydrascope.reports.kinds import draw_all, summarise
 from hydrascope.reports.summary import as_csv, as_markdown
+from hydrascope.reports.summary.interval import UNKNOWN, Interval
+from hydrascope.reports.summary.verdict_text import mediation_sentences
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,23 @@ def test_reactions_are_the_means_of_mediation(measured):
     # The verdict is that of the plain run.
     plain = hs.sweep(hs.load_model("phantom"), hs.load_prompts("phantom").limit(30), hs.Zero(), ablate="attn.1,attn.3")
     assert found.verdicts[0].restored.estimate == pytest.approx(summarise(plain).verdicts[0].restored.estimate)
+
+
+@pytest.mark.parametrize(
+    ("removed", "told"),
+    [
+        (Interval(0.4, -0.1, 0.9), "nothing is surely removed directly (0.40 [−0.10, 0.90] logits), so that there is "),
+        (Interval(-2.0, -2.5, -1.5), "nothing is surely removed directly (−2.00 [−2.50, −1.50] logits), so that "),
+        (UNKNOWN, "nothing is surely removed directly, so that there is nothing to restore."),
+        (Interval(2.4, 2.1, 2.7), "necessary are "),
+        (Interval(2.4, np.nan, np.nan), "necessary are "),
+    ],
+)
+def test_nobody_restores_what_may_be_nothing(measured, removed, told):
+    summary = summarise(hs.open_results(measured / "mediation.zarr"))
+    components = tuple(replace(row, removed=removed) if row.ablated == "attn.3" else row for row in summary.components)
+    found = mediation_sentences(replace(summary, components=components))
+    assert found[0].startswith(f"Who restores what attn.3 removes: {told}")
 
 
 def test_pairs_are_the_means_of_interactions(measured):

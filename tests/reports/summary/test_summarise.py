@@ -199,6 +199,15 @@ def test_every_kind_of_run_has_a_summary(layers: int, prompts: int, options: dic
     assert ("three answers each" in text) == any(each.asked for verdict in summary.verdicts for each in verdict.answers)
 
 
+def test_rounding_is_not_removed() -> None:
+    results = synthetic.results(3, 12, 2)
+    results["direct"][..., 2, :] = -1e-7
+    found = summarise(results, FEW).components[2]
+    assert (found.removed.estimate, found.removed.low, found.removed.high) == (0, 0, 0)
+    assert np.isnan(found.restored.estimate)
+    assert not found.adds
+
+
 def test_an_unfinished_result_is_refused() -> None:
     results = synthetic.results(2, 5, 2)
     results["unembed_ablated"][0, 4] = np.nan

@@ -132,6 +132,7 @@ def _with_amounts(one: Effects, label: str, bootstrap: Bootstrap) -> RepairFlow:
     samples = measures.budget(one).isel(ablated=0)
     means = measures.interval(lambda each: each, samples, bootstrap)
     shares = measures.budget_shares(samples, bootstrap)
+    compensation = measures.regression(samples["contribution"], samples["compensated"], bootstrap)["slope"]
     override = Override.parse(label)
     return RepairFlow(
         source=source_of(one),
@@ -147,6 +148,8 @@ def _with_amounts(one: Effects, label: str, bootstrap: Bootstrap) -> RepairFlow:
         restored=Interval.of(means["restored"]),
         share=Interval.of(shares["restored"]),
         lost_share=Interval.of(shares["lost"]),
+        slope=Interval.of(shares["restored_slope"]),
+        compensation=Interval.of(compensation),
         half=_half(samples["removed"].values),
         sublayers=tuple(_sublayers(one, set(map(str, override.frozen)), bootstrap)),
     )

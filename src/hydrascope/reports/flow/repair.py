@@ -104,6 +104,8 @@ class RepairFlow:
         restored: removed − lost.
         share: restored/removed; without bounds where what is removed may be 0.
         lost_share: lost/removed, likewise.
+        slope: the slope of restored on removed over prompts.
+        compensation: the slope of CE on DE over prompts; unknown if the ablated components weren't read.
         held_out: `share` on prompts that had no say in the choice of the component; unknown if it wasn't chosen by the
             summary, or if the halves of the prompts disagree.
         rival: the component that the other half of the prompts chose; empty if they agree.
@@ -127,6 +129,8 @@ class RepairFlow:
     restored: Interval
     share: Interval
     lost_share: Interval
+    slope: Interval = UNKNOWN
+    compensation: Interval = UNKNOWN
     held_out: Interval = UNKNOWN
     rival: str = ""
     half: int = 0

@@ -14,7 +14,14 @@ from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import Interval, format_interval, format_share, percent
 from hydrascope.reports.summary.summarise import Summary
 from hydrascope.reports.summary.verdict import Verdict
-from hydrascope.reports.summary.verdict_text import ABLATED, ONE_NAME, QUESTION, counts_in_words, kick_sentences
+from hydrascope.reports.summary.verdict_text import (
+    ABLATED,
+    ONE_NAME,
+    QUESTION,
+    counts_in_words,
+    kick_sentences,
+    readout_noun,
+)
 
 #: The definitions of the terms of the screen, shown on hover, focus or tap.
 TERMS = {
@@ -76,7 +83,7 @@ def first_screen(summary: Summary, flow: RepairFlow, other: OtherAblation | None
         f"<h3>What became of what is {_term('removed')}, and what is {_term('lost')}</h3>",
         ledger_bars(flow),
         f"<h3>What {_term('comes back')}? Three questions, kept apart</h3>",
-        f'<ul class="questions">{"".join(_questions(summary, flow, verdict))}</ul>',
+        f'<ul class="questions">{"".join(_questions(flow, verdict))}</ul>',
         "</div>",
         f'<div class="first-picture">{"".join(_pictures(flow))}</div>',
         f"<details><summary>How sure is this?</summary><ul>{doubts}</ul></details>",
@@ -97,8 +104,9 @@ def _deck(flow: RepairFlow) -> Iterator[str]:
     amount, unit = digits(flow), escape(flow.source.unit)
     shares = {"later attention": flow.attention, "later MLPs": flow.mlp, f"the {_term('final norm')}": flow.norm}
     name, most = max(shares.items(), key=lambda each: each[1].estimate)
-    if most.estimate > 0 and (np.isnan(most.low) or most.low > 0):
-        yield f"Most of it through {name}: {format_interval(most, amount)} {unit}. "
+    if flow.share.low > 0 and most.low > 0:
+        part = "Most of it" if most.estimate > 0.5 * flow.restored.estimate else "The largest part"
+        yield f"{part} through {name}: {format_interval(most, amount)} {unit}. "
     if not flow.mediated:
         yield f"No run {_term('frozen', 'froze')} a component: the picture shows responses, not yet repairs."
         return
@@ -117,10 +125,10 @@ def _deck(flow: RepairFlow) -> Iterator[str]:
         yield f"{_term('sufficient', 'Sufficient')} alone: {named}."
 
 
-def _questions(summary: Summary, flow: RepairFlow, verdict: Verdict) -> Iterator[str]:
+def _questions(flow: RepairFlow, verdict: Verdict) -> Iterator[str]:
     """Yield the three answers, each with the number at the chosen component."""
-    found = next(each for each in summary.components if each.ablated == flow.ablated)
-    numbers = {"on average": verdict.restored, "prompt by prompt": verdict.slope, "compensation": found.slope}
+    # Not those of the verdict, which may be pooled over two components.
+    numbers = {"on average": flow.share, "prompt by prompt": flow.slope, "compensation": flow.compensation}
     order: dict[str, Answered] = {each.question: each for each in verdict.answers}
     for question in sorted(order, key=lambda name: _ANSWERS.index(_answer(numbers[name]))):
         answered, value = order[question], numbers[question]
@@ -131,7 +139,8 @@ def _questions(summary: Summary, flow: RepairFlow, verdict: Verdict) -> Iterator
         yield (
             f'<li><div><strong>{QUESTION[answered.question]}? <span class="answer">{_answer(value)}</span></strong><br>'
             f"{_ASKS[question]}: {shown} at {escape(flow.ablated)}. {many} surely "
-            f"write{'s' if one else ''} for the answer: {escape(counts)}.</div>{_dot(value)}</li>"
+            f"write{'s' if one else ''} for {escape(readout_noun(flow.source.readout))}: {escape(counts)}.</div>"
+            f"{_dot(value)}</li>"
         )
 
 
@@ -163,7 +172,8 @@ def _doubts(flow: RepairFlow, summary: Summary, verdict: Verdict, other: OtherAb
     if verdict.pooled:
         yield (
             f"<li><strong>Choice.</strong> The halves of the prompts chose different components "
-            f"({escape(verdict.component)}): the share isn't of one of them.</li>"
+            f"({escape(verdict.component)}). What is shown is of {escape(flow.ablated)} on all prompts, which include "
+            "those that chose it.</li>"
         )
     elif np.isfinite(flow.held_out.estimate):
         yield (
@@ -179,9 +189,11 @@ def _doubts(flow: RepairFlow, summary: Summary, verdict: Verdict, other: OtherAb
     for sentence in kick_sentences(verdict, summary):
         yield f"<li><strong>Distance.</strong> {escape(sentence)}</li>"
     if np.isfinite(verdict.placebo.estimate):
+        pooled = f"{escape(verdict.component)}, pooled: " if verdict.pooled else ""
+        back = f"{format_interval(verdict.restored_amount, 2)} {escape(flow.source.unit)}"
         yield (
-            f"<li><strong>Placebo.</strong> {format_interval(verdict.restored_amount, 2)} {escape(flow.source.unit)} "
-            f"come back; of {verdict.placebos} other tokens a prompt {format_interval(verdict.placebo, 2)}.</li>"
+            f"<li><strong>Placebo.</strong> {pooled}{back} come back; of {verdict.placebos} other tokens a prompt "
+            f"{format_interval(verdict.placebo, 2)}.</li>"
         )
     if not flow.mediated:
         yield "<li><strong>Who.</strong> No component was frozen: hydrascope mediate shows who is necessary.</li>"

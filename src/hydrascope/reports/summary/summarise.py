@@ -20,6 +20,7 @@ from hydrascope.measures import (
     mean_interval,
     normalised,
     of_kind,
+    outcome,
     outcome_bounds,
     patching_of,
     per_prompt,
@@ -175,7 +176,7 @@ def _measured(results: xr.Dataset, effects: Effects, bootstrap: Bootstrap) -> tu
         **{str(name): fit[name] for name in ("slope", "r2")},
         "correlation": agreement(read, bootstrap)["correlation"],
         "direct": mean_interval(direct_effect(read), bootstrap),
-        "removed": mean_interval(-effects["direct"], bootstrap),
+        "removed": mean_interval(outcome(effects)["removed"], bootstrap),
         "lost": mean_interval(-effects["total"], bootstrap),
         **_normalised(effects, bootstrap),
     }

@@ -10,6 +10,7 @@ from hydrascope.measures import MIN_SHARE, Answered, ComponentKind, Question
 from hydrascope.reports.summary.distance_rows import DistanceRow
 from hydrascope.reports.summary.findings import PLURAL
 from hydrascope.reports.summary.interval import (
+    UNKNOWN,
     Interval,
     format_interval,
     format_share,
@@ -241,12 +242,17 @@ def placebo_sentence(verdict: Verdict, unit: str) -> str:
 def mediation_sentences(summary: Summary) -> list[str]:
     """Return for each ablation which mediators are necessary and which are sufficient.
 
-    A mediator is either only if the lower bound is above 0, and the mean at least `NOTABLE` of what is removed.
+    A mediator is either only if the lower bound is above 0, and the mean at least `NOTABLE` of what is removed. Where
+    nothing is surely removed, there is nothing to restore.
     """
-    removed = {each.ablated: each.removed.estimate for each in summary.components}
+    removed = {each.ablated: each.removed for each in summary.components}
     texts = []
     for ablated in dict.fromkeys(row.ablated for row in summary.reactions):
-        least = max(NOTABLE * removed.get(ablated, np.nan), 0)
+        amount = removed.get(ablated, UNKNOWN)
+        if np.isnan(amount.estimate) or amount.low <= 0:
+            texts.append(f"Who restores what {ablated} removes: {_nothing_removed(amount, summary.run['unit'])}.")
+            continue
+        least = NOTABLE * amount.estimate
         rows = [row for row in summary.reactions if row.ablated == ablated]
         necessary = [(row.mediator, row.restored_by) for row in rows if _is_notable(row.restored_by, least)]
         sufficient = [(row.mediator, row.restored_alone) for row in rows if _is_notable(row.restored_alone, least)]
@@ -255,6 +261,11 @@ def mediation_sentences(summary: Summary) -> list[str]:
             f"{_mediators(sufficient)}. In {summary.run['unit']}, of {counted(len(rows), 'mediator', 'mediators')}."
         )
     return texts
+
+
+def _nothing_removed(amount: Interval, unit: str) -> str:
+    told = "" if np.isnan(amount.estimate) else f" ({format_interval(amount, 2)} {unit})"
+    return f"nothing is surely removed directly{told}, so that there is nothing to restore"
 
 
 def told_splits(summary: Summary) -> list[str]:
