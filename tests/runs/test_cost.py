@@ -22,7 +22,7 @@ from hydrascope.models import memory
 from hydrascope.models.memory import Batch
 from hydrascope.runs import batches
 from hydrascope.runs.config import SweepConfig
-from hydrascope.runs.cost import cost_of, count_operations, request
+from hydrascope.runs.cost import cost_of, count_operations, count_shared, request
 from hydrascope.runs.plan import Plan, make_plan
 from hydrascope.utils.errors import HydrascopeError
 
@@ -76,6 +76,16 @@ def test_operations_are_those_that_are_done(architecture: str, what: str) -> Non
     config = SweepConfig(**WHAT[what])
     plan = make_plan(tiny(architecture, torch.float64), ANSWERED, hs.Resample(3), config)
     assert count_operations(plan, range(len(TOKENS)), plan.overrides) == pytest.approx(counted(plan), rel=0.03)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
+def test_equal_first_tokens_count_once(architecture: str) -> None:
+    prompts = [TOKENS[0][:36] + ids[-4:] for ids in TOKENS]
+    plan = make_plan(tiny(architecture, torch.float64), prompts, hs.Resample(3), SweepConfig("attn"))
+    each = count_operations(plan, range(len(prompts)), plan.overrides)
+    saved = count_shared(plan, range(len(prompts)))
+    assert saved > each / 4
+    assert each - saved == pytest.approx(counted(plan), rel=0.03)
 
 
 @pytest.mark.parametrize(("at", "kept"), [("last", 0), (-3, 2)])

@@ -17,6 +17,7 @@ from hydrascope.ablations.ablation import Ablation
 from hydrascope.components.component import Component, Override
 from hydrascope.engines import Request
 from hydrascope.engines.clean.activations import padded_positions
+from hydrascope.engines.clean.opening import opening_length
 from hydrascope.engines.clean.prefix import compute_prefix
 from hydrascope.engines.clean.prefix_store import FILE_BYTES
 from hydrascope.engines.interface import sites_read
@@ -27,9 +28,11 @@ from hydrascope.models.language_model import LanguageModel
 from hydrascope.models.memory import Batch
 from hydrascope.prompts.prompt import AnyPrompts
 from hydrascope.runs.assemble import stored_dtype
+from hydrascope.runs.batches import BATCHES_PER_CHUNK, batches
 from hydrascope.runs.config import BatchSize, SweepConfig, SweepOptions
 from hydrascope.runs.parts import stretches, written
 from hydrascope.runs.plan import Plan, make_plan, nowhere
+from hydrascope.storage.reader import split_range
 
 #: Seconds that the timed part of the run takes at least.
 _SECONDS = 1.0
@@ -102,6 +105,7 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
     every = range(len(plan.tokens))
     together = [written(plan.overrides[some]) for some in stretches(plan.overrides, batch.overrides)]
     flop = sum(count_operations(plan, every, overrides) for overrides in together) + _clean_operations(plan, batch)
+    flop -= _shared_operations(plan, batch)
     rate, timed = _rate(plan, batch)
     memory = plan.memory
     on_disk = memory.activation_bytes if memory.activations_on_disk else 0
@@ -186,6 +190,27 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
     return float(again + 2 * len(plan.tokens) * model.unembedding.weight.numel())
 
 
+def _shared_operations(plan: Plan, batch: Batch) -> float:
+    """Return the FLOP of clean passes that are made once for several passes over rows, or for several prompts."""
+    if plan.engine.name != "wavefront":
+        return 0.0
+    again = sum(1 for _ in stretches(plan.overrides, batch.overrides)) - 1
+    chunks = split_range(len(plan.tokens), batch.prompts * BATCHES_PER_CHUNK)
+    together = (prompts for chunk in chunks for prompts in batches(plan, chunk, batch.prompts))
+    clean = sum(_through(plan.model, len(ids), len(ids)) for ids in plan.tokens)
+    return again * clean + sum(count_shared(plan, prompts) for prompts in together)
+
+
+def count_shared(plan: Plan, prompts: Sequence[int]) -> float:
+    """Return the FLOP that a batch saves by running the tokens with which all its prompts begin once."""
+    if plan.engine.name != "wavefront":
+        return 0.0
+    tokens = [plan.tokens[index] for index in prompts]
+    suffix = max(len(plan.tokens[index]) - plan.positions[index].positions[0] for index in prompts)
+    length = opening_length(plan.model, tokens, suffix)
+    return float(sum(_through(plan.model, length, len(ids)) for ids in tokens[1:]))
+
+
 def _through(model: LanguageModel, tokens: int, length: int) -> float:
     """Return the FLOP of tokens through all sublayers, each attending to `length` positions."""
     return tokens * sum(_sublayer_flop(model, sublayer, 1, 1, length) for sublayer in model.sublayers)
@@ -243,7 +268,8 @@ def _rate(plan: Plan, batch: Batch) -> tuple[float, tuple[int, int]]:
         seconds = time.perf_counter() - start
         largest = (prompts, ablations) == (min(batch.prompts, len(order)), batch.overrides)
         if warm and (largest or seconds > _SECONDS):
-            return count_operations(plan, chosen, overrides) / seconds, (prompts, ablations)
+            done = count_operations(plan, chosen, overrides) - count_shared(plan, chosen)
+            return done / seconds, (prompts, ablations)
         if warm:
             prompts = min(2 * prompts, batch.prompts, len(order)) if ablations == batch.overrides else prompts
             ablations = min(4 * ablations, batch.overrides)
