@@ -16,6 +16,7 @@ TITLES = {
     "context": "Does damping depend on the context?",
     "attribution": "How much of attribution's error is repair?",
     "features": "Is there a Hydra effect for features?",
+    "repairers": "Do the same heads repair in every context?",
     "training": "Does training against failures make a model robust?",
 }
 

@@ -45,15 +45,12 @@ def contexts_of(
     for prompt in prompts[FACTS]:
         by_relation[relations[prompt.text]].append(prompt)
     facts = {name: PromptSet.of(some, name) for name, some in by_relation.items() if len(some) >= declared["least"]}
-    others = {
-        name: each[declared["explored_before"] :] if name == PASSAGES else each.limit(declared["made"])
-        for name, each in prompts.items()
-        if name != FACTS
-    }
-    fitted = {
-        name: PromptSet.of(each.limit(declared["made"]).fit_to(model)[0].prompts, name) for name, each in others.items()
-    }
-    return {name: Context(half, sets[name]) for sets in (facts, fitted) for name, half in alternate(sets).items()}
+    others = {}
+    for name in prompts.keys() - {FACTS}:
+        fresh = prompts[name][declared["explored_before"] :] if name == PASSAGES else prompts[name]
+        fitted, _ = fresh.limit(declared["made"]).fit_to(model)
+        others[name] = PromptSet.of(fitted.prompts, name)
+    return {name: Context(half, sets[name]) for sets in (facts, others) for name, half in alternate(sets).items()}
 
 
 def alternate(names: Mapping[str, Any]) -> dict[str, Half]:

@@ -108,18 +108,11 @@ def agree(units: Units, draws: Draws, least: float, transform: Transform = as_th
         transform: a function of profiles `[…, reactor]`, such as their ranks.
     """
     whole = np.stack([each.mean(0) for each in units])
-    reliability = np.stack(
-        [_reliability(each, halves, transform) for each, halves in zip(units, draws.halvings, strict=True)], 1
-    )
+    halved = zip(units, draws.halvings, strict=True)
+    reliability = np.stack([_reliability(each, halves, transform) for each, halves in halved], 1)
     raw = _between(transform(whole))
     first, second = (
-        np.stack(
-            [
-                np.einsum("du,uar->dar", weights[side], each)
-                for weights, each in zip(draws.resampled, units, strict=True)
-            ],
-            1,
-        )
+        np.stack([_means(weights[side], each) for weights, each in zip(draws.resampled, units, strict=True)], 1)
         for side in (0, 1)
     )
     sizes = np.array([_share(len(each)) for each in units])[:, None, None]
@@ -134,6 +127,10 @@ def agree(units: Units, draws: Draws, least: float, transform: Transform = as_th
         reliability >= least,
         profiles / _roots(again),
     )
+
+
+def _means(weights: Float[np.ndarray, "draw unit"], units: np.ndarray) -> Float[np.ndarray, "draw ablated reactor"]:
+    return np.tensordot(weights, units, 1)
 
 
 def _share(count: int) -> float:
@@ -151,7 +148,7 @@ def step_up(half: np.ndarray) -> np.ndarray:
 
 
 def _reliability(units: np.ndarray, halves: np.ndarray, transform: Transform) -> Float[np.ndarray, "ablated"]:
-    first, second = (_unit(transform(np.einsum("su,uar->sar", side, units))) for side in halves)
+    first, second = (_unit(transform(_means(side, units))) for side in halves)
     return np.asarray(step_up((first * second).sum(-1).mean(0)))
 
 
@@ -225,9 +222,12 @@ class Estimate:
         cells = np.broadcast_to(np.triu(np.ones((count, count), bool), 1), agreement.raw.shape)
         roots = _roots(agreement.reliability.clip(0))
         every, each = np.ones(count), 1 - np.eye(count)
-        value, without = (
-            mean_over(agreement.raw, cells, weights) / mean_over(roots, cells, weights) for weights in (every, each)
-        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value, without = (
+                mean_over(agreement.raw, cells, weights) / mean_over(roots, cells, weights) for weights in (every, each)
+            )
+        # Where no profile is reliable at all, there is no number.
+        value, without = (np.where(np.isfinite(each), each, np.nan) for each in (value, without))
         return cls(float(value), without, np.full(1, np.nan))
 
     def __sub__(self, other: "Estimate") -> "Estimate":
@@ -252,6 +252,10 @@ class Estimate:
         return [self.value, self.value - half, self.value + half]
 
 
+#: The least correlation of halves over the reactors that two ablations share.
+_LEAST_HALF = 0.1
+
+
 def between_ablations(units: Units, draws: Draws, kept: np.ndarray) -> Float[np.ndarray, "context"]:
     """Return the agreement of different ablations in one context, each context's mean over pairs of ablations.
 
@@ -263,26 +267,20 @@ def between_ablations(units: Units, draws: Draws, kept: np.ndarray) -> Float[np.
         draws: weights of units.
         kept: whether a profile is reliable enough, `[ablated, context]`.
     """
-    return np.array(
-        [
-            _of_context(each, halves, kept[:, place])
-            for place, (each, halves) in enumerate(zip(units, draws.halvings, strict=True))
-        ]
-    )
+    each = zip(units, draws.halvings, kept.T, strict=True)
+    return np.array([_of_context(some, halves, reliable) for some, halves, reliable in each])
 
 
 def _of_context(units: np.ndarray, halves: np.ndarray, kept: np.ndarray) -> float:
-    first, second = (np.einsum("su,uar->sar", side, units) for side in halves)
+    first, second = (_means(side, units) for side in halves)
     found = []
     places = np.flatnonzero(kept)
     for place, one in enumerate(places):
         for other in places[place + 1 :]:
             both = ~np.isnan(units[0, one] + units[0, other])
-            a, b, c, d = (
-                _unit(each[..., both]) for each in (first[:, one], second[:, one], first[:, other], second[:, other])
-            )
+            a, b, c, d = (_unit(side[:, k][..., both]) for k in (one, other) for side in (first, second))
             own = ((a * b).sum(-1).mean(), (c * d).sum(-1).mean())
-            if min(own) > 0.1:
+            if min(own) > _LEAST_HALF:
                 crossed = ((a * d).sum(-1).mean() + (b * c).sum(-1).mean()) / 2
                 found.append(crossed / np.sqrt(own[0] * own[1]))
     return float(np.mean(found)) if found else float("nan")

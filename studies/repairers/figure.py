@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -39,9 +38,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
 
 def _draw(axes: Axes, of: Mapping[str, Any]) -> Any:
     contexts, matrix = of["contexts"], _both(of["matrix"])
-    colours = colormaps[_COLOURS].copy()
-    colours.set_bad("white")
-    image = axes.imshow(matrix, cmap=colours, vmin=-1, vmax=1)
+    image = axes.imshow(matrix, cmap=_COLOURS, vmin=-1, vmax=1)
     for place in range(len(contexts)):
         axes.fill_between([place - 0.5, place + 0.5], place - 0.5, place + 0.5, color=style.GREY, linewidth=0)
     axes.set_xticks(range(len(contexts)), contexts, rotation=90, fontsize=6)

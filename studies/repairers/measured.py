@@ -169,9 +169,11 @@ class Measured:
         unsigned = [self.agree(units) for units in as_is]
         writes, whole = self.agree(self.writes), self.agree(self.units("full"))
         shared = writes.cells & whole.cells
+        more = Estimate.of(writes, self.draws, shared) - Estimate.of(whole, self.draws, shared)
         return {
             "unsigned": self.compare(*unsigned),
             "content_unsigned": self.compare(self.agree(damping), unsigned[1]),
+            "relations": self.of([each for each in self.contexts if each not in self.settings["prompts"]]).both(),
             "spearman": both(list, estimator.ranks),
             "without_largest": both(lambda units: estimator.without_largest(units, _LARGEST)),
             "pooled": {
@@ -186,12 +188,18 @@ class Measured:
                 for kind, (_, slopes, correlations) in zip(COMPARED, lines, strict=True)
             },
             "writes": self.mean(writes),
-            "writes_more": self.bounds(
-                Estimate.of(writes, self.draws, shared) - Estimate.of(whole, self.draws, shared), shared
-            ),
+            "writes_more": self.bounds(more, shared),
             "responses": self.mean(self.agree(self._signed(self.raw))),
             "other_ablations": self._other_ablations(),
+            "sizes": {
+                reactors: {kind: self._size(kind, reactors) for kind in COMPARED} for reactors in ("head", "mlp")
+            },
         }
+
+    def _size(self, kind: str, reactors: str) -> float | None:
+        """Return how much all reactors react, Σ |mean reaction|, relative to Σ |mean removed|."""
+        reacted = sum(np.nansum(abs(each.of(kind, reactors).mean(0))) for each in self.profiles)
+        return rounded(reacted / sum(abs(each.removed.mean(0)).sum() for each in self.profiles))
 
     def _signed(self, units: Units) -> list[np.ndarray]:
         return [each * sign[:, None] for each, sign in zip(units, self.signs, strict=True)]
@@ -204,8 +212,8 @@ class Measured:
             agreement = self.agree(units)
             apart = estimator.between_ablations(units, self.draws, agreement.kept)
             inside = np.isfinite(apart)
-            without = np.array([np.nanmean(np.delete(apart, place)) for place in range(len(apart))])
-            other = Estimate(float(np.nanmean(apart)), without, np.full(1, np.nan))
+            without = np.array([_mean(np.delete(apart, place)) for place in range(len(apart))])
+            other = Estimate(_mean(apart), without, np.full(1, np.nan))
             same = Estimate.of(agreement, self.draws)
             # Only the jackknife has both at once.
             more = Estimate(same.value - other.value, same.without - other.without, np.full(1, np.nan))
@@ -249,6 +257,12 @@ class Measured:
             label: {"mean": rounded(column.mean()), "below": int((column < 0).sum())}
             for label, column in zip(self.profiles[0].ablated, means.T, strict=True)
         }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of the numbers that there are; NaN of none."""
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else float("nan")
 
 
 def contexts_in(cells: np.ndarray) -> int:

@@ -35,7 +35,7 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Number
     return {
         "origin": origin_of(hs.open_results(first)),
         "heads": dict(zip(one.ablated, (~np.isnan(one.of("full", "head")[0])).sum(-1).tolist(), strict=True)),
-        "contexts": {run.context: _about(run, stores) for run in stores if run.kind == "answered"},
+        "about": {run.context: _about(run, stores) for run in stores if run.kind == "answered"},
         "removed": confirmed.removed(),
         **confirmed.agreements(),
         "readings": confirmed.readings(),

@@ -19,6 +19,7 @@ _KINDS = {
 _READINGS = {
     "unsigned": "reactions as they are, without a change of sign",
     "content_unsigned": "only content's as they are",
+    "relations": "relations of facts alone",
     "spearman": "ranks of the heads (Spearman)",
     "without_largest": "without the three heads of the largest reactions",
     "pooled": "no context left out: mean correlation over mean root of reliabilities",
@@ -148,10 +149,10 @@ def _outcome(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
 def _contexts(models: Mapping[str, Any]) -> str:
     words = []
     for model, of in models.items():
-        half = [each for each in of["contexts"].values() if each["half"] == "confirmation"]
+        half = [each for each in of["about"].values() if each["half"] == "confirmation"]
         few = [
             f"{label} ({each['right']})"
-            for label, each in of["contexts"].items()
+            for label, each in of["about"].items()
             if each["half"] == "confirmation" and not each["measured"]
         ]
         left = f"; too few with the answer ahead in {', '.join(few)}" if few else ""
@@ -237,13 +238,19 @@ def _controls(models: Mapping[str, Any]) -> Iterator[str]:
         lines = found["lines"]
         yield (
             f"- Loss of drive, {name(model)}: what the same heads write for the answer in the clean run agrees between "
-            f"contexts by {interval(found['writes'])}. Within a context the reaction falls with it: median slope "
-            f"{_number(lines['damping']['slope'])} and correlation {_number(lines['damping']['correlation'])} (damping), "
-            f"{_number(lines['content']['slope'])} and {_number(lines['content']['correlation'])} (content)."
+            f"contexts by {interval(found['writes'])}. Within a context the reaction falls with it: median "
+            f"slope {_number(lines['damping']['slope'])} and correlation {_number(lines['damping']['correlation'])} "
+            f"(damping), {_number(lines['content']['slope'])} and {_number(lines['content']['correlation'])} (content)."
         )
         yield (
             f"- Responses instead of reactions, {name(model)}: the change of what each head writes itself, whole "
             f"ablation, agrees between contexts by {interval(found['responses'])}."
+        )
+        sizes = found["sizes"]
+        yield (
+            f"- Sizes, {name(model)}: all heads downstream together react by Σ |mean reaction| / Σ |mean removed| = "
+            f"{_number(sizes['head']['damping'])} (damping) and {_number(sizes['head']['content'])} (content), all MLPs "
+            f"by {_number(sizes['mlp']['damping'])} and {_number(sizes['mlp']['content'])}."
         )
         yield from _noise(model, of)
 
@@ -271,8 +278,9 @@ def _apart(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
     yield (
         "*Specialists* are heads that in one context surely react otherwise than the mean over the other contexts, "
         "scaled to fit this context, foretells. *Generalists* surely give back in at least "
-        f"{settings['generalist']} contexts. Bounds hold for all k, heads and contexts at once (max-t, with Student's t "
-        "for the context's prompts or templates); nothing of this was declared as a claim."
+        f"{settings['generalist']} contexts. Bounds hold for all k, heads and contexts at once (max-t, with Student's "
+        "t for the context's prompts or templates; the mean over the others is taken as known); nothing of this was "
+        "declared as a claim."
     )
     yield ""
     for model, of in models.items():
@@ -287,17 +295,17 @@ def _apart(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
                 for k, head, count, mean in each["generalists"][:8]
             )
             yield (
-                f"- {name(model)}, {words}: {each['specialists']} of {each['pairs']:,} pairs of reaction and context are "
-                f"surely apart{f', most: {largest}' if largest else ''}. {len(each['generalists'])} reactions surely give "
-                f"back in {settings['generalist']} contexts or more{f', most: {many}' if many else ''}."
+                f"- {name(model)}, {words}: {each['specialists']} of {each['pairs']:,} pairs of reaction and context "
+                f"are surely apart{f', most: {largest}' if largest else ''}. {len(each['generalists'])} reactions "
+                f"surely give back in {settings['generalist']} contexts or more{f', most: {many}' if many else ''}."
             )
 
 
 def _limits() -> Iterator[str]:
-    yield "- In a relation of facts the wording is one with the relation (one or two wordings each): contexts differ in both."
+    yield "- In facts the wording is one with the relation (one or two wordings each): contexts differ in both."
     yield "- The readout is the difference of two tokens; the foil is another answer of the same relation."
-    yield "- Sublayers before two thirds of the depth remove hardly anything at the last token, so late ones were ablated."
-    yield "- Content is everything that isn't along the readout. Its direct effect is 0, its reactions are smaller and noisier."
+    yield "- Early sublayers remove hardly anything at the last token, so late ones were ablated."
+    yield "- Content is everything that isn't along the readout; its direct effect is 0."
     yield "- Agreement says who reacts. It doesn't say that they react *for* the answer."
 
 
@@ -313,7 +321,8 @@ def _repetition(settings: Mapping[str, Any]) -> Iterator[str]:
     yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
     yield ""
     yield "```sh"
-    yield f"python -m studies repairers {' '.join(f'--model {HUB[model]}' for model in settings['models'] if model in HUB)}"
+    originals = " ".join(f"--model {HUB[model]}" for model in settings["models"] if model in HUB)
+    yield f"python -m studies repairers {originals}"
     yield "```"
     yield ""
 
