@@ -41,7 +41,7 @@ def contexts_of(
     """
     declared = settings["contexts"]
     by_relation: dict[str, list[Any]] = defaultdict(list)
-    relations = relations_in(settings["prompts"][FACTS])
+    relations = fields_in(settings["prompts"][FACTS], "relation")
     for prompt in prompts[FACTS]:
         by_relation[relations[prompt.text]].append(prompt)
     facts = {name: PromptSet.of(some, name) for name, some in by_relation.items() if len(some) >= declared["least"]}
@@ -64,7 +64,7 @@ def alternate(names: Mapping[str, Any]) -> dict[str, Half]:
     }
 
 
-def relations_in(source: str) -> dict[str, str]:
-    """Return the relation of each text of a shipped set."""
+def fields_in(source: str, field: str) -> dict[str, str]:
+    """Return a field of each text of a shipped set, such as its relation or its answer."""
     rows = map(json.loads, prompt_path(source).read_text("utf-8").splitlines())
-    return {row["prompt"]: row["relation"] for row in rows}
+    return {row["prompt"]: row[field] for row in rows}

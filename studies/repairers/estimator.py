@@ -117,7 +117,7 @@ def agree(units: Units, draws: Draws, least: float, transform: Transform = as_th
     )
     sizes = np.array([_share(len(each)) for each in units])[:, None, None]
     profiles = _between(transform(sizes * first + (1 - sizes) * second))
-    half = (_unit(transform(first)) * _unit(transform(second))).sum(-1).swapaxes(1, 2)
+    half = correlations(transform(first), transform(second)).swapaxes(1, 2)
     # A half of a draw may correlate with the other hardly at all, and must not be divided by.
     again = np.maximum(step_up(half), least / 2)
     return Agreement(
@@ -148,8 +148,8 @@ def step_up(half: np.ndarray) -> np.ndarray:
 
 
 def _reliability(units: np.ndarray, halves: np.ndarray, transform: Transform) -> Float[np.ndarray, "ablated"]:
-    first, second = (_unit(transform(_means(side, units))) for side in halves)
-    return np.asarray(step_up((first * second).sum(-1).mean(0)))
+    first, second = (transform(_means(side, units)) for side in halves)
+    return np.asarray(step_up(correlations(first, second).mean(0)))
 
 
 def _unit(profiles: Float[np.ndarray, "... reactor"]) -> Float[np.ndarray, "... reactor"]:
@@ -157,6 +157,13 @@ def _unit(profiles: Float[np.ndarray, "... reactor"]) -> Float[np.ndarray, "... 
     centred = np.nan_to_num(profiles - np.nanmean(profiles, -1, keepdims=True))
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     return centred / np.where(length > 0, length, 1)
+
+
+def correlations(
+    first: Float[np.ndarray, "... reactor"], second: Float[np.ndarray, "... reactor"]
+) -> Float[np.ndarray, "..."]:
+    """Return Pearson's correlation of profiles over the reactors that are downstream."""
+    return np.asarray((_unit(first) * _unit(second)).sum(-1))
 
 
 def _between(

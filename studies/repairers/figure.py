@@ -21,35 +21,36 @@ def draw(results: Mapping[str, Any]) -> Figure:
         results: the study's results.
     """
     models = results["models"]
-    figure = Figure(figsize=(style.PAGE, 4.1))
+    figure = Figure(figsize=(style.PAGE, 4.6))
     figure.suptitle("Do two contexts agree on the heads that react to an ablation?", fontsize=10, fontweight="bold")
-    columns = figure.subplots(1, len(models), squeeze=False)[0]
+    columns = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
     for axes, (model, of) in zip(columns, models.items(), strict=True):
         image = _draw(axes, of)
         axes.set_title(
-            f"{name(model)}\nabove: missing prediction {number(of['damping'][0], 2)}\n"
-            f"below: missing content {number(of['content'][0], 2)}",
-            fontsize=8.5,
+            f"{name(model)}\nabove the diagonal: missing prediction, {number(of['damping'][0], 2)}\n"
+            f"below: missing content, {number(of['content'][0], 2)}",
+            fontsize=8,
         )
     bar = figure.colorbar(image, ax=list(columns), orientation="horizontal", shrink=0.5, aspect=35, extend="both")
-    bar.set_label("Agreement: 1 the same heads, 0 unrelated ones (white: too noisy; grey diagonal: the context itself)")
+    bar.set_ticks([-1, 0, 1], labels=["opposite", "unrelated", "the same heads"])
+    bar.ax.tick_params(labelsize=7.5)
     return figure
 
 
 def _draw(axes: Axes, of: Mapping[str, Any]) -> Any:
     contexts, matrix = of["contexts"], _both(of["matrix"])
     image = axes.imshow(matrix, cmap=_COLOURS, vmin=-1, vmax=1)
-    for place in range(len(contexts)):
-        axes.fill_between([place - 0.5, place + 0.5], place - 0.5, place + 0.5, color=style.GREY, linewidth=0)
-    axes.set_xticks(range(len(contexts)), contexts, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(contexts)), contexts, fontsize=6)
+    corners = np.arange(len(contexts) + 1) - 0.5
+    axes.stairs(corners[1:], corners, baseline=corners[:-1], color=style.BLACK, linewidth=0.6)
+    axes.set_xticks(range(len(contexts)), contexts, rotation=90, fontsize=6.5)
+    axes.set_yticks(range(len(contexts)), contexts, fontsize=6.5)
     axes.tick_params(length=0)
     return image
 
 
 def _both(matrix: Mapping[str, Any]) -> np.ndarray:
-    """Return the matrix with damping above the diagonal and content below."""
+    """Return the matrix with damping above the diagonal, content below, and the mean reliability of both on it."""
     damping, content = (np.array(matrix[kind], float) for kind in ("damping", "content"))
     found = np.triu(damping, 1) + np.tril(content, -1)
-    np.fill_diagonal(found, np.nan)
+    np.fill_diagonal(found, (np.diag(damping) + np.diag(content)) / 2)
     return found

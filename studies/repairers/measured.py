@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from studies.stored import Numbers, rounded
 
 #: The two kinds that the claim compares.
 COMPARED = ("damping", "content")
+#: No resamples: the standard error is the jackknife's.
+_NONE = np.full(1, np.nan)
 #: The largest reactors that are left out in one of the readings.
 _LARGEST = 3
 
@@ -48,6 +50,7 @@ class Measured:
         half: Half,
         kind: str = "reactions",
         prompts: int | None = None,
+        named: Mapping[str, str] | None = None,
     ) -> "Measured":
         """Read what is stored of one model in the contexts of a half.
 
@@ -57,11 +60,13 @@ class Measured:
             half: the half.
             kind: `reactions`, or with noise on the weights `noise.0` and so on.
             prompts: the number of prompts, from the first on; by default all.
+            named: other names of units by their own; those of one name are one unit.
         """
         runs = [run for run in stores if run.kind == kind and run.half == half]
         profiles, writes, raw = [], [], []
         for run in runs:
-            units = json.loads(units_at(stores[run._replace(kind="reactions")]).read_text("utf-8"))[:prompts]
+            stored = json.loads(units_at(stores[run._replace(kind="reactions")]).read_text("utf-8"))[:prompts]
+            units = [(named or {}).get(unit, unit) for unit in stored]
             each = Profiles.read(stores[run], units)
             profiles.append(each)
             heads, inside = each.heads, ~np.isnan(each.of("full", "head")[:1])
@@ -111,6 +116,10 @@ class Measured:
             "content": self.mean(content),
             "difference": self.bounds(difference, both),
             "difference_contexts": contexts_in(both),
+            "jackknife": {
+                "damping": self.bounds(replace(Estimate.of(damping, self.draws), resampled=_NONE), damping.cells),
+                "difference": self.bounds(replace(difference, resampled=_NONE), both),
+            },
         }
 
     def of(self, contexts: Sequence[str]) -> "Measured":
@@ -122,6 +131,20 @@ class Measured:
     def both(self) -> Numbers:
         """Return the agreement for damping and for content, and the difference."""
         return self.compare(*(self.agree(self.units(kind)) for kind in COMPARED))
+
+    def by_removed(self) -> Numbers:
+        """Return the same of the slope of reactions on what is removed, over the units of a context.
+
+        It needs no sign: a head that gives back half of all that is removed does so where less than nothing is.
+        """
+        units = [[each.of(kind, "head") * each.removed[..., None] for each in self.profiles] for kind in COMPARED]
+        return self.compare(*map(self.agree, units))
+
+    def correlation(self, other: "Measured", kind: str) -> float | None:
+        """Return the mean correlation of each profile with that of the same context elsewhere, uncorrected."""
+        pairs = zip(self.profiles, other.profiles, strict=True)
+        means = [np.stack([each.of(kind, "head").mean(0) for each in pair]) for pair in pairs]
+        return rounded(np.mean([estimator.correlations(*each) for each in means]))
 
     def agreements(self) -> Numbers:
         """Return the agreement of contexts by kind of reaction, and the matrices of the figure."""
@@ -173,6 +196,7 @@ class Measured:
         return {
             "unsigned": self.compare(*unsigned),
             "content_unsigned": self.compare(self.agree(damping), unsigned[1]),
+            "by_removed": self.by_removed(),
             "relations": self.of([each for each in self.contexts if each not in self.settings["prompts"]]).both(),
             "spearman": both(list, estimator.ranks),
             "without_largest": both(lambda units: estimator.without_largest(units, _LARGEST)),
@@ -213,10 +237,10 @@ class Measured:
             apart = estimator.between_ablations(units, self.draws, agreement.kept)
             inside = np.isfinite(apart)
             without = np.array([_mean(np.delete(apart, place)) for place in range(len(apart))])
-            other = Estimate(_mean(apart), without, np.full(1, np.nan))
+            other = Estimate(_mean(apart), without, _NONE)
             same = Estimate.of(agreement, self.draws)
             # Only the jackknife has both at once.
-            more = Estimate(same.value - other.value, same.without - other.without, np.full(1, np.nan))
+            more = Estimate(same.value - other.value, same.without - other.without, _NONE)
             cells = np.ones((1, int(inside.sum()), int(inside.sum())), bool)
             found[kind] = {"agreement": self.bounds(other, cells), "same_more": self.bounds(more, cells)}
         return found

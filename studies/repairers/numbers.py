@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 import hydrascope as hs
-from studies.repairers.measured import Measured
+from studies.repairers.contexts import FACTS, fields_in
+from studies.repairers.measured import COMPARED, Measured
 from studies.repairers.runs import Run, ahead
 from studies.repairers.verdict import judge
 from studies.stored import Numbers, origin_of
@@ -30,6 +31,8 @@ def condense(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers
 def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers:
     confirmed = Measured.read(settings, stores, "confirmation")
     explored = Measured.read(settings, stores, "exploration")
+    answers = fields_in(settings["prompts"][FACTS], "answer")
+    by_answer = Measured.read(settings, stores, "confirmation", named=answers)
     first = next(path for run, path in stores.items() if run.kind == "reactions")
     one = confirmed.profiles[0]
     return {
@@ -38,10 +41,10 @@ def _of_model(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Number
         "about": {run.context: _about(run, stores) for run in stores if run.kind == "answered"},
         "removed": confirmed.removed(),
         **confirmed.agreements(),
-        "readings": confirmed.readings(),
+        "readings": {**confirmed.readings(), "by_answer": by_answer.both()},
         "apart": confirmed.apart(),
         "weight_noise": _noise(settings, stores),
-        "exploration": explored.agreements() if explored.contexts else {},
+        "exploration": {**explored.agreements(), "by_removed": explored.by_removed()} if explored.contexts else {},
     }
 
 
@@ -58,11 +61,18 @@ def _about(run: Run, stores: Mapping[Run, Path]) -> Numbers:
 
 
 def _noise(settings: Mapping[str, Any], stores: Mapping[Run, Path]) -> Numbers:
-    """Return the agreement in some contexts, without and with noise on the weights."""
+    """Return the agreement in some contexts, without and with noise on the weights.
+
+    Returns:
+        by seed, and without noise (`none`), what `Measured.both` gives; with noise also `same`, the mean correlation of
+        a profile with that of the same prompts without noise.
+    """
     declared = settings["weight_noise"]
     few = Measured.read(settings, stores, "confirmation", prompts=declared["prompts"])
     found: Numbers = {}
     for seed in declared["seeds"]:
         noised = Measured.read(settings, stores, "confirmation", f"noise.{seed}", declared["prompts"])
-        found |= {"contexts": list(noised.contexts), "none": few.of(noised.contexts).both(), str(seed): noised.both()}
+        clean = few.of(noised.contexts)
+        found |= {"contexts": list(noised.contexts), "none": clean.both()}
+        found[str(seed)] = {**noised.both(), "same": {kind: clean.correlation(noised, kind) for kind in COMPARED}}
     return found

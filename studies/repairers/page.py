@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.claims import half_width
-from studies.repairers.objections import objections
+from studies.repairers.objections import READINGS, objections
 from studies.repairers.verdict import above
 from studies.words import HUB, OUTCOMES, correction, head, interval, name, prediction, weights
 
@@ -15,17 +15,6 @@ _KINDS = {
     "damping": "missing prediction (readout part)",
     "content": "missing content (the rest)",
     "full": "both (whole)",
-}
-_READINGS = {
-    "unsigned": "reactions as they are, without a change of sign",
-    "content_unsigned": "only content's as they are",
-    "relations": "relations of facts alone",
-    "spearman": "ranks of the heads (Spearman)",
-    "without_largest": "without the three heads of the largest reactions",
-    "pooled": "no context left out: mean correlation over mean root of reliabilities",
-    "beyond_line": "beyond the line of reaction on clean direct effect",
-    "beyond_ablations": "less the context's mean over the ablations",
-    "mlps": "MLPs instead of heads",
 }
 
 
@@ -47,26 +36,26 @@ def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         "rest is"
         for model, of in models.items()
     )
-    return f"**{_said(settings, models)}** Agreement of two contexts, corrected for noise: {found}."
+    return (
+        f"**{_said(settings, models)}** Agreement of two contexts, corrected for noise (1: the same heads): {found}. "
+        f"Predicted: over {settings['threshold']}, and by {settings['least_difference']} more than for the rest."
+    )
 
 
 def _said(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
-    parts = []
-    for model, of in models.items():
-        if above(of["damping"], settings["threshold"]):
-            first = "the same heads react to a missing prediction"
-        elif above(of["damping"], 0):
-            first = "partly the same heads react to a missing prediction"
-        else:
-            first = "whether the same heads react to a missing prediction can't be told"
-        if above(of["difference"], 0):
-            second = "to the missing rest less so"
-        elif of["difference"][2] is not None and of["difference"][2] < 0:
-            second = "to the missing rest even more so"
-        else:
-            second = "to the missing rest no less surely"
-        parts.append(f"In {name(model)} {first} in different contexts, {second}.")
-    return " ".join(parts)
+    highs = [of["full"][2] for of in models.values()]
+    if all(high is not None and high < settings["threshold"] for high in highs):
+        first = "Two contexts agree only in part on which heads react to an ablation"
+    elif all(above(of["full"], settings["threshold"]) for of in models.values()):
+        first = "Two contexts agree on which heads react to an ablation"
+    else:
+        first = "How far two contexts agree on which heads react to an ablation can't be told for all models"
+    more = [name(model) for model, of in models.items() if above(of["difference"], 0)]
+    where = "where the prediction is missing than where the rest is"
+    if not more:
+        return f"{first}, and not surely more {where}."
+    only = "" if len(more) == len(models) else f" in {' and '.join(more)} alone"
+    return f"{first}, and surely more {where}{only}."
 
 
 def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
@@ -74,8 +63,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     caption = (
         "Agreement of every two contexts on how much each head downstream reacts to an ablation, corrected for noise; "
         "mean over the ablated sublayers. Above the diagonal: reactions to the part of the change along the readout; "
-        "below: to the rest. The reliabilities of the contexts' own profiles, which bound what can be seen, stand in "
-        "a table."
+        "below: to the rest; on it: the mean reliability of a context's profiles, which bounds what can be seen without "
+        "the correction. White: too noisy."
     )
     yield from head(_TITLE, "repairers", claim(settings, results), "Agreement of every two contexts", caption)
     yield from prediction(settings, _outcome(models, verdict))
@@ -110,7 +99,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "## Secondary claims"
     yield ""
-    yield "| declared before confirming, for both models | p | adjusted | |"
+    yield "| declared before confirming, for both models (†: after the exploration half was seen) | p | adjusted | |"
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
@@ -142,7 +131,7 @@ def _outcome(models: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
         f" Too few contexts for the difference in {' and '.join(map(name, verdict['few']))}." if verdict["few"] else ""
     )
     guarded = " and ".join(map(name, verdict["guarded"]))
-    signs = f" The guard of signs speaks in {guarded}." if guarded else ""
+    signs = f" The guard of signs speaks in {guarded}." if guarded and verdict["outcome"] != "refuted" else ""
     return f"{OUTCOMES[verdict['outcome']]} {found}.{against}{few}{signs}"
 
 
@@ -164,8 +153,8 @@ def _ablated(models: Mapping[str, Any]) -> str:
     words = []
     for model, of in models.items():
         each = ", ".join(
-            f"{label} ({of['heads'][label]} heads downstream, removes {number(removed['mean'], 2)}, below 0 in "
-            f"{removed['below']} contexts)"
+            f"{label} ({of['heads'][label]} heads downstream, removes {number(removed['mean'], 2)}, in "
+            f"{removed['below']} of {len(of['contexts'])} contexts below 0)"
             for label, removed in of["removed"].items()
         )
         words.append(f"{name(model)}: {each}")
@@ -217,9 +206,10 @@ def _readings(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
     yield "| | reading | damping | content | damping less content |"
     yield "|---|---|---|---|---|"
     for model, of in models.items():
-        rows = {"as declared": of, **{words: of["readings"][key] for key, words in _READINGS.items()}}
+        rows = {"as declared": of, **{words: of["readings"][key] for key, words in READINGS.items()}}
         if of["exploration"]:
-            rows["exploration half"] = of["exploration"]
+            rows["exploration half, as declared"] = of["exploration"]
+            rows["exploration half, slope (looked at afterwards)"] = of["exploration"]["by_removed"]
         for words, each in rows.items():
             cells = [interval(each[key]) for key in ("damping", "content", "difference")]
             yield f"| {name(model)} | {words} | {' | '.join(cells)} |"
@@ -231,8 +221,8 @@ def _controls(models: Mapping[str, Any]) -> Iterator[str]:
         other = found["other_ablations"]
         yield (
             f"- k or the context, {name(model)}: two different k in one context agree by damping "
-            f"{interval(other['damping']['agreement'])}, content {interval(other['content']['agreement'])}. One k in "
-            f"two contexts agrees more by {interval(other['damping']['same_more'])} (damping), "
+            f"{interval(other['damping']['agreement'])}, content {interval(other['content']['agreement'])}. The "
+            f"agreement of one k in two contexts, less that: {interval(other['damping']['same_more'])} (damping), "
             f"{interval(other['content']['same_more'])} (content)."
         )
         lines = found["lines"]
@@ -249,8 +239,8 @@ def _controls(models: Mapping[str, Any]) -> Iterator[str]:
         sizes = found["sizes"]
         yield (
             f"- Sizes, {name(model)}: all heads downstream together react by Σ |mean reaction| / Σ |mean removed| = "
-            f"{_number(sizes['head']['damping'])} (damping) and {_number(sizes['head']['content'])} (content), all MLPs "
-            f"by {_number(sizes['mlp']['damping'])} and {_number(sizes['mlp']['content'])}."
+            f"{_number(sizes['head']['damping'])} (damping) and {_number(sizes['head']['content'])} (content), all "
+            f"MLPs by {_number(sizes['mlp']['damping'])} and {_number(sizes['mlp']['content'])}."
         )
         yield from _noise(model, of)
 
@@ -259,18 +249,23 @@ def _noise(model: str, of: Mapping[str, Any]) -> Iterator[str]:
     noise = of["weight_noise"]
     if not noise:
         return
-    for key in ("damping", "difference"):
-        clean = noise["none"][key]
-        noised = [noise[seed][key][0] for seed in noise if seed.isdigit()]
-        if clean[0] is None or None in noised:
+    seeds = [noise[seed] for seed in noise if seed.isdigit()]
+    same = [[each["same"][kind] for each in seeds] for kind in ("damping", "content")]
+    yield (
+        f"- Weight noise, {name(model)}, {', '.join(noise['contexts'])}: with noise on the weights the profile of the "
+        f"same prompts correlates with that without by {', '.join(map(_number, same[0]))} (damping), "
+        f"{', '.join(map(_number, same[1]))} (content)."
+    )
+    for key, words in (("damping", "damping"), ("difference", "damping less content")):
+        clean, noised = noise["none"][key][0], [each[key][0] for each in seeds]
+        if clean is None or None in noised:
+            yield f"- There agreement ({words}) isn't told: too few profiles of so few prompts are reliable."
             continue
-        moved, half = max(abs(each - clean[0]) for each in noised), half_width(of[key])
+        moved, half = max(abs(each - clean) for each in noised), half_width(of[key])
         told = "less" if moved < half else "**more**"
-        words = "damping" if key == "damping" else "damping less content"
         yield (
-            f"- Weight noise, {name(model)}, {', '.join(noise['contexts'])}: {words} {number(clean[0], 2)}, with noise "
-            f"{', '.join(number(each, 2) for each in noised)}: it moves by {number(moved, 3)}, {told} than the "
-            f"half-width of the claim's interval, {number(half, 3)}."
+            f"- There {words} is {number(clean, 2)}, with noise {', '.join(number(each, 2) for each in noised)}: it "
+            f"moves by {number(moved, 2)}, {told} than the half-width of the claim's interval, {number(half, 2)}."
         )
 
 
@@ -304,7 +299,7 @@ def _apart(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
 def _limits() -> Iterator[str]:
     yield "- In facts the wording is one with the relation (one or two wordings each): contexts differ in both."
     yield "- The readout is the difference of two tokens; the foil is another answer of the same relation."
-    yield "- Early sublayers remove hardly anything at the last token, so late ones were ablated."
+    yield "- In the explored contexts early sublayers remove hardly anything at the last token, so late ones were ablated."
     yield "- Content is everything that isn't along the readout; its direct effect is 0."
     yield "- Agreement says who reacts. It doesn't say that they react *for* the answer."
 

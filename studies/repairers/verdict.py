@@ -32,10 +32,10 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, _Model]) -> dict[str
         for model, of in models.items()
         if not above(of["readings"]["content_unsigned"]["difference"], settings["least_difference"])
     ]
-    against = [model for model, of in models.items() if _is_against(settings, of, few=model in few)]
+    against = [model for model, of in models.items() if is_against(settings, of, few=model in few)]
     if against:
         outcome = "refuted"
-    elif not few and not guarded and all(_holds(settings, of) for of in models.values()):
+    elif not few and not guarded and all(holds(settings, of) for of in models.values()):
         outcome = "holds"
     else:
         outcome = "can't tell"
@@ -49,12 +49,19 @@ def judge(settings: Mapping[str, Any], models: Mapping[str, _Model]) -> dict[str
     }
 
 
-def _holds(settings: Mapping[str, Any], of: _Model) -> bool:
+def holds(settings: Mapping[str, Any], of: _Model) -> bool:
+    """Return whether both lower bounds lie above the limits, for bounds of `damping` and of the `difference`."""
     return above(of["damping"], settings["threshold"]) and above(of["difference"], settings["least_difference"])
 
 
-def _is_against(settings: Mapping[str, Any], of: _Model, *, few: bool) -> bool:
-    """Whether a model refutes the claim: by too low an agreement, or by a difference that is 0 or too small."""
+def is_against(settings: Mapping[str, Any], of: _Model, *, few: bool = False) -> bool:
+    """Return whether a model refutes the claim: by too low an agreement, or by a difference that is 0 or too small.
+
+    Args:
+        settings: the study's settings.
+        of: bounds of agreement for `damping` and of the `difference`.
+        few: whether too few contexts have a difference.
+    """
     if _below(of["damping"], settings["threshold"]):
         return True
     low = of["difference"][1]

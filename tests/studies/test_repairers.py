@@ -63,11 +63,20 @@ def test_agreement_is_that_of_the_true_profiles() -> None:
 
 
 def test_bounds_cover_as_often_as_they_say() -> None:
-    inside = []
+    """Contexts share what they share to a different degree; over contexts the mean of all products is known."""
+    inside, by_jackknife = [], []
     for seed in range(60):
-        low, high = estimate(made(0.7, seed=seed), 60).bounds(10, 0.95)[1:]
-        inside.append(low <= 0.7 <= high)
+        random = np.random.default_rng(seed)
+        shared, own = random.standard_normal((2, 100)), random.standard_normal((18, 2, 100))
+        degree = random.uniform(0.2, 0.9, (18, 2, 1))
+        true = degree * shared + np.sqrt(1 - degree**2) * own
+        units = list(true[:, None] + 3 * random.standard_normal((18, 32, 2, 100)))
+        found = estimate(units, 60)
+        half = found.bounds(18, 0.95)[2] - found.value
+        inside.append(abs(found.value - 0.55**2) < half)
+        by_jackknife.append(abs(found.value - 0.55**2) < half * found.errors()[0] / max(found.errors()))
     assert np.mean(inside) > 0.9
+    assert np.mean(by_jackknife) > 0.85
 
 
 def test_the_signs_of_profiles_and_the_largest_heads_decide_as_they_should() -> None:
