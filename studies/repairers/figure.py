@@ -21,8 +21,8 @@ def draw(results: Mapping[str, Any]) -> Figure:
         results: the study's results.
     """
     models = results["models"]
-    figure = Figure(figsize=(style.PAGE, 4.6))
-    figure.suptitle("Do two contexts agree on the heads that react to an ablation?", fontsize=10, fontweight="bold")
+    figure = Figure(figsize=(style.PAGE, 4.8))
+    figure.suptitle("Do two contexts agree on the heads that react to an ablation?\n", fontsize=10, fontweight="bold")
     columns = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
     for axes, (model, of) in zip(columns, models.items(), strict=True):
         image = _draw(axes, of)
@@ -52,5 +52,5 @@ def _both(matrix: Mapping[str, Any]) -> np.ndarray:
     """Return the matrix with damping above the diagonal, content below, and the mean reliability of both on it."""
     damping, content = (np.array(matrix[kind], float) for kind in ("damping", "content"))
     found = np.triu(damping, 1) + np.tril(content, -1)
-    np.fill_diagonal(found, (np.diag(damping) + np.diag(content)) / 2)
+    np.fill_diagonal(found, (np.diag(damping).clip(0) + np.diag(content).clip(0)) / 2)
     return found

@@ -54,8 +54,8 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
     )
     yield (
         "- *The bounds are wide, and wide bounds hold 0 easily.* In the tests, on made profiles of known agreement, "
-        "they cover what they should, and more where profiles are noisy, since resampling counts the noise twice. By the "
-        f"jackknife alone damping is ({each('jackknife', 'damping')}), the difference "
+        "they cover what they should, and more where profiles are noisy, since resampling counts the noise twice. By "
+        f"the jackknife alone damping is ({each('jackknife', 'damping')}), the difference "
         f"({each('jackknife', 'difference')})."
     )
     yield (
@@ -64,9 +64,9 @@ def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterat
         f"({each('readings', 'by_answer', 'content')}) for content."
     )
     yield (
-        "- *The check of weight noise fails.* It has three contexts of 16 prompts, and agreement of so few spreads far "
-        "more than the claim's interval: it can't tell. What it can: under noise the profile of the same prompts stays "
-        f"alike ({_under_noise(models)})."
+        "- *The check of weight noise is too small.* It is: agreement of three contexts of 16 prompts spreads far more "
+        "than the claim's interval. But under noise the profile of the same prompts stays much the same "
+        f" ({_under_noise(models)})."
     )
     yield (
         "- *The heads that write most react most, in any context.* What heads write for the answer in the clean run "

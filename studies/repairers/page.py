@@ -63,8 +63,8 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     caption = (
         "Agreement of every two contexts on how much each head downstream reacts to an ablation, corrected for noise; "
         "mean over the ablated sublayers. Above the diagonal: reactions to the part of the change along the readout; "
-        "below: to the rest; on it: the mean reliability of a context's profiles, which bounds what can be seen without "
-        "the correction. White: too noisy."
+        "below: to the rest; framed: the mean reliability of a context's profiles, its agreement with itself. White: "
+        "too noisy."
     )
     yield from head(_TITLE, "repairers", claim(settings, results), "Agreement of every two contexts", caption)
     yield from prediction(settings, _outcome(models, verdict))
@@ -299,7 +299,8 @@ def _apart(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
 def _limits() -> Iterator[str]:
     yield "- In facts the wording is one with the relation (one or two wordings each): contexts differ in both."
     yield "- The readout is the difference of two tokens; the foil is another answer of the same relation."
-    yield "- In the explored contexts early sublayers remove hardly anything at the last token, so late ones were ablated."
+    yield "- Early sublayers removed hardly anything at the last token of explored contexts, so late ones were ablated."
+    yield "- The check of weight noise is too small to say how many digits hold (see the objections)."
     yield "- Content is everything that isn't along the readout; its direct effect is 0."
     yield "- Agreement says who reacts. It doesn't say that they react *for* the answer."
 
