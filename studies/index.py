@@ -16,6 +16,7 @@ TITLES = {
     "context": "Does damping depend on the context?",
     "attribution": "How much of attribution's error is repair?",
     "features": "Is there a Hydra effect for features?",
+    "repairers": "Do the same heads repair in every context?",
     "training": "Does training against failures make a model robust?",
 }
 
@@ -44,6 +45,9 @@ _SURPRISES = """## Surprises
   better.
 - One failure in ten places of training already gives most of the robustness that one in five gives. Models that are
   robust to zeros aren't surely robust to means.
+- Which heads react to an ablation is told reliably within a relation of facts or a task, and is only partly the same
+  in another. In SmolLM2 the heads that answer a push depend more on the context than on who pushes, in Gemma 3 270M
+  the other way round.
 - Random directions come back nearly as much as those that neurons read, in Gemma 3 270M more: little or none of what
   comes back is special to what neurons read.
 

@@ -19,6 +19,7 @@ def sweep_to(
     ablate: Any,
     readouts: Sequence[Any],
     keep: Any = "means",
+    read: Any = "layers",
 ) -> None:
     """Measure a sweep at the positions and for the target that the settings declare, or resume it.
 
@@ -31,6 +32,7 @@ def sweep_to(
         ablate: the overrides.
         readouts: the readouts.
         keep: how much of the readings is stored, as for `hs.sweep`.
+        read: the components that are read besides all sublayers.
     """
     hs.sweep(
         model,
@@ -41,6 +43,7 @@ def sweep_to(
         readouts=list(readouts),
         target=settings["target"],
         keep=keep,
+        read=read,
         out=path,
         resume=True,
         progress=True,

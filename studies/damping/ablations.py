@@ -33,11 +33,11 @@ class WrongContent:
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return the other prompts' content."""
         others = hs.Resample(1, self.seed).draw(clean, prompts)
-        (direction,) = _directions(clean, prompts, [hs.LogitDifference()])
+        (direction,) = directions_of(clean, prompts, [hs.LogitDifference()])
 
         def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:
-            own = _content(clean.own_activations(component, prompts), direction)
-            other = _content(others.values(component), direction)
+            own = content_of(clean.own_activations(component, prompts), direction)
+            other = content_of(others.values(component), direction)
             size = torch.linalg.vector_norm(own, dim=-1, keepdim=True)
             return other * size / torch.linalg.vector_norm(other, dim=-1, keepdim=True)
 
@@ -57,7 +57,7 @@ class BeyondEmbeddings:
 
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return the activations' projections on the plane of both directions."""
-        (direction,) = _directions(clean, prompts, [hs.LogitDifference()])
+        (direction,) = directions_of(clean, prompts, [hs.LogitDifference()])
         tokens, weight = _tokens(clean), clean.model.unembedding.weight.detach()
         pair = (tokens.answer, tokens.foil) if tokens.foil else (tokens.target, tokens.rival)
         answer, foil = (weight[[ids[index] for index in prompts]] for ids in pair)
@@ -104,7 +104,7 @@ class Pushes:
     def draw(self, clean: CleanActivations, prompts: Sequence[int]) -> Patches:
         """Return the pushed activations."""
         readouts = self.readouts(clean.model.width)
-        directions = torch.stack(_directions(clean, prompts, readouts), 1)[:, :, None]
+        directions = torch.stack(directions_of(clean, prompts, readouts), 1)[:, :, None]
         units = directions / torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
 
         def values(component: Component) -> Float[Tensor, "prompt patch slot columns"]:
@@ -115,7 +115,7 @@ class Pushes:
         return Patches(np.full((len(prompts), self.patches), -1), values)
 
 
-def _content(values: Tensor, direction: Float[Tensor, "prompt width"]) -> Tensor:
+def content_of(values: Tensor, direction: Float[Tensor, "prompt width"]) -> Tensor:
     """Return what `values` [prompt, patch, slot, width] hold besides their projection on a direction."""
     along = direction.to(values)[:, None, None]
     return values - along * ((values * along).sum(-1, keepdim=True) / along.square().sum(-1, keepdim=True))
@@ -130,7 +130,7 @@ def _tokens(clean: CleanActivations) -> Tokens:
 
 
 @torch.no_grad()
-def _directions(
+def directions_of(
     clean: CleanActivations, prompts: Sequence[int], readouts: Sequence[Readout]
 ) -> list[Float[Tensor, "prompt width"]]:
     tokens = _tokens(clean)

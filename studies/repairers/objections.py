@@ -1,0 +1,159 @@
+"""Objections to the page, answered from its numbers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydrascope.reports.summary.interval import number
+from studies.repairers.verdict import holds, is_against
+from studies.words import interval, name
+
+#: The readings in words, in the order of the page.
+READINGS = {
+    "unsigned": "reactions as they are, without a change of sign",
+    "content_unsigned": "only content's as they are",
+    "by_removed": "slope of the reaction on what is removed, over prompts, instead of the mean (looked at afterwards)",
+    "by_answer": "facts of one answer as one unit (looked at afterwards)",
+    "relations": "relations of facts alone",
+    "spearman": "ranks of the heads (Spearman)",
+    "without_largest": "without the three heads of the largest reactions",
+    "pooled": "no context left out: mean correlation over mean root of reliabilities",
+    "beyond_line": "beyond the line of reaction on clean direct effect",
+    "beyond_ablations": "less the context's mean over the ablations",
+    "mlps": "MLPs instead of heads",
+}
+
+
+def objections(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the objections to the page, with their numbers.
+
+    Args:
+        settings: the study's settings.
+        models: the numbers of each model.
+    """
+
+    def each(*keys: str) -> str:
+        """Return an interval of each model."""
+        return "; ".join(f"{name(model)} {interval(_at(of, *keys))}" for model, of in models.items())
+
+    yield (
+        "- *Profiles are noise, so that nothing can agree.* The agreement is corrected for it: 1 is what the same "
+        f"heads would give. The profiles that are kept have a mean reliability of {_reliabilities(models)}. With no "
+        f"profile left out agreement is ({each('readings', 'pooled', 'damping')}) for damping, "
+        f"({each('readings', 'pooled', 'content')}) for content."
+    )
+    yield (
+        "- *The verdict hangs on the reading.* By these readings the prediction isn't refuted: "
+        f"{_spared(settings, models)}. {_holding(settings, models)}"
+    )
+    yield (
+        "- *A mean over prompts cancels where k writes for the answer in one prompt and against it in the next.* It "
+        "does. The slope of a head's reaction on what is removed, over prompts, doesn't: by it agreement is "
+        f"({each('readings', 'by_removed', 'damping')}) for damping, ({each('readings', 'by_removed', 'content')}) for "
+        f"content, and the difference ({each('readings', 'by_removed', 'difference')}). This was looked at after "
+        "confirming, so it is a lead, and no result."
+    )
+    yield (
+        "- *The bounds are wide, and wide bounds hold 0 easily.* In the tests, on made profiles of known agreement, "
+        "they cover what they should, and more where profiles are noisy, since resampling counts the noise twice. By "
+        f"the jackknife alone damping is ({each('jackknife', 'damping')}), the difference "
+        f"({each('jackknife', 'difference')})."
+    )
+    yield (
+        "- *Facts with the same answer are no independent prompts, so that halves agree too well.* With facts of one "
+        f"answer as one unit agreement is ({each('readings', 'by_answer', 'damping')}) for damping, "
+        f"({each('readings', 'by_answer', 'content')}) for content."
+    )
+    yield (
+        "- *The check of weight noise is too small.* It is: agreement of three contexts of 16 prompts spreads far more "
+        "than the claim's interval. But under noise the profile of the same prompts stays much the same "
+        f" ({_under_noise(models)})."
+    )
+    yield (
+        "- *The heads that write most react most, in any context.* What heads write for the answer in the clean run "
+        f"agrees between contexts by ({each('readings', 'writes')}). Beyond a line on it, reactions agree by "
+        f"({each('readings', 'beyond_line', 'damping')}) for damping, ({each('readings', 'beyond_line', 'content')}) "
+        "for content. A line on noisy writes takes out too little."
+    )
+    yield (
+        "- *Two or three loud heads make the number.* Without the three heads of the largest reactions to each k: "
+        f"({each('readings', 'without_largest', 'damping')}) for damping, "
+        f"({each('readings', 'without_largest', 'content')}) for content; on ranks "
+        f"({each('readings', 'spearman', 'damping')}) and ({each('readings', 'spearman', 'content')})."
+    )
+    yield (
+        "- *Signs are a choice.* Where k writes against the answer in one context and for it in another, the sign of a "
+        "profile is a convention. Without any change of sign: "
+        f"({each('readings', 'unsigned', 'damping')}) for damping, ({each('readings', 'unsigned', 'content')}) for "
+        "content."
+    )
+    yield (
+        "- *Tasks from templates are too unlike facts.* Among relations of facts alone agreement is "
+        f"({each('readings', 'relations', 'damping')}) for damping, ({each('readings', 'relations', 'content')}) for "
+        "content."
+    )
+    yield (
+        "- *Heads aren't where damping happens.* How much heads and MLPs react is given under sizes. Among MLPs "
+        f"agreement is ({each('readings', 'mlps', 'damping')}) for damping, ({each('readings', 'mlps', 'content')}) "
+        "for content; they are few, so that two profiles may agree by depth alone."
+    )
+    yield (
+        "- *The readout differs by prompt.* It does: each prompt has its own answer and foil. Within a context "
+        "profiles are reliable all the same; between contexts the tokens differ in kind as well, and heads that serve "
+        "one kind of token can't react to another."
+    )
+    yield (
+        "- *The whole ablation is what matters.* For it contexts agree by "
+        f"({each('full')}), which is mostly content: {_of_content(models)}."
+    )
+
+
+def _spared(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """Return the readings of each model that don't refute the prediction."""
+    words = []
+    for model, of in models.items():
+        left = [told for key, told in READINGS.items() if not is_against(settings, of["readings"][key])]
+        words.append(f"{name(model)}: {', '.join(left) or 'none'}")
+    return "; ".join(words)
+
+
+def _holding(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """Return the readings by which the prediction holds in all models."""
+    held = [
+        told for key, told in READINGS.items() if all(holds(settings, of["readings"][key]) for of in models.values())
+    ]
+    return f"It holds in both models by these: {'; '.join(held)}." if held else "By none does it hold in both models."
+
+
+def _at(of: Any, *keys: str) -> Any:
+    for key in keys:
+        of = of[key]
+    return of
+
+
+def _reliabilities(models: Mapping[str, Any]) -> str:
+    words = []
+    for model, of in models.items():
+        damping, content = (of["kinds"][kind]["reliability"] for kind in ("damping", "content"))
+        words.append(f"{number(damping, 2)} (damping) and {number(content, 2)} (content) in {name(model)}")
+    return ", ".join(words)
+
+
+def _under_noise(models: Mapping[str, Any]) -> str:
+    words = []
+    for model, of in models.items():
+        same = [
+            each for seed, noised in of["weight_noise"].items() if seed.isdigit() for each in noised["same"].values()
+        ]
+        words.append(f"correlations of {number(min(same), 2)} to {number(max(same), 2)} in {name(model)}")
+    return ", ".join(words)
+
+
+def _of_content(models: Mapping[str, Any]) -> str:
+    words = []
+    for model, of in models.items():
+        sizes = of["readings"]["sizes"]["head"]
+        words.append(
+            f"in {name(model)} heads' reactions to it are {number(sizes['content'] / sizes['damping'], 0)} times as "
+            "large as those to the readout part"
+        )
+    return ", ".join(words)
