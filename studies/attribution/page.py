@@ -52,7 +52,8 @@ def _detail(models: Mapping[str, Any]) -> str:
     )
     return (
         "Share of AtP's squared error that these responses explain by giving back more than AtP predicts, on balance: "
-        f"{back}; by taking away more: {taken}. Without the three sublayers of the largest errors, which hold {held} of it, by giving back: {rest}."
+        f"{back}; by taking away more: {taken}. Without the three sublayers of the largest errors, which hold {held} "
+        f"of it, by giving back: {rest}."
     )
 
 

@@ -191,7 +191,7 @@ def _clean_operations(plan: Plan, batch: Batch) -> float:
 
 
 def _shared_operations(plan: Plan, batch: Batch) -> float:
-    """Return the FLOP of clean passes that are made once for several passes over rows, or for several prompts."""
+    """Return the FLOP of clean passes that several passes over rows, or prompts, share."""
     if plan.engine.name != "wavefront":
         return 0.0
     again = sum(1 for _ in stretches(plan.overrides, batch.overrides)) - 1
@@ -202,7 +202,7 @@ def _shared_operations(plan: Plan, batch: Batch) -> float:
 
 
 def count_shared(plan: Plan, prompts: Sequence[int]) -> float:
-    """Return the FLOP that a batch saves by running the tokens with which all its prompts begin once."""
+    """Return the FLOP that a batch saves by running its prompts' equal first tokens once."""
     if plan.engine.name != "wavefront":
         return 0.0
     tokens = [plan.tokens[index] for index in prompts]
