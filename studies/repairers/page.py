@@ -299,6 +299,8 @@ def _apart(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[s
 def _limits() -> Iterator[str]:
     yield "- In facts the wording is one with the relation (one or two wordings each): contexts differ in both."
     yield "- The readout is the difference of two tokens; the foil is another answer of the same relation."
+    yield "  `logit` wasn't measured, so that nothing here holds beyond `difference`."
+    yield "- Whether a few prompts with large effects make a profile wasn't looked at, beyond random halves of prompts."
     yield "- Early sublayers removed hardly anything at the last token of explored contexts, so late ones were ablated."
     yield "- The check of weight noise is too small to say how many digits hold (see the objections)."
     yield "- Content is everything that isn't along the readout; its direct effect is 0."
