@@ -45,9 +45,8 @@ _SURPRISES = """## Surprises
   better.
 - One failure in ten places of training already gives most of the robustness that one in five gives. Models that are
   robust to zeros aren't surely robust to means.
-- Which heads react to an ablation is told reliably within a relation of facts or a task, and is only partly the same
-  in another. In SmolLM2 the heads that answer a push depend more on the context than on who pushes, in Gemma 3 270M
-  the other way round.
+- Which heads react to an ablation is told reliably within most relations of facts and tasks, and is only partly the
+  same in another. Whether it depends more on the context or on the ablated sublayer hangs on how signs are counted.
 - Random directions come back nearly as much as those that neurons read, in Gemma 3 270M more: little or none of what
   comes back is special to what neurons read.
 

@@ -22,6 +22,8 @@ COMPARED = ("damping", "content")
 _NONE = np.full(1, np.nan)
 #: The largest reactors that are left out in one of the readings.
 _LARGEST = 3
+#: A mean closer to 0 than so many standard errors has no clear sign.
+_CLEAR = 2
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ class Measured:
     def signs(self) -> np.ndarray:
         """The sign of what is removed in the mean, `[context, ablated]`."""
         return np.sign([each.removed.mean(0) for each in self.profiles])
+
+    @property
+    def clear(self) -> np.ndarray:
+        """Whether the sign of what is removed is clear, `[ablated, context]`."""
+        every = [each.removed for each in self.profiles]
+        errors = np.array([each.std(0, ddof=1) / np.sqrt(len(each)) for each in every])
+        return (abs(np.array([each.mean(0) for each in every])) > _CLEAR * errors).T
 
     def units(self, kind: str, reactors: str = "head") -> list[np.ndarray]:
         """Return reactions of heads, or of MLPs, with the sign of what is removed: above 0 they give back."""
@@ -190,12 +199,14 @@ class Measured:
         every = np.ones((1, len(self.contexts), len(self.contexts)), bool)
         as_is = [[each.of(kind, "head") for each in self.profiles] for kind in COMPARED]
         unsigned = [self.agree(units) for units in as_is]
+        signed = [self.agree(units) for units in (damping, content)]
         writes, whole = self.agree(self.writes), self.agree(self.units("full"))
         shared = writes.cells & whole.cells
         more = Estimate.of(writes, self.draws, shared) - Estimate.of(whole, self.draws, shared)
         return {
             "unsigned": self.compare(*unsigned),
             "content_unsigned": self.compare(self.agree(damping), unsigned[1]),
+            "clear_signs": self.compare(*(replace(each, kept=each.kept & self.clear) for each in signed)),
             "by_removed": self.by_removed(),
             "relations": self.of([each for each in self.contexts if each not in self.settings["prompts"]]).both(),
             "spearman": both(list, estimator.ranks),
@@ -206,6 +217,9 @@ class Measured:
             },
             "beyond_line": self.compare(*(self.agree(left) for left, _, _ in lines)),
             "beyond_ablations": both(estimator.beyond_ablations),
+            "beyond_ablations_unsigned": self.compare(
+                *(self.agree(estimator.beyond_ablations(units)) for units in as_is)
+            ),
             "mlps": self.compare(*(self.agree(self.units(kind, "mlp")) for kind in COMPARED)),
             "lines": {
                 kind: {"slope": rounded(np.median(slopes)), "correlation": rounded(np.median(correlations))}
@@ -214,7 +228,8 @@ class Measured:
             "writes": self.mean(writes),
             "writes_more": self.bounds(more, shared),
             "responses": self.mean(self.agree(self._signed(self.raw))),
-            "other_ablations": self._other_ablations(),
+            "other_ablations": self._other_ablations((damping, content)),
+            "other_ablations_unsigned": self._other_ablations(as_is),
             "sizes": {
                 reactors: {kind: self._size(kind, reactors) for kind in COMPARED} for reactors in ("head", "mlp")
             },
@@ -228,11 +243,14 @@ class Measured:
     def _signed(self, units: Units) -> list[np.ndarray]:
         return [each * sign[:, None] for each, sign in zip(units, self.signs, strict=True)]
 
-    def _other_ablations(self) -> Numbers:
-        """Return the agreement of different ablations in one context, and how much more contexts agree on one."""
+    def _other_ablations(self, compared: Sequence[Units]) -> Numbers:
+        """Return the agreement of different ablations in one context, and how much more contexts agree on one.
+
+        Args:
+            compared: the units of each compared kind.
+        """
         found: Numbers = {}
-        for kind in COMPARED:
-            units = self.units(kind)
+        for kind, units in zip(COMPARED, compared, strict=True):
             agreement = self.agree(units)
             apart = estimator.between_ablations(units, self.draws, agreement.kept)
             inside = np.isfinite(apart)
@@ -275,11 +293,11 @@ class Measured:
         return found
 
     def removed(self) -> dict[str, Any]:
-        """Return what each ablation removes: the mean over contexts, and in how many it is below 0."""
+        """Return what each ablation removes: the mean over contexts, and in how many it is below 0, or unclear."""
         means = np.array([each.removed.mean(0) for each in self.profiles])
         return {
-            label: {"mean": rounded(column.mean()), "below": int((column < 0).sum())}
-            for label, column in zip(self.profiles[0].ablated, means.T, strict=True)
+            label: {"mean": rounded(column.mean()), "below": int((column < 0).sum()), "unclear": int((~clear).sum())}
+            for label, column, clear in zip(self.profiles[0].ablated, means.T, self.clear, strict=True)
         }
 
 

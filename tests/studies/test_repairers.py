@@ -15,6 +15,7 @@ from studies import repairers
 from studies.repairers import estimator, runs
 from studies.repairers.ablations import WholeAndPart
 from studies.repairers.estimator import Draws, Estimate, agree
+from studies.repairers.measured import Measured
 from studies.repairers.profiles import Profiles
 from studies.repairers.verdict import judge
 from studies.study import Study
@@ -103,6 +104,19 @@ def test_a_noisy_profile_is_left_out() -> None:
     assert not agreement.cells[:, 3].any()
     assert agreement.cells[0, 0, 1]
     assert not agreement.cells[0, 1, 0]
+
+
+def test_a_sign_within_two_standard_errors_is_unclear() -> None:
+    def profiles(*removed: list[float]) -> Profiles:
+        return Profiles(("a", "b"), (), {}, np.array(removed))
+
+    # Means of 4 and 0.5, each with a standard error of 1; then the same below 0.
+    one = profiles([3.0, -0.5], [5.0, 1.5])
+    other = profiles([-3.0, 0.5], [-5.0, -1.5])
+    measured = Measured(STUDY.settings, ("one", "other"), (one, other), (), ())
+    assert measured.clear.tolist() == [[True, True], [False, False]]
+    assert measured.removed()["a"] == {"mean": 0.0, "below": 1, "unclear": 0}
+    assert measured.removed()["b"] == {"mean": 0.0, "below": 1, "unclear": 2}
 
 
 def test_a_line_on_clean_writes_is_taken_out() -> None:
