@@ -88,6 +88,13 @@ def test_equal_first_tokens_count_once(architecture: str) -> None:
     assert each - saved == pytest.approx(counted(plan), rel=0.03)
 
 
+def test_passes_over_rows_share_a_clean_pass() -> None:
+    plan = make_plan(tiny("gpt2", torch.float64), TOKENS, hs.Resample(3), SweepConfig("heads"))
+    one, many = (cost_of(plan, Batch(len(TOKENS), ablations)).flop for ablations in (len(plan.overrides), 1))
+    # Each pass has a clean row of its own.
+    assert one < many < 1.5 * one
+
+
 @pytest.mark.parametrize(("at", "kept"), [("last", 0), (-3, 2)])
 def test_memory_has_room_for_the_answers(at: Any, kept: int) -> None:
     model = tiny("gpt2", torch.float32)

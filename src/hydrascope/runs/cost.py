@@ -105,7 +105,6 @@ def cost_of(plan: Plan, batch: Batch) -> Cost:
     every = range(len(plan.tokens))
     together = [written(plan.overrides[some]) for some in stretches(plan.overrides, batch.overrides)]
     flop = sum(count_operations(plan, every, overrides) for overrides in together) + _clean_operations(plan, batch)
-    flop -= _shared_operations(plan, batch)
     rate, timed = _rate(plan, batch)
     memory = plan.memory
     on_disk = memory.activation_bytes if memory.activations_on_disk else 0
@@ -181,24 +180,20 @@ def _count_pass(plan: Plan, prompts: Sequence[_Read], overrides: Sequence[Overri
 
 
 def _clean_operations(plan: Plan, batch: Batch) -> float:
-    """Return the FLOP of clean passes that are made again, and of predicting the targets."""
+    """Return the FLOP of clean passes less those counted with rows, and of predicting targets."""
     model = plan.model
+    predicted = float(2 * len(plan.tokens) * model.unembedding.weight.numel())
+    clean = sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
+    if plan.engine.name == "reference":
+        return clean + predicted
     keys = 2 * len(model.blocks) * model.dtype.itemsize * model.width * sum(map(len, plan.tokens))
     room = plan.memory.spare_bytes(batch) + _file_bytes(model)
-    kept = plan.engine.name == "wavefront" and keys <= room
-    again = 0.0 if kept else sum(_through(model, len(ids), len(ids)) for ids in plan.tokens)
-    return float(again + 2 * len(plan.tokens) * model.unembedding.weight.numel())
-
-
-def _shared_operations(plan: Plan, batch: Batch) -> float:
-    """Return the FLOP of clean passes that several passes over rows, or prompts, share."""
-    if plan.engine.name != "wavefront":
-        return 0.0
-    again = sum(1 for _ in stretches(plan.overrides, batch.overrides)) - 1
+    # A pass whose keys and values find no room is made again; passes over rows share it.
+    made, counted = 1 if keys <= room else 2, sum(1 for _ in stretches(plan.overrides, batch.overrides))
     chunks = split_range(len(plan.tokens), batch.prompts * BATCHES_PER_CHUNK)
     together = (prompts for chunk in chunks for prompts in batches(plan, chunk, batch.prompts))
-    clean = sum(_through(plan.model, len(ids), len(ids)) for ids in plan.tokens)
-    return again * clean + sum(count_shared(plan, prompts) for prompts in together)
+    shared = sum(count_shared(plan, prompts) for prompts in together)
+    return made * (clean - shared) - counted * clean + predicted
 
 
 def count_shared(plan: Plan, prompts: Sequence[int]) -> float:
