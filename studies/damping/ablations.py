@@ -133,5 +133,12 @@ def _tokens(clean: CleanActivations) -> Tokens:
 def directions_of(
     clean: CleanActivations, prompts: Sequence[int], readouts: Sequence[Readout]
 ) -> list[Float[Tensor, "prompt width"]]:
+    """Return the directions that readouts read, for the tokens of the run's prompts.
+
+    Args:
+        clean: the clean activations.
+        prompts: the indices of the prompts.
+        readouts: the readouts.
+    """
     tokens = _tokens(clean)
     return [linear.direction.cpu() for readout in readouts for linear in readout.linear(clean.model, tokens, prompts)]

@@ -39,7 +39,7 @@ def test_json_holds_the_same_table(tmp_path, result):
 
 
 def test_json_rounds_nothing(tmp_path, result):
-    """Of a small number all digits are kept; what is unknown or infinite is null."""
+    """Small numbers keep all digits; unknown and infinite ones are null."""
     results = hs.open_results(result).isel(prompt=slice(3)).load()
     results["total"][{"prompt": 0}] = 3.1416e-14
     results["total"][{"prompt": 1}] = np.nan

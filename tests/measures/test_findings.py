@@ -140,7 +140,7 @@ def test_nothing_removed_has_no_shares() -> None:
 
 
 def test_of_rounding_there_is_no_share_and_no_slope() -> None:
-    """As where a twin ends in the same token, and an MLP of a parallel block reads no more than that."""
+    """Rounding is all that an MLP of a parallel block removes where its twin ends in the same token."""
     results = synthetic.results(3, 12, 2)
     noise = 1e-6 * np.random.default_rng(0).normal(size=results["direct"][..., 2, :].shape)
     small, rounding = results.copy(deep=True), results.copy(deep=True)
