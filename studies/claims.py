@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtr
+from scipy.special import ndtri, stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
 from studies.words import Bounds
@@ -72,7 +72,34 @@ def p_below(bounds: Bounds, limit: float, freedom: float = inf) -> float:
 
 def p_above(bounds: Bounds, limit: float, freedom: float = inf) -> float:
     """Return the one-sided p of the claim that a number lies above a limit, as `p_below`."""
-    return p_below([None if each is None else -each for each in (bounds[0], bounds[2], bounds[1])], -limit, freedom)
+    return p_below(turned(bounds), -limit, freedom)
+
+
+def turned(bounds: Bounds) -> Bounds:
+    """Return the bounds of a number with the other sign.
+
+    >>> turned([0.2, 0.1, 0.4])
+    [-0.2, -0.4, -0.1]
+    """
+    return [None if each is None else -each for each in (bounds[0], bounds[2], bounds[1])]
+
+
+def p_above_by_t(bounds: Bounds, limit: float, freedom: int) -> float:
+    """Return the one-sided p of the claim that a number lies above a limit, from an interval by Student's t.
+
+    >>> round(p_above_by_t([0.5, 0.5 - 2.262, 0.5 + 2.262], 0.5 - 1.833, 9), 3)
+    0.05
+
+    Args:
+        bounds: estimate, low and high, at 95% by t with the same degrees of freedom.
+        limit: the limit.
+        freedom: degrees of freedom.
+    """
+    estimate, low, _ = bounds
+    if estimate is None or low is None or freedom < 1 or not estimate > low:
+        return 1.0
+    error = (estimate - low) / stdtrit(freedom, 0.975)
+    return float(stdtr(freedom, (limit - estimate) / error))
 
 
 def p_between(bounds: Bounds, low: float, high: float) -> float:

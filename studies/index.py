@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from studies.claims import DECLARED, LEVEL, holm
 from studies.study import PAGES, Study
+from studies.words import p_value
 
 #: The studies with a page, in their order, and the title of each.
 TITLES = {
@@ -95,12 +96,9 @@ def _predictions() -> Iterator[str]:
     for name, claim in primary.items():
         study = Study(name)
         told = study.settings["prediction"].replace("|", "\\|")
-        yield f"| [{TITLES[name]}]({name}.md) | {told} | {claim.outcome} | {_p(claim.p)} | {_p(corrected[name])} |"
+        p = f"{p_value(claim.p)} | {p_value(corrected[name])}"
+        yield f"| [{TITLES[name]}]({name}.md) | {told} | {claim.outcome} | {p} |"
     yield ""
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def publish_index() -> None:

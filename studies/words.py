@@ -1,7 +1,8 @@
 """Words and numbers on the pages of studies."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 from hydrascope.reports.summary.interval import number
 
@@ -18,6 +19,17 @@ OUTCOMES = {
 }
 
 Bounds = Sequence[float | None]
+_Arguments = ParamSpec("_Arguments")
+
+
+def markdown(lines: Callable[_Arguments, Iterator[str]]) -> Callable[_Arguments, str]:
+    """Turn a function that yields lines into one that returns them as a page."""
+
+    @wraps(lines)
+    def page(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> str:
+        return "\n".join(lines(*args, **kwargs)) + "\n"
+
+    return page
 
 
 def interval(bounds: Bounds, digits: int = 2) -> str:
@@ -42,6 +54,15 @@ def share(bounds: Bounds) -> str:
     """
     estimate, low, high = (100 * float("nan" if each is None else each) for each in bounds)
     return f"{estimate:.0f}% [{low:.0f}, {high:.0f}]"
+
+
+def p_value(p: float) -> str:
+    """Return a p.
+
+    >>> p_value(0.0123), p_value(2e-9)
+    ('0.012', '< 0.0001')
+    """
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def name(model: str) -> str:
@@ -109,10 +130,27 @@ def repetition(study: str, models: Iterable[str]) -> Iterator[str]:
     yield f"make study NAME={study} PROMPTS=facts.json   # or takes them from a file"
     yield "```"
     yield ""
+    yield from _with_originals(f"{study} --prompts facts.json", models)
+
+
+def repetition_of_shipped(study: str, models: Iterable[str]) -> Iterator[str]:
+    """Yield the commands that repeat a study of shipped prompts, and those for the originals on the hub."""
+    known = [model for model in models if model in HUB]
+    yield "## Repeat it"
+    yield ""
+    yield "```sh"
+    yield from (f"hydrascope fetch {model}" for model in known)
+    yield f"make study NAME={study}"
+    yield "```"
+    yield ""
+    yield from _with_originals(study, known)
+
+
+def _with_originals(arguments: str, models: Iterable[str]) -> Iterator[str]:
     yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
     yield ""
     yield "```sh"
     originals = " ".join(f"--model {HUB[model]}" for model in models if model in HUB)
-    yield f"python -m studies {study} --prompts facts.json {originals}"
+    yield f"python -m studies {arguments} {originals}"
     yield "```"
     yield ""

@@ -9,7 +9,20 @@ from studies.attribution.objections import held_by_largest, moved, objections
 from studies.attribution.verdict import CLAIMED, wider
 from studies.claims import half_width
 from studies.damping.verdict import MOST_HELD
-from studies.words import HUB, OUTCOMES, Bounds, correction, head, interval, name, prediction, share, weights
+from studies.words import (
+    OUTCOMES,
+    Bounds,
+    correction,
+    head,
+    interval,
+    markdown,
+    name,
+    p_value,
+    prediction,
+    repetition_of_shipped,
+    share,
+    weights,
+)
 
 #: The estimators in words.
 _NAMES = {
@@ -20,16 +33,6 @@ _NAMES = {
     "gim": "GIM, scaled",
 }
 _TITLE = "How much of attribution's error is repair?"
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -81,7 +84,14 @@ def _said(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     return "How much of attribution's error later sublayers explain depends on the model, or can't be told."
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     caption = (
         "Squared error of estimates of the total effect of setting a sublayer to zero at the last token, relative to "
@@ -147,7 +157,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says, late = "holds" if of["holds"] else "**not shown**", " †" if each in _LATE else ""
-        yield f"| {settings['secondary'][each]}{late} | {_p(of['p'])} | {_p(of['adjusted'])} | {says} |"
+        yield f"| {settings['secondary'][each]}{late} | {p_value(of['p'])} | {p_value(of['adjusted'])} | {says} |"
     yield ""
     yield f"{correction(settings, verdict['p'])} It is twice the one-sided p of what was predicted, at most 1."
     yield ""
@@ -169,7 +179,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
                 "digit isn't established."
             )
     yield ""
-    yield from _repetition(settings)
+    yield from repetition_of_shipped("attribution", settings["models"])
     yield "## Objections"
     yield ""
     yield from objections(settings, models)
@@ -368,26 +378,5 @@ def _controls(settings: Mapping[str, Any], models: Mapping[str, Any]) -> Iterato
 _LATE = ("without_largest", "given_back", "taken", "lens_back")
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
-
-
 def _tiny(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-")
-
-
-def _repetition(settings: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Repeat it"
-    yield ""
-    yield "```sh"
-    yield from (f"hydrascope fetch {model}" for model in settings["models"])
-    yield "make study NAME=attribution"
-    yield "```"
-    yield ""
-    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
-    yield ""
-    yield "```sh"
-    originals = " ".join(f"--model {HUB.get(model, model)}" for model in settings["models"])
-    yield f"python -m studies attribution {originals}"
-    yield "```"
-    yield ""

@@ -6,7 +6,7 @@ from typing import Any
 from hydrascope.reports.summary.interval import number
 from studies.brakes.numbers import LISTED, NOTABLE
 from studies.brakes.verdict import primary
-from studies.words import HUB, OUTCOMES, head, interval, name, prediction, share
+from studies.words import HUB, OUTCOMES, head, interval, markdown, name, prediction, share
 
 #: The names of the runs on the page.
 _RUNS = {
@@ -28,17 +28,14 @@ _SCORES = {
 }
 
 
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
 
     Args:
         settings: the study's declared settings.
         results: the study's results.
     """
-    return "\n".join(_lines(settings, results)) + "\n"
-
-
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
     models = results["models"]
     main = models[settings["models"][0]]
     caption = (

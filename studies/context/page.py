@@ -8,17 +8,7 @@ from studies.claims import half_width
 from studies.context.cells import Cell
 from studies.context.objections import objections
 from studies.damping.verdict import MOST_HELD
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, weights
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
+from studies.words import OUTCOMES, Bounds, correction, head, interval, markdown, name, prediction, weights
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -57,7 +47,14 @@ def _change(of: Mapping[str, Any]) -> str:
     return f"{interval(of['change'], 3)}, from {number(before[0], 2)} to {number(after[0], 2)}"
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     counts = {of["cells"]["sentences"] for of in models.values()}
     caption = (

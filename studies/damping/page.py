@@ -7,20 +7,17 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.sections import afterwards, controls, objections
 from studies.damping.verdict import MOST_HELD
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
+from studies.words import OUTCOMES, Bounds, correction, head, interval, markdown, name, prediction, repetition, weights
 
 
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
 
     Args:
         settings: the study's declared settings.
         results: the study's results.
     """
-    return "\n".join(_lines(settings, results)) + "\n"
-
-
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
     models, verdict = results["models"], results["verdict"]
     caption = (
         "The share that later components bring back on `difference` (most likely token minus runner-up), on prompts "

@@ -7,7 +7,7 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.cells import cells_of
 from studies.damping.verdict import MOST_HELD
 from studies.erasure.objections import objections
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
+from studies.words import OUTCOMES, Bounds, correction, head, interval, markdown, name, prediction, repetition, weights
 
 #: The directions that are pushed.
 _KINDS = {
@@ -17,16 +17,6 @@ _KINDS = {
     "random": "random directions",
 }
 _FORMS = {"token": "as one token", "profile": "as a profile"}
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -50,7 +40,14 @@ def _said(outcome: str, own: Sequence[Bounds]) -> str:
     return "The pushed token's profile explains more of late MLPs' answer than common mode and frequency do."
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     caption = (
         "The target's logit is pushed up by one at a sublayer before the last quarter of the blocks. Change of other "

@@ -7,7 +7,7 @@ from hydrascope.reports.summary.interval import number
 from studies.damping.verdict import MOST_HELD
 from studies.features.objections import objections
 from studies.features.verdict import difference
-from studies.words import OUTCOMES, Bounds, correction, head, interval, name, prediction, repetition, weights
+from studies.words import OUTCOMES, Bounds, correction, head, interval, markdown, name, prediction, repetition, weights
 
 #: The kinds of directions in words.
 KINDS = {
@@ -25,16 +25,6 @@ _TERMS = {
     "between": "Blocks in between",
     "content": "Content",
 }
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -82,7 +72,14 @@ def _against_random(bounds: Bounds, limit: float) -> str:
     return _AGAINST_RANDOM[0 if low > limit else 1 if high < limit else 2]
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     counts = " and ".join(f"{count} {label}" for label, count in next(iter(models.values()))["prompts"].items())
     caption = (

@@ -5,17 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.claims import half_width, side
-from studies.words import OUTCOMES, correction, head, interval, name, prediction, repetition, weights
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
+from studies.words import OUTCOMES, correction, head, interval, markdown, name, prediction, repetition, weights
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -55,7 +45,14 @@ def _best(model: str, of: Mapping[str, Any]) -> str:
     return f"{name(model)} {interval(of['best']['slope'])} (R² {interval(of['best']['r2'])}, {of['at']})"
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     low, high = settings["range"]
     caption = (

@@ -7,7 +7,18 @@ from hydrascope.reports.summary.interval import number
 from studies.claims import half_width
 from studies.repairers.objections import READINGS, objections
 from studies.repairers.verdict import above
-from studies.words import HUB, OUTCOMES, correction, head, interval, name, prediction, weights
+from studies.words import (
+    OUTCOMES,
+    correction,
+    head,
+    interval,
+    markdown,
+    name,
+    p_value,
+    prediction,
+    repetition_of_shipped,
+    weights,
+)
 
 _TITLE = "Do the same heads repair in every context?"
 #: The kinds of reactions in words.
@@ -16,16 +27,6 @@ _KINDS = {
     "content": "missing content (the rest)",
     "full": "both (whole)",
 }
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -58,7 +59,14 @@ def _said(settings: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     return f"{first}, and surely more {where}{only}."
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     models, verdict = results["models"], results["verdict"]
     caption = (
         "Agreement of every two contexts on how much each head downstream reacts to an ablation, corrected for noise. "
@@ -104,7 +112,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield "|---|---|---|---|"
     for each, of in verdict["secondary"].items():
         says = "holds" if of["holds"] else "**not shown**"
-        yield f"| {settings['secondary'][each]} | {_p(of['p'])} | {_p(of['adjusted'])} | {says} |"
+        yield f"| {settings['secondary'][each]} | {p_value(of['p'])} | {p_value(of['adjusted'])} | {says} |"
     yield ""
     yield correction(settings, verdict["p"])
     yield ""
@@ -113,7 +121,7 @@ def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     yield from weights(settings["models"], models)
     yield from _limits(models)
     yield ""
-    yield from _repetition(settings)
+    yield from repetition_of_shipped("repairers", settings["models"])
     yield "## Objections"
     yield ""
     yield from objections(settings, models)
@@ -315,8 +323,7 @@ def _limits(models: Mapping[str, Any]) -> Iterator[str]:
     yield "- The declared check of weight noise isn't passed (see the objections)."
     yield "- Bounds are for these six k, and hold the signs and the choice of profiles fixed. A k with more kept"
     yield f"  profiles counts more; with all k alike agreement for damping is {_alike(models)}."
-    yield "- Which profiles are kept follows from 20 random halvings; in another computation, with eight other draws of"
-    yield "  them, agreement for damping moved by up to 0.03."
+    yield "- Which profiles are kept follows from random halvings: others keep other profiles near the limit."
     yield "- The repository's history holds the declaration from after the exploration half on: that the prediction is"
     yield "  older, and that no confirmation context was measured by then, can't be seen there."
     yield "- Content is everything that isn't along the readout; its direct effect is 0."
@@ -332,27 +339,5 @@ def _alike(models: Mapping[str, Any]) -> str:
     return " and ".join(words)
 
 
-def _repetition(settings: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Repeat it"
-    yield ""
-    yield "```sh"
-    yield "hydrascope fetch smollm2"
-    yield "hydrascope fetch gemma3-270m"
-    yield "make study NAME=repairers"
-    yield "```"
-    yield ""
-    yield "It resumes if it is interrupted. The originals on the Hugging Face hub, without dequantised weights:"
-    yield ""
-    yield "```sh"
-    originals = " ".join(f"--model {HUB[model]}" for model in settings["models"] if model in HUB)
-    yield f"python -m studies repairers {originals}"
-    yield "```"
-    yield ""
-
-
 def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else number(value, digits)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"

@@ -1,11 +1,11 @@
 """Hold the declared claims against the numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
-
-from studies.claims import adjusted
+from studies.claims import adjusted, p_above_by_t, turned
 from studies.words import Bounds
 
 #: The agreement that content is claimed to lie below.
@@ -85,54 +85,28 @@ def _p(settings: Mapping[str, Any], of: _Model) -> float:
     """Return the larger p of both parts of the claim in one model."""
     freedom = of["difference_contexts"] - 1
     return max(
-        _p_above(of["damping"], settings["threshold"], freedom),
-        _p_above(of["difference"], settings["least_difference"], freedom),
+        p_above_by_t(of["damping"], settings["threshold"], freedom),
+        p_above_by_t(of["difference"], settings["least_difference"], freedom),
     )
-
-
-def _p_above(bounds: Bounds, limit: float, freedom: int) -> float:
-    """Return the p of the claim that a number lies above a limit, from its t interval."""
-    estimate, low, _ = bounds
-    if estimate is None or low is None or freedom < 1 or not estimate > low:
-        return 1.0
-    error = (estimate - low) / -stdtrit(freedom, 0.025)
-    return float(stdtr(freedom, (limit - estimate) / error))
 
 
 def _secondary(settings: Mapping[str, Any], models: Mapping[str, _Model]) -> Iterator[tuple[str, float]]:
     """Yield the name of each secondary claim and its p, the larger one of the models."""
     readings = {
-        "spearman": ("spearman", "difference", 0.0),
-        "without_largest": ("without_largest", "damping", settings["threshold"]),
-        "beyond_line": ("beyond_line", "damping", 0.0),
-        "beyond_ablations": ("beyond_ablations", "damping", 0.0),
-        "mlps": ("mlps", "difference", 0.0),
+        "spearman": ("spearman", "difference"),
+        "beyond_line": ("beyond_line", "damping"),
+        "beyond_ablations": ("beyond_ablations", "damping"),
+        "mlps": ("mlps", "difference"),
+        "other_ablations": ("other_ablations", "damping", "same_more"),
+        "other_content": ("other_ablations", "content", "same_more"),
+        "writes_more": ("writes_more",),
     }
-    for name, (reading, number, limit) in readings.items():
-        yield (
-            name,
-            max(
-                _p_above(of["readings"][reading][number], limit, of["difference_contexts"] - 1)
-                for of in models.values()
-            ),
-        )
-    for name, kind in (("other_ablations", "damping"), ("other_content", "content")):
-        yield (
-            name,
-            max(
-                _p_above(of["readings"]["other_ablations"][kind]["same_more"], 0.0, of["difference_contexts"] - 1)
-                for of in models.values()
-            ),
-        )
-    less = {model: [None if each is None else -each for each in of["content"]] for model, of in models.items()}
-    yield (
-        "content_below",
-        max(
-            _p_above([each[0], each[2], each[1]], -_HALF, models[model]["difference_contexts"] - 1)
-            for model, each in less.items()
-        ),
-    )
-    yield (
-        "writes_more",
-        max(_p_above(of["readings"]["writes_more"], 0.0, of["difference_contexts"] - 1) for of in models.values()),
-    )
+
+    def largest(read: Callable[[_Model], Bounds], limit: float) -> float:
+        return max(p_above_by_t(read(of), limit, of["difference_contexts"] - 1) for of in models.values())
+
+    for name, keys in readings.items():
+        yield name, largest(lambda of, keys=keys: reduce(getitem, keys, of["readings"]), 0)
+    damping = settings["threshold"]
+    yield "without_largest", largest(lambda of: of["readings"]["without_largest"]["damping"], damping)
+    yield "content_below", largest(lambda of: turned(of["content"]), -_HALF)

@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrascope.reports.summary.interval import number
 from studies.replication.verdict import primary
-from studies.words import HUB, OUTCOMES, head, name
+from studies.words import HUB, OUTCOMES, head, markdown, name
 
 ABLATIONS = {"resample": "resampled", "zero": "set to zero"}
 _KINDS = {"attn": "attention sublayers", "mlp": "MLPs"}
@@ -22,17 +22,14 @@ def number_of_block(label: str) -> int:
     return int(label.split(".")[1])
 
 
-def render(settings: dict[str, Any], results: dict[str, Any]) -> str:
-    """Return the page as Markdown.
+@markdown
+def render(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
 
     Args:
         settings: the study's declared settings.
         results: the study's results.
     """
-    return "\n".join(_lines(settings, results)) + "\n"
-
-
-def _lines(settings: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     runs, prompts = results["runs"], results["prompts"]["number"]
     caption = (
         "Slope of the compensatory effect (CE) on the direct effect (DE) over prompts, for each ablated attention "

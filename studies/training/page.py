@@ -10,7 +10,7 @@ from studies.training.estimator import SWAPS, ZEROS
 from studies.training.objections import by_t, differences, largest, objections
 from studies.training.runs import FEW_TESTS, TESTS
 from studies.training.trainer import CONTROL
-from studies.words import OUTCOMES, Bounds, correction, head, interval, prediction
+from studies.words import OUTCOMES, Bounds, correction, head, interval, markdown, prediction
 
 _TEST = {"zero": "zero", "resample": "resampling"}
 #: The effects on the target's logit, by their names in the results.
@@ -23,16 +23,6 @@ _EFFECTS = {
     "content": "content repair h",
     "slope": "restored slope",
 }
-
-
-def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the page as Markdown.
-
-    Args:
-        settings: the study's declared settings.
-        results: the study's results.
-    """
-    return "\n".join(_lines(settings, results)) + "\n"
 
 
 def claim(settings: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -107,7 +97,14 @@ def _each(values: Sequence[float], digits: int = 2) -> str:
     return ", ".join(number(value, digits) for value in values)
 
 
-def _lines(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+@markdown
+def render(settings: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        settings: the study's declared settings.
+        results: the study's results.
+    """
     verdict = results["verdict"]
     caption = (
         "KL divergence of the ablated from the clean prediction, summed over all sublayers but the last, on "
